@@ -1,0 +1,122 @@
+"""Files written whole or not at all, and JSON read with a clear error."""
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from glitchflow_plugin.errors import DataError, FormatError
+
+_CHUNK = 1 << 20
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it is flushed to disk and renamed, on failure removed.
+
+    A reader therefore sees the old file or the whole new one, and a killed run leaves only a `.tmp` file.
+
+    Args:
+        path: Where the finished file shall be. Missing parent folders are made.
+
+    Yields:
+        The path to write to, with the same suffix as `path`.
+
+    Raises:
+        DataError: The disk is full or the folder cannot be written; the message names the folder.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".tmp{path.suffix}", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise _explained(error, path) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise _explained(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Write `content` as indented JSON, whole or not at all. NaN becomes null."""
+    text = json.dumps(_plain(content), indent=2, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        FormatError: The file is missing or is no JSON; the message says which.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FormatError(f"{path} does not exist. Run the step that writes it, or correct the path.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path} is not valid JSON ({error}). Delete it and run the step that writes it.") from error
+
+
+def sha256(path: Path | str) -> str:
+    """Checksum of a file's bytes, as 64 hexadecimal digits (FIPS 180-4)."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def content_hash(content: Any) -> str:
+    """Checksum of a JSON-like value, independent of the order of its keys."""
+    text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(content: Any) -> Any:
+    """JSON types in place of tuples, paths and NumPy scalars or arrays; null in place of NaN and infinities."""
+    if isinstance(content, dict):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple | set | frozenset):
+        return [_plain(value) for value in (sorted(content) if isinstance(content, set | frozenset) else content)]
+    if isinstance(content, Path):
+        return str(content)
+    if hasattr(content, "tolist"):
+        return _plain(content.tolist())
+    if isinstance(content, float) and not (float("-inf") < content < float("inf")):
+        return None
+    return content
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
+
+
+def _explained(error: OSError, path: Path) -> DataError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DataError(f"No space left while writing {path}. Free some, then run again: finished files are kept.")
+    return DataError(f"Cannot write {path}: {error.strerror or error}. Check the folder and its permissions.")

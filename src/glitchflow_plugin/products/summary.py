@@ -1,0 +1,158 @@
+"""The run summary: what a step read, kept and rejected, what it measured, and where its results are."""
+
+import platform
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from glitchflow_plugin import __version__
+from glitchflow_plugin.data.files import read_json, write_json
+from glitchflow_plugin.errors import FormatError
+
+SUMMARY_NAME = "summary.json"
+_PACKAGES = ("itwinai", "torch", "ml4gw", "gwpy", "mlflow", "numpy", "h5py")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure with its uncertainty and what it must be compared with.
+
+    Attributes:
+        value: The figure; None where it is undefined (the reason stands in the warnings).
+        low: Lower end of its interval.
+        high: Upper end of its interval.
+        baseline: The same figure of the baselines, by name.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    baseline: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EventCounts:
+    """Events read, kept and rejected; `rejected` counts them by reason."""
+
+    read: int = 0
+    kept: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def from_reasons(cls, kept: int, reasons: Iterable[str]) -> "EventCounts":
+        """Count the reasons of the rejected events beside the number of kept ones."""
+        rejected = dict(sorted(Counter(reasons).items()))
+        return cls(read=kept + sum(rejected.values()), kept=kept, rejected=rejected)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What one step of a pipeline did.
+
+    Attributes:
+        pipeline: Name of the pipeline and step, for instance `preproc_pipeline/Annalisa-scan`.
+        started: ISO 8601, UTC.
+        inputs: What went in: paths, data sets, the model with its version.
+        events: Counts.
+        metrics: By stable, documented name.
+        outputs: Paths by what they hold.
+        warnings: What the user should know.
+        finished: ISO 8601, UTC.
+        versions: Of this program, Python and the libraries that decide the numbers.
+    """
+
+    pipeline: str
+    started: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    events: EventCounts = field(default_factory=EventCounts)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    finished: str = field(default_factory=lambda: now())
+    versions: Mapping[str, str] = field(default_factory=lambda: versions())
+
+
+def now() -> str:
+    """The present moment, ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this program, Python and the libraries that decide the numbers."""
+    found = {"glitchflow_plugin": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_summary(folder: Path | str, summary: RunSummary) -> Path:
+    """Write `summary.json` into a folder, whole or not at all, and return its path."""
+    path = Path(folder) / SUMMARY_NAME
+    write_json(path, asdict(summary))
+    return path
+
+
+def read_summary(path: Path | str) -> RunSummary:
+    """Read a summary from its file or the folder that holds it.
+
+    Raises:
+        FormatError: The file is missing or is no summary.
+    """
+    path = Path(path)
+    path = path / SUMMARY_NAME if path.is_dir() else path
+    content = read_json(path)
+    try:
+        metrics = {name: Metric(**metric) for name, metric in content["metrics"].items()}
+        events = EventCounts(**content["events"])
+        warnings = tuple(content["warnings"])
+        return RunSummary(**{**content, "metrics": metrics, "events": events, "warnings": warnings})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"{path} is not a run summary ({error}). Run the step again.") from error
+
+
+def format_summary(summary: RunSummary, width: int = 110) -> str:
+    """The summary as a table for a terminal."""
+    table = Table(title=summary.pipeline, title_justify="left", show_header=False, width=width)
+    table.add_column("what", style="bold", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    counts = summary.events
+    table.add_row("events", f"{counts.read} read, {counts.kept} kept, {sum(counts.rejected.values())} rejected")
+    for reason, number in counts.rejected.items():
+        table.add_row("", f"rejected {number}: {reason}")
+    for name, value in summary.inputs.items():
+        table.add_row(f"input {name}", str(value))
+    if summary.metrics:
+        table.add_section()
+    for name, metric in summary.metrics.items():
+        table.add_row(name, _format_metric(metric))
+    table.add_section()
+    for name, value in summary.outputs.items():
+        table.add_row(f"output {name}", str(value))
+    for warning in summary.warnings:
+        table.add_row("warning", warning)
+    stream = StringIO()
+    Console(file=stream, width=width, color_system=None).print(table)
+    return stream.getvalue()
+
+
+def _format_metric(metric: Metric) -> str:
+    if metric.value is None:
+        return "undefined"
+    text = f"{metric.value:.4g}"
+    if metric.low is not None and metric.high is not None:
+        text += f"  [{metric.low:.4g}, {metric.high:.4g}]"
+    known = {name: value for name, value in metric.baseline.items() if value is not None}
+    if known:
+        text += "  baseline: " + ", ".join(f"{name} {value:.4g}" for name, value in known.items())
+    return text
