@@ -1,0 +1,1 @@
+"""Thin itwinai steps, one class a file."""

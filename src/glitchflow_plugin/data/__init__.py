@@ -1,0 +1,1 @@
+"""Records, their storage, and readers of foreign files."""

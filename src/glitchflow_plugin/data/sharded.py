@@ -187,7 +187,7 @@ class ShardedWriter:
             if ids:
                 shards.append(Shard(path.name, ids, path.stat().st_size, sha256(path)))
         if not shards:
-            reasons = sorted({f"{reason}" for reason in rejected.values()})
+            reasons = sorted(set(rejected.values()))
             raise NoEventsError(
                 f"No event is left of {len(self.event_ids)}. Reasons: {'; '.join(reasons[:5]) or 'none'}."
             )

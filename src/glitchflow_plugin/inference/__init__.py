@@ -1,0 +1,1 @@
+"""Prediction, cleaning, vetoes and scores, in memory."""

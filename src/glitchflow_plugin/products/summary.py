@@ -21,6 +21,22 @@ SUMMARY_NAME = "summary.json"
 _PACKAGES = ("itwinai", "torch", "ml4gw", "gwpy", "mlflow", "numpy", "h5py")
 
 
+def now() -> str:
+    """The present moment, ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this program, Python and the libraries that decide the numbers."""
+    found = {"glitchflow_plugin": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
 @dataclass(frozen=True)
 class Metric:
     """A figure with its uncertainty and what it must be compared with.
@@ -76,24 +92,8 @@ class RunSummary:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     outputs: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    finished: str = field(default_factory=lambda: now())
-    versions: Mapping[str, str] = field(default_factory=lambda: versions())
-
-
-def now() -> str:
-    """The present moment, ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def versions() -> dict[str, str]:
-    """Versions of this program, Python and the libraries that decide the numbers."""
-    found = {"glitchflow_plugin": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    finished: str = field(default_factory=now)
+    versions: Mapping[str, str] = field(default_factory=versions)
 
 
 def write_summary(folder: Path | str, summary: RunSummary) -> Path:

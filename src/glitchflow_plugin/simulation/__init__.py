@@ -1,0 +1,1 @@
+"""A small physical detector with known truth."""

@@ -1,0 +1,1 @@
+"""The Tracker protocol, its adapters, and the model registry."""

@@ -1,0 +1,1 @@
+"""Losses, epoch metrics and baselines."""

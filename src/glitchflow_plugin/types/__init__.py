@@ -1,0 +1,1 @@
+"""Names for shapes and units."""

@@ -1,22 +1,24 @@
 """Names for the shapes of NumPy arrays that travel through the package (no torch here)."""
 
+from typing import TypeAlias
+
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-Series = Float[np.ndarray, " time"]
+Series: TypeAlias = Float[np.ndarray, " time"]
 """One channel of one event against time."""
 
-PowerSpectrum = Float[np.ndarray, " frequency"]
+PowerSpectrum: TypeAlias = Float[np.ndarray, " frequency"]
 """One-sided power spectral density, unit²/Hz."""
 
-SeriesArray = Float[np.ndarray, "event channel time"]
+SeriesArray: TypeAlias = Float[np.ndarray, "event channel time"]
 """Conditioned time series; whitened ones have unit variance, others keep their unit."""
 
-MapArray = Float[np.ndarray, "event channel frequency time"]
+MapArray: TypeAlias = Float[np.ndarray, "event channel frequency time"]
 """Q-transform energy in units of SNR² (normalised by the median of each row)."""
 
-ValidityMask = Bool[np.ndarray, "event channel"]
+ValidityMask: TypeAlias = Bool[np.ndarray, "event channel"]
 """False where a channel is missing or was rejected; its data are then zero."""
 
-GpsTimes = Float64[np.ndarray, " event"]
+GpsTimes: TypeAlias = Float64[np.ndarray, " event"]
 """GPS seconds. Never float32, which rounds a GPS time to 128 s."""

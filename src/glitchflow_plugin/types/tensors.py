@@ -1,22 +1,24 @@
 """Names for the shapes of torch tensors that travel through the package."""
 
+from typing import TypeAlias
+
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-SeriesTensor = Float[Tensor, "*batch time"]
+SeriesTensor: TypeAlias = Float[Tensor, "*batch time"]
 """Time series; the last axis is time."""
 
-MapTensor = Float[Tensor, "*batch frequency time"]
+MapTensor: TypeAlias = Float[Tensor, "*batch frequency time"]
 """Q-transform energy in units of SNR² (normalised by the median of each row)."""
 
-MapBatch = Float[Tensor, "event channel frequency time"]
+MapBatch: TypeAlias = Float[Tensor, "event channel frequency time"]
 """Maps of several channels of several events."""
 
-StrainMaps = Float[Tensor, "event frequency time"]
+StrainMaps: TypeAlias = Float[Tensor, "event frequency time"]
 """Maps of the strain channel alone, measured or predicted."""
 
-WindowBatch = Float[Tensor, "window channel frequency column"]
+WindowBatch: TypeAlias = Float[Tensor, "window channel frequency column"]
 """Square cuts of maps, as the networks see them."""
 
-PixelMask = Bool[Tensor, "*batch frequency time"]
+PixelMask: TypeAlias = Bool[Tensor, "*batch frequency time"]
 """True for the pixels of a map that fulfil a condition."""

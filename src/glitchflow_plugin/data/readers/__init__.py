@@ -1,0 +1,1 @@
+"""Readers of what detectors write, one file per source."""
