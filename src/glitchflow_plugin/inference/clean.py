@@ -1,0 +1,81 @@
+"""Subtract the predicted energy of a glitch from the measured map, and say what is left."""
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from glitchflow_plugin.errors import ConfigurationError
+
+
+def clean_maps(measured: Float[Tensor, "*batch"], predicted: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Residual energy after the prediction has been taken away: the absolute difference, pixel by pixel.
+
+    This is a statement about energy, not a subtraction of strain. A Q-transform energy |X|² holds no phase, so the
+    residual of the complex tiles |X - P|² cannot be known from |X|² and |P|² alone; it lies between
+    (|X| - |P|)² (phases agree) and (|X| + |P|)² (phases are opposite). The absolute difference of the energies is used
+    because it is zero only for a perfect prediction, counts too much prediction like too little, stays in the unit
+    SNR² in which thresholds are set, and leaves the map alone where nothing is predicted. It says how well the twin
+    explains the energy; it does not promise that a subtraction in the time domain reaches the same floor.
+
+    Args:
+        measured: Energies of the strain, SNR², any shape.
+        predicted: Energies predicted from the witnesses, SNR², same shape.
+
+    Returns:
+        |measured - predicted|, SNR², same shape, never negative.
+
+    Raises:
+        ConfigurationError: The shapes differ.
+
+    >>> import torch
+    >>> clean_maps(torch.tensor([20.0, 1.0]), torch.tensor([18.0, 3.0]))
+    tensor([2., 2.])
+    """
+    if measured.shape != predicted.shape:
+        msg = (
+            f"measured and predicted maps must have one shape, got {tuple(measured.shape)} and "
+            f"{tuple(predicted.shape)}. Select the same events and windows for both."
+        )
+        raise ConfigurationError(msg)
+    return (measured - predicted).abs()
+
+
+def peak_energy(windows: Float[Tensor, "*batch frequency time"]) -> Float[Tensor, "*batch"]:
+    """Largest energy of each window or map.
+
+    Args:
+        windows: Energies, SNR².
+
+    Returns:
+        The maximum over frequency and time, SNR².
+    """
+    return windows.amax(dim=(-2, -1))
+
+
+def residual_area(cleaned: Float[Tensor, "*batch frequency time"], threshold: float) -> Int[Tensor, "*batch"]:
+    """Number of pixels that are still loud after cleaning.
+
+    Args:
+        cleaned: Residual energies, SNR².
+        threshold: A pixel above it is loud, SNR².
+
+    Returns:
+        Count of pixels above the threshold for each window or map.
+    """
+    return (cleaned > threshold).sum(dim=(-2, -1))
+
+
+def is_cleaned(
+    measured: Float[Tensor, "*batch frequency time"], cleaned: Float[Tensor, "*batch frequency time"], threshold: float
+) -> Bool[Tensor, "*batch"]:
+    """Windows that held a glitch and do not any more.
+
+    Args:
+        measured: Energies before, SNR².
+        cleaned: Energies after, SNR².
+        threshold: A window with a pixel above it holds a glitch, SNR².
+
+    Returns:
+        True where the measured peak is above the threshold and the residual peak below it. False for a window that
+        never held a glitch: there was nothing to clean.
+    """
+    return (peak_energy(measured) > threshold) & (peak_energy(cleaned) < threshold)
