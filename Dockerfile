@@ -1,0 +1,41 @@
+# The pipelines of glitchflow_plugin on itwinai's image.
+#   docker build -t glitchflow_plugin .
+#   docker run --rm -v "$PWD/run:/workspace/run" glitchflow_plugin +pipe_key=simulate_pipeline
+# docs/containers-and-clusters.md tells how to use it. The tag below is the one that itwinai's documentation names; it
+# moves with its releases. What decides the results is pinned in constraints.txt; to pin the base as well:
+#   docker build --build-arg BASE=ghcr.io/intertwin-eu/itwinai@sha256:<digest> .
+ARG BASE=ghcr.io/intertwin-eu/itwinai:torch-slim-latest
+
+FROM ${BASE} AS build
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+ENV UV_LINK_MODE=copy \
+    UV_NO_CACHE=1 \
+    UV_PYTHON_DOWNLOADS=never
+# An environment of its own: the base image compiles Horovod and DeepSpeed against another torch.
+RUN python3 -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v in ((3, 11), (3, 12)) else f"The base image has Python {v}, but 3.11 or 3.12 is needed")' \
+    && python3 -m venv /opt/glitchflow
+WORKDIR /src
+COPY constraints.txt pyproject.toml ./
+RUN /opt/glitchflow/bin/python -m pip install --no-cache-dir --constraint constraints.txt uv \
+    && /opt/glitchflow/bin/uv pip install --python /opt/glitchflow/bin/python \
+        --constraints constraints.txt --requirements pyproject.toml
+COPY README.md LICENSE config.yaml ./
+COPY conf conf
+COPY src src
+# With byte code: without it every start of a step takes 30 s more.
+RUN /opt/glitchflow/bin/uv pip install --python /opt/glitchflow/bin/python --no-deps --compile-bytecode \
+        --build-constraints constraints.txt .
+
+FROM ${BASE}
+USER 0
+COPY --from=build /opt/glitchflow /opt/glitchflow
+ENV PATH="/opt/glitchflow/bin:${PATH}" \
+    PYTHONNOUSERSITE=1 \
+    PYTHONUNBUFFERED=1 \
+    MPLCONFIGDIR=/tmp/matplotlib
+RUN useradd --create-home --uid 10001 glitchflow \
+    && glitchflow init /workspace \
+    && chown -R 10001 /workspace
+USER 10001
+WORKDIR /workspace
+ENTRYPOINT ["itwinai", "exec-pipeline"]

@@ -1,0 +1,100 @@
+# `make help` lists the targets. The two that a newcomer needs are `make demo` and `make test`.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Byte code belongs beside the packages: without it every start of a step takes 30 s more.
+unexport PYTHONDONTWRITEBYTECODE
+unexport PYTHONPYCACHEPREFIX
+# What is on the caller's path must not hide what setup.sh installed.
+unexport PYTHONPATH
+unexport VIRTUAL_ENV
+
+VENV ?= $(CURDIR)/.venv
+export GLITCHFLOW_VENV := $(VENV)
+export PATH := $(VENV)/bin:$(PATH)
+
+# The pipelines of the demo, in order, and what they are told.
+DEMO_PIPELINES ?= simulate_pipeline preproc_pipeline training_pipeline inference_pipeline
+DEMO_OVERRIDES ?= conf/profile=demo run_name=demo
+DEMO_SUMMARIES := annalisarun/demo temp/demo/training inference/demo
+
+# Two test processes of one thread each; every test that starts a pipeline starts processes of its own.
+TEST_JOBS ?= 2
+PYTEST ?= OMP_NUM_THREADS=1 pytest -n $(TEST_JOBS) --dist worksteal
+
+MLFLOW_PORT ?= 5005
+TENSORBOARD_PORT ?= 6000
+
+.PHONY: help setup demo test fast check format lint types bench docs mlflow tensorboard constraints clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+setup: ## make the environment (.venv) and the run folders; seconds when nothing has changed
+	@./setup.sh
+
+demo: setup ## the whole digital twin on simulated data, under 10 minutes on 2 cores
+	@for pipeline in $(DEMO_PIPELINES); do \
+	    printf '\n=== %s ===\n' "$$pipeline"; \
+	    itwinai exec-pipeline +pipe_key=$$pipeline $(DEMO_OVERRIDES); \
+	done
+	@printf '\n=== what came out ===\n'
+	@glitchflow show $(DEMO_SUMMARIES)
+	@echo 'Look further:'
+	@echo '  pictures and tables       annalisarun/demo  QTdatasets/demo  inference/demo'
+	@echo '  make mlflow               runs and registered models on http://127.0.0.1:$(MLFLOW_PORT)'
+	@echo '  make tensorboard          curves and pictures on http://127.0.0.1:$(TENSORBOARD_PORT)'
+	@echo '  source .venv/bin/activate and run single pipelines and steps: docs/pipelines.md'
+
+test: setup ## all tests
+	@$(PYTEST)
+
+fast: setup ## the tests that take no more than a few seconds each
+	@$(PYTEST) -m 'not slow and not pipeline and not gpu'
+
+check: setup lint types ## format, lint, types, import contracts, all tests
+	@$(PYTEST)
+
+lint: setup
+	@ruff format --check .
+	@ruff check .
+	@lint-imports
+	@shellcheck setup.sh .ci/run
+	@hadolint Dockerfile
+
+types: setup
+	@pyright
+
+format: setup ## format the code and mend what the linter can mend
+	@ruff format .
+	@ruff check --fix .
+
+bench: setup ## run the benchmarks
+	@shopt -s nullglob; benchmarks=(benchmarks/*bench*.py); \
+	if (($${#benchmarks[@]} == 0)); then echo 'There are no benchmarks yet (benchmarks/*bench*.py).'; fi; \
+	for benchmark in "$${benchmarks[@]}"; do printf '\n=== %s ===\n' "$$benchmark"; python "$$benchmark"; done
+
+docs: setup ## the documentation as web pages in build/site
+	@mkdocs build --strict --quiet --site-dir build/site
+	@echo 'build/site/index.html'
+
+# Both servers listen without authentication: on this machine only.
+mlflow: setup ## MLflow on port 5005 (Ctrl-C ends it)
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///mlflow.db \
+	    --default-artifact-root ./artifacts --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1
+
+tensorboard: setup ## TensorBoard on port 6000 (Ctrl-C ends it)
+	@tensorboard --logdir tensorboard --host 127.0.0.1 --port $(TENSORBOARD_PORT)
+
+constraints: ## resolve constraints.txt anew (for 3.11; 3.12 must fit), without addresses of registries
+	@uv pip compile pyproject.toml --all-extras --python-version 3.11 --upgrade --quiet \
+	    --no-emit-index-url --no-annotate --no-header --output-file constraints.txt
+	@uv pip compile pyproject.toml --all-extras --python-version 3.12 --constraints constraints.txt --quiet \
+	    --no-emit-index-url --no-annotate --no-header --output-file build/constraints-3.12.txt
+	@diff constraints.txt build/constraints-3.12.txt
+
+clean: ## remove what the demo wrote (the environment, the registry and other runs stay)
+	@rm -rf annalisarun/demo datasets/demo datasets/demo-* QTdatasets/demo temp/demo inference/demo tensorboard/demo
+	@rm -rf build/site outputs multirun

@@ -1,0 +1,397 @@
+"""The command `glitchflow`: small helpers around the pipelines; running them stays with `itwinai exec-pipeline`.
+
+glitchflow init FOLDER      copy config.yaml and conf/ into a folder and make its run folders
+glitchflow check            is everything there that the pipelines need?
+glitchflow show PATH...     print run summaries as tables
+glitchflow folders FOLDER   make the run folders that conf/saveconf.yaml names
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import chdir
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import cache_from_source, find_spec
+from pathlib import Path
+from typing import Any
+
+from glitchflow_plugin import __version__
+from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
+from glitchflow_plugin.products.summary import SUMMARY_NAME, format_summary, read_summary
+
+CONFIG_NAME = "config.yaml"
+CONF_FOLDER = "conf"
+#: What a run of the demo leaves on disk, with room to spare, in GB.
+MIN_FREE_GB = 2.0
+#: Keys of conf/saveconf.yaml that hold an address or a name.
+_NO_FOLDERS = ("tracking_uri", "registered_model")
+_PIPELINE_CLASS = "itwinai.pipeline.Pipeline"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: Words of the command line without the program's name; default: those of this process.
+
+    Returns:
+        Exit status: 0 success, 1 a failure that the message explains, 2 a wrong command line.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except GlitchflowError as error:
+        print(f"glitchflow: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="glitchflow", description="Helpers around the pipelines, which `itwinai exec-pipeline` runs."
+    )
+    parser.add_argument("--version", action="version", version=f"glitchflow_plugin {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    init = commands.add_parser("init", help="copy config.yaml and conf/ into a folder and make its run folders")
+    init.add_argument("folder", type=Path)
+    init.add_argument("--force", action="store_true", help="replace configuration files that are there already")
+    init.set_defaults(run=_init)
+
+    check = commands.add_parser("check", help="is everything there that the pipelines need?")
+    check.add_argument("folder", type=Path, nargs="?", default=Path(), help="folder with config.yaml (default: here)")
+    check.add_argument("overrides", nargs="*", help="configuration overrides, as for exec-pipeline: run_name=test")
+    check.set_defaults(run=_check)
+
+    show = commands.add_parser("show", help="print run summaries as tables")
+    show.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="a summary.json or a folder with summaries")
+    show.set_defaults(run=_show)
+
+    folders = commands.add_parser("folders", help="make the run folders that conf/saveconf.yaml names")
+    folders.add_argument("folder", type=Path, nargs="?", default=Path(), help="folder with config.yaml (default: here)")
+    folders.set_defaults(run=_folders)
+    return parser
+
+
+# ---------------------------------------------------------------------------------------------------- init, folders
+
+
+def default_configuration() -> Path:
+    """The folder that holds the config.yaml and conf/ that come with this package.
+
+    Raises:
+        ConfigurationError: The installation is incomplete.
+    """
+    package = Path(__file__).parent
+    for folder in (package / "defaults", package.parents[1]):  # a wheel; a development checkout
+        if (folder / CONFIG_NAME).is_file() and (folder / CONF_FOLDER).is_dir():
+            return folder
+    raise ConfigurationError(f"No {CONFIG_NAME} was found in {package / 'defaults'}. Install glitchflow_plugin again.")
+
+
+def init(folder: Path, force: bool = False) -> list[Path]:
+    """Copy the default configuration into a folder and make its run folders.
+
+    Args:
+        folder: Where to copy to; made if missing.
+        force: Replace files that are there already. Other files are never touched.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ConfigurationError: A file would be replaced and `force` is not set.
+    """
+    source = default_configuration()
+    files = [source / CONFIG_NAME, *sorted((source / CONF_FOLDER).rglob("*.yaml"))]
+    targets = [folder / file.relative_to(source) for file in files]
+    if source.resolve() == folder.resolve():
+        raise ConfigurationError(f"{folder} holds the original configuration already. Choose another folder.")
+    present = [target for target in targets if target.exists()]
+    if present and not force:
+        raise ConfigurationError(
+            f"{folder} already has {', '.join(str(path.relative_to(folder)) for path in present)}. "
+            "Choose another folder, or replace them with --force."
+        )
+    for file, target in zip(files, targets, strict=True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    make_run_folders(folder)
+    return targets
+
+
+def compose(folder: Path, overrides: Sequence[str] = ()) -> Any:
+    """The configuration as `itwinai exec-pipeline` sees it when run in a folder.
+
+    Args:
+        folder: The folder that holds config.yaml.
+        overrides: Hydra overrides, for instance `run_name=test`.
+
+    Returns:
+        An OmegaConf mapping; interpolations are resolved when they are read.
+
+    Raises:
+        ConfigurationError: There is no config.yaml, or the files do not fit together.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    folder = folder.resolve()
+    if not (folder / CONFIG_NAME).is_file():
+        raise ConfigurationError(
+            f"{folder} has no {CONFIG_NAME}. Go to the run folder, or make one: glitchflow init FOLDER"
+        )
+    # itwinai registers these when it runs a pipeline; a configuration may use them.
+    OmegaConf.register_new_resolver("itwinai.cwd", os.getcwd, replace=True)
+    OmegaConf.register_new_resolver("itwinai.multiply", lambda x, y: x * y, replace=True)
+    # Paths in the configuration, its search path among them, count from the run folder.
+    with chdir(folder), initialize_config_dir(config_dir=str(folder), version_base=None):
+        try:
+            return hydra_compose(Path(CONFIG_NAME).stem, overrides=list(overrides))
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigurationError(f"The configuration in {folder} does not compose: {reason}") from error
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The folders directly below the run folder into which conf/saveconf.yaml directs results."""
+    from omegaconf import OmegaConf
+
+    section = compose(folder).get("saveconf")
+    if section is None:
+        raise ConfigurationError(f"The configuration in {folder} has no section saveconf (conf/saveconf.yaml).")
+    with chdir(folder):
+        places = OmegaConf.to_container(section, resolve=True)
+    found = set()
+    for key, value in places.items() if isinstance(places, dict) else ():
+        if key not in _NO_FOLDERS and isinstance(value, str) and not Path(value).is_absolute():
+            found.add(folder / next(part for part in Path(value).parts if part not in (".", "..")))
+    return sorted(found)
+
+
+def make_run_folders(folder: Path) -> list[Path]:
+    """Make the folders of `run_folders` and return them."""
+    folders = run_folders(folder)
+    for path in folders:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"Cannot make {path}: {error.strerror}. Check the disk and permissions."
+            ) from error
+    return folders
+
+
+def _init(options: argparse.Namespace) -> int:
+    written = init(options.folder, force=options.force)
+    print(f"{len(written)} configuration files are in {options.folder.resolve()}. Next:")
+    print(f"  cd {options.folder}")
+    print("  glitchflow check")
+    print("  itwinai exec-pipeline +pipe_key=simulate_pipeline")
+    return 0
+
+
+def _folders(options: argparse.Namespace) -> int:
+    made = make_run_folders(options.folder.resolve())
+    print("run folders: " + ", ".join(path.name for path in made))
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------------- show
+
+
+def _show(options: argparse.Namespace) -> int:
+    for path in options.paths:
+        for summary in _summaries(path):
+            print(format_summary(read_summary(summary)))
+    return 0
+
+
+def _summaries(path: Path) -> list[Path]:
+    """A summary file itself, or the summaries below a folder, oldest first."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.rglob(SUMMARY_NAME), key=lambda file: (file.stat().st_mtime, file))
+    if not found:
+        raise ConfigurationError(f"There is no {SUMMARY_NAME} in {path} or below. Run a pipeline first.")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ check
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `glitchflow check`.
+
+    Attributes:
+        level: "ok", "note" (works without it) or "ERROR" (pipelines will fail).
+        subject: What was looked at.
+        detail: What was found, and what to do.
+    """
+
+    level: str
+    subject: str
+    detail: str
+
+
+def check(folder: Path, overrides: Sequence[str] = ()) -> list[Finding]:
+    """Look at everything the pipelines need.
+
+    Args:
+        folder: The run folder, which holds config.yaml.
+        overrides: Hydra overrides.
+
+    Returns:
+        All findings, whether good or bad.
+    """
+    findings: list[Finding] = []
+    for part in (_check_python, _check_packages, _check_optional, _check_device):
+        findings.extend(part())
+    findings.extend(_check_configuration(folder, overrides))
+    findings.extend(_check_disk(folder))
+    return findings
+
+
+def _check(options: argparse.Namespace) -> int:
+    folder, overrides = options.folder, list(options.overrides)
+    if "=" in str(folder):  # `glitchflow check run_name=test`: an override, no folder
+        folder, overrides = Path(), [str(options.folder), *overrides]
+    findings = check(folder, overrides)
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        print(f"{finding.level:5}  {finding.subject:{width}}  {finding.detail}")
+    errors = sum(finding.level == "ERROR" for finding in findings)
+    print(f"{errors} error(s)" if errors else "Everything needed is there.")
+    return 1 if errors else 0
+
+
+def _check_python() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    yield Finding(
+        "ok" if supported else "ERROR", "Python", version if supported else f"{version}; 3.11 or 3.12 is needed"
+    )
+    spec = find_spec("torch")
+    if spec and spec.origin and sys.dont_write_bytecode and not Path(cache_from_source(spec.origin)).exists():
+        yield Finding("note", "byte code", "not cached: every start takes 30 s more; unset PYTHONDONTWRITEBYTECODE")
+
+
+def _check_packages() -> Iterator[Finding]:
+    from packaging.requirements import Requirement
+
+    try:
+        requirements = [Requirement(line) for line in metadata.requires("glitchflow_plugin") or []]
+    except metadata.PackageNotFoundError:
+        yield Finding("ERROR", "glitchflow_plugin", "not installed; run ./setup.sh or pip install glitchflow_plugin")
+        return
+    yield Finding("ok", "glitchflow_plugin", __version__)
+    for requirement in requirements:
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            yield Finding("ERROR", requirement.name, f"missing; {requirement} is needed. Run ./setup.sh")
+            continue
+        fits = requirement.specifier.contains(version, prereleases=True)
+        yield Finding(
+            "ok" if fits else "ERROR",
+            requirement.name,
+            version if fits else f"{version}; {requirement.specifier} is needed. Run ./setup.sh",
+        )
+
+
+def _check_optional() -> Iterator[Finding]:
+    optional = (
+        ("GWF frames", "lalframe", "pip install 'glitchflow_plugin[frames]' (lalsuite, GPL); HDF5 works without"),
+        ("NDS2 client", "nds2", "from conda-forge: python-nds2-client; needed only to read from NDS2 servers"),
+    )
+    for subject, module, advice in optional:
+        there = find_spec(module) is not None
+        yield Finding("ok" if there else "note", subject, f"{module} is there" if there else f"not there: {advice}")
+    server = os.environ.get("GWDATAFIND_SERVER")
+    yield Finding(
+        "ok" if server else "note", "datafind", server or "GWDATAFIND_SERVER is not set; needed only for datafind"
+    )
+
+
+def _check_device() -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding("ERROR", "device", f"torch cannot be imported: {error}")
+        return
+    if torch.cuda.is_available():
+        yield Finding("ok", "device", f"cuda: {torch.cuda.get_device_name(0)}")
+    else:
+        yield Finding("ok", "device", f"cpu with {torch.get_num_threads()} threads (no CUDA device)")
+
+
+def _check_configuration(folder: Path, overrides: Sequence[str]) -> Iterator[Finding]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = compose(folder, overrides)
+    except ConfigurationError as error:
+        yield Finding("ERROR", "configuration", str(error))
+        return
+    yield Finding("ok", "configuration", f"composes (run_name: {config.get('run_name')})")
+    with chdir(folder):
+        for name in config:
+            section = OmegaConf.to_container(config[name], resolve=False) if OmegaConf.is_dict(config[name]) else None
+            if not isinstance(section, dict) or section.get("_target_") != _PIPELINE_CLASS:
+                continue
+            try:
+                pipeline = OmegaConf.to_container(config[name], resolve=True)
+            except OmegaConfBaseException as error:
+                yield Finding("ERROR", str(name), " ".join(str(error).split()))
+                continue
+            steps = pipeline.get("steps", {}) if isinstance(pipeline, dict) else {}
+            missing = [target for target in map(_target, steps.values()) if not _module_exists(target)]
+            if missing:
+                yield Finding("ERROR", str(name), f"cannot find {', '.join(missing)}; correct its _target_")
+            else:
+                yield Finding("ok", str(name), ", ".join(steps))
+    try:
+        folders = run_folders(folder.resolve())
+    except ConfigurationError as error:
+        yield Finding("ERROR", "run folders", str(error))
+        return
+    unwritable = [path.name for path in folders if path.exists() and not os.access(path, os.W_OK)]
+    if unwritable:
+        yield Finding("ERROR", "run folders", f"cannot write to {', '.join(unwritable)}; check permissions")
+    else:
+        yield Finding("ok", "run folders", ", ".join(path.name for path in folders))
+
+
+def _target(step: Any) -> str:
+    return step.get("_target_", "a step without _target_") if isinstance(step, dict) else "a step without _target_"
+
+
+def _module_exists(target: str) -> bool:
+    """Whether the module of a `_target_` can be found; the module itself is not imported (that may take seconds)."""
+    try:
+        return find_spec(target.rpartition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _check_disk(folder: Path) -> Iterator[Finding]:
+    if not folder.is_dir():
+        return
+    free = shutil.disk_usage(folder).free / 1e9
+    enough = free >= MIN_FREE_GB
+    detail = f"{free:.0f} GB free" if enough else f"{free:.1f} GB free; the demo needs {MIN_FREE_GB:.0f} GB"
+    yield Finding("ok" if enough else "ERROR", "disk", detail)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

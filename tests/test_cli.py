@@ -1,0 +1,168 @@
+"""The command `glitchflow`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from glitchflow_plugin import cli
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, write_summary
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run folder whose configuration is small and known."""
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "config.yaml").write_text(
+        "defaults:\n  - conf/saveconf@saveconf\n  - _self_\nrun_name: toy\n"
+        "toy_pipeline:\n  _target_: itwinai.pipeline.Pipeline\n"
+        "  steps:\n"
+        "    First: {_target_: glitchflow_plugin.products.summary.RunSummary, path: '${saveconf.datasets}'}\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "conf" / "saveconf.yaml").write_text(
+        "datasets: datasets/${run_name}\nscan: ./annalisarun/${run_name}\nplain: results\nfar: /nowhere/far\n"
+        "tracking_uri: sqlite:///mlflow.db\nregistered_model: a-${run_name}\n",
+        encoding="utf-8",
+    )
+    return tmp_path
+
+
+def test_init_copies_every_configuration_file_and_makes_run_folders(tmp_path):
+    written = cli.init(tmp_path / "new")
+    assert (tmp_path / "new" / "config.yaml") in written
+    for file in (ROOT / "conf").rglob("*.yaml"):
+        assert (tmp_path / "new" / file.relative_to(ROOT)).read_bytes() == file.read_bytes()
+    for name in ("annalisarun", "datasets", "QTdatasets", "temp"):
+        assert (tmp_path / "new" / name).is_dir()
+
+
+def test_init_replaces_nothing_unless_forced(tmp_path):
+    cli.init(tmp_path)
+    (tmp_path / "config.yaml").write_text("mine: 1\n", encoding="utf-8")
+    (tmp_path / "conf" / "mine.yaml").write_text("mine: 2\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"config\.yaml.*--force"):
+        cli.init(tmp_path)
+    assert (tmp_path / "config.yaml").read_text(encoding="utf-8") == "mine: 1\n"
+    cli.init(tmp_path, force=True)
+    assert (tmp_path / "config.yaml").read_bytes() == (ROOT / "config.yaml").read_bytes()
+    assert (tmp_path / "conf" / "mine.yaml").read_text(encoding="utf-8") == "mine: 2\n"
+
+
+def test_init_of_the_checkout_itself_is_refused():
+    with pytest.raises(ConfigurationError, match="original"):
+        cli.init(cli.default_configuration(), force=True)
+
+
+def test_run_folders_are_the_first_parts_of_relative_paths(run_folder):
+    assert [path.name for path in cli.run_folders(run_folder)] == ["annalisarun", "datasets", "results"]
+    made = cli.make_run_folders(run_folder)
+    assert all(path.is_dir() and path.parent == run_folder for path in made)
+    assert cli.make_run_folders(run_folder) == made
+
+
+def test_a_file_in_place_of_a_run_folder_is_named(run_folder):
+    (run_folder / "results").touch()
+    with pytest.raises(ConfigurationError, match="results"):
+        cli.make_run_folders(run_folder)
+
+
+def test_compose_takes_overrides(run_folder):
+    assert cli.compose(run_folder, ["run_name=other"]).saveconf.datasets == "datasets/other"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda folder: (folder / "config.yaml").unlink(), "glitchflow init"),
+        (lambda folder: (folder / "conf" / "saveconf.yaml").unlink(), "saveconf"),
+        (
+            lambda folder: (folder / "conf" / "saveconf.yaml").write_text("a: [1\n", encoding="utf-8"),
+            "does not compose",
+        ),
+    ],
+    ids=["no config.yaml", "missing group", "broken YAML"],
+)
+def test_a_configuration_that_does_not_compose_says_why(run_folder, break_it, message):
+    break_it(run_folder)
+    with pytest.raises(ConfigurationError, match=message):
+        cli.compose(run_folder)
+
+
+def test_check_lists_pipelines_and_succeeds(run_folder, capsys):
+    assert cli.main(["check", str(run_folder)]) == 0
+    output = capsys.readouterr().out
+    assert "toy_pipeline" in output
+    assert "First" in output
+    assert "torch" in output
+    assert "Everything needed is there." in output
+
+
+def test_check_counts_its_first_word_as_an_override_if_it_is_one(run_folder, monkeypatch, capsys):
+    monkeypatch.chdir(run_folder)
+    assert cli.main(["check", "run_name=other"]) == 0
+    assert "run_name: other" in capsys.readouterr().out
+
+
+def test_check_finds_a_misspelt_target(run_folder, capsys):
+    text = (run_folder / "config.yaml").read_text(encoding="utf-8").replace("products.summary", "products.sumary")
+    (run_folder / "config.yaml").write_text(text, encoding="utf-8")
+    assert cli.main(["check", str(run_folder)]) == 1
+    assert "glitchflow_plugin.products.sumary.RunSummary" in capsys.readouterr().out
+
+
+def test_check_finds_a_reference_into_nothing(run_folder, capsys):
+    with (run_folder / "config.yaml").open("a", encoding="utf-8") as file:
+        file.write("    Second: {_target_: glitchflow_plugin.products.summary.RunSummary, path: '${saveconf.data}'}\n")
+    assert cli.main(["check", str(run_folder)]) == 1
+    assert "saveconf.data" in capsys.readouterr().out
+
+
+def test_check_finds_wrong_and_missing_packages(run_folder, monkeypatch, capsys):
+    wanted = ["numpy>=99", "no-such-package>=1", "h5py>=3", "lalsuite>=7; extra == 'frames'"]
+    monkeypatch.setattr(cli.metadata, "requires", lambda _: wanted)
+    assert cli.main(["check", str(run_folder)]) == 1
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if len(line.split()) > 1}
+    assert lines["numpy"].startswith("ERROR")
+    assert lines["no-such-package"].startswith("ERROR")
+    assert lines["h5py"].startswith("ok")
+    assert "lalsuite>=7" not in lines
+
+
+def test_check_finds_a_full_disk(run_folder, monkeypatch, capsys):
+    usage = shutil.disk_usage(run_folder)._replace(free=10**8)
+    monkeypatch.setattr(cli.shutil, "disk_usage", lambda _: usage)
+    assert cli.main(["check", str(run_folder)]) == 1
+    assert "0.1 GB free" in capsys.readouterr().out
+
+
+def test_show_prints_the_summaries_below_a_folder(tmp_path, capsys):
+    counts = EventCounts.from_reasons(3, ["gap"])
+    summary = RunSummary("toy/First", "2020", events=counts, metrics={"roc_auc": Metric(0.75)})
+    write_summary(tmp_path / "a", summary)
+    write_summary(tmp_path / "b" / "c", RunSummary("toy/Second", "2020"))
+    assert cli.main(["show", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "toy/Second" in output
+    assert "roc_auc" in output
+    assert "0.75" in output
+    assert cli.main(["show", str(tmp_path / "a" / "summary.json")]) == 0
+    assert "gap" in capsys.readouterr().out
+
+
+def test_show_explains_a_folder_without_summaries_and_a_wrong_file(tmp_path, capsys):
+    assert cli.main(["show", str(tmp_path)]) == 1
+    assert "Run a pipeline first" in capsys.readouterr().err
+    (tmp_path / "summary.json").write_text(json.dumps({"a": 1}), encoding="utf-8")
+    assert cli.main(["show", str(tmp_path / "summary.json")]) == 1
+    assert "not a run summary" in capsys.readouterr().err
+
+
+def test_a_wrong_command_line_is_status_two():
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["dance"])
+    assert raised.value.code == 2

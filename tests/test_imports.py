@@ -1,0 +1,82 @@
+"""The rooms know only whom they may know, and data-only steps start without the heavy libraries."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "glitchflow_plugin"
+#: What a data-only step imports; none of it may load torch, gwpy, mlflow or matplotlib.
+LIGHT = (
+    "cli",
+    "errors",
+    "types.arrays",
+    "data.*",
+    "signal.filters",
+    "signal.psd",
+    "signal.whitening",
+    "signal.conditioning",
+    "preprocessing.ingest",
+    "preprocessing.engine",
+    "preprocessing.quality",
+    "products.summary",
+    "components.data_processor",
+    "components.splitter",
+    "components.simulator",
+)
+WITH_TORCH = {"glitchflow_plugin.data.window_dataset"}
+HEAVY = ("torch", "gwpy", "mlflow", "matplotlib", "ray")
+
+
+def light_modules():
+    """The modules of LIGHT that exist, by full name."""
+    found = []
+    for pattern in LIGHT:
+        files = PACKAGE.glob("**/*.py") if pattern.endswith("*") else [PACKAGE / f"{pattern.replace('.', '/')}.py"]
+        for file in sorted(files):
+            name = ".".join(("glitchflow_plugin", *file.relative_to(PACKAGE).with_suffix("").parts))
+            wanted = name.startswith(f"glitchflow_plugin.{pattern[:-1]}") if pattern.endswith("*") else file.is_file()
+            if wanted and not name.endswith("__init__") and name not in WITH_TORCH:
+                found.append(name)
+    return found
+
+
+def loaded_by(modules):
+    """The heavy libraries that a fresh interpreter has loaded after importing some modules."""
+    code = f"import importlib, sys\nfor m in {list(modules)!r}: importlib.import_module(m)\n"
+    code += f"print([h for h in {HEAVY!r} if h in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.strip().splitlines()[-1]
+
+
+def test_data_only_modules_start_without_heavy_libraries():
+    modules = light_modules()
+    assert len(modules) > 10
+    if loaded_by(modules) == "[]":
+        return
+    culprits = {module: heavy for module in modules if (heavy := loaded_by([module])) != "[]"}
+    pytest.fail(f"modules that load heavy libraries: {culprits}")
+
+
+def test_import_contracts_are_kept():
+    program = shutil.which("lint-imports") or str(Path(sys.executable).with_name("lint-imports"))
+    if not Path(program).exists():
+        pytest.skip("lint-imports is not installed")
+    answer = subprocess.run([program, "--no-cache"], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert answer.returncode == 0, answer.stdout[-4000:]
+
+
+def test_every_room_stands_in_the_layers_contract():
+    contract = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    layers = contract.partition("layers = [")[2].partition("]")[0]
+    for room in (path.parent.name for path in PACKAGE.glob("*/__init__.py")):
+        assert room in layers, f"{room} stands in no layer of [tool.importlinter]"
+
+
+def test_room_packages_import_nothing_by_themselves():
+    for file in PACKAGE.glob("*/**/__init__.py"):
+        assert file.read_text(encoding="utf-8").strip() == "", f"{file} must stay empty: importing a room loads nothing"
