@@ -24,7 +24,7 @@ def test_a_row_shows_real_generated_and_cleaned_on_one_scale():
     assert [title.splitlines()[-1].split(",")[0] for title in titles] == ["real", "generated", "cleaned"] * 2
     meshes = [axes.collections[0] for axes in panels[:3]]
     for mesh, energy in zip(meshes, (shown.measured, shown.predicted, shown.cleaned), strict=True):
-        np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(16, 33), np.maximum(energy, 0.5))
+        np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(16, 33), np.maximum(energy, 1))
     assert len({mesh.norm.vmax for mesh in meshes}) == 1
     assert titles[0].startswith("event-a, GPS 1238166018.250 s, vetoed\n")
     assert titles[3].startswith("event-b")

@@ -193,6 +193,11 @@ class WindowStatistics:
     def __len__(self) -> int:
         return len(self.event)
 
+    def select(self, windows: NDArray[Any]) -> "WindowStatistics":
+        """Some of the windows, chosen by a mask or by row numbers."""
+        chosen = {f.name: getattr(self, f.name)[windows] for f in fields(self) if f.name != "glitch_threshold"}
+        return WindowStatistics(**chosen, glitch_threshold=self.glitch_threshold)
+
     @classmethod
     def concatenate(cls, parts: Sequence["WindowStatistics"]) -> "WindowStatistics":
         """Join the statistics of several batches in order.
@@ -338,7 +343,6 @@ def map_statistics(
     measured: Float[Tensor, "event frequency time"],
     predicted: Float[Tensor, "event frequency time"],
     events: ArrayLike | None = None,
-    *,
     glitch_threshold: float = GLITCH_THRESHOLD,
     window_size: int = 64,
 ) -> WindowStatistics:
@@ -362,9 +366,7 @@ def map_statistics(
     ]
     joined = WindowStatistics.concatenate(parts)
     # parts run window by window; the order of the table is event by event
-    order = np.arange(len(joined)).reshape(len(cuts), -1).T.ravel()
-    arrays = {f.name: getattr(joined, f.name)[order] for f in fields(joined) if f.name != "glitch_threshold"}
-    return WindowStatistics(**arrays, glitch_threshold=joined.glitch_threshold)
+    return joined.select(np.arange(len(joined)).reshape(len(cuts), -1).T.ravel())
 
 
 def score(

@@ -10,10 +10,17 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from glitchflow_plugin.plots.style import (
+    ENERGY_COLOURS,
+    ENERGY_FLOOR,
+    ENERGY_LABEL,
+    energy_scale,
+    frequency_axis,
+    new_figure,
+)
+
 PANELS = ("real", "generated", "cleaned")
 """Titles of the panels: measured, predicted from the witnesses, |measured - predicted|."""
-
-_LOWEST = 0.5  # SNR²; the median of a row is 1, so noise is just visible
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,26 +65,26 @@ def plot_cleaning(
         The figure.
     """
     if not examples:
-        figure = Figure(figsize=(9, 1.6), layout="constrained")
+        figure = new_figure(9, 1.6)
         figure.text(0.5, 0.5, f"{title}: no such event" if title else "no such event", ha="center", va="center")
         return figure
-    figure = Figure(figsize=(12, 0.5 + 3.0 * len(examples)), layout="constrained")
+    figure = new_figure(12, 0.5 + 3.0 * len(examples))
     if title:
         figure.suptitle(title)
     rows = figure.subplots(len(examples), len(PANELS), sharex=True, sharey=True, squeeze=False)
     for row, example in zip(rows, examples, strict=True):
         maps = (example.measured, example.predicted, example.cleaned)
         peak = max(float(energy.max()) for energy in maps if energy is not None)
-        norm = LogNorm(_LOWEST, max(peak, 2 * threshold))
+        norm = energy_scale(example.predicted, ceiling=peak)
         for axes, panel, energy in zip(row, PANELS, maps, strict=True):
             _draw(axes, energy, frequencies, times, norm=norm, threshold=threshold)
             largest = "" if energy is None else f", peak SNR² {energy.max():.0f}"
             axes.set_title(f"{panel}{largest}", fontsize=9, loc="left")
         named = ", ".join(filter(None, (example.event_id, f"GPS {example.gps_start:.3f} s", example.note)))
         row[0].set_title(f"{named}\n{row[0].get_title(loc='left')}", fontsize=9, loc="left")
-        row[0].set_ylabel("frequency (Hz)")
-        mappable = ScalarMappable(norm, "viridis")
-        figure.colorbar(mappable, ax=list(row), label="energy (SNR²)", pad=0.01, aspect=15)
+        frequency_axis(row[0], frequencies)
+        mappable = ScalarMappable(norm, ENERGY_COLOURS)
+        figure.colorbar(mappable, ax=list(row), label=ENERGY_LABEL, pad=0.01, aspect=15)
     for axes in rows[-1]:
         axes.set_xlabel("time from the GPS time at the left (s)")
     return figure
@@ -96,12 +103,13 @@ def _draw(
         axes.text(0.5, 0.5, "no usable strain", transform=axes.transAxes, ha="center", va="center")
         return
     # pcolormesh keeps the axes true on logarithmic frequency spacing, where imshow would stretch them
-    axes.pcolormesh(_edges(times), frequencies_edges(frequencies), np.maximum(energy, _LOWEST), norm=norm)
+    floored = np.maximum(energy, ENERGY_FLOOR)
+    axes.pcolormesh(
+        _edges(times), frequencies_edges(frequencies), floored, norm=norm, cmap=ENERGY_COLOURS, rasterized=True
+    )
     if energy.max() > threshold > energy.min():
         middle = times + 0.5 * (times[1] - times[0])
         axes.contour(middle, frequencies, energy, levels=[threshold], colors="white", linewidths=0.6)
-    if _is_logarithmic(frequencies):
-        axes.set_yscale("log")
 
 
 def frequencies_edges(frequencies: Float[np.ndarray, " frequency"]) -> Float[np.ndarray, " edge"]:

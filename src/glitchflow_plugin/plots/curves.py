@@ -8,7 +8,9 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-_COLOURS = ("tab:blue", "tab:orange", "tab:grey", "tab:green", "tab:red")
+from glitchflow_plugin.plots.style import BLUE, GREEN, GREY, ORANGE, RED, new_figure
+
+_COLOURS = (BLUE, ORANGE, GREY, GREEN, RED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,7 @@ def plot_accuracy(
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = new_figure(11, 4)
     left, right = figure.subplots(1, 2, sharey=True)
     figure.suptitle(title or "Accuracy against threshold, bands: 95 % bootstrap by event")
     _bands(left, thresholds, denoising)
@@ -83,7 +85,7 @@ def plot_roc(
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(5.2, 4.8), layout="constrained")
+    figure = new_figure(5.2, 4.8)
     axes = figure.subplots()
     for (name, (false_alarms, hits)), colour in zip(curves.items(), _COLOURS, strict=False):
         area = areas.get(name)
@@ -122,7 +124,7 @@ def plot_confusion(
     counts = np.array([[hits, misses], [false_alarms, correct_rejections]])
     names = (("hits", "misses"), ("false alarms", "correct rejections"))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(4.6, 3.8), layout="constrained")
+    figure = new_figure(4.6, 3.8)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.4)
     for row in range(2):

@@ -81,6 +81,7 @@ class RunSummary:
         metrics: By stable, documented name.
         outputs: Paths by what they hold.
         warnings: What the user should know.
+        details: Curves and counts that are too long for the table; JSON-like, in summary.json alone.
         finished: ISO 8601, UTC.
         versions: Of this program, Python and the libraries that decide the numbers.
     """
@@ -92,6 +93,7 @@ class RunSummary:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     outputs: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
     finished: str = field(default_factory=now)
     versions: Mapping[str, str] = field(default_factory=versions)
 
