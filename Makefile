@@ -10,6 +10,8 @@ unexport PYTHONPYCACHEPREFIX
 # What is on the caller's path must not hide what setup.sh installed.
 unexport PYTHONPATH
 unexport VIRTUAL_ENV
+# A warning from within torch that tells the user nothing.
+export PYTHONWARNINGS ?= ignore:The pynvml package is deprecated:FutureWarning
 
 VENV ?= $(CURDIR)/.venv
 export GLITCHFLOW_VENV := $(VENV)
