@@ -1,0 +1,74 @@
+"""Data-processor: from what detectors write to the event set."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from itwinai.components import DataGetter, monitor_exec
+
+from glitchflow_plugin.components._report import report
+from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.preprocessing.ingest import IngestSettings, ingest
+from glitchflow_plugin.preprocessing.quality import QUALITY_NAME, RECORDS_NAME, read_quality
+from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
+
+
+class DataProcessor(DataGetter):
+    """Read, condition and store the events of the data sets.
+
+    Args:
+        datasets: The list in datasets.yaml.
+        folder: Where the event set goes.
+        whiten: Content of whiten.yaml.
+        ingest: How the work is spread: `workers`, `shard_size`.
+        name: Of the step.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[Mapping[str, Any]],
+        folder: str,
+        whiten: Mapping[str, Any] | None = None,
+        ingest: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.save_parameters(datasets=datasets, folder=folder, whiten=whiten, ingest=ingest, name=name)
+        self.datasets = list(datasets)
+        self.folder = Path(folder)
+        self.whiten = whiten
+        self.settings = IngestSettings(**(ingest or {}))
+
+    @monitor_exec
+    def execute(self) -> EventSet:
+        """Make the event set, or what a killed run left to make of it, and return its handle."""
+        started = now()
+        events = ingest(
+            self.datasets,
+            self.whiten,
+            self.folder,
+            workers=self.settings.workers,
+            shard_size=self.settings.shard_size,
+        )
+        report(_summary(events, self.datasets, started), self.folder)
+        return events
+
+
+def _summary(events: EventSet, datasets: Sequence[Mapping[str, Any]], started: str) -> RunSummary:
+    quality = read_quality(events.folder)
+    return RunSummary(
+        pipeline="preproc_pipeline/Data-processor",
+        started=started,
+        inputs={
+            "datasets": [str(entry.get("path") or entry.get("format")) for entry in datasets],
+            "target": events.target,
+            "channels": len(events.channels),
+        },
+        events=EventCounts(quality.events_read, quality.events_kept, quality.events_rejected),
+        outputs={
+            "event set": str(events.folder),
+            "quality": str(events.folder / QUALITY_NAME),
+            "quality by event": str(events.folder / RECORDS_NAME),
+        },
+        warnings=quality.warnings(),
+    )

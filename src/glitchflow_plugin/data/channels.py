@@ -1,0 +1,93 @@
+"""Choosing channels: by list, text file, glob pattern and index range."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from glitchflow_plugin.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class ChannelSelection:
+    """Which of the channels to take.
+
+    Attributes:
+        include: Glob patterns, such as `V1:ENV_*`; a channel must match one. All by default.
+        exclude: Glob patterns; a channel must match none.
+        min: First index to take, after the patterns and in the order of the list or, without a list, of the names.
+        max: One past the last index to take.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    min: int | None = None
+    max: int | None = None
+
+    def __post_init__(self) -> None:
+        """Take a single pattern as well as a list."""
+        for name in ("include", "exclude"):
+            value = getattr(self, name) or ()
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+
+
+def read_channel_list(ch_list: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Channel names as `ch_list` gives them: a list, or a text file with a name a line (`#` starts a comment).
+
+    Returns:
+        The names in order, each once; None if no list was given.
+
+    Raises:
+        ConfigurationError: The file is missing or empty.
+    """
+    if ch_list is None:
+        return None
+    if isinstance(ch_list, str | Path):
+        path = Path(ch_list)
+        if not path.is_file():
+            raise ConfigurationError(f"ch_list: {path} is no file. Give a text file with a channel a line, or a list.")
+        lines = [line.split("#", 1)[0].split() for line in path.read_text(encoding="utf-8").splitlines()]
+        names = [words[0] for words in lines if words]
+    else:
+        names = [str(name) for name in ch_list]
+    if not names:
+        raise ConfigurationError("ch_list holds no channel. Leave it out to take all channels.")
+    return tuple(dict.fromkeys(names))
+
+
+def select_channels(
+    available: Iterable[str],
+    target: str | None = None,
+    ch_list: Sequence[str] | None = None,
+    selection: ChannelSelection | None = None,
+) -> tuple[str, ...]:
+    """Names to take, the target first.
+
+    Args:
+        available: Names at hand.
+        target: Strain channel: always taken, outside patterns and range, if it is at hand.
+        ch_list: Names wanted, in this order; names that are not at hand stay in, so that they are reported as missing.
+        selection: Patterns and range.
+
+    Raises:
+        ConfigurationError: The patterns match nothing; the message suggests names.
+    """
+    selection = selection or ChannelSelection()
+    at_hand = sorted(set(available))
+    names = [name for name in (at_hand if ch_list is None else ch_list) if name != target]
+    chosen = names
+    if selection.include:
+        chosen = [name for name in chosen if any(fnmatchcase(name, pattern) for pattern in selection.include)]
+    chosen = [name for name in chosen if not any(fnmatchcase(name, pattern) for pattern in selection.exclude)]
+    if names and not chosen:
+        close = get_close_matches(str(selection.include[0]) if selection.include else "", names, n=3, cutoff=0.3)
+        raise ConfigurationError(
+            f"channels: include {list(selection.include)} and exclude {list(selection.exclude)} leave none of "
+            f"{len(names)} channels; there are for instance {close or names[:3]}."
+        )
+    chosen = chosen[selection.min : selection.max]
+    first = (
+        [target] if target is not None and (target in at_hand or (ch_list is not None and target in ch_list)) else []
+    )
+    return tuple(first + chosen)

@@ -1,0 +1,164 @@
+"""Continuous data in files: what a file holds, and cuts that run over the seams between files."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.errors import ConfigurationError, FormatError
+
+GAP, SAMPLE_RATE, UNIT, UNREADABLE = "gap", "sample rate", "unit", "unreadable"
+"""Reasons noted while cutting."""
+
+# LIGO-T010150: X-TAG-START-DURATION.ext
+_SPAN_IN_NAME = re.compile(r"-(\d{9,10}(?:\.\d+)?)-(\d+(?:\.\d+)?)\.[A-Za-z0-9.]+$")
+_TOLERANCE = 1e-6  # s: GPS times in float64 are good to 2.4e-7 s
+
+
+@dataclass(frozen=True)
+class StoredChannel:
+    """What is known of a channel without its samples; `sample_rate` (Hz) and `unit` are None where it takes reading."""
+
+    sample_rate: float | None = None
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of continuous data: GPS span [start, stop) in s, and its channels by name."""
+
+    path: Path
+    start: float
+    stop: float
+    channels: Mapping[str, StoredChannel]
+
+
+Reader = Callable[[Path, Sequence[str], float, float], dict[str, Channel]]
+"""Reads some channels of one file between two GPS times; channels that the file lacks are left out."""
+
+
+def span_in_name(path: Path | str) -> tuple[float, float] | None:
+    """GPS span in a name such as `V-V1_TAG-1264625000-100.gwf`; None if it says none."""
+    match = _SPAN_IN_NAME.search(Path(path).name)
+    return None if match is None else (float(match[1]), float(match[1]) + float(match[2]))
+
+
+def list_files(path: Path | str, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files that a path names, sorted and each once.
+
+    Args:
+        path: A file, a folder, a glob pattern, or a cache file (`.lcf`, `.cache`, `.ffl`: paths one a line, as LAL,
+            gwpy or Virgo's frame lists write them).
+        suffixes: Endings to look for in a folder.
+
+    Raises:
+        ConfigurationError: Nothing is found.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = [file for file in path.iterdir() if file.suffix in suffixes and not file.name.startswith(".")]
+    elif path.suffix in (".lcf", ".cache", ".ffl") and path.is_file():
+        found = read_cache(path)
+    elif path.is_file():
+        found = [path]
+    elif any(character in str(path) for character in "*?["):
+        anchor = Path(path.anchor) if path.is_absolute() else Path()
+        found = list(anchor.glob(str(path.relative_to(anchor) if path.is_absolute() else path)))
+    else:
+        found = []
+    if not found:
+        raise ConfigurationError(
+            f"{path} names no file. Expected a file, a folder with {' or '.join(suffixes)} files, a glob pattern, "
+            "or a cache file (.lcf, .cache, .ffl). Correct `path` in datasets.yaml."
+        )
+    return sorted(set(found))
+
+
+def read_cache(path: Path | str) -> list[Path]:
+    """Paths in a cache file: LAL's `X TAG START DURATION URL`, Virgo's `path start duration ...`, or a path a line."""
+    found = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        entry = words[4] if len(words) == 5 and not words[0].startswith(("/", ".", "file:")) else words[0]
+        file = Path(re.sub(r"^file://(localhost)?", "", entry))
+        found.append(file if file.is_absolute() else Path(path).parent / file)
+    return found
+
+
+def slice_bounds(t0: float, sample_rate: float, size: int, start: float, stop: float) -> tuple[int, int]:
+    """First and one past the last sample of a series of `size` samples that lie in [start, stop) GPS s."""
+    first = int(np.ceil((start - t0) * sample_rate - _TOLERANCE * sample_rate))
+    last = int(np.ceil((stop - t0) * sample_rate - _TOLERANCE * sample_rate))
+    return min(max(first, 0), size), min(max(last, 0), size)
+
+
+def cut(
+    files: Iterable[StoredFile], reader: Reader, channels: Sequence[str], start: float, stop: float
+) -> tuple[dict[str, Channel], dict[str, str]]:
+    """Cut [start, stop) GPS s out of files, joining what touches.
+
+    Args:
+        files: Those that may hold a part of it.
+        reader: Of their format.
+        channels: Names to read.
+        start: GPS s.
+        stop: GPS s.
+
+    Returns:
+        The channels found, NaN between pieces that do not touch and shorter where the files end; and by channel the
+        reason (`gap`, `sample rate`, `unit`, `unreadable`) for what is wrong with it.
+    """
+    pieces: dict[str, list[Channel]] = {}
+    problems: dict[str, str] = {}
+    for file in sorted(files, key=lambda file: file.start):
+        if file.stop <= start or file.start >= stop:
+            continue
+        try:
+            read = reader(file.path, channels, max(start, file.start), min(stop, file.stop))
+        except FormatError:
+            problems.update(dict.fromkeys(set(channels) & (set(file.channels) or set(channels)), UNREADABLE))
+            continue
+        for name, channel in read.items():
+            if len(channel.series):
+                pieces.setdefault(name, []).append(channel)
+    joined = {}
+    for name, parts in pieces.items():
+        channel, problem = join(parts)
+        joined[name] = channel
+        if problem:
+            problems.setdefault(name, problem)
+    return joined, problems
+
+
+def join(pieces: Sequence[Channel]) -> tuple[Channel, str | None]:
+    """Join pieces of one channel.
+
+    Returns:
+        One channel, float64 with NaN in the gaps if there are any, and a reason: `gap`, or `sample rate` or `unit`
+        where the pieces disagree (then only the first piece is returned).
+    """
+    pieces = sorted(pieces, key=lambda piece: piece.t0)
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first, None
+    if any(piece.sample_rate != first.sample_rate for piece in pieces):
+        return first, SAMPLE_RATE
+    if any(piece.unit != first.unit for piece in pieces):
+        return first, UNIT
+    starts = [round((piece.t0 - first.t0) * first.sample_rate) for piece in pieces]
+    stops = [begin + len(piece.series) for begin, piece in zip(starts, pieces, strict=True)]
+    seamless = all(begin == end for begin, end in zip(starts[1:], stops[:-1], strict=True))
+    if seamless:
+        series = np.concatenate([piece.series for piece in pieces])
+        return Channel(first.name, series, first.t0, first.sample_rate, first.unit), None
+    series = np.full(max(stops), np.nan)
+    covered = np.zeros(max(stops), dtype=bool)
+    for begin, end, piece in zip(starts, stops, pieces, strict=True):
+        series[begin:end] = piece.series
+        covered[begin:end] = True
+    return Channel(first.name, series, first.t0, first.sample_rate, first.unit), None if covered.all() else GAP

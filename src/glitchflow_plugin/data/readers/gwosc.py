@@ -1,0 +1,71 @@
+"""HDF5 files of the Gravitational Wave Open Science Center, as they are distributed.
+
+The strain of one detector stands in `strain/Strain`; the channel gets the name it has in GWOSC's frame files, such as
+`H1:GWOSC-16KHZ_R1_STRAIN`. Missing data are NaN there already.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+
+from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.readers.continuous import StoredChannel, StoredFile, slice_bounds
+from glitchflow_plugin.data.readers.hdf5 import opened, text
+from glitchflow_plugin.errors import FormatError
+
+SUFFIXES = (".hdf5", ".h5")
+UNIT = "strain"
+
+
+def is_gwosc(path: Path | str) -> bool:
+    """Whether an HDF5 file is laid out like this; False also where it cannot be opened."""
+    try:
+        with opened(path) as file:
+            return "strain/Strain" in file and "meta/Detector" in file
+    except FormatError:
+        return False
+
+
+def channel_name(detector: str, sample_rate: float) -> str:
+    """Name of the strain channel, for instance `H1:GWOSC-4KHZ_R1_STRAIN`."""
+    return f"{detector}:GWOSC-{sample_rate / 1024:g}KHZ_R1_STRAIN"
+
+
+def describe(path: Path | str) -> StoredFile:
+    """Span and channel of a file.
+
+    Raises:
+        FormatError: It is truncated or in another layout.
+    """
+    with opened(path) as file:
+        name, t0, rate, size = _header(file, path)
+    return StoredFile(Path(path), t0, t0 + size / rate, {name: StoredChannel(rate, UNIT)})
+
+
+def read(path: Path | str, channels: Sequence[str], start: float, stop: float) -> dict[str, Channel]:
+    """Read the samples in [start, stop) GPS s, if the file's channel is among `channels`.
+
+    Raises:
+        FormatError: The file is truncated or in another layout.
+    """
+    with opened(path) as file:
+        name, t0, rate, size = _header(file, path)
+        if name not in channels:
+            return {}
+        first, last = slice_bounds(t0, rate, size, start, stop)
+        try:
+            series = file["strain/Strain"][first:last]
+        except OSError as error:
+            raise FormatError(f"{path}: the strain cannot be read ({error}). Fetch the file again.") from error
+    return {name: Channel(name, series, t0 + first / rate, rate, UNIT)}
+
+
+def _header(file: h5py.File, path: Path | str) -> tuple[str, float, float, int]:
+    try:
+        strain = file["strain/Strain"]
+        detector = text(file["meta/Detector"][()])
+        rate = float(round(1 / float(strain.attrs["Xspacing"])))
+        return channel_name(detector, rate), float(strain.attrs["Xstart"]), rate, len(strain)
+    except (KeyError, OSError) as error:
+        raise FormatError(f"{path} is not laid out like a file of GWOSC ({error}). Correct `format`.") from error

@@ -1,0 +1,171 @@
+"""Data over the network through gwpy's clients: open data, NDS2 and datafind.
+
+Credentials (Kerberos, SciTokens) are the clients' own business; nothing of them passes through here.
+"""
+
+import importlib.util
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.error import URLError
+
+from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.readers.frames import as_channel, require_backend
+from glitchflow_plugin.data.readers.gwosc import channel_name
+from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, FormatError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from gwpy.timeseries import TimeSeries
+
+FORMATS = ("open_data", "nds2", "datafind")
+
+
+@dataclass(frozen=True)
+class RemoteSettings:
+    """Where and how to ask.
+
+    Attributes:
+        host: Server; the client's own default (gwosc.org, the site's NDS2 or datafind server) if None.
+        port: Of an NDS2 server.
+        detectors: For open data: prefixes such as H1, L1, V1.
+        sample_rate: For open data: 4096 or 16384 Hz.
+        frametype: For datafind: for instance V1Online or H1_HOFT_C00.
+        urltype: For datafind: `file` for a file system at hand, `osdf` or `https` elsewhere.
+        cache: For open data: keep what was downloaded.
+    """
+
+    host: str | None = None
+    port: int | None = None
+    detectors: tuple[str, ...] = ()
+    sample_rate: int = 4096
+    frametype: str | None = None
+    urltype: str = "file"
+    cache: bool = False
+
+    def __post_init__(self) -> None:
+        """Take lists as YAML gives them."""
+        object.__setattr__(self, "detectors", tuple(self.detectors))
+
+
+def channels_offered(kind: str, remote: RemoteSettings) -> tuple[str, ...]:
+    """Channels known before asking: open data's strain; the other services need a channel list."""
+    if kind != "open_data":
+        return ()
+    if not remote.detectors:
+        raise ConfigurationError("open_data needs `remote.detectors`, for instance [H1, L1, V1].")
+    return tuple(channel_name(detector, remote.sample_rate) for detector in remote.detectors)
+
+
+def fetch(kind: str, remote: RemoteSettings, channels: Sequence[str], start: float, stop: float) -> dict[str, Channel]:
+    """Fetch channels between two GPS times.
+
+    Args:
+        kind: `open_data`, `nds2` or `datafind`.
+        remote: Where and how.
+        channels: Names; for open data those of `channels_offered`.
+        start: GPS s.
+        stop: GPS s.
+
+    Returns:
+        Channels by name.
+
+    Raises:
+        ConnectionFailedError: The server or the network cannot be reached.
+        MissingDependencyError: The client is not installed.
+        FormatError: The server has no such data.
+    """
+    calls = {"open_data": _open_data, "nds2": _nds2, "datafind": _datafind}
+    if kind not in calls:
+        raise ConfigurationError(f"format must be one of {FORMATS}, got {kind!r}")
+    if not channels:
+        return {}
+    return calls[kind](remote, channels, start, stop)
+
+
+def _open_data(remote: RemoteSettings, channels: Sequence[str], start: float, stop: float) -> dict[str, Channel]:
+    from gwpy.timeseries import TimeSeries
+
+    where = {"host": remote.host} if remote.host else {}
+    found = {}
+    for name in channels:
+        detector = name.split(":", 1)[0]
+        series = _asked(
+            lambda detector=detector: TimeSeries.fetch_open_data(
+                detector, start, stop, sample_rate=remote.sample_rate, cache=remote.cache, **where
+            ),
+            f"open data of {detector} from {remote.host or 'gwosc.org'}",
+        )
+        channel = as_channel(name, series)
+        found[name] = Channel(name, channel.series, channel.t0, channel.sample_rate, "strain")
+    return found
+
+
+def _nds2(remote: RemoteSettings, channels: Sequence[str], start: float, stop: float) -> dict[str, Channel]:
+    if importlib.util.find_spec("nds2") is None:
+        raise MissingDependencyError(
+            "NDS2 needs its client, which is not on PyPI. Run: conda install -c conda-forge python-nds2-client"
+        )
+    from gwpy.timeseries import TimeSeriesDict
+
+    series = _asked(
+        lambda: TimeSeriesDict.fetch(list(channels), start, stop, host=remote.host, port=remote.port),
+        f"NDS2 data from {remote.host or 'the default server'}",
+    )
+    return _channels(series)
+
+
+def _datafind(remote: RemoteSettings, channels: Sequence[str], start: float, stop: float) -> dict[str, Channel]:
+    require_backend()
+    from gwpy.timeseries import TimeSeriesDict
+
+    where = {"host": remote.host} if remote.host else {}
+    series = _asked(
+        lambda: TimeSeriesDict.find(
+            list(channels), start, stop, frametype=remote.frametype, urltype=remote.urltype, **where
+        ),
+        f"frames of type {remote.frametype} from {remote.host or 'the default datafind server'}",
+    )
+    return _channels(series)
+
+
+def _channels(series: "dict[str, TimeSeries]") -> dict[str, Channel]:
+    return {str(name): as_channel(str(name), one) for name, one in series.items()}
+
+
+def _asked(call: Callable, what: str):  # noqa: ANN202  # whatever the client returns
+    try:
+        return call()
+    except ImportError as error:
+        raise MissingDependencyError(f"Cannot ask for {what}: {error}.") from error
+    except Exception as error:  # the clients raise groups and chains of many kinds
+        if any(_is_connection_error(one) for one in _chain(error)):
+            raise ConnectionFailedError(
+                f"Cannot reach {what}: {error}. Check the network and `remote` in datasets.yaml, "
+                "or fetch the files elsewhere and read them with format gwosc, gwf or hdf5."
+            ) from error
+        raise FormatError(f"The server has no {what}: {error}.") from error
+
+
+def _is_connection_error(error: BaseException) -> bool:
+    """Also true for those of requests and urllib3, which must not be imported for this."""
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror | URLError):
+        return True
+    names = {kind.__name__ for kind in type(error).__mro__}
+    # NDS2's client knows only RuntimeError
+    failed = "failed to establish a connection" in str(error).lower()
+    return failed or bool(names & {"ConnectTimeout", "ReadTimeout", "NewConnectionError", "MaxRetryError"})
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, what caused it, and the members of groups."""
+    waiting, seen = [error], set()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
+        if isinstance(one, BaseExceptionGroup):
+            waiting += list(one.exceptions)

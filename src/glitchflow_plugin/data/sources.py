@@ -1,0 +1,529 @@
+"""From the entries of datasets.yaml to a list of events, each of which can be read alone and in any process.
+
+An entry names one data set: event files, continuous files to cut at trigger times, or a service to ask. Several are
+merged on the event id: a channel may come from any of them.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import h5py
+
+from glitchflow_plugin.data.channels import ChannelSelection, read_channel_list, select_channels
+from glitchflow_plugin.data.event_files import Channel, RawEvent, list_event_files, read_event, read_event_header
+from glitchflow_plugin.data.files import content_hash
+from glitchflow_plugin.data.readers import frames, gwosc, hdf5, remote
+from glitchflow_plugin.data.readers.continuous import (
+    UNREADABLE,
+    StoredChannel,
+    StoredFile,
+    cut,
+    list_files,
+    span_in_name,
+)
+from glitchflow_plugin.data.readers.remote import RemoteSettings
+from glitchflow_plugin.data.readers.triggers import TriggerSettings, event_id_at, read_triggers
+from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
+
+logger = logging.getLogger(__name__)
+
+Format = Literal["auto", "events", "gwosc", "gwf", "hdf5", "open_data", "nds2", "datafind"]
+FORMATS = ("auto", "events", "gwosc", "gwf", "hdf5", "open_data", "nds2", "datafind")
+
+_SAMPLED_FILES = 64
+"""Files looked into for sample rates and units; the names are taken from all."""
+
+
+@dataclass(frozen=True)
+class EventRange:
+    """Which events to take: indices into the list sorted by id (event files) or time (triggers)."""
+
+    min: int | None = None
+    max: int | None = None
+
+
+@dataclass(frozen=True)
+class ProcessingSettings:
+    """How the channels of a data set are conditioned.
+
+    Attributes:
+        minf: Lower edge of the band, Hz.
+        maxf: Upper edge of the band, Hz.
+        sr: Common sample rate, Hz; the same in all data sets.
+        len: Length of the crop about the trigger, s; the same in all data sets.
+        batch: Events that a worker holds in memory at once, which is also the size of a shard.
+        whiten: Whether to whiten; the same in all data sets.
+    """
+
+    minf: float = 8.0
+    maxf: float = 400.0
+    sr: float = 1024.0
+    len: float = 6.0
+    batch: int = 32
+    whiten: bool = True
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """One entry of datasets.yaml.
+
+    Attributes:
+        path: Folder of event files; file, folder, glob pattern or cache file of continuous data.
+        format: Told by what the path holds if `auto`; `open_data`, `nds2` and `datafind` need no path.
+        target: Strain channel. One of the data sets must name it.
+        ch_list: Channels wanted, or a text file with one a line; all by default.
+        channels: Patterns and index range.
+        events: Index range.
+        triggers: When to cut continuous data; the middle of each stretch of files by default.
+        segment: Length cut about a trigger, s: the crop, the filters' ends, and noise for the spectrum.
+        remote: Server and what to ask it.
+        processing: Conditioning of the channels that come from here.
+    """
+
+    path: str | None = None
+    format: Format = "auto"
+    target: str | None = None
+    ch_list: str | tuple[str, ...] | None = None
+    channels: ChannelSelection = field(default_factory=ChannelSelection)
+    events: EventRange = field(default_factory=EventRange)
+    triggers: TriggerSettings | None = None
+    segment: float = 16.0
+    remote: RemoteSettings = field(default_factory=RemoteSettings)
+    processing: ProcessingSettings = field(default_factory=ProcessingSettings)
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown format and a missing path."""
+        if self.format not in FORMATS:
+            raise ConfigurationError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
+        if self.path is None and self.format not in remote.FORMATS:
+            raise ConfigurationError(f"a data set of format {self.format} needs a `path`")
+        if self.segment <= self.processing.len:
+            raise ConfigurationError(
+                f"segment ({self.segment:g} s) must be longer than processing.len ({self.processing.len:g} s): "
+                "filters need room at both ends and the spectrum needs noise beside the event"
+            )
+
+    @classmethod
+    def from_mapping(cls, entry: "Mapping[str, Any] | DatasetSettings", position: int = 0) -> "DatasetSettings":
+        """Settings from an entry as YAML gives it.
+
+        Raises:
+            ConfigurationError: A key is unknown or a value is wrong; the message names the entry.
+        """
+        if isinstance(entry, DatasetSettings):
+            return entry
+        where = f"datasets[{position}]"
+        if not isinstance(entry, Mapping):
+            raise ConfigurationError(f"{where}: expected a mapping with `path`, `target` and so on, got {entry!r}")
+        values = {key: value for key, value in entry.items() if value is not None}
+        triggers = values.get("triggers")
+        if triggers is not None and not isinstance(triggers, Mapping | TriggerSettings):
+            values["triggers"] = {"path": triggers} if isinstance(triggers, str) else {"times": tuple(triggers)}
+        nested = {
+            "channels": ChannelSelection,
+            "events": EventRange,
+            "triggers": TriggerSettings,
+            "remote": RemoteSettings,
+            "processing": ProcessingSettings,
+        }
+        for key, kind in nested.items():
+            if isinstance(values.get(key), Mapping):
+                values[key] = _built(kind, values[key], f"{where}.{key}")
+        if isinstance(values.get("ch_list"), list):
+            values["ch_list"] = tuple(values["ch_list"])
+        return _built(cls, values, where)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedEvent:
+    """What was read of an event, and by channel what went wrong."""
+
+    event: RawEvent
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+class Loader(Protocol):
+    """Reads some channels of one event; small enough to be sent to another process."""
+
+    def __call__(self, channels: Sequence[str]) -> tuple[dict[str, Channel], dict[str, str]]:
+        """Channels found by name, and reasons by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class EventSource:
+    """One event, to be read from wherever its channels are.
+
+    Attributes:
+        event_id: Its name in all data sets.
+        gps_event: Trigger time, GPS s, of the first data set that has the event.
+        loaders: By data set, with the channels to take from there.
+    """
+
+    event_id: str
+    gps_event: float
+    loaders: tuple[tuple[Loader, tuple[str, ...]], ...]
+
+    def load(self, channels: Sequence[str] | None = None) -> LoadedEvent:
+        """Read the event; a channel that several data sets have comes from the first."""
+        found: dict[str, Channel] = {}
+        problems: dict[str, str] = {}
+        for loader, offered in self.loaders:
+            wanted = [name for name in offered if name not in found and (channels is None or name in channels)]
+            if not wanted:
+                continue
+            read, reasons = loader(wanted)
+            found.update(read)
+            problems.update(reasons)
+        return LoadedEvent(RawEvent(self.event_id, self.gps_event, found), problems)
+
+
+@dataclass(frozen=True)
+class ChannelOrigin:
+    """Where a channel comes from: how to condition it, and the rate (Hz) and unit it usually has there if known."""
+
+    processing: ProcessingSettings
+    sample_rate: float | None = None
+    unit: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """All events of several data sets, merged.
+
+    Attributes:
+        target: The strain channel.
+        channels: By name, target first.
+        events: In order of the event id.
+        unreadable: Reason by event id (or file name) for what cannot even be listed.
+        missing: Channels that a list asks for and no data set has.
+        processing: Common rate, length, batch and whitening; the band is each channel's own.
+        fingerprint: Changes when an input file does.
+    """
+
+    target: str
+    channels: Mapping[str, ChannelOrigin]
+    events: tuple[EventSource, ...]
+    unreadable: Mapping[str, str]
+    missing: tuple[str, ...]
+    processing: ProcessingSettings
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """One data set, listed."""
+
+    events: Mapping[str, tuple[float, Loader]]
+    channels: Mapping[str, StoredChannel]
+    unreadable: Mapping[str, str]
+    files: tuple[Path, ...] = ()
+
+
+def open_datasets(
+    datasets: Sequence["Mapping[str, Any] | DatasetSettings"],
+    *,
+    target: str | None = None,
+    needed: Sequence[str] | None = None,
+) -> Catalogue:
+    """List the events of the data sets and merge them on the event id.
+
+    Args:
+        datasets: Entries of datasets.yaml.
+        target: Strain channel, if not the data sets' own.
+        needed: Exactly these channels in this order (those of a model), instead of the data sets' selections.
+
+    Raises:
+        ConfigurationError: An entry is wrong, or the entries contradict each other.
+        ChannelMismatchError: No data set has some of the `needed` channels; the message lists them.
+        NoEventsError: There is no event.
+    """
+    settings = [DatasetSettings.from_mapping(entry, position) for position, entry in enumerate(datasets)]
+    if not settings:
+        raise ConfigurationError("`datasets` is empty. Give at least one data set with `path` and `target`.")
+    processing = _agreed_processing(settings, target is not None)
+    target = target or _agreed_target(settings)
+    listed = [_list_dataset(one) for one in settings]
+    origins: dict[str, ChannelOrigin] = {}
+    offered: list[tuple[str, ...]] = []
+    missing: list[str] = []
+    for one, found in zip(settings, listed, strict=True):
+        names, absent = _chosen(one, found, target, needed)
+        offered.append(names)
+        missing += absent
+        for name in names:
+            known = found.channels.get(name, StoredChannel())
+            origins.setdefault(name, ChannelOrigin(one.processing, known.sample_rate, known.unit))
+    lacking = [name for name in needed or () if name not in origins]
+    if lacking:
+        raise ChannelMismatchError(
+            f"{len(lacking)} channel(s) that are needed are in none of the data sets: {lacking}. "
+            f"They hold {sorted(origins)[:20]}. Add a data set that has them, or choose another model."
+        )
+    if target not in origins:
+        held = sorted({name for found in listed for name in found.channels})
+        raise ConfigurationError(f"the target {target} is in none of the data sets; they hold {held[:20]}.")
+    order = needed if needed is not None else [target, *(name for names in offered for name in names)]
+    events = _merged(listed, offered)
+    unreadable = {name: reason for found in listed for name, reason in found.unreadable.items()}
+    if not events:
+        raise NoEventsError(
+            f"The data sets hold no event{f' ({len(unreadable)} file(s) cannot be read)' if unreadable else ''}. "
+            "Check `path`, `events` and `triggers` in datasets.yaml."
+        )
+    return Catalogue(
+        target=target,
+        channels={name: origins[name] for name in dict.fromkeys(order)},
+        events=events,
+        unreadable={name: reason for name, reason in unreadable.items() if name not in {e.event_id for e in events}},
+        missing=tuple(dict.fromkeys(name for name in missing if name not in origins)),
+        processing=processing,
+        fingerprint=_fingerprint(settings, listed),
+    )
+
+
+def _built(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    known = {one.name for one in fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigurationError(f"{where}: unknown key(s) {unknown}; expected some of {sorted(known)}")
+    try:
+        return kind(**values)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
+
+
+def _agreed_processing(settings: Sequence[DatasetSettings], lenient: bool) -> ProcessingSettings:
+    first = settings[0].processing
+    if not lenient:
+        for key, meaning in (("sr", "sample rate"), ("len", "length"), ("whiten", "choice of whitening")):
+            found = {getattr(one.processing, key) for one in settings}
+            if len(found) > 1:
+                raise ConfigurationError(
+                    f"data sets that are merged must agree on the {meaning}: processing.{key} is {sorted(found)}"
+                )
+    batch = min(one.processing.batch for one in settings)
+    return ProcessingSettings(first.minf, first.maxf, first.sr, first.len, batch, first.whiten)
+
+
+def _agreed_target(settings: Sequence[DatasetSettings]) -> str:
+    found = sorted({one.target for one in settings if one.target})
+    if len(found) != 1:
+        raise ConfigurationError(
+            f"the data sets must name one `target` (the strain channel), got {found or 'none'} in datasets.yaml"
+        )
+    return found[0]
+
+
+def _chosen(
+    settings: DatasetSettings, found: _Listed, target: str, needed: Sequence[str] | None
+) -> tuple[tuple[str, ...], list[str]]:
+    """Channels taken from a data set, and those its list asks for in vain."""
+    ch_list = read_channel_list(settings.ch_list)
+    known = bool(found.channels)
+    if needed is not None:
+        at_hand = found.channels if known else (ch_list or needed)
+        return tuple(name for name in needed if name in at_hand), []
+    available = list(found.channels) if known else list(ch_list or ())
+    if not known and not available:
+        raise ConfigurationError(f"a data set of format {settings.format} needs `ch_list`: its channels are not listed")
+    names = select_channels(available, target, ch_list, settings.channels)
+    if not known:
+        if target == settings.target and target not in names:
+            names = (target, *names)
+        return names, []
+    return tuple(name for name in names if name in found.channels), [n for n in names if n not in found.channels]
+
+
+def _merged(listed: Sequence[_Listed], offered: Sequence[tuple[str, ...]]) -> tuple[EventSource, ...]:
+    ids = sorted({event_id for found in listed for event_id in found.events})
+    events = []
+    for event_id in ids:
+        pairs = zip(listed, offered, strict=True)
+        held = [(*found.events[event_id], names) for found, names in pairs if event_id in found.events]
+        events.append(EventSource(event_id, held[0][0], tuple((loader, names) for _, loader, names in held)))
+    return tuple(events)
+
+
+def _list_dataset(settings: DatasetSettings) -> _Listed:
+    kind = settings.format if settings.format != "auto" else _recognised(str(settings.path))
+    if kind in remote.FORMATS:
+        return _list_remote(settings, kind)
+    if kind == "events":
+        return _list_event_files(settings)
+    return _list_continuous(settings, kind)
+
+
+def _recognised(path: str) -> str:
+    """Format of what a path holds, by the first file's ending and layout."""
+    folder = Path(path)
+    if folder.is_dir() and not any(folder.iterdir()):
+        raise ConfigurationError(f"{path} is empty. Correct `path` in datasets.yaml, or make the data first.")
+    files = list_files(path, (*frames.SUFFIXES, *hdf5.SUFFIXES))
+    for file in files:
+        if file.suffix in frames.SUFFIXES:
+            return "gwf"
+        if gwosc.is_gwosc(file):
+            return "gwosc"
+        try:
+            read_event_header(file)
+        except FormatError:
+            try:
+                hdf5.describe(file)
+            except FormatError:
+                continue  # truncated, perhaps: the next file tells
+            return "hdf5"
+        return "events"
+    raise ConfigurationError(f"{path}: none of {len(files)} file(s) is in a layout that is known. Set `format`.")
+
+
+# Event files
+
+
+def _list_event_files(settings: DatasetSettings) -> _Listed:
+    path = Path(str(settings.path))
+    files = list_event_files(path) if path.is_dir() else list_files(path, hdf5.SUFFIXES)
+    files = files[settings.events.min : settings.events.max]
+    events: dict[str, tuple[float, Loader]] = {}
+    unreadable: dict[str, str] = {}
+    names: set[str] = set()
+    for file in files:
+        try:
+            header = read_event_header(file)
+        except FormatError as error:
+            logger.warning("%s", error)
+            unreadable[file.stem] = UNREADABLE
+            continue
+        if header.event_id in events:
+            raise ConfigurationError(f"{path}: the event {header.event_id} is in two files, the second is {file.name}.")
+        events[header.event_id] = (header.gps_event, partial(_load_event_file, file))
+        names.update(header.channels)
+    usual = _usual(files)
+    return _Listed(events, {name: usual.get(name, StoredChannel()) for name in sorted(names)}, unreadable, tuple(files))
+
+
+def _load_event_file(path: Path, channels: Sequence[str]) -> tuple[dict[str, Channel], dict[str, str]]:
+    try:
+        return read_event(path, channels).channels, {}
+    except FormatError:
+        pass
+    found, problems = {}, {}
+    for name in channels:  # one spoilt channel must not take the others with it
+        try:
+            found.update(read_event(path, [name]).channels)
+        except FormatError:
+            problems[name] = UNREADABLE
+    return found, problems
+
+
+def _usual(files: Sequence[Path]) -> dict[str, StoredChannel]:
+    """Sample rate and unit that most of the files give a channel: what differs from these is an error in that file."""
+    rates: dict[str, Counter[float]] = {}
+    units: dict[str, Counter[str]] = {}
+    step = max(len(files) // _SAMPLED_FILES, 1)
+    for path in files[::step]:
+        try:
+            with hdf5.opened(path) as file:
+                for group in file.values():
+                    for name, dataset in group.items() if isinstance(group, h5py.Group) else ():
+                        if "sample_rate" in dataset.attrs:
+                            rates.setdefault(name, Counter())[float(dataset.attrs["sample_rate"])] += 1
+                        if "unit" in dataset.attrs:
+                            units.setdefault(name, Counter())[hdf5.text(dataset.attrs["unit"])] += 1
+        except (FormatError, OSError, RuntimeError):
+            continue
+    return {
+        name: StoredChannel(count.most_common(1)[0][0], units[name].most_common(1)[0][0] if name in units else None)
+        for name, count in rates.items()
+    }
+
+
+# Continuous files
+
+_READERS = {"gwosc": gwosc, "gwf": frames, "hdf5": hdf5}
+
+
+def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
+    module = _READERS[kind]
+    files = list_files(str(settings.path), module.SUFFIXES)
+    stored: list[StoredFile] = []
+    unreadable: dict[str, str] = {}
+    for file in files:
+        span = span_in_name(file)
+        if kind == "gwf" and stored and span is not None:
+            # Opening thousands of frame files takes minutes; one named by convention holds the first one's channels.
+            stored.append(StoredFile(file, *span, stored[0].channels))
+            continue
+        try:
+            stored.append(module.describe(file))
+        except FormatError as error:
+            logger.warning("%s", error)
+            unreadable[file.name] = UNREADABLE
+    channels: dict[str, StoredChannel] = {}
+    for file in stored:
+        for name, known in file.channels.items():
+            channels.setdefault(name, known)
+    triggers = read_triggers(settings.triggers) if settings.triggers else _middles(stored)
+    triggers = triggers[settings.events.min : settings.events.max]
+    half = settings.segment / 2
+    events: dict[str, tuple[float, Loader]] = {}
+    for event_id, gps in triggers:
+        parts = tuple(file for file in stored if file.stop > gps - half and file.start < gps + half)
+        events[event_id] = (gps, partial(_load_cut, kind, parts, gps - half, gps + half))
+    return _Listed(events, dict(sorted(channels.items())), unreadable, tuple(files))
+
+
+def _middles(files: Sequence[StoredFile]) -> list[tuple[str, float]]:
+    """A trigger in the middle of each stretch that one or several detectors' files cover."""
+    spans = sorted({(file.start, file.stop) for file in files})
+    middles = [(start + stop) / 2 for start, stop in spans]
+    return [(event_id_at(gps), gps) for gps in middles]
+
+
+def _load_cut(
+    kind: str, files: tuple[StoredFile, ...], start: float, stop: float, channels: Sequence[str]
+) -> tuple[dict[str, Channel], dict[str, str]]:
+    return cut(files, _READERS[kind].read, channels, start, stop)
+
+
+# Services
+
+
+def _list_remote(settings: DatasetSettings, kind: str) -> _Listed:
+    if settings.triggers is None:
+        raise ConfigurationError(f"a data set of format {kind} needs `triggers`: when to ask for data")
+    offered = remote.channels_offered(kind, settings.remote)
+    triggers = read_triggers(settings.triggers)[settings.events.min : settings.events.max]
+    half = settings.segment / 2
+    events: dict[str, tuple[float, Loader]] = {
+        event_id: (gps, partial(_load_remote, kind, settings.remote, gps - half, gps + half))
+        for event_id, gps in triggers
+    }
+    return _Listed(events, {name: StoredChannel() for name in offered}, {})
+
+
+def _load_remote(
+    kind: str, settings: RemoteSettings, start: float, stop: float, channels: Sequence[str]
+) -> tuple[dict[str, Channel], dict[str, str]]:
+    try:
+        return remote.fetch(kind, settings, channels, start, stop), {}
+    except FormatError as error:  # the server answers but has no such data: the next event may be there
+        logger.warning("%s", error)
+        return {}, dict.fromkeys(channels, UNREADABLE)
+
+
+def _fingerprint(settings: Sequence[DatasetSettings], listed: Sequence[_Listed]) -> str:
+    """Names, sizes and change times of the input files, and what services are asked."""
+    files = [
+        [str(file), file.stat().st_size, file.stat().st_mtime_ns] if file.exists() else [str(file), 0, 0]
+        for found in listed
+        for file in found.files
+    ]
+    asked = [[one.format, vars(one.remote)] for one in settings if one.format in remote.FORMATS]
+    cuts = [[one.segment, sorted(found.events)] for one, found in zip(settings, listed, strict=True)]
+    return content_hash([files, asked, cuts])

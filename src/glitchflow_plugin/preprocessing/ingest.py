@@ -1,0 +1,338 @@
+"""From what detectors write to an event set: read, condition, check, store. Training and inference share this code.
+
+Workers import this module: it must stay light (no torch, no gwpy).
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.readers.psd import read_psd
+from glitchflow_plugin.data.records import EventBatch
+from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan
+from glitchflow_plugin.data.sources import Catalogue, ChannelOrigin, DatasetSettings, EventSource, open_datasets
+from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
+from glitchflow_plugin.preprocessing.engine import map_shards
+from glitchflow_plugin.preprocessing.quality import MISSING, Flaw, QualityReport, collect, write_quality
+from glitchflow_plugin.signal.conditioning import (
+    SAMPLE_RATE,
+    ChannelRejectedError,
+    ConditioningSettings,
+    condition,
+    crop_start,
+)
+from glitchflow_plugin.signal.psd import Psd
+from glitchflow_plugin.signal.whitening import WhiteningSettings
+
+logger = logging.getLogger(__name__)
+
+UNIT = "unit"
+_PSD_SPACING = 0.25
+"""Grid on which given spectra are kept in the recipe, Hz."""
+
+
+@dataclass(frozen=True)
+class IngestSettings:
+    """How the work is spread.
+
+    Attributes:
+        workers: Processes; 0 takes as many as there are processors.
+        shard_size: Events a shard and held in memory by a worker; the data sets' `processing.batch` if None.
+    """
+
+    workers: int = 0
+    shard_size: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelRecipe:
+    """Everything that decides the samples of one channel."""
+
+    name: str
+    settings: ConditioningSettings
+    unit: str | None = None
+    sample_rate: float | None = None
+    psd: Psd | None = None
+
+
+def ingest(
+    datasets: Sequence[Mapping[str, Any] | DatasetSettings],
+    whitening: WhiteningSettings | Mapping[str, Any] | None,
+    folder: Path | str,
+    *,
+    workers: int | None = None,
+    shard_size: int | None = None,
+) -> EventSet:
+    """Read, condition and store the events of several data sets.
+
+    Args:
+        datasets: Entries of datasets.yaml.
+        whitening: Content of whiten.yaml: the fields of `WhiteningSettings`, and optionally `psd` (a file a channel)
+            with `psd_quantity` (`psd` or `asd`).
+        folder: Where the event set goes. What a killed run left there is continued.
+        workers: Processes; None or 0 takes as many as there are processors.
+        shard_size: Events a shard; the data sets' `processing.batch` by default.
+
+    Returns:
+        The event set, with `quality.json` and `quality.csv` in its folder.
+
+    Raises:
+        ConfigurationError: The settings are wrong or contradict each other.
+        NoEventsError: No event is left.
+    """
+    settings, psd_files, quantity = _whitening(whitening)
+    catalogue = open_datasets(datasets)
+    psds = {name: _on_grid(*read_psd(path, quantity), catalogue.processing.sr) for name, path in psd_files.items()}
+    unknown = sorted(set(psds) - set(catalogue.channels))
+    if unknown:
+        raise ConfigurationError(f"whiten.psd names channels that are not used: {unknown}")
+    common = catalogue.processing
+    recipes = []
+    for name, origin in catalogue.channels.items():
+        band = origin.processing
+        conditioning = ConditioningSettings(band.minf, band.maxf, common.sr, common.len, common.whiten, settings)
+        recipes.append(ChannelRecipe(name, conditioning, origin.unit, origin.sample_rate, psds.get(name)))
+    return _run(catalogue, recipes, folder, workers, shard_size or common.batch)
+
+
+def ingest_with_recipe(
+    datasets: Sequence[Mapping[str, Any] | DatasetSettings],
+    recipe: Mapping[str, Any],
+    channels: Sequence[str] | None,
+    folder: Path | str,
+    *,
+    workers: int | None = None,
+    shard_size: int | None = None,
+) -> EventSet:
+    """Condition new data exactly as those that a model was trained on.
+
+    Args:
+        datasets: Entries of datasets.yaml; of `processing` only `batch` is used.
+        recipe: The `recipe` of the event set that the model was trained on.
+        channels: Channels that the model needs, target first or not; all of the recipe if None.
+        folder: Where the event set goes.
+        workers: Processes; None or 0 takes as many as there are processors.
+        shard_size: Events a shard; the data sets' `processing.batch` by default.
+
+    Raises:
+        ChannelMismatchError: No data set has some of the channels; the message lists them.
+        NoEventsError: No event is left.
+    """
+    target = str(recipe["target"])
+    names = list(dict.fromkeys([target, *(channels if channels is not None else recipe["channels"])]))
+    unknown = [name for name in names if name not in recipe["channels"]]
+    if unknown:
+        raise ChannelMismatchError(
+            f"the recipe does not say how to condition {unknown}; it knows {list(recipe['channels'])}. "
+            "Ask for these, or train a model with the others."
+        )
+    catalogue = open_datasets(datasets, target=target, needed=names)
+    recipes = [_from_recipe(name, recipe) for name in names]
+    return _run(catalogue, recipes, folder, workers, shard_size or catalogue.processing.batch)
+
+
+def as_recipe(target: str, channels: Sequence[ChannelRecipe]) -> dict[str, Any]:
+    """The recipe as it is stored with the event set and with the model (JSON types only)."""
+    first = channels[0].settings
+    return {
+        "target": target,
+        "sample_rate": first.sample_rate,
+        "duration": first.duration,
+        "whiten": first.whiten,
+        "whitening": asdict(first.whitening),
+        "order": first.order,
+        "flat_length": first.flat_length,
+        "channels": {one.name: _channel_entry(one) for one in channels},
+    }
+
+
+def _channel_entry(channel: ChannelRecipe) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "minf": channel.settings.low,
+        "maxf": channel.settings.high,
+        "unit": channel.unit,
+        "recorded_sample_rate": channel.sample_rate,
+    }
+    if channel.psd is not None:
+        entry["psd"] = {"spacing": channel.psd.spacing, "values": channel.psd.values.tolist()}
+    return entry
+
+
+def _from_recipe(name: str, recipe: Mapping[str, Any]) -> ChannelRecipe:
+    entry = recipe["channels"][name]
+    settings = ConditioningSettings(
+        low=entry["minf"],
+        high=entry["maxf"],
+        sample_rate=recipe["sample_rate"],
+        duration=recipe["duration"],
+        whiten=recipe.get("whiten", True),
+        whitening=WhiteningSettings(**recipe["whitening"]),
+        order=recipe.get("order", ConditioningSettings.order),
+        flat_length=recipe.get("flat_length", ConditioningSettings.flat_length),
+    )
+    psd = entry.get("psd")
+    given = None if psd is None else Psd(np.asarray(psd["values"], dtype=np.float64), float(psd["spacing"]))
+    # The rate may differ from training's (strain at 4096 or 16384 Hz); within the new data it must not vary.
+    return ChannelRecipe(name, settings, entry.get("unit"), None, given)
+
+
+def _whitening(
+    content: WhiteningSettings | Mapping[str, Any] | None,
+) -> tuple[WhiteningSettings, dict[str, str], Literal["psd", "asd"]]:
+    if content is None or isinstance(content, WhiteningSettings):
+        return content or WhiteningSettings(), {}, "psd"
+    values = dict(content)
+    files, quantity = values.pop("psd", None) or {}, values.pop("psd_quantity", "psd")
+    try:
+        return WhiteningSettings(**values), dict(files), quantity
+    except TypeError as error:
+        raise ConfigurationError(
+            f"whiten.yaml: {error}. Expected {sorted(asdict(WhiteningSettings()))}, psd."
+        ) from error
+
+
+def _on_grid(frequencies: np.ndarray, values: np.ndarray, sample_rate: float) -> Psd:
+    grid = np.arange(0, sample_rate / 2 + _PSD_SPACING, _PSD_SPACING)
+    return Psd(np.interp(grid, frequencies, values), _PSD_SPACING)
+
+
+def _run(
+    catalogue: Catalogue,
+    channels: Sequence[ChannelRecipe],
+    folder: Path | str,
+    workers: int | None,
+    shard_size: int,
+) -> EventSet:
+    common = channels[0].settings
+    recipe = as_recipe(catalogue.target, channels)
+    writer = ShardedWriter(
+        folder=Path(folder),
+        kind="events",
+        target=catalogue.target,
+        channels=tuple(one.name for one in channels),
+        axes={"sample_rate": common.sample_rate, "num_samples": common.num_samples},
+        units="whitened" if common.whiten else "as recorded",
+        recipe=recipe,
+        event_ids=tuple(source.event_id for source in catalogue.events),
+        shard_size=shard_size,
+        inputs=catalogue.fingerprint,
+    )
+    sources = {source.event_id: source for source in catalogue.events}
+    expected = tuple(_with_known(one, catalogue.channels[one.name]) for one in channels)
+    pending = writer.pending()
+    done = len(catalogue.events) - sum(len(plan.event_ids) for plan in pending)
+    if done:
+        logger.info("%s: %d events are there already, %d to go.", folder, done, len(catalogue.events) - done)
+    # a job carries the sources of its own shard only; the whole catalogue would be sent to the workers for every shard
+    jobs = [_Job(plan.index, plan.event_ids, tuple(sources[name] for name in plan.event_ids)) for plan in pending]
+    map_shards(partial(_make_shard, writer, expected), jobs, workers, "Data-processor")
+    return _finished(writer, catalogue)
+
+
+@dataclass(frozen=True)
+class _Job(ShardPlan):
+    """A shard plan that carries its sources to the worker."""
+
+    sources: tuple[EventSource, ...] = ()
+
+
+def _make_shard(writer: ShardedWriter, channels: Sequence[ChannelRecipe], job: ShardPlan) -> None:
+    """Make one shard: read, condition, write. Runs in a worker."""
+    if not isinstance(job, _Job):
+        raise TypeError(f"expected a job with its sources, got {job!r}")
+    common = channels[0].settings
+    dtype = np.float32 if common.whiten else np.float64
+    kept: list[str] = []
+    rows: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
+    starts: list[float] = []
+    times: list[float] = []
+    rejected: dict[str, str] = {}
+    flaws: list[Flaw] = []
+    for source in job.sources:
+        event_id = source.event_id
+        series, valid, found = _condition_event(source, channels, dtype)
+        flaws += found
+        if not valid[0]:
+            reason = next((flaw.reason for flaw in found if flaw.channel == channels[0].name), MISSING)
+            rejected[event_id] = f"target: {reason}"
+            continue
+        kept.append(event_id)
+        rows.append(series)
+        masks.append(valid)
+        starts.append(crop_start(source.gps_event, common))
+        times.append(source.gps_event)
+    batch = None
+    if kept:
+        batch = EventBatch(tuple(kept), np.asarray(starts), np.asarray(times), np.stack(rows), np.stack(masks))
+    writer.write(job, batch, rejected, notes=[[f.event_id, f.channel, f.reason, f.detail] for f in flaws])
+
+
+def _condition_event(
+    source: EventSource, channels: Sequence[ChannelRecipe], dtype: type
+) -> tuple[np.ndarray, np.ndarray, list[Flaw]]:
+    """All channels of one event; zeros and False where one cannot be used, and why."""
+    loaded = source.load([one.name for one in channels])
+    series = np.zeros((len(channels), channels[0].settings.num_samples), dtype=dtype)
+    valid = np.zeros(len(channels), dtype=bool)
+    flaws = []
+    for row, recipe in enumerate(channels):
+        found, problem = loaded.event.channels.get(recipe.name), loaded.problems.get(recipe.name)
+        try:
+            _compare(found, problem, recipe)
+            assert found is not None  # noqa: S101  # _compare has refused it
+            series[row], _ = condition(
+                found.series, found.sample_rate, found.t0, source.gps_event, recipe.settings, psd=recipe.psd
+            )
+            valid[row] = True
+        except ChannelRejectedError as error:
+            # A hole that the reader left is a gap, wherever the NaN came from.
+            reason = problem if problem is not None else error.reason
+            flaws.append(Flaw(source.event_id, recipe.name, reason, error.detail))
+    return series, valid, flaws
+
+
+def _compare(found: Channel | None, problem: str | None, recipe: ChannelRecipe) -> None:
+    """Refuse a channel that is absent, or that is not what it is elsewhere."""
+    if found is None:
+        raise ChannelRejectedError(problem or MISSING, "not in the data")
+    if problem is not None and problem != "gap":  # about a gap, conditioning decides: it may lie outside the crop
+        raise ChannelRejectedError(problem, "the files that this event is cut from disagree or cannot be read")
+    if recipe.unit and found.unit and found.unit != recipe.unit:
+        raise ChannelRejectedError(UNIT, f"expected {recipe.unit}, got {found.unit}")
+    if recipe.sample_rate is not None and found.sample_rate != recipe.sample_rate:
+        raise ChannelRejectedError(SAMPLE_RATE, f"expected {recipe.sample_rate:g} Hz, got {found.sample_rate:g} Hz")
+
+
+def _with_known(recipe: ChannelRecipe, origin: ChannelOrigin) -> ChannelRecipe:
+    """The recipe with the rate that this input usually has, to notice events that differ."""
+    return replace(recipe, sample_rate=origin.sample_rate, unit=recipe.unit or origin.unit)
+
+
+def _finished(writer: ShardedWriter, catalogue: Catalogue) -> EventSet:
+    flaws = [Flaw(*entry) for notes in writer.notes() for entry in notes or ()]
+    try:
+        events = writer.finish()
+    except NoEventsError as error:
+        rejected = {flaw.event_id: f"target: {flaw.reason}" for flaw in flaws if flaw.channel == catalogue.target}
+        rejected |= {name: f"file: {why}" for name, why in catalogue.unreadable.items()}
+        report = collect(flaws, rejected, 0, catalogue.missing)
+        write_quality(writer.folder, report)
+        raise NoEventsError(
+            f"{error} Details stand in {writer.folder / 'quality.csv'}. " + "; ".join(report.warnings()[:5])
+        ) from error
+    assert isinstance(events, EventSet)  # noqa: S101  # kind="events" above
+    write_quality(writer.folder, report_of(events, flaws, catalogue))
+    return events
+
+
+def report_of(events: EventSet, flaws: Sequence[Flaw], catalogue: Catalogue) -> QualityReport:
+    """The quality report of a finished set."""
+    rejected = dict(events.manifest.rejected) | {name: f"file: {why}" for name, why in catalogue.unreadable.items()}
+    return collect(flaws, rejected, len(events), catalogue.missing)

@@ -1,0 +1,125 @@
+"""What was wrong with the data: one record an event and channel, counted and written as tables."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glitchflow_plugin.data.files import atomic_path, read_json, write_json
+from glitchflow_plugin.data.sharded import EventSet
+
+QUALITY_NAME = "quality.json"
+RECORDS_NAME = "quality.csv"
+MISSING = "missing"
+"""Reason of a channel that an event does not have."""
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """A channel of an event that was masked.
+
+    Attributes:
+        event_id: The event.
+        channel: The channel.
+        reason: `missing`, `nan`, `gap`, `constant`, `too short`, `band above nyquist`, `sample rate`, `unit` or
+            `unreadable`.
+        detail: What exactly was found.
+    """
+
+    event_id: str
+    channel: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class QualityReport:
+    """Counts and reasons for a whole event set.
+
+    Attributes:
+        events_read: Events found, unreadable files included.
+        events_kept: Events in the set.
+        events_rejected: Count by reason.
+        channels: For each channel the count by reason, over all events; channels without flaws are left out.
+        missing_channels: Channels that were asked for and that no data set has.
+        flaws: One record an event and channel that was masked.
+    """
+
+    events_read: int
+    events_kept: int
+    events_rejected: Mapping[str, int]
+    channels: Mapping[str, Mapping[str, int]]
+    missing_channels: tuple[str, ...] = ()
+    flaws: tuple[Flaw, ...] = ()
+
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence for each channel with flaws, the worst first, and one for channels that do not exist."""
+        said = []
+        if self.missing_channels:
+            said.append(f"asked for but in no data set: {', '.join(self.missing_channels[:10])}")
+        worst = sorted(self.channels.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+        for name, reasons in worst[:20]:
+            counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+            said.append(f"{name} masked in {sum(reasons.values())} of {self.events_read} events ({counts})")
+        if len(worst) > 20:
+            said.append(f"{len(worst) - 20} more channels have flaws: see {QUALITY_NAME}")
+        return tuple(said)
+
+
+def collect(
+    flaws: Iterable[Flaw],
+    rejected: Mapping[str, str],
+    kept: int,
+    missing_channels: tuple[str, ...] = (),
+) -> QualityReport:
+    """Count flaws and rejected events."""
+    flaws = tuple(sorted(flaws, key=lambda flaw: (flaw.event_id, flaw.channel)))
+    channels: dict[str, Counter[str]] = {}
+    for flaw in flaws:
+        channels.setdefault(flaw.channel, Counter())[flaw.reason] += 1
+    return QualityReport(
+        events_read=kept + len(rejected),
+        events_kept=kept,
+        events_rejected=dict(sorted(Counter(rejected.values()).items())),
+        channels={name: dict(sorted(count.items())) for name, count in sorted(channels.items())},
+        missing_channels=missing_channels,
+        flaws=flaws,
+    )
+
+
+def write_quality(folder: Path | str, report: QualityReport) -> tuple[Path, Path]:
+    """Write the counts as `quality.json` and a line for each flaw as `quality.csv`; returns both paths."""
+    import pandas as pd  # noqa: PLC0415  # half a second that a worker need not spend
+
+    folder = Path(folder)
+    content = asdict(report)
+    flaws = content.pop("flaws")
+    write_json(folder / QUALITY_NAME, content)
+    with atomic_path(folder / RECORDS_NAME) as temporary:
+        pd.DataFrame(flaws, columns=["event_id", "channel", "reason", "detail"]).to_csv(temporary, index=False)
+    return folder / QUALITY_NAME, folder / RECORDS_NAME
+
+
+def read_quality(folder: Path | str) -> QualityReport:
+    """Read the report beside an event set, with its flaws.
+
+    Raises:
+        FormatError: There is none.
+    """
+    import pandas as pd  # noqa: PLC0415
+
+    folder = Path(folder)
+    content: dict[str, Any] = read_json(folder / QUALITY_NAME)
+    content["missing_channels"] = tuple(content["missing_channels"])
+    path = folder / RECORDS_NAME
+    table = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
+    flaws = tuple(Flaw(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records"))
+    return QualityReport(**content, flaws=flaws)
+
+
+def valid_share(events: EventSet) -> dict[str, float]:
+    """Share of the kept events in which each channel is valid, by channel."""
+    return dict(zip(events.channels, np.mean(events.valid, axis=0).tolist(), strict=True))
