@@ -128,7 +128,7 @@ def window_table(
         "residual_area_pixels": _masked(verdicts.residual_area.ravel(), measured, "Int64"),
         "witnesses_missing": np.repeat(verdicts.witnesses_missing, num_windows),
     }
-    return pd.DataFrame(content).astype(dict(WINDOW_COLUMNS))[list(WINDOW_COLUMNS)]
+    return pd.DataFrame(content).reindex(columns=list(WINDOW_COLUMNS)).astype(dict(WINDOW_COLUMNS))
 
 
 def event_table(windows: pd.DataFrame) -> pd.DataFrame:
@@ -144,26 +144,26 @@ def event_table(windows: pd.DataFrame) -> pd.DataFrame:
         Table with the columns of `EVENT_COLUMNS`.
     """
     rows = windows.groupby("event_id", sort=False)
-    table = rows.agg(
+    grouped = rows.agg(
         gps_start=("gps_start", "min"),
         gps_end=("gps_end", "max"),
         gps_event=("gps_event", "first"),
         veto=("veto", "any"),
+        glitch=("glitch", "any"),
+        known=("glitch", "count"),
         peak_snr2_measured=("peak_snr2_measured", "max"),
         peak_snr2_predicted=("peak_snr2_predicted", "max"),
         peak_snr2_cleaned=("peak_snr2_cleaned", "max"),
         windows=("window", "size"),
         windows_vetoed=("veto", "sum"),
         witnesses_missing=("witnesses_missing", "first"),
-    ).reset_index()
-    measured = rows["glitch"].count().to_numpy() > 0
-    glitches = windows["glitch"].fillna(value=False).astype(int).groupby(windows["event_id"], sort=False).sum()
-    area = windows["residual_area_pixels"].fillna(0).groupby(windows["event_id"], sort=False).sum()
-    table["glitch"] = _masked(glitches.to_numpy() > 0, measured, "boolean")
-    done = (glitches.to_numpy() > 0) & (area.to_numpy() == 0)
-    table["cleaned"] = _masked(done, measured, "boolean")
-    table["residual_area_pixels"] = _masked(area.to_numpy().astype(np.int64), measured, "Int64")
-    return table.astype(dict(EVENT_COLUMNS))[list(EVENT_COLUMNS)]
+    )
+    table = pd.DataFrame(grouped)
+    # pandas calls the sum and the "any" of nothing 0 and False; here nothing was measured
+    table["residual_area_pixels"] = rows["residual_area_pixels"].sum(min_count=1)
+    table["glitch"] = table["glitch"].astype("boolean").where(table["known"] > 0)
+    table["cleaned"] = table["glitch"] & (table["residual_area_pixels"] == 0)
+    return table.reset_index().reindex(columns=list(EVENT_COLUMNS)).astype(dict(EVENT_COLUMNS))
 
 
 def write_table(table: pd.DataFrame, folder: Path | str, name: str) -> dict[str, Path]:

@@ -1,0 +1,406 @@
+"""Run a registered twin over a spectrogram set: maps on disk, tables and scores, with bounded memory."""
+
+import hashlib
+import logging
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from glitchflow_plugin.data.records import SpectrogramBatch
+from glitchflow_plugin.data.sharded import ShardedWriter, SpectrogramSet
+from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
+from glitchflow_plugin.inference.clean import clean_maps, residual_area
+from glitchflow_plugin.inference.predict import blank_invalid, predict_maps
+from glitchflow_plugin.inference.score import (
+    GLITCH_THRESHOLD,
+    Scores,
+    WindowStatistics,
+    map_statistics,
+    score_statistics,
+    scoring_windows,
+)
+from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.products.veto_table import WindowVerdicts, event_table, window_table
+
+logger = logging.getLogger(__name__)
+
+UNITS = "SNR^2"
+MODEL, LINEAR, ZERO = "model", "linear", "zero"
+"""Names under which the model and its baselines are scored."""
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """How to predict and judge; conf/inference.yaml explains the keys.
+
+    Attributes:
+        threshold: SNR² of the veto, of a glitch and of a cleaned window.
+        accuracy_range: Lowest and highest SNR² of the accuracy curves, in steps of 1.
+        stride: Columns from one window to the next; below the window size they overlap and only their middles are
+            used. None: side by side.
+        batch_size: Windows in one call of the network.
+        batch_events: Events in memory at a time, and in one file of the maps.
+        replicates: Bootstrap replicates of the bands.
+        seed: Of the bootstrap.
+        examples: Events in each picture.
+        tensorboard_rows: Most rows and points sent to TensorBoard; the tables on disk are always whole.
+    """
+
+    threshold: float = GLITCH_THRESHOLD
+    accuracy_range: Sequence[float] = (1, 50)
+    stride: int | None = 32
+    batch_size: int = 64
+    batch_events: int = 32
+    replicates: int = 1000
+    seed: int = 0
+    examples: int = 4
+    tensorboard_rows: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        if len(self.accuracy_range) != 2 or not 0 <= self.accuracy_range[0] <= self.accuracy_range[1]:
+            msg = f"accuracy_range must be [lowest, highest] SNR², got {self.accuracy_range}."
+            raise ConfigurationError(msg)
+        if not self.threshold > 0:
+            msg = f"threshold must be a positive SNR², got {self.threshold}."
+            raise ConfigurationError(msg)
+        for name, least in (("batch_size", 1), ("batch_events", 1), ("replicates", 0), ("examples", 0)):
+            if getattr(self, name) < least:
+                msg = f"{name} must be at least {least}, got {getattr(self, name)}."
+                raise ConfigurationError(msg)
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """SNR² of the accuracy curves."""
+        low, high = self.accuracy_range
+        return tuple(float(value) for value in np.arange(low, high + 0.5))
+
+
+@dataclass(frozen=True, eq=False)
+class InferenceResult:
+    """What a run of the twin gave.
+
+    Attributes:
+        maps: Set with the cleaned map (the set's target) and the predicted map of each event.
+        windows: Table by window, see `products.veto_table.WINDOW_COLUMNS`.
+        events: Table by event.
+        scores: Scores of `model` and its baselines `linear` and `zero`; empty where no event has usable strain.
+        witnesses_missing: By witness, the number of events in which it has no usable data.
+        num_unmeasured: Events without usable strain.
+    """
+
+    maps: SpectrogramSet
+    windows: pd.DataFrame
+    events: pd.DataFrame
+    scores: Mapping[str, Scores]
+    witnesses_missing: Mapping[str, int]
+    num_unmeasured: int
+
+
+def cleaned_name(target: str) -> str:
+    """Channel name of the cleaned strain."""
+    return f"{target}_CLEANED"
+
+
+def predicted_name(target: str) -> str:
+    """Channel name of the predicted strain."""
+    return f"{target}_PREDICTED"
+
+
+def check_spectrograms(bundle: ModelBundle, spectrograms: SpectrogramSet) -> None:
+    """Refuse maps that were not made the way the model's maps were.
+
+    Args:
+        bundle: The model.
+        spectrograms: Maps it is to be used on.
+
+    Raises:
+        ChannelMismatchError: Witnesses of the model are missing; the message lists them.
+        FormatError: The axes or the recipe differ; the message says where.
+    """
+    missing = [name for name in bundle.witnesses if name not in spectrograms.channels]
+    if missing:
+        msg = (
+            f"{spectrograms.folder} lacks the channels {missing}, which the model needs. It holds "
+            f"{list(spectrograms.channels)}. Make the spectrograms from data with the model's channels, or choose "
+            "another model."
+        )
+        raise ChannelMismatchError(msg)
+    for name in ("frequencies", "times"):
+        expected, found = np.asarray(getattr(bundle, name)), getattr(spectrograms, name)
+        if expected.shape != found.shape or not np.allclose(expected, found, rtol=1e-6, atol=1e-9):
+            msg = (
+                f"{spectrograms.folder} has other {name} than the model: expected {_span(expected)}, got "
+                f"{_span(found)}. Leave `spectrograms` empty in inference.yaml so that the maps are made by the "
+                "model's own recipe."
+            )
+            raise FormatError(msg)
+    differing = recipe_differences(
+        bundle.recipe, spectrograms.recipe, [name for name in bundle.channels if name in spectrograms.channels]
+    )
+    if differing:
+        msg = (
+            f"{spectrograms.folder} was made by another recipe than the model's maps; they differ in "
+            f"{'; '.join(differing[:6])}. Leave `spectrograms` empty in inference.yaml so that the maps are made by "
+            "the model's own recipe."
+        )
+        raise FormatError(msg)
+
+
+def recipe_differences(expected: Mapping[str, Any], found: Mapping[str, Any], channels: Sequence[str]) -> list[str]:
+    """Where two recipes treat channels differently: `path: expected ..., got ...`.
+
+    Compared is what changes numbers: how series are conditioned and transformed. What says where the data came from
+    (data sets, other channels, how channels were chosen) may differ.
+
+    Args:
+        expected: Recipe of the model.
+        found: Recipe of the data.
+        channels: Channels that matter.
+    """
+    return _differences(_treatment(expected, channels), _treatment(found, channels), "")
+
+
+def run_inference(
+    bundle: ModelBundle,
+    spectrograms: SpectrogramSet,
+    folder: Path | str,
+    settings: InferenceSettings,
+    *,
+    model: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> InferenceResult:
+    """Predict, clean, veto and score a spectrogram set, some events at a time.
+
+    A witness that is invalid in an event enters as zero energy; the event is counted and flagged. An event without
+    usable strain is predicted and vetoed, but not cleaned or scored.
+
+    Args:
+        bundle: The model.
+        spectrograms: Maps made by the model's recipe.
+        folder: Where the set of predicted and cleaned maps goes.
+        settings: How.
+        model: Name and version, kept in the recipe of the maps.
+        device: Where to compute.
+        progress: Show a progress bar.
+
+    Returns:
+        Maps, tables and scores.
+
+    Raises:
+        ChannelMismatchError: The maps lack a witness.
+        FormatError: The maps were made another way.
+        NoEventsError: The set is empty.
+    """
+    check_spectrograms(bundle, spectrograms)
+    if not len(spectrograms):
+        msg = f"{spectrograms.folder} holds no event. Check the data sets in inference.yaml."
+        raise NoEventsError(msg)
+    measurable = bundle.target in spectrograms.channels
+    names = [*([bundle.target] if measurable else []), *bundle.witnesses]
+    twins = {MODEL: bundle.twin.to(device)}
+    if bundle.baseline is not None:
+        twins[LINEAR] = bundle.baseline.to(device)
+    writer = _maps_writer(bundle, spectrograms, Path(folder), settings, dict(model or {}))
+    pending = {plan.index: plan for plan in writer.pending()}
+    cuts = scoring_windows(len(spectrograms.times), bundle.window_size)
+    statistics: dict[str, list[WindowStatistics]] = {}
+    verdicts: list[WindowVerdicts] = []
+    missing = np.zeros(len(bundle.witnesses), dtype=np.int64)
+    with tqdm(total=len(spectrograms), desc="Inference", unit="event", disable=not progress) as bar:
+        for index, first in enumerate(range(0, len(spectrograms), settings.batch_events)):
+            rows = np.arange(first, min(first + settings.batch_events, len(spectrograms)))
+            batch = spectrograms.read(rows, names)
+            valid = batch.valid[:, -len(bundle.witnesses) :]
+            missing += (~valid).sum(axis=0)
+            maps = torch.from_numpy(batch.maps).to(device)
+            witnesses = blank_invalid(maps[:, -len(bundle.witnesses) :], valid)
+            has_strain = batch.valid[:, 0] if measurable else np.zeros(len(batch), dtype=np.bool_)
+            measured = maps[:, 0] if measurable else torch.zeros_like(maps[:, 0])
+            predicted = {
+                name: predict_maps(
+                    twin,
+                    witnesses,
+                    settings.batch_size,
+                    size=bundle.window_size,
+                    stride=settings.stride,
+                )
+                for name, twin in twins.items()
+            }
+            predicted[ZERO] = torch.zeros_like(measured)
+            verdict, judged = _judge(
+                measured,
+                predicted,
+                events=batch.event_ids,
+                has_strain=has_strain,
+                witnesses_missing=(~valid).sum(axis=1),
+                cuts=cuts,
+                threshold=settings.threshold,
+            )
+            verdicts.append(verdict)
+            for name, part in judged.items():
+                statistics.setdefault(name, []).append(part)
+            if index in pending:
+                writer.write(pending[index], _maps_batch(batch, measured, predicted[MODEL], has_strain))
+            bar.update(len(batch))
+    windows = window_table(
+        spectrograms.event_ids,
+        spectrograms.gps_start,
+        spectrograms.gps_event,
+        window_edges(spectrograms.times, bundle.window_size),
+        verdicts=_joined(verdicts),
+        threshold=settings.threshold,
+    )
+    made = writer.finish()
+    assert isinstance(made, SpectrogramSet)  # noqa: S101  # tells the type checker what the writer's kind decides
+    return InferenceResult(
+        maps=made,
+        windows=windows,
+        events=event_table(windows),
+        scores=_scores(statistics, settings),
+        witnesses_missing={name: int(count) for name, count in zip(bundle.witnesses, missing, strict=True)},
+        num_unmeasured=int(sum((~part.measured_valid).sum() for part in verdicts)),
+    )
+
+
+def window_edges(times: Float[np.ndarray, " time"], size: int) -> Float[np.ndarray, " edge"]:
+    """Edges of the scoring windows, s from the left edge of the map.
+
+    Args:
+        times: Left edge of each column, s.
+        size: Columns of a window.
+    """
+    width = times[1] - times[0]
+    starts = [start for start, _ in scoring_windows(len(times), size)]
+    return np.append(times[starts], times[-1] + width)
+
+
+def _judge(
+    measured: Float[Tensor, "event frequency time"],
+    predicted: Mapping[str, Tensor],
+    *,
+    events: Sequence[str],
+    has_strain: Bool[np.ndarray, " event"],
+    witnesses_missing: Int[np.ndarray, " event"],
+    cuts: Sequence[tuple[int, int]],
+    threshold: float,
+) -> tuple[WindowVerdicts, dict[str, WindowStatistics]]:
+    """Verdicts of the model on all events, and statistics of all predictions on those with strain."""
+    size, shape = cuts[0][1] - cuts[0][0], (len(events), len(cuts))
+    every = {name: map_statistics(measured, maps, events, threshold, size) for name, maps in predicted.items()}
+    own = every[MODEL]
+    cleaned = clean_maps(measured, predicted[MODEL])
+    area = torch.stack([residual_area(cleaned[..., start:stop], threshold) for start, stop in cuts], dim=1)
+    verdicts = WindowVerdicts(
+        peak_predicted=own.peak_predicted.reshape(shape),
+        peak_measured=own.peak_measured.reshape(shape),
+        peak_cleaned=own.peak_cleaned.reshape(shape),
+        residual_area=area.cpu().numpy(),
+        measured_valid=has_strain,
+        witnesses_missing=witnesses_missing,
+    )
+    judged = np.repeat(has_strain, len(cuts))
+    return verdicts, {name: part.select(judged) for name, part in every.items()}
+
+
+def _joined(parts: Sequence[WindowVerdicts]) -> WindowVerdicts:
+    names = WindowVerdicts.__dataclass_fields__
+    return WindowVerdicts(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def _scores(statistics: Mapping[str, Sequence[WindowStatistics]], settings: InferenceSettings) -> dict[str, Scores]:
+    joined = {name: WindowStatistics.concatenate(parts) for name, parts in statistics.items()}
+    # the same seed draws the same events for the model and its baselines
+    return {
+        name: score_statistics(part, thresholds=settings.thresholds, replicates=settings.replicates, seed=settings.seed)
+        for name, part in joined.items()
+        if len(part)
+    }
+
+
+def _maps_writer(
+    bundle: ModelBundle, spectrograms: SpectrogramSet, folder: Path, settings: InferenceSettings, model: dict[str, Any]
+) -> ShardedWriter:
+    return ShardedWriter(
+        folder=folder,
+        kind="spectrograms",
+        target=cleaned_name(bundle.target),
+        channels=(cleaned_name(bundle.target), predicted_name(bundle.target)),
+        axes=dict(spectrograms.manifest.axes),
+        units=UNITS,
+        recipe={"spectrograms": spectrograms.recipe, "model": model, "stride": settings.stride},
+        event_ids=spectrograms.event_ids,
+        shard_size=settings.batch_events,
+        inputs=f"{spectrograms.manifest.fingerprint} {weights_fingerprint(bundle.twin)}",
+    )
+
+
+def weights_fingerprint(twin: nn.Module) -> str:
+    """Checksum of a twin's weights, so that maps of another model are never taken for finished."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(twin.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _maps_batch(
+    batch: SpectrogramBatch, measured: Tensor, predicted: Tensor, has_strain: Bool[np.ndarray, " event"]
+) -> SpectrogramBatch:
+    cleaned = clean_maps(measured, predicted)
+    # what was not measured cannot be cleaned: zero and invalid
+    cleaned = torch.where(torch.from_numpy(has_strain).to(cleaned.device)[:, None, None], cleaned, 0.0)
+    return SpectrogramBatch(
+        event_ids=batch.event_ids,
+        gps_start=batch.gps_start,
+        gps_event=batch.gps_event,
+        maps=torch.stack([cleaned, predicted], dim=1).float().cpu().numpy(),
+        valid=np.stack([has_strain, np.ones_like(has_strain)], axis=1),
+    )
+
+
+def _treatment(recipe: Mapping[str, Any], channels: Sequence[str]) -> dict[str, Any]:
+    """What of a spectrogram set's recipe changes the numbers in the maps of some channels."""
+    events = dict(recipe.get("events") or {})
+    events.pop("target", None)
+    entries = events.pop("channels", None) or {}
+    treated = {
+        # rate and unit of the recording may differ: conditioning brings them to a common rate and scale
+        name: {key: value for key, value in entries[name].items() if key not in ("unit", "recorded_sample_rate")}
+        for name in channels
+        if name in entries
+    }
+    return {"events": {**events, "channels": treated}, "qtransform": recipe.get("qtransform")}
+
+
+def _differences(expected: Any, found: Any, path: str) -> list[str]:
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        return [
+            difference
+            for key in sorted({*expected, *found}, key=str)
+            for difference in _differences(expected.get(key), found.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    if _comparable(expected) == _comparable(found):
+        return []
+    return [f"{path}: expected {reprlib.repr(expected)}, got {reprlib.repr(found)}"]
+
+
+def _comparable(value: Any) -> Any:
+    """Lists for tuples and plain numbers, as JSON makes them."""
+    if isinstance(value, list | tuple):
+        return [_comparable(item) for item in value]
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _span(values: np.ndarray) -> str:
+    return f"{len(values)} from {values[0]:g} to {values[-1]:g}" if len(values) else "none"
