@@ -1,0 +1,221 @@
+import numpy as np
+import pytest
+import torch
+
+from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.signal.qtransform import (
+    QTransformSettings,
+    axes,
+    check_settings,
+    highest_frequency,
+    lowest_frequency,
+    q_transform,
+)
+
+RATE, SAMPLES = 1024.0, 6144
+DURATION = SAMPLES / RATE
+
+
+def sine_gaussian(frequency, centre, amplitude, q=12.0):
+    time = np.arange(SAMPLES) / RATE
+    envelope = np.exp(-((2 * np.pi * frequency * (time - centre) / q) ** 2))
+    return amplitude * envelope * np.sin(2 * np.pi * frequency * (time - centre))
+
+
+def white_noise(seed, *shape):
+    return np.random.default_rng(seed).standard_normal((*shape, SAMPLES))
+
+
+def gwpy_map(series, settings):
+    """gwpy's map on our columns; its own rows, since it leaves out the upper end of a linear axis."""
+    from gwpy.timeseries import TimeSeries
+
+    span = settings.frequency_high - settings.frequency_low
+    rows = settings.num_frequencies if settings.log_frequency else span / (settings.num_frequencies - 1)
+    made = TimeSeries(series, sample_rate=RATE, t0=0).q_transform(
+        qrange=(settings.q, settings.q),
+        frange=(settings.frequency_low, settings.frequency_high),
+        logf=settings.log_frequency,
+        fres=rows,
+        tres=DURATION / settings.num_times,
+        whiten=False,
+        outseg=(0, DURATION),
+    )
+    return made.value.T[: settings.num_frequencies, : settings.num_times]
+
+
+@pytest.mark.parametrize("log_frequency", [False, True])
+@pytest.mark.parametrize(("frequency", "centre"), [(20.0, 3.3), (60.0, 2.7), (140.0, 1.1), (300.0, 4.2)])
+def test_same_map_as_gwpy_for_a_sine_gaussian(frequency, centre, log_frequency):
+    settings = QTransformSettings(log_frequency=log_frequency)
+    series = white_noise(1) + sine_gaussian(frequency, centre, 4.0)
+    frequencies, times = axes(DURATION, settings)
+    found = q_transform(torch.from_numpy(series), RATE, settings).numpy()
+    expected = gwpy_map(series, settings)
+    found = found[: len(expected)]
+    peak, other = np.unravel_index(found.argmax(), found.shape), np.unravel_index(expected.argmax(), expected.shape)
+    assert abs(peak[0] - other[0]) <= 1
+    assert peak[1] == other[1]
+    assert found.max() == pytest.approx(expected.max(), rel=0.02)
+    assert np.abs(found - expected).mean() < 0.01 * expected.mean()
+    assert times[peak[1]] == pytest.approx(centre, abs=DURATION / 257)
+    assert frequencies[peak[0]] == pytest.approx(frequency, rel=0.08)
+
+
+def test_energy_at_the_peak_grows_with_the_square_of_the_amplitude():
+    # The energy over the median is the power SNR² of the matched tile: 4 times for twice the amplitude.
+    noise = white_noise(2)
+    quiet, loud = (
+        q_transform(torch.from_numpy(noise + sine_gaussian(100.0, 3.0, a)), RATE, QTransformSettings()).max().item()
+        for a in (8.0, 16.0)
+    )
+    assert loud / quiet == pytest.approx(4.0, rel=0.1)
+
+
+def test_white_noise_has_median_one_and_the_exponential_law():
+    maps = q_transform(torch.from_numpy(white_noise(3, 64)), RATE, QTransformSettings()).numpy()
+    by_row = np.median(maps, axis=(0, 2))
+    np.testing.assert_allclose(by_row, 1.0, atol=0.05)
+    assert maps.mean() == pytest.approx(1 / np.log(2), rel=0.01)
+    for energy in (1, 2, 4, 6):
+        assert (maps > energy).mean() == pytest.approx(2.0**-energy, rel=0.06)
+
+
+def test_pure_tone_fills_its_row_evenly_and_no_other():
+    # Over the median of its own row a steady line is 1 everywhere: lines do not look like glitches.
+    time = np.arange(SAMPLES) / RATE
+    series = 0.01 * white_noise(4) + np.sin(2 * np.pi * 100.0 * time)
+    settings = QTransformSettings()
+    frequencies, _ = axes(DURATION, settings)
+    found = q_transform(torch.from_numpy(series), RATE, settings).numpy()
+    row = np.abs(frequencies - 100.0).argmin()
+    np.testing.assert_allclose(found[row], 1.0, atol=0.1)
+
+
+def test_zeros_stay_zero_beside_other_series():
+    series = torch.from_numpy(np.stack([white_noise(5), np.zeros(SAMPLES)]))
+    maps = q_transform(series, RATE, QTransformSettings())
+    assert maps[1].eq(0).all()
+    assert maps[0].max() > 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_not_finite_samples_are_refused(bad):
+    series = white_noise(6)
+    series[100] = bad
+    with pytest.raises(DataError, match="NaN or infinite"):
+        q_transform(torch.from_numpy(series), RATE, QTransformSettings())
+
+
+def test_scale_of_the_series_does_not_matter():
+    # Strain is of the order of 1e-21, whose square float32 cannot hold.
+    series = torch.from_numpy(white_noise(7) + sine_gaussian(80.0, 3.0, 3.0))
+    plain = q_transform(series, RATE, QTransformSettings())
+    torch.testing.assert_close(q_transform(series * 1e-21, RATE, QTransformSettings()), plain, rtol=1e-4, atol=1e-5)
+    single = q_transform(series.to(torch.float32), RATE, QTransformSettings())
+    torch.testing.assert_close(single, plain, rtol=1e-2, atol=1e-3)
+
+
+def test_batch_axes_are_kept_and_do_not_mix():
+    series = torch.from_numpy(white_noise(8, 3, 2))
+    settings = QTransformSettings(num_frequencies=10, num_times=33)
+    maps = q_transform(series, RATE, settings)
+    assert maps.shape == (3, 2, 10, 33)
+    assert maps.dtype == torch.float32
+    torch.testing.assert_close(maps[2, 1], q_transform(series[2, 1], RATE, settings))
+
+
+def test_more_series_than_one_chunk_give_the_same_maps():
+    series = torch.from_numpy(white_noise(9, 70))
+    settings = QTransformSettings(num_frequencies=4, num_times=9)
+    torch.testing.assert_close(q_transform(series, RATE, settings)[69], q_transform(series[69], RATE, settings))
+
+
+def test_each_series_takes_the_plane_with_its_loudest_tile():
+    settings = QTransformSettings(q=(6.0, 24.0), frequency_high=300.0)
+    series = torch.from_numpy(
+        white_noise(10, 2) + np.stack([sine_gaussian(100.0, 3.0, 6.0, q=5.0), sine_gaussian(100.0, 3.0, 4.0, q=30.0)])
+    )
+    best = q_transform(series, RATE, settings)
+    planes = [q_transform(series, RATE, QTransformSettings(q=q, frequency_high=300.0)) for q in (6.0, 24.0)]
+    torch.testing.assert_close(best[0], planes[0][0])
+    torch.testing.assert_close(best[1], planes[1][1])
+
+
+def test_window_past_nyquist_is_refused_with_the_frequency_that_fits():
+    with pytest.raises(
+        ConfigurationError, match=r"past the Nyquist frequency.*highest frequency that fits is 400\.9 Hz"
+    ):
+        q_transform(torch.from_numpy(white_noise(11)), RATE, QTransformSettings(frequency_high=500.0))
+
+
+@pytest.mark.parametrize("q", [4.0, 12.0, 40.0])
+@pytest.mark.parametrize("samples", [2048, 6144, 6145])
+def test_highest_frequency_keeps_every_bin_below_nyquist_without_clipping(q, samples):
+    from ml4gw.transforms.qtransform import QTile
+
+    frequency = np.floor(highest_frequency(samples, RATE, q) * samples / RATE) * RATE / samples
+    tile = QTile(q, torch.tensor(frequency), samples / RATE, RATE, 0.2)
+    assert tile.indices.diff().eq(1).all()  # a clipped index would repeat the last bin
+    assert tile.indices.max() <= samples // 2
+    higher = QTile(q, torch.tensor(frequency * 1.02 + 1), samples / RATE, RATE, 0.2)
+    assert not higher.indices.diff().eq(1).all()
+
+
+def test_short_series_and_large_q_are_refused_with_what_fits():
+    with pytest.raises(ConfigurationError, match=r"needs series of at least .* s, got 0\.5 s"):
+        check_settings(512, RATE, QTransformSettings(frequency_high=300.0))
+    with pytest.raises(ConfigurationError, match="take q of at most"):
+        check_settings(SAMPLES, RATE, QTransformSettings(q=200.0))
+    with pytest.raises(ConfigurationError, match="at least 32 samples"):
+        check_settings(10, RATE, QTransformSettings())
+    lowest = lowest_frequency(SAMPLES, RATE, 12.0)
+    check_settings(SAMPLES, RATE, QTransformSettings(frequency_low=lowest))
+
+
+def test_q_that_the_message_names_fits():
+    settings = QTransformSettings(frequency_low=20.0)
+    with pytest.raises(ConfigurationError) as caught:
+        check_settings(1024, RATE, settings.__class__(q=60.0, frequency_low=20.0))
+    fitting = float(str(caught.value).split("take q of at most ")[1].split()[0])
+    check_settings(1024, RATE, QTransformSettings(q=fitting - 0.1, frequency_low=20.0))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"q": 2.0},
+        {"q": ()},
+        {"q": (12.0, float("nan"))},
+        {"frequency_low": 0.0},
+        {"frequency_low": 500.0},
+        {"num_times": 1},
+        {"mismatch": 0.0},
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ConfigurationError):
+        QTransformSettings(**wrong)
+
+
+def test_misspelt_setting_fails():
+    with pytest.raises(TypeError, match="qq"):
+        QTransformSettings(qq=12.0)
+
+
+def test_axes_cover_the_range_and_the_duration():
+    frequencies, times = axes(6.0, QTransformSettings())
+    assert (frequencies[0], frequencies[-1], len(frequencies)) == (8.0, 400.0, 64)
+    np.testing.assert_allclose(np.diff(frequencies), 392 / 63)
+    np.testing.assert_allclose(times, np.arange(257) * 6 / 257)
+    logarithmic, _ = axes(6.0, QTransformSettings(log_frequency=True))
+    np.testing.assert_allclose(np.diff(np.log(logarithmic)), np.log(50) / 63)
+    assert frequencies.dtype == times.dtype == np.float64
+
+
+def test_first_and_last_moments_wrap_around():
+    # Documented edge effect: the transform sees the series as periodic.
+    series = torch.from_numpy(white_noise(12) + sine_gaussian(30.0, 0.02, 12.0))
+    energy = q_transform(series, RATE, QTransformSettings()).numpy()
+    assert energy[:, :3].max() > 100
+    assert energy[:, -2:].max() > 20
