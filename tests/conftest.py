@@ -25,3 +25,98 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("GLITCHFLOW_TEST_DATA does not name a folder of real detector data")
     return Path(folder)
+
+
+@pytest.fixture
+def make_event_set(tmp_path):
+    """Write an event set from series of shape (event, channel, time); the target is the channel STRAIN."""
+    from glitchflow_plugin.data.records import EventBatch
+    from glitchflow_plugin.data.sharded import ShardedWriter
+
+    def make(series, valid=None, *, name="events", sample_rate=1024.0, channels=None, units="whitened", shard_size=4):
+        num_events, num_channels, num_samples = series.shape
+        valid = np.ones((num_events, num_channels), dtype=bool) if valid is None else valid
+        channels = channels or ("STRAIN", *(f"WITNESS_{row}" for row in range(1, num_channels)))
+        ids = tuple(f"event-{row:03d}" for row in range(num_events))
+        starts = 1_200_000_000.5 + 100.0 * np.arange(num_events)
+        axes = {"sample_rate": sample_rate, "num_samples": num_samples}
+        writer = ShardedWriter(
+            folder=tmp_path / name,
+            kind="events",
+            target=channels[0],
+            channels=tuple(channels),
+            axes=axes,
+            units=units,
+            recipe={"made": "for a test"},
+            event_ids=ids,
+            shard_size=shard_size,
+        )
+        for plan in writer.pending():
+            rows = [ids.index(event_id) for event_id in plan.event_ids]
+            batch = EventBatch(
+                event_ids=plan.event_ids,
+                gps_start=starts[rows],
+                gps_event=starts[rows] + num_samples / sample_rate / 2,
+                series=np.where(valid[rows][..., None], series[rows], 0).astype(np.float32),
+                valid=valid[rows],
+            )
+            writer.write(plan, batch)
+        return writer.finish()
+
+    return make
+
+
+@pytest.fixture
+def make_coupled_maps(tmp_path):
+    """Write a spectrogram set in which one witness foretells the strain's bursts and another knows nothing.
+
+    The strain holds a burst wherever the witness GUIDE does, four columns later and at half the energy; a share of
+    the events has none. Noise energies are exponential with median 1, as those of a normalised Q-transform.
+    """
+    from glitchflow_plugin.data.records import SpectrogramBatch
+    from glitchflow_plugin.data.sharded import ShardedWriter
+
+    def make(num_events=24, *, num_times=257, size=64, name="maps", seed=0, spacing=100.0, valid=None, shard_size=8):
+        generator = np.random.default_rng(seed)
+        channels = ("STRAIN", "GUIDE", "BYSTANDER")
+        noise = generator.exponential(1 / np.log(2), size=(num_events, len(channels), size, num_times))
+        rows, columns = np.mgrid[0:size, 0:num_times]
+        for event in range(0, num_events):
+            if event % 4 == 3:
+                continue
+            centre = num_times / 2 + generator.uniform(-40, 40), generator.uniform(15, size - 15)
+            energy = generator.uniform(100, 400)
+            burst = energy * np.exp(-0.5 * (((columns - centre[0]) / 4) ** 2 + ((rows - centre[1]) / 5) ** 2))
+            noise[event, 1] += burst
+            noise[event, 0] += 0.5 * np.roll(burst, 4, axis=1)
+            noise[event, 2] += np.roll(burst, generator.integers(40, 80), axis=1) * generator.integers(0, 2)
+        maps = noise.astype(np.float32)
+        valid = np.ones((num_events, len(channels)), dtype=bool) if valid is None else valid
+        ids = tuple(f"event-{row:03d}" for row in range(num_events))
+        starts = 1_200_000_000.25 + spacing * np.arange(num_events)
+        times = np.arange(num_times) * 6.0 / (num_times - 1)
+        writer = ShardedWriter(
+            folder=tmp_path / name,
+            kind="spectrograms",
+            target=channels[0],
+            channels=channels,
+            axes={"frequencies": np.linspace(8, 400, size).tolist(), "times": times.tolist()},
+            units="SNR²",
+            recipe={"made": "for a test", "q": 12.0},
+            event_ids=ids,
+            shard_size=shard_size,
+            inputs=str(seed),
+        )
+        for plan in writer.pending():
+            chosen = [ids.index(event_id) for event_id in plan.event_ids]
+            batch = SpectrogramBatch(
+                event_ids=plan.event_ids,
+                gps_start=starts[chosen],
+                gps_event=starts[chosen] + 3.0,
+                maps=np.where(valid[chosen][..., None, None], maps[chosen], 0),
+                valid=valid[chosen],
+            )
+            writer.write(plan, batch)
+        return writer.finish()
+
+    return make

@@ -1,0 +1,294 @@
+"""From an event set to a spectrogram set: Q-transform maps of the target and the selected witnesses."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
+from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, check_settings, q_transform
+
+logger = logging.getLogger(__name__)
+
+UNITS = "SNR^2"
+#: Size of a shard that is still comfortable to hold in memory.
+_SHARD_BYTES = 64 * 1024**2
+_LARGEST_SHARD = 64
+
+
+@dataclass(frozen=True)
+class ProcessSettings:
+    """The keys of process.yaml; conf/process.yaml explains them.
+
+    The keys from `qtile` to `qslicemax` belong to options of the field's first pipeline that are not implemented: any
+    value but the default is refused rather than ignored.
+    """
+
+    num_batch: int = 8
+    q: float | Sequence[float] = 12.0
+    frange: Sequence[float] = (8.0, 400.0)
+    fres: float | None = None
+    tres: float | None = None
+    num_t_bins: int = 257
+    num_f_bins: int = 64
+    logf: bool = False
+    whiten: bool | None = None
+    qtile: bool = False
+    psd: Any = None
+    energy_mode: bool = True
+    phase_mode: bool = False
+    window_param: Any = None
+    tau: Any = None
+    beta: Any = None
+    shuffle: bool = False
+    qslicemin: Any = None
+    qslicemax: Any = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range or not implemented."""
+        check_flags(self, ("logf", "qtile", "energy_mode", "phase_mode", "shuffle"))
+        check_count("num_batch", self.num_batch)
+        refused = {
+            "qtile": "maps are always interpolated to num_f_bins x num_t_bins",
+            "psd": "series are whitened by Data-processor (conf/whiten.yaml)",
+            "energy_mode": "maps are always energies",
+            "phase_mode": "maps hold energies, no phases",
+            "window_param": "tiles always have the bisquare window",
+            "tau": "maps always cover the whole event; `len` in datasets.yaml sets its length",
+            "beta": "tiles always have the bisquare window",
+            "shuffle": "maps always keep the order of the events, and training shuffles its windows itself",
+            "qslicemin": "give the wanted Q as `q`, one number or a list",
+            "qslicemax": "give the wanted Q as `q`, one number or a list",
+        }
+        for key, reason in refused.items():
+            default = type(self).__dataclass_fields__[key].default
+            if getattr(self, key) != default:
+                raise ConfigurationError(
+                    f"process.yaml: {key}: {getattr(self, key)!r} is not available: {reason}. Leave {key}: {default!r}."
+                )
+
+
+def q_transform_settings(
+    duration: float,
+    *,
+    q: float | Sequence[float],
+    frange: Sequence[float],
+    num_f_bins: int,
+    num_t_bins: int,
+    fres: float | None,
+    tres: float | None,
+    logf: bool,
+) -> QTransformSettings:
+    """Turn the keys that scan.yaml and process.yaml share into settings of the Q-transform.
+
+    Args:
+        duration: Length of the events, s.
+        q: One Q, or several to choose the best from.
+        frange: Lowest and highest frequency, Hz.
+        num_f_bins: Rows of a map.
+        num_t_bins: Columns of a map.
+        fres: Distance of rows, Hz; replaces `num_f_bins`. Linear axis only.
+        tres: Distance of columns, s; replaces `num_t_bins`.
+        logf: Logarithmic frequency axis.
+
+    Raises:
+        ConfigurationError: A value is out of range.
+    """
+    if not isinstance(frange, Sequence) or isinstance(frange, str) or len(frange) != 2:
+        raise ConfigurationError(f"frange must be a pair [lowest, highest] in Hz, got {frange!r}.")
+    low, high = (_number("frange", value) for value in frange)
+    qs = (
+        [_number("q", value) for value in q]
+        if isinstance(q, Sequence) and not isinstance(q, str)
+        else [_number("q", q)]
+    )
+    if fres is not None:
+        if logf:
+            raise ConfigurationError(
+                "fres needs a linear frequency axis: set logf: false, or num_f_bins in place of fres."
+            )
+        if not 0 < _number("fres", fres) <= high - low:
+            raise ConfigurationError(f"fres must be between 0 and {high - low:g} Hz, got {fres}.")
+        num_f_bins = round((high - low) / fres) + 1
+    if tres is not None:
+        if not 0 < _number("tres", tres) <= duration / 2:
+            raise ConfigurationError(f"tres must be between 0 and {duration / 2:g} s, got {tres}.")
+        num_t_bins = round(duration / tres)
+    check_count("num_f_bins", num_f_bins)
+    check_count("num_t_bins", num_t_bins)
+    return QTransformSettings(
+        q=qs[0] if len(qs) == 1 else tuple(qs),
+        frequency_low=low,
+        frequency_high=high,
+        num_frequencies=num_f_bins,
+        num_times=num_t_bins,
+        log_frequency=logf,
+    )
+
+
+def process_transform(events: EventSet, settings: ProcessSettings) -> QTransformSettings:
+    """Settings of the Q-transform for an event set, compared with its rate and length.
+
+    Raises:
+        ConfigurationError: They do not fit; the message says what fits.
+    """
+    transform = q_transform_settings(
+        events.duration,
+        q=settings.q,
+        frange=settings.frange,
+        num_f_bins=settings.num_f_bins,
+        num_t_bins=settings.num_t_bins,
+        fres=settings.fres,
+        tres=settings.tres,
+        logf=settings.logf,
+    )
+    check_settings(events.num_samples, events.sample_rate, transform)
+    return transform
+
+
+def batch_maps(
+    batch: EventBatch, sample_rate: float, settings: QTransformSettings, device: torch.device | str = "cpu"
+) -> np.ndarray:
+    """Maps of a batch; invalid channels are not transformed and stay zero.
+
+    Args:
+        batch: Events, series of shape (event, channel, time).
+        sample_rate: Hz.
+        settings: Of the Q-transform.
+        device: Where to compute.
+
+    Returns:
+        Energy in SNR², float32, shape (event, channel, frequency, time).
+    """
+    maps = np.zeros((*batch.valid.shape, settings.num_frequencies, settings.num_times), dtype=np.float32)
+    if batch.valid.any():
+        series = torch.from_numpy(batch.series[batch.valid]).to(device)
+        maps[batch.valid] = q_transform(series, sample_rate, settings).cpu().numpy()
+    return maps
+
+
+def make_spectrograms(
+    events: EventSet,
+    channels: Sequence[str],
+    settings: QTransformSettings,
+    folder: Path | str,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 8,
+    selection: dict[str, Any] | None = None,
+    require_target: bool = True,
+    progress: bool = True,
+) -> SpectrogramSet:
+    """Make the maps of an event set; a run that was cut off goes on at the missing shards.
+
+    Args:
+        events: Event set.
+        channels: Witnesses, in the order of the maps; the target is put first.
+        settings: Of the Q-transform.
+        folder: Where the set goes.
+        device: Where to compute.
+        batch_size: Events transformed at a time.
+        selection: How the channels were chosen; kept in the set's recipe.
+        require_target: Leave out events whose target is not valid; if not, their target maps are zero and masked.
+        progress: Show a progress bar.
+
+    Returns:
+        The spectrogram set. Events that are left out are listed in its manifest.
+
+    Raises:
+        ConfigurationError: The settings do not fit the data, or `folder` is the event set's own.
+        ChannelMismatchError: The event set lacks a channel.
+        NoEventsError: No event has a valid target.
+    """
+    check_settings(events.num_samples, events.sample_rate, settings)
+    if Path(folder).resolve() == events.folder.resolve():
+        raise ConfigurationError(f"{folder} holds the event set; give the spectrogram set a folder of its own.")
+    names = (events.target, *(name for name in channels if name != events.target))
+    frequencies, times = axes(events.duration, settings)
+    event_bytes = len(names) * settings.num_frequencies * settings.num_times * 4
+    writer = ShardedWriter(
+        folder=Path(folder),
+        kind="spectrograms",
+        target=events.target,
+        channels=names,
+        axes={"frequencies": frequencies.tolist(), "times": times.tolist()},
+        units=UNITS,
+        recipe={"events": events.recipe, "qtransform": asdict(settings), "selection": dict(selection or {})},
+        event_ids=events.event_ids,
+        shard_size=max(1, min(_LARGEST_SHARD, _SHARD_BYTES // event_bytes)),
+        inputs=events.manifest.fingerprint if require_target else f"{events.manifest.fingerprint} target optional",
+    )
+    row_of = {event_id: row for row, event_id in enumerate(events.event_ids)}
+    pending = writer.pending()
+    left = sum(len(plan.event_ids) for plan in pending)
+    if left < len(events):
+        logger.info("%s: %d of %d events are there already.", folder, len(events) - left, len(events))
+    with tqdm(total=left, desc="Q-transform", unit="event", disable=not progress) as bar:
+        for plan in pending:
+            parts, rejected = [], {}
+            for start in range(0, len(plan.event_ids), batch_size):
+                rows = [row_of[event_id] for event_id in plan.event_ids[start : start + batch_size]]
+                if require_target:
+                    invalid = [row for row in rows if not events.valid[row, 0]]
+                    rejected.update({events.event_ids[row]: "target not valid" for row in invalid})
+                    rows = [row for row in rows if events.valid[row, 0]]
+                if rows:
+                    batch = events.read(rows, names)
+                    parts.append((batch, batch_maps(batch, events.sample_rate, settings, device)))
+                bar.update(len(plan.event_ids[start : start + batch_size]))
+            writer.write(plan, _joined(parts), rejected)
+    made = writer.finish()
+    assert isinstance(made, SpectrogramSet)  # noqa: S101  # tells the type checker what the writer's kind decides
+    return made
+
+
+def check_flags(settings: Any, keys: Sequence[str]) -> None:
+    """Refuse anything but true and false: a quoted 'False' would count as true.
+
+    Raises:
+        ConfigurationError: A key is no bool.
+    """
+    for key in keys:
+        value = getattr(settings, key)
+        if not isinstance(value, bool):
+            raise ConfigurationError(
+                f"{key} must be true or false without quotes, got {value!r} ({type(value).__name__})."
+            )
+
+
+def check_count(key: str, value: Any) -> None:
+    """Refuse anything but a positive whole number.
+
+    Raises:
+        ConfigurationError: `value` is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{key} must be a whole number of at least 1, got {value!r}.")
+
+
+def _number(key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigurationError(
+            f"{key} must be a number, or a list of numbers where several are meant, got {value!r}."
+        )
+    return float(value)
+
+
+def _joined(parts: list[tuple[EventBatch, np.ndarray]]) -> SpectrogramBatch | None:
+    if not parts:
+        return None
+    return SpectrogramBatch(
+        event_ids=tuple(event_id for batch, _ in parts for event_id in batch.event_ids),
+        gps_start=np.concatenate([batch.gps_start for batch, _ in parts]),
+        gps_event=np.concatenate([batch.gps_event for batch, _ in parts]),
+        maps=np.concatenate([maps for _, maps in parts]),
+        valid=np.concatenate([batch.valid for batch, _ in parts]),
+    )

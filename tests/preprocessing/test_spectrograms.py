@@ -1,0 +1,177 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
+from glitchflow_plugin.preprocessing import spectrograms
+from glitchflow_plugin.preprocessing.spectrograms import (
+    ProcessSettings,
+    make_spectrograms,
+    process_transform,
+    q_transform_settings,
+)
+from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform
+
+SMALL = QTransformSettings(num_frequencies=16, num_times=33, frequency_high=300.0)
+
+
+@pytest.fixture
+def series():
+    return np.random.default_rng(0).standard_normal((6, 4, 4096)).astype(np.float32)
+
+
+def test_default_maps_are_64_by_257_with_axes_and_recipe(make_event_set, series, tmp_path):
+    events = make_event_set(series[:2])
+    made = make_spectrograms(
+        events,
+        ("WITNESS_2",),
+        process_transform(events, ProcessSettings()),
+        tmp_path / "maps",
+        selection={"channels": "scan"},
+        progress=False,
+    )
+    batch = made.read()
+    assert batch.maps.shape == (2, 2, 64, 257)
+    assert batch.maps.dtype == np.float32
+    assert made.channels == ("STRAIN", "WITNESS_2")
+    assert (made.frequencies[0], made.frequencies[-1]) == (8.0, 400.0)
+    assert made.times[-1] == pytest.approx(4.0 * 256 / 257)
+    assert made.recipe["events"] == events.recipe
+    assert made.recipe["selection"] == {"channels": "scan"}
+    assert QTransformSettings(**made.recipe["qtransform"]) == QTransformSettings()
+    assert made.manifest.units == "SNR^2"
+    np.testing.assert_array_equal(batch.gps_start, events.gps_start)
+    np.testing.assert_array_equal(batch.gps_event, events.gps_event)
+
+
+def test_each_map_belongs_to_its_event_and_channel(make_event_set, series, tmp_path):
+    events = make_event_set(series)
+    made = make_spectrograms(events, ("WITNESS_3", "WITNESS_1"), SMALL, tmp_path / "maps", batch_size=2, progress=False)
+    assert made.event_ids == events.event_ids
+    for row in (0, 3, 5):
+        expected = q_transform(torch.from_numpy(series[row, [0, 3, 1]]), 1024.0, SMALL).numpy()
+        np.testing.assert_allclose(made.read([row]).maps[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_channels_that_are_not_valid_stay_zero(make_event_set, series, tmp_path):
+    valid = np.ones((6, 4), dtype=bool)
+    valid[2, 1] = False
+    made = make_spectrograms(make_event_set(series, valid), ("WITNESS_1",), SMALL, tmp_path / "maps", progress=False)
+    batch = made.read()
+    assert not batch.valid[2, 1]
+    assert (batch.maps[2, 1] == 0).all()
+    assert batch.maps[1, 1].max() > 1
+
+
+def test_events_without_valid_target_are_left_out_and_listed(make_event_set, series, tmp_path):
+    valid = np.ones((6, 4), dtype=bool)
+    valid[2, 0] = False
+    events = make_event_set(series, valid)
+    made = make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "maps", progress=False)
+    assert len(made) == 5
+    assert made.manifest.rejected == {"event-002": "target not valid"}
+    valid[:, 0] = False
+    none = make_event_set(series, valid, name="none")
+    with pytest.raises(NoEventsError):
+        make_spectrograms(none, ("WITNESS_1",), SMALL, tmp_path / "none-maps", progress=False)
+
+
+def test_killed_run_goes_on_at_the_missing_shard(make_event_set, series, tmp_path, monkeypatch):
+    monkeypatch.setattr(spectrograms, "_LARGEST_SHARD", 2)
+    events = make_event_set(series)
+
+    def make():
+        return make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "maps", progress=False)
+
+    calls = []
+    transform = spectrograms.q_transform
+
+    def third_fails(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return transform(*args)
+
+    monkeypatch.setattr(spectrograms, "q_transform", third_fails)
+    with pytest.raises(KeyboardInterrupt):
+        make()
+    assert len(list((tmp_path / "maps").glob("shard-*.h5"))) == 2
+    assert len(make()) == 6
+    assert len(calls) == 4  # only the missing shard was transformed again
+    make()
+    assert len(calls) == 4
+    whole = make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "whole", progress=False)
+    np.testing.assert_array_equal(SpectrogramSet.open(tmp_path / "maps").read().maps, whole.read().maps)
+
+
+def test_other_settings_replace_the_set(make_event_set, series, tmp_path):
+    events = make_event_set(series)
+    make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "maps", progress=False)
+    made = make_spectrograms(events, ("WITNESS_1",), replace(SMALL, q=20.0), tmp_path / "maps", progress=False)
+    assert made.recipe["qtransform"]["q"] == 20.0
+
+
+def test_event_set_is_never_overwritten(make_event_set, series):
+    events = make_event_set(series)
+    with pytest.raises(ConfigurationError, match="event set"):
+        make_spectrograms(events, ("WITNESS_1",), SMALL, events.folder, progress=False)
+    events.verify()
+
+
+def test_missing_channel_is_named(make_event_set, series, tmp_path):
+    with pytest.raises(ChannelMismatchError, match="NOPE"):
+        make_spectrograms(make_event_set(series), ("NOPE",), SMALL, tmp_path / "maps", progress=False)
+
+
+def test_resolutions_replace_the_numbers_of_bins():
+    common = {"q": 12, "frange": [8, 400], "num_f_bins": 64, "num_t_bins": 257, "logf": False}
+    settings = q_transform_settings(6.0, fres=8.0, tres=0.05, **common)
+    assert (settings.num_frequencies, settings.num_times) == (50, 120)
+    with pytest.raises(ConfigurationError, match="linear frequency axis"):
+        q_transform_settings(6.0, fres=8.0, tres=None, **(common | {"logf": True}))
+    with pytest.raises(ConfigurationError, match="tres"):
+        q_transform_settings(6.0, fres=None, tres=10.0, **common)
+
+
+def test_several_q_and_one_q():
+    common = {"frange": [8, 400], "num_f_bins": 64, "num_t_bins": 257, "logf": False, "fres": None, "tres": None}
+    assert q_transform_settings(6.0, q=[12, 24], **common).q == (12.0, 24.0)
+    assert q_transform_settings(6.0, q=[12], **common).q == 12.0
+    with pytest.raises(ConfigurationError, match="q must be a number"):
+        q_transform_settings(6.0, q="12", **common)
+    with pytest.raises(ConfigurationError, match="frange"):
+        q_transform_settings(6.0, q=12, **(common | {"frange": [8]}))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"shuffle": "False"}, "true or false without quotes"),
+        ({"shuffle": True}, "keep the order"),
+        ({"qtile": True}, "interpolated"),
+        ({"psd": "psd.h5"}, "Data-processor"),
+        ({"energy_mode": False}, "energies"),
+        ({"phase_mode": True}, "no phases"),
+        ({"window_param": 0.5}, "bisquare"),
+        ({"tau": 2}, "whole event"),
+        ({"beta": 8.6}, "bisquare"),
+        ({"qslicemin": 4}, "`q`"),
+        ({"qslicemax": 64}, "`q`"),
+        ({"num_batch": 0}, "num_batch"),
+        ({"logf": "yes"}, "logf"),
+    ],
+)
+def test_what_is_not_available_is_refused(wrong, words):
+    with pytest.raises(ConfigurationError, match=words):
+        ProcessSettings(**wrong)
+
+
+def test_configuration_file_holds_the_defaults_and_only_known_keys():
+    content = yaml.safe_load((Path(__file__).parents[2] / "conf" / "process.yaml").read_text())
+    assert replace(ProcessSettings(**content), frange=(8.0, 400.0)) == ProcessSettings()
+    assert set(content) == set(ProcessSettings.__dataclass_fields__)
