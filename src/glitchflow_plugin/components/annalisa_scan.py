@@ -1,0 +1,113 @@
+"""The step Annalisa-scan: ranks the witness channels by their coincidence with the strain."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from itwinai.components import BaseComponent, monitor_exec
+
+from glitchflow_plugin.components._device import choose_device
+from glitchflow_plugin.components._figures import save_figure
+from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._whitening import check_whitening
+from glitchflow_plugin.data.ranking_file import ChannelRanking, write_ranking
+from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+
+logger = logging.getLogger(__name__)
+
+
+class AnnalisaScan(BaseComponent):
+    """Scan the channels of an event set and write results.yaml, ranking.csv, selected.txt, corr.png and iou.png.
+
+    Args:
+        scan: The keys of scan.yaml.
+        events: Folder of the event set, used where no set comes from the step before.
+        folder: Where the results go.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        name: Name of the step.
+    """
+
+    def __init__(
+        self, scan: dict[str, Any], events: str, folder: str, device: str = "auto", name: str | None = None
+    ) -> None:
+        super().__init__(name)
+        self.save_parameters(scan=scan, events=events, folder=folder, device=device, name=name)
+        from glitchflow_plugin.preprocessing.scan import ScanSettings
+
+        self.settings = ScanSettings(**scan)
+        self.events_folder, self.folder, self.device = Path(events), Path(folder), device
+
+    @monitor_exec
+    def execute(self, events: EventSet | None = None) -> tuple[EventSet, ChannelRanking]:
+        """Scan, write the results, and return the event set with the ranking."""
+        from glitchflow_plugin.plots.scan import plot_ranking
+        from glitchflow_plugin.preprocessing.scan import scan_channels
+
+        started = now()
+        events = events or EventSet.open(self.events_folder)
+        check_whitening(events, self.settings.whiten, "scan")
+        ranking = scan_channels(events, self.settings, device=choose_device(self.device))
+        written = write_ranking(self.folder, ranking)
+        common = {"selected": ranking.selected, "target": ranking.target}
+        correlation = plot_ranking(
+            ranking.channels,
+            ranking.correlation,
+            threshold=self.settings.threshold_corr,
+            quantity="correlation: share of the target's spikes that the channel shares",
+            chance=ranking.chance,
+            **common,
+        )
+        iou = plot_ranking(
+            ranking.channels,
+            ranking.iou,
+            threshold=self.settings.threshold_iou,
+            quantity="IoU: shared spikes over all spikes of the two",
+            **common,
+        )
+        outputs = {name: str(path) for name, path in written.items()}
+        outputs["correlation picture"] = str(save_figure(correlation, self.folder / "corr.png"))
+        outputs["IoU picture"] = str(save_figure(iou, self.folder / "iou.png"))
+        usable = events.valid[:, events.channels.index(ranking.target)]
+        counts = EventCounts.from_reasons(int(usable.sum()), [f"{ranking.target} not valid"] * int((~usable).sum()))
+        report(
+            RunSummary(
+                pipeline="preproc_pipeline/Annalisa-scan",
+                started=started,
+                inputs={"events": str(events.folder), "target": ranking.target, "channels": len(ranking.channels)},
+                events=counts,
+                metrics=_metrics(ranking),
+                outputs={"selected": ", ".join(ranking.selected) or "none", **outputs},
+                warnings=_warnings(ranking),
+            ),
+            self.folder,
+        )
+        return events, ranking
+
+
+def _metrics(ranking: ChannelRanking) -> dict[str, Metric]:
+    known = np.isfinite(ranking.correlation)
+    return {
+        "channels_selected": Metric(float(len(ranking.selected))),
+        "channels_without_information": Metric(float((~known).sum())),
+        "best_correlation": Metric(float(ranking.correlation[known].max()) if known.any() else None),
+        "best_iou": Metric(float(ranking.iou[known].max()) if known.any() else None),
+    }
+
+
+def _warnings(ranking: ChannelRanking) -> tuple[str, ...]:
+    if not ranking.strain_spikes.any():
+        limit = ranking.parameters["threshold"]
+        return (f"no spike of {ranking.target} above {limit:g} SNR²: nothing to compare; lower threshold in scan.yaml",)
+    found = []
+    silent = [name for name, value in zip(ranking.channels, ranking.correlation, strict=True) if np.isnan(value)]
+    if silent:
+        found.append(
+            f"no information about {len(silent)} channel(s): {', '.join(silent[:5])}{'...' * (len(silent) > 5)}"
+        )
+    if not ranking.selected:
+        found.append("no channel is selected: lower threshold, threshold_corr or threshold_iou in conf/scan.yaml")
+    if ranking.parameters["num_slides"] and np.isnan(ranking.chance).all():
+        found.append("accidental coincidences not estimated: time_window is too short for time slides")
+    return tuple(found)

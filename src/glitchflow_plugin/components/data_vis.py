@@ -1,0 +1,148 @@
+"""The step Data-Vis: a spectrogram set in TensorBoard."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from itwinai.components import BaseComponent, monitor_exec
+
+from glitchflow_plugin.components._report import report
+from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+
+if TYPE_CHECKING:
+    from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
+
+#: Pixels of the shown image for one of the map.
+_ENLARGED = 3
+
+
+class DataVis(BaseComponent):
+    """Show maps, statistics by channel and a table of the events in TensorBoard.
+
+    Args:
+        spectrograms: Folder of the spectrogram set, used where no set comes from a step before.
+        folder: TensorBoard's folder.
+        num_events: How many events are shown as images, from the first on.
+        num_channels: How many channels are shown as images, from the target on.
+        num_rows: How many events the table lists.
+        name: Name of the step.
+    """
+
+    def __init__(
+        self,
+        spectrograms: str,
+        folder: str,
+        *,
+        num_events: int = 12,
+        num_channels: int = 16,
+        num_rows: int = 500,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.save_parameters(
+            spectrograms=spectrograms,
+            folder=folder,
+            num_events=num_events,
+            num_channels=num_channels,
+            num_rows=num_rows,
+            name=name,
+        )
+        for key, value in (("num_events", num_events), ("num_channels", num_channels), ("num_rows", num_rows)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"vis.yaml: {key} must be a whole number of at least 1, got {value!r}.")
+        self.spectrograms_folder, self.folder = Path(spectrograms), Path(folder)
+        self.num_events, self.num_channels, self.num_rows = num_events, num_channels, num_rows
+
+    @monitor_exec
+    def execute(self, spectrograms: SpectrogramSet | None = None) -> SpectrogramSet:
+        """Write the TensorBoard folder and return the set."""
+        from glitchflow_plugin.plots.spectrograms import plot_peak_histograms
+        from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
+
+        started = now()
+        shown = spectrograms or SpectrogramSet.open(self.spectrograms_folder)
+        for old in self.folder.glob("events.out.tfevents.*"):
+            old.unlink()  # a second run shows the set once, not twice
+        peaks = np.concatenate([batch.maps.max(axis=(2, 3)) for batch in shown.batches(16)])
+        with TensorBoardTracker(self.folder) as tracker:
+            self._show_events(shown, tracker)
+            for column, channel in enumerate(shown.channels):
+                tracker.histogram(f"peak energy/{channel}", peaks[shown.valid[:, column], column])
+            tracker.figure("statistics/peak energy", plot_peak_histograms(peaks, shown.channels, valid=shown.valid), 0)
+            tracker.text("events", _event_table(shown, peaks, self.num_rows))
+            tracker.text("channels", _channel_table(shown, peaks))
+            tracker.params({"recipe": shown.recipe, "set": {"folder": str(shown.folder), "events": len(shown)}})
+        report(
+            RunSummary(
+                pipeline="vis_dts/Data-Vis",
+                started=started,
+                inputs={"spectrograms": str(shown.folder), "target": shown.target},
+                events=EventCounts(read=len(shown), kept=len(shown)),
+                metrics={
+                    "events_shown": Metric(float(min(self.num_events, len(shown)))),
+                    "channels_shown": Metric(float(min(self.num_channels, len(shown.channels)))),
+                    "median_target_peak_snr2": Metric(float(np.median(peaks[:, 0]))),
+                },
+                outputs={"look at it with": f"tensorboard --logdir {self.folder} --port 6000"},
+            ),
+            self.folder,
+        )
+        return shown
+
+    def _show_events(self, shown: SpectrogramSet, tracker: "TensorBoardTracker") -> None:
+        from glitchflow_plugin.plots.spectrograms import plot_event
+        from glitchflow_plugin.plots.style import colour_image, energy_scale
+
+        channels = shown.channels[: self.num_channels]
+        for step in range(min(self.num_events, len(shown))):
+            batch = shown.read([step], channels)
+            figure = plot_event(
+                batch.maps[0],
+                channels,
+                shown.frequencies,
+                shown.times,
+                gps_start=float(batch.gps_start[0]),
+                gps_event=float(batch.gps_event[0]),
+                event_id=batch.event_ids[0],
+                valid=batch.valid[0],
+                max_channels=len(channels),
+            )
+            tracker.figure("events/all channels", figure, step)
+            scale = energy_scale(batch.maps)
+            for column, channel in enumerate(channels):
+                pixels = colour_image(batch.maps[0, column], scale)
+                large = pixels.repeat(_ENLARGED, axis=0).repeat(_ENLARGED, axis=1)
+                tracker.image(f"maps/{channel}", large, step)
+
+
+def _event_table(shown: SpectrogramSet, peaks: np.ndarray, num_rows: int) -> str:
+    lines = ["| step | event | GPS (s) | target peak (SNR²) | loudest witness | its peak (SNR²) | channels valid |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for row in range(min(num_rows, len(shown))):
+        witness, loudest = "-", "-"
+        if len(shown.channels) > 1:
+            column = 1 + int(np.argmax(peaks[row, 1:]))
+            witness, loudest = shown.channels[column], f"{peaks[row, column]:.1f}"
+        valid = f"{int(shown.valid[row].sum())} of {len(shown.channels)}"
+        lines.append(
+            f"| {row} | {shown.event_ids[row]} | {shown.gps_event[row]:.3f} | {peaks[row, 0]:.1f} | {witness} | "
+            f"{loudest} | {valid} |"
+        )
+    if len(shown) > num_rows:
+        lines.append(f"\n{num_rows} of {len(shown)} events.")
+    return "\n".join(lines)
+
+
+def _channel_table(shown: SpectrogramSet, peaks: np.ndarray) -> str:
+    lines = ["| channel | role | valid events | median peak (SNR²) | largest peak (SNR²) | share of peaks above 16 |"]
+    lines.append("|---|---|---|---|---|---|")
+    for column, channel in enumerate(shown.channels):
+        there = peaks[shown.valid[:, column], column]
+        figures = (
+            f"{np.median(there):.1f} | {there.max():.1f} | {np.mean(there > 16):.2f}" if len(there) else "- | - | -"
+        )
+        role = "target" if column == 0 else "witness"
+        lines.append(f"| {channel} | {role} | {len(there)} of {len(shown)} | {figures} |")
+    return "\n".join(lines)

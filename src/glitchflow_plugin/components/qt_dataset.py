@@ -1,0 +1,152 @@
+"""The step QT-dataset: Q-transform maps of the target and the selected channels."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from itwinai.components import BaseComponent, monitor_exec
+
+from glitchflow_plugin.components._device import choose_device
+from glitchflow_plugin.components._figures import save_figure
+from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._whitening import check_whitening
+from glitchflow_plugin.data.ranking_file import ChannelRanking, read_channel_list, read_ranking
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+
+logger = logging.getLogger(__name__)
+
+
+class QTDataset(BaseComponent):
+    """Make the spectrogram set with sample pictures.
+
+    Args:
+        process: The keys of process.yaml.
+        events: Folder of the event set, used where no set comes from the step before.
+        scan: Folder of the scan's results, used where no ranking comes from the step before.
+        folder: Where the spectrogram set goes.
+        ch_list: Witnesses to take in place of the scan's selection: a list, or a text file with one a line.
+        num_pictures: How many of the loudest events are drawn.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        name: Name of the step.
+    """
+
+    def __init__(
+        self,
+        process: dict[str, Any],
+        events: str,
+        scan: str,
+        folder: str,
+        *,
+        ch_list: Sequence[str] | str | None = None,
+        num_pictures: int = 3,
+        device: str = "auto",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.save_parameters(
+            process=process,
+            events=events,
+            scan=scan,
+            folder=folder,
+            ch_list=ch_list,
+            num_pictures=num_pictures,
+            device=device,
+            name=name,
+        )
+        from glitchflow_plugin.preprocessing.spectrograms import ProcessSettings
+
+        self.settings = ProcessSettings(**process)
+        self.events_folder, self.scan_folder, self.folder = Path(events), Path(scan), Path(folder)
+        self.ch_list, self.num_pictures, self.device = ch_list, num_pictures, device
+
+    @monitor_exec
+    def execute(self, events: EventSet | None = None, ranking: ChannelRanking | None = None) -> SpectrogramSet:
+        """Make what is missing of the set and return it."""
+        from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms, process_transform
+
+        started = now()
+        events = events or EventSet.open(self.events_folder)
+        check_whitening(events, self.settings.whiten, "process")
+        channels, selection = self._channels(ranking)
+        made = make_spectrograms(
+            events,
+            channels,
+            process_transform(events, self.settings),
+            self.folder,
+            device=choose_device(self.device),
+            batch_size=self.settings.num_batch,
+            selection=selection,
+        )
+        peaks = self._peaks(made)
+        pictures = self._pictures(made, peaks)
+        report(
+            RunSummary(
+                pipeline="preproc_pipeline/QT-dataset",
+                started=started,
+                inputs={"events": str(events.folder), "target": made.target, "channels": ", ".join(made.channels[1:])},
+                events=EventCounts.from_reasons(len(made), made.manifest.rejected.values()),
+                metrics={
+                    "channels": Metric(float(len(made.channels))),
+                    "rows": Metric(float(len(made.frequencies))),
+                    "columns": Metric(float(len(made.times))),
+                    "median_target_peak_snr2": Metric(float(np.median(peaks))),
+                },
+                outputs={"spectrograms": str(self.folder), "pictures": ", ".join(str(path) for path in pictures)},
+            ),
+            self.folder,
+        )
+        return made
+
+    def _channels(self, ranking: ChannelRanking | None) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """The witnesses, and how they were chosen."""
+        if self.ch_list is not None:
+            given = read_channel_list(self.ch_list) if isinstance(self.ch_list, str) else tuple(self.ch_list)
+            return given, {"channels": "ch_list"}
+        ranking = ranking or read_ranking(self.scan_folder)
+        limits = {key: ranking.parameters.get(key) for key in ("threshold", "threshold_corr", "threshold_iou")}
+        if not ranking.selected:
+            known = np.isfinite(ranking.correlation)
+            best = "no channel gave any information"
+            if known.any():
+                top = int(np.nanargmax(ranking.correlation))
+                best = (
+                    f"the best is {ranking.channels[top]} with correlation {ranking.correlation[top]:.3f} "
+                    f"(by chance {ranking.chance[top]:.3f}) and IoU {ranking.iou[top]:.3f}"
+                )
+            raise ConfigurationError(
+                f"the scan selected no channel: expected correlation >= {limits['threshold_corr']} and "
+                f"IoU >= {limits['threshold_iou']} for spikes above {limits['threshold']} SNR²; {best}. Lower the "
+                "thresholds in conf/scan.yaml and run [Annalisa-scan,QT-dataset] again, or name channels as ch_list."
+            )
+        return ranking.selected, {"channels": "scan", "reference": ranking.target, **limits}
+
+    @staticmethod
+    def _peaks(made: SpectrogramSet) -> np.ndarray:
+        batches = made.batches(64, channels=[made.target])
+        return np.concatenate([batch.maps.max(axis=(1, 2, 3)) for batch in batches])
+
+    def _pictures(self, made: SpectrogramSet, peaks: np.ndarray) -> list[Path]:
+        from glitchflow_plugin.plots.spectrograms import plot_event
+
+        folder = self.folder / "pictures"
+        for old in folder.glob("event-*.png"):
+            old.unlink()
+        written = []
+        for place, row in enumerate(np.argsort(-peaks, kind="stable")[: self.num_pictures], start=1):
+            batch = made.read([int(row)])
+            figure = plot_event(
+                batch.maps[0],
+                made.channels,
+                made.frequencies,
+                made.times,
+                gps_start=float(batch.gps_start[0]),
+                gps_event=float(batch.gps_event[0]),
+                event_id=batch.event_ids[0],
+                valid=batch.valid[0],
+            )
+            written.append(save_figure(figure, folder / f"event-{place:02d}.png"))
+        return written
