@@ -230,6 +230,7 @@ def open_datasets(
     *,
     target: str | None = None,
     needed: Sequence[str] | None = None,
+    require_target: bool = True,
 ) -> Catalogue:
     """List the events of the data sets and merge them on the event id.
 
@@ -237,6 +238,7 @@ def open_datasets(
         datasets: Entries of datasets.yaml.
         target: Strain channel, if not the data sets' own.
         needed: Exactly these channels in this order (those of a model), instead of the data sets' selections.
+        require_target: Whether the target must be there; else it is listed as missing and masked in every event.
 
     Raises:
         ConfigurationError: An entry is wrong, or the entries contradict each other.
@@ -259,13 +261,15 @@ def open_datasets(
         for name in names:
             known = found.channels.get(name, StoredChannel())
             origins.setdefault(name, ChannelOrigin(one.processing, known.sample_rate, known.unit))
-    lacking = [name for name in needed or () if name not in origins]
+    if not require_target and target not in origins:
+        missing.append(target)
+    lacking = [name for name in needed or () if name not in origins and (require_target or name != target)]
     if lacking:
         raise ChannelMismatchError(
             f"{len(lacking)} channel(s) that are needed are in none of the data sets: {lacking}. "
             f"They hold {sorted(origins)[:20]}. Add a data set that has them, or choose another model."
         )
-    if target not in origins:
+    if require_target and target not in origins:
         held = sorted({name for found in listed for name in found.channels})
         raise ConfigurationError(f"the target {target} is in none of the data sets; they hold {held[:20]}.")
     order = needed if needed is not None else [target, *(name for names in offered for name in names)]
@@ -278,7 +282,7 @@ def open_datasets(
         )
     return Catalogue(
         target=target,
-        channels={name: origins[name] for name in dict.fromkeys(order)},
+        channels={name: origins.get(name, ChannelOrigin(processing)) for name in dict.fromkeys(order)},
         events=events,
         unreadable={name: reason for name, reason in unreadable.items() if name not in {e.event_id for e in events}},
         missing=tuple(dict.fromkeys(name for name in missing if name not in origins)),

@@ -109,6 +109,7 @@ def ingest_with_recipe(
     *,
     workers: int | None = None,
     shard_size: int | None = None,
+    require_target: bool = True,
 ) -> EventSet:
     """Condition new data exactly as those that a model was trained on.
 
@@ -119,6 +120,8 @@ def ingest_with_recipe(
         folder: Where the event set goes.
         workers: Processes; None or 0 takes as many as there are processors.
         shard_size: Events a shard; the data sets' `processing.batch` by default.
+        require_target: Whether an event without a usable target is rejected. If not, it is kept as long as another
+            channel is usable, and the target may be missing altogether: a veto needs the witnesses alone.
 
     Raises:
         ChannelMismatchError: No data set has some of the channels; the message lists them.
@@ -132,9 +135,10 @@ def ingest_with_recipe(
             f"the recipe does not say how to condition {unknown}; it knows {list(recipe['channels'])}. "
             "Ask for these, or train a model with the others."
         )
-    catalogue = open_datasets(datasets, target=target, needed=names)
+    catalogue = open_datasets(datasets, target=target, needed=names, require_target=require_target)
     recipes = [_from_recipe(name, recipe) for name in names]
-    return _run(catalogue, recipes, folder, workers, shard_size or catalogue.processing.batch)
+    size = shard_size or catalogue.processing.batch
+    return _run(catalogue, recipes, folder, workers, size, require_target=require_target)
 
 
 def as_recipe(target: str, channels: Sequence[ChannelRecipe]) -> dict[str, Any]:
@@ -208,6 +212,8 @@ def _run(
     folder: Path | str,
     workers: int | None,
     shard_size: int,
+    *,
+    require_target: bool = True,
 ) -> EventSet:
     common = channels[0].settings
     recipe = as_recipe(catalogue.target, channels)
@@ -221,7 +227,7 @@ def _run(
         recipe=recipe,
         event_ids=tuple(source.event_id for source in catalogue.events),
         shard_size=shard_size,
-        inputs=catalogue.fingerprint,
+        inputs=catalogue.fingerprint if require_target else f"{catalogue.fingerprint} target optional",
     )
     sources = {source.event_id: source for source in catalogue.events}
     expected = tuple(_with_known(one, catalogue.channels[one.name]) for one in channels)
@@ -231,7 +237,8 @@ def _run(
         logger.info("%s: %d events are there already, %d to go.", folder, done, len(catalogue.events) - done)
     # a job carries the sources of its own shard only; the whole catalogue would be sent to the workers for every shard
     jobs = [_Job(plan.index, plan.event_ids, tuple(sources[name] for name in plan.event_ids)) for plan in pending]
-    map_shards(partial(_make_shard, writer, expected), jobs, workers, "Data-processor")
+    work = partial(_make_shard, writer, expected, require_target=require_target)
+    map_shards(work, jobs, workers, "Data-processor")
     return _finished(writer, catalogue)
 
 
@@ -242,7 +249,9 @@ class _Job(ShardPlan):
     sources: tuple[EventSource, ...] = ()
 
 
-def _make_shard(writer: ShardedWriter, channels: Sequence[ChannelRecipe], job: ShardPlan) -> None:
+def _make_shard(
+    writer: ShardedWriter, channels: Sequence[ChannelRecipe], job: ShardPlan, *, require_target: bool
+) -> None:
     """Make one shard: read, condition, write. Runs in a worker."""
     if not isinstance(job, _Job):
         raise TypeError(f"expected a job with its sources, got {job!r}")
@@ -259,7 +268,7 @@ def _make_shard(writer: ShardedWriter, channels: Sequence[ChannelRecipe], job: S
         event_id = source.event_id
         series, valid, found = _condition_event(source, channels, dtype)
         flaws += found
-        if not valid[0]:
+        if not valid[0] and (require_target or not valid.any()):
             reason = next((flaw.reason for flaw in found if flaw.channel == channels[0].name), MISSING)
             rejected[event_id] = f"target: {reason}"
             continue
