@@ -81,7 +81,7 @@ def make_coupled_maps(tmp_path):
         channels = ("STRAIN", "GUIDE", "BYSTANDER")
         noise = generator.exponential(1 / np.log(2), size=(num_events, len(channels), size, num_times))
         rows, columns = np.mgrid[0:size, 0:num_times]
-        for event in range(0, num_events):
+        for event in range(num_events):
             if event % 4 == 3:
                 continue
             centre = num_times / 2 + generator.uniform(-40, 40), generator.uniform(15, size - 15)

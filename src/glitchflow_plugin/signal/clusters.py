@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Self
 
 import numpy as np
 from jaxtyping import Bool
@@ -40,24 +39,24 @@ class Spikes:
         return len(self.event)
 
     @classmethod
-    def empty(cls) -> Self:
+    def empty(cls) -> "Spikes":
         """No spikes."""
         none = np.empty(0)
         return cls(none.astype(np.int64), none.astype(np.int64), none, none, none)
 
     @classmethod
-    def concatenate(cls, parts: Iterable[Self]) -> Self:
+    def concatenate(cls, parts: Iterable["Spikes"]) -> "Spikes":
         """Put spikes of several batches together; rows must already count over all batches."""
         parts = list(parts) or [cls.empty()]
         return cls(
             **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)}
         )
 
-    def select(self, chosen: Bool[np.ndarray, " spike"]) -> Self:
+    def select(self, chosen: Bool[np.ndarray, " spike"]) -> "Spikes":
         """The spikes where `chosen` is True."""
         return type(self)(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
-    def moved(self, *, events: int = 0, channels: int = 0) -> Self:
+    def moved(self, *, events: int = 0, channels: int = 0) -> "Spikes":
         """The same spikes with rows counted from another start."""
         return type(self)(self.event + events, self.channel + channels, self.time, self.frequency, self.energy)
 

@@ -5,7 +5,6 @@ The largest possible number of pairs is taken (Hopcroft and Karp, SIAM J. Comput
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 from jaxtyping import Int
@@ -54,7 +53,7 @@ class CoincidenceCounts:
     witness: Int[np.ndarray, " channel"]
     shared: Int[np.ndarray, " channel"]
 
-    def __add__(self, other: Self) -> Self:
+    def __add__(self, other: "CoincidenceCounts") -> "CoincidenceCounts":
         """Pool the counts of further events."""
         return type(self)(self.reference + other.reference, self.witness + other.witness, self.shared + other.shared)
 

@@ -24,11 +24,12 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
-from glitchflow_plugin.types.tensors import MapTensor, SeriesTensor
+from glitchflow_plugin.types.tensors import SeriesTensor
 
 #: Below this Q the window of a row would reach below 0 Hz.
 LOWEST_Q = math.sqrt(11.0)
@@ -170,7 +171,9 @@ def axes(duration: float, settings: QTransformSettings) -> tuple[np.ndarray, np.
     return frequencies, times
 
 
-def q_transform(series: SeriesTensor, sample_rate: float, settings: QTransformSettings) -> MapTensor:
+def q_transform(
+    series: SeriesTensor, sample_rate: float, settings: QTransformSettings
+) -> Float[Tensor, "*batch frequency column"]:
     """Q-transform energy in units of SNR², each row divided by its median.
 
     Against gwpy's `q_transform` at the same Q and resolution, a sine-Gaussian in noise has its peak in the same column

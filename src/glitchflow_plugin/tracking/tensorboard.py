@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
@@ -53,7 +53,7 @@ class TensorBoardTracker:
         """Write what is pending."""
         self._writer.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "TensorBoardTracker":
         return self
 
     def __exit__(
