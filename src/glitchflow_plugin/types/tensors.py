@@ -20,5 +20,8 @@ StrainMaps: TypeAlias = Float[Tensor, "event frequency time"]
 WindowBatch: TypeAlias = Float[Tensor, "window channel frequency column"]
 """Square cuts of maps, as the networks see them."""
 
+StrainWindows: TypeAlias = Float[Tensor, "window 1 frequency column"]
+"""The same of the strain channel alone, measured or predicted."""
+
 PixelMask: TypeAlias = Bool[Tensor, "*batch frequency time"]
 """True for the pixels of a map that fulfil a condition."""

@@ -1,0 +1,100 @@
+"""The step Processor: the windows to learn from, and how energies are scaled."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from itwinai.components import BaseComponent, monitor_exec
+
+from glitchflow_plugin.components._report import report
+from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.data.splits import PARTS, Split
+from glitchflow_plugin.data.training_set import TrainingSet, WindowSettings, index_windows
+from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.signal.scaling import ScaleFit, Scaling, ScalingSettings
+from glitchflow_plugin.signal.windows import window_starts
+
+
+class Processor(BaseComponent):
+    """Index the windows of a split, fit the scaling on its training events, and write both; no map is copied.
+
+    Args:
+        windows: The keys of windows.yaml.
+        spectrograms: Folder of the spectrogram set.
+        folder: Where split.json is, where no split comes from the step before, and where the results go.
+        name: Name of the step.
+    """
+
+    def __init__(self, windows: dict[str, Any], spectrograms: str, folder: str, name: str | None = None) -> None:
+        super().__init__(name)
+        self.save_parameters(windows=windows, spectrograms=spectrograms, folder=folder, name=name)
+        self.settings = WindowSettings(**windows)
+        # a wrong clamp or quantile shall fail now, not after the steps before
+        self.scaling = ScalingSettings(clamp=self.settings.clamp, quantile=self.settings.scale_quantile)
+        self.spectrograms_folder, self.folder = Path(spectrograms), Path(folder)
+
+    @monitor_exec
+    def execute(self, split: Split | None = None) -> TrainingSet:
+        """Make the index and the scaling, write them, and return the training set."""
+        started = now()
+        split = split or Split.open(self.folder)
+        maps = SpectrogramSet.open(self.spectrograms_folder)
+        if split.source.get("fingerprint") not in (None, maps.manifest.fingerprint):
+            raise FormatError(
+                f"the split was made for another spectrogram set than {maps.folder}. Run the Splitter again."
+            )
+        if len(maps.frequencies) != self.settings.size:
+            raise FormatError(
+                f"windows are square: expected maps of {self.settings.size} rows (windows.size), got "
+                f"{len(maps.frequencies)} in {maps.folder}. Set num_f_bins in process.yaml or size in windows.yaml."
+            )
+        index = index_windows(maps, split, window_starts(len(maps.times), self.settings.size), self.settings)
+        scaling = self._fit(maps, split)
+        training = TrainingSet(
+            folder=self.folder,
+            spectrograms=maps.folder,
+            fingerprint=maps.manifest.fingerprint,
+            split=split,
+            windows=index,
+            scaling=scaling.to_dict(),
+            settings=self.settings,
+        )
+        training.save()
+        kept, asked = int(index["event_id"].nunique()), sum(len(split.part(name)) for name in PARTS)
+        counts = training.counts()
+        report(
+            RunSummary(
+                pipeline="training_pipeline/Processor",
+                started=started,
+                inputs={"spectrograms": str(maps.folder), "witnesses": ", ".join(maps.channels[1:])},
+                events=EventCounts.from_reasons(kept, [f"{maps.target} not valid"] * (asked - kept)),
+                metrics={
+                    f"{name}_{kind}_windows": Metric(float(counts[name][kind]))
+                    for name in PARTS
+                    for kind in ("glitch", "background")
+                },
+                outputs={"training set": str(self.folder)},
+                warnings=self._warnings(counts),
+            ),
+            self.folder / "processor",
+        )
+        return training
+
+    def _fit(self, maps: SpectrogramSet, split: Split) -> Scaling:
+        """Scales from training events alone, a few events in memory at a time."""
+        rows = np.flatnonzero(np.isin(maps.event_ids, split.train.event_ids))
+        fit = ScaleFit(maps.channels, self.scaling)
+        for first in range(0, len(rows), self.settings.batch_events):
+            batch = maps.read(rows[first : first + self.settings.batch_events])
+            fit.add(batch.maps, batch.valid)
+        return fit.result()
+
+    def _warnings(self, counts: dict[str, dict[str, int]]) -> tuple[str, ...]:
+        without = [name for name in PARTS if not counts[name]["glitch"]]
+        if not without:
+            return ()
+        return (
+            f"no window above SNR² {self.settings.threshold:g} in {', '.join(without)}: "
+            "its denoising accuracy is undefined. Lower threshold in windows.yaml or bring more events.",
+        )

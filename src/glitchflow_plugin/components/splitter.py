@@ -1,0 +1,56 @@
+"""The step Splitter: training, validation and test events, kept apart by event and by GPS block."""
+
+from pathlib import Path
+from typing import Any
+
+from itwinai.components import BaseComponent, monitor_exec
+
+from glitchflow_plugin.components._report import report
+from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.data.splits import PARTS, Split, SplitSettings, make_split
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+
+
+class Splitter(BaseComponent):
+    """Divide the events of a spectrogram set and write split.json.
+
+    Args:
+        split: The keys of split.yaml.
+        spectrograms: Folder of the spectrogram set, used where no set comes from the step before.
+        folder: Where split.json goes.
+        name: Name of the step.
+    """
+
+    def __init__(self, split: dict[str, Any], spectrograms: str, folder: str, name: str | None = None) -> None:
+        super().__init__(name)
+        self.save_parameters(split=split, spectrograms=spectrograms, folder=folder, name=name)
+        self.settings = SplitSettings(**split)
+        self.spectrograms_folder, self.folder = Path(spectrograms), Path(folder)
+
+    @monitor_exec
+    def execute(self, spectrograms: SpectrogramSet | None = None) -> Split:
+        """Divide the events, write the split, and return it."""
+        started = now()
+        maps = spectrograms or SpectrogramSet.open(self.spectrograms_folder)
+        span = float(maps.times[-1] + (maps.times[1] - maps.times[0]))
+        split = make_split(
+            maps.event_ids,
+            maps.gps_start,
+            maps.gps_start + span,
+            maps.gps_event,
+            settings=self.settings,
+            source={"folder": str(maps.folder), "fingerprint": maps.manifest.fingerprint},
+        )
+        path = split.save(self.folder)
+        report(
+            RunSummary(
+                pipeline="training_pipeline/Splitter",
+                started=started,
+                inputs={"spectrograms": str(maps.folder)},
+                events=EventCounts(read=len(maps), kept=len(maps)),
+                metrics={f"events_{name}": Metric(float(len(split.part(name)))) for name in PARTS},
+                outputs={"split": str(path)},
+            ),
+            self.folder / "splitter",
+        )
+        return split

@@ -1,0 +1,232 @@
+"""What the Processor leaves for the Trainer: which windows, and how energies are scaled. No map is copied."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from glitchflow_plugin.data.files import atomic_path, read_json, write_json
+from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.data.splits import PARTS, Split
+from glitchflow_plugin.errors import ConfigurationError, FormatError, LeakageError, NoEventsError
+
+FORMAT_VERSION = 1
+INDEX_NAME = "windows.parquet"
+SCALING_NAME = "scaling.json"
+DESCRIPTION_NAME = "training_set.json"
+
+COLUMNS: dict[str, str] = {
+    "part": "object",
+    "event_id": "object",
+    "row": "int64",
+    "start": "int64",
+    "gps_start": "float64",
+    "peak": "float32",
+    "glitch": "bool",
+}
+"""Columns of the window index: the part of the split, the event and its row in the spectrogram set, the first column
+of the window, the GPS time of that column, the largest strain energy in it (SNR²), and whether that is a glitch."""
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """Which windows are learnt from.
+
+    Attributes:
+        size: Rows and columns of a window.
+        threshold: A window whose largest strain energy is above this (SNR²) holds a glitch, the others background.
+        background_ratio: Background windows kept in training for each glitch window; None keeps all. Validation and
+            test always keep all: they must look like the detector.
+        clamp: Largest energy told apart, SNR².
+        scale_quantile: Quantile of log(1 + energy) that is scaled to 1, by channel.
+        batch_events: Events in memory at a time.
+        seed: Of the choice of background windows.
+    """
+
+    size: int = 64
+    threshold: float = 16.0
+    background_ratio: float | None = None
+    clamp: float = 1e4
+    scale_quantile: float = 0.999
+    batch_events: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        if self.size < 1 or self.batch_events < 1 or self.threshold < 0:
+            message = (
+                "expected size and batch_events of at least 1 and threshold of at least 0, got "
+                f"{self.size}, {self.batch_events}, {self.threshold}. Correct windows.yaml."
+            )
+            raise ConfigurationError(message)
+        if self.background_ratio is not None and self.background_ratio < 0:
+            message = f"expected background_ratio of at least 0 or null, got {self.background_ratio}."
+            raise ConfigurationError(message)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Split, window index and scaling over a spectrogram set on disk.
+
+    Attributes:
+        folder: Holds split.json, windows.parquet, scaling.json and training_set.json.
+        spectrograms: Folder of the spectrogram set.
+        fingerprint: Of that set, so that a changed set is noticed.
+        split: Events by part.
+        windows: One row a window, columns as in `COLUMNS`.
+        scaling: `clamp` and `scale` by channel name.
+        settings: With which the windows were made.
+    """
+
+    folder: Path
+    spectrograms: Path
+    fingerprint: str
+    split: Split
+    windows: pd.DataFrame
+    scaling: Mapping[str, Any]
+    settings: WindowSettings = field(default_factory=WindowSettings)
+
+    def __post_init__(self) -> None:
+        """Refuse an index that contradicts the split."""
+        missing = [name for name in COLUMNS if name not in self.windows.columns]
+        if missing:
+            raise FormatError(f"the window index lacks the columns {missing}. Run the Processor again.")
+        part_of = self.split.part_of()
+        expected = self.windows["event_id"].map(part_of)
+        wrong = self.windows.loc[expected != self.windows["part"], "event_id"]
+        if len(wrong):
+            raise LeakageError(
+                f"{len(wrong)} windows stand in another part than their event (the first is {wrong.iloc[0]}). "
+                "Run the Processor again."
+            )
+        if self.windows["gps_start"].dtype != np.float64:
+            raise FormatError(f"gps_start must be float64, got {self.windows['gps_start'].dtype}.")
+
+    def part(self, name: str) -> pd.DataFrame:
+        """Windows of one part, in the order of the index.
+
+        Raises:
+            ConfigurationError: There is no such part.
+        """
+        if name not in PARTS:
+            raise ConfigurationError(f"expected one of {PARTS}, got {name!r}.")
+        return self.windows[self.windows["part"] == name].reset_index(drop=True)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Glitch and background windows by part."""
+        return {
+            name: {"glitch": int(part["glitch"].sum()), "background": int((~part["glitch"]).sum())}
+            for name, part in ((name, self.part(name)) for name in PARTS)
+        }
+
+    def open_spectrograms(self) -> SpectrogramSet:
+        """The maps.
+
+        Raises:
+            FormatError: The set is gone, or is another one than when the windows were made.
+        """
+        spectrograms = SpectrogramSet.open(self.spectrograms)
+        if spectrograms.manifest.fingerprint != self.fingerprint:
+            message = f"{self.spectrograms} has changed since the windows were made. Run Splitter and Processor again."
+            raise FormatError(message)
+        return spectrograms
+
+    def save(self) -> None:
+        """Write everything into the folder, the description last."""
+        self.split.save(self.folder)
+        with atomic_path(self.folder / INDEX_NAME) as temporary:
+            self.windows.to_parquet(temporary, index=False)
+        write_json(self.folder / SCALING_NAME, dict(self.scaling))
+        description = {
+            "format_version": FORMAT_VERSION,
+            "spectrograms": str(self.spectrograms),
+            "fingerprint": self.fingerprint,
+            "settings": vars(self.settings),
+            "counts": self.counts(),
+        }
+        write_json(self.folder / DESCRIPTION_NAME, description)
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Self:
+        """Open a training set.
+
+        Raises:
+            FormatError: Files are missing or no training set.
+            LeakageError: The index contradicts the split.
+        """
+        folder = Path(folder)
+        description = read_json(folder / DESCRIPTION_NAME)
+        try:
+            if description["format_version"] != FORMAT_VERSION:
+                raise FormatError(f"{folder}: format version {description['format_version']} cannot be read.")
+            windows = pd.read_parquet(folder / INDEX_NAME)
+            return cls(
+                folder=folder,
+                spectrograms=Path(description["spectrograms"]),
+                fingerprint=description["fingerprint"],
+                split=Split.open(folder),
+                windows=windows,
+                scaling=read_json(folder / SCALING_NAME),
+                settings=WindowSettings(**description["settings"]),
+            )
+        except (KeyError, TypeError, OSError, ValueError) as error:
+            message = f"{folder} is not a training set ({type(error).__name__}: {error}). Run the Processor again."
+            raise FormatError(message) from error
+
+
+def index_windows(
+    spectrograms: SpectrogramSet, split: Split, starts: tuple[int, ...], settings: WindowSettings
+) -> pd.DataFrame:
+    """List the windows of all events of a split whose strain is valid.
+
+    Args:
+        spectrograms: The maps; only the strain is read, a few events at a time.
+        split: Events by part.
+        starts: First columns of the windows of a map.
+        settings: Window size, threshold, share of background.
+
+    Returns:
+        One row a window, columns as in `COLUMNS`; events in the order of the set, windows in the order of `starts`.
+
+    Raises:
+        FormatError: The split names events that the set lacks.
+        NoEventsError: No window is left for training or validation.
+    """
+    part_of = split.part_of()
+    unknown = sorted(set(part_of) - set(spectrograms.event_ids))
+    if unknown:
+        message = f"the split names {len(unknown)} events that the set lacks ({unknown[:5]}). Run the Splitter again."
+        raise FormatError(message)
+    rows: list[tuple[Any, ...]] = []
+    first = 0
+    for batch in spectrograms.batches(settings.batch_events, channels=[spectrograms.target]):
+        for offset, event_id in enumerate(batch.event_ids):
+            part = part_of.get(event_id)
+            if part is None or not batch.valid[offset, 0]:
+                continue
+            for start in starts:
+                peak = float(batch.maps[offset, 0, :, start : start + settings.size].max())
+                gps = float(batch.gps_start[offset] + spectrograms.times[start])
+                rows.append((part, event_id, first + offset, start, gps, peak, peak > settings.threshold))
+        first += len(batch)
+    index = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    index = _thin_background(index, settings)
+    for name in ("train", "validation"):
+        if not (index["part"] == name).any():
+            message = f"no window is left for {name}: no event of it has a valid {spectrograms.target}."
+            raise NoEventsError(message)
+    return index
+
+
+def _thin_background(index: pd.DataFrame, settings: WindowSettings) -> pd.DataFrame:
+    if settings.background_ratio is None:
+        return index
+    train = index["part"] == "train"
+    background = np.flatnonzero(train & ~index["glitch"])
+    keep = min(len(background), round(settings.background_ratio * int((train & index["glitch"]).sum())))
+    chosen = np.random.default_rng(settings.seed).choice(background, size=keep, replace=False)
+    dropped = np.setdiff1d(background, chosen)
+    return index.drop(index=index.index[dropped]).reset_index(drop=True)

@@ -1,0 +1,100 @@
+"""Parts of the networks: residual block, attention gate, self-attention."""
+
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from glitchflow_plugin.errors import ConfigurationError
+
+FeatureMaps: TypeAlias = Float[Tensor, "window feature row column"]
+"""What goes through a network."""
+
+OtherFeatures: TypeAlias = Float[Tensor, "window other row column"]
+"""The same with another number of features."""
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around which the input is added back (He et al. 2016, doi:10.1007/978-3-319-46493-0_38).
+
+    Batch normalisation, not group or instance normalisation: the latter divide every window by its own spread, which
+    erases how loud the witnesses are, and loudness is what the twin has to predict. In evaluation batch normalisation
+    is a fixed affine map, so the same witness energy always gives the same answer.
+
+    Args:
+        in_features: Features in.
+        out_features: Features out.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.norm_in = nn.BatchNorm2d(in_features)
+        self.conv_in = nn.Conv2d(in_features, out_features, kernel_size=3, padding=1, bias=False)
+        self.norm_out = nn.BatchNorm2d(out_features)
+        self.conv_out = nn.Conv2d(out_features, out_features, kernel_size=3, padding=1)
+        same = in_features == out_features
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_features, out_features, kernel_size=1, bias=False)
+
+    def forward(self, maps: FeatureMaps) -> OtherFeatures:
+        """Return (window, out_features, row, column)."""
+        hidden = self.conv_in(functional.silu(self.norm_in(maps)))
+        hidden = self.conv_out(functional.silu(self.norm_out(hidden)))
+        return self.shortcut(maps) + hidden
+
+
+class AttentionGate(nn.Module):
+    """Weigh the pixels of a skip connection by what the coarser level found (Attention U-Net, arXiv:1804.03999).
+
+    One weight a pixel between 0 and 1: the cost grows with the number of pixels, not with its square.
+
+    Args:
+        skip_features: Features of the skip connection.
+        gate_features: Features of the coarser level, already brought to the same size.
+        hidden_features: Features in which the two are compared.
+    """
+
+    def __init__(self, skip_features: int, gate_features: int, hidden_features: int) -> None:
+        super().__init__()
+        self.from_skip = nn.Conv2d(skip_features, hidden_features, kernel_size=1, bias=False)
+        self.from_gate = nn.Conv2d(gate_features, hidden_features, kernel_size=1)
+        self.weight = nn.Conv2d(hidden_features, 1, kernel_size=1)
+
+    def forward(self, skip: FeatureMaps, gate: OtherFeatures) -> FeatureMaps:
+        """Return the weighted skip connection, in its own shape."""
+        agreement = functional.relu(self.from_skip(skip) + self.from_gate(gate))
+        return skip * torch.sigmoid(self.weight(agreement))
+
+
+class SelfAttention(nn.Module):
+    """Every pixel looks at every other; only for the coarsest maps, whose pixels are few.
+
+    A full-resolution window has 4096 pixels, hence 4096 x 4096 weights; four halvings leave 16 pixels, 16 x 16.
+
+    Args:
+        features: Features in and out.
+        heads: Number of attention heads; divides `features`.
+
+    Raises:
+        ConfigurationError: `heads` does not divide `features`.
+    """
+
+    def __init__(self, features: int, heads: int) -> None:
+        super().__init__()
+        if heads < 1 or features % heads:
+            message = f"expected attention_heads to divide the {features} features of the coarsest level, got {heads}."
+            raise ConfigurationError(message)
+        self.heads = heads
+        self.norm = nn.BatchNorm2d(features)
+        self.query_key_value = nn.Conv2d(features, 3 * features, kernel_size=1)
+        self.project = nn.Conv2d(features, features, kernel_size=1)
+
+    def forward(self, maps: FeatureMaps) -> FeatureMaps:
+        """Return (window, features, row, column)."""
+        _, features, rows, columns = maps.shape
+        # (window, 3, head, feature of the head, pixel) -> three times (window, head, pixel, feature of the head)
+        packed = self.query_key_value(self.norm(maps)).unflatten(1, (3, self.heads, features // self.heads))
+        query, key, value = packed.flatten(-2).transpose(-1, -2).unbind(dim=1)
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        return maps + self.project(mixed.transpose(-1, -2).flatten(1, 2).unflatten(-1, (rows, columns)))

@@ -1,0 +1,246 @@
+"""A trained twin with everything that is needed to use it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.models.build import build_model
+from glitchflow_plugin.types.tensors import StrainWindows, WindowBatch
+
+Energies: TypeAlias = Float[Tensor, "*pixels"]
+"""Energies or scaled energies of any shape."""
+
+BUNDLE_VERSION = 1
+
+
+def scale_energy(energy: Energies, clamp: Tensor, scale: Tensor) -> Energies:
+    """log(1 + energy) over a scale, with the energy limited to 0..clamp.
+
+    Args:
+        energy: Energies, SNR².
+        clamp: Largest energy that is told apart, SNR², a scalar.
+        scale: Divisor, broadcast against the energies.
+    """
+    return torch.log1p(torch.minimum(energy.clamp(min=0), clamp)) / scale
+
+
+def unscale_energy(scaled: Energies, clamp: Tensor, scale: Tensor) -> Energies:
+    """Inverse of `scale_energy` between 0 and the clamp; more than the clamp is never returned."""
+    return torch.minimum(torch.expm1(scaled * scale), clamp)
+
+
+class EnergyTwin(nn.Module):
+    """A network between energies: witness SNR² in, strain SNR² out, with the scaling inside.
+
+    Args:
+        network: From scaled witness windows to scaled strain windows.
+        clamp: Largest energy that the scaling tells apart, SNR².
+        witness_scale: Divisor of each witness's log(1 + energy), in channel order.
+        target_scale: Divisor of the strain's.
+        linear: True for a network that works on the energies themselves (no logarithm, no scale).
+
+    >>> twin = EnergyTwin(nn.Identity(), clamp=1e4, witness_scale=[2.0], target_scale=2.0)
+    >>> twin(torch.full((1, 1, 2, 2), 5.0)).mean().round(decimals=4)
+    tensor(5.)
+    """
+
+    clamp: Tensor
+    witness_scale: Tensor
+    target_scale: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        clamp: float,
+        witness_scale: Sequence[float],
+        target_scale: float,
+        linear: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.linear = linear
+        self.register_buffer("clamp", torch.tensor(float(clamp)))
+        self.register_buffer("witness_scale", torch.tensor(list(witness_scale), dtype=torch.float32)[:, None, None])
+        self.register_buffer("target_scale", torch.tensor(float(target_scale)))
+
+    def forward(self, witnesses: WindowBatch) -> StrainWindows:
+        """Predict strain energy.
+
+        Args:
+            witnesses: Witness energies, SNR², (window, witness, frequency, column).
+
+        Returns:
+            Strain energy, SNR², (window, 1, frequency, column).
+        """
+        if self.linear:
+            return self.network(torch.minimum(witnesses, self.clamp))
+        return unscale_energy(self.network(self.scale_witnesses(witnesses)), self.clamp, self.target_scale)
+
+    def scale_witnesses(self, witnesses: WindowBatch) -> WindowBatch:
+        """What the network sees of the witness energies."""
+        return scale_energy(witnesses, self.clamp, self.witness_scale)
+
+    def scale_target(self, strain: StrainWindows) -> StrainWindows:
+        """What the network is asked to give for a strain energy; about 0..1."""
+        return scale_energy(strain, self.clamp, self.target_scale)
+
+
+class ExportedTwin(nn.Module):
+    """A twin that came back from the registry as an exported program.
+
+    Such a program is fixed in evaluation and refuses `eval()` and `train()`; this wrapper takes both in silence.
+
+    Args:
+        program: The module of the exported program.
+    """
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, witnesses: WindowBatch) -> StrainWindows:
+        """Predict strain energy, as `EnergyTwin` does."""
+        return self.program(witnesses)
+
+    def train(self, mode: bool = True) -> "ExportedTwin":
+        """Do nothing: the program is fixed in evaluation."""
+        del mode
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class ModelBundle:
+    """A twin and what must be known to feed it.
+
+    Attributes:
+        twin: Witness energies SNR² (window, witness, frequency, column) to strain energy SNR² (window, 1, ...).
+        target: The strain channel.
+        witnesses: Witness channels in the order of the twin's input.
+        recipe: How the maps were made (the recipe of the spectrogram set): conditioning, whitening, Q-transform.
+        window_size: Rows and columns of a window.
+        frequencies: Centre frequency of each row, Hz.
+        times: Time of each column of a whole map, s from its left edge.
+        scaling: `clamp`, `witness_scale`, `target_scale`.
+        metrics: Figures on the validation data, by name.
+        versions: Of the program and its libraries, when trained.
+        dataset: Fingerprint of the spectrogram set.
+        model: Name and settings of the network.
+        notes: Whatever else shall be kept.
+        baseline: The linear witness filter as a twin, fitted on the same training data; None if there is none.
+    """
+
+    twin: nn.Module
+    target: str
+    witnesses: tuple[str, ...]
+    recipe: Mapping[str, Any]
+    window_size: int
+    frequencies: tuple[float, ...]
+    times: tuple[float, ...]
+    scaling: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    dataset: str = ""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    baseline: EnergyTwin | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a bundle that cannot be fed."""
+        if not self.witnesses or self.target in self.witnesses or len(set(self.witnesses)) != len(self.witnesses):
+            message = (
+                f"expected one or more different witness channels without the target {self.target}, "
+                f"got {list(self.witnesses)}."
+            )
+            raise FormatError(message)
+        if len(self.frequencies) != self.window_size or len(self.times) < self.window_size:
+            message = (
+                f"expected {self.window_size} frequency rows and at least as many columns for windows of that size, "
+                f"got {len(self.frequencies)} and {len(self.times)}."
+            )
+            raise FormatError(message)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Target first, then the witnesses: the channel axis of the maps it was trained on."""
+        return (self.target, *self.witnesses)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the networks, JSON-like."""
+        names = [item.name for item in fields(self) if item.name not in ("twin", "baseline")]
+        return {"format_version": BUNDLE_VERSION, **{name: _plain(getattr(self, name)) for name in names}}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], twin: nn.Module, baseline: EnergyTwin | None) -> "ModelBundle":
+        """Rebuild a bundle from `to_dict` and its networks.
+
+        Raises:
+            FormatError: The content is of another version or incomplete.
+        """
+        values = dict(content)
+        version = values.pop("format_version", None)
+        if version != BUNDLE_VERSION:
+            message = f"the model has format version {version}, this program reads {BUNDLE_VERSION}. Train it again."
+            raise FormatError(message)
+        try:
+            for name in ("witnesses", "frequencies", "times"):
+                values[name] = tuple(values[name])
+            return cls(twin=twin, baseline=baseline, **values)
+        except (KeyError, TypeError) as error:
+            message = f"the description of the model is incomplete or has unknown parts ({error}). Train it again."
+            raise FormatError(message) from error
+
+
+def save_twin(twin: EnergyTwin, name: str, settings: Mapping[str, Any]) -> bytes:
+    """A twin as safetensors, with the name and settings of its network in the header.
+
+    Args:
+        twin: To be saved.
+        name: Of its network, as for `build_model`.
+        settings: Arguments of `build_model`.
+
+    Returns:
+        Contents of a .safetensors file: tensors and text, nothing that is run when it is read.
+    """
+    header = {"model": json.dumps({"name": name, "settings": _plain(settings), "linear": twin.linear})}
+    return save({key: value.contiguous() for key, value in twin.state_dict().items()}, metadata=header)
+
+
+def load_twin(content: bytes) -> EnergyTwin:
+    """Rebuild what `save_twin` wrote.
+
+    Raises:
+        FormatError: The content is something else.
+    """
+    try:
+        length = int.from_bytes(content[:8], "little")
+        described = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["model"])
+        tensors = load(content)
+        network = build_model(described["name"], **described["settings"])
+        twin = EnergyTwin(
+            network,
+            clamp=float(tensors["clamp"]),
+            witness_scale=tensors["witness_scale"].flatten().tolist(),
+            target_scale=float(tensors["target_scale"]),
+            linear=bool(described["linear"]),
+        )
+        twin.load_state_dict(tensors, strict=True)
+    except Exception as error:
+        message = f"these are not the weights of a twin ({type(error).__name__}: {error}). Train and register again."
+        raise FormatError(message) from error
+    return twin.eval()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -1,0 +1,145 @@
+"""Bring energies, which span many decades, to a common range: a clamp, a logarithm and one scale a channel.
+
+The scales are fitted on training events only, one batch at a time. The networks carry the same scaling as tensors
+(`models.bundle.scale_energy`); a test holds the two together.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
+from glitchflow_plugin.types.arrays import MapArray, ValidityMask
+
+ChannelScales: TypeAlias = Float[np.ndarray, " channel"]
+"""One divisor a channel."""
+
+#: Bins of the histogram of log(1 + energy); the scale is exact to log(1 + clamp) / bins, better than one in a thousand.
+_BINS = 8192
+
+
+@dataclass(frozen=True)
+class ScalingSettings:
+    """How energies are scaled.
+
+    Attributes:
+        clamp: Largest energy that is told apart, SNR². Larger ones count as this.
+        quantile: The scale of a channel is this quantile of its log(1 + energy), so that about one pixel in
+            1 / (1 - quantile) lies above 1.
+    """
+
+    clamp: float = 1e4
+    quantile: float = 0.999
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot scale."""
+        if not self.clamp > 0 or not 0 < self.quantile <= 1:
+            message = f"expected clamp > 0 and 0 < quantile <= 1, got {self.clamp} and {self.quantile}."
+            raise ConfigurationError(message)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """log(1 + clamped energy) / scale, channel by channel.
+
+    Attributes:
+        clamp: Largest energy that is told apart, SNR².
+        scale: Divisor by channel name, all positive.
+    """
+
+    clamp: float
+    scale: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be inverted."""
+        bad = {name: value for name, value in self.scale.items() if not (np.isfinite(value) and value > 0)}
+        if bad or not self.clamp > 0:
+            message = f"expected a positive clamp and positive scales, got clamp {self.clamp} and {bad}."
+            raise ConfigurationError(message)
+
+    def scales(self, channels: tuple[str, ...]) -> ChannelScales:
+        """Scales in the order of the channels given.
+
+        Raises:
+            ChannelMismatchError: A channel was not fitted.
+        """
+        missing = [name for name in channels if name not in self.scale]
+        if missing:
+            message = f"no scale was fitted for {missing}; fitted were {sorted(self.scale)}. Run the Processor again."
+            raise ChannelMismatchError(message)
+        return np.array([self.scale[name] for name in channels])
+
+    def apply(self, maps: MapArray, channels: tuple[str, ...]) -> MapArray:
+        """Scale energies.
+
+        Args:
+            maps: SNR², (event, channel, frequency, time).
+            channels: Names of the channel axis.
+        """
+        return np.log1p(np.clip(maps, 0, self.clamp)) / self.scales(channels)[:, None, None]
+
+    def invert(self, scaled: MapArray, channels: tuple[str, ...]) -> MapArray:
+        """Energies back from scaled maps; exact for energies between 0 and the clamp."""
+        return np.minimum(np.expm1(scaled * self.scales(channels)[:, None, None]), self.clamp)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like."""
+        return {"clamp": float(self.clamp), "scale": {name: float(value) for name, value in self.scale.items()}}
+
+
+@dataclass
+class ScaleFit:
+    """Gathers histograms of log(1 + energy) by channel, batch by batch, and gives the scaling.
+
+    Attributes:
+        channels: Names of the channel axis.
+        settings: Clamp and quantile.
+    """
+
+    channels: tuple[str, ...]
+    settings: ScalingSettings = field(default_factory=ScalingSettings)
+    _counts: np.ndarray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Start with empty histograms."""
+        self._counts = np.zeros((len(self.channels), _BINS), dtype=np.int64)
+
+    def add(self, maps: MapArray, valid: ValidityMask) -> None:
+        """Take in one batch of training events.
+
+        Args:
+            maps: SNR², (event, channel, frequency, time).
+            valid: (event, channel); invalid channels hold zeros and are left out.
+        """
+        width = np.log1p(self.settings.clamp) / _BINS
+        for channel in range(len(self.channels)):
+            energies = maps[valid[:, channel], channel]
+            bins = (np.log1p(np.clip(energies, 0, self.settings.clamp)) / width).astype(np.int64)
+            self._counts[channel] += np.bincount(np.minimum(bins, _BINS - 1).ravel(), minlength=_BINS)
+
+    def result(self) -> Scaling:
+        """The scaling.
+
+        A channel that was never valid, or that holds nothing but zeros, gets scale 1: it is then zero at every use,
+        and dividing by it would be dividing by zero.
+
+        Raises:
+            NoEventsError: No channel was ever valid.
+        """
+        if not self._counts.any():
+            message = "no valid training map to fit the scaling on. Check the validity in the quality report."
+            raise NoEventsError(message)
+        edges = np.linspace(0, np.log1p(self.settings.clamp), _BINS + 1)[1:]
+        scale = {}
+        for name, counts in zip(self.channels, self._counts, strict=True):
+            total = counts.sum()
+            silent = counts[1:].sum() == 0
+            if silent:
+                scale[name] = 1.0
+                continue
+            first = int(np.searchsorted(np.cumsum(counts), self.settings.quantile * total))
+            scale[name] = float(edges[first])
+        return Scaling(clamp=float(self.settings.clamp), scale=scale)

@@ -1,0 +1,142 @@
+"""Judge a twin: on the windows of a part (during training) and on whole maps (once, at the end)."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.inference.predict import blank_invalid, predict_maps
+from glitchflow_plugin.inference.score import (
+    GLITCH_THRESHOLD,
+    Scores,
+    WindowStatistics,
+    map_statistics,
+    score_statistics,
+    window_statistics,
+)
+from glitchflow_plugin.models.bundle import EnergyTwin
+from glitchflow_plugin.training.losses import LossSettings, map_loss
+from glitchflow_plugin.types.tensors import StrainWindows, WindowBatch
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Pairs of witness energies (window, witness, f, t) and strain energies (window, 1, f, t), SNR²."""
+
+
+@dataclass(frozen=True)
+class WindowResults:
+    """Sums over windows, so that the parts of several processes can be added.
+
+    Attributes:
+        loss_sum: Sum of the loss over windows.
+        statistics: What scoring needs of each window.
+    """
+
+    loss_sum: float
+    statistics: WindowStatistics
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of a window."""
+        return self.loss_sum / len(self.statistics)
+
+    @classmethod
+    def concatenate(cls, parts: "list[WindowResults]") -> "WindowResults":
+        """Join the results of several batches or processes."""
+        statistics = WindowStatistics.concatenate([part.statistics for part in parts])
+        return cls(sum(part.loss_sum for part in parts), statistics)
+
+    def figures(self) -> dict[str, float]:
+        """Loss and accuracies by name; what is undefined is left out."""
+        estimates = score_statistics(self.statistics, thresholds=(), replicates=0).metrics()
+        known = {name: estimate.value for name, estimate in estimates.items() if estimate.value is not None}
+        return {"loss": self.loss, **known}
+
+
+def judge_windows(
+    predict: Callable[[Tensor], Tensor],
+    batches: Batches,
+    scaling: EnergyTwin,
+    loss: LossSettings,
+    *,
+    device: torch.device,
+    threshold: float = GLITCH_THRESHOLD,
+) -> WindowResults:
+    """Loss and statistics of a twin over batches of windows.
+
+    Args:
+        predict: Witness energies to strain energies.
+        batches: Windows.
+        scaling: Whose scaling the loss is counted in (two twins can only be compared in one scaling).
+        loss: Weights.
+        device: Where to compute.
+        threshold: SNR² above which a window holds a glitch.
+
+    Returns:
+        Sums over all windows. No gradient is kept.
+    """
+    parts = []
+    with torch.no_grad():
+        for witnesses, strain in batches:
+            measured = strain.to(device)
+            predicted = predict(witnesses.to(device))
+            losses = map_loss(scaling.scale_target(predicted), scaling.scale_target(measured), loss)
+            statistics = window_statistics(measured, predicted, glitch_threshold=threshold)
+            parts.append(WindowResults(float(losses.double().sum()), statistics))
+    return WindowResults.concatenate(parts)
+
+
+class ZeroTwin(nn.Module):
+    """Predicts nothing: the least a twin has to beat."""
+
+    def forward(self, witnesses: WindowBatch) -> StrainWindows:
+        """Zeros in the shape of the strain."""
+        return torch.zeros_like(witnesses[:, :1])
+
+
+def judge_events(
+    twin: nn.Module,
+    spectrograms: SpectrogramSet,
+    event_ids: Iterable[str],
+    witnesses: tuple[str, ...],
+    *,
+    window_size: int = 64,
+    batch_size: int = 64,
+    batch_events: int = 16,
+    threshold: float = GLITCH_THRESHOLD,
+    seed: int = 0,
+) -> Scores:
+    """Score a twin on whole maps of some events, with intervals by event.
+
+    Args:
+        twin: Witness energies to strain energies, on the device where it is to run.
+        spectrograms: The maps.
+        event_ids: Events to judge; those whose strain is invalid are left out.
+        witnesses: Witness channels in the order of the twin.
+        window_size: Columns of a window.
+        batch_size: Windows in one call.
+        batch_events: Events in memory at a time.
+        threshold: SNR² above which a window holds a glitch.
+        seed: Of the bootstrap.
+
+    Returns:
+        All figures.
+
+    Raises:
+        NoEventsError: No event is left.
+    """
+    wanted = set(event_ids)
+    rows = np.array(
+        [row for row, name in enumerate(spectrograms.event_ids) if name in wanted and spectrograms.valid[row, 0]],
+        dtype=np.int64,
+    )
+    channels = [spectrograms.target, *witnesses]
+    parts = []
+    for first in range(0, len(rows), batch_events):
+        batch = spectrograms.read(rows[first : first + batch_events], channels=channels)
+        maps = torch.from_numpy(batch.maps)
+        predicted = predict_maps(twin, blank_invalid(maps[:, 1:], batch.valid[:, 1:]), batch_size, size=window_size)
+        parts.append(map_statistics(maps[:, 0], predicted, batch.event_ids, threshold, window_size))
+    return score_statistics(WindowStatistics.concatenate(parts), seed=seed)
