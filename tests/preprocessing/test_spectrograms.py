@@ -81,6 +81,18 @@ def test_events_without_valid_target_are_left_out_and_listed(make_event_set, ser
         make_spectrograms(none, ("WITNESS_1",), SMALL, tmp_path / "none-maps", progress=False)
 
 
+def test_witnesses_alone_are_enough_where_the_target_is_not_required(make_event_set, series, tmp_path):
+    valid = np.ones((6, 4), dtype=bool)
+    valid[:, 0] = False
+    events = make_event_set(series, valid)
+    made = make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "maps", require_target=False, progress=False)
+    batch = made.read()
+    assert len(made) == 6
+    assert not batch.valid[:, 0].any()
+    assert (batch.maps[:, 0] == 0).all()
+    assert batch.maps[:, 1].max(axis=(1, 2)).min() > 1
+
+
 def test_killed_run_goes_on_at_the_missing_shard(make_event_set, series, tmp_path, monkeypatch):
     monkeypatch.setattr(spectrograms, "_LARGEST_SHARD", 2)
     events = make_event_set(series)
@@ -175,3 +187,32 @@ def test_configuration_file_holds_the_defaults_and_only_known_keys():
     content = yaml.safe_load((Path(__file__).parents[2] / "conf" / "process.yaml").read_text())
     assert replace(ProcessSettings(**content), frange=(8.0, 400.0)) == ProcessSettings()
     assert set(content) == set(ProcessSettings.__dataclass_fields__)
+
+
+def test_gw150914_shows_its_chirp(real_data, tmp_path):
+    from glitchflow_plugin.preprocessing.ingest import ingest
+
+    entry = {
+        "format": "gwosc",
+        "segment": 32.0,
+        "triggers": [1126259462.4],
+        "processing": {"minf": 8.0, "maxf": 400.0, "sr": 1024.0, "len": 6.0, "whiten": True},
+    }
+    files = [str(real_data / "gwosc" / f"{name}_GWOSC_16KHZ_R1-1126259447-32.hdf5") for name in ("H-H1", "L-L1")]
+    datasets = [{**entry, "path": path, "target": "H1:GWOSC-16KHZ_R1_STRAIN"} for path in files]
+    events = ingest(datasets, {}, tmp_path / "events", workers=1)
+    transform = process_transform(events, ProcessSettings(logf=True))
+    made = make_spectrograms(events, events.channels[1:], transform, tmp_path / "maps", progress=False)
+    batch = made.read()
+    since = made.times + (batch.gps_start[0] - 1126259462.42)  # end of the signal as seen in Hanford
+    hanford = batch.maps[0, 0]
+    row, column = np.unravel_index(hanford.argmax(), hanford.shape)
+    assert hanford.max() > 50
+    assert 30 < made.frequencies[row] < 250
+    assert abs(since[column]) < 0.1
+    # The track: the loudest column of each row comes later the higher the row.
+    rows = [int(np.abs(made.frequencies - frequency).argmin()) for frequency in (35.0, 60.0, 150.0)]
+    near = np.abs(since) < 0.4
+    track = [since[near][hanford[row][near].argmax()] for row in rows]
+    assert track[0] < track[1] < track[2]
+    assert batch.maps[0, 1].max() > 20

@@ -77,7 +77,9 @@ def plot_event(
     if mesh is not None:
         figure.colorbar(mesh, ax=list(panels[:shown]), label=ENERGY_LABEL, fraction=0.04, pad=0.01)
     left_out = f" ({shown} of {len(channels)} channels)" if shown < len(channels) else ""
-    figure.suptitle(f"{event_id}  GPS {gps_event:.3f}{left_out}".strip(), fontsize=11)
+    # Events cut at trigger times are named by them; say it once.
+    named = "" if event_id.startswith(f"{gps_event:.3f}") else event_id
+    figure.suptitle(f"{named}  GPS {gps_event:.3f}{left_out}".strip(), fontsize=11)
     return figure
 
 

@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 #: Colours that stay apart for colour-blind readers (Okabe and Ito, https://jfly.uni-koeln.de/color/).
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
@@ -45,7 +46,9 @@ def frequency_axis(axes: Axes, frequencies: Sequence[float] | np.ndarray) -> Non
     spacing = np.diff(np.asarray(frequencies, dtype=np.float64))
     if len(spacing) and spacing[-1] > 1.5 * spacing[0]:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("frequency (Hz)")
 
 
