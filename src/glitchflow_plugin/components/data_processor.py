@@ -8,7 +8,8 @@ from itwinai.components import DataGetter, monitor_exec
 
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.data.sharded import EventSet
-from glitchflow_plugin.preprocessing.ingest import IngestSettings, ingest
+from glitchflow_plugin.data.sources import DatasetSettings
+from glitchflow_plugin.preprocessing.ingest import IngestSettings, check_whitening, ingest
 from glitchflow_plugin.preprocessing.quality import QUALITY_NAME, RECORDS_NAME, read_quality
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 
@@ -34,8 +35,10 @@ class DataProcessor(DataGetter):
     ) -> None:
         super().__init__(name)
         self.save_parameters(datasets=datasets, folder=folder, whiten=whiten, ingest=ingest, name=name)
-        self.datasets = list(datasets)
+        # Built here so that a misspelt key ends the pipeline before its first step runs.
+        self.datasets = [DatasetSettings.from_mapping(entry, position) for position, entry in enumerate(datasets)]
         self.folder = Path(folder)
+        check_whitening(whiten)
         self.whiten = whiten
         self.settings = IngestSettings(**(ingest or {}))
 
@@ -54,13 +57,13 @@ class DataProcessor(DataGetter):
         return events
 
 
-def _summary(events: EventSet, datasets: Sequence[Mapping[str, Any]], started: str) -> RunSummary:
+def _summary(events: EventSet, datasets: Sequence[DatasetSettings], started: str) -> RunSummary:
     quality = read_quality(events.folder)
     return RunSummary(
         pipeline="preproc_pipeline/Data-processor",
         started=started,
         inputs={
-            "datasets": [str(entry.get("path") or entry.get("format")) for entry in datasets],
+            "datasets": [str(entry.path or entry.format) for entry in datasets],
             "target": events.target,
             "channels": len(events.channels),
         },

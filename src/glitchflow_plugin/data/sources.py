@@ -64,7 +64,7 @@ class ProcessingSettings:
     maxf: float = 400.0
     sr: float = 1024.0
     len: float = 6.0
-    batch: int = 32
+    batch: int = 16
     whiten: bool = True
 
 

@@ -186,6 +186,15 @@ def _from_recipe(name: str, recipe: Mapping[str, Any]) -> ChannelRecipe:
     return ChannelRecipe(name, settings, entry.get("unit"), None, given)
 
 
+def check_whitening(content: WhiteningSettings | Mapping[str, Any] | None) -> WhiteningSettings:
+    """The whitening that whiten.yaml asks for.
+
+    Raises:
+        ConfigurationError: A key is unknown or a value makes no sense.
+    """
+    return _whitening(content)[0]
+
+
 def _whitening(
     content: WhiteningSettings | Mapping[str, Any] | None,
 ) -> tuple[WhiteningSettings, dict[str, str], Literal["psd", "asd"]]:

@@ -165,7 +165,9 @@ def shift(series: Series, delay: float, high_share: float) -> tuple[Series, int]
     """
     half = _half_size(1 - high_share)
     grid = np.arange(-half, half + 1)
-    taps = np.sinc(grid - delay) * np.kaiser(2 * half + 1, _KAISER_BETA)
+    # Kaiser's window about the delayed centre, where np.kaiser could only put it about a sample
+    window = np.i0(_KAISER_BETA * np.sqrt(np.maximum(1 - ((grid - delay) / (half + 1)) ** 2, 0))) / np.i0(_KAISER_BETA)
+    taps = np.sinc(grid - delay) * window
     return signal.fftconvolve(series, taps, mode="same"), half + 1
 
 

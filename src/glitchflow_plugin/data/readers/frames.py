@@ -1,5 +1,6 @@
 """Frame files (GWF), through gwpy and whichever frame library it finds (LALFrame, frameCPP or FrameL)."""
 
+import struct
 from collections.abc import Mapping, Sequence
 from math import ceil, floor
 from pathlib import Path
@@ -44,6 +45,7 @@ def describe(path: Path | str) -> StoredFile:
         FormatError: The file is truncated or no GWF.
     """
     require_backend()
+    _refuse_truncated(Path(path))
     from gwpy.io import gwf
 
     try:
@@ -65,6 +67,7 @@ def read(path: Path | str, channels: Sequence[str], start: float, stop: float) -
         FormatError: The file is truncated or no GWF.
     """
     require_backend()
+    _refuse_truncated(Path(path))
     from gwpy.io import gwf
     from gwpy.timeseries import TimeSeriesDict
 
@@ -112,6 +115,30 @@ def as_channel(name: str, series: "TimeSeries") -> Channel:
     return Channel(
         name, np.asarray(series.value), float(series.t0.value), rate, "" if unit == "dimensionless" else unit
     )
+
+
+def _refuse_truncated(path: Path) -> None:
+    """Compare the size of a file with the one that its last structure states.
+
+    LALFrame ends the whole process (a segmentation fault) when it looks for the table of contents of a truncated file,
+    so it must not see one. Layout: LIGO-T970130, structures FrHeader and FrEndOfFile.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(14)
+            file.seek(max(size - 46, 0))
+            tail = file.read()
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read as a frame file ({error}).") from error
+    if len(head) < 14 or not head.startswith(b"IGWD\0") or len(tail) < 46:
+        raise FormatError(f"{path} is no frame file (GWF). Correct `path` or `format` in datasets.yaml.")
+    order = "<" if head[12:14] == b"\x34\x12" else ">"
+    # bytes from the end of the file to the field nBytes, by version of the format
+    offset = 28 if head[5] >= 8 else 24
+    (stated,) = struct.unpack(f"{order}Q", tail[-offset : 8 - offset])
+    if stated != size:
+        raise FormatError(f"{path} holds {size} bytes and does not end as a frame file must: it is truncated.")
 
 
 def _cut(channel: Channel, start: float, stop: float) -> Channel:

@@ -141,10 +141,17 @@ def _asked(call: Callable, what: str):  # noqa: ANN202  # whatever the client re
     except Exception as error:  # the clients raise groups and chains of many kinds
         if any(_is_connection_error(one) for one in _chain(error)):
             raise ConnectionFailedError(
-                f"Cannot reach {what}: {error}. Check the network and `remote` in datasets.yaml, "
+                f"Cannot reach {what}: {_said(error)}. Check the network and `remote` in datasets.yaml, "
                 "or fetch the files elsewhere and read them with format gwosc, gwf or hdf5."
             ) from error
-        raise FormatError(f"The server has no {what}: {error}.") from error
+        raise FormatError(f"The server has no {what}: {_said(error)}.") from error
+
+
+def _said(error: BaseException) -> str:
+    """What an error says; of a group, what its members say."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(dict.fromkeys(_said(one) for one in error.exceptions))
+    return str(error) or type(error).__name__
 
 
 def _is_connection_error(error: BaseException) -> bool:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.errors import ConfigurationError, FormatError, MissingDependencyError
@@ -72,6 +71,8 @@ def read_triggers(settings: TriggerSettings) -> list[tuple[str, float]]:
 
 def write_triggers(path: Path | str, triggers: list[tuple[str, float]]) -> None:
     """Write ids and GPS times as CSV with the columns `event_id` and `time`, without loss."""
+    import pandas as pd
+
     table = pd.DataFrame(triggers, columns=["event_id", "time"])
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.9f")
@@ -98,6 +99,8 @@ def _columns(settings: TriggerSettings) -> tuple[np.ndarray, list[str] | None]:
 
 
 def _csv_columns(path: Path, settings: TriggerSettings) -> tuple[np.ndarray, list[str] | None]:
+    import pandas as pd  # half a second that workers need not spend
+
     try:
         # round_trip: pandas' fast parser may be off by an ulp, which is 0.2 microseconds for a GPS time
         table = pd.read_csv(

@@ -1,0 +1,56 @@
+import h5py
+import numpy as np
+import pytest
+
+from glitchflow_plugin.data.readers import gwosc
+from glitchflow_plugin.errors import FormatError
+
+GPS = 1126259447
+
+
+def write_like_gwosc(path, series, rate=4096, start=GPS, detector="H1"):
+    with h5py.File(path, "w") as file:
+        strain = file.create_dataset("strain/Strain", data=series)
+        strain.attrs.update(Xstart=start, Xspacing=1 / rate, Npoints=len(series), Xunits="second", Yunits="")
+        file["meta/Detector"] = detector
+    return path
+
+
+def test_a_small_file_is_described_and_cut(tmp_path):
+    series = np.arange(2 * 4096.0)
+    path = write_like_gwosc(tmp_path / "H-H1_GWOSC_4KHZ_R1-1126259447-2.hdf5", series)
+    assert gwosc.is_gwosc(path)
+    stored = gwosc.describe(path)
+    assert (stored.start, stored.stop) == (GPS, GPS + 2)
+    assert stored.channels["H1:GWOSC-4KHZ_R1_STRAIN"].sample_rate == 4096
+    found = gwosc.read(path, list(stored.channels), GPS + 0.5, GPS + 1)["H1:GWOSC-4KHZ_R1_STRAIN"]
+    np.testing.assert_array_equal(found.series, series[2048:4096])
+    assert found.t0 == GPS + 0.5
+    assert gwosc.read(path, ["L1:GWOSC-4KHZ_R1_STRAIN"], GPS, GPS + 1) == {}
+
+
+def test_other_layouts_and_truncated_files_are_refused(tmp_path):
+    with h5py.File(tmp_path / "other.hdf5", "w") as file:
+        file["x"] = 1
+    assert not gwosc.is_gwosc(tmp_path / "other.hdf5")
+    with pytest.raises(FormatError, match="laid out"):
+        gwosc.describe(tmp_path / "other.hdf5")
+    path = write_like_gwosc(tmp_path / "cut.hdf5", np.arange(4096.0))
+    path.write_bytes(path.read_bytes()[:9000])
+    assert not gwosc.is_gwosc(path)
+    with pytest.raises(FormatError, match="truncated"):
+        gwosc.describe(path)
+
+
+def test_real_files_read_as_gwpy_reads_them(real_data):
+    timeseries = pytest.importorskip("gwpy.timeseries")
+    files = sorted((real_data / "gwosc").glob("*.hdf5"))
+    assert files
+    for path in files:
+        stored = gwosc.describe(path)
+        (name,) = stored.channels
+        ours = gwosc.read(path, [name], stored.start + 3, stored.start + 5)[name]
+        theirs = timeseries.TimeSeries.read(path, format="hdf5.gwosc", start=stored.start + 3, end=stored.start + 5)
+        np.testing.assert_array_equal(ours.series, theirs.value)
+        assert (ours.t0, ours.sample_rate) == (theirs.t0.value, theirs.sample_rate.value)
+        assert name.startswith(path.name[2:4])

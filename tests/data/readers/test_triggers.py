@@ -1,0 +1,83 @@
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from glitchflow_plugin.data.readers.triggers import TriggerSettings, event_id_at, read_triggers, write_triggers
+from glitchflow_plugin.errors import ConfigurationError, FormatError
+
+NAMES = st.text(
+    st.characters(whitelist_categories=("Lu", "Ll", "Nd"), whitelist_characters="-_"), min_size=1, max_size=12
+)
+TIMES = st.floats(1e9, 2e9).map(lambda time: round(time, 6))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.dictionaries(NAMES, TIMES, min_size=1, max_size=20))
+def test_csv_round_trip(tmp_path, rows):
+    triggers = sorted(rows.items(), key=lambda row: (row[1], row[0]))
+    write_triggers(tmp_path / "triggers.csv", triggers)
+    found = read_triggers(TriggerSettings(path=str(tmp_path / "triggers.csv")))
+    assert found == triggers
+
+
+def test_columns_are_found_or_named(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("# a comment\nsnr, GPStime, label\n8.0, 1264000010.25, b\n9.0, 1264000000.5, a\n")
+    assert read_triggers(TriggerSettings(path=str(path))) == [
+        ("1264000000.500000", 1264000000.5),
+        ("1264000010.250000", 1264000010.25),
+    ]
+    named = TriggerSettings(path=str(path), time_column="GPStime", id_column="label")
+    assert read_triggers(named) == [("a", 1264000000.5), ("b", 1264000010.25)]
+    with pytest.raises(FormatError, match="no column 'when'"):
+        read_triggers(TriggerSettings(path=str(path), time_column="when"))
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(FormatError, match="time_column"):
+        read_triggers(TriggerSettings(path=str(path)))
+    path.write_text("time\nsoon\n")
+    with pytest.raises(FormatError, match="CSV"):
+        read_triggers(TriggerSettings(path=str(path)))
+
+
+def test_inline_times_are_sorted_and_checked():
+    assert read_triggers(TriggerSettings(times=(2e9, 1e9))) == [(event_id_at(1e9), 1e9), (event_id_at(2e9), 2e9)]
+    with pytest.raises(ConfigurationError, match="positive"):
+        read_triggers(TriggerSettings(times=(-5.0,)))
+    with pytest.raises(ConfigurationError, match="either"):
+        TriggerSettings()
+    with pytest.raises(ConfigurationError, match="must be"):
+        TriggerSettings(times=(1e9,), format="root")
+    with pytest.raises(FormatError, match="no such table"):
+        read_triggers(TriggerSettings(path="nowhere.csv"))
+
+
+def test_omicron_hdf5_through_gwpy(tmp_path):
+    pytest.importorskip("gwpy.table")
+    rows = np.array([(1264000010.5, 8.0, 100.0), (1264000000.125, 20.0, 60.0)], dtype="f8, f8, f8")
+    rows.dtype.names = ("time", "snr", "frequency")
+    with h5py.File(tmp_path / "V1-OMICRON-1264000000-100.h5", "w") as file:
+        file["triggers"] = rows
+    found = read_triggers(TriggerSettings(path=str(tmp_path / "V1-OMICRON-1264000000-100.h5")))
+    assert [time for _, time in found] == [1264000000.125, 1264000010.5]
+    with pytest.raises(FormatError, match="omicron"):
+        read_triggers(TriggerSettings(path=str(tmp_path / "V1-OMICRON-1264000000-100.h5"), table="other"))
+
+
+def test_ligo_lw_through_gwpy(tmp_path):
+    table = pytest.importorskip("gwpy.table")
+    events = table.EventTable(
+        {"peak_time": [1264000010, 1264000000], "peak_time_ns": [500000000, 125000000], "snr": [8.0, 20.0]}
+    )
+    path = tmp_path / "triggers.xml.gz"
+    events.write(str(path), format="ligolw", tablename="sngl_burst")
+    found = read_triggers(TriggerSettings(path=str(path)))
+    assert [time for _, time in found] == [1264000000.125, 1264000010.5]
+
+
+def test_times_keep_their_microseconds(tmp_path):
+    table = pd.DataFrame({"time": [1264000000.123457]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert read_triggers(TriggerSettings(path=str(tmp_path / "t.csv")))[0][1] == 1264000000.123457

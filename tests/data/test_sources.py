@@ -1,0 +1,182 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
+from glitchflow_plugin.data.readers import hdf5
+from glitchflow_plugin.data.sources import DatasetSettings, open_datasets
+from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
+
+T0 = 1_264_000_000.0
+TARGET = "V1:STRAIN"
+
+
+def event_file(folder, number, channels=(TARGET, "V1:A"), rate=16.0, unit="m"):
+    gps = T0 + 100 * number
+    held = {name: Channel(name, np.arange(32.0) + number, gps - 1, rate, unit) for name in channels}
+    write_event(folder / f"event-{number:02d}.h5", RawEvent(f"event-{number:02d}", gps, held))
+
+
+def continuous_file(folder, start, duration, names, rate=16.0):
+    path = folder / f"V-TEST-{start:.0f}-{duration}.h5"
+    series = np.arange((start - T0) * rate, (start - T0 + duration) * rate)
+    hdf5.write(path, {name: Channel(name, series, start, rate, "m") for name in names})
+    return path
+
+
+def test_event_files_are_sorted_ranged_and_read_where_they_are_sent(tmp_path):
+    for number in (3, 1, 2, 0):
+        event_file(tmp_path, number)
+    entry = {"path": str(tmp_path), "target": TARGET, "events": {"min": 1, "max": 3}}
+    catalogue = open_datasets([entry])
+    assert [event.event_id for event in catalogue.events] == ["event-01", "event-02"]
+    assert list(catalogue.channels) == [TARGET, "V1:A"]
+    assert catalogue.channels["V1:A"].sample_rate == 16
+    assert catalogue.channels["V1:A"].unit == "m"
+    sent = pickle.loads(pickle.dumps(catalogue.events[0]))  # noqa: S301  # our own bytes
+    loaded = sent.load([TARGET])
+    assert list(loaded.event.channels) == [TARGET]
+    assert loaded.event.gps_event == T0 + 100
+    assert not loaded.problems
+
+
+def test_data_sets_merge_on_the_event_id(tmp_path):
+    strain, witnesses = tmp_path / "strain", tmp_path / "witnesses"
+    for number in (0, 1):
+        event_file(strain, number, (TARGET,))
+    for number in (1, 2):
+        event_file(witnesses, number, ("V1:A", "V1:B"))
+    catalogue = open_datasets(
+        [
+            {"path": str(strain), "target": TARGET},
+            {"path": str(witnesses), "channels": {"exclude": ["*:B"]}, "processing": {"minf": 2.0}},
+        ]
+    )
+    assert list(catalogue.channels) == [TARGET, "V1:A"]
+    assert (catalogue.channels[TARGET].processing.minf, catalogue.channels["V1:A"].processing.minf) == (8.0, 2.0)
+    held = {event.event_id: set(event.load().event.channels) for event in catalogue.events}
+    assert held == {"event-00": {TARGET}, "event-01": {TARGET, "V1:A"}, "event-02": {"V1:A"}}
+
+
+def test_a_channel_in_two_data_sets_comes_from_the_first(tmp_path):
+    event_file(tmp_path / "first", 0, (TARGET, "V1:A"), rate=16.0)
+    event_file(tmp_path / "second", 0, (TARGET, "V1:A"), rate=32.0)
+    entries = [{"path": str(tmp_path / name), "target": TARGET} for name in ("first", "second")]
+    assert open_datasets(entries).events[0].load().event.channels["V1:A"].sample_rate == 16
+
+
+def test_what_most_files_say_is_the_usual_rate_and_unit(tmp_path):
+    for number in range(5):
+        event_file(tmp_path, number, rate=32.0 if number == 2 else 16.0, unit="V" if number == 3 else "m")
+    origin = open_datasets([{"path": str(tmp_path), "target": TARGET}]).channels["V1:A"]
+    assert (origin.sample_rate, origin.unit) == (16.0, "m")
+
+
+def test_a_truncated_file_is_listed_as_unreadable(tmp_path):
+    for number in (0, 1):
+        event_file(tmp_path, number)
+    path = tmp_path / "event-01.h5"
+    path.write_bytes(path.read_bytes()[:1000])
+    catalogue = open_datasets([{"path": str(tmp_path), "target": TARGET}])
+    assert [event.event_id for event in catalogue.events] == ["event-00"]
+    assert catalogue.unreadable == {"event-01": "unreadable"}
+
+
+def test_continuous_files_are_cut_at_trigger_times(tmp_path):
+    for offset in (0, 10, 30):
+        continuous_file(tmp_path, T0 + offset, 10, (TARGET, "V1:A"))
+    entry = {
+        "path": str(tmp_path),
+        "target": TARGET,
+        "segment": 8.0,
+        "triggers": [T0 + 10.5, T0 + 28.0],
+        "processing": {"len": 2.0},
+    }
+    catalogue = open_datasets([entry])
+    joined, gapped = (event.load() for event in catalogue.events)
+    assert joined.event.event_id == f"{T0 + 10.5:.6f}"
+    np.testing.assert_array_equal(joined.event.channels["V1:A"].series, np.arange(6.5 * 16, 14.5 * 16))
+    assert gapped.event.channels["V1:A"].t0 == T0 + 30  # the files start within the cut
+    table = tmp_path / "triggers.csv"
+    table.write_text(f"event_id,time\nb,{T0 + 5}\na,{T0 + 15}\n")
+    catalogue = open_datasets([entry | {"path": str(tmp_path / "*.h5"), "triggers": str(table)}])
+    assert {event.event_id: event.gps_event for event in catalogue.events} == {"a": T0 + 15, "b": T0 + 5}
+
+
+def test_a_gap_in_the_cut_is_named(tmp_path):
+    for offset in (0, 12):
+        continuous_file(tmp_path, T0 + offset, 10, (TARGET,))
+    entry = {"path": str(tmp_path), "target": TARGET, "segment": 8.0, "triggers": [T0 + 11], "processing": {"len": 2.0}}
+    loaded = open_datasets([entry]).events[0].load()
+    assert loaded.problems == {TARGET: "gap"}
+    assert np.isnan(loaded.event.channels[TARGET].series).sum() == 32
+
+
+def test_without_triggers_each_stretch_is_one_event(tmp_path):
+    continuous_file(tmp_path, T0, 20, (TARGET,))
+    catalogue = open_datasets([{"path": str(tmp_path), "target": TARGET}])
+    assert [event.gps_event for event in catalogue.events] == [T0 + 10]
+
+
+def test_the_channels_of_a_model_are_all_there_or_the_lacking_ones_are_listed(tmp_path):
+    event_file(tmp_path, 0, (TARGET, "V1:A", "V1:B"))
+    entry = {"path": str(tmp_path), "channels": {"exclude": ["V1:A"]}, "target": "V1:OTHER"}
+    catalogue = open_datasets([entry], target=TARGET, needed=[TARGET, "V1:B", "V1:A"])
+    assert list(catalogue.channels) == [TARGET, "V1:B", "V1:A"]
+    with pytest.raises(ChannelMismatchError, match=r"2 channel.*V1:X.*V1:Y"):
+        open_datasets([entry], target=TARGET, needed=[TARGET, "V1:X", "V1:A", "V1:Y"])
+
+
+def test_channels_asked_for_in_vain_are_reported(tmp_path):
+    event_file(tmp_path, 0)
+    catalogue = open_datasets([{"path": str(tmp_path), "target": TARGET, "ch_list": ["V1:A", "V1:GONE"]}])
+    assert list(catalogue.channels) == [TARGET, "V1:A"]
+    assert catalogue.missing == ("V1:GONE",)
+
+
+def test_changed_input_changes_the_fingerprint(tmp_path):
+    event_file(tmp_path, 0)
+    entry = {"path": str(tmp_path), "target": TARGET}
+    before = open_datasets([entry]).fingerprint
+    assert open_datasets([entry]).fingerprint == before
+    event_file(tmp_path, 0, rate=32.0)
+    assert open_datasets([entry]).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("entries", "match"),
+    [
+        ([], "empty"),
+        (["data"], r"datasets\[0\]: expected a mapping"),
+        ([{"path": "x", "targt": "y"}], r"datasets\[0\]: unknown key.*targt"),
+        ([{"path": "x", "processing": {"fmin": 8}}], r"datasets\[0\]\.processing: unknown key.*fmin"),
+        ([{"path": "x", "format": "root"}], "format must be one of"),
+        ([{"format": "hdf5"}], "needs a `path`"),
+        ([{"path": "x", "segment": 5.0}], "longer than processing.len"),
+        ([{"path": "x"}], "one `target`"),
+        ([{"path": "x", "target": "a"}, {"path": "y", "target": "b"}], "one `target`"),
+        ([{"path": "x", "target": "a"}, {"path": "y", "processing": {"sr": 512.0}}], "agree on the sample rate"),
+        ([{"path": "x", "target": "a"}, {"path": "y", "processing": {"len": 4.0}}], "agree on the length"),
+        ([{"path": "nowhere", "target": "a"}], "names no file"),
+        ([{"format": "nds2", "target": "a"}], "needs `triggers`"),
+        ([{"format": "nds2", "target": "a", "triggers": [1e9]}], "needs `ch_list`"),
+        ([{"format": "open_data", "target": "a", "triggers": [1e9]}], r"remote\.detectors"),
+    ],
+)
+def test_mistakes_are_explained(entries, match):
+    with pytest.raises(ConfigurationError, match=match):
+        open_datasets(entries)
+
+
+def test_an_empty_selection_of_events_is_an_error(tmp_path):
+    event_file(tmp_path, 0)
+    with pytest.raises((NoEventsError, ConfigurationError)):
+        open_datasets([{"path": str(tmp_path), "target": TARGET, "events": {"min": 5}}])
+    with pytest.raises(ConfigurationError, match="V1:NONE is in none"):
+        open_datasets([{"path": str(tmp_path), "target": "V1:NONE"}])
+
+
+def test_settings_pass_through():
+    settings = DatasetSettings(path="x", target="a")
+    assert DatasetSettings.from_mapping(settings) is settings

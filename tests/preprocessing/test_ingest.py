@@ -1,0 +1,313 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
+from glitchflow_plugin.data.readers import hdf5
+from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
+from glitchflow_plugin.preprocessing.ingest import ingest, ingest_with_recipe
+from glitchflow_plugin.preprocessing.quality import read_quality
+from glitchflow_plugin.signal.conditioning import ConditioningSettings, condition
+
+T0 = 1_264_000_000.0
+TARGET = "V1:STRAIN"
+RATES = {TARGET: 2048.0, "V1:SLOW": 256.0, "V1:FAST": 1024.0}
+
+
+def event(number, rates=RATES, **changed):
+    """Sixteen seconds of noise about a trigger; `changed` replaces channels by name, with None to leave one out."""
+    generator = np.random.default_rng(number)
+    gps = T0 + 100.0 * number + 0.3
+    channels = {
+        name: Channel(name, generator.normal(size=int(16 * rate)), T0 + 100 * number - 8, rate, "m")
+        for name, rate in rates.items()
+    }
+    for name, replaced in changed.items():
+        channels[name] = replaced(channels[name]) if replaced else None
+    return RawEvent(f"event-{number:02d}", gps, {name: held for name, held in channels.items() if held is not None})
+
+
+def write(folder, *events):
+    for one in events:
+        write_event(folder / f"{one.event_id}.h5", one)
+    return [{"path": str(folder), "target": TARGET, "processing": {"batch": 2}}]
+
+
+def altered(**fields):
+    def change(channel):
+        return Channel(
+            **{**{key: getattr(channel, key) for key in ("name", "series", "t0", "sample_rate", "unit")}, **fields}
+        )
+
+    return change
+
+
+def with_nan(channel):
+    series = channel.series.copy()
+    series[len(series) // 2] = np.nan
+    return altered(series=series)(channel)
+
+
+def test_what_is_stored_is_what_conditioning_gives(tmp_path):
+    datasets = write(tmp_path / "in", *(event(number) for number in range(3)))
+    events = ingest(datasets, None, tmp_path / "out", workers=1)
+    assert events.channels == (TARGET, "V1:FAST", "V1:SLOW")
+    assert events.event_ids == ("event-00", "event-01", "event-02")
+    assert (events.sample_rate, events.num_samples) == (1024.0, 6144)
+    assert events.valid.all()
+    batch = events.read([2])
+    raw = event(2).channels["V1:SLOW"]
+    expected, start = condition(raw.series, raw.sample_rate, raw.t0, T0 + 200.3, ConditioningSettings())
+    np.testing.assert_array_equal(batch.series[0, 2], expected)
+    assert batch.gps_start[0] == start
+    assert batch.gps_event[0] == T0 + 200.3
+    assert batch.series.dtype == np.float32
+    events.verify()
+
+
+def test_every_kind_of_damage_is_masked_counted_and_survived(tmp_path):
+    folder = tmp_path / "in"
+    datasets = write(
+        folder,
+        event(0),
+        event(1, **{"V1:SLOW": with_nan}),
+        event(2, **{"V1:SLOW": None}),
+        event(3, **{"V1:SLOW": altered(series=np.zeros(4096))}),
+        event(4, **{"V1:FAST": altered(unit="V")}),
+        event(5, **{"V1:FAST": altered(sample_rate=512.0)}),
+        event(6, **{"V1:FAST": altered(series=np.ones(100))}),
+        event(7, **{TARGET: with_nan}),
+        event(8, **{TARGET: None}),
+        event(9),
+        event(10),
+    )
+    (folder / "event-09.h5").write_bytes((folder / "event-09.h5").read_bytes()[:5000])
+    events = ingest(datasets, None, tmp_path / "out", workers=1)
+    assert len(events) == 8
+    report = read_quality(events.folder)
+    assert report.events_read == 11
+    assert report.events_rejected == {"file: unreadable": 1, "target: missing": 1, "target: nan": 1}
+    assert report.channels["V1:SLOW"] == {"constant": 1, "missing": 1, "nan": 1}
+    assert report.channels["V1:FAST"] == {"sample rate": 1, "too short": 1, "unit": 1}
+    masks = dict(zip(events.event_ids, events.valid.tolist(), strict=True))
+    assert masks["event-00"] == [True, True, True]
+    assert masks["event-01"] == [True, True, False]
+    assert masks["event-04"] == [True, False, True]
+    assert not events.read([1]).series[0, 2].any()  # invalid means zero
+
+
+def test_nothing_left_is_an_error_that_says_why(tmp_path):
+    datasets = write(tmp_path / "in", event(0, **{TARGET: with_nan}), event(1, **{TARGET: altered(series=np.ones(9))}))
+    with pytest.raises(NoEventsError, match=r"target: nan.*quality\.csv"):
+        ingest(datasets, None, tmp_path / "out", workers=1)
+    assert read_quality(tmp_path / "out").events_rejected == {"target: nan": 1, "target: too short": 1}
+
+
+def test_inference_repeats_the_recipe(tmp_path):
+    datasets = write(tmp_path / "in", event(0), event(1))
+    whitening = {"fft_length": 2.0, "overlap": 1.0, "exclude_length": 3.0}
+    made = ingest([datasets[0] | {"processing": {"minf": 12.0, "len": 4.0}}], whitening, tmp_path / "out", workers=1)
+    recipe = json.loads(json.dumps(made.recipe))  # as a model registry keeps it
+    again = ingest_with_recipe(datasets, recipe, None, tmp_path / "again", workers=1)
+    np.testing.assert_array_equal(again.read().series, made.read().series)
+    some = ingest_with_recipe(datasets, recipe, ["V1:SLOW"], tmp_path / "some", workers=1)
+    assert some.channels == (TARGET, "V1:SLOW")
+    np.testing.assert_array_equal(some.read().series[:, 1], made.read().series[:, 2])
+
+
+def test_channels_that_a_model_needs_and_the_data_lack_are_listed(tmp_path):
+    recipe = ingest(write(tmp_path / "in", event(0)), None, tmp_path / "out", workers=1).recipe
+    poor = write(tmp_path / "poor", event(0, rates={TARGET: 2048.0}))
+    with pytest.raises(ChannelMismatchError, match=r"\['V1:FAST', 'V1:SLOW'\]"):
+        ingest_with_recipe(poor, recipe, None, tmp_path / "x", workers=1)
+    with pytest.raises(ChannelMismatchError, match="V1:NEW"):
+        ingest_with_recipe(poor, recipe, ["V1:NEW"], tmp_path / "x", workers=1)
+
+
+def test_a_unit_other_than_in_training_is_noticed(tmp_path):
+    recipe = ingest(write(tmp_path / "in", event(0)), None, tmp_path / "out", workers=1).recipe
+    datasets = write(tmp_path / "new", event(0, **{"V1:FAST": altered(unit="V")}))
+    found = ingest_with_recipe(datasets, recipe, None, tmp_path / "x", workers=1)
+    assert found.valid.tolist() == [[True, False, True]]
+    assert read_quality(found.folder).flaws[0].detail == "expected m, got V"
+
+
+def test_a_spectrum_of_the_users_is_taken_and_travels_with_the_recipe(tmp_path):
+    datasets = write(tmp_path / "in", event(0))
+    frequencies = np.linspace(0, 1024, 2049)
+    asd = tmp_path / "noise.txt"
+    np.savetxt(asd, np.column_stack([frequencies, np.full(2049, np.sqrt(2 / 2048.0))]))
+    made = ingest(datasets, {"psd": {TARGET: str(asd)}, "psd_quantity": "asd"}, tmp_path / "out", workers=1)
+    # white noise at 2048 Hz has density 2 / 2048
+    assert made.read().series[0, 0].std() == pytest.approx(np.sqrt(392 / 512), rel=0.04)
+    asd.unlink()
+    recipe = json.loads(json.dumps(made.recipe))
+    again = ingest_with_recipe(datasets, recipe, None, tmp_path / "again", workers=1)
+    np.testing.assert_array_equal(again.read().series, made.read().series)
+    flat = tmp_path / "flat.txt"
+    np.savetxt(flat, np.array([[0.0, 1.0], [1024.0, 1.0]]))
+    with pytest.raises(ConfigurationError, match="V1:NOT"):
+        ingest(datasets, {"psd": {"V1:NOT": str(flat)}}, tmp_path / "x", workers=1)
+
+
+def test_misspelt_whitening_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="fftlength"):
+        ingest(write(tmp_path / "in", event(0)), {"fftlength": 2.0}, tmp_path / "out", workers=1)
+
+
+def test_without_whitening_float64_in_the_recorded_unit(tmp_path):
+    datasets = write(tmp_path / "in", event(0))
+    plain = datasets[0] | {"processing": {"whiten": False}}
+    events = ingest([plain], None, tmp_path / "out", workers=1)
+    assert events.read().series.dtype == np.float64
+    assert events.manifest.units == "as recorded"
+
+
+def test_triggers_cut_out_of_continuous_files(tmp_path):
+    generator = np.random.default_rng(5)
+    for offset in (0, 32):
+        held = {
+            name: Channel(name, generator.normal(size=int(32 * rate)), T0 + offset, rate, "m")
+            for name, rate in RATES.items()
+        }
+        hdf5.write(tmp_path / "in" / f"V-TEST-{T0 + offset:.0f}-32.h5", held)
+    entry = {"path": str(tmp_path / "in"), "target": TARGET, "triggers": [T0 + 16, T0 + 33.0, T0 + 62.0]}
+    events = ingest([entry], None, tmp_path / "out", workers=1)
+    assert events.event_ids == (f"{T0 + 16:.6f}", f"{T0 + 33:.6f}")
+    assert events.manifest.rejected == {f"{T0 + 62:.6f}": "target: too short"}
+    np.testing.assert_allclose(events.read().series.std(axis=-1), np.sqrt(392 / 512), rtol=0.1)
+
+
+def checksums(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(Path(folder).glob("*"))}
+
+
+def test_more_workers_give_the_same_bytes_and_a_rerun_does_nothing(tmp_path):
+    datasets = write(tmp_path / "in", *(event(number) for number in range(5)))
+    alone = ingest(datasets, None, tmp_path / "alone", workers=1)
+    together = ingest(datasets, None, tmp_path / "together", workers=2)
+    assert checksums(alone.folder) == checksums(together.folder)
+    before = {path.name: path.stat().st_mtime_ns for path in alone.folder.glob("shard-*")}
+    ingest(datasets, None, tmp_path / "alone", workers=1)
+    assert before == {path.name: path.stat().st_mtime_ns for path in alone.folder.glob("shard-*")}
+    ingest(datasets, {"fft_length": 2.0}, tmp_path / "alone", workers=1)
+    assert checksums(alone.folder) != checksums(together.folder)  # another recipe replaces the set
+
+
+_PROGRAM = """
+import sys
+from glitchflow_plugin.preprocessing.ingest import ingest
+if __name__ == "__main__":
+    ingest([{"path": sys.argv[1], "target": "V1:STRAIN", "processing": {"batch": 1}}], None, sys.argv[2], workers=2)
+"""
+
+
+def _children(pid):
+    """Process ids below a process, from /proc."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        parents.setdefault(int(fields[1]), []).append(int(entry.parent.name))
+    found, waiting = [], [pid]
+    while waiting:
+        below = parents.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers through /proc")
+def test_a_killed_worker_and_a_killed_run_resume_to_the_same_bytes(tmp_path):
+    write(tmp_path / "in", *(event(number) for number in range(24)))
+    program = tmp_path / "program.py"
+    program.write_text(_PROGRAM)
+    command = [sys.executable, str(program), str(tmp_path / "in")]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+
+    def until_some(process):
+        while process.poll() is None and len(list(broken.glob("shard-*.h5"))) < 3:
+            time.sleep(0.01)
+        assert process.poll() is None, "the run ended before it could be killed"
+
+    # a worker is killed: the run ends with a clear error and keeps what is finished
+    process = subprocess.Popen([*command, str(broken)], stderr=subprocess.PIPE, text=True)
+    until_some(process)
+    workers = _children(process.pid)
+    os.kill(max(workers), signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "a worker process was killed" in said
+    first = checksums(broken)
+    assert 3 <= len(first) < 24
+    assert "manifest.json" not in first
+
+    # the whole run is killed
+    process = subprocess.Popen([*command, str(broken)], stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list(broken.glob("shard-*.h5"))) < len(first) + 2:
+        time.sleep(0.01)
+    below = _children(process.pid)
+    for pid in (process.pid, *below):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+    subprocess.run([*command, str(broken)], check=True, capture_output=True)
+    resumed = checksums(broken)
+    assert {name: resumed[name] for name in first} == first  # finished shards were kept
+    assert {name for name in resumed if not name.startswith(".")} == set(checksums(whole))
+    assert {name: found for name, found in resumed.items() if not name.startswith(".")} == checksums(whole)
+
+
+def test_real_strain_is_white_away_from_the_event(real_data, tmp_path):
+    entry = {
+        "path": str(real_data / "gwosc" / "*1126259447*"),
+        "target": "H1:GWOSC-16KHZ_R1_STRAIN",
+        "triggers": [1126259462.4],
+        "segment": 32.0,
+        "processing": {"minf": 20.0},
+    }
+    events = ingest([entry], {"fft_length": 2.0, "overlap": 1.5}, tmp_path / "out", workers=1)
+    assert events.channels == ("H1:GWOSC-16KHZ_R1_STRAIN", "L1:GWOSC-16KHZ_R1_STRAIN")
+    assert events.valid.all()
+    series = events.read().series[0].astype(np.float64)
+    merger = round((1126259462.42 - events.gps_start[0]) * 1024)
+    quiet = series[:, : merger - 1024]
+    expected = np.sqrt(380 / 512)
+    np.testing.assert_allclose(quiet.std(axis=-1), expected, rtol=0.12)
+    # the chirp stands out within 0.2 s about the merger in both detectors once they are limited to its band
+    from scipy.signal import butter, sosfiltfilt
+
+    chirp = sosfiltfilt(butter(4, [35, 300], "bandpass", fs=1024, output="sos"), series, axis=-1)
+    near, far = chirp[:, merger - 150 : merger + 50], chirp[:, : merger - 1024]
+    assert np.all(np.abs(near).max(axis=-1) > 1.1 * np.abs(far).max(axis=-1))
+
+
+def test_all_real_files_are_read(real_data, tmp_path):
+    entry = {
+        "path": str(real_data / "gwosc"),
+        "target": "V1:GWOSC-16KHZ_R1_STRAIN",
+        "segment": 32.0,
+        "processing": {"minf": 20.0},
+    }
+    events = ingest([entry], None, tmp_path / "out", workers=1)
+    assert len(events) == 2  # Virgo was not on at GW150914
+    assert dict(events.manifest.rejected) == {"1126259463.000000": "target: missing"}
+    values = events.read().series[events.valid]
+    # half a second at a time: Virgo around GPS 1185389808 has bursts near 25 Hz
+    quiet = np.median(values.reshape(len(values), 12, 512).std(axis=-1), axis=-1)
+    np.testing.assert_allclose(quiet, np.sqrt(380 / 512), rtol=0.2)
