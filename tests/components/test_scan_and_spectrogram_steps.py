@@ -76,6 +76,8 @@ def test_whole_chain_leaves_what_the_field_expects(steps, tmp_path):
     assert len(made) == 8
     assert len(list((tmp_path / "maps" / "pictures").glob("*.png"))) == 3
     assert list((tmp_path / "tb").glob("events.out.tfevents.*"))
+    warnings = json.loads((tmp_path / "scan" / "summary.json").read_text())["warnings"]
+    assert any("WITNESS_1 share nearly all spikes of STRAIN" in warning for warning in warnings)
     for folder, pipeline in (("scan", "Annalisa-scan"), ("maps", "QT-dataset"), ("tb", "Data-Vis")):
         summary = json.loads((tmp_path / folder / "summary.json").read_text())
         assert summary["pipeline"].endswith(pipeline)

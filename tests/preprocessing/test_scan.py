@@ -47,6 +47,13 @@ def test_finds_the_true_witnesses_and_nothing_else(make_event_set):
     assert by_name["WITNESS_6"] == 0.0
 
 
+def test_unsafe_channels_are_ranked_but_never_selected(make_event_set):
+    ranking = scan_channels(make_event_set(detector()), replace(SETTINGS, unsafe=["*_1"]), progress=False)
+    assert ranking.channels[0] == "WITNESS_1"
+    assert ranking.correlation[0] > 0.95
+    assert ranking.selected == ("WITNESS_2",)
+
+
 def test_busy_channel_is_above_the_thresholds_by_chance_alone(make_event_set):
     events = make_event_set(detector())
     ranking = scan_channels(events, SETTINGS, progress=False)
@@ -174,6 +181,7 @@ def test_frequency_past_nyquist_is_refused_before_any_work(make_event_set):
         {"tolerance_distance": "0.1"},
         {"threshold_corr": 17},
         {"num_slides": -1},
+        {"unsafe": "V1:*"},
     ],
 )
 def test_settings_out_of_range_are_refused(wrong):

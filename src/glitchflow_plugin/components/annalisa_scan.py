@@ -15,6 +15,9 @@ from glitchflow_plugin.data.ranking_file import ChannelRanking, write_ranking
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 
+#: A channel that shares more than this part of the strain's spikes is likely to be made from the strain.
+_ECHO = 0.9
+
 logger = logging.getLogger(__name__)
 
 
@@ -105,6 +108,13 @@ def _warnings(ranking: ChannelRanking) -> tuple[str, ...]:
     if silent:
         found.append(
             f"no information about {len(silent)} channel(s): {', '.join(silent[:5])}{'...' * (len(silent) > 5)}"
+        )
+    columns = zip(ranking.channels, ranking.correlation, strict=True)
+    echoes = [name for name, value in columns if name in ranking.selected and value > _ECHO]
+    if echoes:
+        found.append(
+            f"{', '.join(echoes)} share nearly all spikes of {ranking.target}: if they see the strain itself, list "
+            "them as unsafe in conf/scan.yaml, or cleaning will remove signals"
         )
     if not ranking.selected:
         found.append("no channel is selected: lower threshold, threshold_corr or threshold_iou in conf/scan.yaml")

@@ -7,6 +7,7 @@ frequency). What a channel shares with the reference, beyond what accident expla
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,13 @@ class ScanSettings:
     threshold_iou: float = 0.08
     num_slides: int = 20
     significance: float = 0.01
+    unsafe: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse what is out of range or not implemented."""
+        if isinstance(self.unsafe, str) or not all(isinstance(pattern, str) for pattern in self.unsafe):
+            raise ConfigurationError(f"unsafe must be a list of channel names or patterns, got {self.unsafe!r}.")
+        object.__setattr__(self, "unsafe", tuple(self.unsafe))
         check_flags(self, ("time_only_mode", "logf", "qtile"))
         check_count("num_batch", self.num_batch)
         check_count("num_chan", self.num_chan)
@@ -126,6 +131,7 @@ def scan_channels(
         The ranking. A channel is selected if its correlation and its IoU reach the thresholds, if the part of the
         correlation that accident does not explain, (correlation - chance) / (1 - chance), reaches the threshold too,
         and if so many shared spikes have at most the probability `significance` under the chance rate (binomial law).
+        Channels that match `unsafe` are ranked, but never selected.
 
     Raises:
         ConfigurationError: The settings do not fit the data.
@@ -176,6 +182,11 @@ def scan_channels(
     )
 
 
+def is_unsafe(channel: str, patterns: Sequence[str]) -> bool:
+    """Whether a channel is listed as one that sees the strain itself, signals included."""
+    return any(fnmatchcase(channel, pattern) for pattern in patterns)
+
+
 def _ranking(
     *,
     target: str,
@@ -199,6 +210,7 @@ def _ranking(
         & (genuine >= settings.threshold_corr)
         & (by_accident <= settings.significance)
         & (counts.shared > 0)
+        & ~np.array([is_unsafe(name, settings.unsafe) for name in channels])
     )
     order = np.lexsort((np.array(channels), -np.nan_to_num(iou, nan=-1.0), -np.nan_to_num(correlation, nan=-1.0)))
     return ChannelRanking(
