@@ -1,0 +1,152 @@
+"""Generate: a synthetic glitch data set from a registered model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from itwinai.components import BaseComponent, monitor_exec
+
+from glitchflow_plugin.components._device import choose_device
+from glitchflow_plugin.components._figures import save_figure
+from glitchflow_plugin.components._model import check_model, load_model, model_name, require
+from glitchflow_plugin.components._report import report
+from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.products.veto_table import write_table
+
+if TYPE_CHECKING:
+    from glitchflow_plugin.inference.generate import GeneratedSet
+    from glitchflow_plugin.models.bundle import ModelBundle
+
+IMAGES = "images"
+"""Folder below the step's folder."""
+
+
+class GenerateGlitches(BaseComponent):
+    """Generate strain maps from witness maps and store them, labelled, as a spectrogram set.
+
+    Args:
+        settings: The keys of `generate` in inference.yaml.
+        folder: Where the set, its labels, pictures and summary.json go.
+        tensorboard: Folder for TensorBoard; none if None.
+        model: `name` and `version`, used where no model comes from the step before.
+        tracking_uri: Of the registry, likewise.
+        spectrograms: Folder of the maps, used where none come from the step before.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        name: Of the step.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        folder: str,
+        *,
+        tensorboard: str | None = None,
+        model: Mapping[str, Any] | None = None,
+        tracking_uri: str = "sqlite:///mlflow.db",
+        spectrograms: str | None = None,
+        device: str = "auto",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.save_parameters(
+            settings=settings,
+            folder=folder,
+            tensorboard=tensorboard,
+            model=model,
+            tracking_uri=tracking_uri,
+            spectrograms=spectrograms,
+            device=device,
+            name=name,
+        )
+        from glitchflow_plugin.inference.generate import GenerateSettings
+
+        self.settings = GenerateSettings(**settings)
+        self.folder, self.tensorboard = Path(folder), tensorboard
+        self.registered = check_model(model) if model is not None else None
+        self.tracking_uri, self.spectrograms, self.device = tracking_uri, spectrograms, device
+
+    @monitor_exec
+    def execute(
+        self, bundle: "ModelBundle | None" = None, spectrograms: SpectrogramSet | None = None
+    ) -> SpectrogramSet:
+        """Generate what is missing of the set and return it."""
+        from glitchflow_plugin.inference.generate import GLITCH, generate_glitches
+
+        started = now()
+        if bundle is None:
+            bundle = load_model(require(self.registered, "model"), self.tracking_uri)
+        if spectrograms is None:
+            spectrograms = SpectrogramSet.open(require(self.spectrograms, "spectrograms"))
+        made = generate_glitches(
+            bundle,
+            spectrograms,
+            self.folder,
+            self.settings,
+            model=model_name(bundle),
+            device=choose_device(self.device),
+        )
+        labels = write_table(made.labels, self.folder, "labels")
+        pictures = self._pictures(made, spectrograms, bundle)
+        glitches = made.labels["label"].to_numpy() == GLITCH
+        report(
+            RunSummary(
+                pipeline="glitchflow_pipeline/Generate",
+                started=started,
+                inputs={
+                    "model": model_name(bundle),
+                    "witnesses": str(spectrograms.folder),
+                    "target": bundle.target,
+                    "threshold_snr2": self.settings.threshold,
+                },
+                events=EventCounts.from_reasons(len(made.spectrograms), made.spectrograms.manifest.rejected.values()),
+                metrics={
+                    "generated_glitches": Metric(float(glitches.sum())),
+                    "generated_background": Metric(float((~glitches).sum())),
+                    "median_glitch_peak_snr2": Metric(_median(made.labels["peak_snr2"].to_numpy()[glitches])),
+                },
+                outputs={
+                    "spectrograms": str(made.spectrograms.folder),
+                    "labels": f"{labels['csv']}, {labels['parquet']}",
+                    "images": ", ".join(str(path) for path in pictures) or "none",
+                },
+                warnings=() if glitches.any() else ("The model generated no glitch: every map is background.",),
+            ),
+            self.folder,
+        )
+        return made.spectrograms
+
+    def _pictures(self, made: "GeneratedSet", witnesses: SpectrogramSet, bundle: "ModelBundle") -> list[Path]:
+        """The loudest generated maps above the witnesses they were made from."""
+        from glitchflow_plugin.plots.spectrograms import plot_event
+        from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
+
+        images = self.folder / IMAGES
+        for old in images.glob("*.png"):
+            old.unlink()
+        figures = []
+        for row in np.argsort(-made.labels["peak_snr2"].to_numpy(), kind="stable")[: self.settings.examples]:
+            strain = made.spectrograms.read([int(row)], [bundle.target])
+            seen = witnesses.read([witnesses.event_ids.index(strain.event_ids[0])], bundle.witnesses)
+            figures.append(
+                plot_event(
+                    np.concatenate([strain.maps[0], seen.maps[0]]),
+                    [f"{bundle.target} generated", *bundle.witnesses],
+                    witnesses.frequencies,
+                    witnesses.times,
+                    gps_start=float(strain.gps_start[0]),
+                    gps_event=float(strain.gps_event[0]),
+                    event_id=strain.event_ids[0],
+                    valid=np.concatenate([strain.valid[0], seen.valid[0]]),
+                )
+            )
+        if self.tensorboard is not None:
+            with TensorBoardTracker(self.tensorboard) as tracker:
+                for place, figure in enumerate(figures):
+                    tracker.figure("generated", figure, place)
+        return [save_figure(figure, images / f"generated-{place:02d}.png") for place, figure in enumerate(figures, 1)]
+
+
+def _median(values: np.ndarray) -> float | None:
+    return float(np.median(values)) if values.size else None

@@ -1,0 +1,152 @@
+"""Load-infdata: a registered model, and data that have gone through the recipe stored with it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from itwinai.components import DataGetter, monitor_exec
+
+from glitchflow_plugin.components._device import choose_device
+from glitchflow_plugin.components._model import check_model, load_model, model_name
+from glitchflow_plugin.components._report import report
+from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.errors import ConfigurationError, FormatError
+from glitchflow_plugin.preprocessing.quality import read_quality
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+
+if TYPE_CHECKING:
+    from glitchflow_plugin.models.bundle import ModelBundle
+
+EVENTS, SPECTROGRAMS = "events", "spectrograms"
+"""Folders of the two sets below the step's folder."""
+
+
+class LoadInfdata(DataGetter):
+    """Load a model and make the maps it needs, or open those that exist.
+
+    Args:
+        model: `name` and `version` (a number or an alias) of the registered model.
+        tracking_uri: Of the registry.
+        folder: Where the event set and the spectrogram set go.
+        datasets: Data to read, as in datasets.yaml; `processing` is the model's.
+        spectrograms: An existing spectrogram set to use in place of `datasets`.
+        workers: Processes that read and condition; 0 takes as many as there are processors.
+        batch_events: Events transformed at a time.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        name: Of the step.
+    """
+
+    def __init__(
+        self,
+        model: Mapping[str, Any],
+        tracking_uri: str,
+        folder: str,
+        *,
+        datasets: Sequence[Mapping[str, Any]] | None = None,
+        spectrograms: str | None = None,
+        workers: int = 0,
+        batch_events: int = 8,
+        device: str = "auto",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.save_parameters(
+            model=model,
+            tracking_uri=tracking_uri,
+            folder=folder,
+            datasets=datasets,
+            spectrograms=spectrograms,
+            workers=workers,
+            batch_events=batch_events,
+            device=device,
+            name=name,
+        )
+        if not datasets and not spectrograms:
+            raise ConfigurationError(
+                "inference.yaml: give `datasets` (a list) or `spectrograms` (a folder), got neither."
+            )
+        self.model, self.tracking_uri = check_model(model), tracking_uri
+        self.folder = Path(folder)
+        self.datasets = list(datasets or ())
+        self.spectrograms = Path(spectrograms) if spectrograms else None
+        self.workers, self.batch_events, self.device = workers, batch_events, device
+
+    @monitor_exec
+    def execute(self) -> "tuple[ModelBundle, SpectrogramSet]":
+        """Load the model, make what is missing of the maps, and return both."""
+        from glitchflow_plugin.inference.run import check_spectrograms
+
+        started = now()
+        bundle = load_model(self.model, self.tracking_uri)
+        if self.spectrograms is not None:
+            made = SpectrogramSet.open(self.spectrograms)
+            counts, warnings = EventCounts.from_reasons(len(made), made.manifest.rejected.values()), ()
+        else:
+            made, counts, warnings = self._prepare(bundle)
+        check_spectrograms(bundle, made)
+        report(
+            RunSummary(
+                pipeline="inference_pipeline/Load-infdata",
+                started=started,
+                inputs={
+                    "model": model_name(bundle),
+                    "data": str(self.spectrograms) if self.spectrograms else _paths(self.datasets),
+                    "target": bundle.target,
+                    "witnesses": ", ".join(bundle.witnesses),
+                },
+                events=counts,
+                metrics={"witnesses": Metric(float(len(bundle.witnesses)))},
+                outputs={"spectrograms": str(made.folder)},
+                warnings=tuple(warnings),
+            ),
+            self.folder,
+        )
+        return bundle, made
+
+    def _prepare(self, bundle: "ModelBundle") -> tuple[SpectrogramSet, EventCounts, tuple[str, ...]]:
+        """Put the data through the model's recipe."""
+        from glitchflow_plugin.preprocessing.ingest import ingest_with_recipe
+        from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
+
+        try:
+            conditioning, transform = bundle.recipe["events"], bundle.recipe["qtransform"]
+        except KeyError as error:
+            raise FormatError(
+                f"the model's recipe has no {error}. Train a model with the training pipeline."
+            ) from error
+        events = ingest_with_recipe(
+            self.datasets,
+            conditioning,
+            bundle.channels,
+            self.folder / EVENTS,
+            workers=self.workers,
+            require_target=False,
+        )
+        made = make_spectrograms(
+            events,
+            bundle.witnesses,
+            _qtransform(transform),
+            self.folder / SPECTROGRAMS,
+            device=choose_device(self.device),
+            batch_size=self.batch_events,
+            selection={"channels": "model", **model_name(bundle)},
+            require_target=False,
+        )
+        quality = read_quality(events.folder)
+        counts = EventCounts(quality.events_read, len(made), quality.events_rejected)
+        return made, counts, tuple(quality.warnings())
+
+
+def _qtransform(values: Mapping[str, Any]) -> Any:
+    """Settings from a recipe, where JSON has made a list of several Q."""
+    from glitchflow_plugin.signal.qtransform import QTransformSettings
+
+    q = values["q"]
+    try:
+        return QTransformSettings(**{**values, "q": tuple(q) if isinstance(q, list | tuple) else q})
+    except TypeError as error:
+        raise FormatError(f"the model's Q-transform has unknown settings ({error}). Train it again.") from error
+
+
+def _paths(datasets: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(str(entry.get("path") or entry.get("format")) for entry in datasets)

@@ -1,0 +1,131 @@
+"""Make-inference: predicted and cleaned maps, veto tables, pictures and figures from a model and maps."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from itwinai.components import BaseComponent, monitor_exec
+
+from glitchflow_plugin.components._device import choose_device
+from glitchflow_plugin.components._figures import save_figure
+from glitchflow_plugin.components._model import check_model, load_model, model_name, require
+from glitchflow_plugin.components._report import report
+from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
+from glitchflow_plugin.products.veto_table import write_table
+
+if TYPE_CHECKING:
+    from glitchflow_plugin.inference.run import InferenceResult
+    from glitchflow_plugin.models.bundle import ModelBundle
+
+MAPS, IMAGES = "maps", "images"
+"""Folders below the step's folder."""
+
+
+class MakeInference(BaseComponent):
+    """Predict, clean, veto and score a spectrogram set with a registered model.
+
+    Args:
+        settings: The keys of `settings` in inference.yaml.
+        folder: Where maps, tables, images and summary.json go.
+        tensorboard: Folder for TensorBoard; none if None.
+        model: `name` and `version`, used where no model comes from the step before.
+        tracking_uri: Of the registry, likewise.
+        spectrograms: Folder of the maps, used where none come from the step before.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        name: Of the step.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        folder: str,
+        *,
+        tensorboard: str | None = None,
+        model: Mapping[str, Any] | None = None,
+        tracking_uri: str = "sqlite:///mlflow.db",
+        spectrograms: str | None = None,
+        device: str = "auto",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.save_parameters(
+            settings=settings,
+            folder=folder,
+            tensorboard=tensorboard,
+            model=model,
+            tracking_uri=tracking_uri,
+            spectrograms=spectrograms,
+            device=device,
+            name=name,
+        )
+        from glitchflow_plugin.inference.run import InferenceSettings
+
+        self.settings = InferenceSettings(**settings)
+        self.folder, self.tensorboard = Path(folder), tensorboard
+        self.registered = check_model(model) if model is not None else None
+        self.tracking_uri, self.spectrograms, self.device = tracking_uri, spectrograms, device
+
+    @monitor_exec
+    def execute(self, bundle: "ModelBundle | None" = None, spectrograms: SpectrogramSet | None = None) -> RunSummary:
+        """Run the model over the maps and write everything that comes of it."""
+        from glitchflow_plugin.inference.report import run_warnings, summary_details, summary_metrics
+        from glitchflow_plugin.inference.run import run_inference
+
+        started = now()
+        if bundle is None:
+            bundle = load_model(require(self.registered, "model"), self.tracking_uri)
+        if spectrograms is None:
+            spectrograms = SpectrogramSet.open(require(self.spectrograms, "spectrograms"))
+        result = run_inference(
+            bundle,
+            spectrograms,
+            self.folder / MAPS,
+            self.settings,
+            model=model_name(bundle),
+            device=choose_device(self.device),
+        )
+        outputs = self._write(result, spectrograms, bundle.target)
+        return report(
+            RunSummary(
+                pipeline="inference_pipeline/Make-inference",
+                started=started,
+                inputs={
+                    "model": model_name(bundle),
+                    "spectrograms": str(spectrograms.folder),
+                    "target": bundle.target,
+                    "threshold_snr2": self.settings.threshold,
+                },
+                events=EventCounts.from_reasons(len(spectrograms), spectrograms.manifest.rejected.values()),
+                metrics=summary_metrics(result.scores),
+                outputs=outputs,
+                warnings=tuple(run_warnings(result)),
+                details=summary_details(result),
+            ),
+            self.folder,
+        )
+
+    def _write(self, result: "InferenceResult", spectrograms: SpectrogramSet, target: str) -> dict[str, Any]:
+        from glitchflow_plugin.inference.report import example_figures, score_figures, track_result
+        from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
+
+        windows = write_table(result.windows, self.folder, "windows")
+        events = write_table(result.events, self.folder, "events")
+        figures = {
+            **score_figures(result.scores, self.settings.threshold),
+            **example_figures(result, spectrograms, target, self.settings),
+        }
+        images = self.folder / IMAGES
+        for old in images.glob("*.png"):
+            old.unlink()  # of a run before, which may have had examples that this one has not
+        written = [save_figure(figure, images / f"{name}.png") for name, figure in figures.items()]
+        if self.tensorboard is not None:
+            with TensorBoardTracker(self.tensorboard) as tracker:
+                track_result(tracker, result, figures, self.settings)
+        return {
+            "maps": str(result.maps.folder),
+            "windows": f"{windows['csv']}, {windows['parquet']}",
+            "events": f"{events['csv']}, {events['parquet']}",
+            "images": f"{images} ({', '.join(path.stem for path in written)})",
+            **({"tensorboard": str(self.tensorboard)} if self.tensorboard is not None else {}),
+        }

@@ -1,0 +1,201 @@
+"""A synthetic glitch data set: strain maps that a registered twin makes from the maps of its witnesses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from glitchflow_plugin.data.records import SpectrogramBatch
+from glitchflow_plugin.data.sharded import ShardedWriter, SpectrogramSet
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.predict import blank_invalid, predict_maps
+from glitchflow_plugin.inference.run import UNITS, check_spectrograms, weights_fingerprint
+from glitchflow_plugin.inference.score import GLITCH_THRESHOLD
+from glitchflow_plugin.models.bundle import ModelBundle
+
+GLITCH, BACKGROUND = "glitch", "background"
+"""Labels of generated maps."""
+
+NO_WITNESS = "no valid witness"
+QUIET = "predicted peak not above the threshold"
+"""Reasons for which an event is left out."""
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """What to generate; conf/inference.yaml explains the keys.
+
+    Attributes:
+        threshold: A generated map with a pixel above it is labelled a glitch, SNR².
+        only_glitches: Leave the others out; else they are kept as background.
+        keep_witnesses: Store the maps of the witnesses beside the generated strain.
+        stride: Columns from one window to the next, as for inference.
+        batch_size: Windows in one call of the network.
+        batch_events: Events in memory at a time, and in one file of the set.
+        examples: Pictures of the loudest generated glitches.
+    """
+
+    threshold: float = GLITCH_THRESHOLD
+    only_glitches: bool = False
+    keep_witnesses: bool = False
+    stride: int | None = 32
+    batch_size: int = 64
+    batch_events: int = 32
+    examples: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        for name in ("only_glitches", "keep_witnesses"):
+            if not isinstance(getattr(self, name), bool):
+                msg = f"{name} must be true or false without quotes, got {getattr(self, name)!r}."
+                raise ConfigurationError(msg)
+        if not self.threshold > 0 or self.batch_events < 1 or self.batch_size < 1 or self.examples < 0:
+            msg = "threshold must be positive, batch_size and batch_events at least 1 and examples at least 0."
+            raise ConfigurationError(msg)
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedSet:
+    """What was generated.
+
+    Attributes:
+        spectrograms: The set; its target holds generated strain.
+        labels: One row an event of the set: `event_id`, `gps_start`, `gps_event`, `label`, and the SNR², GPS time and
+            frequency (Hz) of the largest pixel.
+    """
+
+    spectrograms: SpectrogramSet
+    labels: pd.DataFrame
+
+
+def generate_glitches(
+    bundle: ModelBundle,
+    spectrograms: SpectrogramSet,
+    folder: Path | str,
+    settings: GenerateSettings,
+    *,
+    model: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> GeneratedSet:
+    """Generate the strain that the witnesses explain; measured strain is not looked at.
+
+    Args:
+        bundle: The model.
+        spectrograms: Maps of the witnesses, made by the model's recipe.
+        folder: Where the set goes.
+        settings: What to generate.
+        model: Name and version, kept in the recipe of the set.
+        device: Where to compute.
+        progress: Show a progress bar.
+
+    Returns:
+        The set and its labels.
+
+    Raises:
+        ChannelMismatchError: The maps lack a witness.
+        FormatError: The maps were made another way.
+        NoEventsError: Nothing was generated that could be kept.
+    """
+    check_spectrograms(bundle, spectrograms)
+    twin = bundle.twin.to(device)
+    writer = ShardedWriter(
+        folder=Path(folder),
+        kind="spectrograms",
+        target=bundle.target,
+        channels=bundle.channels if settings.keep_witnesses else (bundle.target,),
+        axes=dict(spectrograms.manifest.axes),
+        units=UNITS,
+        recipe={
+            **spectrograms.recipe,
+            "generated": {
+                "model": dict(model or {}),
+                "threshold": settings.threshold,
+                "only_glitches": settings.only_glitches,
+                "stride": settings.stride,
+            },
+        },
+        event_ids=spectrograms.event_ids,
+        shard_size=settings.batch_events,
+        inputs=f"{spectrograms.manifest.fingerprint} {weights_fingerprint(twin)}",
+    )
+    pending = writer.pending()
+    row_of = {event_id: row for row, event_id in enumerate(spectrograms.event_ids)}
+    left = sum(len(plan.event_ids) for plan in pending)
+    with tqdm(total=left, desc="Generate", unit="event", disable=not progress) as bar:
+        for plan in pending:
+            batch = spectrograms.read([row_of[name] for name in plan.event_ids], bundle.witnesses)
+            witnesses = blank_invalid(torch.from_numpy(batch.maps).to(device), batch.valid)
+            predicted = predict_maps(
+                twin, witnesses, settings.batch_size, size=bundle.window_size, stride=settings.stride
+            )
+            kept, rejected = _select(batch, predicted.amax(dim=(1, 2)).cpu().numpy(), settings)
+            writer.write(plan, _made(batch, predicted.float().cpu().numpy(), kept, settings), rejected)
+            bar.update(len(batch))
+    made = writer.finish()
+    assert isinstance(made, SpectrogramSet)  # noqa: S101  # tells the type checker what the writer's kind decides
+    return GeneratedSet(made, label_table(made, settings.threshold, settings.batch_events))
+
+
+def label_table(spectrograms: SpectrogramSet, threshold: float, batch_events: int = 32) -> pd.DataFrame:
+    """Label generated maps by their largest pixel.
+
+    Args:
+        spectrograms: Set whose target was generated.
+        threshold: A larger pixel makes a glitch, SNR².
+        batch_events: Events in memory at a time.
+
+    Returns:
+        One row an event, in order of the set; see `GeneratedSet.labels`.
+    """
+    rows = []
+    for batch in spectrograms.batches(batch_events, channels=[spectrograms.target]):
+        flat = batch.maps[:, 0].reshape(len(batch), -1)
+        frequency, time = np.unravel_index(flat.argmax(axis=1), batch.maps.shape[2:])
+        peak = flat.max(axis=1)
+        rows.append(
+            pd.DataFrame(
+                {
+                    "event_id": list(batch.event_ids),
+                    "gps_start": batch.gps_start,
+                    "gps_event": batch.gps_event,
+                    "label": np.where(peak > threshold, GLITCH, BACKGROUND),
+                    "peak_snr2": peak.astype(np.float64),
+                    "peak_gps": batch.gps_start + spectrograms.times[time],
+                    "peak_frequency": spectrograms.frequencies[frequency],
+                }
+            )
+        )
+    return pd.concat(rows, ignore_index=True)
+
+
+def _select(batch: SpectrogramBatch, peak: np.ndarray, settings: GenerateSettings) -> tuple[np.ndarray, dict[str, str]]:
+    """Rows to keep, and why the others are not."""
+    blind = ~batch.valid.any(axis=1)
+    quiet = ~blind & ~(peak > settings.threshold) if settings.only_glitches else np.zeros_like(blind)
+    reasons = {batch.event_ids[row]: NO_WITNESS for row in np.flatnonzero(blind)}
+    reasons |= {batch.event_ids[row]: QUIET for row in np.flatnonzero(quiet)}
+    return np.flatnonzero(~blind & ~quiet), reasons
+
+
+def _made(
+    batch: SpectrogramBatch, predicted: np.ndarray, kept: np.ndarray, settings: GenerateSettings
+) -> SpectrogramBatch | None:
+    if not kept.size:
+        return None
+    maps, valid = predicted[kept][:, None], np.ones((len(kept), 1), dtype=np.bool_)
+    if settings.keep_witnesses:
+        maps = np.concatenate([maps, batch.maps[kept]], axis=1)
+        valid = np.concatenate([valid, batch.valid[kept]], axis=1)
+    return SpectrogramBatch(
+        event_ids=tuple(batch.event_ids[row] for row in kept),
+        gps_start=batch.gps_start[kept],
+        gps_event=batch.gps_event[kept],
+        maps=maps,
+        valid=valid,
+    )
