@@ -20,7 +20,7 @@ export PATH := $(VENV)/bin:$(PATH)
 # The pipelines of the demo, in order, and what they are told.
 DEMO_PIPELINES ?= simulate_pipeline preproc_pipeline training_pipeline inference_pipeline
 DEMO_OVERRIDES ?= conf/profile=demo run_name=demo
-DEMO_SUMMARIES := annalisarun/demo temp/demo/training inference/demo
+DEMO_SUMMARIES := $(addsuffix /summary.json,annalisarun/demo temp/demo/training inference/demo)
 
 # Two test processes of one thread each; every test that starts a pipeline starts processes of its own.
 TEST_JOBS ?= 2

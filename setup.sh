@@ -126,7 +126,7 @@ find_uv() {
 }
 
 install() {
-    local base_python uv target="." quiet=()
+    local base_python uv target="." quiet=() interrupted=""
     base_python="$(find_python)"
     mkdir -p "$(dirname "$venv")"
     check_disk "$(dirname "$venv")"
@@ -141,6 +141,8 @@ install() {
         "$uv" venv --quiet --clear --python "$(command -v "$base_python")" "$venv"
     fi
     rm -f "$stamp"
+    if [[ -e "$stamp.begun" ]]; then interrupted=yes; fi
+    touch "$stamp.begun"
     if [[ -n "$extras" ]]; then target=".[$extras]"; fi
     say "installing the packages of constraints.txt (about 3 GB to download the first time)"
     [[ -t 2 ]] || quiet=(--quiet) # progress bars are for people
@@ -149,7 +151,10 @@ install() {
         --constraints constraints.txt --build-constraints constraints.txt --editable "$target" ||
         fail "the packages could not be installed; the lines above say why." \
             "Free space here: $(df -Ph "$(dirname "$venv")" | awk 'NR == 2 { print $4 }'). Run ./setup.sh again to continue."
+    # What an interrupted run installed has no byte code: uv compiles what it installs.
+    if [[ -n "$interrupted" ]]; then "$python" -m compileall -q -j 0 "$venv"/lib/python3*/site-packages >/dev/null 2>&1 || true; fi
     fingerprint >"$stamp"
+    rm -f "$stamp.begun"
 }
 
 if is_complete; then
