@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
-from glitchflow_plugin.data.readers import hdf5
+from glitchflow_plugin.data.readers import frames, hdf5, remote
 from glitchflow_plugin.data.sources import DatasetSettings, open_datasets
-from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
+from glitchflow_plugin.errors import (
+    ChannelMismatchError,
+    ConfigurationError,
+    ConnectionFailedError,
+    FormatError,
+    MissingDependencyError,
+    NoEventsError,
+)
 
 T0 = 1_264_000_000.0
 TARGET = "V1:STRAIN"
@@ -111,6 +118,53 @@ def test_a_gap_in_the_cut_is_named(tmp_path):
     loaded = open_datasets([entry]).events[0].load()
     assert loaded.problems == {TARGET: "gap"}
     assert np.isnan(loaded.event.channels[TARGET].series).sum() == 32
+
+
+def test_frame_files_of_a_cache_are_cut_and_a_truncated_one_is_survived(tmp_path):
+    pytest.importorskip("gwpy")
+    try:
+        frames.require_backend()
+    except MissingDependencyError:
+        pytest.skip("no frame library")
+    paths = [tmp_path / f"V-TEST-{T0 + offset:.0f}-10.gwf" for offset in (0, 10, 20)]
+    for path, offset in zip(paths, (0, 10, 20), strict=True):
+        series = np.arange(offset * 16.0, offset * 16 + 160)
+        frames.write(path, {name: Channel(name, series, T0 + offset, 16.0, "m") for name in (TARGET, "V1:A")})
+    paths[2].write_bytes(paths[2].read_bytes()[:-100])
+    cache = tmp_path / "files.lcf"
+    cache.write_text("\n".join(f"V TEST {path.name.split('-')[2]} 10 file://localhost{path}" for path in paths))
+    entry = {"path": str(cache), "target": TARGET, "segment": 8.0, "processing": {"len": 2.0}}
+    catalogue = open_datasets([entry | {"triggers": [T0 + 10, T0 + 19.5]}])
+    joined, spoilt = (event.load() for event in catalogue.events)
+    np.testing.assert_array_equal(joined.event.channels["V1:A"].series, np.arange(6 * 16, 14 * 16))
+    assert not joined.problems
+    assert spoilt.problems == {TARGET: "unreadable", "V1:A": "unreadable"}
+
+
+def test_services_are_asked_when_the_event_is_read(monkeypatch):
+    asked = []
+
+    def fetch(kind, settings, channels, start, stop):
+        asked.append((kind, settings.detectors, tuple(channels), start, stop))
+        if start > T0 + 50:
+            raise FormatError("no data then")
+        return {name: Channel(name, np.zeros(64), start, 4.0) for name in channels}
+
+    monkeypatch.setattr(remote, "fetch", fetch)
+    name = "H1:GWOSC-4KHZ_R1_STRAIN"
+    entry = {"format": "open_data", "target": name, "remote": {"detectors": ["H1"]}, "triggers": [T0, T0 + 100]}
+    first, second = open_datasets([entry]).events
+    assert not asked
+    assert first.load().event.channels[name].t0 == T0 - 8
+    assert asked == [("open_data", ("H1",), (name,), T0 - 8, T0 + 8)]
+    assert second.load().problems == {name: "unreadable"}
+
+    def unreachable(*_):
+        raise ConnectionFailedError("no network")
+
+    monkeypatch.setattr(remote, "fetch", unreachable)
+    with pytest.raises(ConnectionFailedError):
+        first.load()
 
 
 def test_without_triggers_each_stretch_is_one_event(tmp_path):

@@ -43,7 +43,7 @@ class DataProcessor(DataGetter):
         self.settings = IngestSettings(**(ingest or {}))
 
     @monitor_exec
-    def execute(self) -> EventSet:
+    def execute(self, _before: Any = None) -> EventSet:
         """Make the event set, or what a killed run left to make of it, and return its handle."""
         started = now()
         events = ingest(

@@ -15,7 +15,14 @@ from typing import Any, Literal, Protocol
 import h5py
 
 from glitchflow_plugin.data.channels import ChannelSelection, read_channel_list, select_channels
-from glitchflow_plugin.data.event_files import Channel, RawEvent, list_event_files, read_event, read_event_header
+from glitchflow_plugin.data.event_files import (
+    TRUTH_FILE_NAME,
+    Channel,
+    RawEvent,
+    list_event_files,
+    read_event,
+    read_event_header,
+)
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.readers import frames, gwosc, hdf5, remote
 from glitchflow_plugin.data.readers.continuous import (
@@ -370,6 +377,8 @@ def _recognised(path: str) -> str:
         raise ConfigurationError(f"{path} is empty. Correct `path` in datasets.yaml, or make the data first.")
     files = list_files(path, (*frames.SUFFIXES, *hdf5.SUFFIXES))
     for file in files:
+        if file.name == TRUTH_FILE_NAME:
+            continue
         if file.suffix in frames.SUFFIXES:
             return "gwf"
         if gwosc.is_gwosc(file):
