@@ -19,8 +19,8 @@ SCALING_NAME = "scaling.json"
 DESCRIPTION_NAME = "training_set.json"
 
 COLUMNS: dict[str, str] = {
-    "part": "object",
-    "event_id": "object",
+    "part": "str",
+    "event_id": "str",
     "row": "int64",
     "start": "int64",
     "gps_start": "float64",

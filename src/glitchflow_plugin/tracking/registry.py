@@ -143,7 +143,7 @@ def register(
         finally:
             if opened is not None:
                 mlflow.end_run()
-        client = MlflowClient()
+        client = MlflowClient(tracking_uri, tracking_uri)
         # an int from a database, a str from a server
         version = int(str(info.registered_model_version))
         for key, value in (tags or {}).items():
@@ -190,7 +190,7 @@ def find(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = 
     """Look a version up without loading it; errors as for `load`."""
     with _registry(tracking_uri, must_exist=True):
         version = _resolve(name, version_or_alias, tracking_uri)
-        stored = MlflowClient().get_model_version(name, str(version))
+        stored = MlflowClient(tracking_uri, tracking_uri).get_model_version(name, str(version))
     return ModelVersion(name, version, tracking_uri, stored.run_id or "")
 
 
@@ -222,7 +222,7 @@ def promote_if_better(
     name, uri = challenger.name, challenger.tracking_uri
     value = float(evaluate(bundle))
     with _registry(uri):
-        held = _aliases(MlflowClient(), name).get(alias)
+        held = _aliases(MlflowClient(uri, uri), name).get(alias)
     promoted, reason = True, f"the first {alias}"
     rival: float | None = None
     if held is not None and held != challenger.version:
@@ -230,7 +230,7 @@ def promote_if_better(
             value, bundle, held=held, challenger=challenger, evaluate=evaluate, alias=alias
         )
     with _registry(uri):
-        client = MlflowClient()
+        client = MlflowClient(uri, uri)
         if promoted:
             client.set_registered_model_alias(name, alias, str(challenger.version))
         tags = {"promoted": str(promoted).lower(), "promotion_reason": reason, "validation_loss": f"{value:.6g}"}
@@ -255,11 +255,21 @@ def disagreement(first: ModelBundle, second: ModelBundle) -> str | None:
     same_axes = _close(first.frequencies, second.frequencies) and _close(first.times, second.times)
     if not same_axes:
         reasons.append("different axes")
-    one, other = (json.loads(json.dumps(bundle.to_dict()["recipe"])) for bundle in (first, second))
+    one, other = _fed_by(first), _fed_by(second)
     if one != other:
         keys = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
         reasons.append(f"different recipes ({', '.join(keys)})")
     return "; ".join(reasons) or None
+
+
+def _fed_by(bundle: ModelBundle) -> dict[str, Any]:
+    """The part of the recipe that makes the maps: not how channels were chosen, nor channels that are not used."""
+    recipe = json.loads(json.dumps(bundle.to_dict()["recipe"]))
+    recipe.pop("selection", None)
+    channels = recipe.get("events", {}).get("channels") if isinstance(recipe.get("events"), dict) else None
+    if isinstance(channels, dict):
+        recipe["events"]["channels"] = {name: channels[name] for name in bundle.channels if name in channels}
+    return recipe
 
 
 def ensure_experiment(tracking_uri: str, experiment: str, artifacts: Path | str = DEFAULT_ARTIFACTS) -> str:
@@ -273,7 +283,7 @@ def ensure_experiment(tracking_uri: str, experiment: str, artifacts: Path | str 
         ConnectionFailedError: The server cannot be reached.
     """
     with _registry(tracking_uri):
-        client = MlflowClient()
+        client = MlflowClient(tracking_uri, tracking_uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
             place = None if _is_server(tracking_uri) else Path(artifacts).resolve().as_uri()
@@ -337,7 +347,7 @@ def _compare(
 
 
 def _resolve(name: str, version_or_alias: int | str, tracking_uri: str) -> int:
-    client = MlflowClient()
+    client = MlflowClient(tracking_uri, tracking_uri)
     models = {model.name: model for model in client.search_registered_models()}
     if name not in models:
         known = ", ".join(sorted(models)) or "none"
@@ -399,15 +409,14 @@ def _registry(tracking_uri: str, *, must_exist: bool = False) -> Iterator[None]:
     if path is not None and must_exist and not path.exists():
         message = f"no registry at {tracking_uri}: {path} does not exist. Train a model first, or correct tracking_uri."
         raise RegistryError(message)
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     with guarded(tracking_uri):
+        # the registry follows the tracking address as long as nobody sets it apart
         mlflow.set_tracking_uri(tracking_uri)
-        mlflow.set_registry_uri(tracking_uri)
         try:
             yield
         finally:
-            mlflow.set_tracking_uri(before[0])
-            mlflow.set_registry_uri(before[1])
+            mlflow.set_tracking_uri(before)  # pyright: ignore[reportArgumentType]  # None resets it
 
 
 @contextmanager
