@@ -119,7 +119,7 @@ def test_fresh_data_go_through_the_models_recipe(bundle, registered, tmp_path):
     assert used.notes["registered"] == {"name": "twin", "version": 7}
     summary = read_summary(tmp_path / "inf" / "data")
     assert summary["events"]["kept"] == 6
-    assert summary["inputs"]["model"] == {"name": "twin", "version": 7}
+    assert (summary["inputs"]["model"], summary["inputs"]["model_version"]) == ("twin", 7)
 
 
 def test_from_raw_data_to_tables_maps_and_pictures(registered, tmp_path):
@@ -153,7 +153,7 @@ def test_make_inference_runs_alone_from_disk(registered, tmp_path):
     raw = write_events(tmp_path / "raw", 4)
     _, maps = loader(registered, tmp_path, datasets=[{"path": str(raw)}]).execute()
     step = MakeInference(
-        settings(), str(tmp_path / "inf"), model=registered, spectrograms=str(maps.folder), device="cpu"
+        settings(), str(tmp_path / "inf"), model=registered, data=str(maps.folder.parent), device="cpu"
     )
     assert len(step.execute().metrics) > 3
     with pytest.raises(ConfigurationError, match="needs `model`"):

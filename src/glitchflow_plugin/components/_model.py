@@ -50,6 +50,11 @@ def model_name(bundle: "ModelBundle") -> dict[str, Any]:
     return dict(bundle.notes.get("registered") or {})
 
 
+def model_inputs(bundle: "ModelBundle") -> dict[str, Any]:
+    """The same for the inputs of a run summary."""
+    return {("model" if key == "name" else f"model_{key}"): value for key, value in model_name(bundle).items()}
+
+
 def require(value: Any, key: str) -> Any:
     """A setting that a step needs when it runs alone.
 

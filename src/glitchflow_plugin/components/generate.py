@@ -9,8 +9,9 @@ from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._figures import save_figure
-from glitchflow_plugin.components._model import check_model, load_model, model_name, require
+from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name, require
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components.load_infdata import SPECTROGRAMS
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.products.veto_table import write_table
@@ -33,6 +34,7 @@ class GenerateGlitches(BaseComponent):
         model: `name` and `version`, used where no model comes from the step before.
         tracking_uri: Of the registry, likewise.
         spectrograms: Folder of the maps, used where none come from the step before.
+        data: Folder of Load-infdata, whose maps are used where `spectrograms` is not given either.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         name: Of the step.
     """
@@ -46,6 +48,7 @@ class GenerateGlitches(BaseComponent):
         model: Mapping[str, Any] | None = None,
         tracking_uri: str = "sqlite:///mlflow.db",
         spectrograms: str | None = None,
+        data: str | None = None,
         device: str = "auto",
         name: str | None = None,
     ) -> None:
@@ -57,6 +60,7 @@ class GenerateGlitches(BaseComponent):
             model=model,
             tracking_uri=tracking_uri,
             spectrograms=spectrograms,
+            data=data,
             device=device,
             name=name,
         )
@@ -65,7 +69,8 @@ class GenerateGlitches(BaseComponent):
         self.settings = GenerateSettings(**settings)
         self.folder, self.tensorboard = Path(folder), tensorboard
         self.registered = check_model(model) if model is not None else None
-        self.tracking_uri, self.spectrograms, self.device = tracking_uri, spectrograms, device
+        self.tracking_uri, self.device = tracking_uri, device
+        self.spectrograms = spectrograms or (Path(data) / SPECTROGRAMS if data else None)
 
     @monitor_exec
     def execute(
@@ -95,7 +100,7 @@ class GenerateGlitches(BaseComponent):
                 pipeline="glitchflow_pipeline/Generate",
                 started=started,
                 inputs={
-                    "model": model_name(bundle),
+                    **model_inputs(bundle),
                     "witnesses": str(spectrograms.folder),
                     "target": bundle.target,
                     "threshold_snr2": self.settings.threshold,

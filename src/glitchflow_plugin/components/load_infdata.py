@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from itwinai.components import DataGetter, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._model import check_model, load_model, model_name
+from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, FormatError
@@ -89,7 +89,7 @@ class LoadInfdata(DataGetter):
                 pipeline="inference_pipeline/Load-infdata",
                 started=started,
                 inputs={
-                    "model": model_name(bundle),
+                    **model_inputs(bundle),
                     "data": str(self.spectrograms) if self.spectrograms else _paths(self.datasets),
                     "target": bundle.target,
                     "witnesses": ", ".join(bundle.witnesses),
