@@ -185,7 +185,7 @@ def test_one_event_gives_values_without_bands():
 
 def test_the_glitch_threshold_need_not_be_among_the_thresholds():
     scores = score(
-        torch.tensor([[30.0], [2.0]]), torch.tensor([[28.0], [1.0]]), thresholds=[5, 10], glitch_threshold=7.5
+        torch.tensor([[30.0], [2.0]]), torch.tensor([[28.0], [1.0]]), thresholds=[5.0, 10.0], glitch_threshold=7.5
     )
     assert scores.metrics()["denoising_accuracy_snr2_7.5"].value == 1
     np.testing.assert_array_equal(scores.denoising_accuracy.thresholds, [5, 7.5, 10])

@@ -14,7 +14,7 @@ def test_flag_depends_on_the_largest_predicted_pixel():
 
 def test_lower_thresholds_flag_more():
     predicted = torch.rand(50, 8, 8, generator=torch.Generator().manual_seed(1)) * 40
-    counts = [int(veto_flags(predicted, threshold).sum()) for threshold in (0, 20, 39, 40)]
+    counts = [int(veto_flags(predicted, threshold).sum()) for threshold in (0.0, 20.0, 39.0, 40.0)]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] == 50
     assert counts[-1] == 0

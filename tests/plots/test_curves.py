@@ -23,7 +23,7 @@ def test_accuracy_shows_model_and_baselines_with_bands():
 
 
 def test_roc_has_areas_and_working_points():
-    figure = plot_roc({"model": ([0, 0.1, 1], [0, 0.9, 1])}, {"model": 0.9}, points={"model": (0.1, 0.9)})
+    figure = plot_roc({"model": ([0.0, 0.1, 1.0], [0.0, 0.9, 1.0])}, {"model": 0.9}, points={"model": (0.1, 0.9)})
     axes = figure.axes[0]
     assert "model, area 0.900" in [text.get_text() for text in axes.get_legend().get_texts()]
     assert axes.lines[1].get_xydata().tolist() == [[0.1, 0.9]]

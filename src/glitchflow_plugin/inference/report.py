@@ -141,8 +141,8 @@ def summary_metrics(scores: Mapping[str, Scores]) -> dict[str, Metric]:
         for name, figure in own.metrics().items()
     }
     for name, count in own.confusion.to_dict().items():
-        others = {other: scores[other].confusion.to_dict()[name] for other in baselines}
-        metrics[f"veto_{name}_snr2_{own.glitch_threshold:g}"] = Metric(value=count, baseline=others)
+        others = {other: float(scores[other].confusion.to_dict()[name]) for other in baselines}
+        metrics[f"veto_{name}_snr2_{own.glitch_threshold:g}"] = Metric(value=float(count), baseline=others)
     return metrics
 
 

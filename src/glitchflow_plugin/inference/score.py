@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.metrics import auc, confusion_matrix, roc_curve
 from torch import Tensor
 
@@ -297,7 +297,7 @@ def scoring_windows(num_times: int, size: int = 64) -> list[tuple[int, int]]:
 def window_statistics(
     measured: Float[Tensor, "window *pixels"],
     predicted: Float[Tensor, "window *pixels"],
-    events: ArrayLike | None = None,
+    events: Sequence[Any] | NDArray[Any] | None = None,
     glitch_threshold: float = GLITCH_THRESHOLD,
 ) -> WindowStatistics:
     """Reduce windows to the few numbers that scoring needs.
@@ -342,7 +342,7 @@ def window_statistics(
 def map_statistics(
     measured: Float[Tensor, "event frequency time"],
     predicted: Float[Tensor, "event frequency time"],
-    events: ArrayLike | None = None,
+    events: Sequence[Any] | NDArray[Any] | None = None,
     glitch_threshold: float = GLITCH_THRESHOLD,
     window_size: int = 64,
 ) -> WindowStatistics:
@@ -372,7 +372,7 @@ def map_statistics(
 def score(
     measured: Float[Tensor, "window *pixels"],
     predicted: Float[Tensor, "window *pixels"],
-    events: ArrayLike | None = None,
+    events: Sequence[Any] | NDArray[Any] | None = None,
     *,
     thresholds: Iterable[float] = THRESHOLDS,
     glitch_threshold: float = GLITCH_THRESHOLD,

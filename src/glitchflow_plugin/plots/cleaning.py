@@ -65,7 +65,7 @@ def plot_cleaning(
         The figure.
     """
     if not examples:
-        figure = new_figure(9, 1.6)
+        figure = new_figure(9.0, 1.6)
         figure.text(0.5, 0.5, f"{title}: no such event" if title else "no such event", ha="center", va="center")
         return figure
     figure, rows, bars = _panels(len(examples), title)

@@ -48,7 +48,7 @@ def plot_accuracy(
     Returns:
         The figure.
     """
-    figure = new_figure(11, 4)
+    figure = new_figure(11.0, 4.0)
     left, right = figure.subplots(1, 2, sharey=True)
     figure.suptitle(title or "Accuracy against threshold, bands: 95 % bootstrap by event")
     _bands(left, thresholds, denoising)

@@ -1,9 +1,10 @@
 """What pure code may say about its progress. MLflow and TensorBoard are adapters to this, elsewhere in the room."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
+@runtime_checkable  # so that annotations can be checked in tests
 class Tracker(Protocol):
     """Receives numbers, pictures and texts during a run."""
 
