@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class Simulator(DataGetter):
         folder: str,
         sets: Mapping[str, Mapping[str, Any]],
         detector: Mapping[str, Any] | None = None,
+        *,
         workers: int | None = None,
         progress: bool = True,
         name: str | None = None,
@@ -92,7 +94,7 @@ def _refuse_overlap(sets: Mapping[str, SimulationSettings]) -> None:
     spans = sorted(
         (one.ifo, one.gps_start, one.gps_start + one.num_events * one.spacing, key) for key, one in sets.items()
     )
-    for (ifo, _, end, key), (next_ifo, start, _, next_key) in zip(spans[:-1], spans[1:], strict=True):
+    for (ifo, _, end, key), (next_ifo, start, _, next_key) in pairwise(spans):
         if ifo == next_ifo and start < end:
             raise ConfigurationError(
                 f"Simulated sets {key!r} (until GPS {end}) and {next_key!r} (from GPS {start}) overlap in time. "

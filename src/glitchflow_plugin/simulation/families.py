@@ -64,8 +64,8 @@ class Family:
 
 def _scattered_light(rng: np.random.Generator, time: Series, _rate: float) -> Disturbance:
     """A suspended bench swings by many wavelengths and scatters light back."""
-    arch = float(np.exp(rng.uniform(np.log(30.0), np.log(110.0))))
-    frequency, phase, rest = rng.uniform(0.3, 0.6), rng.uniform(-0.5, 0.5), rng.uniform(0.0, 2.0 * np.pi)
+    arch = float(np.exp(rng.uniform(np.log(30.0), np.log(100.0))))
+    frequency, phase, rest = rng.uniform(0.35, 0.7), rng.uniform(-0.3, 0.3), rng.uniform(0.0, 2.0 * np.pi)
     displacement = glitches.swing(time, 0.5 * glitches.LASER_WAVELENGTH * arch, frequency, phase)
     # the light path is closed smoothly before the event ends; fringes of a bench at rest are constant
     half = min(-time[0], time[-1], 6.0)
@@ -83,7 +83,7 @@ def _whistle(rng: np.random.Generator, time: Series, _rate: float) -> Disturbanc
     drawn = {
         "lowest": rng.uniform(38.0, 55.0),
         "highest": rng.uniform(120.0, 190.0),
-        "duration": rng.uniform(0.4, 1.0),
+        "duration": rng.uniform(0.3, 0.7),
         "phase": rng.uniform(0.0, 2.0 * np.pi),
     }
     beat = glitches.whistle(time, **drawn)
@@ -95,7 +95,7 @@ def _light_modulation(rng: np.random.Generator, time: Series, _rate: float) -> D
     drawn = {
         "frequency": rng.uniform(40.0, 100.0),
         "modulation": rng.uniform(3.0, 8.0),
-        "depth": 0.8,
+        "depth": 0.45,
         "duration": rng.uniform(0.5, 1.2),
         "phase": rng.uniform(0.0, 2.0 * np.pi),
     }
@@ -131,7 +131,7 @@ def _tomte(rng: np.random.Generator, time: Series, _rate: float) -> Disturbance:
 
 def _acoustic(rng: np.random.Generator, time: Series, rate: float) -> Disturbance:
     """A bang; a loose mount rattles once the sound is loud enough."""
-    drawn = {"low": rng.uniform(60.0, 90.0), "high": rng.uniform(130.0, 180.0), "duration": rng.uniform(0.15, 0.4)}
+    drawn = {"low": rng.uniform(60.0, 90.0), "high": rng.uniform(130.0, 180.0), "duration": rng.uniform(0.12, 0.3)}
     burst = glitches.noise_burst(rng, time, sample_rate=rate, **drawn)
     return Disturbance(burst, burst, parameters=drawn)
 

@@ -70,7 +70,7 @@ def noise_burst(
     return burst / np.abs(burst).max()
 
 
-def swing(time: Series, velocity: float, frequency: float, phase: float = 0.0, cycles: float = 0.35) -> Series:
+def swing(time: Series, velocity: float, frequency: float, phase: float = 0.0, cycles: float = 0.24) -> Series:
     """Displacement of a suspended bench that is kicked: a swing under a Gaussian envelope, m.
 
     Args:

@@ -109,7 +109,7 @@ class Detector:
         strain, background = draw_strain(rng["strain"], noise, settings, self.num_samples)
         recorded = {name: self.sensors.noise(rng["sensors"], name) for name in self.sensors.by_name}
 
-        glitch = self._draw_glitch(rng["glitch"], noise)
+        glitch = self._draw_glitch(index, rng["glitch"], noise)
         if glitch is None or BEAM not in glitch.seen:
             recorded[BEAM] += self._idle_beam(rng["sensors"])
         transients: list[TransientTruth] = []
@@ -155,13 +155,17 @@ class Detector:
         )
         return RawEvent(truth.event_id, truth.gps_event, channels), truth
 
-    def _draw_glitch(self, rng: np.random.Generator, noise: StrainNoise) -> Arrival | None:
+    def _draw_glitch(self, index: int, rng: np.random.Generator, noise: StrainNoise) -> Arrival | None:
         settings = self.settings
-        free, unwitnessed = rng.random() < settings.no_glitch_fraction, rng.random() < settings.no_witness_fraction
-        if free or not self.sources:
+        unwitnessed = rng.random() < settings.no_witness_fraction
+        # multiples of the golden ratio fill the unit interval evenly, so that every share is met within an event or two
+        # whatever the number of events, and event i still depends on (seed, i) alone
+        share = float(np.modf(np.random.default_rng(settings.seed).random() + index * 0.6180339887498949)[0])
+        if share < settings.no_glitch_fraction or not self.sources:
             return None
-        weights = np.array([source.weight for source in self.sources])
-        source = self.sources[int(rng.choice(weights.size, p=weights / weights.sum()))]
+        weights = np.cumsum([source.weight for source in self.sources])
+        place = (share - settings.no_glitch_fraction) / (1.0 - settings.no_glitch_fraction) * weights[-1]
+        source = self.sources[min(int(np.searchsorted(weights, place, side="right")), len(self.sources) - 1)]
         glitch = source.glitch(rng, noise, self._central_time(rng))
         glitch = replace(glitch, strain=settings.coupling * glitch.strain, snr=settings.coupling * glitch.snr)
         return replace(glitch, seen={}, witnesses=()) if unwitnessed else glitch

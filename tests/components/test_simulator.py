@@ -1,0 +1,52 @@
+import json
+
+import pytest
+
+from glitchflow_plugin.components.simulator import Simulator
+from glitchflow_plugin.errors import ConfigurationError
+
+DETECTOR = {"duration": 8.0, "mergers": {"fraction": 0.0}, "families": {"blip": {}}}
+SETS = {
+    "training": {"num_events": 2, "seed": 1, "gps_start": 1.4e9},
+    "inference": {"num_events": 1, "seed": 2, "gps_start": 1.5e9},
+}
+
+
+def test_every_set_gets_its_folder_and_the_summary_tells(tmp_path, capsys):
+    step = Simulator(str(tmp_path), SETS, DETECTOR, workers=1, progress=False)
+    made = step.execute()
+    assert {name: len(one) for name, one in made.items()} == {"training": 2, "inference": 1}
+    assert made["inference"].event_ids == ("V1-1500000004",)
+    assert made["training"].folder == tmp_path / "training"
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["pipeline"] == "simulate_pipeline/Simulator"
+    assert summary["events"]["kept"] == 3
+    assert summary["outputs"]["training truth"] == str(tmp_path / "training" / "truth.h5")
+    assert "V1:PSL-POWER_MON" in summary["outputs"]["training true witnesses"]
+    assert "3 read" in capsys.readouterr().out
+
+
+def test_the_step_keeps_its_parameters(tmp_path):
+    step = Simulator(str(tmp_path), SETS, DETECTOR, workers=1, progress=False)
+    assert step.parameters["sets"] == SETS
+    assert step.parameters["detector"] == DETECTOR
+
+
+def test_sets_override_what_they_share(tmp_path):
+    sets = {"a": {"noise": "aligo"}, "b": {"gps_start": 1.6e9}}
+    step = Simulator(str(tmp_path), sets, DETECTOR)
+    assert (step.sets["a"].noise, step.sets["b"].noise) == ("aligo", "advirgo")
+    assert step.sets["b"].duration == 8.0
+
+
+@pytest.mark.parametrize(
+    ("sets", "told"),
+    [
+        ({}, "at least one set"),
+        ({"training": {"num_event": 2}}, r"sets\.training.*num_events"),
+        ({"a": {"num_events": 10}, "b": {"num_events": 2, "gps_start": 1.4e9 + 100.0}}, "overlap"),
+    ],
+)
+def test_wrong_sets_are_refused_before_anything_runs(tmp_path, sets, told):
+    with pytest.raises(ConfigurationError, match=told):
+        Simulator(str(tmp_path), sets, DETECTOR)

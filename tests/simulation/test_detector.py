@@ -1,0 +1,125 @@
+import hashlib
+
+import numpy as np
+import pytest
+
+from glitchflow_plugin.data.event_files import list_event_files, read_event
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.simulation import detector
+from glitchflow_plugin.simulation.detector import event_path, simulate, simulate_event
+from glitchflow_plugin.simulation.settings import SimulationSettings
+
+SMALL = {"num_events": 3, "duration": 8.0, "mergers": {"fraction": 0.0}, "families": {"blip": {}, "tomte": {}}}
+
+
+def settings(**other):
+    return SimulationSettings(**{**SMALL, **other})
+
+
+def digests(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in list_event_files(folder)}
+
+
+def test_a_set_is_event_files_and_their_truth(tmp_path):
+    made = simulate(settings(), tmp_path / "set")
+    truth = made.truth()
+    assert len(made) == 3
+    assert [read_event(path).event_id for path in list_event_files(made.folder)] == list(made.event_ids)
+    assert list(truth.events) == list(made.event_ids)
+    assert truth.target == made.target == "V1:Hrec_hoft"
+    assert set(made.channels) == set(truth.roles)
+    assert truth.true_witnesses == ("V1:ENV-MAG_CEB", "V1:PSL-POWER_MON")
+    assert truth.channels("unsafe") == ("V1:LSC-DARM_PICKOFF",)
+    assert truth.channels("dead") == ("V1:ENV-MAG_DEAD",)
+    # a sensor whose family does not occur only distracts
+    assert "V1:PSL-FSS_VCO_FREQ" in truth.channels("distractor")
+    assert not (made.folder / ".truth-parts").exists()
+
+
+def test_what_is_written_is_what_is_simulated_in_memory(tmp_path):
+    made = simulate(settings(), tmp_path)
+    event, truth = simulate_event(settings(), 1)
+    written = read_event(event_path(tmp_path, event.event_id))
+    assert written.gps_event == event.gps_event
+    for name, channel in event.channels.items():
+        np.testing.assert_array_equal(written.channels[name].series, channel.series)
+        assert written.channels[name].unit == channel.unit
+    stored = made.truth().events[event.event_id]
+    assert stored.transients == truth.transients
+    assert [one.snr for one in stored.glitches] == [one.snr for one in truth.glitches]
+
+
+@pytest.mark.slow
+def test_bytes_do_not_depend_on_the_run_or_the_number_of_workers(tmp_path):
+    simulate(settings(), tmp_path / "a")
+    simulate(settings(), tmp_path / "b", workers=2)
+    simulate(settings(seed=9), tmp_path / "c")
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    assert not set(digests(tmp_path / "a").values()) & set(digests(tmp_path / "c").values())
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    written, write = [], detector._write_one
+
+    def write_one(*args):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(args[-1])
+        return write(*args)
+
+    monkeypatch.setattr(detector, "_write_one", write_one)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(settings(), tmp_path / "set")
+    written.clear()
+    made = simulate(settings(), tmp_path / "set")
+    assert written == [2]
+    monkeypatch.undo()
+    whole = simulate(settings(), tmp_path / "whole")
+    assert digests(made.folder) == digests(whole.folder)
+    assert list(made.truth().events) == list(whole.truth().events)
+
+
+def test_a_finished_set_is_left_alone_and_a_missing_event_made_again(tmp_path, monkeypatch):
+    made = simulate(settings(), tmp_path)
+    before = digests(tmp_path)
+    event_path(tmp_path, made.event_ids[1]).unlink()
+    written, write = [], detector._write_one
+    monkeypatch.setattr(detector, "_write_one", lambda *args: (written.append(args[-1]), write(*args)))
+    simulate(settings(), tmp_path)
+    assert written == [1]
+    assert digests(tmp_path) == before
+    simulate(settings(), tmp_path)
+    assert written == [1]
+
+
+def test_a_set_can_grow_and_shrink(tmp_path):
+    simulate(settings(num_events=2), tmp_path)
+    before = digests(tmp_path)
+    grown = simulate(settings(num_events=3), tmp_path)
+    assert before.items() <= digests(tmp_path).items()
+    assert len(grown.truth().events) == 3
+    shrunk = simulate(settings(num_events=1), tmp_path)
+    assert len(digests(tmp_path)) == len(shrunk.truth().events) == 1
+
+
+def test_another_recipe_replaces_the_set(tmp_path):
+    simulate(settings(), tmp_path)
+    before = digests(tmp_path)
+    simulate(settings(seed=5), tmp_path)
+    after = digests(tmp_path)
+    assert before.keys() == after.keys()
+    assert not set(before.values()) & set(after.values())
+
+
+def test_files_of_others_are_never_touched(tmp_path):
+    precious = tmp_path / "measured.h5"
+    precious.write_bytes(b"data")
+    with pytest.raises(ConfigurationError, match="another folder"):
+        simulate(settings(), tmp_path)
+    assert precious.read_bytes() == b"data"
+
+
+def test_a_broken_truth_file_is_made_again(tmp_path):
+    made = simulate(settings(), tmp_path)
+    made.truth_path.write_bytes(b"broken")
+    assert len(simulate(settings(), tmp_path).truth().events) == 3

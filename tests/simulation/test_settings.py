@@ -1,0 +1,66 @@
+from dataclasses import replace
+
+import pytest
+
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.simulation.settings import SimulationSettings, default_families
+
+
+def test_the_defaults_are_the_embedded_families():
+    assert SimulationSettings().families == default_families()
+
+
+def test_yaml_dictionaries_become_settings():
+    settings = SimulationSettings(
+        families={"blip": {"snr": [5, 10]}, "tomte": None},
+        mergers={"fraction": 0.5, "snr": [8, 9]},
+        background={"files": ["a.hdf5"], "exclude": [[1, 2]]},
+        bank={"path": "bank.h5", "indices": [0, 1]},
+    )
+    assert settings.families == {
+        "blip": replace(default_families()["blip"], snr=(5.0, 10.0)),
+        "tomte": default_families()["tomte"],
+    }
+    assert settings.mergers.snr == (8.0, 9.0)
+    assert settings.background.exclude == ((1.0, 2.0),)
+    assert settings.bank.indices == (0, 1)
+
+
+def test_a_bank_replaces_the_families_unless_they_are_given():
+    assert SimulationSettings(bank={"path": "x"}).families == {}
+    assert list(SimulationSettings(bank={"path": "x"}, families={"blip": {}}).families) == ["blip"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"families": {"koi_fish": {}}}, "blip"),
+        ({"mergers": {"share": 0.1}}, "fraction"),
+        ({"spacing": 8.0}, "overlap"),
+        ({"sample_rate": 4000.0}, "2048"),
+        ({"noise": "kagra"}, "advirgo"),
+        ({"no_glitch_fraction": 1.2}, "no_glitch_fraction"),
+        ({"mergers": {"fraction": 2.0}}, "mergers.fraction"),
+        ({"transient_snr": [9, 3]}, "low <= high"),
+        ({"transient_snr": 9}, "two numbers"),
+        ({"time_jitter": 6.0}, "time_jitter"),
+        ({"duration": 4.0}, "8 s"),
+        ({"num_events": 0}, "num_events"),
+        ({"background": {"files": []}}, "background.files"),
+        ({"background": {"files": ["x"], "mode": "white"}}, "stretch"),
+        ({"families": {"blip": {"weight": -1.0}}}, "weight"),
+    ],
+)
+def test_wrong_settings_are_refused_with_a_hint(wrong, told):
+    with pytest.raises(ConfigurationError, match=told):
+        SimulationSettings(**wrong)
+
+
+def test_a_misspelt_key_fails():
+    with pytest.raises(TypeError, match="num_event"):
+        SimulationSettings(num_event=3)
+
+
+def test_the_number_of_events_is_not_part_of_the_recipe():
+    assert SimulationSettings(num_events=3).recipe() == SimulationSettings(num_events=5).recipe()
+    assert SimulationSettings(seed=3).recipe() != SimulationSettings(seed=5).recipe()
