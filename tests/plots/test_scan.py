@@ -45,5 +45,10 @@ def test_many_channels_stay_readable(number):
     assert axes.figure.get_size_inches()[1] < 12
 
 
+def test_unsafe_channels_are_marked():
+    axes = draw([0.9, 0.2], unsafe=["V1:CHANNEL_000"])
+    assert [text.get_text() for text in axes.texts] == ["0.90  unsafe", "0.20"]
+
+
 def test_nothing_but_silence():
     draw([np.nan, np.nan], chance=np.array([np.nan, np.nan]))

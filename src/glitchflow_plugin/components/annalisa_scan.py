@@ -46,14 +46,15 @@ class AnnalisaScan(BaseComponent):
     def execute(self, events: EventSet | None = None) -> tuple[EventSet, ChannelRanking]:
         """Scan, write the results, and return the event set with the ranking."""
         from glitchflow_plugin.plots.scan import plot_ranking
-        from glitchflow_plugin.preprocessing.scan import scan_channels
+        from glitchflow_plugin.preprocessing.scan import is_unsafe, scan_channels
 
         started = now()
         events = events or EventSet.open(self.events_folder)
         check_whitening(events, self.settings.whiten, "scan")
         ranking = scan_channels(events, self.settings, device=choose_device(self.device))
         written = write_ranking(self.folder, ranking)
-        common = {"selected": ranking.selected, "target": ranking.target}
+        unsafe = [name for name in ranking.channels if is_unsafe(name, self.settings.unsafe)]
+        common: dict[str, Any] = {"selected": ranking.selected, "target": ranking.target, "unsafe": unsafe}
         correlation = plot_ranking(
             ranking.channels,
             ranking.correlation,

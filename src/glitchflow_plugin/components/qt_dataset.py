@@ -29,7 +29,7 @@ class QTDataset(BaseComponent):
         scan: Folder of the scan's results, used where no ranking comes from the step before.
         folder: Where the spectrogram set goes.
         ch_list: Witnesses to take in place of the scan's selection: a list, or a text file with one a line.
-        num_pictures: How many of the loudest events are drawn.
+        num_pictures: How many events are drawn, the loudest in strain and witnesses.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         name: Name of the step.
     """
@@ -93,7 +93,7 @@ class QTDataset(BaseComponent):
                     "channels": Metric(float(len(made.channels))),
                     "rows": Metric(float(len(made.frequencies))),
                     "columns": Metric(float(len(made.times))),
-                    "median_target_peak_snr2": Metric(float(np.median(peaks))),
+                    "median_target_peak_snr2": Metric(float(np.median(peaks[:, 0]))),
                 },
                 outputs={"spectrograms": str(self.folder), "pictures": ", ".join(str(path) for path in pictures)},
             ),
@@ -126,8 +126,8 @@ class QTDataset(BaseComponent):
 
     @staticmethod
     def _peaks(made: SpectrogramSet) -> np.ndarray:
-        batches = made.batches(64, channels=[made.target])
-        return np.concatenate([batch.maps.max(axis=(1, 2, 3)) for batch in batches])
+        """Largest energy of each map, shape (event, channel)."""
+        return np.concatenate([batch.maps.max(axis=(2, 3)) for batch in made.batches(16)])
 
     def _pictures(self, made: SpectrogramSet, peaks: np.ndarray) -> list[Path]:
         from glitchflow_plugin.plots.spectrograms import plot_event
@@ -136,7 +136,9 @@ class QTDataset(BaseComponent):
         for old in folder.glob("event-*.png"):
             old.unlink()
         written = []
-        for place, row in enumerate(np.argsort(-peaks, kind="stable")[: self.num_pictures], start=1):
+        # Events that are loud in the strain and in a witness show what the network will have to learn.
+        loud = np.minimum(peaks[:, 0], peaks[:, 1:].max(axis=1)) if peaks.shape[1] > 1 else peaks[:, 0]
+        for place, row in enumerate(np.argsort(-loud, kind="stable")[: self.num_pictures], start=1):
             batch = made.read([int(row)])
             figure = plot_event(
                 batch.maps[0],

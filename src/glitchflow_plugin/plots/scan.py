@@ -19,6 +19,7 @@ def plot_ranking(
     quantity: str,
     target: str,
     chance: np.ndarray | None = None,
+    unsafe: Collection[str] = (),
     max_channels: int = 30,
 ) -> Figure:
     """Channels as horizontal bars, best first, with the threshold and the selected ones in colour.
@@ -31,6 +32,7 @@ def plot_ranking(
         quantity: What the values are, for the axis.
         target: The reference channel, for the title.
         chance: Value expected by accident, one a channel, drawn as ticks.
+        unsafe: Names of channels that see the strain itself, marked as such.
         max_channels: With more channels, only the best so many are shown and the others are counted.
 
     Returns:
@@ -55,13 +57,14 @@ def plot_ranking(
         axes.scatter(chance[shown], rows, marker="|", s=70, linewidths=2.0, color=ORANGE, zorder=3)
         tick = {"marker": "|", "markersize": 9, "markeredgewidth": 2.0, "linestyle": "none"}
         handles.append(Line2D([], [], color=ORANGE, label="by chance", **tick))
+    behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}  # the threshold may lie there
     for row, index in enumerate(shown):
         if known[row]:
-            text = f"{values[index]:.2f}"
+            text = f"{values[index]:.2f}{'  unsafe' if channels[int(index)] in unsafe else ''}"
             place = max(values[index], chance[index] if chance is not None and np.isfinite(chance[index]) else 0.0)
         else:
             text, place = "no information", 0.0
-        axes.text(place + 0.012, row, text, va="center", fontsize=8, color="0.25")
+        axes.text(place + 0.012, row, text, va="center", fontsize=8, color="0.25", bbox=behind)
     axes.set_yticks(rows, [short_name(channels[int(index)]) for index in shown], fontsize=8)
     axes.set_ylim(max(len(shown), 4) - 0.4, -0.6)
     axes.set_xlim(0.0, 1.1)
