@@ -278,7 +278,8 @@ class _Plane:
             mismatch=settings.mismatch,
         )
         by_size: dict[int, list[Any]] = {}
-        for row in transform.qtile_transforms:
+        rows: list[Any] = list(transform.qtile_transforms)
+        for row in rows:
             by_size.setdefault(row.ntiles(), []).append(row)
         self.groups = [_RowGroup(rows, size, settings.num_times, device) for size, rows in sorted(by_size.items())]
         centres = np.sort(transform.freqs.numpy().astype(np.float64))
