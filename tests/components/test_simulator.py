@@ -39,6 +39,20 @@ def test_sets_override_what_they_share(tmp_path):
     assert step.sets["b"].duration == 8.0
 
 
+def test_parts_are_merged_key_by_key(tmp_path):
+    detector = {**DETECTOR, "bank": {"path": "bank.h5", "min_snr": 7.0}}
+    sets = {
+        "a": {"bank": {"indices": [0, 1]}},
+        "b": {"bank": {"indices": [2]}, "gps_start": 1.6e9},
+        "c": {"bank": None},
+    }
+    sets["c"]["gps_start"] = 1.7e9
+    made = Simulator(str(tmp_path), sets, detector).sets
+    assert (made["a"].bank.indices, made["b"].bank.indices, made["c"].bank) == ((0, 1), (2,), None)
+    assert made["b"].bank.path == "bank.h5"
+    assert made["b"].bank.min_snr == 7.0
+
+
 @pytest.mark.parametrize(
     ("sets", "told"),
     [

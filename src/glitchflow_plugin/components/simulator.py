@@ -20,7 +20,8 @@ class Simulator(DataGetter):
 
     Args:
         folder: Parent of the sets' folders.
-        sets: By name of the set: the settings in which it differs from `detector`.
+        sets: By name of the set: the settings in which it differs from `detector`; parts such as `bank` are merged key
+            by key, so that a set can name other `indices` of the same bank.
         detector: Settings that all sets share; the keys are those of `SimulationSettings`.
         workers: Processes; None takes one for each core.
         progress: Show progress bars.
@@ -42,7 +43,7 @@ class Simulator(DataGetter):
         self.folder, self.workers, self.progress = Path(folder), workers, progress
         if not sets:
             raise ConfigurationError("simulate.sets is empty. Name at least one set, for instance `training: {}`.")
-        self.sets = {key: _settings(key, {**(detector or {}), **(own or {})}) for key, own in sets.items()}
+        self.sets = {key: _settings(key, _merged(detector or {}, own or {})) for key, own in sets.items()}
         _refuse_overlap(self.sets)
 
     @monitor_exec
@@ -79,6 +80,14 @@ class Simulator(DataGetter):
             events=EventCounts(read=number, kept=number),
             outputs=outputs,
         )
+
+
+def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The set's own values over the shared ones; dictionaries are merged key by key."""
+    return dict(shared) | {
+        key: {**shared[key], **value} if isinstance(value, Mapping) and isinstance(shared.get(key), Mapping) else value
+        for key, value in own.items()
+    }
 
 
 def _settings(key: str, content: Mapping[str, Any]) -> SimulationSettings:
