@@ -1,20 +1,32 @@
-import logging
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import glitchflow_plugin.components.trainer as trainer_module
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.components.trainer import Trainer
-from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, DataError
 from glitchflow_plugin.products.summary import read_summary
-from glitchflow_plugin.tracking.registry import load
+from glitchflow_plugin.tracking.registry import find, load
+from glitchflow_plugin.training.evaluation import ZeroTwin
+
+SMALL = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
 
 
 @pytest.fixture
 def training_set(make_coupled_maps, tmp_path):
-    maps = make_coupled_maps(32)
+    maps = make_coupled_maps(16, num_times=128)
     folder = str(tmp_path / "training")
     split = Splitter({"block_length": 100.0}, str(maps.folder), folder).execute(maps)
     return Processor({}, str(maps.folder), folder).execute(split)
@@ -25,15 +37,15 @@ def make_trainer(training_set, tmp_path):
     def make(**changes):
         keywords = {
             "folder": str(training_set.folder),
-            "model": {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2},
-            "config": {"optim_lr": 3e-3, "batch_size": 16},
-            "epochs": 3,
+            "model": SMALL,
+            "config": {"optim_lr": 3e-3, "batch_size": 8},
+            "epochs": 2,
             "random_seed": 1,
             "checkpoints": str(tmp_path / "checkpoints"),
             "device": "cpu",
             "disable_tqdm": True,
             "run_name": "test",
-            "pictures_every": 2,
+            "pictures_every": 0,
         }
         keywords.update(changes)
         return Trainer(**keywords)
@@ -41,20 +53,275 @@ def make_trainer(training_set, tmp_path):
     return make
 
 
-def test_trains_judges_and_registers_a_twin(make_trainer, training_set, tmp_path, caplog):
-    registry = {
+@pytest.fixture(scope="module")
+def empty_registry(tmp_path_factory):
+    """A database with its tables, made once: that takes seconds."""
+    from glitchflow_plugin.tracking.registry import ensure_experiment
+
+    folder = tmp_path_factory.mktemp("registry")
+    ensure_experiment(f"sqlite:///{folder / 'mlflow.db'}", "other", folder / "artifacts")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def registry(empty_registry, tmp_path):
+    shutil.copy(empty_registry, tmp_path / "mlflow.db")
+    return {
         "tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}",
         "experiment": "trial",
         "artifacts": str(tmp_path / "artifacts"),
         "name": "twin",
         "alias": "champion",
     }
-    caplog.set_level(logging.INFO)
-    trainer = make_trainer(registry=registry, epochs=12, tensorboard=str(tmp_path / "tensorboard"))
-    version = trainer.execute(training_set)
-    assert version.version == 1
-    assert version.promoted
+
+
+def weights(folder):
+    return torch.load(Path(folder) / "model.pt", weights_only=True)
+
+
+def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry, tmp_path):
+    board = tmp_path / "tensorboard"
+    trainer = make_trainer(registry=registry, tensorboard=str(board), pictures_every=2)
+    version = trainer.execute()
+    assert (version.version, version.promoted) == (1, True)
+
     summary = read_summary(training_set.folder)
-    print(summary.metrics)
+    for name in ("denoising_accuracy_snr2_16", "veto_accuracy_snr2_16", "roc_auc", "residual_power_removed"):
+        assert set(summary.metrics[name].baseline) == {"linear", "zero"}
+    assert summary.metrics["veto_accuracy_snr2_16"].low <= summary.metrics["veto_accuracy_snr2_16"].value
+    assert "twin version 1" in summary.outputs["registered model"]
+
     bundle = load("twin", "champion", registry["tracking_uri"])
     assert bundle.witnesses == ("GUIDE", "BYSTANDER")
+    assert bundle.recipe == training_set.open_spectrograms().recipe
+    assert bundle.scaling == training_set.scaling
+    assert bundle.dataset == training_set.fingerprint
+    # what was registered is what was judged
+    windows = torch.rand(3, 2, 64, 64) * 50
+    torch.testing.assert_close(bundle.twin(windows), trainer.twin.cpu()(windows), rtol=1e-4, atol=1e-4)
+
+    run = MlflowClient(registry["tracking_uri"]).get_run(version.run_id)
+    expected = {"train_loss", "validation_loss", "validation_veto_accuracy_snr2_16", "test_veto_accuracy_snr2_16"}
+    assert expected | {"learning_rate", "test_linear_veto_accuracy_snr2_16"} <= set(run.data.metrics)
+    assert run.data.params["model_base"] == "4"
+    assert run.info.status == "FINISHED"
+    assert list((tmp_path / "artifacts").rglob("examples/0000.png"))
+    events = EventAccumulator(str(board)).Reload()
+    assert [point.step for point in events.Scalars("validation_loss")] == [0, 1]
+    assert "examples" in events.Tags()["images"]
+    assert (tmp_path / "mlruns").exists() is False
+
+
+def test_the_best_on_validation_is_taken_and_the_test_set_decides_nothing(make_trainer, training_set, monkeypatch):
+    losses = iter([0.5, 0.3, 0.4])
+    judged = []
+
+    def validation_epoch(self):
+        self._epoch_loss = next(losses)
+        judged.append({key: value.clone() for key, value in self.twin.network.state_dict().items()})
+        return torch.tensor(self._epoch_loss)
+
+    seen = []
+    original = trainer_module.judge_events
+
+    def watched(twin, maps, events, witnesses, **keywords):
+        seen.append(set(events))
+        return original(twin, maps, events, witnesses, **keywords)
+
+    monkeypatch.setattr(Trainer, "validation_epoch", validation_epoch)
+    monkeypatch.setattr(trainer_module, "judge_events", watched)
+    trainer = make_trainer(epochs=3)
+    trainer.execute()
+    for key, value in trainer.model.state_dict().items():
+        assert torch.equal(value, judged[1][key])
+    # once each for the network, the linear filter and nothing
+    assert seen == [set(training_set.split.test.event_ids)] * 3
+
+
+def test_the_learning_rate_falls_on_validation(make_trainer, monkeypatch):
+    losses = iter([0.5, 0.4, 0.45, 0.45])
+    rates = []
+
+    class Same:
+        def figures(self):
+            return {"loss": next(losses)}
+
+    monkeypatch.setattr(trainer_module.WindowResults, "concatenate", lambda _: Same())
+    monkeypatch.setattr(Trainer, "_tell", lambda self, loss, figures, rate: rates.append(rate))
+    trainer = make_trainer(epochs=4, config={"batch_size": 8, "lr_scheduler_patience": 0, "optim_lr": 1e-3})
+    monkeypatch.setattr(trainer, "_finish", lambda *_: None)
+    trainer.execute()
+    assert rates == [1e-3, 1e-3, 1e-3, 5e-4]
+    assert trainer.optimizer.param_groups[0]["lr"] == 2.5e-4
+
+
+def test_the_same_seed_gives_the_same_network(make_trainer, tmp_path):
+    for name in ("a", "b"):
+        make_trainer(checkpoints=str(tmp_path / name)).execute()
+    make_trainer(checkpoints=str(tmp_path / "c"), random_seed=2).execute()
+    first, second, other = (weights(tmp_path / name / "last") for name in "abc")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_resuming_is_as_if_it_had_never_stopped(make_trainer, tmp_path):
+    make_trainer(checkpoints=str(tmp_path / "whole"), epochs=4).execute()
+    make_trainer(checkpoints=str(tmp_path / "parts"), epochs=2).execute()
+    resumed = make_trainer(
+        checkpoints=str(tmp_path / "parts"), epochs=4, from_checkpoint=str(tmp_path / "parts" / "last")
+    )
+    resumed.execute()
+    for name in ("last", "best_model"):
+        whole, parts = weights(tmp_path / "whole" / name), weights(tmp_path / "parts" / name)
+        assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_a_new_training_does_not_end_with_an_old_network(make_trainer, tmp_path, monkeypatch):
+    make_trainer().execute()
+    assert (tmp_path / "checkpoints" / "best_model").exists()
+    monkeypatch.setattr(Trainer, "train_epoch", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer().execute()
+    assert not (tmp_path / "checkpoints" / "best_model").exists()
+
+
+def test_resuming_elsewhere_brings_the_best_network_along(make_trainer, tmp_path):
+    make_trainer(epochs=1).execute()
+    best = weights(tmp_path / "checkpoints" / "best_model")
+    trainer = make_trainer(
+        checkpoints=str(tmp_path / "elsewhere"), epochs=1, from_checkpoint=str(tmp_path / "checkpoints" / "last")
+    )
+    trainer.execute()
+    assert all(torch.equal(best[key], value) for key, value in trainer.model.state_dict().items())
+
+
+def test_a_registry_that_goes_down_leaves_the_network(make_trainer, training_set, registry, tmp_path, monkeypatch):
+    def down(*_, **__):
+        raise ConnectionFailedError("the server is gone.")
+
+    monkeypatch.setattr(trainer_module, "register", down)
+    with pytest.raises(ConnectionFailedError, match="best_model.*last"):
+        make_trainer(registry=registry).execute()
+    assert any("gone" in warning for warning in read_summary(training_set.folder).warnings)
+    monkeypatch.undo()
+    # the advice works: nothing is trained again
+    monkeypatch.setattr(Trainer, "train_epoch", lambda _: pytest.fail("trained again"))
+    again = make_trainer(registry=registry, from_checkpoint=str(tmp_path / "checkpoints" / "last"))
+    assert again.execute().version == 1
+
+
+def test_a_server_that_is_not_there_is_noticed_before_training(make_trainer, registry):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(ConnectionFailedError):
+        make_trainer(registry={**registry, "tracking_uri": f"http://127.0.0.1:{port}"})
+
+
+def test_the_present_champion_is_judged_on_the_same_windows(make_trainer, registry):
+    make_trainer(registry=registry, epochs=2).execute()
+    # the same again is not better
+    second = make_trainer(registry=registry, epochs=2).execute()
+    assert (second.version, second.promoted) == (2, False)
+    assert "of version 1, on the same windows" in second.reason
+    assert find("twin", "champion", registry["tracking_uri"]).version == 1
+
+
+def test_witnesses_in_another_order_are_sorted_for_the_champion(make_trainer, training_set):
+    trainer = make_trainer()
+    trainer.execute()
+    judge = {"order": None}
+
+    class Remember(ZeroTwin):
+        def forward(self, witnesses):
+            judge["order"] = witnesses
+            return super().forward(witnesses)
+
+    dataset = next(iter(trainer._batches("validation")))[0]
+    maps = training_set.open_spectrograms()
+    bundle = trainer._bundle(maps, {}, type("B", (), {"representation": "raw", "ridge": 0.1, "twin": None})())
+    swapped = replace(bundle, twin=Remember(), witnesses=("BYSTANDER", "GUIDE"))
+    judged = trainer_module.partial(
+        trainer_module.judge_windows,
+        scaling=trainer.twin,
+        loss=trainer.loss_settings,
+        device=torch.device("cpu"),
+    )
+    trainer._loss_of(judged, lambda: [(dataset, dataset[:, :1])], swapped)
+    assert torch.equal(judge["order"], dataset.flip(1))
+
+
+def test_a_diverged_training_says_so(make_trainer):
+    with pytest.raises(DataError, match="Lower optim_lr"):
+        make_trainer(config={"batch_size": 8, "optim_lr": 1e30, "gradient_clip": 1e30, "optimizer": "sgd"}).execute()
+
+
+def test_gradients_are_clipped(make_trainer, monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda _, largest: seen.append(largest))
+    make_trainer(epochs=1).execute()
+    assert set(seen) == {5.0}
+
+
+def test_wrong_settings_are_refused(make_trainer):
+    with pytest.raises(ConfigurationError, match="batchsize"):
+        make_trainer(config={"batchsize": 3})
+    with pytest.raises(ConfigurationError, match="trackin_uri"):
+        make_trainer(registry={"trackin_uri": ""})
+    with pytest.raises(TypeError, match="epoch_s"):
+        make_trainer(epoch_s=3)
+    with pytest.raises(ConfigurationError, match="expected `name`"):
+        make_trainer(model={"base": 4})
+
+
+def test_it_can_be_written_as_yaml(make_trainer):
+    described = make_trainer().to_dict()
+    assert described["_target_"].endswith("components.trainer.Trainer")
+    assert described["model"] == SMALL
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(training_set, registry, tmp_path):
+    arguments = {
+        "folder": str(training_set.folder),
+        "model": SMALL,
+        "config": {"batch_size": 4},
+        "epochs": 2,
+        "strategy": "ddp",
+        "device": "cpu",
+        "registry": registry,
+        "checkpoints": str(tmp_path / "checkpoints"),
+        "disable_tqdm": True,
+    }
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import json, sys\n"
+        "from glitchflow_plugin.components.trainer import Trainer\n"
+        "version = Trainer(**json.loads(sys.argv[1])).execute()\n"
+        "print('RESULT', None if version is None else version.version, flush=True)\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*command, json.dumps(arguments)], env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("RESULT")) == ["RESULT 1", "RESULT None"]
+    # the checkpoint loads in a single process
+    assert not any(key.startswith("module.") for key in weights(tmp_path / "checkpoints" / "best_model"))
+    single = Trainer(
+        **{**arguments, "strategy": None, "registry": None, "from_checkpoint": str(tmp_path / "checkpoints" / "last")}
+    )
+    single.execute()
+    assert all(
+        torch.equal(value, single.model.state_dict()[key])
+        for key, value in weights(tmp_path / "checkpoints" / "best_model").items()
+    )
+
+
+def test_data_steps_start_without_torch():
+    code = (
+        "import sys, glitchflow_plugin.components.splitter, glitchflow_plugin.components.processor; "
+        "assert not {'torch', 'mlflow', 'gwpy', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
