@@ -174,6 +174,7 @@ def test_frequency_past_nyquist_is_refused_before_any_work(make_event_set):
         {"logf": 1},
         {"qtile": True},
         {"threshold": 0},
+        {"threshold": "20"},
         {"num_batch": 0},
         {"num_chan": 2.5},
         {"time_window": -1.0},

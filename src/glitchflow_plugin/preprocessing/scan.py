@@ -67,6 +67,11 @@ class ScanSettings:
             raise ConfigurationError(
                 "scan.yaml: qtile: true is not available: spikes are found in the interpolated map. Leave qtile: false."
             )
+        for key in ("threshold", "threshold_corr", "threshold_iou", "significance"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigurationError(f"{key} must be a number, got {value!r}.")
+            object.__setattr__(self, key, float(value))  # YAML has whole numbers
         if not self.threshold > 0:
             raise ConfigurationError(f"threshold is an energy in SNR² and must be positive, got {self.threshold}.")
         if self.time_window is not None and not self.time_window > 0:
