@@ -119,7 +119,7 @@ class QTDataset(BaseComponent):
                 )
             raise ConfigurationError(
                 f"the scan selected no channel: expected correlation >= {limits['threshold_corr']} and "
-                f"IoU >= {limits['threshold_iou']} for spikes above {limits['threshold']} SNR²; {best}. Lower the "
+                f"IoU >= {limits['threshold_iou']} for spikes above {limits['threshold']:g} SNR²; {best}. Lower the "
                 "thresholds in conf/scan.yaml and run [Annalisa-scan,QT-dataset] again, or name channels as ch_list."
             )
         return ranking.selected, {"channels": "scan", "reference": ranking.target, **limits}
