@@ -7,7 +7,7 @@ import importlib.util
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
 from glitchflow_plugin.data.event_files import Channel
@@ -86,7 +86,7 @@ def fetch(kind: str, remote: RemoteSettings, channels: Sequence[str], start: flo
 def _open_data(remote: RemoteSettings, channels: Sequence[str], start: float, stop: float) -> dict[str, Channel]:
     from gwpy.timeseries import TimeSeries
 
-    where = {"host": remote.host} if remote.host else {}
+    where: dict[str, Any] = {"host": remote.host} if remote.host else {}
     found = {}
     for name in channels:
         detector = name.split(":", 1)[0]
@@ -119,7 +119,7 @@ def _datafind(remote: RemoteSettings, channels: Sequence[str], start: float, sto
     require_backend()
     from gwpy.timeseries import TimeSeriesDict
 
-    where = {"host": remote.host} if remote.host else {}
+    where: dict[str, Any] = {"host": remote.host} if remote.host else {}
     series = _asked(
         lambda: TimeSeriesDict.find(
             list(channels), start, stop, frametype=remote.frametype, urltype=remote.urltype, **where
