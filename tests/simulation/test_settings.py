@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.simulation.noise import Line
 from glitchflow_plugin.simulation.settings import SimulationSettings, default_families
 
 
@@ -11,11 +12,13 @@ def test_the_defaults_are_the_embedded_families():
 
 
 def test_yaml_dictionaries_become_settings():
-    settings = SimulationSettings(
-        families={"blip": {"snr": [5, 10]}, "tomte": None},
-        mergers={"fraction": 0.5, "snr": [8, 9]},
-        background={"files": ["a.hdf5"], "exclude": [[1, 2]]},
-        bank={"path": "bank.h5", "indices": [0, 1]},
+    settings = SimulationSettings.from_yaml(
+        {
+            "families": {"blip": {"snr": [5, 10]}, "tomte": None},
+            "mergers": {"fraction": 0.5, "snr": [8, 9]},
+            "background": {"files": ["a.hdf5"], "exclude": [[1, 2]]},
+            "bank": {"path": "bank.h5", "indices": [0, 1]},
+        }
     )
     assert settings.families == {
         "blip": replace(default_families()["blip"], snr=(5.0, 10.0)),
@@ -27,8 +30,8 @@ def test_yaml_dictionaries_become_settings():
 
 
 def test_a_bank_replaces_the_families_unless_they_are_given():
-    assert SimulationSettings(bank={"path": "x"}).families == {}
-    assert list(SimulationSettings(bank={"path": "x"}, families={"blip": {}}).families) == ["blip"]
+    assert SimulationSettings.from_yaml({"bank": {"path": "x"}}).families == {}
+    assert list(SimulationSettings.from_yaml({"bank": {"path": "x"}, "families": {"blip": {}}}).families) == ["blip"]
 
 
 @pytest.mark.parametrize(
@@ -53,14 +56,35 @@ def test_a_bank_replaces_the_families_unless_they_are_given():
 )
 def test_wrong_settings_are_refused_with_a_hint(wrong, told):
     with pytest.raises(ConfigurationError, match=told):
-        SimulationSettings(**wrong)
+        SimulationSettings.from_yaml(wrong)
 
 
 def test_a_misspelt_key_fails():
-    with pytest.raises(TypeError, match="num_event"):
-        SimulationSettings(num_event=3)
+    with pytest.raises(ConfigurationError, match=r"\['num_event'\].*num_events"):
+        SimulationSettings.from_yaml({"num_event": 3})
+
+
+def test_whole_numbers_and_single_names_are_taken_as_meant():
+    settings = SimulationSettings.from_yaml(
+        {"duration": 16, "background": {"files": "a.hdf5"}, "lines": [{"frequency": 50, "height": 3}]}
+    )
+    assert isinstance(settings.duration, float)
+    assert isinstance(settings.num_events, int)
+    assert settings.background.files == ("a.hdf5",)
+    assert settings.lines == (Line(50.0, 3.0),)
+
+
+def test_no_mergers():
+    assert SimulationSettings.from_yaml({"mergers": None}).mergers.fraction == 0.0
 
 
 def test_the_number_of_events_is_not_part_of_the_recipe():
     assert SimulationSettings(num_events=3).recipe() == SimulationSettings(num_events=5).recipe()
     assert SimulationSettings(seed=3).recipe() != SimulationSettings(seed=5).recipe()
+
+
+def test_lists_of_files_stay_flat_whether_one_or_several():
+    several = SimulationSettings.from_yaml({"background": {"files": ["a.hdf5", "b.hdf5"], "exclude": [[1, 2]]}})
+    assert several.background.files == ("a.hdf5", "b.hdf5")
+    assert several.background.exclude == ((1.0, 2.0),)
+    assert SimulationSettings.from_yaml({"background": {"files": "a.hdf5"}}).background.files == ("a.hdf5",)

@@ -1,7 +1,7 @@
 """Settings of the simulated detector."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from glitchflow_plugin.errors import ConfigurationError
@@ -25,8 +25,8 @@ class FamilySettings:
     gain_spread: float = 0.1
 
     def __post_init__(self) -> None:
-        """Read YAML's list as a pair and check it."""
-        object.__setattr__(self, "snr", _interval("snr", self.snr))
+        """Refuse what is out of range."""
+        _check_interval("snr", self.snr)
         if self.weight < 0.0 or self.witness_snr <= 0.0 or self.gain_spread < 0.0:
             raise ConfigurationError(f"weight and gain_spread must be >= 0 and witness_snr > 0, got {self}.")
 
@@ -59,11 +59,10 @@ class BackgroundSettings:
     exclude: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        """Read YAML's lists as tuples and check them."""
-        files = (self.files,) if isinstance(self.files, str) else tuple(str(file) for file in self.files)
-        object.__setattr__(self, "files", files)
-        object.__setattr__(self, "exclude", tuple(_interval("exclude", pair) for pair in self.exclude))
-        if not files:
+        """Refuse what cannot be used."""
+        for interval in self.exclude:
+            _check_interval("background.exclude", interval)
+        if not self.files:
             raise ConfigurationError("background.files is empty. Name GWOSC HDF5 files, or leave `background` out.")
         if self.mode not in ("stretch", "gaussian"):
             raise ConfigurationError(f"background.mode must be stretch or gaussian, got {self.mode!r}.")
@@ -94,12 +93,9 @@ class BankSettings:
     gain_spread: float = 0.1
 
     def __post_init__(self) -> None:
-        """Read YAML's lists as tuples."""
-        for name in ("classes", "detectors", "indices"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else tuple(value))
+        """Refuse what is out of range."""
         if self.snr is not None:
-            object.__setattr__(self, "snr", _interval("bank.snr", self.snr))
+            _check_interval("bank.snr", self.snr)
 
 
 @dataclass(frozen=True)
@@ -117,8 +113,8 @@ class MergerSettings:
     lowest_frequency: float = 20.0
 
     def __post_init__(self) -> None:
-        """Read YAML's list as a pair."""
-        object.__setattr__(self, "snr", _interval("mergers.snr", self.snr))
+        """Refuse what is out of range."""
+        _check_interval("mergers.snr", self.snr)
 
 
 @dataclass(frozen=True)
@@ -174,26 +170,14 @@ class SimulationSettings:
     gap_fraction: float = 0.05
 
     def __post_init__(self) -> None:
-        """Build the parts from YAML's dictionaries and check the whole."""
-        setting = object.__setattr__
-        setting(self, "background", _built(BackgroundSettings, self.background))
-        setting(self, "bank", _built(BankSettings, self.bank))
-        setting(self, "mergers", _built(MergerSettings, self.mergers) or MergerSettings(fraction=0.0))
-        setting(self, "transient_snr", _interval("transient_snr", self.transient_snr))
-        if self.lines is not None:
-            setting(self, "lines", tuple(_built(Line, line) for line in self.lines))
-        families = self.families
-        if families is None:
+        """Fill in the families and check the whole."""
+        if self.families is None:
             families = {} if self.bank is not None else default_families()
-        known = default_families()
-        unknown = sorted(set(families) - set(known))
+            object.__setattr__(self, "families", families)
+        unknown = sorted(set(self.families or {}) - set(default_families()))
         if unknown:
-            raise ConfigurationError(f"Unknown glitch families {unknown}; choose from {sorted(known)}.")
-        built = {
-            name: value if isinstance(value, FamilySettings) else replace(known[name], **dict(value or {}))
-            for name, value in families.items()
-        }
-        setting(self, "families", built)
+            raise ConfigurationError(f"Unknown glitch families {unknown}; choose from {sorted(default_families())}.")
+        _check_interval("transient_snr", self.transient_snr)
         sensitivity(self.noise)
         if self.num_events < 1:
             raise ConfigurationError(f"num_events must be at least 1, got {self.num_events}.")
@@ -212,6 +196,30 @@ class SimulationSettings:
         if wrong or not 0.0 <= self.mergers.fraction <= 1.0:
             raise ConfigurationError(f"Fractions must lie between 0 and 1: {wrong or 'mergers.fraction'}.")
 
+    @classmethod
+    def from_yaml(cls, content: Mapping[str, Any]) -> "SimulationSettings":
+        """Settings from plain dictionaries and lists; a family's missing keys take that family's defaults.
+
+        Raises:
+            ConfigurationError: A key is misspelt or a value out of range; the message lists the known keys.
+        """
+        parts: dict[str, Any] = dict(content)
+        for name, kind in (("background", BackgroundSettings), ("bank", BankSettings), ("mergers", MergerSettings)):
+            if isinstance(parts.get(name), Mapping):
+                parts[name] = _built(kind, parts[name], name)
+        if parts.get("mergers", ...) is None:
+            parts["mergers"] = MergerSettings(fraction=0.0)
+        if parts.get("lines") is not None:
+            parts["lines"] = tuple(_built(Line, line, "lines") for line in parts["lines"])
+        if parts.get("families") is not None:
+            known = default_families()
+            parts["families"] = {
+                # an unknown family is refused by name below, whatever its keys
+                name: _built(FamilySettings, {**asdict(known[name]), **(own or {})}, name) if name in known else own
+                for name, own in parts["families"].items()
+            }
+        return _built(cls, parts, "simulate")
+
     def recipe(self) -> dict[str, Any]:
         """All that decides what one event looks like, as plain data; the number of events is left out."""
         content = asdict(self)
@@ -219,23 +227,30 @@ class SimulationSettings:
         return content
 
 
-def _built(kind: type, value: Any) -> Any:
-    """An instance from a dictionary; None and instances pass. A misspelt key is an error that lists the right ones."""
-    if value is None or isinstance(value, kind):
-        return value
+def _built(kind: type[Any], content: Mapping[str, Any], name: str) -> Any:
+    """An instance from YAML's dictionary, whose lists become tuples and whose whole numbers become floats."""
+    known = {entry.name: str(entry.type) for entry in fields(kind)}
+    misspelt = sorted(set(content) - set(known))
+    if misspelt:
+        raise ConfigurationError(f"{name}: unknown keys {misspelt}. Known keys: {', '.join(known)}.")
     try:
-        return kind(**dict(value))
-    except TypeError as error:
-        known = ", ".join(entry.name for entry in fields(kind))
-        raise ConfigurationError(f"{kind.__name__}: {error}. Known keys: {known}.") from error
-
-
-def _interval(name: str, value: Any) -> tuple[float, float]:
-    """A pair low <= high from YAML's list."""
-    try:
-        low, high = (float(number) for number in value)
+        return kind(**{key: _value(value, known[key]) for key, value in content.items()})
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{name} needs two numbers [low, high], got {value!r}.") from error
-    if low > high:
-        raise ConfigurationError(f"{name} needs low <= high, got {value!r}.")
-    return low, high
+        raise error if isinstance(error, ConfigurationError) else ConfigurationError(f"{name}: {error}") from error
+
+
+def _value(value: Any, annotation: str) -> Any:
+    if isinstance(value, str) and annotation.startswith("tuple[str"):
+        return (value,)
+    if isinstance(value, list | tuple):
+        return tuple(item if isinstance(item, str) else _value(item, annotation) for item in value)
+    if isinstance(value, int) and not isinstance(value, bool) and "float" in annotation:
+        return float(value)
+    return value
+
+
+def _check_interval(name: str, interval: tuple[float, float]) -> None:
+    if not isinstance(interval, tuple) or len(interval) != 2:
+        raise ConfigurationError(f"{name} needs two numbers [low, high], got {interval!r}.")
+    if interval[0] > interval[1]:
+        raise ConfigurationError(f"{name} needs low <= high, got {list(interval)}.")
