@@ -104,7 +104,7 @@ def test_nccl_without_gpus_is_an_error(make, monkeypatch):
 
 def test_the_scheduler_does_not_step_before_the_first_epoch(ready):
     steps = []
-    ready.lr_scheduler = type("Scheduler", (), {"step": lambda self: steps.append(1)})()
+    ready.lr_scheduler = type("Scheduler", (), {"step": lambda _: steps.append(1)})()
     ready.set_epoch()
     assert not steps
 

@@ -147,7 +147,7 @@ def test_the_learning_rate_falls_on_validation(make_trainer, monkeypatch):
             return {"loss": next(losses)}
 
     monkeypatch.setattr(trainer_module.WindowResults, "concatenate", lambda _: Same())
-    monkeypatch.setattr(Trainer, "_tell", lambda self, loss, figures, rate: rates.append(rate))
+    monkeypatch.setattr(Trainer, "_tell", lambda *told: rates.append(told[-1]))
     trainer = make_trainer(epochs=4, config={"batch_size": 8, "lr_scheduler_patience": 0, "optim_lr": 1e-3})
     monkeypatch.setattr(trainer, "_finish", lambda *_: None)
     trainer.execute()
@@ -179,7 +179,7 @@ def test_resuming_is_as_if_it_had_never_stopped(make_trainer, tmp_path):
 def test_a_new_training_does_not_end_with_an_old_network(make_trainer, tmp_path, monkeypatch):
     make_trainer().execute()
     assert (tmp_path / "checkpoints" / "best_model").exists()
-    monkeypatch.setattr(Trainer, "train_epoch", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Trainer, "train_epoch", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         make_trainer().execute()
     assert not (tmp_path / "checkpoints" / "best_model").exists()
@@ -200,7 +200,7 @@ def test_a_registry_that_goes_down_leaves_the_network(make_trainer, training_set
         raise ConnectionFailedError("the server is gone.")
 
     monkeypatch.setattr(trainer_module, "register", down)
-    with pytest.raises(ConnectionFailedError, match="best_model.*last"):
+    with pytest.raises(ConnectionFailedError, match=r"best_model.*last"):
         make_trainer(registry=registry).execute()
     assert any("gone" in warning for warning in read_summary(training_set.folder).warnings)
     monkeypatch.undo()

@@ -122,6 +122,6 @@ def test_wrong_settings_are_refused():
     with pytest.raises(ConfigurationError, match="block_length"):
         replace(SplitSettings(), block_length=0.0)
     with pytest.raises(TypeError, match="blok"):
-        SplitSettings(**{"blok": 1})
+        SplitSettings(blok=1)
     with pytest.raises(FormatError, match="float64"):
         SplitPart(("a",), *[np.zeros(1, dtype=np.float32)] * 3)

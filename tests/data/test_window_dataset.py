@@ -49,7 +49,7 @@ def test_windows_stay_in_the_part_of_their_event(make_training_set):
         TrainingSet(training.folder, training.spectrograms, "", training.split, moved, training.scaling)
 
 
-def test_scaling_sees_training_events_only(make_training_set, make_coupled_maps, tmp_path):
+def test_scaling_sees_training_events_only(make_training_set):
     maps, training = make_training_set()
     rows = np.flatnonzero(np.isin(maps.event_ids, training.split.train.event_ids))
     values = np.log1p(maps.read(rows).maps[:, 0])
@@ -68,7 +68,7 @@ def test_background_is_thinned_in_training_alone(make_training_set):
     assert counts["test"] == full["test"]
 
 
-def test_events_without_strain_give_no_window(make_coupled_maps, make_training_set):
+def test_events_without_strain_give_no_window(make_training_set):
     valid = np.ones((24, 3), dtype=bool)
     valid[5, 0] = False
     _, training = make_training_set(valid=valid)
@@ -94,7 +94,7 @@ def test_a_changed_spectrogram_set_is_noticed(make_training_set, make_coupled_ma
 
 
 def test_a_missing_training_set_is_named(tmp_path):
-    with pytest.raises(FormatError, match="training_set.json"):
+    with pytest.raises(FormatError, match=r"training_set\.json"):
         TrainingSet.open(tmp_path)
 
 
@@ -155,7 +155,7 @@ def test_processes_share_the_windows():
     assert {len(part) for part in even} == {4}
     assert set().union(*even) == set(range(11))
     exact = [list(WindowSampler(11, rank=rank, world_size=3)) for rank in range(3)]
-    assert sorted(sum(exact, [])) == list(range(11))
+    assert sorted(index for part in exact for index in part) == list(range(11))
 
 
 def test_a_quoted_false_is_refused():

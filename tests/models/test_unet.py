@@ -105,7 +105,7 @@ def test_impossible_settings_are_refused(settings, message):
 
 def test_networks_are_chosen_by_name():
     assert isinstance(build_model("unet", in_channels=2, base=4, depth=2), UNet)
-    with pytest.raises(ConfigurationError, match="linear.*unet"):
+    with pytest.raises(ConfigurationError, match=r"linear.*unet"):
         build_model("unett", in_channels=2)
     with pytest.raises(ConfigurationError, match="bse"):
         build_model("unet", in_channels=2, bse=4)

@@ -61,7 +61,7 @@ class Processor(BaseComponent):
             settings=self.settings,
         )
         training.save()
-        kept, asked = int(index["event_id"].nunique()), sum(len(split.part(name)) for name in PARTS)
+        kept, asked = len(set(index["event_id"])), sum(len(split.part(name)) for name in PARTS)
         counts = training.counts()
         report(
             RunSummary(

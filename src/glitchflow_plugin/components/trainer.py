@@ -171,8 +171,8 @@ class Trainer(SoundTorchTrainer):
     def create_dataloaders(self, train_dataset: Any, validation_dataset: Any = None, test_dataset: Any = None) -> None:
         """Loaders whose order depends on seed and epoch alone (itwinai's shuffling ignores the seeded generator)."""
         del test_dataset
-        ranks = {"rank": self.strategy.global_rank(), "world_size": self.strategy.global_world_size()}
-        size = min(self.config.batch_size, max(1, len(train_dataset) // ranks["world_size"]))
+        rank, processes = self.strategy.global_rank(), self.strategy.global_world_size()
+        size = min(self.config.batch_size, max(1, len(train_dataset) // processes))
         loader = partial(
             DataLoader,
             batch_size=size,
@@ -181,19 +181,26 @@ class Trainer(SoundTorchTrainer):
             persistent_workers=self.config.num_workers_dataloader > 0,
         )
         shuffled = WindowSampler(
-            len(train_dataset), shuffle=self.config.shuffle_train, seed=self.random_seed or 0, even=True, **ranks
+            len(train_dataset),
+            shuffle=self.config.shuffle_train,
+            seed=self.random_seed or 0,
+            rank=rank,
+            world_size=processes,
+            even=True,
         )
+        exact = WindowSampler(len(validation_dataset), rank=rank, world_size=processes)
         self.train_dataloader = loader(train_dataset, sampler=shuffled)
-        self.validation_dataloader = loader(validation_dataset, sampler=WindowSampler(len(validation_dataset), **ranks))
+        self.validation_dataloader = loader(validation_dataset, sampler=exact)
 
     def create_model_loss_optimizer(self) -> None:
         """Network, optimiser and scheduler, from the checkpoint where there is one."""
         network = self._network()
         if self.model_state_dict:
             self.load_weights(network, self.model_state_dict)
-        self.model = network.to(self.device)
+        network = network.to(self.device)
         if self.config.channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = network
         self._set_optimizer_from_config()
         if self.config.lr_scheduler == "plateau":
             self.lr_scheduler = ReduceLROnPlateau(  # type: ignore[assignment]  # pyright: ignore
@@ -205,10 +212,11 @@ class Trainer(SoundTorchTrainer):
             self.optimizer.load_state_dict(self.optimizer_state_dict)  # type: ignore[union-attr]  # pyright: ignore
         if self.lr_scheduler_state_dict and self.lr_scheduler:
             self.lr_scheduler.load_state_dict(self.lr_scheduler_state_dict)
-        self.twin = self._twin(self.model)
+        self.twin = self._twin(network)
         if self.strategy.is_distributed:
-            self.model, self.optimizer, self.lr_scheduler = self.strategy.distributed(
-                self.model, self.optimizer, self.lr_scheduler, **self.get_default_distributed_kwargs()
+            together: Any = self.strategy
+            self.model, self.optimizer, self.lr_scheduler = together.distributed(
+                network, self.optimizer, self.lr_scheduler, **self.get_default_distributed_kwargs()
             )
 
     def train_epoch(self) -> Tensor:

@@ -95,7 +95,7 @@ class TrainingSet:
         if missing:
             raise FormatError(f"the window index lacks the columns {missing}. Run the Processor again.")
         part_of = self.split.part_of()
-        expected = self.windows["event_id"].map(part_of)
+        expected = self.windows["event_id"].map(part_of.get)
         wrong = self.windows.loc[expected != self.windows["part"], "event_id"]
         if len(wrong):
             raise LeakageError(
@@ -113,13 +113,13 @@ class TrainingSet:
         """
         if name not in PARTS:
             raise ConfigurationError(f"expected one of {PARTS}, got {name!r}.")
-        return self.windows[self.windows["part"] == name].reset_index(drop=True)
+        return self.windows.loc[self.windows["part"] == name].reset_index(drop=True)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Glitch and background windows by part."""
         return {
-            name: {"glitch": int(part["glitch"].sum()), "background": int((~part["glitch"]).sum())}
-            for name, part in ((name, self.part(name)) for name in PARTS)
+            name: {"glitch": int(np.sum(glitch)), "background": int(np.sum(~glitch))}
+            for name, glitch in ((name, self.part(name)["glitch"].to_numpy()) for name in PARTS)
         }
 
     def open_spectrograms(self) -> SpectrogramSet:

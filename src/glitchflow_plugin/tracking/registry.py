@@ -21,6 +21,7 @@ import mlflow
 import numpy as np
 import requests
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -171,7 +172,7 @@ def load(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = 
     with _registry(tracking_uri, must_exist=True), _no_pickle():
         version = _resolve(name, version_or_alias, tracking_uri)
         with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=temporary))
+            folder = Path(download_artifacts(f"models:/{name}/{version}", dst_path=temporary))
             described = next(iter(folder.rglob(_BUNDLE_FILE)), None)
             if described is None:
                 message = (
