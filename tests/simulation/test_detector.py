@@ -13,7 +13,7 @@ SMALL = {"num_events": 3, "duration": 8.0, "mergers": {"fraction": 0.0}, "famili
 
 
 def settings(**other):
-    return SimulationSettings(**{**SMALL, **other})
+    return SimulationSettings.from_yaml({**SMALL, **other})
 
 
 def digests(folder):

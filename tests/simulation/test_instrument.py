@@ -13,13 +13,13 @@ QUIET |= {"mergers": {"fraction": 0.0}, "gap_fraction": 0.0, "duration": 8.0}
 
 
 def event_of(index=0, **settings):
-    return Detector(SimulationSettings(**{**QUIET, **settings})).event(index)
+    return Detector(SimulationSettings.from_yaml({**QUIET, **settings})).event(index)
 
 
 @pytest.fixture(scope="module")
 def many():
     """Events of the embedded default, without signals (which need torch)."""
-    detector = Detector(SimulationSettings(mergers={"fraction": 0.0}, duration=8.0))
+    detector = Detector(SimulationSettings.from_yaml({"mergers": {"fraction": 0.0}, "duration": 8.0}))
     return detector, [detector.event(index) for index in range(60)]
 
 

@@ -63,7 +63,7 @@ def test_the_end_of_a_stretch_does_not_join_its_beginning():
 
 def test_lines_stand_at_their_frequency_and_height():
     line = Line(50.0, height=20.0, wander=0.0)
-    asd = np.array(advirgo_asd(np.array(50.0)))
+    asd = advirgo_asd(np.array([50.0]))[0]
     series = line_noise(np.random.default_rng(3), (line,), advirgo_asd, RATE, round(16 * RATE))
     spectrum = 2.0 * np.abs(np.fft.rfft(series)) / series.size
     assert spectrum.argmax() == 50 * 16

@@ -92,10 +92,9 @@ def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
 
 def _settings(key: str, content: Mapping[str, Any]) -> SimulationSettings:
     try:
-        return SimulationSettings(**content)
-    except TypeError as error:
-        known = ", ".join(SimulationSettings.__dataclass_fields__)
-        raise ConfigurationError(f"simulate.sets.{key}: {error}. Known keys: {known}.") from error
+        return SimulationSettings.from_yaml(content)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"simulate.sets.{key}: {error}") from error
 
 
 def _refuse_overlap(sets: Mapping[str, SimulationSettings]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from scipy import optimize
@@ -39,7 +39,7 @@ class Arrival:
     """
 
     strain: Series
-    seen: Mapping[str, Series]
+    seen: Mapping[str, np.ndarray]
     label: str
     offset: float
     snr: float
@@ -49,6 +49,7 @@ class Arrival:
     group: str = ""
 
 
+@runtime_checkable
 class GlitchSource(Protocol):
     """A family or class of glitches in one detector."""
 
@@ -148,7 +149,7 @@ class FamilyGlitches:
         heard = optimal_snr(strain, noise.psd, self.sample_rate)
         return Arrival(strain, self._seen(amplitude * shape), label, centre, heard, self.witnesses)
 
-    def _seen(self, witness: Series) -> dict[str, Series]:
+    def _seen(self, witness: Series) -> dict[str, np.ndarray]:
         """What the true witnesses see of a disturbance that is given in the main one's unit."""
         rate, main = self.sample_rate, self.family.witness
         seen = {main: resample(witness, rate, self.sensors[main].sample_rate)}
@@ -158,7 +159,7 @@ class FamilyGlitches:
             seen[name] = resample(arrived, rate, self.sensors[name].sample_rate)
         return seen
 
-    def _snrs(self, name: str, seen: list[dict[str, Series]]) -> list[float]:
+    def _snrs(self, name: str, seen: list[dict[str, np.ndarray]]) -> list[float]:
         return [self.sensors.snr(name, each[name]) for each in seen]
 
     def _heard(self, amplitude: float, disturbance: Disturbance, coupling: Coupling, noise: StrainNoise) -> float:
@@ -222,7 +223,7 @@ class BankGlitches:
         sample = round(centre * rate)
         whitened = self._placed(chosen, sample)
         modulation: Series | float = 1.0
-        seen: dict[str, Series] = {}
+        seen: dict[str, np.ndarray] = {}
         if self.coupling.form == "bilinear":
             position = np.sin(2.0 * np.pi * rng.uniform(0.3, 1.0) * self.time + rng.uniform(0.0, 2.0 * np.pi))
             modulation = 1.0 + 0.4 * position
@@ -266,7 +267,7 @@ class BankGlitches:
             sample_rate=self.sample_rate,
         )
 
-    def _witness(self, whitened: Series, modulation: Series | float) -> Series:
+    def _witness(self, whitened: Series, modulation: Series | float) -> np.ndarray:
         made = bank.made_witness(whitened, self.coupling, self.sample_rate, modulation)
         return resample(made, self.sample_rate, self.sensor.sample_rate)
 

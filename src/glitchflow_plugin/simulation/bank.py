@@ -79,8 +79,12 @@ def tapered(glitch: BankGlitch, edge: float = 0.1) -> Series:
     return glitch.waveform * window
 
 
-def placed(waveform: Series, rate: float, *, num_samples: int, centre: int, sample_rate: float) -> Series:
-    """The waveform within `num_samples` zeros at `sample_rate` (Hz), the middle of its energy at sample `centre`."""
+def placed(waveform: Series, rate: float, *, num_samples: int, centre: int, sample_rate: float) -> np.ndarray:
+    """The waveform within `num_samples` zeros at `sample_rate` (Hz), the middle of its energy at sample `centre`.
+
+    Returns:
+        float64, shape (num_samples,).
+    """
     if rate != sample_rate:
         waveform = signal.resample_poly(waveform, round(sample_rate), round(rate))
     energy = np.cumsum(waveform**2)

@@ -114,13 +114,16 @@ def couple(witness: Series, coupling: Coupling, sample_rate: float, modulation: 
     return fft.irfft(spectrum, witness.size)
 
 
-def resample(series: Series, sample_rate: float, new_rate: float) -> Series:
+def resample(series: Series, sample_rate: float, new_rate: float) -> np.ndarray:
     """A transient at another sample rate, low-passed (roll-off in the last tenth below the new Nyquist frequency).
 
     Args:
         series: Shape (time,), zero at both ends.
         sample_rate: Hz.
         new_rate: Hz; the duration must hold a whole number of samples at both rates.
+
+    Returns:
+        float64, shape (time at the new rate,).
     """
     num_samples = round(series.size * new_rate / sample_rate)
     if num_samples == series.size:

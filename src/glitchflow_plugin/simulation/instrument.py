@@ -176,7 +176,7 @@ class Detector:
             for centre in self._times(rng, self.settings.witness_transient_rate):
                 yield source.bystander(rng, noise, centre, self.settings.transient_snr)
 
-    def _draw_distractions(self, rng: np.random.Generator) -> Iterator[tuple[str, float, Series]]:
+    def _draw_distractions(self, rng: np.random.Generator) -> Iterator[tuple[str, float, np.ndarray]]:
         """Bursts in the distractors: sensor, time from the start of the event (s), samples."""
         for full_name, role in self.roles.items():
             if role != "distractor":
@@ -217,7 +217,7 @@ class Detector:
         angle = 2.0 * np.pi * rng.uniform(0.3, 1.0) * self.sensors.time(BEAM) + rng.uniform(0.0, 2.0 * np.pi)
         return 2e-5 * np.sin(angle)
 
-    def _pick_off(self, rng: np.random.Generator, strain: Series) -> Series:
+    def _pick_off(self, rng: np.random.Generator, strain: Series) -> np.ndarray:
         factor = round(self.settings.sample_rate / UNSAFE.sample_rate)
         scale = 1e18  # W per unit of strain
         picked = scale * (strain if factor == 1 else signal.resample_poly(strain, 1, factor, padtype="line"))

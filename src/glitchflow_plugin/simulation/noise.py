@@ -132,7 +132,7 @@ def line_noise(
         if line.wander > 0.0:
             # frequency line.frequency + wander·drift·cos(2π·rate·t): slow, as that of a mains network
             angle = angle + line.wander * drift / rate * np.sin(2.0 * np.pi * rate * time + phase)
-        total += line.height * asd(np.array(line.frequency)) * np.cos(angle)
+        total += line.height * asd(np.array([line.frequency]))[0] * np.cos(angle)
     return total
 
 

@@ -174,9 +174,7 @@ class SimulationSettings:
         if self.families is None:
             families = {} if self.bank is not None else default_families()
             object.__setattr__(self, "families", families)
-        unknown = sorted(set(self.families or {}) - set(default_families()))
-        if unknown:
-            raise ConfigurationError(f"Unknown glitch families {unknown}; choose from {sorted(default_families())}.")
+        _check_families(self.families or {})
         _check_interval("transient_snr", self.transient_snr)
         sensitivity(self.noise)
         if self.num_events < 1:
@@ -213,9 +211,11 @@ class SimulationSettings:
             parts["lines"] = tuple(_built(Line, line, "lines") for line in parts["lines"])
         if parts.get("families") is not None:
             known = default_families()
+            _check_families(parts["families"])
             parts["families"] = {
-                # an unknown family is refused by name below, whatever its keys
-                name: _built(FamilySettings, {**asdict(known[name]), **(own or {})}, name) if name in known else own
+                name: own
+                if isinstance(own, FamilySettings)
+                else _built(FamilySettings, {**asdict(known[name]), **(own or {})}, name)
                 for name, own in parts["families"].items()
             }
         return _built(cls, parts, "simulate")
@@ -234,19 +234,31 @@ def _built(kind: type[Any], content: Mapping[str, Any], name: str) -> Any:
     if misspelt:
         raise ConfigurationError(f"{name}: unknown keys {misspelt}. Known keys: {', '.join(known)}.")
     try:
-        return kind(**{key: _value(value, known[key]) for key, value in content.items()})
+        return kind(**{key: _value(key, value, known[key]) for key, value in content.items()})
     except (TypeError, ValueError) as error:
         raise error if isinstance(error, ConfigurationError) else ConfigurationError(f"{name}: {error}") from error
 
 
-def _value(value: Any, annotation: str) -> Any:
+def _value(name: str, value: Any, annotation: str) -> Any:
     if isinstance(value, str) and annotation.startswith("tuple[str"):
         return (value,)
+    if annotation.startswith("tuple[float, float]") and not (isinstance(value, list | tuple) or value is None):
+        raise ConfigurationError(f"{name} needs two numbers [low, high], got {value!r}.")
+    return _plain(value, "float" in annotation)
+
+
+def _plain(value: Any, to_float: bool) -> Any:
     if isinstance(value, list | tuple):
-        return tuple(item if isinstance(item, str) else _value(item, annotation) for item in value)
-    if isinstance(value, int) and not isinstance(value, bool) and "float" in annotation:
+        return tuple(_plain(item, to_float) for item in value)
+    if to_float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return value
+
+
+def _check_families(families: Mapping[str, Any]) -> None:
+    unknown = sorted(set(families) - set(default_families()))
+    if unknown:
+        raise ConfigurationError(f"Unknown glitch families {unknown}; choose from {sorted(default_families())}.")
 
 
 def _check_interval(name: str, interval: tuple[float, float]) -> None:
