@@ -99,4 +99,4 @@ constraints: ## resolve constraints.txt anew (for 3.11; 3.12 must fit), without 
 
 clean: ## remove what the demo wrote (the environment, the registry and other runs stay)
 	@rm -rf annalisarun/demo datasets/demo datasets/demo-* QTdatasets/demo temp/demo inference/demo tensorboard/demo
-	@rm -rf build/site outputs multirun
+	@rm -rf build/site outputs multirun cli.log
