@@ -20,7 +20,7 @@ class FamilySettings:
     """
 
     weight: float = 1.0
-    snr: tuple[float, float] = (8.0, 60.0)
+    snr: tuple[float, float] = (8.0, 30.0)
     witness_snr: float = 40.0
     gain_spread: float = 0.1
 
@@ -34,12 +34,12 @@ class FamilySettings:
 def default_families() -> dict[str, FamilySettings]:
     """The families of the embedded default; long glitches need more SNR to stand out as much."""
     return {
-        "scattered_light": FamilySettings(weight=0.75, snr=(35.0, 120.0), witness_snr=70.0),
-        "whistle": FamilySettings(snr=(25.0, 90.0), witness_snr=60.0),
-        "light_modulation": FamilySettings(weight=1.1, snr=(20.0, 100.0), witness_snr=60.0),
+        "scattered_light": FamilySettings(weight=0.75, snr=(25.0, 70.0), witness_snr=70.0),
+        "whistle": FamilySettings(snr=(18.0, 50.0), witness_snr=60.0),
+        "light_modulation": FamilySettings(weight=1.1, snr=(15.0, 50.0), witness_snr=60.0),
         "blip": FamilySettings(weight=1.1),
         "tomte": FamilySettings(weight=1.1),
-        "acoustic": FamilySettings(weight=1.1, snr=(12.0, 70.0), witness_snr=50.0),
+        "acoustic": FamilySettings(weight=1.1, snr=(10.0, 35.0), witness_snr=50.0),
     }
 
 
