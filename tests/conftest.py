@@ -33,7 +33,17 @@ def make_event_set(tmp_path):
     from glitchflow_plugin.data.records import EventBatch
     from glitchflow_plugin.data.sharded import ShardedWriter
 
-    def make(series, valid=None, *, name="events", sample_rate=1024.0, channels=None, units="whitened", shard_size=4):
+    def make(
+        series,
+        valid=None,
+        *,
+        name="events",
+        sample_rate=1024.0,
+        channels=None,
+        units="whitened",
+        shard_size=4,
+        recipe=None,
+    ):
         num_events, num_channels, num_samples = series.shape
         valid = np.ones((num_events, num_channels), dtype=bool) if valid is None else valid
         channels = channels or ("STRAIN", *(f"WITNESS_{row}" for row in range(1, num_channels)))
@@ -47,7 +57,7 @@ def make_event_set(tmp_path):
             channels=tuple(channels),
             axes=axes,
             units=units,
-            recipe={"made": "for a test"},
+            recipe=recipe or {"made": "for a test"},
             event_ids=ids,
             shard_size=shard_size,
         )

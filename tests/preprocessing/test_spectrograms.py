@@ -11,8 +11,8 @@ from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, N
 from glitchflow_plugin.preprocessing import spectrograms
 from glitchflow_plugin.preprocessing.spectrograms import (
     ProcessSettings,
+    event_transform,
     make_spectrograms,
-    process_transform,
     q_transform_settings,
 )
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform
@@ -30,7 +30,7 @@ def test_default_maps_are_64_by_257_with_axes_and_recipe(make_event_set, series,
     made = make_spectrograms(
         events,
         ("WITNESS_2",),
-        process_transform(events, ProcessSettings()),
+        event_transform(events, ProcessSettings()),
         tmp_path / "maps",
         selection={"channels": "scan"},
         progress=False,
@@ -201,7 +201,7 @@ def test_gw150914_shows_its_chirp(real_data, tmp_path):
     files = [str(real_data / "gwosc" / f"{name}_GWOSC_16KHZ_R1-1126259447-32.hdf5") for name in ("H-H1", "L-L1")]
     datasets = [{**entry, "path": path, "target": "H1:GWOSC-16KHZ_R1_STRAIN"} for path in files]
     events = ingest(datasets, {}, tmp_path / "events", workers=1)
-    transform = process_transform(events, ProcessSettings(logf=True))
+    transform = event_transform(events, ProcessSettings(logf=True))
     made = make_spectrograms(events, events.channels[1:], transform, tmp_path / "maps", progress=False)
     batch = made.read()
     since = made.times + (batch.gps_start[0] - 1126259462.42)  # end of the signal as seen in Hanford
@@ -216,3 +216,13 @@ def test_gw150914_shows_its_chirp(real_data, tmp_path):
     track = [since[near][hanford[row][near].argmax()] for row in rows]
     assert track[0] < track[1] < track[2]
     assert batch.maps[0, 1].max() > 20
+
+
+@pytest.mark.parametrize("band", [{"minf": 15.0, "maxf": 400.0}, {"minf": 8.0, "maxf": 300.0}])
+def test_rows_outside_the_band_of_the_data_are_refused(make_event_set, series, band):
+    recipe = {"channels": {"STRAIN": {"minf": 5.0, "maxf": 450.0}, "WITNESS_1": band}}
+    events = make_event_set(series[:1], recipe=recipe)
+    with pytest.raises(ConfigurationError, match=r"frange \[8, 400\] Hz reaches outside the band"):
+        event_transform(events, ProcessSettings())
+    inside = event_transform(events, ProcessSettings(frange=[15, 300]))
+    assert (inside.frequency_low, inside.frequency_high) == (15.0, 300.0)

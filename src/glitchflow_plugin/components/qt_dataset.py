@@ -66,7 +66,7 @@ class QTDataset(BaseComponent):
     @monitor_exec
     def execute(self, events: EventSet | None = None, ranking: ChannelRanking | None = None) -> SpectrogramSet:
         """Make what is missing of the set and return it."""
-        from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms, process_transform
+        from glitchflow_plugin.preprocessing.spectrograms import event_transform, make_spectrograms
 
         started = now()
         events = events or EventSet.open(self.events_folder)
@@ -75,7 +75,7 @@ class QTDataset(BaseComponent):
         made = make_spectrograms(
             events,
             channels,
-            process_transform(events, self.settings),
+            event_transform(events, self.settings),
             self.folder,
             device=choose_device(self.device),
             batch_size=self.settings.num_batch,

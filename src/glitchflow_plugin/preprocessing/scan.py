@@ -18,10 +18,10 @@ from tqdm import tqdm
 from glitchflow_plugin.data.ranking_file import ChannelRanking
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
-from glitchflow_plugin.preprocessing.spectrograms import batch_maps, check_count, check_flags, q_transform_settings
+from glitchflow_plugin.preprocessing.spectrograms import batch_maps, check_count, check_flags, event_transform
 from glitchflow_plugin.signal.clusters import Spikes, find_spikes
 from glitchflow_plugin.signal.coincidence import CoincidenceCounts, Tolerance, chance_coincidence, coincidence
-from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, check_settings
+from glitchflow_plugin.signal.qtransform import QTransformSettings, axes
 
 logger = logging.getLogger(__name__)
 
@@ -99,26 +99,6 @@ class ScanSettings:
         return Tolerance(time=float(pair[0]), octaves=None if self.time_only_mode else octaves)
 
 
-def scan_transform(events: EventSet, settings: ScanSettings) -> QTransformSettings:
-    """Settings of the Q-transform for an event set, compared with its rate and length.
-
-    Raises:
-        ConfigurationError: They do not fit; the message says what fits.
-    """
-    transform = q_transform_settings(
-        events.duration,
-        q=settings.q,
-        frange=settings.frange,
-        num_f_bins=settings.num_f_bins,
-        num_t_bins=settings.num_t_bins,
-        fres=settings.fres,
-        tres=settings.tres,
-        logf=settings.logf,
-    )
-    check_settings(events.num_samples, events.sample_rate, transform)
-    return transform
-
-
 def scan_channels(
     events: EventSet, settings: ScanSettings, *, device: torch.device | str = "cpu", progress: bool = True
 ) -> ChannelRanking:
@@ -143,7 +123,7 @@ def scan_channels(
         ChannelMismatchError: The set lacks the reference channel or has no other.
         NoEventsError: The reference is valid in no event.
     """
-    transform = scan_transform(events, settings)
+    transform = event_transform(events, settings)
     reference_name = settings.refchan or events.target
     if reference_name not in events.channels:
         raise ChannelMismatchError(

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -134,8 +134,27 @@ def q_transform_settings(
     )
 
 
-def process_transform(events: EventSet, settings: ProcessSettings) -> QTransformSettings:
-    """Settings of the Q-transform for an event set, compared with its rate and length.
+class MapKeys(Protocol):
+    """The keys that scan.yaml and process.yaml share: what a map looks like."""
+
+    @property
+    def q(self) -> float | Sequence[float]: ...  # noqa: D102
+    @property
+    def frange(self) -> Sequence[float]: ...  # noqa: D102
+    @property
+    def num_f_bins(self) -> int: ...  # noqa: D102
+    @property
+    def num_t_bins(self) -> int: ...  # noqa: D102
+    @property
+    def fres(self) -> float | None: ...  # noqa: D102
+    @property
+    def tres(self) -> float | None: ...  # noqa: D102
+    @property
+    def logf(self) -> bool: ...  # noqa: D102
+
+
+def event_transform(events: EventSet, settings: MapKeys) -> QTransformSettings:
+    """Settings of the Q-transform for an event set, compared with its rate, length and band.
 
     Raises:
         ConfigurationError: They do not fit; the message says what fits.
@@ -151,7 +170,22 @@ def process_transform(events: EventSet, settings: ProcessSettings) -> QTransform
         logf=settings.logf,
     )
     check_settings(events.num_samples, events.sample_rate, transform)
+    _check_band(events, transform)
     return transform
+
+
+def _check_band(events: EventSet, transform: QTransformSettings) -> None:
+    """Refuse rows outside the band-pass: next to nothing is left there, and over its median that looks like spikes."""
+    bands = [(entry["minf"], entry["maxf"]) for entry in events.recipe.get("channels", {}).values()]
+    if not bands:
+        return
+    low, high = max(minf for minf, _ in bands), min(maxf for _, maxf in bands)
+    if transform.frequency_low < low or transform.frequency_high > high:
+        raise ConfigurationError(
+            f"frange [{transform.frequency_low:g}, {transform.frequency_high:g}] Hz reaches outside the band of the "
+            f"data, [{low:g}, {high:g}] Hz, where rows hold nothing but what the filter left. Narrow `frange`, or run "
+            "Data-processor with wider `minf` and `maxf` in datasets.yaml."
+        )
 
 
 def batch_maps(
