@@ -178,6 +178,8 @@ def test_the_channels_of_a_model_are_all_there_or_the_lacking_ones_are_listed(tm
     entry = {"path": str(tmp_path), "channels": {"exclude": ["V1:A"]}, "target": "V1:OTHER"}
     catalogue = open_datasets([entry], target=TARGET, needed=[TARGET, "V1:B", "V1:A"])
     assert list(catalogue.channels) == [TARGET, "V1:B", "V1:A"]
+    with pytest.raises(ChannelMismatchError, match="V1:B"):
+        open_datasets([entry | {"channels": {"exclude": ["*:B"]}}], target=TARGET, needed=[TARGET, "V1:B", "V1:A"])
     with pytest.raises(ChannelMismatchError, match=r"2 channel.*V1:X.*V1:Y"):
         open_datasets([entry], target=TARGET, needed=[TARGET, "V1:X", "V1:A", "V1:Y"])
 

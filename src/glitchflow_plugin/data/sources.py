@@ -244,7 +244,7 @@ def open_datasets(
     Args:
         datasets: Entries of datasets.yaml.
         target: Strain channel, if not the data sets' own.
-        needed: Exactly these channels in this order (those of a model), instead of the data sets' selections.
+        needed: Exactly these channels in this order (those of a model), out of those that the data sets offer.
         require_target: Whether the target must be there; else it is listed as missing and masked in every event.
 
     Raises:
@@ -338,8 +338,8 @@ def _chosen(
     ch_list = read_channel_list(settings.ch_list)
     known = bool(found.channels)
     if needed is not None:
-        at_hand = found.channels if known else (ch_list or needed)
-        return tuple(name for name in needed if name in at_hand), []
+        allowed = select_channels(found.channels if known else ch_list or needed, target, ch_list, settings.channels)
+        return tuple(name for name in needed if name in allowed and (not known or name in found.channels)), []
     available = list(found.channels) if known else list(ch_list or ())
     if not known and not available:
         raise ConfigurationError(f"a data set of format {settings.format} needs `ch_list`: its channels are not listed")

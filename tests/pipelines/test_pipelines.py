@@ -1,0 +1,175 @@
+"""All pipelines as a user runs them: `glitchflow init`, then `itwinai exec-pipeline`; small, and real throughout."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.truth_file import read_truth
+from glitchflow_plugin.products.summary import read_summary
+
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
+
+BIN = Path(sys.executable).parent
+SMALL = (
+    "run_name=small",
+    "simulate.sets.training.num_events=72",
+    "simulate.sets.inference.num_events=12",
+    "simulate.progress=false",
+    "scan.num_slides=0",
+    "scan.significance=1",
+    "model.base=4",
+    "model.depth=2",
+    "model.attention_heads=2",
+    "training.epochs=2",
+    "training.disable_tqdm=true",
+    "training.pictures_every=2",
+    "inference.settings.replicates=50",
+    "inference.settings.examples=2",
+)
+
+
+def execute(folder, *overrides, code=0):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{environment['PATH']}"}
+    run = subprocess.run(
+        ["itwinai", "exec-pipeline", *overrides, *SMALL],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert run.returncode == code, f"{run.stdout[-3000:]}\n{run.stderr[-5000:]}"
+    return run.stdout + run.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder in which every pipeline of the demo has run."""
+    folder = tmp_path_factory.mktemp("run")
+    subprocess.run([str(BIN / "glitchflow"), "init", str(folder)], check=True, capture_output=True)
+    for pipeline in ("simulate_pipeline", "preproc_pipeline"):
+        execute(folder, f"+pipe_key={pipeline}")
+    execute(folder)  # training_pipeline is the default
+    for pipeline in ("inference_pipeline", "glitchflow_pipeline", "vis_dts"):
+        execute(folder, f"+pipe_key={pipeline}")
+    return folder
+
+
+def test_scan_selects_true_witnesses_alone(run):
+    truth = read_truth(run / "datasets/small/training" / TRUTH_FILE_NAME)
+    results = yaml.safe_load((run / "annalisarun/small/results.yaml").read_text())
+    selected = set((run / "annalisarun/small/selected.txt").read_text().split())
+    assert selected
+    assert selected <= set(truth.true_witnesses)
+    assert selected == set(results["selected"])
+
+
+def test_each_step_leaves_a_summary_with_counts(run):
+    for folder, kept in (
+        ("temp/small/events", 72),
+        ("annalisarun/small", 72),
+        ("QTdatasets/small", 72),
+        ("temp/small/training", 72),
+        ("inference/small", 12),
+        ("datasets/small-synthetic", 12),
+    ):
+        summary = read_summary(run / folder)
+        assert summary.events.kept == kept, folder
+        assert summary.events.read == summary.events.kept + sum(summary.events.rejected.values())
+
+
+def test_gps_of_every_window_lies_in_its_own_event(run):
+    windows = pd.read_parquet(run / "inference/small/windows.parquet")
+    truth = read_truth(run / "datasets/small/inference" / TRUTH_FILE_NAME)
+    assert set(windows["event_id"]) == set(truth.events)
+    for row in windows.itertuples():
+        event = truth.events[row.event_id]
+        assert row.gps_event == event.gps_event
+        assert event.gps_start <= row.gps_start < row.gps_end <= event.gps_start + event.duration
+
+
+def test_measured_maps_show_the_glitches_that_the_truth_names(run):
+    truth = read_truth(run / "datasets/small/inference" / TRUTH_FILE_NAME)
+    windows = pd.read_parquet(run / "inference/small/windows.parquet")
+    for event in truth.events.values():
+        rows = windows[windows["event_id"] == event.event_id]
+        for glitch in event.glitches:
+            start, end = glitch.segment
+            near = rows[(rows["gps_start"] < end) & (rows["gps_end"] > start)]
+            assert near["peak_snr2_measured"].max() > rows["peak_snr2_measured"].median() * 0.99
+
+
+def test_model_is_in_the_registry_with_all_that_inference_needs(run):
+    from glitchflow_plugin.tracking.registry import load
+
+    bundle = load("glitchflow-small", "champion", f"sqlite:///{run}/mlflow.db")
+    made = SpectrogramSet.open(run / "QTdatasets/small")
+    assert bundle.target == made.target
+    assert tuple(bundle.witnesses) == made.channels[1:]
+    assert bundle.recipe["events"] == EventSet.open(run / "temp/small/events").recipe
+
+
+def test_cleaned_maps_are_measured_minus_predicted(run):
+    maps = SpectrogramSet.open(run / "inference/small/maps")
+    measured = SpectrogramSet.open(run / "inference/small/data/spectrograms").read(channels=["V1:Hrec_hoft"])
+    batch = maps.read()
+    by_name = dict(zip(maps.channels, np.moveaxis(batch.maps, 1, 0), strict=True))
+    assert batch.event_ids == measured.event_ids
+    np.testing.assert_allclose(
+        by_name["V1:Hrec_hoft_CLEANED"],
+        np.abs(measured.maps[:, 0] - by_name["V1:Hrec_hoft_PREDICTED"]),
+        rtol=1e-5,
+        atol=1e-4,
+    )
+
+
+def test_figures_stand_beside_their_baselines(run):
+    metrics = json.loads((run / "inference/small/summary.json").read_text())["metrics"]
+    for name in ("denoising_accuracy_snr2_16", "veto_accuracy_snr2_16", "roc_auc", "residual_power_removed"):
+        assert {"zero", "linear"} <= set(metrics[name]["baseline"])
+    assert metrics["residual_power_removed"]["baseline"]["zero"] == 0.0
+
+
+def test_pictures_and_tensorboard_are_there(run):
+    for picture in ("annalisarun/small/corr.png", "annalisarun/small/iou.png", "inference/small/images/accuracy.png"):
+        assert (run / picture).read_bytes().startswith(b"\x89PNG")
+    assert len(list((run / "tensorboard/small").rglob("events.out.tfevents.*"))) >= 4
+
+
+def test_steps_run_alone_with_changed_parameters(run):
+    execute(run, "+pipe_key=preproc_pipeline", "+pipe_steps=[Annalisa-scan]", "scan.threshold=30", "run_name=small")
+    assert yaml.safe_load((run / "annalisarun/small/results.yaml").read_text())["parameters"]["threshold"] == 30
+    execute(run, "+pipe_key=inference_pipeline", "+pipe_steps=[Make-inference]", "inference.settings.threshold=20")
+    assert "veto_accuracy_snr2_20" in read_summary(run / "inference/small").metrics
+
+
+def test_a_channel_that_the_model_needs_and_the_data_lack_is_named(run):
+    selected = (run / "QTdatasets/small/manifest.json").read_text()
+    witness = json.loads(selected)["channels"][1]
+    said = execute(
+        run,
+        "+pipe_key=inference_pipeline",
+        "+pipe_steps=[Load-infdata]",
+        f"inference.datasets=[{{path: datasets/small/inference, channels: {{exclude: ['{witness}']}}}}]",
+        "saveconf.inference=inference/lacking",
+        code=1,
+    )
+    assert "ChannelMismatchError" in said
+    assert witness in said
+
+
+def test_misspelt_keys_and_missing_models_fail_before_any_work(run):
+    assert "treshold" in execute(run, "+pipe_key=preproc_pipeline", "+scan.treshold=3", code=1)
+    said = execute(run, "+pipe_key=inference_pipeline", "inference.model.name=nobody", code=1)
+    assert "glitchflow-small" in said
