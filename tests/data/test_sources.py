@@ -175,7 +175,7 @@ def test_without_triggers_each_stretch_is_one_event(tmp_path):
 
 def test_the_channels_of_a_model_are_all_there_or_the_lacking_ones_are_listed(tmp_path):
     event_file(tmp_path, 0, (TARGET, "V1:A", "V1:B"))
-    entry = {"path": str(tmp_path), "channels": {"exclude": ["V1:A"]}, "target": "V1:OTHER"}
+    entry = {"path": str(tmp_path), "target": "V1:OTHER"}
     catalogue = open_datasets([entry], target=TARGET, needed=[TARGET, "V1:B", "V1:A"])
     assert list(catalogue.channels) == [TARGET, "V1:B", "V1:A"]
     with pytest.raises(ChannelMismatchError, match="V1:B"):
