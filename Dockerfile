@@ -32,6 +32,7 @@ COPY --from=build /opt/glitchflow /opt/glitchflow
 ENV PATH="/opt/glitchflow/bin:${PATH}" \
     PYTHONNOUSERSITE=1 \
     PYTHONUNBUFFERED=1 \
+    OMP_WAIT_POLICY=passive \
     MPLCONFIGDIR=/tmp/matplotlib
 RUN useradd --create-home --uid 10001 glitchflow \
     && glitchflow init /workspace \

@@ -13,6 +13,9 @@ unexport VIRTUAL_ENV
 # A warning from within torch that tells the user nothing.
 export PYTHONWARNINGS ?= ignore:The pynvml package is deprecated:FutureWarning
 
+# Waiting threads sleep: spinning ones take the cores that another process needs, and small kernels become ten times slower.
+export OMP_WAIT_POLICY ?= passive
+
 VENV ?= $(CURDIR)/.venv
 export GLITCHFLOW_VENV := $(VENV)
 export PATH := $(VENV)/bin:$(PATH)
