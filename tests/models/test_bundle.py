@@ -11,9 +11,9 @@ from glitchflow_plugin.models.linear import LinearFilter
 from glitchflow_plugin.models.unet import UNet
 
 
-def make_twin(network=None, *, linear=False):
+def make_twin(network=None, *, transform="sqrt"):
     network = network or UNet(2, base=4, depth=2)
-    return EnergyTwin(network, clamp=1e4, witness_scale=[5.0, 7.0], target_scale=4.0, linear=linear).eval()
+    return EnergyTwin(network, clamp=1e4, witness_scale=[5.0, 7.0], target_scale=4.0, transform=transform).eval()
 
 
 def make_bundle(**changes):
@@ -41,15 +41,15 @@ def test_a_linear_twin_sees_energies_as_they_are():
     network = LinearFilter(2, 8, (0,))
     with torch.no_grad():
         network.weight.fill_(0.5)
-    twin = make_twin(network, linear=True)
+    twin = make_twin(network, transform="none")
     torch.testing.assert_close(twin(torch.full((1, 2, 8, 8), 40.0)), torch.full((1, 1, 8, 8), 40.0))
 
 
-@pytest.mark.parametrize("linear", [True, False])
-def test_weights_come_back_without_pickle(linear):
+@pytest.mark.parametrize("transform", ["none", "sqrt", "log1p"])
+def test_weights_come_back_without_pickle(transform):
     network = LinearFilter(2, 16, (-1, 0))
     nn.init.uniform_(network.weight)
-    twin = make_twin(network, linear=linear)
+    twin = make_twin(network, transform=transform)
     content = save_twin(twin, "linear", network.settings)
     assert b"pickle" not in content
     windows = torch.rand(3, 2, 16, 16) * 50

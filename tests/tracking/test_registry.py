@@ -43,7 +43,7 @@ def make_bundle(gain=1.0, **changes):
         "frequencies": tuple(float(row) for row in range(16)),
         "times": tuple(column / 64 for column in range(40)),
         "metrics": {"validation_loss": 0.5},
-        "baseline": EnergyTwin(network, clamp=1e4, witness_scale=[5.0, 7.0], target_scale=4.0, linear=True),
+        "baseline": EnergyTwin(network, clamp=1e4, witness_scale=[5.0, 7.0], target_scale=4.0, transform="none"),
     }
     return ModelBundle(**{**values, **changes})
 

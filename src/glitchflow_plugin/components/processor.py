@@ -31,7 +31,9 @@ class Processor(BaseComponent):
         self.save_parameters(windows=windows, spectrograms=spectrograms, folder=folder, name=name)
         self.settings = WindowSettings(**windows)
         # a wrong clamp or quantile shall fail now, not after the steps before
-        self.scaling = ScalingSettings(clamp=self.settings.clamp, quantile=self.settings.scale_quantile)
+        self.scaling = ScalingSettings(
+            clamp=self.settings.clamp, quantile=self.settings.scale_quantile, transform=self.settings.transform
+        )
         self.spectrograms_folder, self.folder = Path(spectrograms), Path(folder)
 
     @monitor_exec

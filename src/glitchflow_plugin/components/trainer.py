@@ -488,6 +488,7 @@ class Trainer(SoundTorchTrainer):
             clamp=self.training_set.scaling["clamp"],
             witness_scale=[scale[channel] for channel in maps.channels[1:]],
             target_scale=scale[maps.target],
+            transform=self.training_set.scaling["transform"],
         )
         return twin.to(next(network.parameters()).device)
 

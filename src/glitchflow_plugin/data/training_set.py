@@ -41,7 +41,8 @@ class WindowSettings:
         background_ratio: Background windows kept in training for each glitch window; None keeps all. Validation and
             test always keep all: they must look like the detector.
         clamp: Largest energy told apart, SNR².
-        scale_quantile: Quantile of log(1 + energy) that is scaled to 1, by channel.
+        transform: `sqrt` or `log1p` of the energy is what the network sees.
+        scale_quantile: Quantile of the transformed energy that is scaled to 1, by channel.
         batch_events: Events in memory at a time.
         seed: Of the choice of background windows.
     """
@@ -50,7 +51,8 @@ class WindowSettings:
     threshold: float = 16.0
     background_ratio: float | None = None
     clamp: float = 1e4
-    scale_quantile: float = 0.999
+    transform: str = "sqrt"
+    scale_quantile: float = 0.9999
     batch_events: int = 32
     seed: int = 0
 
@@ -77,7 +79,7 @@ class TrainingSet:
         fingerprint: Of that set, so that a changed set is noticed.
         split: Events by part.
         windows: One row a window, columns as in `COLUMNS`.
-        scaling: `clamp` and `scale` by channel name.
+        scaling: `transform`, `clamp` and `scale` by channel name.
         settings: With which the windows were made.
     """
 

@@ -19,9 +19,10 @@ OtherFeatures: TypeAlias = Float[Tensor, "window other row column"]
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions around which the input is added back (He et al. 2016, doi:10.1007/978-3-319-46493-0_38).
 
-    Batch normalisation, not group or instance normalisation: the latter divide every window by its own spread, which
-    erases how loud the witnesses are, and loudness is what the twin has to predict. In evaluation batch normalisation
-    is a fixed affine map, so the same witness energy always gives the same answer.
+    There is no normalisation. How loud the witnesses are is what the twin has to pass on, and every normalisation
+    divides by it: instance and group normalisation by that of the window, batch normalisation, while it trains, by
+    that of whichever windows share the batch, which a few glitches dominate. The second convolution starts at zero
+    instead (Fixup, arXiv:1901.09321), so that a deep network starts as its shortcuts and stays stable.
 
     Args:
         in_features: Features in.
@@ -30,18 +31,36 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.norm_in = nn.BatchNorm2d(in_features)
-        self.conv_in = nn.Conv2d(in_features, out_features, kernel_size=3, padding=1, bias=False)
-        self.norm_out = nn.BatchNorm2d(out_features)
+        self.conv_in = nn.Conv2d(in_features, out_features, kernel_size=3, padding=1)
         self.conv_out = nn.Conv2d(out_features, out_features, kernel_size=3, padding=1)
         same = in_features == out_features
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_features, out_features, kernel_size=1, bias=False)
+        start_at_zero(self.conv_out)
 
     def forward(self, maps: FeatureMaps) -> OtherFeatures:
         """Return (window, out_features, row, column)."""
-        hidden = self.conv_in(functional.silu(self.norm_in(maps)))
-        hidden = self.conv_out(functional.silu(self.norm_out(hidden)))
+        hidden = self.conv_out(functional.silu(self.conv_in(functional.silu(maps))))
         return self.shortcut(maps) + hidden
+
+
+class RowResponse(nn.Module):
+    """A gain and an offset for each feature and frequency row: what couples a witness to the strain has a frequency.
+
+    Convolutions treat all rows alike and would have to find the frequency from the edges of the map.
+
+    Args:
+        features: Features in and out.
+        rows: Frequency rows.
+    """
+
+    def __init__(self, features: int, rows: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(features, rows, 1))
+        self.offset = nn.Parameter(torch.zeros(features, rows, 1))
+
+    def forward(self, maps: FeatureMaps) -> FeatureMaps:
+        """Return (window, features, row, column)."""
+        return maps * (1 + self.gain) + self.offset
 
 
 class AttentionGate(nn.Module):
@@ -86,9 +105,10 @@ class SelfAttention(nn.Module):
             message = f"expected attention_heads to divide the {features} features of the coarsest level, got {heads}."
             raise ConfigurationError(message)
         self.heads = heads
-        self.norm = nn.BatchNorm2d(features)
+        self.norm = nn.GroupNorm(1, features)
         self.query_key_value = nn.Conv2d(features, 3 * features, kernel_size=1)
         self.project = nn.Conv2d(features, features, kernel_size=1)
+        start_at_zero(self.project)
 
     def forward(self, maps: FeatureMaps) -> FeatureMaps:
         """Return (window, features, row, column)."""
@@ -98,3 +118,10 @@ class SelfAttention(nn.Module):
         query, key, value = packed.flatten(-2).transpose(-1, -2).unbind(dim=1)
         mixed = functional.scaled_dot_product_attention(query, key, value)
         return maps + self.project(mixed.transpose(-1, -2).flatten(1, 2).unflatten(-1, (rows, columns)))
+
+
+def start_at_zero(convolution: nn.Conv2d) -> None:
+    """Let a convolution give nothing until it has learnt something."""
+    nn.init.zeros_(convolution.weight)
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)

@@ -18,22 +18,38 @@ Energies: TypeAlias = Float[Tensor, "*pixels"]
 """Energies or scaled energies of any shape."""
 
 BUNDLE_VERSION = 1
+TRANSFORMS = ("sqrt", "log1p", "none")
 
 
-def scale_energy(energy: Energies, clamp: Tensor, scale: Tensor) -> Energies:
-    """log(1 + energy) over a scale, with the energy limited to 0..clamp.
+def scale_energy(energy: Energies, clamp: Tensor, scale: Tensor, transform: str) -> Energies:
+    """Bring energies to a common range; the same as `signal.scaling.Scaling.apply`.
 
     Args:
         energy: Energies, SNR².
         clamp: Largest energy that is told apart, SNR², a scalar.
         scale: Divisor, broadcast against the energies.
+        transform: `sqrt`, `log1p`, or `none` (energies as they are, without scale).
     """
-    return torch.log1p(torch.minimum(energy.clamp(min=0), clamp)) / scale
+    limited = torch.minimum(energy.clamp(min=0), clamp)
+    match transform:
+        case "sqrt":
+            return torch.sqrt(limited) / scale
+        case "log1p":
+            return torch.log1p(limited) / scale
+        case _:
+            return limited
 
 
-def unscale_energy(scaled: Energies, clamp: Tensor, scale: Tensor) -> Energies:
+def unscale_energy(scaled: Energies, clamp: Tensor, scale: Tensor, transform: str) -> Energies:
     """Inverse of `scale_energy` between 0 and the clamp; more than the clamp is never returned."""
-    return torch.minimum(torch.expm1(scaled * scale), clamp)
+    match transform:
+        case "sqrt":
+            energy = torch.square(scaled * scale)
+        case "log1p":
+            energy = torch.expm1(scaled * scale)
+        case _:
+            energy = scaled
+    return torch.minimum(energy, clamp)
 
 
 class EnergyTwin(nn.Module):
@@ -42,9 +58,12 @@ class EnergyTwin(nn.Module):
     Args:
         network: From scaled witness windows to scaled strain windows.
         clamp: Largest energy that the scaling tells apart, SNR².
-        witness_scale: Divisor of each witness's log(1 + energy), in channel order.
+        witness_scale: Divisor of each witness's transformed energy, in channel order.
         target_scale: Divisor of the strain's.
-        linear: True for a network that works on the energies themselves (no logarithm, no scale).
+        transform: `sqrt`, `log1p`, or `none`, see `scale_energy`.
+
+    Raises:
+        FormatError: The transform is unknown.
 
     >>> twin = EnergyTwin(nn.Identity(), clamp=1e4, witness_scale=[2.0], target_scale=2.0)
     >>> twin(torch.full((1, 1, 2, 2), 5.0)).mean().round(decimals=4)
@@ -62,11 +81,14 @@ class EnergyTwin(nn.Module):
         clamp: float,
         witness_scale: Sequence[float],
         target_scale: float,
-        linear: bool = False,
+        transform: str = "sqrt",
     ) -> None:
         super().__init__()
+        if transform not in TRANSFORMS:
+            message = f"expected a transform out of {TRANSFORMS}, got {transform!r}."
+            raise FormatError(message)
         self.network = network
-        self.linear = linear
+        self.transform = transform
         self.register_buffer("clamp", torch.tensor(float(clamp)))
         self.register_buffer("witness_scale", torch.tensor(list(witness_scale), dtype=torch.float32)[:, None, None])
         self.register_buffer("target_scale", torch.tensor(float(target_scale)))
@@ -80,17 +102,16 @@ class EnergyTwin(nn.Module):
         Returns:
             Strain energy, SNR², (window, 1, frequency, column).
         """
-        if self.linear:
-            return self.network(torch.minimum(witnesses, self.clamp))
-        return unscale_energy(self.network(self.scale_witnesses(witnesses)), self.clamp, self.target_scale)
+        scaled = self.network(self.scale_witnesses(witnesses))
+        return unscale_energy(scaled, self.clamp, self.target_scale, self.transform)
 
     def scale_witnesses(self, witnesses: WindowBatch) -> WindowBatch:
         """What the network sees of the witness energies."""
-        return scale_energy(witnesses, self.clamp, self.witness_scale)
+        return scale_energy(witnesses, self.clamp, self.witness_scale, self.transform)
 
     def scale_target(self, strain: StrainWindows) -> StrainWindows:
         """What the network is asked to give for a strain energy; about 0..1."""
-        return scale_energy(strain, self.clamp, self.target_scale)
+        return scale_energy(strain, self.clamp, self.target_scale, self.transform)
 
 
 class ExportedTwin(nn.Module):
@@ -128,7 +149,7 @@ class ModelBundle:
         window_size: Rows and columns of a window.
         frequencies: Centre frequency of each row, Hz.
         times: Time of each column of a whole map, s from its left edge.
-        scaling: `clamp`, `witness_scale`, `target_scale`.
+        scaling: `transform`, `clamp`, `scale` by channel.
         metrics: Figures on the validation data, by name.
         versions: Of the program and its libraries, when trained.
         dataset: Fingerprint of the spectrogram set.
@@ -209,7 +230,7 @@ def save_twin(twin: EnergyTwin, name: str, settings: Mapping[str, Any]) -> bytes
     Returns:
         Contents of a .safetensors file: tensors and text, nothing that is run when it is read.
     """
-    header = {"model": json.dumps({"name": name, "settings": _plain(settings), "linear": twin.linear})}
+    header = {"model": json.dumps({"name": name, "settings": _plain(settings), "transform": twin.transform})}
     return save({key: value.contiguous() for key, value in twin.state_dict().items()}, metadata=header)
 
 
@@ -229,7 +250,7 @@ def load_twin(content: bytes) -> EnergyTwin:
             clamp=float(tensors["clamp"]),
             witness_scale=tensors["witness_scale"].flatten().tolist(),
             target_scale=float(tensors["target_scale"]),
-            linear=bool(described["linear"]),
+            transform=described["transform"],
         )
         twin.load_state_dict(tensors, strict=True)
     except Exception as error:

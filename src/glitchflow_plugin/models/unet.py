@@ -5,14 +5,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.models.blocks import AttentionGate, ResidualBlock, SelfAttention
+from glitchflow_plugin.models.blocks import AttentionGate, ResidualBlock, RowResponse, SelfAttention
 from glitchflow_plugin.types.tensors import StrainWindows, WindowBatch
 
 #: Pixels of the coarsest maps above which self-attention is refused (it would build their square in weights).
 MAX_ATTENTION_PIXELS = 1024
 
-#: Softplus of this is about the scaled noise floor, so that an untrained network neither shouts nor starts dead.
-_INITIAL_OUTPUT = -2.0
+#: Sharpness of the positive output: what it gives for 0 is half the square root of this, about the scaled noise floor.
+_ROUNDING = 0.01
 
 
 class UNet(nn.Module):
@@ -39,6 +39,7 @@ class UNet(nn.Module):
         _check(in_channels, base, depth, attention_heads, window_size)
         widths = [base * 2**level for level in range(depth + 1)]
         self.stem = nn.Conv2d(in_channels, base, kernel_size=3, padding=1)
+        self.response = RowResponse(base, window_size)
         self.encoders = nn.ModuleList([ResidualBlock(width, width) for width in widths[:-1]])
         self.downs = nn.ModuleList(
             [nn.Conv2d(width, 2 * width, kernel_size=3, stride=2, padding=1) for width in widths[:-1]]
@@ -48,9 +49,9 @@ class UNet(nn.Module):
         self.ups = nn.ModuleList([nn.Conv2d(2 * width, width, kernel_size=1) for width in reversed(widths[:-1])])
         self.gates = nn.ModuleList([AttentionGate(width, width, max(1, width // 2)) for width in reversed(widths[:-1])])
         self.decoders = nn.ModuleList([ResidualBlock(2 * width, width) for width in reversed(widths[:-1])])
-        self.norm = nn.BatchNorm2d(base)
+        self.response_out = RowResponse(base, window_size)
         self.head = nn.Conv2d(base, 1, kernel_size=1)
-        nn.init.constant_(self.head.bias, _INITIAL_OUTPUT)  # type: ignore[arg-type]  # the head has a bias
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]  # the head has a bias; it starts at the noise floor
 
     def forward(self, witnesses: WindowBatch) -> StrainWindows:
         """Predict the scaled strain energy.
@@ -61,7 +62,7 @@ class UNet(nn.Module):
         Returns:
             Scaled strain energy, never negative, (window, 1, frequency, column).
         """
-        maps = self.stem(witnesses)
+        maps = self.response(self.stem(witnesses))
         skips: list[Tensor] = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             maps = encoder(maps)
@@ -73,8 +74,21 @@ class UNet(nn.Module):
             # channels are halved before the enlargement, which then moves a quarter of the data
             maps = functional.interpolate(up(maps), scale_factor=2.0, mode="nearest")
             maps = decoder(torch.cat([gate(skip, maps), maps], dim=1))
-        # softplus: positive, down to zero, and with a gradient everywhere (a ReLU that starts at zero never learns)
-        return functional.softplus(self.head(functional.silu(self.norm(maps))))
+        return squareplus(self.head(self.response_out(maps)))
+
+
+def squareplus(values: StrainWindows) -> StrainWindows:
+    """A positive number for any number, down to zero (arXiv:2112.11687).
+
+    Its gradient falls off as the square of the distance, where that of ReLU ends and that of softplus falls off
+    exponentially: a network that one bad step has sent to zero everywhere can come back.
+
+    >>> squareplus(torch.tensor([-100.0, 0.0, 100.0]).reshape(3, 1, 1, 1)).flatten().round(decimals=3)
+    tensor([0.0000, 0.0500, 100.0000])
+    """
+    root = torch.sqrt(values * values + _ROUNDING)
+    # for large negative values the sum of nearly opposite numbers would lose all digits
+    return torch.where(values > 0, 0.5 * (values + root), 0.5 * _ROUNDING / (root - values.clamp(max=0)))
 
 
 def _check(in_channels: int, base: int, depth: int, attention_heads: int, window_size: int) -> None:

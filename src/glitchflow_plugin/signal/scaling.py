@@ -1,4 +1,8 @@
-"""Bring energies, which span many decades, to a common range: a clamp, a logarithm and one scale a channel.
+"""Bring energies, which span many decades, to a common range: a clamp, a transform and one scale a channel.
+
+The transform is the square root by default: an energy is |signal + noise|², so the root is an amplitude, to which noise
+adds about the same spread whether the signal is weak or strong (a variance-stabilising transform). With a logarithm
+an error of the network would grow exponentially on the way back to energies.
 
 The scales are fitted on training events only, one batch at a time. The networks carry the same scaling as tensors
 (`models.bundle.scale_energy`); a test holds the two together.
@@ -17,7 +21,9 @@ from glitchflow_plugin.types.arrays import MapArray, ValidityMask
 ChannelScales: TypeAlias = Float[np.ndarray, " channel"]
 """One divisor a channel."""
 
-#: Bins of the histogram of log(1 + energy); the scale is exact to log(1 + clamp) / bins, better than one in a thousand.
+TRANSFORMS = ("sqrt", "log1p")
+
+#: Bins of the histogram of transformed energies; a scale is exact to the transform of the clamp over this.
 _BINS = 8192
 
 
@@ -27,31 +33,36 @@ class ScalingSettings:
 
     Attributes:
         clamp: Largest energy that is told apart, SNR². Larger ones count as this.
-        quantile: The scale of a channel is this quantile of its log(1 + energy), so that about one pixel in
+        quantile: The scale of a channel is this quantile of its transformed energy, so that about one pixel in
             1 / (1 - quantile) lies above 1.
+        transform: `sqrt` or `log1p`.
     """
 
     clamp: float = 1e4
-    quantile: float = 0.999
+    quantile: float = 0.9999
+    transform: str = "sqrt"
 
     def __post_init__(self) -> None:
         """Refuse what cannot scale."""
         if not self.clamp > 0 or not 0 < self.quantile <= 1:
             message = f"expected clamp > 0 and 0 < quantile <= 1, got {self.clamp} and {self.quantile}."
             raise ConfigurationError(message)
+        _check_transform(self.transform)
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """log(1 + clamped energy) / scale, channel by channel.
+    """Transformed energy over a scale, channel by channel.
 
     Attributes:
         clamp: Largest energy that is told apart, SNR².
         scale: Divisor by channel name, all positive.
+        transform: `sqrt` or `log1p`.
     """
 
     clamp: float
     scale: Mapping[str, float]
+    transform: str = "sqrt"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be inverted."""
@@ -59,6 +70,7 @@ class Scaling:
         if bad or not self.clamp > 0:
             message = f"expected a positive clamp and positive scales, got clamp {self.clamp} and {bad}."
             raise ConfigurationError(message)
+        _check_transform(self.transform)
 
     def scales(self, channels: tuple[str, ...]) -> ChannelScales:
         """Scales in the order of the channels given.
@@ -79,20 +91,25 @@ class Scaling:
             maps: SNR², (event, channel, frequency, time).
             channels: Names of the channel axis.
         """
-        return np.log1p(np.clip(maps, 0, self.clamp)) / self.scales(channels)[:, None, None]
+        return _transformed(maps, self.clamp, self.transform) / self.scales(channels)[:, None, None]
 
     def invert(self, scaled: MapArray, channels: tuple[str, ...]) -> MapArray:
         """Energies back from scaled maps; exact for energies between 0 and the clamp."""
-        return np.minimum(np.expm1(scaled * self.scales(channels)[:, None, None]), self.clamp)
+        values = scaled * self.scales(channels)[:, None, None]
+        return np.minimum(np.square(values) if self.transform == "sqrt" else np.expm1(values), self.clamp)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like."""
-        return {"clamp": float(self.clamp), "scale": {name: float(value) for name, value in self.scale.items()}}
+        return {
+            "transform": self.transform,
+            "clamp": float(self.clamp),
+            "scale": {name: float(value) for name, value in self.scale.items()},
+        }
 
 
 @dataclass
 class ScaleFit:
-    """Gathers histograms of log(1 + energy) by channel, batch by batch, and gives the scaling.
+    """Gathers histograms of transformed energies by channel, batch by batch, and gives the scaling.
 
     Attributes:
         channels: Names of the channel axis.
@@ -114,10 +131,10 @@ class ScaleFit:
             maps: SNR², (event, channel, frequency, time).
             valid: (event, channel); invalid channels hold zeros and are left out.
         """
-        width = np.log1p(self.settings.clamp) / _BINS
+        width = self._largest / _BINS
         for channel in range(len(self.channels)):
             energies = maps[valid[:, channel], channel]
-            bins = (np.log1p(np.clip(energies, 0, self.settings.clamp)) / width).astype(np.int64)
+            bins = (_transformed(energies, self.settings.clamp, self.settings.transform) / width).astype(np.int64)
             self._counts[channel] += np.bincount(np.minimum(bins, _BINS - 1).ravel(), minlength=_BINS)
 
     def result(self) -> Scaling:
@@ -132,7 +149,7 @@ class ScaleFit:
         if not self._counts.any():
             message = "no valid training map to fit the scaling on. Check the validity in the quality report."
             raise NoEventsError(message)
-        edges = np.linspace(0, np.log1p(self.settings.clamp), _BINS + 1)[1:]
+        edges = np.linspace(0, self._largest, _BINS + 1)[1:]
         scale = {}
         for name, counts in zip(self.channels, self._counts, strict=True):
             total = counts.sum()
@@ -142,4 +159,20 @@ class ScaleFit:
                 continue
             first = int(np.searchsorted(np.cumsum(counts), self.settings.quantile * total))
             scale[name] = float(edges[first])
-        return Scaling(clamp=float(self.settings.clamp), scale=scale)
+        return Scaling(clamp=float(self.settings.clamp), scale=scale, transform=self.settings.transform)
+
+    @property
+    def _largest(self) -> float:
+        clamp = self.settings.clamp
+        return float(_transformed(np.array(clamp), clamp, self.settings.transform))
+
+
+def _transformed(energy: np.ndarray, clamp: float, transform: str) -> np.ndarray:
+    limited = np.clip(energy, 0, clamp)
+    return np.sqrt(limited) if transform == "sqrt" else np.log1p(limited)
+
+
+def _check_transform(transform: str) -> None:
+    if transform not in TRANSFORMS:
+        message = f"expected a transform out of {TRANSFORMS}, got {transform!r}. Correct windows.yaml."
+        raise ConfigurationError(message)

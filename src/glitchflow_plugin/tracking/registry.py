@@ -269,7 +269,12 @@ def _fed_by(bundle: ModelBundle) -> dict[str, Any]:
     recipe.pop("selection", None)
     channels = recipe.get("events", {}).get("channels") if isinstance(recipe.get("events"), dict) else None
     if isinstance(channels, dict):
-        recipe["events"]["channels"] = {name: channels[name] for name in bundle.channels if name in channels}
+        # rate and unit of the recording may differ: conditioning brings them to a common rate and scale
+        recipe["events"]["channels"] = {
+            name: {key: value for key, value in channels[name].items() if key not in ("unit", "recorded_sample_rate")}
+            for name in bundle.channels
+            if name in channels
+        }
     return recipe
 
 

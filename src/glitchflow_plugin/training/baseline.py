@@ -95,7 +95,7 @@ def fit_baseline(
                 clamp=float(scaling.clamp),
                 witness_scale=scaling.witness_scale.flatten().tolist(),
                 target_scale=float(scaling.target_scale),
-                linear=name == "raw",
+                transform="none" if name == "raw" else scaling.transform,
             )
             twin = twin.to(device).eval()
             figures = judge_windows(twin, validation(), scaling, loss, device=device).figures()
