@@ -50,3 +50,10 @@ def test_is_a_tracker(tmp_path):
     tracker: Tracker = TensorBoardTracker(tmp_path)
     for name in ("metric", "figure", "params", "text"):
         assert callable(getattr(tracker, name))
+
+
+def test_a_second_run_replaces_the_first(tmp_path):
+    for value in (1.0, 2.0):
+        with TensorBoardTracker(tmp_path) as tracker:
+            tracker.metric("loss", value, 0)
+    assert [point.value for point in read(tmp_path).Scalars("loss")] == [2.0]

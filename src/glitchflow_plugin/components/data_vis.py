@@ -63,8 +63,6 @@ class DataVis(BaseComponent):
 
         started = now()
         shown = spectrograms or SpectrogramSet.open(self.spectrograms_folder)
-        for old in self.folder.glob("events.out.tfevents.*"):
-            old.unlink()  # a second run shows the set once, not twice
         peaks = np.concatenate([batch.maps.max(axis=(2, 3)) for batch in shown.batches(16)])
         with TensorBoardTracker(self.folder) as tracker:
             self._show_events(shown, tracker)

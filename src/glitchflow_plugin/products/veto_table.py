@@ -185,25 +185,6 @@ def write_table(table: pd.DataFrame, folder: Path | str, name: str) -> dict[str,
     return paths
 
 
-def read_table(path: Path | str) -> pd.DataFrame:
-    """Read a table that `write_table` wrote, from CSV or Parquet, with the same types.
-
-    Raises:
-        FormatError: The file is missing, unreadable or has other columns.
-    """
-    path = Path(path)
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, float_precision="round_trip")
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path} cannot be read as a table ({error}). Run Make-inference again.") from error
-    for columns in (WINDOW_COLUMNS, EVENT_COLUMNS):
-        if list(table.columns) == list(columns):
-            return table.astype(dict(columns))
-    raise FormatError(
-        f"{path} has the columns {list(table.columns)}, expected {list(WINDOW_COLUMNS)} or {list(EVENT_COLUMNS)}."
-    )
-
-
 def markdown_table(table: pd.DataFrame, rows: int = 200) -> str:
     """The first rows of a table as Markdown, for TensorBoard's text page; says how many rows are left out."""
     head = [f"| {' | '.join(table.columns)} |", f"|{' --- |' * len(table.columns)}"]

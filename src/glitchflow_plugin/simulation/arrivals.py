@@ -35,7 +35,7 @@ class Arrival:
         witnesses: Sensors that count as its true witnesses, the main one first.
         coupling: The law and its parameters.
         parameters: What was drawn.
-        group: Events that share it must not be split.
+        group: Which measured waveform it is. Training and inference sets take different ones (`bank.indices`).
     """
 
     strain: Series

@@ -15,12 +15,16 @@ logger = logging.getLogger(__name__)
 class TensorBoardTracker:
     """Writes to a TensorBoard folder; use it as a context manager so that everything is on disk at the end.
 
+    What an earlier run left in the folder is removed: TensorBoard would mix the two in one curve.
+
     Attributes:
         folder: Where the event files go.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        for old in self.folder.glob("events.out.tfevents.*"):
+            old.unlink()
         self._writer = SummaryWriter(log_dir=str(self.folder))
 
     def metric(self, name: str, value: float, step: int) -> None:
