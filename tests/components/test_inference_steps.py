@@ -69,7 +69,7 @@ def bundle(tmp_path_factory):
     datasets = [{"path": str(write_events(folder / "raw")), "target": TARGET, "processing": PROCESSING}]
     events = ingest(datasets, None, folder / "events", workers=1)
     maps = make_spectrograms(events, [GUIDE], TRANSFORM, folder / "maps", progress=False)
-    linear = EnergyTwin(LinearFilter(1, 64, [0]), clamp=1e4, witness_scale=[1.0], target_scale=1.0, linear=True)
+    linear = EnergyTwin(LinearFilter(1, 64, [0]), clamp=1e4, witness_scale=[1.0], target_scale=1.0, transform="none")
     return ModelBundle(
         twin=Follow(),
         target=TARGET,
