@@ -83,8 +83,9 @@ def squareplus(values: StrainWindows) -> StrainWindows:
     Its gradient falls off as the square of the distance, where that of ReLU ends and that of softplus falls off
     exponentially: a network that one bad step has sent to zero everywhere can come back.
 
-    >>> squareplus(torch.tensor([-100.0, 0.0, 100.0]).reshape(3, 1, 1, 1)).flatten().round(decimals=3)
-    tensor([0.0000, 0.0500, 100.0000])
+    >>> values = torch.tensor([-100.0, 0.0, 100.0]).reshape(3, 1, 1, 1)
+    >>> [round(value, 3) for value in squareplus(values).flatten().tolist()]
+    [0.0, 0.05, 100.0]
     """
     root = torch.sqrt(values * values + _ROUNDING)
     # for large negative values the sum of nearly opposite numbers would lose all digits
