@@ -1,5 +1,6 @@
 import pickle
 
+import h5py
 import numpy as np
 import pytest
 
@@ -71,6 +72,19 @@ def test_a_channel_in_two_data_sets_comes_from_the_first(tmp_path):
     event_file(tmp_path / "second", 0, (TARGET, "V1:A"), rate=32.0)
     entries = [{"path": str(tmp_path / name), "target": TARGET} for name in ("first", "second")]
     assert open_datasets(entries).events[0].load().event.channels["V1:A"].sample_rate == 16
+
+
+def test_a_channel_that_a_later_data_set_delivers_is_no_problem(tmp_path):
+    event_file(tmp_path / "first", 0)
+    event_file(tmp_path / "second", 0)
+    with h5py.File(tmp_path / "first" / "event-00.h5", "r+") as file:
+        del file["event-00/V1:A"].attrs["sample_rate"]
+    entries = [{"path": str(tmp_path / name), "target": TARGET} for name in ("first", "second")]
+    alone = open_datasets(entries[:1]).events[0].load()
+    assert alone.problems == {"V1:A": "unreadable"}
+    both = open_datasets(entries).events[0].load()
+    assert set(both.event.channels) == {TARGET, "V1:A"}
+    assert not both.problems
 
 
 def test_what_most_files_say_is_the_usual_rate_and_unit(tmp_path):
@@ -197,6 +211,18 @@ def test_changed_input_changes_the_fingerprint(tmp_path):
     before = open_datasets([entry]).fingerprint
     assert open_datasets([entry]).fingerprint == before
     event_file(tmp_path, 0, rate=32.0)
+    assert open_datasets([entry]).fingerprint != before
+
+
+def test_moved_triggers_change_the_fingerprint(tmp_path):
+    continuous_file(tmp_path, T0, 100, (TARGET,))
+    table = tmp_path / "triggers.csv"
+    entry = {"path": str(tmp_path), "target": TARGET, "triggers": str(table)}
+    table.write_text(f"event_id,time\na,{T0 + 20}\nb,{T0 + 40}\n")
+    before = open_datasets([entry]).fingerprint
+    table.write_text(f"event_id,time\nb,{T0 + 40}\na,{T0 + 20}\n")
+    assert open_datasets([entry]).fingerprint == before
+    table.write_text(f"event_id,time\na,{T0 + 20.5}\nb,{T0 + 40}\n")
     assert open_datasets([entry]).fingerprint != before
 
 

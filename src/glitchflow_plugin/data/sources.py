@@ -186,7 +186,8 @@ class EventSource:
                 continue
             read, reasons = loader(wanted)
             found.update(read)
-            problems.update(reasons)
+            # what an earlier data set could not deliver is no problem once a later one has
+            problems = {name: reason for name, reason in problems.items() if name not in read} | reasons
         return LoadedEvent(RawEvent(self.event_id, self.gps_event, found), problems)
 
 
@@ -531,12 +532,15 @@ def _load_remote(
 
 
 def _fingerprint(settings: Sequence[DatasetSettings], listed: Sequence[_Listed]) -> str:
-    """Names, sizes and change times of the input files, and what services are asked."""
+    """Names, sizes and change times of the input files, what services are asked, and ids and times of the events."""
     files = [
         [str(file), file.stat().st_size, file.stat().st_mtime_ns] if file.exists() else [str(file), 0, 0]
         for found in listed
         for file in found.files
     ]
     asked = [[one.format, vars(one.remote)] for one in settings if one.format in remote.FORMATS]
-    cuts = [[one.segment, sorted(found.events)] for one, found in zip(settings, listed, strict=True)]
+    cuts = [
+        [one.segment, sorted([event_id, gps] for event_id, (gps, _) in found.events.items())]
+        for one, found in zip(settings, listed, strict=True)
+    ]
     return content_hash([files, asked, cuts])
