@@ -65,6 +65,28 @@ def test_busy_channel_is_above_the_thresholds_by_chance_alone(make_event_set):
     assert "WITNESS_3" in scan_channels(events, naive, progress=False).selected
 
 
+def test_single_accident_of_a_rare_witness_is_not_significant(make_event_set):
+    rng = np.random.default_rng(5)
+    series = rng.standard_normal((25, 4, SAMPLES))
+    for row, event in enumerate(series):
+        centre = rng.uniform(1.2, 2.8)
+        event[0] += burst(centre, amplitude=6.0)
+        if row < 10:
+            event[1] += burst(centre, amplitude=6.0)
+        if row == 0:
+            event[2] += burst(centre + 0.1, amplitude=6.0)
+    events = make_event_set(series)
+    # Quiet noise and loud bursts, and thresholds that one pair in 25 reaches: significance alone decides.
+    low = replace(SETTINGS, threshold=35.0, threshold_corr=0.03, threshold_iou=0.03)
+    ranking = scan_channels(events, low, progress=False)
+    shared = dict(zip(ranking.channels, ranking.shared_spikes.tolist(), strict=True))
+    assert shared == {"WITNESS_1": 10, "WITNESS_2": 1, "WITNESS_3": 0}
+    assert ranking.chance[ranking.channels.index("WITNESS_2")] == 0.0
+    assert ranking.selected == ("WITNESS_1",)
+    for free in ({"significance": 1.0}, {"num_slides": 0}):
+        assert scan_channels(events, replace(low, **free), progress=False).selected == ("WITNESS_1", "WITNESS_2")
+
+
 def test_channel_that_is_never_valid_gives_no_information(make_event_set):
     series = detector()
     valid = np.ones(series.shape[:2], dtype=bool)

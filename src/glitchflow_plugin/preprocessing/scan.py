@@ -115,8 +115,11 @@ def scan_channels(
     Returns:
         The ranking. A channel is selected if its correlation and its IoU reach the thresholds, if the part of the
         correlation that accident does not explain, (correlation - chance) / (1 - chance), reaches the threshold too,
-        and if so many shared spikes have at most the probability `significance` under the chance rate (binomial law).
-        Channels that match `unsafe` are ranked, but never selected.
+        and if so many shared spikes have at most the probability `significance` / (number of channels with
+        information, Bonferroni) under the rate of accidental pairs (binomial law). That rate counts what was observed
+        as one more slide: a witness with so few spikes that no slide has a pair still has a rate above zero. The last
+        requirement falls away without slides and for `significance` 1. Channels that match `unsafe` are ranked, but
+        never selected.
 
     Raises:
         ConfigurationError: The settings do not fit the data.
@@ -187,13 +190,18 @@ def _ranking(
     expected = np.nan_to_num(chance, nan=0.0)
     # All of it explained by accident leaves nothing; avoid 0 / 0.
     genuine = np.where(expected < 1, (correlation - expected) / np.where(expected < 1, 1 - expected, 1), 0.0)
-    by_accident = binom.sf(counts.shared - 1, counts.reference, np.minimum(expected, 1.0))
+    # Slides of a rare witness may hold no pair at all; a rate of 0 would make a single accident significant.
+    pairs, trials = by_chance.shared + counts.shared, by_chance.reference + counts.reference
+    by_accident = binom.sf(counts.shared - 1, counts.reference, pairs / np.maximum(trials, 1))
+    tested = max(int(np.isfinite(correlation).sum()), 1)
+    slid = by_chance.reference > 0
+    significant = ~slid | (settings.significance >= 1) | (by_accident <= settings.significance / tested)
     # Comparisons with NaN are False: no information, not selected.
     passed = (
         (correlation >= settings.threshold_corr)
         & (iou >= settings.threshold_iou)
         & (genuine >= settings.threshold_corr)
-        & (by_accident <= settings.significance)
+        & significant
         & (counts.shared > 0)
         & ~np.array([is_unsafe(name, settings.unsafe) for name in channels])
     )
