@@ -117,6 +117,26 @@ def test_thresholds_and_best_values_are_named_when_nothing_is_selected(steps, tm
         maps.execute()
 
 
+def test_scan_of_another_event_set_is_noticed(steps, tmp_path, caplog):
+    scan, maps, _ = steps().steps.values()
+    scan.execute()
+    maps.execute()
+    assert json.loads((tmp_path / "maps" / "summary.json").read_text())["warnings"] == []
+    assert "another event set" not in caplog.text
+    content = yaml.safe_load((tmp_path / "scan" / "results.yaml").read_text())
+    content["event_set"] = "0" * 64
+    (tmp_path / "scan" / "results.yaml").write_text(yaml.safe_dump(content))
+    with caplog.at_level("WARNING"):
+        maps.execute()
+    expected = f"the scan in {tmp_path / 'scan'} was made on another event set; run Annalisa-scan again"
+    assert expected in caplog.text
+    assert json.loads((tmp_path / "maps" / "summary.json").read_text())["warnings"] == [expected]
+    content["target"] = "OTHER_STRAIN"
+    (tmp_path / "scan" / "results.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigurationError, match=r"with OTHER_STRAIN, expected STRAIN.*Annalisa-scan again"):
+        maps.execute()
+
+
 def test_channels_can_be_named_in_place_of_a_scan(steps, tmp_path):
     maps = steps(ch_list=["WITNESS_2"]).steps["QT-dataset"]
     assert maps.execute().channels == ("STRAIN", "WITNESS_2")

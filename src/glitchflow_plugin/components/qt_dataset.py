@@ -71,7 +71,7 @@ class QTDataset(BaseComponent):
         started = now()
         events = events or EventSet.open(self.events_folder)
         check_whitening(events, self.settings.whiten, "process")
-        channels, selection = self._channels(ranking)
+        channels, selection, warnings = self._channels(events, ranking)
         made = make_spectrograms(
             events,
             channels,
@@ -96,17 +96,21 @@ class QTDataset(BaseComponent):
                     "median_target_peak_snr2": Metric(float(np.median(peaks[:, 0]))),
                 },
                 outputs={"spectrograms": str(self.folder), "pictures": ", ".join(str(path) for path in pictures)},
+                warnings=warnings,
             ),
             self.folder,
         )
         return made
 
-    def _channels(self, ranking: ChannelRanking | None) -> tuple[tuple[str, ...], dict[str, Any]]:
-        """The witnesses, and how they were chosen."""
+    def _channels(
+        self, events: EventSet, ranking: ChannelRanking | None
+    ) -> tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]:
+        """The witnesses, how they were chosen, and what the user should know of it."""
         if self.ch_list is not None:
             given = read_channel_list(self.ch_list) if isinstance(self.ch_list, str) else tuple(self.ch_list)
-            return given, {"channels": "ch_list"}
+            return given, {"channels": "ch_list"}, ()
         ranking = ranking or read_ranking(self.scan_folder)
+        warnings = self._compare(events, ranking)
         limits = {key: ranking.parameters.get(key) for key in ("threshold", "threshold_corr", "threshold_iou")}
         if not ranking.selected:
             known = np.isfinite(ranking.correlation)
@@ -122,7 +126,21 @@ class QTDataset(BaseComponent):
                 f"IoU >= {limits['threshold_iou']} for spikes above {limits['threshold']:g} SNR²; {best}. Lower the "
                 "thresholds in conf/scan.yaml and run [Annalisa-scan,QT-dataset] again, or name channels as ch_list."
             )
-        return ranking.selected, {"channels": "scan", "reference": ranking.target, **limits}
+        return ranking.selected, {"channels": "scan", "reference": ranking.target, **limits}, warnings
+
+    def _compare(self, events: EventSet, ranking: ChannelRanking) -> tuple[str, ...]:
+        """Refuse the scan of another target; warn of the scan of other events, whose selection may still hold."""
+        expected = ranking.parameters.get("refchan") or events.target
+        if ranking.target != expected:
+            raise ConfigurationError(
+                f"the scan in {self.scan_folder} ranked channels by their coincidence with {ranking.target}, expected "
+                f"{expected}, the target of {events.folder}. Run Annalisa-scan again on this event set."
+            )
+        if ranking.event_set == events.manifest.fingerprint:
+            return ()
+        warning = f"the scan in {self.scan_folder} was made on another event set; run Annalisa-scan again"
+        logger.warning("%s.", warning)
+        return (warning,)
 
     @staticmethod
     def _peaks(made: SpectrogramSet) -> np.ndarray:
