@@ -42,6 +42,17 @@ def test_columns_are_found_or_named(tmp_path):
         read_triggers(TriggerSettings(path=str(path)))
 
 
+def test_an_id_with_two_times_is_refused_and_a_repeated_row_is_not(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("event_id,time\na,1264000000.5\nb,1264000010\na,1264000000.5\n")
+    assert read_triggers(TriggerSettings(path=str(path))) == [("a", 1264000000.5), ("b", 1264000010.0)]
+    path.write_text("event_id,time\na,1264000000.5\nb,1264000010\na,1264000020.5\nc,1264000030\nc,1264000031\n")
+    with pytest.raises(FormatError, match=r"t\.csv.*2 event id\(s\).*a, c.*id_column"):
+        read_triggers(TriggerSettings(path=str(path)))
+    near = (1264000000.5, 1264000000.5 + 3e-7)  # the same microsecond: one trigger
+    assert len(read_triggers(TriggerSettings(times=near))) == 1
+
+
 def test_inline_times_are_sorted_and_checked():
     assert read_triggers(TriggerSettings(times=(2e9, 1e9))) == [(event_id_at(1e9), 1e9), (event_id_at(2e9), 2e9)]
     with pytest.raises(ConfigurationError, match="positive"):

@@ -12,6 +12,9 @@ from glitchflow_plugin.errors import ConfigurationError, FormatError, MissingDep
 TIME_COLUMNS = ("time", "gps_time", "gps", "GPStime", "event_time", "peak_time", "peakGPS", "tc", "peak", "end_time")
 """Names that a column of GPS times goes by, tried in this order."""
 
+_SAME_TIME = 2e-6
+"""Times closer than this (s) are one: ids made from times resolve a microsecond."""
+
 
 @dataclass(frozen=True)
 class TriggerSettings:
@@ -55,7 +58,7 @@ def read_triggers(settings: TriggerSettings) -> list[tuple[str, float]]:
     """Ids and GPS times of the triggers, sorted by time, each id once.
 
     Raises:
-        FormatError: The table cannot be read or lacks the columns.
+        FormatError: The table cannot be read, lacks the columns, or gives an id two times.
         ConfigurationError: A time is no GPS time.
     """
     if settings.path is None:
@@ -65,7 +68,16 @@ def read_triggers(settings: TriggerSettings) -> list[tuple[str, float]]:
     if not np.all(np.isfinite(times)) or np.any(times < 0):
         raise ConfigurationError(f"{settings.path or 'triggers.times'}: GPS times must be positive seconds.")
     names = [event_id_at(time) for time in times] if ids is None else ids
-    merged = {name: float(time) for name, time in zip(names, times, strict=True)}
+    merged: dict[str, float] = {}
+    torn: dict[str, None] = {}
+    for name, time in zip(names, times.tolist(), strict=True):
+        if abs(merged.setdefault(name, time) - time) > _SAME_TIME:
+            torn[name] = None
+    if torn:
+        raise FormatError(
+            f"{settings.path}: {len(torn)} event id(s) with two times each: {', '.join(list(torn)[:10])}. "
+            "Give every event its own id, or name another column in `triggers.id_column`."
+        )
     return sorted(merged.items(), key=lambda item: (item[1], item[0]))
 
 
