@@ -6,6 +6,7 @@ import pytest
 
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.readers import frames, hdf5, remote
+from glitchflow_plugin.data.readers.continuous import StoredChannel, StoredFile, span_in_name
 from glitchflow_plugin.data.sources import DatasetSettings, open_datasets
 from glitchflow_plugin.errors import (
     ChannelMismatchError,
@@ -153,6 +154,36 @@ def test_frame_files_of_a_cache_are_cut_and_a_truncated_one_is_survived(tmp_path
     np.testing.assert_array_equal(joined.event.channels["V1:A"].series, np.arange(6 * 16, 14 * 16))
     assert not joined.problems
     assert spoilt.problems == {TARGET: "unreadable", "V1:A": "unreadable"}
+
+
+def test_frame_files_are_opened_once_a_description(tmp_path, monkeypatch):
+    described = []
+
+    def describe(path):
+        described.append(path.name)
+        if path.name == f"V-HREC-{T0:.0f}-10.gwf":
+            raise FormatError("truncated")
+        names = (TARGET,) if "HREC" in path.name else ("V1:A", "V1:B")
+        return StoredFile(path, *span_in_name(path), {name: StoredChannel() for name in names})
+
+    def read(path, channels, start, stop):
+        names = [name for name in channels if name in describe(path).channels]
+        return {name: Channel(name, np.zeros(round((stop - start) * 16)), start, 16.0, "m") for name in names}
+
+    monkeypatch.setattr(frames, "describe", describe)
+    monkeypatch.setattr(frames, "read", read)
+    for description in ("HREC", "raw"):
+        for offset in range(0, 50, 10):
+            (tmp_path / f"V-{description}-{T0 + offset:.0f}-10.gwf").touch()
+    entry = {"path": str(tmp_path), "target": TARGET, "segment": 8.0, "processing": {"len": 2.0}}
+    catalogue = open_datasets([entry | {"triggers": [T0 + 20]}])
+    assert list(catalogue.channels) == [TARGET, "V1:A", "V1:B"]
+    assert described == [f"V-HREC-{T0:.0f}-10.gwf", f"V-HREC-{T0 + 10:.0f}-10.gwf", f"V-raw-{T0:.0f}-10.gwf"]
+    loaded = catalogue.events[0].load()
+    assert {name: len(one.series) for name, one in loaded.event.channels.items()} == dict.fromkeys(
+        (TARGET, "V1:A", "V1:B"), 8 * 16
+    )
+    assert not loaded.problems
 
 
 def test_services_are_asked_when_the_event_is_read(monkeypatch):

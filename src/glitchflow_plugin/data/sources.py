@@ -30,6 +30,7 @@ from glitchflow_plugin.data.readers.continuous import (
     StoredChannel,
     StoredFile,
     cut,
+    description_in_name,
     list_files,
     span_in_name,
 )
@@ -466,18 +467,22 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
     module = _READERS[kind]
     files = list_files(str(settings.path), module.SUFFIXES)
     stored: list[StoredFile] = []
+    described: dict[str, Mapping[str, StoredChannel]] = {}
     unreadable: dict[str, str] = {}
     for file in files:
-        span = span_in_name(file)
-        if kind == "gwf" and stored and span is not None:
-            # Opening thousands of frame files takes minutes; one named by convention holds the first one's channels.
-            stored.append(StoredFile(file, *span, stored[0].channels))
+        span, description = span_in_name(file), description_in_name(file)
+        if kind == "gwf" and span is not None and description in described:
+            # Opening thousands of frame files takes minutes; those of one type (V-HREC, V-raw) hold the same channels.
+            stored.append(StoredFile(file, *span, described[description]))
             continue
         try:
             stored.append(module.describe(file))
         except FormatError as error:
             logger.warning("%s", error)
             unreadable[file.name] = UNREADABLE
+            continue
+        if description is not None:
+            described[description] = stored[-1].channels
     channels: dict[str, StoredChannel] = {}
     for file in stored:
         for name, known in file.channels.items():

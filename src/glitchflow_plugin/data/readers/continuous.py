@@ -46,6 +46,12 @@ def span_in_name(path: Path | str) -> tuple[float, float] | None:
     return None if match is None else (float(match[1]), float(match[1]) + float(match[2]))
 
 
+def description_in_name(path: Path | str) -> str | None:
+    """What stands before the GPS span in a name, `V-V1_TAG` in the example above; None if the name holds no span."""
+    match = _SPAN_IN_NAME.search(Path(path).name)
+    return None if match is None else Path(path).name[: match.start()]
+
+
 def list_files(path: Path | str, suffixes: tuple[str, ...]) -> list[Path]:
     """Files that a path names, sorted and each once.
 
