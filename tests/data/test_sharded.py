@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 
 import h5py
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glitchflow_plugin.data.files import atomic_path
+from glitchflow_plugin.data import sharded
+from glitchflow_plugin.data.files import atomic_path, sha256
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
 from glitchflow_plugin.data.sharded import MANIFEST_NAME, EventSet, ShardedWriter, SpectrogramSet
 from glitchflow_plugin.errors import ChannelMismatchError, DataError, FormatError, NoEventsError
@@ -127,6 +129,66 @@ def test_changed_bytes_and_truncation_are_noticed(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(FormatError, match=r"shard-00001.h5: expected \d+ bytes"):
         EventSet.open(tmp_path)
+
+
+def test_a_flipped_byte_is_noticed_on_read(tmp_path):
+    fill(make_writer(tmp_path))
+    path = tmp_path / "shard-00001.h5"
+    content = bytearray(path.read_bytes())
+    with h5py.File(path, "r") as file:
+        content[file["data"].id.get_offset() + 5] ^= 1
+    path.write_bytes(content)
+    events = EventSet.open(tmp_path)
+    assert events.read([0, 6]).event_ids == ("e0", "e6")
+    for _ in range(2):  # not forgotten after the first refusal
+        with pytest.raises(FormatError, match=r"shard-00001.h5 does not match its checksum"):
+            events.read([0, 4])
+
+
+def test_a_checksum_is_compared_once_a_handle(tmp_path, monkeypatch):
+    events = fill(make_writer(tmp_path))
+    compared = []
+
+    def spy(path):
+        compared.append(path.name)
+        return sha256(path)
+
+    monkeypatch.setattr(sharded, "sha256", spy)
+    for row in (5, 0, 4, 1, 3):
+        events.read([row])
+    assert compared == ["shard-00001.h5", "shard-00000.h5"]
+    copy = pickle.loads(pickle.dumps(events))  # noqa: S301  # as a worker of a loader gets it
+    np.testing.assert_array_equal(copy.read([3]).series, events.read([3]).series)
+    copy.read([6])
+    assert compared == ["shard-00001.h5", "shard-00000.h5", "shard-00002.h5"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["V1:A", "V1:B"], slice(1, 3)),
+        (["V1:B", "V1:A"], slice(1, 3)),
+        (["V1:B", "V1:STRAIN"], [0, 2]),
+        (["V1:B", "V1:B"], slice(2, 3)),
+        (None, slice(None)),
+    ],
+)
+def test_only_the_wanted_channels_are_read_from_disk(tmp_path, monkeypatch, names, expected):
+    events = fill(make_writer(tmp_path))
+    whole = events.read()
+    asked = []
+    get = h5py.Dataset.__getitem__
+
+    def spy(dataset, key, *rest, **options):
+        if dataset.name == "/data":
+            asked.append(key)
+        return get(dataset, key, *rest, **options)
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", spy)
+    batch = events.read([4], channels=names)
+    assert asked == [(1, expected)]
+    columns = [CHANNELS.index(name) for name in names or CHANNELS]
+    np.testing.assert_array_equal(batch.series, whole.series[[4]][:, columns])
 
 
 def test_wrong_kind_version_and_channel_are_named(tmp_path):

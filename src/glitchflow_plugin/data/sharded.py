@@ -273,11 +273,7 @@ class _ShardedSet:
             FormatError: A shard's bytes have changed.
         """
         for shard in self.manifest.shards:
-            if sha256(self.folder / shard.file) != shard.sha256:
-                raise FormatError(
-                    f"{self.folder / shard.file} does not match its checksum. Delete it and {MANIFEST_NAME}, "
-                    "then run the step again: only that shard is remade."
-                )
+            self._verify(shard)
 
     def __len__(self) -> int:
         return len(self.event_ids)
@@ -331,24 +327,40 @@ class _ShardedSet:
             )
         return [self.channels.index(name) for name in channels]
 
+    def _verify(self, shard: Shard) -> None:
+        if sha256(self.folder / shard.file) != shard.sha256:
+            raise FormatError(
+                f"{self.folder / shard.file} does not match its checksum. Delete it and {MANIFEST_NAME}, "
+                "then run the step again: only that shard is remade."
+            )
+        self._verified.add(shard.file)
+
+    @cached_property
+    def _verified(self) -> set[str]:
+        """Shards whose bytes this handle has compared; a pickled handle takes them along."""
+        return set()
+
     def _read(self, rows: np.ndarray | Sequence[int] | None, channels: Sequence[str] | None) -> dict[str, Any]:
         wanted = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64).reshape(-1)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"rows must be within 0..{len(self) - 1}, got {wanted.min()}..{wanted.max()}")
         columns = None if channels is None else self.channel_rows(channels)
+        selected, order = _hyperslab(columns)
         data: np.ndarray | None = None
         for shard, first in zip(self.manifest.shards, self._first_rows, strict=True):
             here = np.flatnonzero((wanted >= first) & (wanted < first + len(shard.event_ids)))
             if not here.size:
                 continue
+            if shard.file not in self._verified:  # once, so that random rows do not pay for it again
+                self._verify(shard)
             with h5py.File(self.folder / shard.file, "r") as file:
                 stored = file["data"]
                 if data is None:
                     width = stored.shape[1] if columns is None else len(columns)
                     data = np.empty((len(wanted), width, *stored.shape[2:]), stored.dtype)
                 for row in here:
-                    event = stored[wanted[row] - first]
-                    data[row] = event if columns is None else event[columns]
+                    event = stored[wanted[row] - first, selected]
+                    data[row] = event if order is None else event[order]
         if data is None:
             raise NoEventsError(f"no rows asked for in {self.folder}")
         valid = self.valid[wanted]
@@ -404,8 +416,11 @@ class EventSet(_ShardedSet):
     def read(self, rows: np.ndarray | Sequence[int] | None = None, channels: Sequence[str] | None = None) -> EventBatch:
         """Read events, in the order of `rows` and `channels`; all by default.
 
+        Only the wanted channels are read. A shard's checksum is compared when the handle first reads from it.
+
         Raises:
             ChannelMismatchError: The set lacks a channel.
+            FormatError: A shard's bytes have changed.
             IndexError: A row is out of range.
         """
         found = self._read(rows, channels)
@@ -437,8 +452,11 @@ class SpectrogramSet(_ShardedSet):
     ) -> SpectrogramBatch:
         """Read events, in the order of `rows` and `channels`; all by default.
 
+        Only the wanted channels are read. A shard's checksum is compared when the handle first reads from it.
+
         Raises:
             ChannelMismatchError: The set lacks a channel.
+            FormatError: A shard's bytes have changed.
             IndexError: A row is out of range.
         """
         found = self._read(rows, channels)
@@ -450,6 +468,17 @@ class SpectrogramSet(_ShardedSet):
 
 
 _KINDS: dict[Kind, type[EventSet] | type[SpectrogramSet]] = {"events": EventSet, "spectrograms": SpectrogramSet}
+
+
+def _hyperslab(columns: Sequence[int] | None) -> tuple[slice | list[int], np.ndarray | None]:
+    """What of the channel axis to read, as HDF5 wants it (rising, each once), and how to arrange it; None: as it is."""
+    if columns is None:
+        return slice(None), None
+    rising, order = np.unique(np.asarray(columns, dtype=np.int64), return_inverse=True)
+    arrange = None if np.array_equal(order, np.arange(len(rising))) else order
+    if rising.size and rising[-1] - rising[0] == len(rising) - 1:
+        return slice(int(rising[0]), int(rising[-1]) + 1), arrange  # one stretch: far cheaper than a list of rows
+    return rising.tolist(), arrange
 
 
 def _fingerprint(path: Path) -> str | None:
