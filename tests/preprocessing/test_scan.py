@@ -7,6 +7,9 @@ import yaml
 
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.scan import ScanSettings, scan_channels
+from glitchflow_plugin.preprocessing.spectrograms import batch_maps, event_transform
+from glitchflow_plugin.signal.clusters import find_spikes
+from glitchflow_plugin.signal.qtransform import axes
 
 RATE, SAMPLES = 1024.0, 4096
 TIME = np.arange(SAMPLES) / RATE
@@ -153,6 +156,24 @@ def test_spikes_outside_the_time_window_do_not_count(make_event_set):
     assert scan_channels(events, SETTINGS, progress=False).correlation[0] == 1.0
     near = scan_channels(events, replace(SETTINGS, time_window=1.0), progress=False)
     assert np.isnan(near.correlation[0])
+
+
+def test_transient_cut_at_one_edge_makes_no_spike_at_the_other(make_event_set):
+    rng = np.random.default_rng(6)
+    time = np.arange(6144) / RATE
+    series = 0.1 * rng.standard_normal((4, 2, 6144))
+    cut = np.exp(-((2 * np.pi * 12 * (time - 0.05) / 12) ** 2)) * np.sin(2 * np.pi * 12 * time)
+    whole = np.exp(-((2 * np.pi * 60 * (time - 3.0) / 12) ** 2)) * np.sin(2 * np.pi * 60 * time)
+    series[:, 0] += cut + whole
+    series[:, 1] += np.roll(cut, 6042) + whole  # 5.95 s: the joined edges would make it a witness of `cut`
+    events = make_event_set(series)
+    transform = event_transform(events, SETTINGS)
+    frequencies, times = axes(events.duration, transform)
+    maps = batch_maps(events.read(), RATE, transform)
+    bare = find_spikes(maps, SETTINGS.threshold, frequencies, times, time_only=True)
+    assert (bare.time[bare.channel == 0] > 5.8).any()  # the fault is there to be dropped
+    ranking = scan_channels(events, SETTINGS, progress=False)
+    assert (ranking.strain_spikes[0], ranking.witness_spikes[0], ranking.shared_spikes[0]) == (4, 4, 4)
 
 
 def test_frequency_counts_unless_time_only(make_event_set):

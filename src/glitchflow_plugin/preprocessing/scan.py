@@ -242,13 +242,19 @@ class _Scanner:
         return np.clip(np.stack([middle - half, middle + half], axis=1), 0.0, self.events.duration)
 
     def spikes(self, rows: np.ndarray, channels: Sequence[str]) -> tuple[Spikes, np.ndarray]:
-        """Spikes of events and channels within the time that counts, and where they are valid, (event, channel)."""
+        """Spikes of events and channels within the time that counts, and where they are valid, (event, channel).
+
+        The transform treats an event as periodic, so what is cut at one edge shows at the other too: spikes within one
+        tile, Q / (2 pi f) with the largest Q, of either edge do not count.
+        """
         frequencies, times = axes(self.events.duration, self.transform)
         batch = self.events.read(rows, channels)
         maps = batch_maps(batch, self.events.sample_rate, self.transform, self.device)
         spikes = find_spikes(maps, self.settings.threshold, frequencies, times, time_only=self.settings.time_only_mode)
         spans = self.spans(rows)[spikes.event]
-        return spikes.select((spikes.time >= spans[:, 0]) & (spikes.time <= spans[:, 1])), batch.valid
+        tile = max(self.transform.qs) / (2 * np.pi * spikes.frequency)
+        first, last = np.maximum(spans[:, 0], tile), np.minimum(spans[:, 1], self.events.duration - tile)
+        return spikes.select((spikes.time >= first) & (spikes.time <= last)), batch.valid
 
 
 def _no_counts(size: int) -> CoincidenceCounts:
