@@ -212,6 +212,24 @@ def test_services_are_asked_when_the_event_is_read(monkeypatch):
         first.load()
 
 
+def test_a_channel_that_a_service_lacks_does_not_take_the_others_with_it(monkeypatch):
+    asked = []
+
+    def fetch(_kind, _settings, channels, start, _stop):
+        asked.append(tuple(channels))
+        if "V1:ABSENT" in channels:
+            raise FormatError("no such channel")
+        return {name: Channel(name, np.zeros(64), start, 4.0) for name in channels}
+
+    monkeypatch.setattr(remote, "fetch", fetch)
+    names = ["V1:A", "V1:B", "V1:ABSENT", "V1:C"]
+    entry = {"format": "nds2", "target": TARGET, "ch_list": names, "triggers": [T0]}
+    loaded = open_datasets([entry]).events[0].load()
+    assert set(loaded.event.channels) == {TARGET, "V1:A", "V1:B", "V1:C"}
+    assert loaded.problems == {"V1:ABSENT": "unreadable"}
+    assert asked.count(("V1:ABSENT",)) == 1
+
+
 def test_without_triggers_each_stretch_is_one_event(tmp_path):
     continuous_file(tmp_path, T0, 20, (TARGET,))
     catalogue = open_datasets([{"path": str(tmp_path), "target": TARGET}])

@@ -532,8 +532,17 @@ def _load_remote(
     try:
         return remote.fetch(kind, settings, channels, start, stop), {}
     except FormatError as error:  # the server answers but has no such data: the next event may be there
-        logger.warning("%s", error)
-        return {}, dict.fromkeys(channels, UNREADABLE)
+        if len(channels) == 1:
+            logger.warning("%s: %s", channels[0], error)
+            return {}, {channels[0]: UNREADABLE}
+    # Services refuse a request for the sake of one channel. Halves find it in few requests.
+    found, problems = {}, {}
+    middle = len(channels) // 2
+    for part in (channels[:middle], channels[middle:]):
+        read, reasons = _load_remote(kind, settings, start, stop, part)
+        found |= read
+        problems |= reasons
+    return found, problems
 
 
 def _fingerprint(settings: Sequence[DatasetSettings], listed: Sequence[_Listed]) -> str:

@@ -1,9 +1,12 @@
 """The clients against local stand-ins: a datafind server, a GWOSC server, and gwpy's NDS2 call replaced."""
 
+import http.client
 import json
 import sys
 import threading
 import types
+import urllib.error
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlparse
 
@@ -23,15 +26,15 @@ NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 @pytest.fixture
 def serve():
-    """Start a server that answers paths from a table: a JSON value or bytes."""
+    """Start a server that answers paths from a table: a JSON value, bytes, or an HTTP status (int)."""
     servers = []
 
     def start(answers):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 path = urlparse(self.path).path
-                body = answers.get(path)
-                self.send_response(404 if body is None else 200)
+                body = answers.get(path, 404)
+                self.send_response(body if isinstance(body, int) else 200)
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
@@ -135,6 +138,59 @@ def test_no_network_is_said_plainly(kind):
     settings = RemoteSettings(host=NOBODY, detectors=("H1",), frametype="V1Online")
     with pytest.raises(ConnectionFailedError, match=r"Check the network and `remote` in datasets\.yaml"):
         remote.fetch(kind, settings, ["H1:GWOSC-4KHZ_R1_STRAIN"], T0, T0 + 2)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (404, FormatError),
+        (403, ConnectionFailedError),
+        (429, ConnectionFailedError),
+        (500, ConnectionFailedError),
+        (503, ConnectionFailedError),
+    ],
+)
+def test_only_not_found_means_that_there_are_no_data(serve, status, kind):
+    base = "/api/v1/gwf/V/V1Online"
+    answers = {f"{base}/{T0 + 4:.0f},{T0 + 8:.0f}/file.json": status, f"{base}.json": ["V1Online"]}
+    settings = RemoteSettings(host=serve(answers), frametype="V1Online")
+    try:
+        frames.require_backend()
+    except MissingDependencyError:
+        pytest.skip("no frame library")
+    with pytest.raises(kind):
+        remote.fetch("datafind", settings, ["V1:A"], T0 + 4, T0 + 8)
+
+
+def failures():
+    """What clients raise, and whether the server has answered that there is no such data."""
+    requests, urllib3 = pytest.importorskip("requests"), pytest.importorskip("urllib3")
+    unavailable, gone = requests.Response(), requests.Response()
+    unavailable.status_code, gone.status_code = 502, 404
+    yield requests.exceptions.ChunkedEncodingError("broken off"), False
+    yield urllib3.exceptions.ProtocolError("broken off"), False
+    yield requests.exceptions.HTTPError("502", response=unavailable), False
+    yield requests.exceptions.HTTPError("404", response=gone), True
+    yield http.client.IncompleteRead(b"half"), False
+    yield urllib.error.HTTPError("http://x", 503, "busy", Message(), None), False
+    yield urllib.error.HTTPError("http://x", 404, "none", Message(), None), True
+    yield ExceptionGroup("all sources", [ValueError("no data"), urllib3.exceptions.ProtocolError("broken off")]), False
+    yield ValueError("Cannot find a GWOSC dataset"), True
+    yield RuntimeError("Missing segments"), True
+
+
+def test_what_the_clients_raise_is_told_apart(monkeypatch):
+    from gwpy.timeseries import TimeSeries
+
+    settings = RemoteSettings(detectors=("H1",))
+    for error, absent in failures():
+
+        def fail(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(TimeSeries, "fetch_open_data", fail)
+        with pytest.raises(FormatError if absent else ConnectionFailedError):
+            remote.fetch("open_data", settings, ["H1:GWOSC-4KHZ_R1_STRAIN"], T0, T0 + 2)
 
 
 def test_wrong_settings_are_refused():

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 FORMATS = ("open_data", "nds2", "datafind")
 
+_NOT_FOUND = (404, 410)
+"""HTTP statuses by which a server says that it has no such data."""
+
+_CLIENTS = ("requests", "urllib3", "http", "igwn_auth_utils")
+"""Packages whose errors are about the exchange with the server, unless they carry one of these statuses."""
+
 
 @dataclass(frozen=True)
 class RemoteSettings:
@@ -71,7 +77,7 @@ def fetch(kind: str, remote: RemoteSettings, channels: Sequence[str], start: flo
         Channels by name.
 
     Raises:
-        ConnectionFailedError: The server or the network cannot be reached.
+        ConnectionFailedError: The server cannot be reached, fails, is busy, refuses the credentials, or breaks off.
         MissingDependencyError: The client is not installed.
         FormatError: The server has no such data.
     """
@@ -141,8 +147,9 @@ def _asked(call: Callable, what: str):  # noqa: ANN202  # whatever the client re
     except Exception as error:  # the clients raise groups and chains of many kinds
         if any(_is_connection_error(one) for one in _chain(error)):
             raise ConnectionFailedError(
-                f"Cannot reach {what}: {_said(error)}. Check the network and `remote` in datasets.yaml, "
-                "or fetch the files elsewhere and read them with format gwosc, gwf or hdf5."
+                f"Cannot reach {what}: {_said(error)}. Check the network and `remote` in datasets.yaml, renew your "
+                "credentials if they are refused, run again later if the server is busy, or fetch the files elsewhere "
+                "and read them with format gwosc, gwf or hdf5."
             ) from error
         raise FormatError(f"The server has no {what}: {_said(error)}.") from error
 
@@ -155,13 +162,25 @@ def _said(error: BaseException) -> str:
 
 
 def _is_connection_error(error: BaseException) -> bool:
-    """Also true for those of requests and urllib3, which must not be imported for this."""
+    """Whether an error speaks of network, server or credentials: it says nothing about the data, and may pass."""
+    status = _http_status(error)
+    if status is not None:
+        return status not in _NOT_FOUND
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror | URLError):
         return True
-    names = {kind.__name__ for kind in type(error).__mro__}
+    # requests and urllib3 must not be imported for this
+    if any(kind.__module__.split(".")[0] in _CLIENTS for kind in type(error).__mro__):
+        return True
     # NDS2's client knows only RuntimeError
-    failed = "failed to establish a connection" in str(error).lower()
-    return failed or bool(names & {"ConnectTimeout", "ReadTimeout", "NewConnectionError", "MaxRetryError"})
+    return "failed to establish a connection" in str(error).lower()
+
+
+def _http_status(error: BaseException) -> int | None:
+    """Status of an HTTP answer, from urllib's error (`code`) or requests' (`response`)."""
+    status = getattr(error, "code", None) if isinstance(error, URLError) else None
+    if status is None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) and status >= 400 else None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
