@@ -158,6 +158,28 @@ def test_a_spectrum_of_the_users_is_taken_and_travels_with_the_recipe(tmp_path):
         ingest(datasets, {"psd": {"V1:NOT": str(flat)}}, tmp_path / "x", workers=1)
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "fits"), [(0, 1024, True), (8, 400, True), (10, 1024, False), (0, 390, False)]
+)
+def test_a_spectrum_that_does_not_span_the_band_is_refused(tmp_path, first, last, fits):
+    datasets = write(tmp_path / "in", event(0))
+    given = tmp_path / "noise.txt"
+    np.savetxt(given, np.array([[first, 1e-3], [last, 1e-3]]))
+    if fits:
+        assert len(ingest(datasets, {"psd": {TARGET: str(given)}}, tmp_path / "out", workers=1)) == 1
+        return
+    with pytest.raises(ConfigurationError, match=rf"{TARGET}.*from {first} to {last} Hz.*8 to 400 Hz.*noise\.txt"):
+        ingest(datasets, {"psd": {TARGET: str(given)}}, tmp_path / "out", workers=1)
+
+
+def test_the_spectrum_of_a_slow_channel_may_end_where_the_channel_does(tmp_path):
+    datasets = write(tmp_path / "in", event(0))
+    slow = min(RATES, key=lambda name: RATES[name])
+    given = tmp_path / "noise.txt"
+    np.savetxt(given, np.array([[0, 1e-3], [RATES[slow] / 2, 1e-3]]))
+    assert len(ingest(datasets, {"psd": {slow: str(given)}}, tmp_path / "out", workers=1)) == 1
+
+
 def test_misspelt_whitening_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="fftlength"):
         ingest(write(tmp_path / "in", event(0)), {"fftlength": 2.0}, tmp_path / "out", workers=1)

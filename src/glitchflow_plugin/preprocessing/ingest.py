@@ -88,10 +88,13 @@ def ingest(
     """
     settings, psd_files, quantity = _whitening(whitening)
     catalogue = open_datasets(datasets)
-    psds = {name: _on_grid(*read_psd(path, quantity), catalogue.processing.sr) for name, path in psd_files.items()}
-    unknown = sorted(set(psds) - set(catalogue.channels))
+    unknown = sorted(set(psd_files) - set(catalogue.channels))
     if unknown:
         raise ConfigurationError(f"whiten.psd names channels that are not used: {unknown}")
+    psds = {
+        name: _given_psd(name, path, quantity, catalogue.channels[name], catalogue.processing.sr)
+        for name, path in psd_files.items()
+    }
     common = catalogue.processing
     recipes = []
     for name, origin in catalogue.channels.items():
@@ -210,7 +213,17 @@ def _whitening(
         ) from error
 
 
-def _on_grid(frequencies: np.ndarray, values: np.ndarray, sample_rate: float) -> Psd:
+def _given_psd(name: str, path: str, quantity: Literal["psd", "asd"], origin: ChannelOrigin, sample_rate: float) -> Psd:
+    """A spectrum from a file, on an even grid. It must span the band: nobody knows it beyond its ends."""
+    frequencies, values = read_psd(path, quantity)
+    low = origin.processing.minf
+    # A slow channel has no spectrum above its own Nyquist frequency.
+    high = min(origin.processing.maxf, sample_rate / 2, (origin.sample_rate or np.inf) / 2)
+    if frequencies[0] > low or frequencies[-1] < high:
+        raise ConfigurationError(
+            f"whiten.psd: the spectrum of {name} reaches from {frequencies[0]:g} to {frequencies[-1]:g} Hz and must "
+            f"span the band, {low:g} to {high:g} Hz. Give a longer one than {path}, or narrow processing.minf and maxf."
+        )
     grid = np.arange(0, sample_rate / 2 + _PSD_SPACING, _PSD_SPACING)
     return Psd(np.interp(grid, frequencies, values), _PSD_SPACING)
 
