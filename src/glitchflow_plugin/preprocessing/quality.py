@@ -6,10 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from glitchflow_plugin.data.files import atomic_path, read_json, write_json
-from glitchflow_plugin.data.sharded import EventSet
 
 QUALITY_NAME = "quality.json"
 RECORDS_NAME = "quality.csv"
@@ -118,8 +115,3 @@ def read_quality(folder: Path | str) -> QualityReport:
     table = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
     flaws = tuple(Flaw(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records"))
     return QualityReport(**content, flaws=flaws)
-
-
-def valid_share(events: EventSet) -> dict[str, float]:
-    """Share of the kept events in which each channel is valid, by channel."""
-    return dict(zip(events.channels, np.mean(events.valid, axis=0).tolist(), strict=True))
