@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import shutil
 import socket
@@ -195,6 +196,15 @@ def test_resuming_elsewhere_brings_the_best_network_along(make_trainer, tmp_path
     assert all(torch.equal(best[key], value) for key, value in trainer.model.state_dict().items())
 
 
+def test_a_checkpoint_of_another_split_or_scaling_is_refused(make_trainer, training_set, tmp_path):
+    make_trainer(epochs=1).execute()
+    maps, folder = training_set.open_spectrograms(), str(tmp_path / "training")
+    split = Splitter({"block_length": 100.0, "seed": 5}, str(maps.folder), folder).execute(maps)
+    Processor({"clamp": 50.0}, str(maps.folder), folder).execute(split)
+    with pytest.raises(ConfigurationError, match="trained with another split and scaling"):
+        make_trainer(epochs=2, from_checkpoint=str(tmp_path / "checkpoints" / "last")).execute()
+
+
 def test_a_registry_that_goes_down_leaves_the_network(make_trainer, training_set, registry, tmp_path, monkeypatch):
     def down(*_, **__):
         raise ConnectionFailedError("the server is gone.")
@@ -230,11 +240,11 @@ def test_the_present_champion_is_judged_on_the_same_windows(make_trainer, regist
 def test_witnesses_in_another_order_are_sorted_for_the_champion(make_trainer, training_set):
     trainer = make_trainer()
     trainer.execute()
-    judge = {"order": None}
+    judge = {}
 
     class Remember(ZeroTwin):
         def forward(self, witnesses):
-            judge["order"] = witnesses
+            judge.setdefault("order", witnesses)
             return super().forward(witnesses)
 
     dataset = next(iter(trainer._batches("validation")))[0]
@@ -247,8 +257,10 @@ def test_witnesses_in_another_order_are_sorted_for_the_champion(make_trainer, tr
         loss=trainer.loss_settings,
         device=torch.device("cpu"),
     )
-    trainer._loss_of(judged, lambda: [(dataset, dataset[:, :1])], swapped)
+    trainer._loss_of(judged, swapped)
     assert torch.equal(judge["order"], dataset.flip(1))
+    everything = frozenset(training_set.split.validation.event_ids)
+    assert math.isnan(trainer._loss_of(judged, swapped, everything))
 
 
 def test_a_diverged_training_says_so(make_trainer):

@@ -18,7 +18,7 @@ def test_results_keep_the_order_of_the_plans(workers):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_names_the_shard(workers):
-    with pytest.raises(ShardError, match=r"test: shard 0 \(events event-0 to event-1\) failed: TypeError"):
+    with pytest.raises(ShardError, match=r"test: shard \d \(events event-\d to event-\d\) failed: TypeError"):
         map_shards(len, PLANS, workers, "test")
 
 

@@ -167,6 +167,27 @@ def test_a_twin_of_other_channels_is_no_rival(database):
     assert find("other", "champion", database).version == 1
 
 
+def test_champion_and_challenger_are_judged_on_events_that_neither_has_seen(database):
+    champion = make_bundle(notes={"training_events": ["a", "b"]})
+    promote_if_better(store(champion, "twin", database), champion, lambda _: 1.0)
+    asked = []
+
+    def evaluate(bundle, without=frozenset()):
+        asked.append(without)
+        return 0.5 if bundle is challenger else 0.7
+
+    challenger = make_bundle(2.0)
+    version = promote_if_better(store(challenger, "twin", database), challenger, evaluate)
+    assert version.promoted
+    assert asked == [frozenset(), {"a", "b"}, {"a", "b"}]
+    promote_if_better(store(champion, "other", database), champion, lambda _: 1.0)
+    version = promote_if_better(
+        store(challenger, "other", database), challenger, lambda _, without=(): np.nan if without else 1.0
+    )
+    assert not version.promoted
+    assert "trained on all of these" in version.reason
+
+
 def test_disagreements_are_named():
     bundle = make_bundle()
     assert disagreement(bundle, make_bundle(witnesses=WITNESSES[::-1])) is None

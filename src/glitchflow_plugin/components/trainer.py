@@ -14,12 +14,13 @@ from itwinai.components import monitor_exec
 from itwinai.distributed import detect_distributed_environment
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._torch_trainer import BEST, LAST, SoundTorchTrainer, StrictConfiguration, unwrapped
+from glitchflow_plugin.data.files import content_hash, read_json, write_json
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
@@ -39,11 +40,13 @@ from glitchflow_plugin.tracking.registry import (
     register,
 )
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings, fit_baseline
-from glitchflow_plugin.training.evaluation import Batches, WindowResults, ZeroTwin, judge_events, judge_windows
+from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, judge_events, judge_windows
 from glitchflow_plugin.training.losses import LossSettings, map_loss
 
 logger = logging.getLogger(__name__)
 
+#: In a checkpoint: what it was trained on.
+_ORIGIN = "trained_on.json"
 _REGISTRY_KEYS = {"tracking_uri", "experiment", "artifacts", "name", "alias"}
 
 
@@ -150,7 +153,7 @@ class Trainer(SoundTorchTrainer):
         maps = self.training_set.open_spectrograms()
         self.witnesses = maps.channels[1:]
         dataset = partial(WindowDataset, self.training_set, cache_mib=self.config.cache_mib)
-        with guarded(self.registry["tracking_uri"] if self.registry else None):
+        with guarded(self.registry["tracking_uri"] if self.registry else None, patient=True):
             super().execute(dataset("train"), dataset("validation"))
         if not self._is_main:
             return None
@@ -196,6 +199,7 @@ class Trainer(SoundTorchTrainer):
         """Network, optimiser and scheduler, from the checkpoint where there is one."""
         network = self._network()
         if self.model_state_dict:
+            self._check_origin()
             self.load_weights(network, self.model_state_dict)
         network = network.to(self.device)
         if self.config.channels_last:
@@ -217,6 +221,33 @@ class Trainer(SoundTorchTrainer):
             together: Any = self.strategy
             self.model, self.optimizer, self.lr_scheduler = together.distributed(
                 network, self.optimizer, self.lr_scheduler, **self.get_default_distributed_kwargs()
+            )
+
+    def save_checkpoint(self, *arguments: Any, **named: Any) -> str | None:
+        """Save a checkpoint, and beside it what it was trained on."""
+        written = super().save_checkpoint(*arguments, **named)
+        if written is not None:
+            write_json(Path(written) / _ORIGIN, self._origin())
+        return written
+
+    def _origin(self) -> dict[str, str]:
+        """Checksums of what a resumed run must share with the one that it goes on from."""
+        split = {name: self.training_set.split.part(name).event_ids for name in PARTS}
+        maps = self.training_set.open_spectrograms()
+        parts = {"spectrograms": maps.manifest.fingerprint, "split": split, "scaling": self.training_set.scaling}
+        return {name: content_hash(part) for name, part in parts.items()}
+
+    def _check_origin(self) -> None:
+        path = Path(self.from_checkpoint or "") / _ORIGIN
+        if not path.exists():
+            return
+        here, there = self._origin(), read_json(path)
+        other = [name for name in here if here[name] != there.get(name)]
+        if other:
+            raise ConfigurationError(
+                f"{path.parent} was trained with another {' and '.join(other)}: going on would mix its training events "
+                "with the present validation and test. Make the split and windows as they were, or start anew with "
+                "training.from_checkpoint=null."
             )
 
     def train_epoch(self) -> Tensor:
@@ -352,9 +383,7 @@ class Trainer(SoundTorchTrainer):
                 run = self._log_final(self.mlflow_worker_run_id, scores)
             keys = ("tracking_uri", "experiment", "artifacts")
             version = register(bundle, self.registry["name"], run_id=run, **{key: self.registry[key] for key in keys})
-            version = promote_if_better(
-                version, bundle, partial(self._loss_of, judge, validation), alias=self.registry["alias"]
-            )
+            version = promote_if_better(version, bundle, partial(self._loss_of, judge), alias=self.registry["alias"])
         except (ConnectionFailedError, RegistryError) as error:
             kept = Path(self.checkpoints_location) / BEST
             advice = f"Nothing is lost: register it later with training.from_checkpoint={kept.parent / LAST}"
@@ -387,11 +416,12 @@ class Trainer(SoundTorchTrainer):
         self.logger.destroy_logger_context()
         return run_id or (found_run.info.run_id if found_run is not None else None)
 
-    def _loss_of(self, judge: Any, validation: Any, bundle: ModelBundle) -> float:
-        """Validation loss of a bundle in this run's scaling, with its witnesses in its own order."""
+    def _loss_of(self, judge: Any, bundle: ModelBundle, without: frozenset[str] = frozenset()) -> float:
+        """Validation loss of a bundle in this run's scaling, its witnesses in its own order; NaN without events."""
         order = [self.witnesses.index(channel) for channel in bundle.witnesses]
         twin = bundle.twin.to(self.device_for_judging)
-        return judge(lambda x: twin(x[:, order]), validation()).loss
+        batches = self._batches("validation", without)
+        return judge(lambda x: twin(x[:, order]), batches).loss if len(batches) else math.nan
 
     def _bundle(self, maps: SpectrogramSet, figures: dict[str, float], baseline: Baseline) -> ModelBundle:
         scaling = self.training_set.scaling
@@ -413,6 +443,7 @@ class Trainer(SoundTorchTrainer):
                 "config": self.config.model_dump(mode="json"),
                 "random_seed": self.random_seed,
                 "events": {name: len(self.training_set.split.part(name)) for name in PARTS},
+                "training_events": list(self.training_set.split.train.event_ids),
                 "threshold": self.config.threshold,
                 "baseline": {"representation": baseline.representation, "ridge": baseline.ridge},
             },
@@ -447,6 +478,7 @@ class Trainer(SoundTorchTrainer):
             if version.promoted is not None:
                 outputs["champion"] = f"{'yes' if version.promoted else 'no'}: {version.reason}"
         total = sum(len(self.training_set.split.part(name)) for name in PARTS)
+        kept = len({event for name in PARTS for event in self.training_set.part(name)["event_id"]})
         return RunSummary(
             pipeline="training_pipeline/Trainer",
             started=started,
@@ -456,7 +488,7 @@ class Trainer(SoundTorchTrainer):
                 "witnesses": ", ".join(self.witnesses),
                 "model": ", ".join(f"{key} {value}" for key, value in self.network_settings.items()),
             },
-            events=EventCounts(read=total, kept=total),
+            events=EventCounts.from_reasons(kept, [f"{maps.target} not valid"] * (total - kept)),
             metrics=metrics,
             outputs=outputs,
             warnings=tuple(warnings),
@@ -492,10 +524,11 @@ class Trainer(SoundTorchTrainer):
         )
         return twin.to(next(network.parameters()).device)
 
-    def _batches(self, part: str) -> Batches:
-        """Windows of a part in the order of the index."""
+    def _batches(self, part: str, without: frozenset[str] = frozenset()) -> DataLoader[Any]:
+        """Windows of a part in the order of the index, but for those of some events."""
         dataset = WindowDataset(self.training_set, part, cache_mib=self.config.cache_mib)
-        return DataLoader(dataset, batch_size=self.config.batch_size)
+        kept = [row for row, event_id in enumerate(dataset.event_ids) if event_id not in without]
+        return DataLoader(Subset(dataset, kept), batch_size=self.config.batch_size)
 
     def _on_device(self, witnesses: Tensor) -> Tensor:
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format

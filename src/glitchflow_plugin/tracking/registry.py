@@ -7,6 +7,7 @@ MLflow's own API finds and loads it; nothing outside the version is needed.
 
 import json
 import logging
+import math
 import os
 import socket
 import tempfile
@@ -39,11 +40,9 @@ _BUNDLE_FILE = "bundle.json"
 _BASELINE_FILE = "baseline.safetensors"
 #: Asked for by whoever installs the model elsewhere. Given, because MLflow's own search takes half a minute.
 _REQUIREMENTS = ["mlflow", "torch", "numpy"]
-#: MLflow tries seven times with growing pauses, which makes minutes of a server that is simply not there; and it
-#: talks much.
-_QUICK = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+#: MLflow tries seven times with growing pauses, which makes minutes of a server that is simply not there.
+_QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+_QUIET = {
     # a bar for each small file, and a link that nobody asked for
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -198,19 +197,21 @@ def find(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = 
 def promote_if_better(
     challenger: ModelVersion,
     bundle: ModelBundle,
-    evaluate: Callable[[ModelBundle], float],
+    evaluate: Callable[..., float],
     *,
     alias: str = CHAMPION,
 ) -> ModelVersion:
     """Give a version the alias if it does better than the version that has it now.
 
-    Both are judged by the same function on the same validation windows. A champion that was trained on other channels
-    or another recipe cannot be fed with these windows: then nothing is promoted, and the reason says so.
+    Both are judged by the same function on the same validation windows, without those events that the present champion
+    was trained on (its note `training_events`). A champion that was trained on other channels or another recipe cannot
+    be fed with these windows: then nothing is promoted, and the reason says so.
 
     Args:
         challenger: The new version.
         bundle: The same, loaded or as it was registered.
-        evaluate: Validation loss of a bundle; smaller is better.
+        evaluate: Validation loss of a bundle, smaller is better; called with the bundle, and as second argument with
+            the ids of events to leave out where there are any. NaN where nothing is left.
         alias: To be given.
 
     Returns:
@@ -334,7 +335,7 @@ def _compare(
     *,
     held: int,
     challenger: ModelVersion,
-    evaluate: Callable[[ModelBundle], float],
+    evaluate: Callable[..., float],
     alias: str,
 ) -> tuple[bool, str, float | None]:
     by_hand = f"Give version {challenger.version} the alias by hand if it shall replace it"
@@ -345,10 +346,18 @@ def _compare(
     why = disagreement(bundle, champion)
     if why is not None:
         return False, f"cannot be compared with the present {alias} (version {held}): {why}. {by_hand}.", None
-    rival = float(evaluate(champion))
+    seen = frozenset(champion.notes.get("training_events", ()))
+    rival = float(evaluate(champion, seen)) if seen else float(evaluate(champion))
+    value = float(evaluate(bundle, seen)) if seen else value
+    if not math.isfinite(rival):
+        why = f"version {held} was trained on all of these validation events"
+        return False, f"cannot be compared with the present {alias}: {why}. {by_hand}.", None
     better = value < rival
     word = "less" if better else "not less"
-    reason = f"validation loss {value:.6g} is {word} than {rival:.6g} of version {held}, on the same windows"
+    reason = (
+        f"validation loss {value:.6g} is {word} than {rival:.6g} of version {held}, on the same windows of events that "
+        "neither was trained on"
+    )
     return better, reason, rival
 
 
@@ -380,22 +389,23 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, int]:
 
 
 @contextmanager
-def guarded(tracking_uri: str | None) -> Iterator[None]:
-    """Code that talks to MLflow: quick to give up, errors in the user's words, no run left open by a failure.
+def guarded(tracking_uri: str | None, *, patient: bool = False) -> Iterator[None]:
+    """Code that talks to MLflow: errors in the user's words, no run left open by a failure.
 
     Args:
         tracking_uri: Of the registry, for the messages; None if none is used.
+        patient: Keep MLflow's own retries, which ride out minutes, where long work is at stake; else give up quickly.
 
     Raises:
         RegistryError: MLflow refused.
         ConnectionFailedError: The server cannot be reached.
     """
-    with _environment(_QUICK, keep=True):
+    with _environment(_QUIET if patient else {**_QUIET, **_QUICK}, keep=True):
         try:
             yield
         except BaseException as error:
-            # still within the quick settings: MLflow would otherwise try for minutes when the program ends
-            with suppress(Exception):
+            # MLflow would otherwise try for minutes when the program ends
+            with _environment(_QUICK, keep=True), suppress(Exception):
                 mlflow.end_run(status="FAILED")
             text = str(error)
             if isinstance(error, requests.exceptions.ConnectionError | requests.exceptions.Timeout):
