@@ -180,3 +180,12 @@ def test_maps_of_another_height_are_refused(make_coupled_maps, tmp_path):
     split = Splitter({"block_length": 100.0}, str(maps.folder), folder).execute(maps)
     with pytest.raises(FormatError, match="64 rows"):
         Processor({}, str(maps.folder), folder).execute(split)
+
+
+def test_events_without_a_window_say_why(make_training_set):
+    _, whole = make_training_set()
+    assert whole.unused_events() == []
+    maps, thinned = make_training_set({"background_ratio": 0.0})
+    unused = thinned.unused_events()
+    assert set(unused) == {"no background window drawn"}
+    assert len(set(thinned.windows["event_id"])) + len(unused) == len(maps)

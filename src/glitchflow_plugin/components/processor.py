@@ -63,14 +63,13 @@ class Processor(BaseComponent):
             settings=self.settings,
         )
         training.save()
-        kept, asked = len(set(index["event_id"])), sum(len(split.part(name)) for name in PARTS)
         counts = training.counts()
         report(
             RunSummary(
                 pipeline="training_pipeline/Processor",
                 started=started,
                 inputs={"spectrograms": str(maps.folder), "witnesses": ", ".join(maps.channels[1:])},
-                events=EventCounts.from_reasons(kept, [f"{maps.target} not valid"] * (asked - kept)),
+                events=EventCounts.from_reasons(len(set(index["event_id"])), training.unused_events()),
                 metrics={
                     f"{name}_{kind}_windows": Metric(float(counts[name][kind]))
                     for name in PARTS

@@ -477,8 +477,7 @@ class Trainer(SoundTorchTrainer):
             outputs["registered model"] = f"{version.name} version {version.version} at {version.tracking_uri}"
             if version.promoted is not None:
                 outputs["champion"] = f"{'yes' if version.promoted else 'no'}: {version.reason}"
-        total = sum(len(self.training_set.split.part(name)) for name in PARTS)
-        kept = len({event for name in PARTS for event in self.training_set.part(name)["event_id"]})
+        kept = len(set(self.training_set.windows["event_id"]))
         return RunSummary(
             pipeline="training_pipeline/Trainer",
             started=started,
@@ -488,7 +487,7 @@ class Trainer(SoundTorchTrainer):
                 "witnesses": ", ".join(self.witnesses),
                 "model": ", ".join(f"{key} {value}" for key, value in self.network_settings.items()),
             },
-            events=EventCounts.from_reasons(kept, [f"{maps.target} not valid"] * (total - kept)),
+            events=EventCounts.from_reasons(kept, self.training_set.unused_events()),
             metrics=metrics,
             outputs=outputs,
             warnings=tuple(warnings),

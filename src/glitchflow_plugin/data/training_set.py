@@ -107,6 +107,14 @@ class TrainingSet:
         if self.windows["gps_start"].dtype != np.float64:
             raise FormatError(f"gps_start must be float64, got {self.windows['gps_start'].dtype}.")
 
+    def unused_events(self) -> list[str]:
+        """Why each event of the split that has no window has none."""
+        maps = self.open_spectrograms()
+        usable = dict(zip(maps.event_ids, maps.valid[:, 0], strict=True))
+        used = set(self.windows["event_id"])
+        unused = [event for name in PARTS for event in self.split.part(name).event_ids if event not in used]
+        return ["no background window drawn" if usable[event] else f"{maps.target} not valid" for event in unused]
+
     def part(self, name: str) -> pd.DataFrame:
         """Windows of one part, in the order of the index.
 
