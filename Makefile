@@ -32,7 +32,7 @@ PYTEST ?= OMP_NUM_THREADS=1 pytest -n $(TEST_JOBS) --dist worksteal
 MLFLOW_PORT ?= 5005
 TENSORBOARD_PORT ?= 6000
 
-.PHONY: help setup demo test fast check format lint types bench docs mlflow tensorboard constraints clean
+.PHONY: help setup demo test fast check format lint types shapes bench docs mlflow tensorboard constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -59,7 +59,7 @@ test: setup ## all tests
 fast: setup ## the tests that take no more than a few seconds each
 	@$(PYTEST) -m 'not slow and not pipeline and not gpu'
 
-check: setup lint types ## format, lint, types, import contracts, all tests
+check: setup lint types shapes ## format, lint, types, import contracts, all tests
 	@$(PYTEST)
 
 lint: setup
@@ -68,6 +68,11 @@ lint: setup
 	@lint-imports
 	@shellcheck setup.sh .ci/run
 	@hadolint Dockerfile
+
+shapes: setup ## array shapes and types of the Q-transform, the spikes and the simulator, checked while their tests run
+	@pytest -q -m 'not slow' --jaxtyping-packages=glitchflow_plugin.signal.qtransform,glitchflow_plugin.signal.clusters,glitchflow_plugin.signal.coincidence,glitchflow_plugin.signal.windows,glitchflow_plugin.simulation,beartype.beartype \
+	    tests/signal/test_qtransform.py tests/signal/test_clusters.py tests/signal/test_coincidence.py \
+	    tests/signal/test_windows.py tests/simulation
 
 types: setup
 	@pyright

@@ -169,7 +169,7 @@ def test_a_twin_of_other_channels_is_no_rival(database):
 
 def test_champion_and_challenger_are_judged_on_events_that_neither_has_seen(database):
     champion = make_bundle(notes={"training_events": ["a", "b"]})
-    promote_if_better(store(champion, "twin", database), champion, lambda _: 1.0)
+    promote_if_better(store(champion, "judged", database), champion, lambda _: 1.0)
     asked = []
 
     def evaluate(bundle, without=frozenset()):
@@ -177,12 +177,12 @@ def test_champion_and_challenger_are_judged_on_events_that_neither_has_seen(data
         return 0.5 if bundle is challenger else 0.7
 
     challenger = make_bundle(2.0)
-    version = promote_if_better(store(challenger, "twin", database), challenger, evaluate)
+    version = promote_if_better(store(challenger, "judged", database), challenger, evaluate)
     assert version.promoted
     assert asked == [frozenset(), {"a", "b"}, {"a", "b"}]
-    promote_if_better(store(champion, "other", database), champion, lambda _: 1.0)
+    promote_if_better(store(champion, "exhausted", database), champion, lambda _: 1.0)
     version = promote_if_better(
-        store(challenger, "other", database), challenger, lambda _, without=(): np.nan if without else 1.0
+        store(challenger, "exhausted", database), challenger, lambda _, without=(): np.nan if without else 1.0
     )
     assert not version.promoted
     assert "trained on all of these" in version.reason

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 
-@runtime_checkable  # so that annotations can be checked in tests
+@runtime_checkable
 class Tracker(Protocol):
     """Receives numbers, pictures and texts during a run."""
 
