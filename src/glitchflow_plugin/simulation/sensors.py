@@ -72,7 +72,6 @@ SENSORS = (
 """Every channel beside strain, unsafe, dead and the bank's witnesses."""
 
 CAUSES = ("SUS-SB_DISP", "ENV-SEIS_SB", "ASC-BEAM_POS")
-DISTRACTORS = ("ENV-MAG_EXT", "ENV-MIC_EXT", "ENV-SEIS_EXT", "INF-PUMP_ACC")
 STRAIN = "Hrec_hoft"
 UNSAFE = Sensor("LSC-DARM_PICKOFF", 2048.0, "W", floor=0.0)
 """Picks up the strain itself: mergers too. A twin that used it would subtract signals."""

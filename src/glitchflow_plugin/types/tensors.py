@@ -2,7 +2,7 @@
 
 from typing import TypeAlias
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 SeriesTensor: TypeAlias = Float[Tensor, "*batch time"]
@@ -22,6 +22,3 @@ WindowBatch: TypeAlias = Float[Tensor, "window channel frequency column"]
 
 StrainWindows: TypeAlias = Float[Tensor, "window 1 frequency column"]
 """The same of the strain channel alone, measured or predicted."""
-
-PixelMask: TypeAlias = Bool[Tensor, "*batch frequency time"]
-"""True for the pixels of a map that fulfil a condition."""
