@@ -33,7 +33,8 @@ ENV PATH="/opt/glitchflow/bin:${PATH}" \
     PYTHONNOUSERSITE=1 \
     PYTHONUNBUFFERED=1 \
     OMP_WAIT_POLICY=passive \
-    MPLCONFIGDIR=/tmp/matplotlib
+    MPLCONFIGDIR=/tmp/matplotlib \
+    NUMBA_CACHE_DIR=/tmp/numba
 RUN useradd --create-home --uid 10001 glitchflow \
     && glitchflow init /workspace \
     && chown -R 10001 /workspace

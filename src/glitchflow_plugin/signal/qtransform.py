@@ -1,47 +1,53 @@
 """The Q-transform: energy of a time series in tiles of constant Q, as maps in units of SNR².
 
-One function, `q_transform`, hides the engine. At present the tiles come from ml4gw's `SingleQTransform`; the map is
-interpolated from them here, because ml4gw's own interpolation shifts each row by half of its tile (up to 50 ms at
-8 Hz for Q = 12 over 6 s) and knows no linear frequency axis.
+The tiles, their energies and the map are those of gwpy's `q_gram` and `q_transform`; `signal/tiling.py` says where the
+tiles lie. The spectrum is made once for all Q, rows of equal length are transformed together, and the way from tiles to
+the map is two sparse matrices made once. On a CPU compiled loops do what lies between the transforms; on a GPU, and
+nowhere else, PyTorch does.
 
 What a user should know of the maps:
 
 - Energies are divided by the median of their row, so white Gaussian noise has median 1 and an exponential law
-  (P(energy > x) = 2^-x), and a pixel of 20 is a one-in-a-million event.
+  (P(energy > x) = 2^-x), and a pixel of 20 is a one-in-a-million event. `norm: white` divides by the expectation in
+  white noise of unit variance instead, which is right where a row has few independent tiles; then P(energy > x) = e^-x.
 - The transform treats the series as periodic. Within about one tile length, Q / (2 pi f), of either edge a map mixes
   what happens at both ends; series that do not fade out at their ends (not whitened, strong lines) show bright edges.
 - Columns are samples, not averages: at high frequency a tile can be shorter than a column (Q = 12 at 400 Hz: 5 ms,
   column 23 ms), and a glitch between two columns loses part of its peak, as in every Q-transform of this resolution.
+- Two things differ from gwpy, on purpose: a spline that swings below zero beside a peak is cut at zero, since an energy
+  is not negative; and behind the last tile of a row, where gwpy extrapolates a cubic, the map goes on periodically as
+  the tiles do.
 
 References:
     Chatterji et al., Class. Quantum Grav. 21 (2004) S1809, doi:10.1088/0264-9381/21/20/024.
-    Unser, IEEE Signal Process. Mag. 16 (1999) 22, doi:10.1109/79.799930 (the interpolation in time).
 """
 
 import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
+from itertools import groupby, pairwise
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from scipy.interpolate import CubicSpline
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.signal.interpolation import periodic_taps, spline_matrix
+from glitchflow_plugin.signal.tiling import LOWEST_Q, TileRow, distance, tile_rows
 from glitchflow_plugin.types.tensors import SeriesTensor
 
-#: Below this Q the window of a row would reach below 0 Hz.
-LOWEST_Q = math.sqrt(11.0)
+Norm = Literal["median", "mean", "white", "none"]
+_NORMS: tuple[Norm, ...] = ("median", "mean", "white", "none")
 #: A row needs this many tiles for its median to mean something.
 _FEWEST_TILES = 16
-#: Samples on each side that the cubic spline uses; the next would weigh less than 1e-4.
-_TAPS = 8
-#: Rows are brought to the columns by one matrix up to this size, and by their neighbours alone beyond.
-_LARGEST_MATRIX = 2**18
-#: Series transformed at once; bounds the memory whatever the batch.
-_CHUNK = 256
+#: What the series transformed at one time may take, bytes: bounds the memory whatever the batch, and fits the caches.
+_WORKSPACE = 16 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class QTransformSettings:
         num_times: Columns of the map, over the full duration.
         log_frequency: Rows evenly spaced in log frequency rather than in frequency.
         mismatch: Largest fraction of energy lost between neighbouring tiles.
+        norm: What energies are divided by: the `median` or the `mean` of their row, the expectation in `white` noise of
+            unit variance a sample, or nothing (`none`: gwpy's energies with `norm=False`, in the series' unit squared).
     """
 
     q: float | tuple[float, ...] = 12.0
@@ -65,6 +73,7 @@ class QTransformSettings:
     num_times: int = 257
     log_frequency: bool = False
     mismatch: float = 0.2
+    norm: Norm = "median"
 
     def __post_init__(self) -> None:
         """Refuse settings that fit no data at all; `check_settings` compares them with the data."""
@@ -83,11 +92,17 @@ class QTransformSettings:
             )
         if not 0 < self.mismatch < 1:
             raise ConfigurationError(f"mismatch is a fraction between 0 and 1, got {self.mismatch}.")
+        if self.norm not in _NORMS:
+            raise ConfigurationError(f"norm must be one of {', '.join(_NORMS)}, got {self.norm!r}.")
 
     @property
     def qs(self) -> tuple[float, ...]:
         """All Q to try."""
         return self.q if isinstance(self.q, tuple) else (self.q,)
+
+    def rows(self, num_samples: int, sample_rate: float, q: float) -> tuple[TileRow, ...]:
+        """Rows of tiles of one Q for series of this length (samples) and rate (Hz)."""
+        return tile_rows(num_samples, float(sample_rate), q, (self.frequency_low, self.frequency_high), self.mismatch)
 
 
 def highest_frequency(num_samples: int, sample_rate: float, q: float) -> float:
@@ -109,9 +124,8 @@ def lowest_frequency(num_samples: int, sample_rate: float, q: float, mismatch: f
 
     A row has the power of two at or above 2 pi f T / (q delta) tiles, with delta = 2 sqrt(mismatch / 3).
     """
-    delta = 2 * math.sqrt(mismatch / 3)
     # One bin more, because rows lie on multiples of 1 / T and are rounded down.
-    return (math.ceil(_FEWEST_TILES / 2 * q * delta / (2 * math.pi)) + 1) * sample_rate / num_samples
+    return (math.ceil(_FEWEST_TILES / 2 * q * distance(mismatch) / (2 * math.pi)) + 1) * sample_rate / num_samples
 
 
 def check_settings(num_samples: int, sample_rate: float, settings: QTransformSettings) -> None:
@@ -134,7 +148,8 @@ def check_settings(num_samples: int, sample_rate: float, settings: QTransformSet
     duration = num_samples / sample_rate
     smallest, largest = min(settings.qs), max(settings.qs)
     highest = highest_frequency(num_samples, sample_rate, smallest)
-    if settings.frequency_high > highest:
+    top = settings.rows(num_samples, sample_rate, smallest)[-1]
+    if top.first_bin + len(top.window) - 1 > num_samples // 2:
         raise ConfigurationError(
             f"Q-transform up to {settings.frequency_high:g} Hz with Q = {smallest:g} reaches past the Nyquist "
             f"frequency ({sample_rate / 2:g} Hz at {sample_rate:g} Hz sampling): the highest frequency that fits is "
@@ -143,17 +158,12 @@ def check_settings(num_samples: int, sample_rate: float, settings: QTransformSet
         )
     lowest = lowest_frequency(num_samples, sample_rate, largest, settings.mismatch)
     if settings.frequency_low < lowest:
-        fitting_q = 2 * math.pi * (settings.frequency_low * duration - 1) / (8 * 2 * math.sqrt(settings.mismatch / 3))
+        fitting_q = 2 * math.pi * (settings.frequency_low * duration - 1) / (8 * distance(settings.mismatch))
         raise ConfigurationError(
             f"Q-transform from {settings.frequency_low:g} Hz with Q = {largest:g} needs series of at least "
             f"{lowest * duration / settings.frequency_low:.2f} s, got {duration:g} s. For this duration raise the "
             f"lower end of `frange` to {math.ceil(lowest * 10) / 10:g} Hz, or take q of at most {max(fitting_q, 0):.1f}"
             f" (and at least {LOWEST_Q:.2f})."
-        )
-    largest_q = math.pi * duration * sample_rate / 50 - LOWEST_Q
-    if largest >= largest_q:
-        raise ConfigurationError(
-            f"Q = {largest:g} is too large for {duration:g} s at {sample_rate:g} Hz; take less than {largest_q:.1f}."
         )
 
 
@@ -177,10 +187,9 @@ def axes(duration: float, settings: QTransformSettings) -> tuple[np.ndarray, np.
 def q_transform(
     series: SeriesTensor, sample_rate: float, settings: QTransformSettings
 ) -> Float[Tensor, "*batch frequency column"]:
-    """Q-transform energy in units of SNR², each row divided by its median.
+    """Q-transform energy in units of SNR², each row divided by its median (or by what `settings.norm` says).
 
-    Against gwpy's `q_transform` at the same Q and resolution, a sine-Gaussian in noise has its peak in the same column
-    and row (one row off at most) and the same peak energy within 2 %; see the module's text for edges and resolution.
+    Agrees with gwpy's `q_transform` at the same Q and resolution within 1e-3; the module's text names two exceptions.
 
     Args:
         series: Time series, shape (..., time); any unit, since rows are normalised.
@@ -199,143 +208,251 @@ def q_transform(
         >>> q_transform(torch.zeros(2, 6144), 1024.0, QTransformSettings()).shape
         torch.Size([2, 64, 257])
     """
-    num_samples = series.shape[-1]
-    check_settings(num_samples, sample_rate, settings)
-    if not bool(torch.isfinite(series).all()):
-        raise DataError(
-            "the Q-transform got a series with NaN or infinite samples. Mark the channel as invalid and set it to zero."
-        )
-    if not series.is_floating_point():
-        series = series.to(torch.float32)
-    flat = series.reshape(-1, num_samples)
+    return q_scan(series, sample_rate, settings)[0]
+
+
+def q_scan(
+    series: SeriesTensor, sample_rate: float, settings: QTransformSettings
+) -> tuple[Float[Tensor, "*batch frequency column"], Float64[Tensor, "*batch"]]:
+    """Map of each series at the Q, among those of the settings, whose plane has the loudest tile.
+
+    Args:
+        series: As for `q_transform`.
+        sample_rate: Hz.
+        settings: As for `q_transform`; with several Q, all planes are made from one spectrum.
+
+    Returns:
+        Maps as from `q_transform`, and the Q of each, float64, shape (...).
+
+    Raises:
+        ConfigurationError: As for `q_transform`.
+        DataError: As for `q_transform`.
+    """
+    check_settings(series.shape[-1], sample_rate, settings)
+    flat = series.detach().reshape(-1, series.shape[-1])
+    planes = [plane(flat.shape[-1], float(sample_rate), q, settings, str(series.device)) for q in settings.qs]
     maps = flat.new_empty((len(flat), settings.num_frequencies, settings.num_times), dtype=torch.float32)
-    planes = [_plane(num_samples, float(sample_rate), q, settings, str(series.device)) for q in settings.qs]
-    with torch.no_grad():
-        for start in range(0, len(flat), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            maps[rows] = _best_plane(flat[rows], planes)
-    return maps.reshape(*series.shape[:-1], settings.num_frequencies, settings.num_times)
+    chosen = flat.new_empty(len(flat), dtype=torch.float64)
+    for rows in _chunks(len(flat), max(one.series_bytes for one in planes)):
+        spectrum = Spectrum.of(flat[rows])
+        peak = planes[0].maps(spectrum, maps[rows]).amax(dim=-1)
+        q = torch.full_like(chosen[rows], planes[0].q)
+        for one in planes[1:]:
+            other = torch.empty_like(maps[rows])
+            other_peak = one.maps(spectrum, other).amax(dim=-1)
+            louder = other_peak > peak
+            maps[rows] = torch.where(louder[:, None, None], other, maps[rows])
+            q, peak = torch.where(louder, one.q, q), torch.maximum(peak, other_peak)
+        chosen[rows] = q
+    return maps.reshape(*series.shape[:-1], *maps.shape[1:]), chosen.reshape(series.shape[:-1])
+
+
+def _chunks(number: int, series_bytes: int) -> Iterator[slice]:
+    """Consecutive series, as many at a time as the workspace holds, in parts of about one size."""
+    parts = max(1, math.ceil(number * series_bytes / _WORKSPACE))
+    edges = [number * part // parts for part in range(parts + 1)] if parts < number else list(range(number + 1))
+    return (slice(*pair) for pair in pairwise(edges))
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Fourier coefficients of series that were divided by their largest sample.
+
+    Strain is of the order of 1e-21, whose energy float32 cannot hold; rows are normalised, so any scale will do.
+
+    Attributes:
+        bins: Complex64, shape (series, bin), `norm="forward"`.
+        largest: Largest absolute sample of each series, float64, shape (series,); 1 for a series of zeros.
+    """
+
+    bins: Tensor
+    largest: Tensor
+
+    @classmethod
+    def of(cls, series: Tensor) -> Self:
+        """Transform series, shape (series, time).
+
+        Raises:
+            DataError: A series holds NaN or infinity.
+        """
+        if not series.is_floating_point():
+            series = series.to(torch.float32)
+        largest = torch.maximum(series.amax(dim=-1), -series.amin(dim=-1)).to(torch.float64)
+        if not bool(torch.isfinite(largest).all()):
+            raise DataError(
+                "the Q-transform got a series with NaN or infinite samples. Mark the channel as invalid and set it to "
+                "zero."
+            )
+        largest = torch.where(largest > 0, largest, 1)
+        bins = torch.fft.rfft(series, norm="forward") * (1 / largest[:, None]).to(series.dtype)
+        return cls(bins.to(torch.complex64), largest)
 
 
 class _RowGroup:
     """Rows of a plane that have the same number of tiles, and the weights that bring them to the map's columns."""
 
-    def __init__(self, rows: list[Any], num_tiles: int, num_times: int, device: str) -> None:
-        # ml4gw transforms row by row; all rows of one length at once need a tenth of the kernel calls. Each row takes
-        # its stretch of the spectrum, centred on zero frequency, under its window; the rest stays zero.
-        bins = torch.zeros((len(rows), num_tiles), dtype=torch.long)
-        window = torch.zeros((len(rows), num_tiles), dtype=torch.float32)
-        for place, row in enumerate(rows):
-            slots = (torch.arange(len(row.window)) + int(row.padding[0]) - num_tiles // 2) % num_tiles
-            bins[place, slots], window[place, slots] = row.indices, row.window
-        self.bins, self.window = bins.to(device), window.to(device)
-        position = np.arange(num_times) * (num_tiles / num_times)
-        first = np.floor(position).astype(np.int64) - (_TAPS - 1)
-        taps = first[:, None] + np.arange(2 * _TAPS)
-        weights = _cardinal_spline(position[:, None] - taps)
-        weights /= weights.sum(axis=1, keepdims=True)
-        taps %= num_tiles  # the spectrum makes the row periodic
-        self.dense = num_tiles * num_times <= _LARGEST_MATRIX
-        if self.dense:
-            matrix = np.zeros((num_tiles, num_times))
-            np.add.at(matrix, (taps, np.arange(num_times)[:, None]), weights)
-            weights = matrix
-        self.taps = torch.as_tensor(taps.ravel(), device=device)
+    def __init__(self, rows: list[TileRow], num_samples: int, settings: QTransformSettings, device: str) -> None:
+        self.num_rows, self.num_tiles = len(rows), rows[0].num_tiles
+        position = np.arange(settings.num_times) * (self.num_tiles / settings.num_times)
+        self.first_taps, weights = periodic_taps(self.num_tiles, position)
+        # In series divided by their largest sample, in spectra that are not doubled.
+        known = {"white": [row.white_energy / num_samples / 4 for row in rows], "none": [0.25] * len(rows)}
+        self.norm: Norm = settings.norm
+        self.expected = torch.tensor(known.get(settings.norm, [1.0] * len(rows)), dtype=torch.float64, device=device)
         self.weights = torch.as_tensor(weights, dtype=torch.float32, device=device)
+        self.first_bins = np.array([row.first_bin for row in rows])
+        self.lengths = np.array([len(row.window) for row in rows])
+        self.windows = np.zeros((len(rows), self.lengths.max()), dtype=np.float32)
+        for place, row in enumerate(rows):
+            self.windows[place, : len(row.window)] = row.window
+        self._rows, self._device = rows, device
 
-    def tiles(self, spectrum: Tensor) -> Tensor:
-        """Energy of the tiles, shape (series, row, tile)."""
-        amplitude = torch.fft.ifft(spectrum[:, self.bins] * self.window)
-        return amplitude.real.square() + amplitude.imag.square()
+    @cached_property
+    def _gathered(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Bin and window of each slot, both (row, tile), and all taps one after the other, for PyTorch's indexing."""
+        bins = torch.zeros((self.num_rows, self.num_tiles), dtype=torch.long)
+        window = torch.zeros((self.num_rows, self.num_tiles), dtype=torch.float32)
+        for place, row in enumerate(self._rows):
+            bins[place, row.slots] = torch.arange(row.first_bin, row.first_bin + len(row.window))
+            window[place, row.slots] = torch.as_tensor(row.window, dtype=torch.float32)
+        taps = (self.first_taps[:, None] + np.arange(self.weights.shape[1])) % self.num_tiles
+        return bins.to(self._device), window.to(self._device), torch.as_tensor(taps.ravel(), device=self._device)
 
-    def energy(self, spectrum: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy at the map's columns, rows over their median, (series, row, time), and the loudest tile, (series,)."""
-        tiles = _over_median(self.tiles(spectrum)).to(torch.float32)
-        if self.dense:
-            columns = tiles @ self.weights
+    def units(self, spectrum: Spectrum) -> Tensor:
+        """What energies are divided by where the norm is known beforehand, float32, shape (series, row)."""
+        # A series that was divided by its largest sample has energies that are smaller by the square.
+        return (self.expected / spectrum.largest[:, None] ** 2).to(torch.float32)
+
+    def columns(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
+        """Write the energies at the map's columns, (series, row, column), and the largest tile of each row."""
+        (self._columns_compiled if out.device.type == "cpu" else self._columns_torch)(spectrum, out, peaks)
+
+    def _columns_compiled(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
+        # numba takes most of a second to import; only who transforms pays for it.
+        from glitchflow_plugin.signal._tile_kernels import place_windows, rows_to_columns  # noqa: PLC0415
+
+        shape = (len(out), self.num_rows, self.num_tiles)
+        slots = _workspace("slots", math.prod(shape), torch.complex64).view(shape)
+        bins, placed = spectrum.bins.numpy(), slots.numpy()
+        _in_threads(
+            lambda part: place_windows(bins[part], self.first_bins, self.windows, self.lengths, placed[part]), shape
+        )
+        tiles = torch.view_as_real(torch.fft.ifft(slots)).flatten(-2).numpy()
+        norm = {"median": 0, "mean": 1}.get(self.norm, 2)
+        units, weights = self.units(spectrum).numpy(), self.weights.numpy()
+        columns, largest = out.numpy(), peaks.numpy()
+        _in_threads(
+            lambda part: rows_to_columns(
+                tiles[part], units[part], norm, self.first_taps, weights, columns[part], largest[part]
+            ),
+            shape,
+        )
+
+    def _columns_torch(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
+        bins, window, taps = self._gathered
+        amplitude = torch.fft.ifft(spectrum.bins[:, bins] * window)
+        energy = amplitude.real.square() + amplitude.imag.square()
+        if self.norm == "median":
+            unit = even_median(energy)
         else:
-            near = tiles.index_select(-1, self.taps).unflatten(-1, self.weights.shape)
-            columns = torch.einsum("...ct,ct->...c", near, self.weights)
-        return columns.clamp_min_(0), tiles.amax(dim=(-2, -1))  # a spline may swing below zero beside a peak
+            unit = energy.mean(dim=-1) if self.norm == "mean" else self.units(spectrum)
+        factor = torch.where(unit > 0, 1 / torch.where(unit > 0, unit, 1), 0)
+        peaks.copy_(energy.amax(dim=-1) * factor)
+        near = energy.index_select(-1, taps).unflatten(-1, self.weights.shape)
+        out.copy_(torch.einsum("...ct,ct->...c", near, self.weights) * factor[..., None])
 
 
-class _Plane:
+class Plane:
     """All that one Q needs for series of one length: tile rows, and weights from rows to the map's frequencies."""
 
     def __init__(
         self, num_samples: int, sample_rate: float, q: float, settings: QTransformSettings, device: str
     ) -> None:
-        # ml4gw takes seconds to import; only who transforms pays for it.
-        from ml4gw.transforms.qtransform import SingleQTransform  # noqa: PLC0415
+        self.q = q
+        rows = settings.rows(num_samples, sample_rate, q)
+        self.frequencies = np.array([row.frequency for row in rows])
+        self.num_times = settings.num_times
+        by_size = groupby(rows, key=lambda row: row.num_tiles)
+        self.groups = [_RowGroup(list(group), num_samples, settings, device) for _, group in by_size]
+        wanted, _ = axes(num_samples / sample_rate, settings)
+        self.mixing = torch.as_tensor(spline_matrix(self.frequencies, wanted), dtype=torch.float32, device=device)
+        self._on_cpu = device == "cpu"
 
-        duration = num_samples / sample_rate
-        transform = SingleQTransform(
-            duration=duration,
-            sample_rate=sample_rate,
-            spectrogram_shape=(settings.num_frequencies, settings.num_times),
-            q=q,
-            frange=[settings.frequency_low, settings.frequency_high],
-            mismatch=settings.mismatch,
-        )
-        by_size: dict[int, list[Any]] = {}
-        rows: list[Any] = list(transform.qtile_transforms)
-        for row in rows:
-            by_size.setdefault(row.ntiles(), []).append(row)
-        self.groups = [_RowGroup(rows, size, settings.num_times, device) for size, rows in sorted(by_size.items())]
-        centres = np.sort(transform.freqs.numpy().astype(np.float64))
-        wanted, _ = axes(duration, settings)
-        self.mixing = torch.as_tensor(_frequency_weights(centres, wanted), dtype=torch.float32, device=device)
+    @property
+    def series_bytes(self) -> int:
+        """Memory that the transform of one series needs: the largest group's tiles twice, all rows at the columns."""
+        tiles = max(group.num_rows * group.num_tiles for group in self.groups)
+        return 2 * 8 * tiles + 4 * len(self.frequencies) * self.num_times
 
-    def energy(self, spectrum: Tensor) -> tuple[Tensor, Tensor]:
-        """Map of each series, shape (series, frequency, time), and its loudest tile, (series,)."""
-        rows, peaks = zip(*(group.energy(spectrum) for group in self.groups), strict=True)
-        return torch.matmul(self.mixing, torch.cat(rows, dim=1)).clamp_min_(0), torch.stack(peaks).amax(dim=0)
+    def maps(self, spectrum: Spectrum, out: Tensor) -> Tensor:
+        """Write the maps, (series, frequency, time), and return the loudest tile of each row, (series, row)."""
+        number = len(spectrum.bins)
+        shape = (number, len(self.frequencies), self.num_times)
+        if self._on_cpu:
+            columns = _workspace("columns", math.prod(shape), torch.float32).view(shape)
+        else:
+            columns = out.new_empty(shape)
+        peaks = out.new_empty(shape[:2])
+        start = 0
+        for group in self.groups:
+            rows = slice(start, start + group.num_rows)
+            group.columns(spectrum, columns[:, rows], peaks[:, rows])
+            start = rows.stop
+        torch.matmul(self.mixing, columns, out=out)
+        out.clamp_min_(0)  # a spline may swing below zero beside a peak
+        return peaks
 
 
 @lru_cache(maxsize=32)
-def _plane(num_samples: int, sample_rate: float, q: float, settings: QTransformSettings, device: str) -> _Plane:
-    return _Plane(num_samples, sample_rate, q, settings, device)
+def plane(num_samples: int, sample_rate: float, q: float, settings: QTransformSettings, device: str) -> Plane:
+    """The plane of one Q, kept between calls."""
+    return Plane(num_samples, sample_rate, q, settings, device)
 
 
-def _best_plane(series: Tensor, planes: list[_Plane]) -> Tensor:
-    """Map of each series in the plane with the loudest tile (which may lie between two columns of the map)."""
-    # Strain is of the order of 1e-21, whose energy float32 cannot hold; rows are normalised, so any scale will do.
-    largest = series.abs().amax(dim=-1, keepdim=True)
-    spectrum = torch.fft.rfft(series / torch.where(largest > 0, largest, 1), norm="forward")
-    best, peak = planes[0].energy(spectrum)
-    for plane in planes[1:]:
-        other, other_peak = plane.energy(spectrum)
-        louder = other_peak > peak
-        best, peak = torch.where(louder[:, None, None], other, best), torch.maximum(peak, other_peak)
-    return best
+def even_median(values: Tensor) -> Tensor:
+    """Median over the last axis, whose length is even: the mean of the two values in the middle.
 
-
-def _over_median(tiles: Tensor) -> Tensor:
-    """Divide by the median of the last axis (even length); zero where the median is zero."""
-    half = tiles.shape[-1] // 2
+    Example:
+        >>> even_median(torch.tensor([4.0, 1.0, 2.0, 9.0])).item()
+        3.0
+    """
+    half = values.shape[-1] // 2
     # torch.median gives the lower of the two middle values; finding the upper this way beats sorting four times over.
-    lower = tiles.median(dim=-1, keepdim=True).values
-    above = tiles > lower
-    upper = torch.where(above, tiles, math.inf).amin(dim=-1, keepdim=True)
+    lower = values.median(dim=-1, keepdim=True).values
+    above = values > lower
+    upper = torch.where(above, values, math.inf).amin(dim=-1, keepdim=True)
     tied = above.sum(dim=-1, keepdim=True) < half
-    median = torch.where(tied, lower, (lower + upper) / 2)
-    return torch.where(median > 0, tiles / torch.where(median > 0, median, 1), 0)
+    return torch.where(tied, lower, (lower + upper) / 2)[..., 0]
 
 
-def _cardinal_spline(offset: np.ndarray) -> np.ndarray:
-    """Cubic spline through 1 at zero and 0 at the other integers: sum over k of sqrt(3) (sqrt(3) - 2)^|k| B3(x - k)."""
-    # Further terms are below float32's resolution.
-    orders = np.arange(-14, 15)
-    distance = np.abs(offset[..., None] - orders)
-    near = 2 / 3 - distance**2 + distance**3 / 2
-    far = (2 - distance) ** 3 / 6
-    basis = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
-    return basis @ (math.sqrt(3) * (math.sqrt(3) - 2) ** np.abs(orders))
+#: Elements below which waking a thread takes longer than the work.
+_WORTH_A_THREAD = 2**16
+
+_kept = threading.local()
 
 
-def _frequency_weights(centres: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Cubic spline in log frequency as a matrix (wanted, centre); beyond the outer rows their value is kept."""
-    if len(centres) == 1:
-        return np.ones((len(wanted), 1))
-    spline = CubicSpline(np.log(centres), np.eye(len(centres)))
-    return spline(np.log(np.clip(wanted, centres[0], centres[-1])))
+def _workspace(name: str, size: int, dtype: torch.dtype) -> Tensor:
+    """Memory that stays with the calling thread: asking the system for it anew would take as long as the transform."""
+    held: Tensor | None = getattr(_kept, name, None)
+    if held is None or len(held) < size:
+        held = torch.empty(size, dtype=dtype)
+        setattr(_kept, name, held)
+    return held[:size]
+
+
+def _in_threads(work: Callable[[slice], None], shape: tuple[int, ...]) -> None:
+    """Do the work on parts of the first axis, on as many threads as PyTorch uses; the first part in this one."""
+    number = shape[0]
+    threads = 1 if math.prod(shape) < _WORTH_A_THREAD else min(torch.get_num_threads(), number)
+    edges = [number * part // threads for part in range(threads + 1)]
+    own, *others = [slice(*pair) for pair in pairwise(edges)]
+    waiting = [_pool(threads, os.getpid()).submit(work, part) for part in others]
+    work(own)
+    for one in waiting:
+        one.result()
+
+
+@lru_cache(maxsize=4)
+def _pool(threads: int, _process: int) -> ThreadPoolExecutor:
+    """Threads that wait for work; those of a parent process do not exist in a forked child, hence its number."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="q-transform")

@@ -1,0 +1,96 @@
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.signal import QScan, SingleQTransform
+from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform
+
+RATE, SAMPLES = 1024.0, 6144
+TIME = np.arange(SAMPLES) / RATE
+
+
+def series(*shape, seed=0):
+    return torch.randn(*shape, SAMPLES, generator=torch.Generator().manual_seed(seed))
+
+
+def burst(frequency, q, amplitude):
+    envelope = np.exp(-((2 * np.pi * frequency * (TIME - 3) / q) ** 2))
+    return torch.from_numpy(amplitude * envelope * np.sin(2 * np.pi * frequency * TIME)).float()
+
+
+@cache
+def peers(method):
+    from ml4gw.transforms import SingleQTransform as Peer
+
+    arguments, options = (6.0, RATE, (64, 257)), {"q": 12, "interpolation_method": method}
+    return SingleQTransform(*arguments, **options, frange=[8, 400]), Peer(*arguments, **options, frange=[8, 400])
+
+
+@pytest.mark.parametrize("method", ["bicubic", "spline"])
+@pytest.mark.parametrize("norm", ["median", "mean", None])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (1, 1)])
+def test_same_shapes_and_energies_as_ml4gw(shape, norm, method):
+    ours, peer = peers(method)
+    data = series(*shape) + burst(100.0, 12.0, 8.0)
+    found, expected = ours(data, norm), peer(data, norm)
+    assert found.shape == expected.shape
+    peak, other = found.flatten(-2).amax(dim=-1), expected.flatten(-2).amax(dim=-1)
+    # Its bicubic interpolation takes a third off a peak.
+    torch.testing.assert_close(peak, other, rtol=0.02 if method == "spline" else 0.4, atol=0)
+
+
+def test_it_is_the_q_transform_with_a_logarithmic_axis():
+    data = series(2)
+    found = SingleQTransform(6.0, RATE, (64, 257), frange=[8, 400])(data)
+    torch.testing.assert_close(found, q_transform(data, RATE, QTransformSettings(log_frequency=True)))
+
+
+def test_band_left_out_is_the_widest_that_fits():
+    transform = SingleQTransform(6.0, RATE, (32, 65))
+    assert transform.frange[0] == pytest.approx(50 * 12 / (2 * math.pi * 6))
+    assert 400 < transform.frange[1] < 512 / (1 + math.sqrt(11) / 12)
+    assert transform(series(2)).shape == (2, 32, 65)
+
+
+def test_scan_tries_the_q_of_ml4gw_and_takes_one_for_the_batch_or_each_its_own():
+    from ml4gw.transforms import QScan as Peer
+
+    arguments = (6.0, RATE, (64, 257), [4, 32], [30, 250])
+    assert QScan(*arguments).qs == pytest.approx(Peer(*arguments).qs)
+    data = series(2) + torch.stack([burst(100.0, 5.0, 5.0), burst(100.0, 30.0, 9.0)])
+    together, apart = QScan(*arguments)(data), QScan(*arguments, each=True)(data)
+    planes = torch.stack([one(data) for one in QScan(*arguments).q_transforms])
+    assert any(torch.equal(together, maps) for maps in planes)
+    peaks = torch.stack([one.maps_and_peaks(data)[1].amax(dim=-1) for one in QScan(*arguments).q_transforms])
+    best = peaks.argmax(dim=0).tolist()
+    assert best[0] < best[1]
+    torch.testing.assert_close(apart[0], planes[best[0], 0])
+    torch.testing.assert_close(apart[1], planes[best[1], 1])
+
+
+def test_scan_looks_only_where_it_is_told():
+    data = series(1, seed=3) + burst(200.0, 30.0, 20.0) + burst(50.0, 5.0, 6.0)
+    scan = QScan(6.0, RATE, (64, 257), [4, 32], [20, 250])
+    planes = [one(data) for one in scan.q_transforms]
+    low, high = scan(data, fsearch_range=[30, 70]), scan(data, fsearch_range=[150, 250])
+    chosen = [next(i for i, maps in enumerate(planes) if torch.equal(maps, found)) for found in (low, high)]
+    assert chosen[0] < chosen[1]
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ConfigurationError, match="interpolation_method"):
+        SingleQTransform(6.0, RATE, (64, 257), interpolation_method="nearest")
+    with pytest.raises(ConfigurationError, match="Nyquist"):
+        SingleQTransform(6.0, RATE, (64, 257), frange=[8, 500])
+    with pytest.raises(ConfigurationError, match="norm must be one of"):
+        SingleQTransform(6.0, RATE, (64, 257), frange=[8, 400])(series(1), norm="max")
+    with pytest.raises(ConfigurationError, match="6144 samples"):
+        SingleQTransform(6.0, RATE, (64, 257), frange=[8, 400])(torch.zeros(10))
+    with pytest.raises(ConfigurationError, match="too large"):
+        QScan(0.1, 256.0, (8, 9), [40, 64])
+    with pytest.warns(UserWarning, match="left out"):
+        QScan(1.0, RATE, (8, 17), [4, 100])

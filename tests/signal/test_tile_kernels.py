@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from glitchflow_plugin.signal._tile_kernels import median
+
+
+def exact(values):
+    return median(values, np.float32(values.mean()), values.max())
+
+
+@given(
+    arrays(np.float32, st.integers(1, 40).map(lambda half: 2 * half), elements=st.floats(0, 1e6, width=32)),
+    st.integers(0, 3),
+)
+@settings(max_examples=200, deadline=None)
+def test_median_is_that_of_numpy(values, ties):
+    if ties:
+        values = np.round(values / 1e5 * ties).astype(np.float32)
+    assert exact(values) == pytest.approx(np.median(values), rel=1e-6, abs=1e-30)
+
+
+@pytest.mark.parametrize("law", ["exponential", "loud", "line", "zeros"])
+def test_median_of_rows_as_they_occur(law):
+    values = np.random.default_rng(3).exponential(size=(50, 2048)).astype(np.float32)
+    if law == "loud":
+        values[:, 700:760] *= 1e6
+    if law == "line":
+        values = (1000 + 1e-3 * values).astype(np.float32)
+    if law == "zeros":
+        values[:, 500:] = 0
+    for row in values:
+        assert exact(row) == np.float32(np.sort(row)[1023:1025].mean(dtype=np.float32))
