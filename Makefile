@@ -70,8 +70,8 @@ lint: setup
 	@hadolint Dockerfile
 
 shapes: setup ## array shapes and types of the Q-transform, the spikes and the simulator, checked while their tests run
-	@pytest -q -m 'not slow' --jaxtyping-packages=glitchflow_plugin.signal.qtransform,glitchflow_plugin.signal.clusters,glitchflow_plugin.signal.coincidence,glitchflow_plugin.signal.windows,glitchflow_plugin.simulation,beartype.beartype \
-	    tests/signal/test_qtransform.py tests/signal/test_clusters.py tests/signal/test_coincidence.py \
+	@pytest -q -m 'not slow' --jaxtyping-packages=glitchflow_plugin.signal.qtransform,glitchflow_plugin.signal.qframe,glitchflow_plugin.signal.qsignificance,glitchflow_plugin.signal.clusters,glitchflow_plugin.signal.coincidence,glitchflow_plugin.signal.windows,glitchflow_plugin.simulation,beartype.beartype \
+	    tests/signal/test_qtransform.py tests/signal/test_qframe.py tests/signal/test_qsignificance.py tests/signal/test_clusters.py tests/signal/test_coincidence.py \
 	    tests/signal/test_windows.py tests/simulation
 
 types: setup

@@ -22,8 +22,8 @@ from glitchflow_plugin.signal.qtransform import QTransformSettings, check_settin
 from glitchflow_plugin.signal.tiling import TileRow
 from glitchflow_plugin.types.tensors import SeriesTensor
 
-Tiles = tuple[Complex[Tensor, "*batch row tile"], ...]
-"""Complex tiles: one tensor for all rows that have the same number of tiles, frequencies rising."""
+Tiles = tuple[Complex[Tensor, "*batch _ _"], ...]
+"""Complex tiles: one tensor (..., row, tile) for all rows that have the same number of tiles, frequencies rising."""
 
 
 class QFrame(nn.Module):

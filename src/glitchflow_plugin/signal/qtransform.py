@@ -30,7 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby, pairwise
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
@@ -269,7 +269,7 @@ class Spectrum:
     largest: Tensor
 
     @classmethod
-    def of(cls, series: Tensor) -> Self:
+    def of(cls, series: Tensor) -> "Spectrum":
         """Transform series, shape (series, time).
 
         Raises:
