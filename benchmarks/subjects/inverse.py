@@ -16,8 +16,7 @@ def subject(_: Path, device: str, *, quick: bool) -> Subject:
     number = 4 if quick else 36
     series = noise(number, device)
     settings = QTransformSettings()
-    frame = QFrame(round(SAMPLE_RATE * DURATION), SAMPLE_RATE, settings)
-    frame = frame.to(device) if hasattr(frame, "to") else frame
+    frame = QFrame(round(SAMPLE_RATE * DURATION), SAMPLE_RATE, settings).to(device)
     window = torch.hann_window(WINDOW, device=device)
 
     def short_time() -> torch.Tensor:
