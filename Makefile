@@ -81,10 +81,8 @@ format: setup ## format the code and mend what the linter can mend
 	@ruff format .
 	@ruff check --fix .
 
-bench: setup ## run the benchmarks
-	@shopt -s nullglob; benchmarks=(benchmarks/*bench*.py); \
-	if (($${#benchmarks[@]} == 0)); then echo 'There are no benchmarks yet (benchmarks/*bench*.py).'; fi; \
-	for benchmark in "$${benchmarks[@]}"; do printf '\n=== %s ===\n' "$$benchmark"; python "$$benchmark"; done
+bench: setup ## compare speed and memory with ml4gw and gwpy (BENCH="--only scan" for a part)
+	@python benchmarks/run.py $(BENCH)
 
 docs: setup ## the documentation as web pages in build/site
 	@mkdocs build --strict --quiet --site-dir build/site

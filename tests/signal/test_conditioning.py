@@ -5,6 +5,7 @@ import pytest
 from scipy import signal as scipy_signal
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.signal import filters
 from glitchflow_plugin.signal.conditioning import (
     ChannelRejectedError,
     ConditioningSettings,
@@ -12,7 +13,7 @@ from glitchflow_plugin.signal.conditioning import (
     crop_start,
 )
 from glitchflow_plugin.signal.psd import Psd
-from glitchflow_plugin.signal.whitening import WhiteningSettings
+from glitchflow_plugin.signal.whitening import WhiteningSettings, whitening_filter
 
 T0 = 1_264_000_000.0
 SETTINGS = ConditioningSettings()
@@ -76,6 +77,25 @@ def test_the_filters_ends_are_cut_so_that_the_crop_does_not_depend_on_where_the_
     long, _ = condition(series, rate, T0, T0 + 20, SETTINGS, psd=psd)
     short, _ = condition(series[12 * 1024 : 28 * 1024], rate, T0 + 12, T0 + 20, SETTINGS, psd=psd)
     assert np.abs(long - short).max() < 0.02 * long.std()
+
+
+def test_no_more_and_no_less_than_the_filters_corrupt_is_cut():
+    rate, psd = 1024.0, Psd(np.full(513, 2 / 1024.0), 1.0)
+    series = noise(rate, 24)
+    crop, gps_start = condition(series, rate, T0, T0 + 12, SETTINGS, psd=psd)
+    edge = filters.band_pass(series, rate, SETTINGS.low, SETTINGS.high)[1]
+    edge += len(whitening_filter(psd, rate, SETTINGS.whitening.filter_length, (8.0, 400.0))) // 2
+    start = round((gps_start - T0) * rate)
+    first, last = start - edge, start + SETTINGS.num_samples + edge
+    other = 1e3 * noise(rate, 24, seed=1)
+    other[first:last] = series[first:last]
+    changed, _ = condition(other, rate, T0, T0 + 12, SETTINGS, psd=psd)
+    # An infinite response never ends: it counts as settled at 1e-6 of what has been there.
+    assert np.abs(changed - crop).max() < 1e-2 * 1e3 * 1e-3
+    short, _ = condition(series[first:last], rate, T0 + first / rate, T0 + 12, SETTINGS, psd=psd)
+    assert short.shape == crop.shape
+    assert reason(series[first + 1 : last], t0=T0 + (first + 1) / rate, gps_event=T0 + 12) == "too short"
+    assert reason(series[first : last - 1], t0=T0 + first / rate, gps_event=T0 + 12) == "too short"
 
 
 def test_the_event_does_not_whiten_itself():

@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from scipy import signal
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.signal.psd import Psd, hann
+from glitchflow_plugin.signal.psd import PSD_METHODS, Psd, PsdMethod, hann
 from glitchflow_plugin.types.arrays import Series
 
-_FLOOR = 1e-8
-"""Bins below this share of the band's median density are holes (digital notches): they are not blown up further."""
+_HOLE = 1e-8
+"""Bins below this share of the band's median density are holes, such as digital notches."""
+
+_SMALLEST_RESPONSE = 1e-8
+"""Un-whitening divides by no less than this share of the filter's median response: the deepest lines need 1e-5."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class WhiteningSettings:
     Attributes:
         fft_length: Length of a spectrum's segment, s; its inverse is the resolution for lines.
         overlap: Overlap of neighbouring segments, s.
-        method: `median` or `mean` over the segments.
+        method: `median`, `mean` or `median-mean` over the segments, see `welch_psd`.
         exclude_length: Stretch about the trigger that the spectrum leaves out, s.
         filter_length: Length of the whitening filter, s; half of it is lost at each end.
         fill: Give a channel whose own Nyquist frequency is below the band's upper edge white noise of the same density
@@ -31,7 +33,7 @@ class WhiteningSettings:
 
     fft_length: float = 1.0
     overlap: float = 0.75
-    method: Literal["median", "mean"] = "median"
+    method: PsdMethod = "median"
     exclude_length: float = 4.0
     filter_length: float = 2.0
     fill: bool = True
@@ -46,8 +48,8 @@ class WhiteningSettings:
             raise ConfigurationError(
                 f"whiten: overlap must be from 0 to below fft_length ({self.fft_length:g} s), got {self.overlap:g} s"
             )
-        if self.method not in ("median", "mean"):
-            raise ConfigurationError(f"whiten: method must be median or mean, got {self.method!r}")
+        if self.method not in PSD_METHODS:
+            raise ConfigurationError(f"whiten: method must be one of {', '.join(PSD_METHODS)}, got {self.method!r}")
 
 
 def whitening_filter(psd: Psd, sample_rate: float, filter_length: float, band: tuple[float, float]) -> np.ndarray:
@@ -55,6 +57,9 @@ def whitening_filter(psd: Psd, sample_rate: float, filter_length: float, band: t
 
     The convention is gwpy's: noise whitened over the full band has variance 1 a sample, hence a one-sided density of
     2 / sample_rate; within a narrower band the density is the same and the variance smaller.
+
+    Where the density is zero or next to it (a digital notch), it is taken to go on as on both sides: what the data hold
+    there is neither blown up nor left ringing, and the filter can be inverted.
 
     Args:
         psd: Density of the noise as it enters the filter, at `sample_rate`.
@@ -64,7 +69,7 @@ def whitening_filter(psd: Psd, sample_rate: float, filter_length: float, band: t
             (at least two bins).
 
     Returns:
-        An odd number of symmetric taps.
+        An odd number of symmetric taps, the outermost not zero: half of them is what the filter corrupts.
 
     Raises:
         ValueError: The density is zero or not finite where it is needed.
@@ -79,13 +84,13 @@ def whitening_filter(psd: Psd, sample_rate: float, filter_length: float, band: t
     typical = float(np.median(density[inside])) if inside.any() else 0.0
     if typical <= 0:
         raise ValueError("the spectrum is zero")
-    gain = _band_gain(size, sample_rate, low, high)
-    passed = gain > 0
-    floored = np.maximum(np.nan_to_num(density, nan=typical, posinf=typical), _FLOOR * typical)
-    response = np.where(passed, gain * np.sqrt(2 / sample_rate) / np.sqrt(floored), 0.0)
-    taps = np.roll(np.fft.irfft(response, size), size // 2)
-    # The window lets the filter end softly, which smooths its response over the width of a few bins.
-    return np.append(taps, taps[0]) * hann(size + 1, symmetric=True)
+    gain = _band_gain(size, sample_rate, low, high, 2 * sample_rate / size)
+    known = np.isfinite(density) & (density > _HOLE * typical)
+    bridged = np.interp(frequencies, frequencies[known], density[known])
+    taps = np.roll(np.fft.irfft(gain * np.sqrt(2 / sample_rate) / np.sqrt(bridged), size), size // 2)
+    # The window lets the filter end softly, which smooths its response over the width of a few bins; its own zeros at
+    # both ends would only widen what counts as corrupted.
+    return taps[1:] * hann(size + 1, symmetric=True)[1:-1]
 
 
 def whiten(series: Series, taps: np.ndarray) -> tuple[Series, int]:
@@ -101,11 +106,55 @@ def whiten(series: Series, taps: np.ndarray) -> tuple[Series, int]:
     return signal.oaconvolve(series, taps, mode="same"), len(taps) // 2
 
 
+def unwhiten(
+    series: Series, taps: np.ndarray, sample_rate: float, band: tuple[float, float], tolerance: float = 1e-3
+) -> tuple[Series, int]:
+    """Undo `whiten` within the band: the series that entered the filter, band-limited, in its own unit.
+
+    What is needed beside the series are the taps it was whitened with, or the `Psd`, rate, filter length and band they
+    were made of. The response of a symmetric filter is real; the spectrum is divided by it in the band and is zero
+    outside, with the edges of `whitening_filter`. Nothing is delayed. A series that has passed `condition` comes back
+    as it was after band-pass and resampling, that is 6 dB down at the band's edges. What `fill` added above the reach
+    of a slow channel is dropped if `band` is the channel's own.
+
+    Args:
+        series: Whitened, shape (time,). Beyond its ends it counts as zero, which is exact for a burst that has died
+            out before (a predicted glitch).
+        taps: Those it was whitened with.
+        sample_rate: Hz.
+        band: The edges (Hz) given to `whitening_filter`.
+        tolerance: Relative error (rms over that of the series) accepted in noise that goes on beyond the ends.
+
+    Returns:
+        The series, float64, and the samples at each end that are less accurate than `tolerance` if it is noise. They
+        are many where the response has narrow dips: a line of 1 Hz width rings for seconds.
+
+    Raises:
+        ValueError: The filter passes nothing of the band.
+    """
+    # Twice the length keeps what leaves at one end from entering at the other.
+    size = 1 << (2 * max(len(series), 8 * len(taps))).bit_length()
+    half = len(taps) // 2
+    centred = np.zeros(size)
+    centred[: half + 1] = taps[half:]
+    centred[size - half :] = taps[:half]
+    response = np.fft.rfft(centred).real
+    gain = _band_gain(size, sample_rate, *band, 2 * sample_rate / (len(taps) + 1))
+    typical = float(np.median(np.abs(response[gain == 1]))) if np.any(gain == 1) else 0.0
+    if typical <= 0:
+        raise ValueError(f"the whitening filter passes nothing between {band[0]:g} and {band[1]:g} Hz")
+    inverse = gain * response / np.maximum(response**2, (_SMALLEST_RESPONSE * typical) ** 2)
+    power = np.fft.irfft(inverse, size) ** 2
+    # Of noise of unit density, the inverse response beyond n samples is what is missing n samples from an end.
+    missing = np.cumsum(power[size // 2 : 0 : -1])[::-1]
+    lost = int(np.count_nonzero(missing > tolerance**2 * power.sum()))
+    return np.fft.irfft(np.fft.rfft(series, size) * inverse, size)[: len(series)], lost
+
+
 @lru_cache(maxsize=64)
-def _band_gain(size: int, sample_rate: float, low: float, high: float) -> np.ndarray:
-    """1 within the band, falling to 0 outside it."""
+def _band_gain(size: int, sample_rate: float, low: float, high: float, edge: float) -> np.ndarray:
+    """1 within the band, falling to 0 outside it within at least `edge` (Hz)."""
     frequencies = np.arange(size // 2 + 1) * (sample_rate / size)
-    edge = 2 * sample_rate / size
     rise = _ramp(frequencies, low - max(0.1 * low, edge), low)
     return rise * (1 - _ramp(frequencies, high, high + max(0.02 * high, edge)))
 

@@ -28,7 +28,7 @@ def read_psd(path: Path | str, quantity: Literal["psd", "asd"] = "psd") -> tuple
     if quantity not in ("psd", "asd"):
         raise ConfigurationError(f"psd_quantity must be psd or asd, got {quantity!r}")
     frequencies, values = _hdf5(path) if path.suffix in (".h5", ".hdf5", ".hdf") else _text(path)
-    if len(frequencies) < 2 or np.any(np.diff(frequencies) <= 0) or frequencies[0] < 0:
+    if len(frequencies) < 2 or not np.all(np.diff(frequencies) > 0) or frequencies[0] < 0:
         raise FormatError(f"{path}: frequencies must ascend from 0 Hz or above, got {frequencies[:3]}...")
     if not np.all(np.isfinite(values)) or np.any(values < 0):
         raise FormatError(f"{path}: a density must be finite and not negative.")

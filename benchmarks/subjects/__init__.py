@@ -1,0 +1,1 @@
+"""One module a subject, with a function `subject(folder, device, *, quick)`."""

@@ -1,0 +1,48 @@
+"""Reading events from disk (from the page cache, after the first round)."""
+
+from pathlib import Path
+
+import h5py
+from gwpy.timeseries import TimeSeriesDict
+
+from glitchflow_plugin.data.sharded import EventSet
+from harness import Candidate, Subject, Work
+from subjects.qtransform import DURATION, SAMPLE_RATE
+from subjects.scan import event_set
+
+
+def event_files(folder: Path, events: EventSet) -> list[Path]:
+    """The same events as gwpy stores them: a file an event, a dataset a channel; made once."""
+    paths = []
+    for batch in events.batches(1):
+        path = folder / f"{batch.event_ids[0]}-{len(events)}.h5"
+        paths.append(path)
+        if path.exists():
+            continue
+        with h5py.File(path, "w") as file:
+            for name, series in zip(events.channels, batch.series[0], strict=True):
+                file[name] = series
+                file[name].attrs.update(x0=float(batch.gps_start[0]), dx=1 / SAMPLE_RATE, xunit="s", unit="")
+    return paths
+
+
+def subject(folder: Path, _: str, *, quick: bool) -> Subject:
+    num_events, num_channels = (2, 4) if quick else (16, 32)
+    events = event_set(folder, num_events, num_channels)
+    files = event_files(folder, events)
+    items = num_events * num_channels
+
+    def gwpy() -> None:
+        for path in files:
+            TimeSeriesDict.read(path, events.channels, format="hdf5")
+
+    return Subject(
+        item="series",
+        setting=f"{num_events} events x {num_channels} channels, {DURATION:g} s at {SAMPLE_RATE:g} Hz, float32",
+        candidates=(
+            Candidate("ours", lambda: EventSet.open(events.folder).read(), items),
+            Candidate("gwpy HDF5", gwpy, items),
+        ),
+        work=Work(bytes=2 * 4 * SAMPLE_RATE * DURATION),
+        notes=("Ours compares every shard with its checksum, as each new handle does; gwpy has none.",),
+    )
