@@ -93,11 +93,7 @@ class Times:
 
 
 def load(name: str, folder: Path, device: str, *, quick: bool) -> Subject:
-    """Prepare a subject; `folder` is for its files.
-
-    Raises:
-        ImportError: What it benchmarks does not exist in this version.
-    """
+    """Prepare a subject; `folder` is for its files."""
     return importlib.import_module(f"subjects.{name}").subject(folder, device, quick=quick)
 
 

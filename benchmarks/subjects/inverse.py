@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import torch
-from glitchflow_plugin.signal.qframe import QFrame
 
+from glitchflow_plugin.signal.qframe import QFrame
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from harness import Candidate, Subject
 from subjects.qtransform import DURATION, SAMPLE_RATE, noise, work

@@ -108,7 +108,7 @@ class QFrame(nn.Module):
         for (rows, size), edges in zip(self.shapes, pairwise(self._group_edges), strict=True):
             here = slice(*edges)
             slots = windowed.new_zeros((*windowed.shape[:-1], rows * size))
-            slots = slots.index_copy(-1, self.slots[here], windowed[..., here])
+            slots.index_copy_(-1, self.slots[here], windowed[..., here])
             tiles.append(torch.fft.ifft(slots.unflatten(-1, (rows, size))))
         return tuple(tiles)
 
