@@ -102,7 +102,7 @@ class ChannelRanking:
         shared_spikes: Pairs.
         round: Round that the channel won; 0: none.
         family: Number of its family of redundant channels; 0: not significant.
-        representative: Whether it is the most significant of its family.
+        representative: Whether it won a round first of its family, or else is the most significant of it.
         selected: The witnesses that passed, best first; never the target.
         rounds: The rounds in order.
         unsafe: Why, by channel that is never selected.

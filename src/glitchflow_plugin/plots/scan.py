@@ -114,7 +114,7 @@ def plot_ranking(
 
 #: Families in turn; a colour that comes again is a far smaller family.
 _FAMILY_COLOURS = (BLUE, GREEN, ORANGE, PURPLE, SKY)
-_TABLE = ("round", "correlation", "by chance", "p", "lag (ms)", "eff./deadtime", "use (%)")
+_TABLE = ("round", "correlation", "by chance", "p", "lag (ms)", "eff./dead", "use (%)")
 
 
 def plot_families(ranking: ChannelRanking, *, max_channels: int = 30) -> Figure:
@@ -128,8 +128,9 @@ def plot_families(ranking: ChannelRanking, *, max_channels: int = 30) -> Figure:
         The figure.
     """
     rows = _rows(ranking)[:max_channels]
-    figure = new_figure(13.0, 1.5 + 0.27 * max(len(rows), 5))
-    axes = figure.add_subplot()
+    figure = new_figure(13.0, 1.6 + 0.27 * max(len(rows), 5))
+    axes, table = figure.subplots(1, 2, sharey=True, width_ratios=(1.0, 1.1))
+    table.axis("off")
     known = np.nan_to_num(ranking.significance, nan=0.0)
     for place, row in enumerate(rows):
         name = ranking.channels[row]
@@ -162,9 +163,10 @@ def plot_families(ranking: ChannelRanking, *, max_channels: int = 30) -> Figure:
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8} if inside else None,
         )
         for column, text in enumerate(_figures(ranking, row)):
-            axes.text(1.02 + 0.11 * column, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+            table.text(column, place, text, ha="right", va="center", fontsize=8)
     for column, text in enumerate(_TABLE):
-        axes.text(1.02 + 0.11 * column, -1.1, text, transform=axes.get_yaxis_transform(), fontsize=8, weight="bold")
+        table.text(column, -0.75, text, ha="right", va="bottom", fontsize=8, weight="bold")
+    table.set_xlim(-0.4, len(_TABLE) - 0.9)
     axes.set_xscale("symlog", linthresh=10.0)
     ticks = [0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000]
     top = max(float(known.max(initial=0.0)), 10.0) * 1.7
@@ -180,7 +182,7 @@ def plot_families(ranking: ChannelRanking, *, max_channels: int = 30) -> Figure:
         + (f"; {len(rows)} of {len(ranking.channels)} channels" if hidden else ""),
         fontsize=11,
         loc="left",
-        pad=22,
+        pad=14,
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="0.9")

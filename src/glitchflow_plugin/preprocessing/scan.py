@@ -8,7 +8,7 @@ import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -78,40 +78,42 @@ class ScanSettings:
                 raise ConfigurationError(f"{key} must be a list of channel names, got {names!r}.")
             object.__setattr__(self, key, tuple(names))
         check_flags(self, ("time_only_mode", "logf", "qtile"))
-        for key in ("num_batch", "num_chan"):
-            if getattr(self, key) is not None:
+        for key in ("num_batch", "num_chan", "max_rounds"):
+            if getattr(self, key) is not None or key == "max_rounds":
                 check_count(key, getattr(self, key))
-        check_count("max_rounds", self.max_rounds)
+        if self.num_slides != 0:
+            check_count("num_slides", self.num_slides)
+        self._check_numbers()
         if self.qtile:
             raise ConfigurationError(
                 "scan.yaml: qtile: true is not available: spikes are found in the interpolated map. Leave qtile: false."
             )
+        if self.fdr_method not in ("bh", "by"):
+            raise ConfigurationError(
+                f"fdr_method must be bh (Benjamini-Hochberg) or by (Benjamini-Yekutieli), got {self.fdr_method!r}."
+            )
+        if self.injections is not None and not self.num_slides:
+            raise ConfigurationError("injections are compared with time slides: num_slides must not be 0.")
+        _ = self.tolerance
+
+    def _check_numbers(self) -> None:
         shares = ("threshold_corr", "threshold_iou", "fdr", "family_overlap", "safety")
         for key in ("memory", "threshold", *shares):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigurationError(f"{key} must be a number, got {value!r}.")
             object.__setattr__(self, key, float(value))  # YAML has whole numbers
-        if not self.threshold > 0:
-            raise ConfigurationError(f"threshold is an energy in SNR² and must be positive, got {self.threshold}.")
-        if not self.memory > 0:
-            raise ConfigurationError(f"memory is in MiB and must be positive, got {self.memory}.")
-        if self.time_window is not None and not self.time_window > 0:
-            raise ConfigurationError(
-                f"time_window is a half-width in s and must be positive or null, got {self.time_window}."
-            )
-        for key in shares:
-            if not 0 <= getattr(self, key) <= 1:
-                raise ConfigurationError(f"{key} is a share between 0 and 1, got {getattr(self, key)}.")
-        if self.fdr_method not in ("bh", "by"):
-            raise ConfigurationError(
-                f"fdr_method must be bh (Benjamini-Hochberg) or by (Benjamini-Yekutieli), got {self.fdr_method!r}."
-            )
-        if isinstance(self.num_slides, bool) or not isinstance(self.num_slides, int) or self.num_slides < 0:
-            raise ConfigurationError(f"num_slides must be a whole number, 0 for none, got {self.num_slides!r}.")
-        if self.injections is not None and self.num_slides == 0:
-            raise ConfigurationError("injections are compared with time slides: num_slides must not be 0.")
-        _ = self.tolerance
+            if key in shares and not 0 <= value <= 1:
+                raise ConfigurationError(f"{key} is a share between 0 and 1, got {value}.")
+        positive = {
+            "threshold": "an energy in SNR²",
+            "memory": "in MiB",
+            "time_window": "a half-width in s (or null)",
+        }
+        for key, meaning in positive.items():
+            value = getattr(self, key)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"{key} is {meaning} and must be positive, got {value}.")
 
     @classmethod
     def from_yaml(cls, content: Mapping[str, Any]) -> "ScanSettings":
@@ -313,17 +315,17 @@ class _Scan:
             reference,
             witness,
             self.valid,
-            live,
-            self.tolerance,
-            settings.criteria,
+            live=live,
+            tolerance=self.tolerance,
+            criteria=settings.criteria,
             eligible=np.array([name not in unsafe for name in self.witnesses]),
             max_rounds=settings.max_rounds,
         )
         # Unsafe channels that would have passed are shown with their family.
         notable = ranked.passed | ranked.figures.passes(settings.criteria)
         notable |= np.array([name in unsafe for name in self.witnesses]) & (ranked.figures.significance > 0)
-        lags, family, representative = self._described(reference, witness, ranked, np.flatnonzero(notable))
-        return self._record(ranked, safety, unsafe, overridden, lags, family, representative)
+        columns = self._described(reference, witness, ranked, np.flatnonzero(notable))
+        return self._record(ranked, columns | {"safety_p_value": safety}, unsafe, overridden)
 
     def _spans(self) -> np.ndarray:
         """First and last time of each event that counts, s from its first sample, shape (event, 2)."""
@@ -344,8 +346,8 @@ class _Scan:
         event, which = np.nonzero((times >= start[:, None]) & (times <= end[:, None]) & reference_valid[:, None])
         if not len(event):
             raise ConfigurationError(
-                f"none of the {len(times)} injections lies in the analysed events (GPS {self.events.gps_start.min():.0f}"
-                f" to {self.events.gps_start.max() + self.events.duration:.0f}): the channels' safety cannot be tested. "
+                f"none of the {len(times)} injections lies in the analysed events (GPS {start.min():.0f} to "
+                f"{end.max():.0f}): the channels' safety cannot be tested. "
                 "Add events about the injections, or set injections: null in scan.yaml."
             )
         unknown = np.full(len(event), np.inf)
@@ -358,7 +360,7 @@ class _Scan:
         row[[channels.index(name) for name in self.witnesses]] = np.arange(len(self.witnesses))
         reference = spikes.select(spikes.channel == channels.index(self.reference))
         witness = spikes.select(row[spikes.channel] >= 0)
-        witness = Spikes(witness.event, row[witness.channel], witness.time, witness.frequency, witness.energy)
+        witness = replace(witness, channel=row[witness.channel])
         reference = reference.moved(channels=-channels.index(self.reference))
         return reference, witness.select(self.valid[witness.event, witness.channel])
 
@@ -387,55 +389,53 @@ class _Scan:
 
     def _described(
         self, reference: Spikes, witness: Spikes, ranked: Ranking, notable: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Lags and their errors, families and representatives of the notable channels."""
+    ) -> dict[str, np.ndarray]:
+        """Rounds won, and lags and families of the notable channels."""
         number = len(self.witnesses)
+        won, last = np.zeros(number, dtype=np.int64), len(ranked.rounds) + 1
+        won[[one.channel for one in ranked.rounds]] = np.arange(1, last)
         lags = np.full((2, number), np.nan)
         family, representative = np.zeros(number, dtype=np.int64), np.zeros(number, dtype=bool)
         if notable.size:
             row = np.full(number, -1)
             row[notable] = np.arange(len(notable))
             some = witness.select(row[witness.channel] >= 0)
-            some = Spikes(some.event, row[some.channel], some.time, some.frequency, some.energy)
+            some = replace(some, channel=row[some.channel])
             lags[:, notable] = best_lags(
                 reference, some, self.tolerance, num_channels=len(notable), column=self.live.column
             )
+            # who won a round comes first, then who is more significant
+            order = np.lexsort((-ranked.figures.significance[notable], np.where(won[notable], won[notable], last)))
             family[notable], representative[notable] = redundant_families(
                 explained(reference, some, self.tolerance, len(notable)),
                 self.valid[reference.event][:, notable].T,
-                ranked.figures.significance[notable],
+                -np.argsort(order),
                 self.settings.family_overlap,
             )
-        return lags, family, representative
+        return {
+            "round": won,
+            "lag": lags[0],
+            "lag_error": lags[1],
+            "family": family,
+            "representative": representative,
+        }
 
     def _record(
         self,
         ranked: Ranking,
-        safety: np.ndarray,
+        described: dict[str, np.ndarray],
         unsafe: dict[str, str],
         overridden: dict[str, str],
-        lags: np.ndarray,
-        family: np.ndarray,
-        representative: np.ndarray,
     ) -> ChannelRanking:
         names, figures = self.witnesses, ranked.figures
         order = np.lexsort(
             (np.array(names), -np.nan_to_num(figures.iou, nan=-1.0), -np.nan_to_num(figures.correlation, nan=-1.0))
         )
-        won = np.zeros(len(names), dtype=np.int64)
-        for number, one in enumerate(ranked.rounds, start=1):
-            won[one.channel] = number
-        columns = {
+        columns = described | {
             **{name: getattr(figures, name) for name in _AS_MEASURED},
             "strain_spikes": figures.reference,
             "witness_spikes": figures.witness,
             "shared_spikes": figures.shared,
-            "lag": lags[0],
-            "lag_error": lags[1],
-            "safety_p_value": safety,
-            "round": won,
-            "family": family,
-            "representative": representative,
         }
         return ChannelRanking(
             target=self.reference,

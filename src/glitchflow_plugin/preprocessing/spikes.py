@@ -39,7 +39,7 @@ class BatchSettings:
     """How much is in memory.
 
     Attributes:
-        memory: What the series and maps of one process may take, MiB.
+        memory: What the series and maps of one process may take, work space included, MiB.
         max_events: Events transformed at a time, at most; None: as many as fit.
         max_channels: Channels transformed at a time, at most; None: as many as fit.
     """
@@ -50,8 +50,8 @@ class BatchSettings:
 
     def sizes(self, num_samples: int, map_size: int, num_channels: int) -> tuple[int, int]:
         """Events and channels of a batch, for series of `num_samples` and maps of `map_size` pixels."""
-        # as stored, as picked, on the device; maps, their copy, and two passes of the search for spikes
-        at_once = max(1, int(self.memory * 2**20 // (4 * (4 * num_samples + 4 * map_size))))
+        # as measured: with the copies, the transform's tiles and the search for spikes about eight times series and map
+        at_once = max(1, int(self.memory * 2**20 // (8 * 4 * (num_samples + map_size))))
         channels = min(num_channels, at_once, self.max_channels or num_channels)
         events = max(1, at_once // channels)
         return min(events, self.max_events or events), channels

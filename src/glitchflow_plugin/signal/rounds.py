@@ -129,10 +129,10 @@ def rank_in_rounds(
     reference: Spikes,
     witness: Spikes,
     valid: ValidityMask,
+    *,
     live: LiveTime,
     tolerance: Tolerance,
     criteria: Criteria,
-    *,
     eligible: np.ndarray,
     max_rounds: int,
 ) -> Ranking:
@@ -159,7 +159,9 @@ def rank_in_rounds(
     passed, rounds = np.zeros(valid.shape[1], dtype=bool), []
     first: Figures | None = None
     for _ in range(max_rounds):
-        figures = measure(reference, witness, valid, live, tolerance, criteria, eligible)
+        figures = measure(
+            reference, witness, valid, live=live, tolerance=tolerance, criteria=criteria, eligible=eligible
+        )
         first = first or figures
         candidates = figures.passes(criteria) & eligible
         passed |= candidates
@@ -178,6 +180,7 @@ def measure(
     reference: Spikes,
     witness: Spikes,
     valid: ValidityMask,
+    *,
     live: LiveTime,
     tolerance: Tolerance,
     criteria: Criteria,

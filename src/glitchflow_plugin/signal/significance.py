@@ -42,7 +42,7 @@ def hveto_significance(coincidences: np.ndarray, expected: np.ndarray) -> np.nda
 
 
 def _log_tail(count: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """ln P(k >= n) for n far above the mean: the first term, times a series that falls faster than (mean / n)^j."""
+    """Natural logarithm of P(k >= n) far above the mean: the first term times a series that falls like (mean / n)^j."""
     term, total = np.ones_like(mean), np.ones_like(mean)
     step = 0
     while np.any(term > 1e-17 * total):

@@ -9,9 +9,9 @@ reference have nothing to do with each other, all num_slides^num_events arrangem
 observed is one of them; so the share of arrangements with at least as many shared spikes is a p-value, exact whatever
 the rates, the bursts and the number of slides: P(p <= a) <= a (Hemerik and Goeman, TEST 27 (2018) 811,
 doi:10.1007/s11749-017-0571-1; Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010) 39,
-doi:10.2202/1544-6115.1585). The arrangements need not be tried one by one: events are independent, so the law of the sum
-follows from the law in each event, and probabilities far below 1 / num_slides are resolved. With fixed numbers of spikes
-correlation and IoU both rise with the number of shared ones, so this is the p-value of either.
+doi:10.2202/1544-6115.1585). The arrangements need not be tried one by one: events are independent, so the law of the
+sum follows from the law in each event, and probabilities far below 1 / num_slides are resolved. With fixed numbers of
+spikes correlation and IoU both rise with the number of shared ones, so this is the p-value of either.
 
 The same p-value the plain way, all events slid by one fraction, (1 + k) / (1 + n) with k of n slides at least as good
 as no slide, cannot fall below 1 / (1 + n), but needs no independence of events. It is given beside the other.

@@ -1,0 +1,138 @@
+"""The channel scan against the number of channels and events: time, and peak memory of all its processes.
+
+    python benchmarks/bench_scan_memory.py                                              # small, about a minute
+    python benchmarks/bench_scan_memory.py --channels 1000 --events 200 --workers 2     # 6.6 GB of disk
+
+Each size is an event set of its own (white noise with bursts, 8 s at 1024 Hz), scanned by a fresh process. Prints
+milliseconds a map (one event of one channel) and the sum of the peak resident memory of its processes (VmHWM).
+"""
+
+import argparse
+import json
+import multiprocessing
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from glitchflow_plugin.data.records import EventBatch
+from glitchflow_plugin.data.sharded import EventSet, ShardedWriter
+
+SAMPLE_RATE, DURATION = 1024.0, 8.0
+TRUE_WITNESSES = 5
+
+
+def make_events(folder: Path, num_channels: int, num_events: int, seed: int = 0) -> EventSet:
+    """White noise; the strain has a burst an event, one of five witnesses sees it, the other channels burst at will."""
+    rng = np.random.default_rng(seed)
+    time_axis = np.arange(round(SAMPLE_RATE * DURATION)) / SAMPLE_RATE
+    ids = tuple(f"event-{row:05d}" for row in range(num_events))
+    writer = ShardedWriter(
+        folder=folder,
+        kind="events",
+        target="STRAIN",
+        channels=("STRAIN", *(f"AUX_{row:04d}" for row in range(1, num_channels))),
+        axes={"sample_rate": SAMPLE_RATE, "num_samples": len(time_axis)},
+        units="whitened",
+        recipe={"made": "for a benchmark", "seed": seed},
+        event_ids=ids,
+        shard_size=4,
+    )
+
+    def burst(centre: float) -> np.ndarray:
+        phase = 2 * np.pi * rng.uniform(30.0, 200.0) * (time_axis - centre)
+        return (5.0 * np.exp(-((phase / 12.0) ** 2)) * np.sin(phase)).astype(np.float32)
+
+    for plan in writer.pending():
+        series = rng.standard_normal((len(plan.event_ids), num_channels, len(time_axis)), dtype=np.float32)
+        for event in series:
+            centre = rng.uniform(3.0, 5.0)
+            event[0] += burst(centre)
+            event[rng.integers(1, TRUE_WITNESSES + 1)] += burst(centre + 0.02)
+            for channel in np.flatnonzero(rng.random(num_channels) < 0.5)[1:]:
+                event[channel] += burst(rng.uniform(0.5, DURATION - 0.5))
+        starts = 1.4e9 + 100.0 * (plan.index * 4 + np.arange(len(plan.event_ids)))
+        valid = np.ones(series.shape[:2], dtype=bool)
+        writer.write(plan, EventBatch(plan.event_ids, starts, starts + DURATION / 2, series, valid))
+    return EventSet.open(writer.finish().folder)
+
+
+def scan(events: Path, spikes: Path, workers: int, memory: float, answer: "multiprocessing.Queue") -> None:
+    """Scan in this process, and tell how long the two parts took."""
+    from glitchflow_plugin.preprocessing.scan import ScanSettings, scan_channels  # noqa: PLC0415  # not in the parent
+
+    settings = ScanSettings(memory=memory, threshold_corr=0.05, threshold_iou=0.03)
+    started = time.perf_counter()
+    scan_channels(EventSet.open(events), settings, spikes, workers=workers)
+    found = time.perf_counter()
+    ranking = scan_channels(EventSet.open(events), settings, spikes)  # the spikes are there: statistics alone
+    answer.put((found - started, time.perf_counter() - found, ranking.selected))
+
+
+def peak_memory(process: multiprocessing.Process) -> float:
+    """Sum of the peak resident memory of a process and its descendants until it ends, MiB."""
+    peaks: dict[int, int] = {}
+    while process.is_alive():
+        for pid in _family(process.pid or 0):
+            try:
+                status = Path(f"/proc/{pid}/status").read_text()
+            except OSError:
+                continue
+            lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+            peaks[pid] = max(peaks.get(pid, 0), *(int(line.split()[1]) for line in lines), 0)
+        time.sleep(0.05)
+    return sum(peaks.values()) / 1024
+
+
+def _family(pid: int) -> list[int]:
+    found, parents = [pid], {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--channels", type=int, nargs="+", default=[50, 100, 200])
+    parser.add_argument("--events", type=int, nargs="+", default=[16, 32])
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--memory", type=float, default=128.0, help="the key of scan.yaml, MiB")
+    parser.add_argument("--folder", type=Path, help="where event sets are made (and removed); a temporary folder")
+    parser.add_argument("--json", type=Path, default=Path("build/bench_scan_memory.json"))
+    arguments = parser.parse_args()
+
+    print(f"{arguments.workers} worker(s), memory: {arguments.memory:g} MiB each")
+    print(f"{'channels':>9}{'events':>8}{'s':>9}{'ms a map':>10}{'statistics s':>14}{'peak MiB':>10}  selected")
+    table = []
+    context = multiprocessing.get_context("spawn")
+    for num_channels in arguments.channels:
+        for num_events in arguments.events:
+            with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+                events, answer = Path(folder) / "events", context.Queue()
+                make_events(events, num_channels, num_events)
+                given = (events, Path(folder) / "spikes", arguments.workers, arguments.memory, answer)
+                process = context.Process(target=scan, args=given)
+                process.start()
+                peak = peak_memory(process)
+                process.join()
+                spent, statistics, selected = answer.get(timeout=5)
+            maps = num_channels * num_events
+            row = {"channels": num_channels, "events": num_events, "s": spent, "statistics_s": statistics}
+            table.append({**row, "ms_a_map": 1e3 * spent / maps, "peak_mib": peak, "selected": len(selected)})
+            print(
+                f"{num_channels:9}{num_events:8}{spent:9.1f}{1e3 * spent / maps:10.3f}{statistics:14.2f}{peak:10.0f}"
+                f"  {len(selected)}"
+            )
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(table, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
