@@ -219,7 +219,7 @@ def test_every_map_is_computed_once_and_other_thresholds_need_none(make_event_se
     assert scan_channels(events, cheap, tmp_path / "spikes").selected != first.selected
     scan_channels(events, replace(SETTINGS, refchan="WITNESS_2"), tmp_path / "spikes")
     assert asked == []
-    for dear in ({"threshold": 25.0}, {"q": 8.0}, {"frange": (10.0, 400.0)}, {"time_only_mode": False}):
+    for dear in ({"threshold": 25.0}, {"q": 14.0}, {"frange": (10.0, 400.0)}, {"time_only_mode": False}):
         scan_channels(events, replace(SETTINGS, **dear), tmp_path / "spikes")
         assert len(asked) == 6 * 7
         asked.clear()

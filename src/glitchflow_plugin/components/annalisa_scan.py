@@ -133,10 +133,12 @@ def _explained(ranking: ChannelRanking) -> float | None:
 
 
 def _warnings(ranking: ChannelRanking) -> tuple[str, ...]:
+    found = [f"{name} is left out: {why}" for name, why in ranking.unsafe.items() if why != "listed"]
+    found += [f"{name} may be selected by safe_override: {why}" for name, why in ranking.overridden.items()]
     if not ranking.strain_spikes.any():
         limit = ranking.parameters["threshold"]
-        return (f"no spike of {ranking.target} above {limit:g} SNR²: nothing to compare; lower threshold in scan.yaml",)
-    found = []
+        nothing = f"no spike of {ranking.target} above {limit:g} SNR²: nothing to compare; lower threshold in scan.yaml"
+        return (*found, nothing)
     silent = [name for name, value in zip(ranking.channels, ranking.correlation, strict=True) if np.isnan(value)]
     if silent:
         found.append(
@@ -149,8 +151,6 @@ def _warnings(ranking: ChannelRanking) -> tuple[str, ...]:
             f"{', '.join(echoes)} share nearly all spikes of {ranking.target}: if they see the strain itself, list "
             "them as unsafe in conf/scan.yaml, or cleaning will remove signals"
         )
-    found += [f"{name} is left out: {why}" for name, why in ranking.unsafe.items() if why != "listed"]
-    found += [f"{name} may be selected by safe_override: {why}" for name, why in ranking.overridden.items()]
     if not ranking.selected:
         found.append("no channel is selected: lower threshold, threshold_corr or threshold_iou in conf/scan.yaml")
     if ranking.parameters["num_slides"] and np.isnan(ranking.chance).all():
