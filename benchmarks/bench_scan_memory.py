@@ -4,7 +4,7 @@
     python benchmarks/bench_scan_memory.py --channels 1000 --events 200 --workers 2     # 6.6 GB of disk
 
 Each size is an event set of its own (white noise with bursts, 8 s at 1024 Hz), scanned by a fresh process. Prints
-milliseconds a map (one event of one channel) and the sum of the peak resident memory of its processes (VmHWM).
+milliseconds a map (one event of one channel) and the peak memory of its processes, counted in two ways.
 """
 
 import argparse
@@ -70,19 +70,31 @@ def scan(events: Path, spikes: Path, workers: int, memory: float, answer: "multi
     answer.put((found - started, time.perf_counter() - found, ranking.selected))
 
 
-def peak_memory(process: multiprocessing.Process) -> float:
-    """Sum of the peak resident memory of a process and its descendants until it ends, MiB."""
+def peak_memory(process: multiprocessing.Process) -> tuple[float, float]:
+    """Memory of a process and its descendants until it ends, MiB.
+
+    Returns:
+        The sum of their peaks (VmHWM), which counts shared libraries in each, and the peak of the sum of their shares
+        (PSS, sampled), which counts them once.
+    """
     peaks: dict[int, int] = {}
+    together = 0
     while process.is_alive():
+        shares = 0
         for pid in _family(process.pid or 0):
             try:
-                status = Path(f"/proc/{pid}/status").read_text()
+                peaks[pid] = max(peaks.get(pid, 0), _kilobytes(pid, "status", "VmHWM:"))
+                shares += _kilobytes(pid, "smaps_rollup", "Pss:")
             except OSError:
                 continue
-            lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-            peaks[pid] = max(peaks.get(pid, 0), *(int(line.split()[1]) for line in lines), 0)
+        together = max(together, shares)
         time.sleep(0.05)
-    return sum(peaks.values()) / 1024
+    return sum(peaks.values()) / 1024, together / 1024
+
+
+def _kilobytes(pid: int, file: str, key: str) -> int:
+    lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith(key)), 0)
 
 
 def _family(pid: int) -> list[int]:
@@ -109,7 +121,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     print(f"{arguments.workers} worker(s), memory: {arguments.memory:g} MiB each")
-    print(f"{'channels':>9}{'events':>8}{'s':>9}{'ms a map':>10}{'statistics s':>14}{'peak MiB':>10}  selected")
+    print(
+        f"{'channels':>9}{'events':>8}{'s':>9}{'ms a map':>10}{'statistics s':>14}{'VmHWM MiB':>11}{'PSS MiB':>9}  selected"
+    )
     table = []
     context = multiprocessing.get_context("spawn")
     for num_channels in arguments.channels:
@@ -120,14 +134,22 @@ def main() -> None:
                 given = (events, Path(folder) / "spikes", arguments.workers, arguments.memory, answer)
                 process = context.Process(target=scan, args=given)
                 process.start()
-                peak = peak_memory(process)
+                peak, together = peak_memory(process)
                 process.join()
                 spent, statistics, selected = answer.get(timeout=5)
             maps = num_channels * num_events
             row = {"channels": num_channels, "events": num_events, "s": spent, "statistics_s": statistics}
-            table.append({**row, "ms_a_map": 1e3 * spent / maps, "peak_mib": peak, "selected": len(selected)})
+            table.append(
+                {
+                    **row,
+                    "ms_a_map": 1e3 * spent / maps,
+                    "peak_mib": peak,
+                    "pss_mib": together,
+                    "selected": len(selected),
+                }
+            )
             print(
-                f"{num_channels:9}{num_events:8}{spent:9.1f}{1e3 * spent / maps:10.3f}{statistics:14.2f}{peak:10.0f}"
+                f"{num_channels:9}{num_events:8}{spent:9.1f}{1e3 * spent / maps:10.3f}{statistics:14.2f}{peak:11.0f}{together:9.0f}"
                 f"  {len(selected)}"
             )
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
