@@ -121,9 +121,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     print(f"{arguments.workers} worker(s), memory: {arguments.memory:g} MiB each")
-    print(
-        f"{'channels':>9}{'events':>8}{'s':>9}{'ms a map':>10}{'statistics s':>14}{'VmHWM MiB':>11}{'PSS MiB':>9}  selected"
-    )
+    headings = ("channels", "events", "s", "ms a map", "statistics s", "VmHWM MiB", "PSS MiB", "selected")
+    print("".join(f"{heading:>13}" for heading in headings))
     table = []
     context = multiprocessing.get_context("spawn")
     for num_channels in arguments.channels:
@@ -137,21 +136,18 @@ def main() -> None:
                 peak, together = peak_memory(process)
                 process.join()
                 spent, statistics, selected = answer.get(timeout=5)
-            maps = num_channels * num_events
-            row = {"channels": num_channels, "events": num_events, "s": spent, "statistics_s": statistics}
-            table.append(
-                {
-                    **row,
-                    "ms_a_map": 1e3 * spent / maps,
-                    "peak_mib": peak,
-                    "pss_mib": together,
-                    "selected": len(selected),
-                }
-            )
-            print(
-                f"{num_channels:9}{num_events:8}{spent:9.1f}{1e3 * spent / maps:10.3f}{statistics:14.2f}{peak:11.0f}{together:9.0f}"
-                f"  {len(selected)}"
-            )
+            row = {
+                "channels": num_channels,
+                "events": num_events,
+                "s": round(spent, 2),
+                "ms_a_map": round(1e3 * spent / (num_channels * num_events), 3),
+                "statistics_s": round(statistics, 2),
+                "vmhwm_mib": round(peak),
+                "pss_mib": round(together),
+                "selected": len(selected),
+            }
+            print("".join(f"{value:>13}" for value in row.values()), flush=True)
+            table.append(row)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(table, indent=2) + "\n")
 

@@ -17,6 +17,7 @@ The same p-value the plain way, all events slid by one fraction, (1 + k) / (1 + 
 as no slide, cannot fall below 1 / (1 + n), but needs no independence of events. It is given beside the other.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,17 +70,19 @@ def slide_statistics(
     Returns:
         Statistics by channel; a p-value of 1 where nothing is shared.
     """
-    cells = _shared_in_slides(reference, witness, live, tolerance, num_slides)
     common = np.zeros((num_channels, num_slides), dtype=np.int64)
-    for channel, shared in cells:
+    cells, counts = [], []
+    for channel, shared in _shared_in_slides(reference, witness, live, tolerance, num_slides):
         starts = np.flatnonzero(np.diff(channel, prepend=-1))
         common[channel[starts]] += np.add.reduceat(shared, starts, axis=0)
+        cells.append(channel)
+        counts.append(_slides_by_number(shared))
     observed = common[:, 0]
     far = _far_slides(live, tolerance, num_slides)
     slid = common[:, far]
     as_good = (slid >= observed[:, None]).sum(axis=1)
     return SlideStatistics(
-        p_value=_tails(observed, cells, num_slides),
+        p_value=_tails(observed, cells, counts, num_slides),
         p_common=(1 + as_good) / (1 + far.sum()) if far.any() else np.full(num_channels, np.nan),
         chance=slid.mean(axis=1) if far.any() else np.full(num_channels, np.nan),
     )
@@ -95,10 +98,10 @@ def _far_slides(live: LiveTime, tolerance: Tolerance, num_slides: int) -> np.nda
 
 def _shared_in_slides(
     reference: Spikes, witness: Spikes, live: LiveTime, tolerance: Tolerance, num_slides: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Shared spikes of every slide of every event and channel in which both have spikes.
 
-    Returns:
+    Yields:
         Blocks of channel, shape (cell,), and shared spikes, shape (cell, slide); a cell is one event of one channel.
     """
     by_event = np.argsort(reference.event, kind="stable")
@@ -108,7 +111,7 @@ def _shared_in_slides(
     witness = witness.select(end[witness.event] > begin[witness.event])
     witness = witness.select(np.lexsort((witness.event, witness.channel)))
     if not len(witness):
-        return []
+        return
     first, last = live.limits(witness.event, witness.frequency)
     low, high = live.position(witness.event, first), live.position(witness.event, last)
     place = live.position(witness.event, witness.time)
@@ -117,7 +120,6 @@ def _shared_in_slides(
     starts = np.flatnonzero(np.diff(witness.channel, prepend=-1) | np.diff(witness.event, prepend=-1))
     bounds = np.append(starts, len(witness))
     number = end[witness.event] - begin[witness.event]
-    blocks = []
     for part in _blocks(np.add.reduceat(number, starts), num_slides):
         rows = np.arange(bounds[part.start], bounds[part.stop])
         right = np.repeat(rows, number[rows])
@@ -136,8 +138,7 @@ def _shared_in_slides(
         slide = counted_from(earliest, hits) % num_slides
         group = np.repeat(cell, hits) * num_slides + slide
         shared = _matched(group, np.repeat(left, hits), np.repeat(right, hits), (part.stop - part.start) * num_slides)
-        blocks.append((witness.channel[starts[part]], shared.reshape(-1, num_slides)))
-    return blocks
+        yield witness.channel[starts[part]], shared.reshape(-1, num_slides)
 
 
 def _blocks(pairs: np.ndarray, num_slides: int) -> list[slice]:
@@ -163,14 +164,14 @@ def _matched(group: np.ndarray, left: np.ndarray, right: np.ndarray, num_groups:
     return shared
 
 
-def _tails(observed: np.ndarray, blocks: list[tuple[np.ndarray, np.ndarray]], num_slides: int) -> np.ndarray:
+def _tails(observed: np.ndarray, cells: list[np.ndarray], counts: list[np.ndarray], num_slides: int) -> np.ndarray:
     """Probability of at least the observed number, each event slid on its own, shape (channel,)."""
     p_values = np.ones(len(observed))
-    if not blocks:
+    if not cells:
         return p_values
-    channel = np.concatenate([channel for channel, _ in blocks])
-    most = max(int(shared.max()) for _, shared in blocks)
-    laws = np.concatenate([_law(shared, most, num_slides) for _, shared in blocks])
+    channel = np.concatenate(cells)
+    most = max(block.shape[1] for block in counts) - 1
+    laws = np.concatenate([np.pad(block, ((0, 0), (0, most + 1 - block.shape[1]))) for block in counts]) / num_slides
     moving = (laws[:, 0] < 1) & (observed[channel] > 0)
     channel, laws = channel[moving], laws[moving]
     first = np.searchsorted(channel, np.arange(len(observed)), "left")
@@ -190,8 +191,9 @@ def _tails(observed: np.ndarray, blocks: list[tuple[np.ndarray, np.ndarray]], nu
     return np.clip(p_values, np.finfo(float).tiny, 1.0)
 
 
-def _law(shared: np.ndarray, most: int, num_slides: int) -> np.ndarray:
-    """Share of the slides with 0, 1, ... shared spikes, shape (cell, value)."""
+def _slides_by_number(shared: np.ndarray) -> np.ndarray:
+    """Number of slides with 0, 1, ... shared spikes, shape (cell, value)."""
+    values = int(shared.max()) + 1
     cell = np.arange(len(shared))[:, None]
-    counts = np.bincount((cell * (most + 1) + shared).ravel(), minlength=len(shared) * (most + 1))
-    return counts.reshape(len(shared), most + 1) / num_slides
+    counts = np.bincount((cell * values + shared).ravel(), minlength=len(shared) * values)
+    return counts.reshape(len(shared), values).astype(np.int32)
