@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from scipy import ndimage
 
 from glitchflow_plugin.errors import DataError
@@ -52,8 +52,8 @@ class Spikes:
             **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)}
         )
 
-    def select(self, chosen: Bool[np.ndarray, " spike"]) -> "Spikes":
-        """The spikes where `chosen` is True."""
+    def select(self, chosen: Bool[np.ndarray, " spike"] | Int[np.ndarray, " row"]) -> "Spikes":
+        """The spikes where `chosen` is True, or those with these rows, in their order."""
         return type(self)(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
     def moved(self, *, events: int = 0, channels: int = 0) -> "Spikes":
