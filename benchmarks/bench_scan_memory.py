@@ -60,7 +60,8 @@ def make_events(folder: Path, num_channels: int, num_events: int, seed: int = 0)
 
 def scan(events: Path, spikes: Path, workers: int, memory: float, answer: "multiprocessing.Queue") -> None:
     """Scan in this process, and tell how long the two parts took."""
-    from glitchflow_plugin.preprocessing.scan import ScanSettings, scan_channels  # noqa: PLC0415  # not in the parent
+    from glitchflow_plugin.preprocessing.scan import scan_channels  # noqa: PLC0415  # torch: not in the parent
+    from glitchflow_plugin.preprocessing.scan_settings import ScanSettings  # noqa: PLC0415
 
     settings = ScanSettings(memory=memory, threshold_corr=0.05, threshold_iou=0.03)
     started = time.perf_counter()

@@ -7,7 +7,8 @@ import yaml
 
 from glitchflow_plugin.data.readers.triggers import write_triggers
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
-from glitchflow_plugin.preprocessing.scan import ScanSettings, scan_channels
+from glitchflow_plugin.preprocessing.scan import scan_channels
+from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.spectrograms import batch_maps, event_transform
 from glitchflow_plugin.signal.clusters import find_spikes
 from glitchflow_plugin.signal.qtransform import axes

@@ -45,7 +45,7 @@ class AnnalisaScan(BaseComponent):
     ) -> None:
         super().__init__(name)
         self.save_parameters(scan=scan, events=events, folder=folder, device=device, workers=workers, name=name)
-        from glitchflow_plugin.preprocessing.scan import ScanSettings
+        from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 
         self.settings = ScanSettings.from_yaml(scan)
         self.events_folder, self.folder, self.device, self.workers = Path(events), Path(folder), device, workers
