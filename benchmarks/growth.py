@@ -41,7 +41,7 @@ def _scan(axis: str, value: int, folder: Path, device: str) -> Callable[[], obje
 
     shape = {"events": 4, "channels": 16} | {axis: value}
     events = event_set(folder, shape["events"], shape["channels"])
-    return lambda: scan_channels(events, ScanSettings(), device=device, progress=False)
+    return lambda: scan_channels(events, ScanSettings(), device=device)
 
 
 def _transform(seconds: int, device: str) -> Callable[[], object]:

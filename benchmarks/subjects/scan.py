@@ -11,7 +11,8 @@ from ml4gw.transforms import SingleQTransform
 
 from glitchflow_plugin.data.records import EventBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter
-from glitchflow_plugin.preprocessing.scan import ScanSettings, scan_channels
+from glitchflow_plugin.preprocessing.scan import scan_channels
+from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from harness import Candidate, Subject, Work
 from subjects.qtransform import BAND, DURATION, SAMPLE_RATE, SHAPE, gwpy_map, work
 
@@ -69,7 +70,7 @@ def subject(folder: Path, device: str, *, quick: bool) -> Subject:
         return torch.as_tensor(np.stack(maps))
 
     def scan(chosen: EventSet) -> Callable[[], object]:
-        return lambda: scan_channels(chosen, settings, device=device, progress=False)
+        return lambda: scan_channels(chosen, settings, device=device)
 
     def ml4gw(series: torch.Tensor) -> torch.Tensor:
         return transform(series[:, None]).reshape(-1, *SHAPE)

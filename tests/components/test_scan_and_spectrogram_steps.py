@@ -69,7 +69,8 @@ def test_whole_chain_leaves_what_the_field_expects(steps, tmp_path):
     ranking = read_ranking(tmp_path / "scan")
     assert ranking.selected == ("WITNESS_1",)
     assert read_channel_list(tmp_path / "scan" / "selected.txt") == ("WITNESS_1",)
-    for name in ("corr.png", "iou.png", "ranking.csv", "results.yaml"):
+    pictures = ("corr.png", "iou.png", "ranking.png", "coincidences.png")
+    for name in (*pictures, "ranking.csv", "ranking.parquet", "results.yaml"):
         assert (tmp_path / "scan" / name).stat().st_size > 100
     made = SpectrogramSet.open(tmp_path / "maps")
     assert made.channels == ("STRAIN", "WITNESS_1")
@@ -82,6 +83,18 @@ def test_whole_chain_leaves_what_the_field_expects(steps, tmp_path):
         summary = json.loads((tmp_path / folder / "summary.json").read_text())
         assert summary["pipeline"].endswith(pipeline)
         assert summary["events"]["kept"] == 8
+
+
+def test_unsafe_and_overridden_channels_are_warned_of(steps, events, tmp_path):
+    content = {"injections": events.gps_event.tolist(), "tolerance_distance": 0.6, "safety": 0.01}
+    ranking = steps(scan=content).steps["Annalisa-scan"].execute()[1]
+    assert ranking.selected == ()
+    warnings = json.loads((tmp_path / "scan" / "summary.json").read_text())["warnings"]
+    assert any("WITNESS_1 is left out: coincides with the injections" in warning for warning in warnings)
+    steps(scan=content | {"safe_override": ["WITNESS_1"]}).steps["Annalisa-scan"].execute()
+    warnings = json.loads((tmp_path / "scan" / "summary.json").read_text())["warnings"]
+    assert any("WITNESS_1 may be selected by safe_override" in warning for warning in warnings)
+    assert "WITNESS_1" in read_ranking(tmp_path / "scan").overridden
 
 
 def test_each_step_runs_alone_on_what_is_on_disk(steps):

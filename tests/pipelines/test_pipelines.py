@@ -25,7 +25,6 @@ SMALL = (
     "simulate.sets.inference.num_events=12",
     "simulate.progress=false",
     "scan.num_slides=0",
-    "scan.significance=1",
     "model.base=4",
     "model.depth=2",
     "model.attention_heads=2",

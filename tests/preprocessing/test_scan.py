@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import yaml
 
+from glitchflow_plugin.data.readers.triggers import write_triggers
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
-from glitchflow_plugin.preprocessing.scan import ScanSettings, scan_channels
+from glitchflow_plugin.preprocessing.scan import scan_channels
+from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.spectrograms import batch_maps, event_transform
 from glitchflow_plugin.signal.clusters import find_spikes
 from glitchflow_plugin.signal.qtransform import axes
@@ -41,7 +43,7 @@ def detector(num_events=24, seed=0):
 
 
 def test_finds_the_true_witnesses_and_nothing_else(make_event_set):
-    ranking = scan_channels(make_event_set(detector()), SETTINGS, progress=False)
+    ranking = scan_channels(make_event_set(detector()), SETTINGS)
     assert ranking.selected == ("WITNESS_1", "WITNESS_2")
     assert ranking.target == "STRAIN"
     by_name = dict(zip(ranking.channels, ranking.correlation, strict=True))
@@ -51,7 +53,7 @@ def test_finds_the_true_witnesses_and_nothing_else(make_event_set):
 
 
 def test_unsafe_channels_are_ranked_but_never_selected(make_event_set):
-    ranking = scan_channels(make_event_set(detector()), replace(SETTINGS, unsafe=["*_1"]), progress=False)
+    ranking = scan_channels(make_event_set(detector()), replace(SETTINGS, unsafe=["*_1"]))
     assert ranking.channels[0] == "WITNESS_1"
     assert ranking.correlation[0] > 0.95
     assert ranking.selected == ("WITNESS_2",)
@@ -59,13 +61,13 @@ def test_unsafe_channels_are_ranked_but_never_selected(make_event_set):
 
 def test_busy_channel_is_above_the_thresholds_by_chance_alone(make_event_set):
     events = make_event_set(detector())
-    ranking = scan_channels(events, SETTINGS, progress=False)
+    ranking = scan_channels(events, SETTINGS)
     row = ranking.channels.index("WITNESS_3")
     assert ranking.correlation[row] > SETTINGS.threshold_corr
     assert ranking.iou[row] > 0.02
     assert ranking.chance[row] == pytest.approx(ranking.correlation[row], abs=0.2)
-    naive = replace(SETTINGS, num_slides=0, significance=1.0, threshold_iou=0.02)
-    assert "WITNESS_3" in scan_channels(events, naive, progress=False).selected
+    naive = replace(SETTINGS, num_slides=0, threshold_iou=0.02)
+    assert "WITNESS_3" in scan_channels(events, naive).selected
 
 
 def test_single_accident_of_a_rare_witness_is_not_significant(make_event_set):
@@ -81,20 +83,20 @@ def test_single_accident_of_a_rare_witness_is_not_significant(make_event_set):
     events = make_event_set(series)
     # Quiet noise and loud bursts, and thresholds that one pair in 25 reaches: significance alone decides.
     low = replace(SETTINGS, threshold=35.0, threshold_corr=0.03, threshold_iou=0.03)
-    ranking = scan_channels(events, low, progress=False)
+    ranking = scan_channels(events, low)
     shared = dict(zip(ranking.channels, ranking.shared_spikes.tolist(), strict=True))
     assert shared == {"WITNESS_1": 10, "WITNESS_2": 1, "WITNESS_3": 0}
     assert ranking.chance[ranking.channels.index("WITNESS_2")] == 0.0
     assert ranking.selected == ("WITNESS_1",)
-    for free in ({"significance": 1.0}, {"num_slides": 0}):
-        assert scan_channels(events, replace(low, **free), progress=False).selected == ("WITNESS_1", "WITNESS_2")
+    for free in ({"fdr": 1.0}, {"num_slides": 0}):
+        assert scan_channels(events, replace(low, **free)).selected == ("WITNESS_1", "WITNESS_2")
 
 
 def test_channel_that_is_never_valid_gives_no_information(make_event_set):
     series = detector()
     valid = np.ones(series.shape[:2], dtype=bool)
     valid[:, 1] = False
-    ranking = scan_channels(make_event_set(series, valid), SETTINGS, progress=False)
+    ranking = scan_channels(make_event_set(series, valid), SETTINGS)
     assert ranking.channels[-1] == "WITNESS_1"
     assert np.isnan(ranking.correlation[-1])
     assert np.isnan(ranking.iou[-1])
@@ -105,46 +107,28 @@ def test_channel_that_is_never_valid_gives_no_information(make_event_set):
 def test_quiet_strain_gives_no_information_at_all(make_event_set):
     series = detector()
     series[:, 0] = np.random.default_rng(9).standard_normal(series[:, 0].shape) * 0
-    ranking = scan_channels(make_event_set(series), SETTINGS, progress=False)
+    ranking = scan_channels(make_event_set(series), SETTINGS)
     assert np.isnan(ranking.correlation).all()
     assert ranking.selected == ()
 
 
-def test_batches_do_not_change_the_result(make_event_set):
+def test_batches_and_workers_do_not_change_the_result(make_event_set):
     events = make_event_set(detector(10))
-    one = scan_channels(events, replace(SETTINGS, num_batch=1, num_chan=1), progress=False)
-    all_ = scan_channels(events, replace(SETTINGS, num_batch=100, num_chan=100), progress=False)
-    assert one.channels == all_.channels
-    for name in ("correlation", "iou", "chance", "events", "strain_spikes", "witness_spikes", "shared_spikes"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(all_, name))
-
-
-def test_no_more_than_the_batch_is_read_at_a_time(make_event_set, monkeypatch):
-    events = make_event_set(detector(6))
-    shapes = []
-    read = type(events).read
-
-    def spy(self, rows=None, channels=None):
-        batch = read(self, rows, channels)
-        shapes.append(batch.series.shape[:2])
-        return batch
-
-    monkeypatch.setattr(type(events), "read", spy)
-    scan_channels(events, replace(SETTINGS, num_batch=2, num_chan=3), progress=False)
-    assert max(rows for rows, _ in shapes) == 2
-    assert max(columns for _, columns in shapes) == 3
-    assert sum(rows for rows, columns in shapes if columns == 1) == 6  # the reference once an event
+    one = scan_channels(events, replace(SETTINGS, num_batch=1, num_chan=1))
+    for changes, workers in (({"num_batch": 100, "num_chan": 100}, 1), ({"memory": 1.0}, 1), ({}, 2)):
+        other = scan_channels(events, replace(SETTINGS, **changes), workers=workers)
+        assert one.table().equals(other.table())
 
 
 def test_events_without_valid_strain_do_not_count(make_event_set):
     series = detector(8)
     valid = np.ones(series.shape[:2], dtype=bool)
     valid[:5, 0] = False
-    ranking = scan_channels(make_event_set(series, valid), SETTINGS, progress=False)
+    ranking = scan_channels(make_event_set(series, valid), SETTINGS)
     assert ranking.events.max() == 3
     valid[:, 0] = False
     with pytest.raises(NoEventsError, match="STRAIN is valid in none"):
-        scan_channels(make_event_set(series, valid, name="none"), SETTINGS, progress=False)
+        scan_channels(make_event_set(series, valid, name="none"), SETTINGS)
 
 
 def test_spikes_outside_the_time_window_do_not_count(make_event_set):
@@ -153,8 +137,8 @@ def test_spikes_outside_the_time_window_do_not_count(make_event_set):
     for event in series:
         event[:] += burst(0.5)  # far from the event's time, 2 s
     events = make_event_set(series)
-    assert scan_channels(events, SETTINGS, progress=False).correlation[0] == 1.0
-    near = scan_channels(events, replace(SETTINGS, time_window=1.0), progress=False)
+    assert scan_channels(events, SETTINGS).correlation[0] == 1.0
+    near = scan_channels(events, replace(SETTINGS, time_window=1.0))
     assert np.isnan(near.correlation[0])
 
 
@@ -172,7 +156,7 @@ def test_transient_cut_at_one_edge_makes_no_spike_at_the_other(make_event_set):
     maps = batch_maps(events.read(), RATE, transform)
     bare = find_spikes(maps, SETTINGS.threshold, frequencies, times, time_only=True)
     assert (bare.time[bare.channel == 0] > 5.8).any()  # the fault is there to be dropped
-    ranking = scan_channels(events, SETTINGS, progress=False)
+    ranking = scan_channels(events, SETTINGS)
     assert (ranking.strain_spikes[0], ranking.witness_spikes[0], ranking.shared_spikes[0]) == (4, 4, 4)
 
 
@@ -183,15 +167,15 @@ def test_frequency_counts_unless_time_only(make_event_set):
         event[0] += burst(2.0, 40.0, 5.0)
         event[1] += burst(2.0, 160.0, 8.0)
     events = make_event_set(series)
-    assert scan_channels(events, SETTINGS, progress=False).correlation[0] == 1.0
-    strict = scan_channels(events, replace(SETTINGS, time_only_mode=False), progress=False)
+    assert scan_channels(events, SETTINGS).correlation[0] == 1.0
+    strict = scan_channels(events, replace(SETTINGS, time_only_mode=False))
     assert strict.correlation[0] == 0.0
     wide = replace(SETTINGS, time_only_mode=False, tolerance_distance=[0.25, 3.0])
-    assert scan_channels(events, wide, progress=False).correlation[0] == 1.0
+    assert scan_channels(events, wide).correlation[0] == 1.0
 
 
 def test_another_reference_channel(make_event_set):
-    ranking = scan_channels(make_event_set(detector()), replace(SETTINGS, refchan="WITNESS_2"), progress=False)
+    ranking = scan_channels(make_event_set(detector()), replace(SETTINGS, refchan="WITNESS_2"))
     assert ranking.target == "WITNESS_2"
     assert not {"STRAIN", "WITNESS_2"} & set(ranking.channels)
     assert ranking.selected == ("WITNESS_1",)
@@ -200,14 +184,141 @@ def test_another_reference_channel(make_event_set):
 def test_reference_that_is_missing_or_alone_is_refused(make_event_set):
     events = make_event_set(detector(2))
     with pytest.raises(ChannelMismatchError, match="refchan NOPE"):
-        scan_channels(events, replace(SETTINGS, refchan="NOPE"), progress=False)
+        scan_channels(events, replace(SETTINGS, refchan="NOPE"))
     with pytest.raises(ChannelMismatchError, match="nothing to scan"):
-        scan_channels(make_event_set(detector(2)[:, :1], name="alone"), SETTINGS, progress=False)
+        scan_channels(make_event_set(detector(2)[:, :1], name="alone"), SETTINGS)
 
 
 def test_frequency_past_nyquist_is_refused_before_any_work(make_event_set):
     with pytest.raises(ConfigurationError, match="highest frequency that fits"):
-        scan_channels(make_event_set(detector(2)), replace(SETTINGS, frange=[8, 500]), progress=False)
+        scan_channels(make_event_set(detector(2)), replace(SETTINGS, frange=[8, 500]))
+
+
+def read_maps(events, monkeypatch):
+    """Count the maps that are asked for, by event and channel."""
+    asked = []
+    read = type(events).read
+
+    def spy(self, rows=None, channels=None):
+        batch = read(self, rows, channels)
+        asked.extend((event, channel) for event in batch.event_ids for channel in channels)
+        return batch
+
+    monkeypatch.setattr(type(events), "read", spy)
+    return asked
+
+
+def test_every_map_is_computed_once_and_other_thresholds_need_none(make_event_set, tmp_path, monkeypatch):
+    events = make_event_set(detector(6))
+    asked = read_maps(events, monkeypatch)
+    first = scan_channels(events, SETTINGS, tmp_path / "spikes")
+    assert sorted(asked) == sorted((event, channel) for event in events.event_ids for channel in events.channels)
+    asked.clear()
+    cheap = replace(
+        SETTINGS, threshold_corr=0.9, fdr=0.5, unsafe=["*_1"], time_window=1.5, tolerance_distance=0.1, num_slides=32
+    )
+    assert scan_channels(events, cheap, tmp_path / "spikes").selected != first.selected
+    scan_channels(events, replace(SETTINGS, refchan="WITNESS_2"), tmp_path / "spikes")
+    assert asked == []
+    for dear in ({"threshold": 25.0}, {"q": 14.0}, {"frange": (10.0, 400.0)}, {"time_only_mode": False}):
+        scan_channels(events, replace(SETTINGS, **dear), tmp_path / "spikes")
+        assert len(asked) == 6 * 7
+        asked.clear()
+
+
+def test_ranking_tells_rounds_families_lags_and_veto_figures(make_event_set):
+    ranking = scan_channels(make_event_set(detector()), SETTINGS)
+    table = ranking.table().set_index("channel")
+    assert ranking.rounds[0].channel == "WITNESS_1"
+    assert ranking.rounds[0].explained / ranking.rounds[0].remaining > 0.95
+    assert table["round"]["WITNESS_1"] == 1
+    # The second sees 0.7 of what the first sees: one cause.
+    assert table["family"][["WITNESS_1", "WITNESS_2"]].tolist() == [1, 1]
+    assert table["representative"][["WITNESS_1", "WITNESS_2"]].tolist() == [True, False]
+    assert table["lag"]["WITNESS_1"] == pytest.approx(0.05, abs=0.03)
+    assert table["lag"]["WITNESS_2"] == pytest.approx(-0.05, abs=0.05)
+    assert table["efficiency"]["WITNESS_1"] > 0.95
+    assert table["efficiency_over_deadtime"]["WITNESS_1"] > 5
+    assert table["efficiency_over_deadtime"]["WITNESS_3"] < 2
+    assert table["q_value"]["WITNESS_1"] < 1e-6 < table["p_value"]["WITNESS_3"]
+    assert not table["family"][["WITNESS_3", "WITNESS_4", "WITNESS_5", "WITNESS_6"]].any()
+
+
+def injected(num_events=24, seed=1):
+    """`detector` with an injection a second before the middle of each event, which the strain and 2 see."""
+    rng = np.random.default_rng(seed)
+    series = detector(num_events, seed)
+    for event in series:
+        event[[0, 2]] += burst(0.8, 90.0, 5.0) * rng.uniform(0.9, 1.1)
+    return series
+
+
+def test_channel_that_sees_the_injections_is_unsafe(make_event_set):
+    events = make_event_set(injected())
+    times = (events.gps_start + 0.8).tolist()
+    before = scan_channels(events, SETTINGS)
+    assert before.selected == ("WITNESS_2", "WITNESS_1")
+    ranking = scan_channels(events, replace(SETTINGS, injections=times))
+    table = ranking.table().set_index("channel")
+    assert ranking.selected == ("WITNESS_1",)
+    assert list(ranking.unsafe) == ["WITNESS_2"]
+    assert ranking.unsafe["WITNESS_2"].startswith("coincides with the injections, p = ")
+    assert table["safety_p_value"]["WITNESS_2"] < 1e-6
+    assert table["safety_p_value"]["WITNESS_1"] > 0.01
+    assert np.isnan(table["safety_p_value"]["WITNESS_6"]) or table["safety_p_value"]["WITNESS_6"] == 1
+    # The injections are no glitches: the strain's spikes at their times do not count.
+    assert table["strain_spikes"]["WITNESS_1"] == before.strain_spikes[before.channels.index("WITNESS_1")] - 24
+    allowed = scan_channels(events, replace(SETTINGS, injections=times, safe_override=["WITNESS_2"]))
+    assert set(allowed.selected) == {"WITNESS_1", "WITNESS_2"}
+    assert list(allowed.overridden) == ["WITNESS_2"]
+    assert not allowed.unsafe
+
+
+def test_injections_come_from_a_list_a_text_file_or_a_table(make_event_set, tmp_path):
+    events = make_event_set(injected(12))
+    times = (events.gps_start + 0.8).tolist()
+    text, table = tmp_path / "times.txt", tmp_path / "table.csv"
+    text.write_text("# injections\n" + "\n".join(f"{time:.3f}" for time in times))
+    write_triggers(table, [(f"injection-{row}", time) for row, time in enumerate(times)])
+    found = [
+        scan_channels(events, replace(SETTINGS, injections=given), tmp_path / "spikes").safety_p_value
+        for given in (times, str(text), str(table))
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_injections_elsewhere_and_unknown_names_are_refused_before_any_work(make_event_set, monkeypatch):
+    events = make_event_set(detector(3))
+    asked = read_maps(events, monkeypatch)
+    with pytest.raises(ConfigurationError, match="none of the 1 injections lies in the analysed events"):
+        scan_channels(events, replace(SETTINGS, injections=[1.0e9]))
+    with pytest.raises(ChannelMismatchError, match="safe_override"):
+        scan_channels(events, replace(SETTINGS, safe_override=["WITNESS_*"]))
+    assert asked == []
+
+
+@pytest.mark.slow
+def test_unsafe_channel_of_the_simulated_detector_is_caught_by_its_mergers(tmp_path):
+    from glitchflow_plugin.preprocessing.ingest import ingest
+    from glitchflow_plugin.simulation.detector import simulate
+    from glitchflow_plugin.simulation.settings import SimulationSettings
+
+    settings = SimulationSettings.from_yaml(
+        {"num_events": 48, "mergers": {"fraction": 0.4}, "duration": 12.0, "seed": 5}
+    )
+    made = simulate(settings, tmp_path / "raw", workers=1)
+    truth = made.truth()
+    processing = {"minf": 8.0, "maxf": 400.0, "sr": 1024.0, "len": 6.0, "whiten": True}
+    data = {"path": str(made.folder), "target": made.target, "processing": processing}
+    events = ingest([data], {"fft_length": 1.0, "overlap": 0.5}, tmp_path / "events")
+    signals = [signal.gps_time for event in truth.events.values() for signal in event.signals]
+    low = ScanSettings(threshold_corr=0.04, threshold_iou=0.03, injections=signals)
+    ranking = scan_channels(events, low)
+    assert list(ranking.unsafe) == ["V1:LSC-DARM_PICKOFF"]
+    assert ranking.selected
+    assert set(ranking.selected) <= set(truth.true_witnesses)
+    assert len(ranking.selected) >= len(truth.true_witnesses) - 2  # some see no more than three glitches here
 
 
 @pytest.mark.parametrize(
@@ -225,6 +336,12 @@ def test_frequency_past_nyquist_is_refused_before_any_work(make_event_set):
         {"tolerance_distance": "0.1"},
         {"threshold_corr": 17},
         {"num_slides": -1},
+        {"memory": 0},
+        {"fdr": 2},
+        {"fdr_method": "bonferroni"},
+        {"max_rounds": 0},
+        {"injections": [1.0], "num_slides": 0},
+        {"safe_override": "V1:X"},
         {"unsafe": "V1:*"},
     ],
 )
@@ -239,4 +356,6 @@ def test_configuration_file_holds_the_defaults_and_only_known_keys():
     assert replace(settings, frange=(8.0, 400.0)) == ScanSettings()
     assert set(content) == set(ScanSettings.__dataclass_fields__)
     with pytest.raises(TypeError, match="treshold"):
-        ScanSettings(treshold=20)
+        ScanSettings.from_yaml({"treshold": 20})
+    with pytest.raises(ConfigurationError, match="replaced by fdr"):
+        ScanSettings.from_yaml({"significance": 0.01})

@@ -5,7 +5,7 @@ import pytest
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.signal.clusters import Spikes
-from glitchflow_plugin.signal.coincidence import Tolerance, chance_coincidence, coincidence
+from glitchflow_plugin.signal.coincidence import Tolerance, coincidence, explained
 
 
 def spikes(*rows):
@@ -114,35 +114,25 @@ def test_same_as_trying_every_assignment(seed):
         assert found[channel] == best
 
 
-def test_chance_explains_a_busy_witness_and_not_a_true_one():
-    rng = np.random.default_rng(0)
-    centres = rng.uniform(2.0, 4.0, 200)
-    reference = spikes(*((event, 0, time) for event, time in enumerate(centres)))
-    busy = [(event, 0, time) for event in range(200) for time in rng.uniform(0, 6, 6)]
-    true = [(event, 1, time + 0.02) for event, time in enumerate(centres)]
-    valid, tolerance = np.ones((200, 2), dtype=bool), Tolerance(0.25)
-    witness = spikes(*busy, *true)
-    found = coincidence(reference, witness, valid, tolerance)
-    chance = chance_coincidence(reference, witness, valid, tolerance, np.tile([0.0, 6.0], (200, 1)))
-    # Poisson spikes at 1 Hz: P(at least one of 6 within +-0.25 s of 6 s) = 1 - (1 - 0.5 / 6)^6.
-    expected = 1 - (1 - 0.5 / 6) ** 6
-    assert found.correlation[0] == pytest.approx(expected, abs=0.1)
-    assert chance.correlation[0] == pytest.approx(expected, abs=0.04)
-    assert found.correlation[1] == 1.0
-    assert chance.correlation[1] == 0.0
+def test_vetoed_and_used_spikes_need_no_partner_of_their_own():
+    counts = counts_of(spikes((0, 0, 1.0), (0, 0, 1.05), (1, 0, 1.0)), spikes((0, 0, 1.02), (2, 0, 1.0)))
+    assert (counts.shared[0], counts.vetoed[0], counts.used[0]) == (1, 2, 1)
 
 
-def test_no_slides_where_the_time_is_too_short():
-    one = spikes((0, 0, 0.5))
-    chance = chance_coincidence(one, one, np.ones((1, 1), bool), Tolerance(0.25), np.array([[0.0, 1.0]]))
-    assert np.isnan(chance.correlation[0])
+def test_explained_spikes_are_those_with_a_spike_of_the_witness_near():
+    reference = spikes((0, 0, 1.0), (0, 0, 3.0), (1, 0, 1.0))
+    witness = spikes((0, 0, 1.05), (0, 1, 3.0), (1, 1, 1.0), (2, 1, 1.0))
+    found = explained(reference, witness, Tolerance(0.1), num_channels=3)
+    assert found.tolist() == [[True, False, False], [False, True, True], [False, False, False]]
 
 
-def test_counts_of_batches_add_up():
-    first = counts_of(spikes((0, 0, 1.0)), spikes((0, 0, 1.0)))
-    second = counts_of(spikes((0, 0, 1.0), (1, 0, 1.0)), spikes((1, 0, 3.0)))
-    total = first + second
-    assert (total.reference[0], total.witness[0], total.shared[0]) == (3, 2, 1)
+def test_tolerance_between_columns_changes_nothing_for_columns():
+    column = 6.0 / 257
+    near = Tolerance(0.25).between_columns(column)
+    steps = np.arange(30)
+    assert (steps * column <= near.time).tolist() == (steps * column <= 0.25).tolist()
+    assert near.time / column == pytest.approx(10.5)
+    assert Tolerance(3 * column, 0.4).between_columns(column) == Tolerance(3.5 * column, 0.4)
 
 
 def test_wrong_rows_and_tolerances_are_refused():

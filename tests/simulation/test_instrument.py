@@ -135,6 +135,27 @@ def test_shares_and_families_are_as_configured(many):
     assert 4 <= counts["none"] <= 22  # a fifth of 60, within 3 standard deviations
 
 
+def test_further_distractors_leave_the_other_channels_as_they_are():
+    (few, _), (many, truth) = (
+        event_of(3, families={"blip": {}}, distractor_rate=2.0, num_distractors=n) for n in (0, 6)
+    )
+    further = set(many.channels) - set(few.channels)
+    assert further == {
+        f"V1:{name}"
+        for name in (
+            "ENV-MAG_EXT_001",
+            "ENV-MIC_EXT_001",
+            "ENV-SEIS_EXT_001",
+            "INF-PUMP_ACC_001",
+            "ENV-MAG_EXT_002",
+            "ENV-MIC_EXT_002",
+        )
+    }
+    for name in set(few.channels) - {"V1:ASC-BEAM_POS"}:  # which wanders by the noise's random numbers
+        np.testing.assert_array_equal(many.channels[name].series, few.channels[name].series)
+    assert {one.channel for one in truth.transients} & further
+
+
 def test_distractors_know_nothing_of_the_glitch(many):
     detector, events = many
     distractors = [name for name, role in detector.roles.items() if role == "distractor"]

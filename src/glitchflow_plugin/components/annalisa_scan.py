@@ -22,57 +22,46 @@ logger = logging.getLogger(__name__)
 
 
 class AnnalisaScan(BaseComponent):
-    """Scan the channels of an event set and write results.yaml, ranking.csv, selected.txt, corr.png and iou.png.
+    """Scan the channels of an event set and write the ranking, as files and as pictures.
 
     Args:
         scan: The keys of scan.yaml.
         events: Folder of the event set, used where no set comes from the step before.
-        folder: Where the results go.
+        folder: Where the results go; the spikes are kept below it, in `spikes`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        workers: Processes that look for spikes.
         name: Name of the step.
     """
 
     def __init__(
-        self, scan: dict[str, Any], events: str, folder: str, device: str = "auto", name: str | None = None
+        self,
+        scan: dict[str, Any],
+        events: str,
+        folder: str,
+        *,
+        device: str = "auto",
+        workers: int = 1,
+        name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.save_parameters(scan=scan, events=events, folder=folder, device=device, name=name)
-        from glitchflow_plugin.preprocessing.scan import ScanSettings
+        self.save_parameters(scan=scan, events=events, folder=folder, device=device, workers=workers, name=name)
+        from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 
-        self.settings = ScanSettings(**scan)
-        self.events_folder, self.folder, self.device = Path(events), Path(folder), device
+        self.settings = ScanSettings.from_yaml(scan)
+        self.events_folder, self.folder, self.device, self.workers = Path(events), Path(folder), device, workers
 
     @monitor_exec
     def execute(self, events: EventSet | None = None) -> tuple[EventSet, ChannelRanking]:
         """Scan, write the results, and return the event set with the ranking."""
-        from glitchflow_plugin.plots.scan import plot_ranking
-        from glitchflow_plugin.preprocessing.scan import is_unsafe, scan_channels
+        from glitchflow_plugin.preprocessing.scan import scan_channels
 
         started = now()
         events = events or EventSet.open(self.events_folder)
         check_whitening(events, self.settings.whiten, "scan")
-        ranking = scan_channels(events, self.settings, device=choose_device(self.device))
-        written = write_ranking(self.folder, ranking)
-        unsafe = [name for name in ranking.channels if is_unsafe(name, self.settings.unsafe)]
-        common: dict[str, Any] = {"selected": ranking.selected, "target": ranking.target, "unsafe": unsafe}
-        correlation = plot_ranking(
-            ranking.channels,
-            ranking.correlation,
-            threshold=self.settings.threshold_corr,
-            quantity="correlation: share of the target's spikes that the channel shares",
-            chance=ranking.chance,
-            **common,
-        )
-        iou = plot_ranking(
-            ranking.channels,
-            ranking.iou,
-            threshold=self.settings.threshold_iou,
-            quantity="IoU: shared spikes over all spikes of the two",
-            **common,
-        )
-        outputs = {name: str(path) for name, path in written.items()}
-        outputs["correlation picture"] = str(save_figure(correlation, self.folder / "corr.png"))
-        outputs["IoU picture"] = str(save_figure(iou, self.folder / "iou.png"))
+        device = choose_device(self.device)
+        ranking = scan_channels(events, self.settings, self._spikes, device=device, workers=self.workers)
+        outputs = {name: str(path) for name, path in write_ranking(self.folder, ranking).items()}
+        outputs |= {name: str(path) for name, path in self._pictures(events, ranking, device).items()}
         usable = events.valid[:, events.channels.index(ranking.target)]
         counts = EventCounts.from_reasons(int(usable.sum()), [f"{ranking.target} not valid"] * int((~usable).sum()))
         report(
@@ -89,22 +78,67 @@ class AnnalisaScan(BaseComponent):
         )
         return events, ranking
 
+    @property
+    def _spikes(self) -> Path:
+        return self.folder / "spikes"
+
+    def _pictures(self, events: EventSet, ranking: ChannelRanking, device: str) -> dict[str, Path]:
+        from glitchflow_plugin.plots.scan import plot_coincidences, plot_families, plot_ranking
+        from glitchflow_plugin.preprocessing.scan import coincidence_examples
+
+        common: dict[str, Any] = {"selected": ranking.selected, "target": ranking.target, "unsafe": ranking.unsafe}
+        correlation = plot_ranking(
+            ranking.channels,
+            ranking.correlation,
+            threshold=self.settings.threshold_corr,
+            quantity="correlation: share of the target's spikes that the channel shares",
+            chance=ranking.chance,
+            **common,
+        )
+        iou = plot_ranking(
+            ranking.channels,
+            ranking.iou,
+            threshold=self.settings.threshold_iou,
+            quantity="IoU: shared spikes over all spikes of the two",
+            **common,
+        )
+        examples, frequencies, times = coincidence_examples(events, ranking, self.settings, self._spikes, device=device)
+        coincidences = plot_coincidences(examples, frequencies, times, target=ranking.target)
+        return {
+            "correlation picture": save_figure(correlation, self.folder / "corr.png"),
+            "IoU picture": save_figure(iou, self.folder / "iou.png"),
+            "ranking picture": save_figure(plot_families(ranking), self.folder / "ranking.png"),
+            "coincidence picture": save_figure(coincidences, self.folder / "coincidences.png"),
+        }
+
 
 def _metrics(ranking: ChannelRanking) -> dict[str, Metric]:
     known = np.isfinite(ranking.correlation)
     return {
         "channels_selected": Metric(float(len(ranking.selected))),
         "channels_without_information": Metric(float((~known).sum())),
+        "channels_unsafe": Metric(float(len(ranking.unsafe))),
+        "rounds": Metric(float(len(ranking.rounds))),
+        "strain_spikes_explained": Metric(_explained(ranking)),
         "best_correlation": Metric(float(ranking.correlation[known].max()) if known.any() else None),
         "best_iou": Metric(float(ranking.iou[known].max()) if known.any() else None),
     }
 
 
+def _explained(ranking: ChannelRanking) -> float | None:
+    """Share of the target's spikes that the rounds explain together."""
+    if not ranking.rounds:
+        return None
+    return sum(one.explained for one in ranking.rounds) / ranking.rounds[0].remaining
+
+
 def _warnings(ranking: ChannelRanking) -> tuple[str, ...]:
+    found = [f"{name} is left out: {why}" for name, why in ranking.unsafe.items() if why != "listed"]
+    found += [f"{name} may be selected by safe_override: {why}" for name, why in ranking.overridden.items()]
     if not ranking.strain_spikes.any():
         limit = ranking.parameters["threshold"]
-        return (f"no spike of {ranking.target} above {limit:g} SNR²: nothing to compare; lower threshold in scan.yaml",)
-    found = []
+        nothing = f"no spike of {ranking.target} above {limit:g} SNR²: nothing to compare; lower threshold in scan.yaml"
+        return (*found, nothing)
     silent = [name for name, value in zip(ranking.channels, ranking.correlation, strict=True) if np.isnan(value)]
     if silent:
         found.append(
@@ -120,5 +154,5 @@ def _warnings(ranking: ChannelRanking) -> tuple[str, ...]:
     if not ranking.selected:
         found.append("no channel is selected: lower threshold, threshold_corr or threshold_iou in conf/scan.yaml")
     if ranking.parameters["num_slides"] and np.isnan(ranking.chance).all():
-        found.append("accidental coincidences not estimated: time_window is too short for time slides")
+        found.append("level of chance not estimated: time_window is too short for time slides")
     return tuple(found)

@@ -1,13 +1,45 @@
 """Pictures of a channel scan."""
 
 from collections.abc import Collection, Sequence
+from typing import Protocol
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from glitchflow_plugin.plots.style import BLUE, GREY, ORANGE, RED, new_figure, short_name
+from glitchflow_plugin.data.ranking_file import ChannelRanking
+from glitchflow_plugin.plots.style import (
+    BLUE,
+    ENERGY_COLOURS,
+    ENERGY_FLOOR,
+    ENERGY_LABEL,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    energy_scale,
+    frequency_axis,
+    new_figure,
+    short_name,
+)
+
+
+class CoincidenceView(Protocol):
+    """What is drawn of a coincidence."""
+
+    @property
+    def channel(self) -> str: ...  # noqa: D102
+    @property
+    def gps_start(self) -> float: ...  # noqa: D102
+    @property
+    def maps(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def spikes(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]: ...  # noqa: D102
+    @property
+    def shared(self) -> float: ...  # noqa: D102
 
 
 def plot_ranking(
@@ -77,4 +109,179 @@ def plot_ranking(
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
+    return figure
+
+
+#: Families in turn; a colour that comes again is a far smaller family.
+_FAMILY_COLOURS = (BLUE, GREEN, ORANGE, PURPLE, SKY)
+_TABLE = ("round", "correlation", "by chance", "p", "lag (ms)", "eff./dead", "use (%)")
+
+
+def plot_families(ranking: ChannelRanking, *, max_channels: int = 30) -> Figure:
+    """Channels by rounds and families: bars of Hveto's significance, and the figures of each channel beside them.
+
+    Args:
+        ranking: Of the scan.
+        max_channels: Channels shown at most: those that passed and the unsafe first, then the best of the others.
+
+    Returns:
+        The figure.
+    """
+    rows = _rows(ranking)[:max_channels]
+    figure = new_figure(13.0, 1.6 + 0.27 * max(len(rows), 5))
+    axes, table = figure.subplots(1, 2, sharey=True, width_ratios=(1.0, 1.1))
+    table.axis("off")
+    known = np.nan_to_num(ranking.significance, nan=0.0)
+    for place, row in enumerate(rows):
+        name = ranking.channels[row]
+        unsafe, family = name in ranking.unsafe, int(ranking.family[row])
+        colour = RED if unsafe else _FAMILY_COLOURS[(family - 1) % len(_FAMILY_COLOURS)] if family else GREY
+        axes.barh(
+            place,
+            known[row],
+            height=0.72,
+            color="white" if unsafe else colour,
+            edgecolor=colour,
+            hatch="////" if unsafe else None,
+            alpha=1.0 if unsafe or ranking.representative[row] or not family else 0.55,
+        )
+        notes = [
+            f"family {family}" if family else "",
+            "copy" if family and not unsafe and not ranking.representative[row] else "",
+            f"UNSAFE ({ranking.unsafe[name]})" if unsafe else "",
+            "unsafe, overridden" if name in ranking.overridden else "",
+        ]
+        inside = unsafe and known[row] > 0
+        axes.annotate(
+            ", ".join(filter(None, notes)),
+            (0.0 if inside else known[row], place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=RED if unsafe else "0.25",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8} if inside else None,
+        )
+        for column, text in enumerate(_figures(ranking, row)):
+            table.text(column, place, text, ha="right", va="center", fontsize=8)
+    for column, text in enumerate(_TABLE):
+        table.text(column, -0.75, text, ha="right", va="bottom", fontsize=8, weight="bold")
+    table.set_xlim(-0.4, len(_TABLE) - 0.9)
+    axes.set_xscale("symlog", linthresh=10.0)
+    ticks = [0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000]
+    top = max(float(known.max(initial=0.0)), 10.0) * 1.7
+    axes.set_xlim(0.0, top)
+    axes.set_xticks([tick for tick in ticks if tick <= top], [f"{tick}" for tick in ticks if tick <= top])
+    axes.minorticks_off()
+    axes.set_yticks(range(len(rows)), [short_name(ranking.channels[row]) for row in rows], fontsize=8)
+    axes.set_ylim(max(len(rows), 5) - 0.4, -0.6)
+    axes.set_xlabel("significance of the coincidence: -log10 of its Poisson probability")
+    hidden = len(ranking.channels) - len(rows)
+    axes.set_title(
+        f"Witnesses of {ranking.target}: {len(ranking.selected)} selected, {len(ranking.rounds)} rounds"
+        + (f"; {len(rows)} of {len(ranking.channels)} channels" if hidden else ""),
+        fontsize=11,
+        loc="left",
+        pad=14,
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    return figure
+
+
+def _rows(ranking: ChannelRanking) -> list[int]:
+    """Channels in the order in which they are shown: by the round of their family, the unsafe, the others."""
+    last = len(ranking.rounds) + 1
+    round_of = {
+        int(family): int(ranking.round[(ranking.family == family) & (ranking.round > 0)].min(initial=last))
+        for family in np.unique(ranking.family)
+    }
+
+    def key(row: int) -> tuple[float, ...]:
+        name, family = ranking.channels[row], int(ranking.family[row])
+        group = 0 if name in ranking.selected else 1 if name in ranking.unsafe else 2
+        strength = -float(np.nan_to_num(ranking.significance[row], nan=-1.0))
+        if group:
+            return group, 0, 0, strength
+        return group, round_of[family] if family else last, family, strength
+
+    return sorted(range(len(ranking.channels)), key=key)
+
+
+def _figures(ranking: ChannelRanking, row: int) -> tuple[str, ...]:
+    """What stands beside a bar, one text a column of the table."""
+    if not ranking.strain_spikes[row]:
+        return ("", "no information")
+
+    def text(value: float, form: str) -> str:
+        return format(value, form) if np.isfinite(value) else "-"
+
+    lag = "-"
+    if np.isfinite(ranking.lag[row]):
+        lag = f"{1e3 * ranking.lag[row]:+.0f} ± {1e3 * ranking.lag_error[row]:.0f}"
+    return (
+        str(ranking.round[row]) if ranking.round[row] else "",
+        text(ranking.correlation[row], ".3f"),
+        text(ranking.chance[row], ".3f"),
+        text(ranking.p_value[row], ".1g") if ranking.p_value[row] > 1e-300 else "< 1e-300",
+        lag,
+        text(ranking.efficiency_over_deadtime[row], ".1f"),
+        text(ranking.use_percentage[row], ".0f"),
+    )
+
+
+def plot_coincidences(
+    examples: Sequence[CoincidenceView], frequencies: np.ndarray, times: np.ndarray, *, target: str, half: float = 1.5
+) -> Figure:
+    """Events in which witnesses glitch with the target: the target's map above, the witness's below, spikes marked.
+
+    Args:
+        examples: One witness each.
+        frequencies: Hz, shape (frequency,).
+        times: s from the left edge of the maps, shape (time,).
+        target: The reference channel.
+        half: What is shown about the shared spike, s.
+
+    Returns:
+        The figure.
+    """
+    number = max(len(examples), 1)
+    figure = new_figure(1.6 + 3.4 * number, 5.2)
+    panels = figure.subplots(2, number, sharey=True, squeeze=False)
+    if not examples:
+        for panel in panels[:, 0]:
+            panel.axis("off")
+        figure.suptitle(f"No channel coincides with {target}", fontsize=11)
+        return figure
+    scale = energy_scale(np.concatenate([one.maps for one in examples]))
+    mesh = None
+    for column, one in enumerate(examples):
+        since = times - one.shared
+        for row, (panel, energy, (time, frequency)) in enumerate(
+            zip(panels[:, column], one.maps, one.spikes, strict=True)
+        ):
+            mesh = panel.pcolormesh(
+                since,
+                frequencies,
+                np.maximum(energy, ENERGY_FLOOR),
+                norm=scale,
+                cmap=ENERGY_COLOURS,
+                shading="nearest",
+                rasterized=True,
+            )
+            panel.axvline(0.0, color="white", linewidth=0.8, linestyle=":")
+            panel.scatter(
+                time - one.shared, frequency, s=90, facecolors="none", edgecolors="white", linewidths=1.4, clip_on=True
+            )
+            panel.set_xlim(max(-half, since[0]), min(half, since[-1]))
+            panel.set_title(short_name(one.channel if row else target, 30), fontsize=9, color="black" if row else RED)
+            frequency_axis(panel, frequencies)
+            panel.tick_params(labelsize=8, labelbottom=bool(row))
+            if column:
+                panel.set_ylabel("")
+        panels[1, column].set_xlabel(f"s from GPS {one.gps_start + one.shared:.3f}", fontsize=8)
+    if mesh is not None:
+        figure.colorbar(mesh, ax=list(panels.ravel()), label=ENERGY_LABEL, fraction=0.03, pad=0.01)
+    figure.suptitle(f"Loudest coincidences with {target}, one witness a column (circles: spikes)", fontsize=11)
     return figure

@@ -1,272 +1,357 @@
 """The channel scan: which witnesses glitch when the strain does.
 
-Spikes are found in the Q-transform of the reference (the strain) and of every other channel, and matched in time (and
-frequency). What a channel shares with the reference, beyond what accident explains, decides whether it is selected.
+First, and once, the spikes of all channels are found (`spikes`). What follows is cheap: spikes of the reference (the
+strain) and of the witnesses are matched in time (and frequency), compared with chance, and ranked in rounds.
 """
 
 import logging
+import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binom
-from tqdm import tqdm
 
-from glitchflow_plugin.data.ranking_file import ChannelRanking
+from glitchflow_plugin.data.ranking_file import ChannelRanking, RankingRound
+from glitchflow_plugin.data.readers.triggers import read_times
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
-from glitchflow_plugin.preprocessing.spectrograms import batch_maps, check_count, check_flags, event_transform
-from glitchflow_plugin.signal.clusters import Spikes, find_spikes
-from glitchflow_plugin.signal.coincidence import CoincidenceCounts, Tolerance, chance_coincidence, coincidence
+from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
+from glitchflow_plugin.preprocessing.spectrograms import batch_maps, event_transform
+from glitchflow_plugin.preprocessing.spikes import BatchSettings, SpikeSettings, event_spikes
+from glitchflow_plugin.signal.clusters import Spikes
+from glitchflow_plugin.signal.coincidence import Tolerance, coincident_pairs, explained
+from glitchflow_plugin.signal.families import redundant_families
+from glitchflow_plugin.signal.lags import best_lags
+from glitchflow_plugin.signal.livetime import LiveTime
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes
+from glitchflow_plugin.signal.rounds import Ranking, rank_in_rounds
+from glitchflow_plugin.signal.slides import slide_statistics
 
 logger = logging.getLogger(__name__)
 
-#: Distance in octaves where frequencies are compared and tolerance_distance gives none.
-DEFAULT_OCTAVES = 0.5
-
-
-@dataclass(frozen=True)
-class ScanSettings:
-    """The keys of scan.yaml; conf/scan.yaml explains them."""
-
-    num_batch: int = 8
-    num_chan: int = 16
-    threshold: float = 20.0
-    time_window: float | None = None
-    time_only_mode: bool = True
-    tolerance_distance: float | Sequence[float] = 0.25
-    q: float | Sequence[float] = 12.0
-    frange: Sequence[float] = (8.0, 400.0)
-    fres: float | None = None
-    tres: float | None = None
-    num_t_bins: int = 257
-    num_f_bins: int = 64
-    refchan: str | None = None
-    logf: bool = False
-    qtile: bool = False
-    whiten: bool | None = None
-    threshold_corr: float = 0.17
-    threshold_iou: float = 0.08
-    num_slides: int = 20
-    significance: float = 0.01
-    unsafe: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range or not implemented."""
-        if isinstance(self.unsafe, str) or not all(isinstance(pattern, str) for pattern in self.unsafe):
-            raise ConfigurationError(f"unsafe must be a list of channel names or patterns, got {self.unsafe!r}.")
-        object.__setattr__(self, "unsafe", tuple(self.unsafe))
-        check_flags(self, ("time_only_mode", "logf", "qtile"))
-        check_count("num_batch", self.num_batch)
-        check_count("num_chan", self.num_chan)
-        if self.qtile:
-            raise ConfigurationError(
-                "scan.yaml: qtile: true is not available: spikes are found in the interpolated map. Leave qtile: false."
-            )
-        for key in ("threshold", "threshold_corr", "threshold_iou", "significance"):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ConfigurationError(f"{key} must be a number, got {value!r}.")
-            object.__setattr__(self, key, float(value))  # YAML has whole numbers
-        if not self.threshold > 0:
-            raise ConfigurationError(f"threshold is an energy in SNR² and must be positive, got {self.threshold}.")
-        if self.time_window is not None and not self.time_window > 0:
-            raise ConfigurationError(
-                f"time_window is a half-width in s and must be positive or null, got {self.time_window}."
-            )
-        for key in ("threshold_corr", "threshold_iou", "significance"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ConfigurationError(f"{key} is a share between 0 and 1, got {getattr(self, key)}.")
-        if isinstance(self.num_slides, bool) or not isinstance(self.num_slides, int) or self.num_slides < 0:
-            raise ConfigurationError(f"num_slides must be a whole number, 0 for none, got {self.num_slides!r}.")
-        _ = self.tolerance
-
-    @property
-    def tolerance(self) -> Tolerance:
-        """The coincidence distance: seconds, and octaves unless `time_only_mode`."""
-        distance = self.tolerance_distance
-        pair = list(distance) if isinstance(distance, Sequence) and not isinstance(distance, str) else [distance]
-        numbers = [value for value in pair if isinstance(value, int | float) and not isinstance(value, bool)]
-        if len(numbers) != len(pair) or len(pair) not in (1, 2):
-            raise ConfigurationError(
-                f"tolerance_distance must be seconds, or a pair [seconds, octaves], got {self.tolerance_distance!r}."
-            )
-        octaves = float(pair[1]) if len(pair) == 2 else DEFAULT_OCTAVES
-        return Tolerance(time=float(pair[0]), octaves=None if self.time_only_mode else octaves)
-
 
 def scan_channels(
-    events: EventSet, settings: ScanSettings, *, device: torch.device | str = "cpu", progress: bool = True
+    events: EventSet,
+    settings: ScanSettings,
+    folder: Path | str | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    workers: int = 1,
 ) -> ChannelRanking:
     """Rank all channels of an event set by their coincidence with the reference.
-
-    At most `num_batch` events of `num_chan` channels are in memory at a time; the reference is transformed once.
 
     Args:
         events: Event set.
         settings: Of the scan.
+        folder: Where the spikes are kept, so that a killed scan goes on and other thresholds, levels or lists of unsafe
+            channels cost no Q-transform; None keeps nothing.
         device: Where to compute.
-        progress: Show a progress bar.
+        workers: Processes that look for spikes.
 
     Returns:
-        The ranking. A channel is selected if its correlation and its IoU reach the thresholds, if the part of the
-        correlation that accident does not explain, (correlation - chance) / (1 - chance), reaches the threshold too,
-        and if so many shared spikes have at most the probability `significance` / (number of channels with
-        information, Bonferroni) under the rate of accidental pairs (binomial law). That rate counts what was observed
-        as one more slide: a witness with so few spikes that no slide has a pair still has a rate above zero. The last
-        requirement falls away without slides and for `significance` 1. Channels that match `unsafe` are ranked, but
-        never selected.
+        The ranking. A channel is selected if, in any round, its correlation and its IoU reach the thresholds, the part
+        of the correlation that accident does not explain, (correlation - chance) / (1 - chance), reaches the threshold
+        too, and its p-value from time slides makes it a discovery at the false-discovery rate `fdr`. Without slides,
+        and for `fdr` 1, the last requirement falls away. Channels that match `unsafe`, or coincide with the injections,
+        are ranked, but never selected, unless `safe_override` names them.
 
     Raises:
         ConfigurationError: The settings do not fit the data.
-        ChannelMismatchError: The set lacks the reference channel or has no other.
+        ChannelMismatchError: The set lacks a channel that the settings name, or has none beside the reference.
         NoEventsError: The reference is valid in no event.
     """
-    transform = event_transform(events, settings)
-    reference_name = settings.refchan or events.target
-    if reference_name not in events.channels:
-        raise ChannelMismatchError(
-            f"refchan {reference_name} is not in {events.folder}, which has {list(events.channels)[:10]}. "
-            "Correct `refchan`, or leave it null for the target."
-        )
-    reference_row = events.channels.index(reference_name)
-    witnesses = [name for name in events.channels if name not in (reference_name, events.target)]
-    if not witnesses:
-        raise ChannelMismatchError(f"{events.folder} has no channel beside {reference_name}: nothing to scan.")
-    usable = np.flatnonzero(events.valid[:, reference_row])
-    if not usable.size:
-        raise NoEventsError(f"{reference_name} is valid in none of the {len(events)} events of {events.folder}.")
+    scan = _Scan(events, settings)
+    with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
+        spikes = event_spikes(events, scan.spike_settings, place, batch=scan.batch, device=device, workers=workers)
+    return scan.ranking(spikes)
 
-    scanner = _Scanner(events, settings, transform, device)
-    groups = [witnesses[start : start + settings.num_chan] for start in range(0, len(witnesses), settings.num_chan)]
-    batches = [usable[start : start + settings.num_batch] for start in range(0, len(usable), settings.num_batch)]
-    found, by_chance = [_no_counts(len(group)) for group in groups], [_no_counts(len(group)) for group in groups]
-    valid_events = [np.zeros(len(group), dtype=np.int64) for group in groups]
-    with tqdm(total=len(usable) * len(witnesses), desc="Scan", unit="map", disable=not progress) as bar:
-        for rows in batches:
-            reference, _ = scanner.spikes(rows, [reference_name])
-            spans = scanner.spans(rows)
-            for index, group in enumerate(groups):
-                spikes, valid = scanner.spikes(rows, group)
-                found[index] += coincidence(reference, spikes, valid, settings.tolerance)
-                by_chance[index] += chance_coincidence(
-                    reference, spikes, valid, settings.tolerance, spans, num_slides=settings.num_slides
+
+@dataclass(frozen=True, eq=False)
+class CoincidenceExample:
+    """An event in which a witness shares a spike with the reference.
+
+    Attributes:
+        channel: The witness.
+        event_id: The event.
+        gps_start: GPS time of its left edge, s.
+        maps: Energy of reference and witness, SNR², shape (2, frequency, time).
+        spikes: Time (s from the left edge) and frequency (Hz) of the spikes of reference and witness.
+        shared: Time of the loudest shared spike of the reference, s from the left edge.
+    """
+
+    channel: str
+    event_id: str
+    gps_start: float
+    maps: np.ndarray
+    spikes: tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    shared: float
+
+
+def coincidence_examples(
+    events: EventSet,
+    ranking: ChannelRanking,
+    settings: ScanSettings,
+    folder: Path | str,
+    *,
+    number: int = 4,
+    device: torch.device | str = "cpu",
+) -> tuple[list[CoincidenceExample], np.ndarray, np.ndarray]:
+    """The loudest coincidence of each of the first channels of the rounds (or of the selection), with maps.
+
+    Args:
+        events: Event set.
+        ranking: Of its channels.
+        settings: With which the ranking was made.
+        folder: Where the spikes are kept.
+        number: Channels at most.
+        device: Where to compute.
+
+    Returns:
+        The examples, and the axes of their maps, Hz and s.
+    """
+    scan = _Scan(events, settings)
+    spikes = event_spikes(events, scan.spike_settings, folder, batch=scan.batch, device=device)
+    reference, witness, _ = scan.parted(spikes)
+    frequencies, times = axes(events.duration, scan.transform)
+    found = []
+    for channel in list(dict.fromkeys([*(one.channel for one in ranking.rounds), *ranking.selected]))[:number]:
+        own = witness.select(witness.channel == scan.witnesses.index(channel))
+        left, right = coincident_pairs(reference, own, scan.tolerance)
+        if not len(left):
+            continue
+        loudest = int(np.argmax(np.minimum(reference.energy[left], own.energy[right])))
+        row = int(reference.event[left[loudest]])
+        batch = events.read([row], [scan.reference, channel])
+        here = [spikes.select(spikes.event == row) for spikes in (reference, own)]
+        found.append(
+            CoincidenceExample(
+                channel=channel,
+                event_id=batch.event_ids[0],
+                gps_start=float(batch.gps_start[0]),
+                maps=batch_maps(batch, events.sample_rate, scan.transform, device)[0],
+                spikes=((here[0].time, here[0].frequency), (here[1].time, here[1].frequency)),
+                shared=float(reference.time[left[loudest]]),
+            )
+        )
+    return found, frequencies, times
+
+
+class _Scan:
+    """Settings of a scan resolved against an event set; refuses what does not fit before any work is done."""
+
+    def __init__(self, events: EventSet, settings: ScanSettings) -> None:
+        self.events, self.settings = events, settings
+        self.transform: QTransformSettings = event_transform(events, settings)
+        self.reference = settings.refchan or events.target
+        if self.reference not in events.channels:
+            raise ChannelMismatchError(
+                f"refchan {self.reference} is not in {events.folder}, which has {list(events.channels)[:10]}. "
+                "Correct `refchan`, or leave it null for the target."
+            )
+        self.witnesses = [name for name in events.channels if name not in (self.reference, events.target)]
+        if not self.witnesses:
+            raise ChannelMismatchError(f"{events.folder} has no channel beside {self.reference}: nothing to scan.")
+        unknown = sorted(set(settings.safe_override) - set(self.witnesses))
+        if unknown:
+            raise ChannelMismatchError(
+                f"safe_override names {unknown}, which {events.folder} does not have as witnesses. It takes whole "
+                "channel names, no patterns. Correct them in scan.yaml."
+            )
+        reference_valid = events.valid[:, events.channels.index(self.reference)]
+        if not reference_valid.any():
+            raise NoEventsError(f"{self.reference} is valid in none of the {len(events)} events of {events.folder}.")
+        columns = [events.channels.index(name) for name in self.witnesses]
+        self.valid = events.valid[:, columns] & reference_valid[:, None]
+        column = events.duration / self.transform.num_times
+        self.tolerance = settings.tolerance.between_columns(column)
+        self.live = LiveTime(
+            spans=self._spans(),
+            duration=events.duration,
+            column=column,
+            cycles=max(self.transform.qs) / (2 * np.pi),
+        )
+        self.injections = self._injections(reference_valid)
+
+    @property
+    def spike_settings(self) -> SpikeSettings:
+        return SpikeSettings(self.transform, self.settings.threshold, self.settings.time_only_mode)
+
+    @property
+    def batch(self) -> BatchSettings:
+        return BatchSettings(self.settings.memory, self.settings.num_batch, self.settings.num_chan)
+
+    def parted(self, spikes: Spikes) -> tuple[Spikes, Spikes, LiveTime]:
+        """Spikes of reference and witnesses in the time that counts, without that about the injections."""
+        live = self.live.without(self.injections, self.tolerance.time)
+        return (*self._parted(spikes, live), live)
+
+    def ranking(self, spikes: Spikes) -> ChannelRanking:
+        """Compare, rank, and name the unsafe."""
+        settings = self.settings
+        safety, unsafe = self._safety(spikes)
+        overridden = {name: why for name, why in unsafe.items() if name in settings.safe_override}
+        unsafe = {name: why for name, why in unsafe.items() if name not in overridden}
+        reference, witness, live = self.parted(spikes)
+        ranked = rank_in_rounds(
+            reference,
+            witness,
+            self.valid,
+            live=live,
+            tolerance=self.tolerance,
+            criteria=settings.criteria,
+            eligible=np.array([name not in unsafe for name in self.witnesses]),
+            max_rounds=settings.max_rounds,
+        )
+        # Unsafe channels that would have passed are shown with their family.
+        notable = ranked.passed | ranked.figures.passes(settings.criteria)
+        notable |= np.array([name in unsafe for name in self.witnesses]) & (ranked.figures.significance > 0)
+        columns = self._described(reference, witness, ranked, np.flatnonzero(notable))
+        return self._record(ranked, columns | {"safety_p_value": safety}, unsafe, overridden)
+
+    def _spans(self) -> np.ndarray:
+        """First and last time of each event that counts, s from its first sample, shape (event, 2)."""
+        events, half = self.events, self.settings.time_window
+        if half is None:
+            return np.tile([0.0, events.duration], (len(events), 1))
+        middle = events.gps_event - events.gps_start
+        return np.clip(np.stack([middle - half, middle + half], axis=1), 0.0, events.duration)
+
+    def _injections(self, reference_valid: np.ndarray) -> Spikes:
+        """The injections in the analysed time, as spikes without a frequency."""
+        given = self.settings.injections
+        if given is None:
+            return Spikes.empty()
+        times = np.sort(read_times(given) if isinstance(given, str) else np.asarray(given, dtype=np.float64))
+        start = self.events.gps_start + self.live.spans[:, 0]
+        end = self.events.gps_start + self.live.spans[:, 1]
+        event, which = np.nonzero((times >= start[:, None]) & (times <= end[:, None]) & reference_valid[:, None])
+        if not len(event):
+            raise ConfigurationError(
+                f"none of the {len(times)} injections lies in the analysed events (GPS {start.min():.0f} to "
+                f"{end.max():.0f}): the channels' safety cannot be tested. "
+                "Add events about the injections, or set injections: null in scan.yaml."
+            )
+        unknown = np.full(len(event), np.inf)
+        return Spikes(event, np.zeros_like(event), times[which] - self.events.gps_start[event], unknown, unknown)
+
+    def _parted(self, spikes: Spikes, live: LiveTime) -> tuple[Spikes, Spikes]:
+        spikes = spikes.select(live.holds(spikes))
+        channels = self.events.channels
+        row = np.full(len(channels), -1)
+        row[[channels.index(name) for name in self.witnesses]] = np.arange(len(self.witnesses))
+        reference = spikes.select(spikes.channel == channels.index(self.reference))
+        witness = spikes.select(row[spikes.channel] >= 0)
+        witness = replace(witness, channel=row[witness.channel])
+        reference = reference.moved(channels=-channels.index(self.reference))
+        return reference, witness.select(self.valid[witness.event, witness.channel])
+
+    def _safety(self, spikes: Spikes) -> tuple[np.ndarray, dict[str, str]]:
+        """Probability of coincidences with the injections by accident, and why channels are unsafe."""
+        settings = self.settings
+        p_values = np.full(len(self.witnesses), np.nan)
+        unsafe = {name: "listed" for name in self.witnesses if is_unsafe(name, settings.unsafe)}
+        if len(self.injections):
+            _, witness = self._parted(spikes, self.live)
+            statistics = slide_statistics(
+                self.injections,
+                witness,
+                self.live,
+                Tolerance(self.tolerance.time),
+                num_channels=len(self.witnesses),
+                num_slides=settings.num_slides,
+            )
+            tested = self.valid[self.injections.event].any(axis=0)
+            p_values = np.where(tested, statistics.p_value, np.nan)
+            unsafe |= {
+                self.witnesses[row]: f"coincides with the injections, p = {p_values[row]:.2g}"
+                for row in np.flatnonzero(p_values <= settings.safety)
+            }
+        return p_values, unsafe
+
+    def _described(
+        self, reference: Spikes, witness: Spikes, ranked: Ranking, notable: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Rounds won, and lags and families of the notable channels."""
+        number = len(self.witnesses)
+        won, last = np.zeros(number, dtype=np.int64), len(ranked.rounds) + 1
+        won[[one.channel for one in ranked.rounds]] = np.arange(1, last)
+        lags = np.full((2, number), np.nan)
+        family, representative = np.zeros(number, dtype=np.int64), np.zeros(number, dtype=bool)
+        if notable.size:
+            row = np.full(number, -1)
+            row[notable] = np.arange(len(notable))
+            some = witness.select(row[witness.channel] >= 0)
+            some = replace(some, channel=row[some.channel])
+            lags[:, notable] = best_lags(
+                reference, some, self.tolerance, num_channels=len(notable), column=self.live.column
+            )
+            # who won a round comes first, then who is more significant
+            order = np.lexsort((-ranked.figures.significance[notable], np.where(won[notable], won[notable], last)))
+            family[notable], representative[notable] = redundant_families(
+                explained(reference, some, self.tolerance, len(notable)),
+                self.valid[reference.event][:, notable].T,
+                -np.argsort(order),
+                self.settings.family_overlap,
+            )
+        return {
+            "round": won,
+            "lag": lags[0],
+            "lag_error": lags[1],
+            "family": family,
+            "representative": representative,
+        }
+
+    def _record(
+        self,
+        ranked: Ranking,
+        described: dict[str, np.ndarray],
+        unsafe: dict[str, str],
+        overridden: dict[str, str],
+    ) -> ChannelRanking:
+        names, figures = self.witnesses, ranked.figures
+        order = np.lexsort(
+            (np.array(names), -np.nan_to_num(figures.iou, nan=-1.0), -np.nan_to_num(figures.correlation, nan=-1.0))
+        )
+        columns = described | {
+            **{name: getattr(figures, name) for name in _AS_MEASURED},
+            "strain_spikes": figures.reference,
+            "witness_spikes": figures.witness,
+            "shared_spikes": figures.shared,
+        }
+        return ChannelRanking(
+            target=self.reference,
+            channels=tuple(names[row] for row in order),
+            **{name: column[order] for name, column in columns.items()},
+            selected=tuple(names[row] for row in order if ranked.passed[row]),
+            rounds=tuple(
+                RankingRound(
+                    round=number,
+                    channel=names[one.channel],
+                    explained=one.explained,
+                    remaining=one.remaining,
+                    **{name: float(getattr(one.figures, name)[one.channel]) for name in _OF_ROUND},
                 )
-                valid_events[index] += valid.sum(axis=0)
-                bar.update(valid.size)
-    return _ranking(
-        target=reference_name,
-        channels=witnesses,
-        counts=_joined(found),
-        by_chance=_joined(by_chance),
-        events=np.concatenate(valid_events),
-        settings=settings,
-        transform=transform,
-        event_set=events.manifest.fingerprint,
-    )
+                for number, one in enumerate(ranked.rounds, start=1)
+            ),
+            unsafe={name: unsafe[name] for name in names if name in unsafe},
+            overridden=overridden,
+            parameters=_plain(asdict(self.settings)) | {"qtransform": _plain(asdict(self.transform))},
+            event_set=self.events.manifest.fingerprint,
+        )
+
+
+_OF_ROUND = ("significance", "p_value", "q_value", "correlation", "efficiency", "deadtime", "use_percentage")
+_AS_MEASURED = (*_OF_ROUND, "iou", "chance", "p_common", "efficiency_over_deadtime", "events")
 
 
 def is_unsafe(channel: str, patterns: Sequence[str]) -> bool:
     """Whether a channel is listed as one that sees the strain itself, signals included."""
     return any(fnmatchcase(channel, pattern) for pattern in patterns)
-
-
-def _ranking(
-    *,
-    target: str,
-    channels: list[str],
-    counts: CoincidenceCounts,
-    by_chance: CoincidenceCounts,
-    events: np.ndarray,
-    settings: ScanSettings,
-    transform: QTransformSettings,
-    event_set: str,
-) -> ChannelRanking:
-    correlation, iou, chance = counts.correlation, counts.iou, by_chance.correlation
-    expected = np.nan_to_num(chance, nan=0.0)
-    # All of it explained by accident leaves nothing; avoid 0 / 0.
-    genuine = np.where(expected < 1, (correlation - expected) / np.where(expected < 1, 1 - expected, 1), 0.0)
-    # Slides of a rare witness may hold no pair at all; a rate of 0 would make a single accident significant.
-    pairs, trials = by_chance.shared + counts.shared, by_chance.reference + counts.reference
-    by_accident = binom.sf(counts.shared - 1, counts.reference, pairs / np.maximum(trials, 1))
-    tested = max(int(np.isfinite(correlation).sum()), 1)
-    slid = by_chance.reference > 0
-    significant = ~slid | (settings.significance >= 1) | (by_accident <= settings.significance / tested)
-    # Comparisons with NaN are False: no information, not selected.
-    passed = (
-        (correlation >= settings.threshold_corr)
-        & (iou >= settings.threshold_iou)
-        & (genuine >= settings.threshold_corr)
-        & significant
-        & (counts.shared > 0)
-        & ~np.array([is_unsafe(name, settings.unsafe) for name in channels])
-    )
-    order = np.lexsort((np.array(channels), -np.nan_to_num(iou, nan=-1.0), -np.nan_to_num(correlation, nan=-1.0)))
-    return ChannelRanking(
-        target=target,
-        channels=tuple(channels[row] for row in order),
-        correlation=correlation[order],
-        iou=iou[order],
-        chance=chance[order],
-        events=events[order],
-        strain_spikes=counts.reference[order],
-        witness_spikes=counts.witness[order],
-        shared_spikes=counts.shared[order],
-        selected=tuple(channels[row] for row in order if passed[row]),
-        parameters=_plain(asdict(settings)) | {"qtransform": _plain(asdict(transform))},
-        event_set=event_set,
-    )
-
-
-@dataclass(frozen=True)
-class _Scanner:
-    """Spikes of some events and channels of one set."""
-
-    events: EventSet
-    settings: ScanSettings
-    transform: QTransformSettings
-    device: torch.device | str
-
-    def spans(self, rows: np.ndarray) -> np.ndarray:
-        """First and last time of each event that counts, s from its first sample, shape (event, 2)."""
-        _, times = axes(self.events.duration, self.transform)
-        whole = np.tile([times[0], self.events.duration], (len(rows), 1))
-        if self.settings.time_window is None:
-            return whole
-        middle = self.events.gps_event[rows] - self.events.gps_start[rows]
-        half = self.settings.time_window
-        return np.clip(np.stack([middle - half, middle + half], axis=1), 0.0, self.events.duration)
-
-    def spikes(self, rows: np.ndarray, channels: Sequence[str]) -> tuple[Spikes, np.ndarray]:
-        """Spikes of events and channels within the time that counts, and where they are valid, (event, channel).
-
-        The transform treats an event as periodic, so what is cut at one edge shows at the other too: spikes within one
-        tile, Q / (2 pi f) with the largest Q, of either edge do not count.
-        """
-        frequencies, times = axes(self.events.duration, self.transform)
-        batch = self.events.read(rows, channels)
-        maps = batch_maps(batch, self.events.sample_rate, self.transform, self.device)
-        spikes = find_spikes(maps, self.settings.threshold, frequencies, times, time_only=self.settings.time_only_mode)
-        spans = self.spans(rows)[spikes.event]
-        tile = max(self.transform.qs) / (2 * np.pi * spikes.frequency)
-        first, last = np.maximum(spans[:, 0], tile), np.minimum(spans[:, 1], self.events.duration - tile)
-        return spikes.select((spikes.time >= first) & (spikes.time <= last)), batch.valid
-
-
-def _no_counts(size: int) -> CoincidenceCounts:
-    return CoincidenceCounts(*(np.zeros(size, dtype=np.int64) for _ in range(3)))
-
-
-def _joined(parts: list[CoincidenceCounts]) -> CoincidenceCounts:
-    return CoincidenceCounts(
-        reference=np.concatenate([part.reference for part in parts]),
-        witness=np.concatenate([part.witness for part in parts]),
-        shared=np.concatenate([part.shared for part in parts]),
-    )
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from scipy import ndimage
 
 from glitchflow_plugin.errors import DataError
@@ -52,8 +52,8 @@ class Spikes:
             **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)}
         )
 
-    def select(self, chosen: Bool[np.ndarray, " spike"]) -> "Spikes":
-        """The spikes where `chosen` is True."""
+    def select(self, chosen: Bool[np.ndarray, " spike"] | Int[np.ndarray, " row"]) -> "Spikes":
+        """The spikes where `chosen` is True, or those with these rows, in their order."""
         return type(self)(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
     def moved(self, *, events: int = 0, channels: int = 0) -> "Spikes":
@@ -92,29 +92,33 @@ def find_spikes(
             f"expected maps of shape (event, channel, {len(frequencies)}, {len(times)}), got {maps.shape}. "
             "Maps and axes must come from the same settings."
         )
-    if np.isnan(maps).any():
+    peaks = maps.max(axis=(2, 3))
+    if np.isnan(peaks).any():
         raise DataError("the maps hold NaN. Mark the channel as invalid and set its map to zero.")
-    searched = maps.max(axis=2, keepdims=True) if time_only else maps
+    # Most maps hold nothing above the threshold: only the others are looked at again.
+    events, channels = np.nonzero(peaks > threshold)
+    if not events.size:
+        return Spikes.empty()
+    loud = maps[events, channels]
+    searched = loud.max(axis=1, keepdims=True) if time_only else loud
     above = searched > threshold
-    # Neighbours along frequency and time only: the first two axes are seams between events and channels.
-    neighbours = np.zeros((3, 3, 3, 3), dtype=bool)
-    neighbours[1, 1] = True
+    # Neighbours along frequency and time only: the first axis is a seam between maps.
+    neighbours = np.zeros((3, 3, 3), dtype=bool)
+    neighbours[1] = True
     labels = np.empty(above.shape, dtype=np.int32)
     ndimage.label(above, structure=neighbours, output=labels)
     pixels = np.flatnonzero(above)
-    if not pixels.size:
-        return Spikes.empty()
     region, energy = labels.ravel()[pixels], searched.ravel()[pixels]
     order = np.lexsort((-energy, region))
     _, first = np.unique(region[order], return_index=True)
-    peaks = order[first]
-    event, channel, row, column = np.unravel_index(pixels[peaks], searched.shape)
+    largest = order[first]
+    place, row, column = np.unravel_index(pixels[largest], searched.shape)
     if time_only:
-        row = maps[event, channel, :, column].argmax(axis=-1)
+        row = loud[place, :, column].argmax(axis=-1)
     return Spikes(
-        event=event.astype(np.int64),
-        channel=channel.astype(np.int64),
+        event=events[place].astype(np.int64),
+        channel=channels[place].astype(np.int64),
         time=np.asarray(times, dtype=np.float64)[column],
         frequency=np.asarray(frequencies, dtype=np.float64)[row],
-        energy=energy[peaks].astype(np.float64),
+        energy=energy[largest].astype(np.float64),
     )

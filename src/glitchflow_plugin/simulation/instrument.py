@@ -15,7 +15,17 @@ from glitchflow_plugin.simulation.arrivals import BEAM, Arrival, BankGlitches, F
 from glitchflow_plugin.simulation.families import FAMILIES
 from glitchflow_plugin.simulation.mergers import MergerBank, merger_bank
 from glitchflow_plugin.simulation.noise import optimal_snr
-from glitchflow_plugin.simulation.sensors import CAUSES, DEAD, SENSORS, STRAIN, UNSAFE, Sensor, SensorArray, bank_sensor
+from glitchflow_plugin.simulation.sensors import (
+    CAUSES,
+    DEAD,
+    SENSORS,
+    STRAIN,
+    UNSAFE,
+    Sensor,
+    SensorArray,
+    bank_sensor,
+    further_distractors,
+)
 from glitchflow_plugin.simulation.settings import SimulationSettings
 from glitchflow_plugin.simulation.strain import StrainNoise, draw_strain, strain_noises
 from glitchflow_plugin.types.arrays import Series
@@ -39,7 +49,8 @@ class Detector:
         self.mergers = mergers
         waveforms = _bank_waveforms(settings)
         labels = sorted({waveform.label for waveform in waveforms})
-        self.sensors = SensorArray([*SENSORS, *map(bank_sensor, labels)], settings.duration, settings.mains)
+        sensors = [*SENSORS, *map(bank_sensor, labels), *further_distractors(settings.num_distractors)]
+        self.sensors = SensorArray(sensors, settings.duration, settings.mains)
         self.sources = self._glitch_sources(waveforms)
 
     # names -----------------------------------------------------------------------------------------------------------

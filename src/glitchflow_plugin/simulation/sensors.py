@@ -1,7 +1,7 @@
 """The auxiliary channels of the simulated detector: names, rates, units and their own noise."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -71,11 +71,17 @@ SENSORS = (
 )
 """Every channel beside strain, unsafe, dead and the bank's witnesses."""
 
+DISTRACTORS = SENSORS[-4:]
 CAUSES = ("SUS-SB_DISP", "ENV-SEIS_SB", "ASC-BEAM_POS")
 STRAIN = "Hrec_hoft"
 UNSAFE = Sensor("LSC-DARM_PICKOFF", 2048.0, "W", floor=0.0)
 """Picks up the strain itself: mergers too. A twin that used it would subtract signals."""
 DEAD = Sensor("ENV-MAG_DEAD", 1024.0, "T", floor=0.0, offset=3.2e-5)
+
+
+def further_distractors(number: int) -> list[Sensor]:
+    """More distractors like the four that are there anyway, numbered."""
+    return [replace(DISTRACTORS[i % 4], name=f"{DISTRACTORS[i % 4].name}_{i // 4 + 1:03d}") for i in range(number)]
 
 
 def bank_sensor(family: str) -> Sensor:

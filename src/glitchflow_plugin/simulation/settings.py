@@ -142,6 +142,7 @@ class SimulationSettings:
         mergers: Binary-merger signals.
         witness_transient_rate: Expected transients in each true witness and event that leave the strain alone.
         distractor_rate: Expected transients in each distractor and event.
+        num_distractors: Distractors beside the four that are there anyway.
         transient_snr: SNR of these transients in their channel, drawn log-uniformly.
         gap_fraction: Share of the events with a gap (NaN) in one of the auxiliary channels.
     """
@@ -166,6 +167,7 @@ class SimulationSettings:
     mergers: MergerSettings = field(default_factory=MergerSettings)
     witness_transient_rate: float = 0.3
     distractor_rate: float = 0.6
+    num_distractors: int = 0
     transient_snr: tuple[float, float] = (12.0, 60.0)
     gap_fraction: float = 0.05
 
@@ -179,6 +181,8 @@ class SimulationSettings:
         sensitivity(self.noise)
         if self.num_events < 1:
             raise ConfigurationError(f"num_events must be at least 1, got {self.num_events}.")
+        if self.num_distractors < 0:
+            raise ConfigurationError(f"num_distractors must not be negative, got {self.num_distractors}.")
         if self.spacing < self.duration:
             raise ConfigurationError(
                 f"Events overlap: spacing {self.spacing} s is less than duration {self.duration} s."

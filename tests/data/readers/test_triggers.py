@@ -5,7 +5,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from glitchflow_plugin.data.readers.triggers import TriggerSettings, event_id_at, read_triggers, write_triggers
+from glitchflow_plugin.data.readers.triggers import (
+    TriggerSettings,
+    event_id_at,
+    read_times,
+    read_triggers,
+    write_triggers,
+)
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 NAMES = st.text(
@@ -92,3 +98,25 @@ def test_times_keep_their_microseconds(tmp_path):
     table = pd.DataFrame({"time": [1264000000.123457]})
     table.to_csv(tmp_path / "t.csv", index=False)
     assert read_triggers(TriggerSettings(path=str(tmp_path / "t.csv")))[0][1] == 1264000000.123457
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1.2e9\n\n1100000000.25\n", "# GPS\n1100000000.25,\n1200000000 # late\n", "time\n1200000000\n1100000000.25\n"],
+)
+def test_times_come_from_plain_lists_and_from_tables(tmp_path, text):
+    path = tmp_path / "times.csv"
+    path.write_text(text)
+    assert read_times(path).tolist() == [1100000000.25, 1.2e9]
+
+
+def test_times_that_are_none_are_refused(tmp_path):
+    path = tmp_path / "times.txt"
+    path.write_text("# nothing\n")
+    with pytest.raises(FormatError, match="holds no time"):
+        read_times(path)
+    path.write_text("soon\n")
+    with pytest.raises(FormatError, match="GPS times"):
+        read_times(path)
+    with pytest.raises(FormatError, match="no such table"):
+        read_times(tmp_path / "missing.txt")

@@ -81,6 +81,24 @@ def read_triggers(settings: TriggerSettings) -> list[tuple[str, float]]:
     return sorted(merged.items(), key=lambda item: (item[1], item[0]))
 
 
+def read_times(path: Path | str) -> np.ndarray:
+    """GPS times from a text file with one a line, or from any table that `read_triggers` reads, sorted, s.
+
+    Raises:
+        FormatError: The file cannot be read.
+        ConfigurationError: A time is no GPS time.
+    """
+    path = Path(path)
+    try:
+        lines = [line.split("#")[0].strip().rstrip(",") for line in path.read_text(encoding="utf-8").splitlines()]
+        times = tuple(float(line) for line in lines if line)
+    except (OSError, ValueError):  # missing, or no plain list of numbers: the readers of tables know what to say
+        return np.array([time for _, time in read_triggers(TriggerSettings(path=str(path)))])
+    if not times:
+        raise FormatError(f"{path} holds no time: expected GPS seconds, one a line, or a table with a header.")
+    return np.array([time for _, time in read_triggers(TriggerSettings(times=times))])
+
+
 def write_triggers(path: Path | str, triggers: list[tuple[str, float]]) -> None:
     """Write ids and GPS times as CSV with the columns `event_id` and `time`, without loss."""
     import pandas as pd

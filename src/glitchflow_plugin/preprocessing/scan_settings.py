@@ -1,0 +1,125 @@
+"""The keys of scan.yaml."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.preprocessing.spectrograms import check_count, check_flags
+from glitchflow_plugin.signal.coincidence import Tolerance
+from glitchflow_plugin.signal.rounds import Criteria
+
+#: Distance in octaves where frequencies are compared and tolerance_distance gives none.
+DEFAULT_OCTAVES = 0.5
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """The keys of scan.yaml; conf/scan.yaml explains them."""
+
+    memory: float = 128.0
+    num_batch: int | None = None
+    num_chan: int | None = None
+    threshold: float = 20.0
+    time_window: float | None = None
+    time_only_mode: bool = True
+    tolerance_distance: float | Sequence[float] = 0.25
+    q: float | Sequence[float] = 12.0
+    frange: Sequence[float] = (8.0, 400.0)
+    fres: float | None = None
+    tres: float | None = None
+    num_t_bins: int = 257
+    num_f_bins: int = 64
+    refchan: str | None = None
+    logf: bool = False
+    qtile: bool = False
+    whiten: bool | None = None
+    threshold_corr: float = 0.17
+    threshold_iou: float = 0.08
+    num_slides: int = 128
+    fdr: float = 0.01
+    fdr_method: Literal["bh", "by"] = "bh"
+    max_rounds: int = 20
+    family_overlap: float = 0.5
+    unsafe: Sequence[str] = ()
+    injections: str | Sequence[float] | None = None
+    safety: float = 0.001
+    safe_override: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range or not implemented."""
+        for key in ("unsafe", "safe_override"):
+            names = getattr(self, key)
+            if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+                raise ConfigurationError(f"{key} must be a list of channel names, got {names!r}.")
+            object.__setattr__(self, key, tuple(names))
+        check_flags(self, ("time_only_mode", "logf", "qtile"))
+        for key in ("num_batch", "num_chan", "max_rounds"):
+            if getattr(self, key) is not None or key == "max_rounds":
+                check_count(key, getattr(self, key))
+        if self.num_slides != 0:
+            check_count("num_slides", self.num_slides)
+        self._check_numbers()
+        if self.qtile:
+            raise ConfigurationError(
+                "scan.yaml: qtile: true is not available: spikes are found in the interpolated map. Leave qtile: false."
+            )
+        if self.fdr_method not in ("bh", "by"):
+            raise ConfigurationError(
+                f"fdr_method must be bh (Benjamini-Hochberg) or by (Benjamini-Yekutieli), got {self.fdr_method!r}."
+            )
+        if self.injections is not None and not self.num_slides:
+            raise ConfigurationError("injections are compared with time slides: num_slides must not be 0.")
+        _ = self.tolerance
+
+    def _check_numbers(self) -> None:
+        shares = ("threshold_corr", "threshold_iou", "fdr", "family_overlap", "safety")
+        for key in ("memory", "threshold", *shares):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigurationError(f"{key} must be a number, got {value!r}.")
+            object.__setattr__(self, key, float(value))  # YAML has whole numbers
+            if key in shares and not 0 <= value <= 1:
+                raise ConfigurationError(f"{key} is a share between 0 and 1, got {value}.")
+        positive = {
+            "threshold": "an energy in SNR²",
+            "memory": "in MiB",
+            "time_window": "a half-width in s (or null)",
+        }
+        for key, meaning in positive.items():
+            value = getattr(self, key)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"{key} is {meaning} and must be positive, got {value}.")
+
+    @classmethod
+    def from_yaml(cls, content: Mapping[str, Any]) -> "ScanSettings":
+        """Settings from the content of scan.yaml.
+
+        Raises:
+            ConfigurationError: A value is out of range, or a key has been replaced.
+            TypeError: A key is misspelt.
+        """
+        if "significance" in content:
+            raise ConfigurationError(
+                "scan.yaml: significance has been replaced by fdr, the largest false-discovery rate over all channels "
+                "(1: no requirement). Write fdr in its place."
+            )
+        return cls(**content)
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """The coincidence distance: seconds, and octaves unless `time_only_mode`."""
+        distance = self.tolerance_distance
+        pair = list(distance) if isinstance(distance, Sequence) and not isinstance(distance, str) else [distance]
+        numbers = [value for value in pair if isinstance(value, int | float) and not isinstance(value, bool)]
+        if len(numbers) != len(pair) or len(pair) not in (1, 2):
+            raise ConfigurationError(
+                f"tolerance_distance must be seconds, or a pair [seconds, octaves], got {self.tolerance_distance!r}."
+            )
+        octaves = float(pair[1]) if len(pair) == 2 else DEFAULT_OCTAVES
+        return Tolerance(time=float(pair[0]), octaves=None if self.time_only_mode else octaves)
+
+    @property
+    def criteria(self) -> Criteria:
+        """What a witness must reach."""
+        return Criteria(self.threshold_corr, self.threshold_iou, self.fdr, self.fdr_method, self.num_slides)

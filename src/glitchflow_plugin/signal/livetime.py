@@ -1,0 +1,112 @@
+"""The time of events that is analysed: where a spike may lie, and how much is left when some of it is set aside."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from glitchflow_plugin.signal.clusters import Spikes
+
+
+@dataclass(frozen=True, eq=False)
+class LiveTime:
+    """Analysed time of several events, without the dead parts, on one axis.
+
+    Times of spikes are columns of maps, which are `column` apart; limits lie half-way between two of them, so that as
+    much time is counted as there are columns.
+
+    Attributes:
+        spans: First and last time of each event that counts, s from its left edge, shape (event, 2).
+        duration: Length of every event, s.
+        column: Distance of two columns of the maps, s.
+        cycles: Q / (2 pi) of the longest tile. The transform joins both ends of an event, so nothing within one tile,
+            cycles / f, of either end counts.
+        dead: Disjoint, sorted stretches that are set aside, on the pooled axis, shape (stretch, 2).
+    """
+
+    spans: np.ndarray
+    duration: float
+    column: float
+    cycles: float = 0.0
+    dead: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+
+    def limits(self, event: np.ndarray, frequency: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First and last time at which spikes of these events and frequencies (Hz) can lie, s."""
+        tile = self.cycles / frequency
+        first, last = np.maximum(self.spans[event, 0], tile), np.minimum(self.spans[event, 1], self.duration - tile)
+        rounding = 1e-9
+        return (
+            (np.ceil(first / self.column - rounding) - 0.5) * self.column,
+            (np.floor(last / self.column + rounding) + 0.5) * self.column,
+        )
+
+    def holds(self, spikes: Spikes) -> np.ndarray:
+        """Which spikes lie within the limits and in no dead stretch, shape (spike,)."""
+        first, last = self.limits(spikes.event, spikes.frequency)
+        return (spikes.time > first) & (spikes.time < last) & self.alive(spikes.event, spikes.time)
+
+    def alive(self, event: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """Which times lie in no dead stretch, shape (time,)."""
+        place = event * self._stride + time
+        before = np.searchsorted(self.dead[:, 0], place, "right")
+        return place > self._ends[before]
+
+    def position(self, event: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """Live time up to a time, on the pooled axis, s: it stands still in dead stretches and outside the spans."""
+        low, high = self._edges[event, 0], self._edges[event, 1]
+        place = event * self._stride + np.clip(time, low, high)
+        before = np.searchsorted(self.dead[:, 0], place, "right")
+        return place - self._dead_before[before] + np.maximum(self._ends[before] - place, 0.0)
+
+    @cached_property
+    def length(self) -> np.ndarray:
+        """Live time of each event, s, shape (event,)."""
+        event = np.arange(len(self.spans))
+        return self.position(event, self._edges[:, 1]) - self.position(event, self._edges[:, 0])
+
+    def windows(self, spikes: Spikes, half: float) -> tuple[np.ndarray, np.ndarray]:
+        """Where the windows of half-width `half` (s) about spikes begin and end in live time, as `position` counts."""
+        return self.position(spikes.event, spikes.time - half), self.position(spikes.event, spikes.time + half)
+
+    def covered(self, spikes: Spikes, half: float, num_channels: int) -> np.ndarray:
+        """Live time within `half` (s) of any spike of a channel, s, shape (channel,)."""
+        start, end = self.windows(spikes, half)
+        beyond = (len(self.spans) + 1) * self._stride
+        order = np.lexsort((start, spikes.channel))
+        channel = spikes.channel[order]
+        start, end = start[order] + channel * beyond, end[order] + channel * beyond
+        reached = np.concatenate([[-np.inf], np.maximum.accumulate(end)[:-1]]) if len(end) else end
+        new = np.maximum(end - np.maximum(start, reached), 0.0)
+        return np.bincount(channel, weights=new, minlength=num_channels)
+
+    def without(self, spikes: Spikes, half: float) -> "LiveTime":
+        """The same with the windows of half-width `half` (s) about spikes set aside as well."""
+        low, high = self._edges[spikes.event, 0], self._edges[spikes.event, 1]
+        place = spikes.event * self._stride
+        new = np.stack([np.clip(spikes.time - half, low, high), np.clip(spikes.time + half, low, high)], axis=1)
+        stretches = np.concatenate([self.dead, new + place[:, None]])
+        if not len(stretches):
+            return self
+        stretches = stretches[np.argsort(stretches[:, 0], kind="stable")]
+        reached = np.maximum.accumulate(stretches[:, 1])
+        starts = np.flatnonzero(np.concatenate([[True], stretches[1:, 0] > reached[:-1]]))
+        ends = np.concatenate([starts[1:] - 1, [len(stretches) - 1]])
+        return replace(self, dead=np.stack([stretches[starts, 0], reached[ends]], axis=1))
+
+    @cached_property
+    def _edges(self) -> np.ndarray:
+        """The spans, from half-way before their first column to half-way after their last."""
+        return np.stack(self.limits(np.arange(len(self.spans)), np.full(len(self.spans), np.inf)), axis=1)
+
+    @cached_property
+    def _stride(self) -> float:
+        return self.duration + 2 * self.column + 1.0
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """End of the last stretch that begins before a place, by how many do."""
+        return np.concatenate([[-np.inf], self.dead[:, 1]])
+
+    @cached_property
+    def _dead_before(self) -> np.ndarray:
+        return np.concatenate([[0.0], np.cumsum(self.dead[:, 1] - self.dead[:, 0])])
