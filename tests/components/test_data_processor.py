@@ -31,7 +31,7 @@ def datasets(tmp_path):
 
 
 def test_the_step_makes_the_set_and_tells_what_it_did(datasets, tmp_path, capsys):
-    step = DataProcessor(datasets, str(tmp_path / "out"), whiten={"fft_length": 1.0}, ingest={"workers": 1})
+    step = DataProcessor(datasets, str(tmp_path / "out"), whiten={"fft_length": 1.0}, engine={"workers": 1})
     events = step.execute()
     assert isinstance(events, EventSet)
     assert EventSet.open(tmp_path / "out").event_ids == ("e0", "e1", "e2")

@@ -113,9 +113,14 @@ def test_unfinished_set_cannot_be_opened(tmp_path):
 def test_another_recipe_replaces_the_old_set(tmp_path):
     fill(make_writer(tmp_path))
     assert not make_writer(tmp_path).pending()
-    other = make_writer(tmp_path, recipe={"low": 9.0})
-    assert len(other.pending()) == 3
-    assert not (tmp_path / MANIFEST_NAME).exists()
+    other = make_writer(tmp_path, num_events=4, recipe={"low": 9.0})
+    assert len(other.pending()) == 2
+    other.write(other.pending()[0], make_batch(["e0", "e1", "e2"]))
+    with pytest.raises(FormatError, match="no finished events set"):  # part of it is old, part new
+        EventSet.open(tmp_path)
+    (tmp_path / ".shard-00001-xyz.tmp.h5").write_bytes(b"half")  # left by a killed run
+    fill(other)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [MANIFEST_NAME, "shard-00000.h5", "shard-00001.h5"]
 
 
 def test_changed_bytes_and_truncation_are_noticed(tmp_path):
