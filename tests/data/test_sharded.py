@@ -239,6 +239,26 @@ def test_a_killed_write_leaves_the_old_file(tmp_path):
     assert (tmp_path / "result.bin").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_a_shard_is_whole_or_not_there_wherever_writing_fails(tmp_path, share):
+    resource = pytest.importorskip("resource")
+    fill(make_writer(tmp_path / "whole", num_events=3))
+    limit = int(share * (tmp_path / "whole" / "shard-00000.h5").stat().st_size)
+    writer = make_writer(tmp_path / "set", num_events=3)
+    plan = writer.pending()[0]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(DataError, match=r"Cannot write .*shard-00000.h5: File too large"):
+            writer.write(plan, make_batch(plan.event_ids))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+    events = fill(writer)
+    assert (tmp_path / "shard-00000.h5").stat().st_size > 9000
+    np.testing.assert_array_equal(events.read().series, make_batch(plan.event_ids).series)
+
+
 def test_a_full_disk_says_so_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Self
 import h5py
 import numpy as np
 
-from glitchflow_plugin.data.files import atomic_path, content_hash, read_json, sha256, write_json
+from glitchflow_plugin.data.files import content_hash, new_hdf5, read_json, sha256, write_json
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
 from glitchflow_plugin.errors import ChannelMismatchError, FormatError, NoEventsError
 
@@ -165,7 +165,7 @@ class ShardedWriter:
             raise FormatError(f"shard {plan.index}: {batch.valid.shape[1]} channels, the set has {len(self.channels)}")
         # While a shard is missing nobody can finish the set, so a manifest that is here is that of another set.
         (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
-        with atomic_path(self._path(plan.index)) as temporary, h5py.File(temporary, "w") as file:
+        with new_hdf5(self._path(plan.index)) as file:
             file.attrs["fingerprint"] = self.fingerprint
             file.attrs["rejected"] = json.dumps(rejected)
             file.attrs["notes"] = json.dumps(notes)
@@ -392,8 +392,14 @@ class _ShardedSet:
     def _gathered(self, name: str) -> np.ndarray:
         parts = []
         for shard in self.manifest.shards:
-            with h5py.File(self.folder / shard.file, "r") as file:
-                parts.append(file[name][()])
+            try:
+                with h5py.File(self.folder / shard.file, "r") as file:
+                    parts.append(file[name][()])
+            except OSError as error:
+                raise FormatError(
+                    f"{self.folder / shard.file} cannot be read ({error}). Run the step that made the set again: only "
+                    "that shard is remade."
+                ) from error
         return np.concatenate(parts)
 
 

@@ -184,17 +184,18 @@ def map_shards(
     results: dict[int, Result] = {}
     total = sum(len(plan.event_ids) for plan in plans)
     bar = tqdm(total=total, desc=description or None, unit="event", disable=not plans)
-    with bar, closing(_finished(function, plans, engine)) as finished:
-        for position, collect in finished:
-            try:
-                results[position] = collect()
-            except BrokenExecutor as error:
-                raise _killed(plans, results, description) from error
-            except _PASSED_ON:
-                raise
-            except Exception as error:
-                raise _named(error, plans[position], description) from error
-            bar.update(len(plans[position].event_ids))
+    try:
+        with bar, closing(_finished(function, plans, engine)) as finished:
+            for position, collect in finished:
+                try:
+                    results[position] = collect()
+                except (BrokenExecutor, *_PASSED_ON):
+                    raise
+                except Exception as error:
+                    raise _named(error, plans[position], description) from error
+                bar.update(len(plans[position].event_ids))
+    except BrokenExecutor as error:
+        raise _killed(plans, results, description) from error
     return [results[position] for position in range(len(plans))]
 
 

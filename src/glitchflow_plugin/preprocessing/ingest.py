@@ -293,38 +293,37 @@ def _make_shard(
     common = channels[0].settings
     dtype = np.float32 if common.whiten else np.float64
     kept: list[str] = []
-    rows: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
+    shape = (len(job.sources), len(channels), common.num_samples)
+    series, valid = np.zeros(shape, dtype=dtype), np.zeros(shape[:2], dtype=bool)
     starts: list[float] = []
     times: list[float] = []
     rejected: dict[str, str] = {}
     flaws: list[Flaw] = []
     for source in job.sources:
         event_id = source.event_id
-        series, valid, found = _condition_event(source, channels, dtype)
+        row = len(kept)
+        series[row], valid[row] = 0, False
+        found = _condition_event(source, channels, series[row], valid[row])
         flaws += found
-        if not valid[0] and (require_target or not valid.any()):
+        if not valid[row, 0] and (require_target or not valid[row].any()):
             reason = next((flaw.reason for flaw in found if flaw.channel == channels[0].name), MISSING)
             rejected[event_id] = f"target: {reason}"
             continue
         kept.append(event_id)
-        rows.append(series)
-        masks.append(valid)
         starts.append(crop_start(source.gps_event, common))
         times.append(source.gps_event)
     batch = None
     if kept:
-        batch = EventBatch(tuple(kept), np.asarray(starts), np.asarray(times), np.stack(rows), np.stack(masks))
+        held = slice(len(kept))
+        batch = EventBatch(tuple(kept), np.asarray(starts), np.asarray(times), series[held], valid[held])
     writer.write(job, batch, rejected, notes=[[f.event_id, f.channel, f.reason, f.detail] for f in flaws])
 
 
 def _condition_event(
-    source: EventSource, channels: Sequence[ChannelRecipe], dtype: type
-) -> tuple[np.ndarray, np.ndarray, list[Flaw]]:
-    """All channels of one event; zeros and False where one cannot be used, and why."""
+    source: EventSource, channels: Sequence[ChannelRecipe], series: np.ndarray, valid: np.ndarray
+) -> list[Flaw]:
+    """Fill in the channels of one event; tell which cannot be used, and why: those keep their zeros."""
     loaded = source.load([one.name for one in channels])
-    series = np.zeros((len(channels), channels[0].settings.num_samples), dtype=dtype)
-    valid = np.zeros(len(channels), dtype=bool)
     flaws = []
     for row, recipe in enumerate(channels):
         found, problem = loaded.event.channels.get(recipe.name), loaded.problems.get(recipe.name)
@@ -339,7 +338,7 @@ def _condition_event(
             # A hole that the reader left is a gap, wherever the NaN came from.
             reason = problem if problem is not None else error.reason
             flaws.append(Flaw(source.event_id, recipe.name, reason, error.detail))
-    return series, valid, flaws
+    return flaws
 
 
 def _compare(found: Channel | None, problem: str | None, recipe: ChannelRecipe) -> None:
