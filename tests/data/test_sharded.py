@@ -123,6 +123,20 @@ def test_another_recipe_replaces_the_old_set(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [MANIFEST_NAME, "shard-00000.h5", "shard-00001.h5"]
 
 
+def test_processes_that_write_one_set_remove_nothing_of_each_other(tmp_path):
+    fill(make_writer(tmp_path, recipe={"low": 9.0}))  # an old set, which both replace
+    first, second = make_writer(tmp_path), make_writer(tmp_path)
+    begun = second.pending()
+    for plan in first.pending()[:2]:
+        first.write(plan, make_batch(plan.event_ids))
+    assert second.pending() == begun[2:]  # the old third shard counts as missing; what the first wrote stays
+    second.write(begun[2], make_batch(begun[2].event_ids))
+    first.finish()
+    content = (tmp_path / MANIFEST_NAME).read_bytes()
+    second.finish().verify()
+    assert (tmp_path / MANIFEST_NAME).read_bytes() == content
+
+
 def test_changed_bytes_and_truncation_are_noticed(tmp_path):
     events = fill(make_writer(tmp_path))
     events.verify()
