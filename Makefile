@@ -66,7 +66,7 @@ lint: setup
 	@ruff format --check .
 	@ruff check .
 	@lint-imports
-	@shellcheck setup.sh .ci/run
+	@shellcheck setup.sh .ci/run slurm/*
 	@hadolint Dockerfile
 
 shapes: setup ## array shapes and types of the Q-transform, the spikes and the simulator, checked while their tests run

@@ -31,7 +31,7 @@ def datasets(tmp_path):
 
 
 def test_the_step_makes_the_set_and_tells_what_it_did(datasets, tmp_path, capsys):
-    step = DataProcessor(datasets, str(tmp_path / "out"), whiten={"fft_length": 1.0}, ingest={"workers": 1})
+    step = DataProcessor(datasets, str(tmp_path / "out"), whiten={"fft_length": 1.0}, engine={"workers": 1})
     events = step.execute()
     assert isinstance(events, EventSet)
     assert EventSet.open(tmp_path / "out").event_ids == ("e0", "e1", "e2")
@@ -45,6 +45,10 @@ def test_the_step_makes_the_set_and_tells_what_it_did(datasets, tmp_path, capsys
 def test_misspelt_arguments_fail_before_anything_runs(datasets, tmp_path):
     with pytest.raises(TypeError, match="worker"):
         DataProcessor(datasets, str(tmp_path / "out"), ingest={"worker": 1})
+    with pytest.raises(ConfigurationError, match=r"ingest\.workers is now engine\.workers"):
+        DataProcessor(datasets, str(tmp_path / "out"), ingest={"workers": 1})
+    with pytest.raises(TypeError, match="nodes"):
+        DataProcessor(datasets, str(tmp_path / "out"), engine={"nodes": 2})
     with pytest.raises(ConfigurationError, match="targt"):
         DataProcessor([{"path": "x", "targt": "y"}], str(tmp_path / "out"))
     with pytest.raises(ConfigurationError, match="fftlength"):

@@ -67,8 +67,8 @@ def bundle(tmp_path_factory):
     """A model whose recipe is that of a small training set."""
     folder = tmp_path_factory.mktemp("training")
     datasets = [{"path": str(write_events(folder / "raw")), "target": TARGET, "processing": PROCESSING}]
-    events = ingest(datasets, None, folder / "events", workers=1)
-    maps = make_spectrograms(events, [GUIDE], TRANSFORM, folder / "maps", progress=False)
+    events = ingest(datasets, None, folder / "events")
+    maps = make_spectrograms(events, [GUIDE], TRANSFORM, folder / "maps")
     linear = EnergyTwin(LinearFilter(1, 64, [0]), clamp=1e4, witness_scale=[1.0], target_scale=1.0, transform="none")
     return ModelBundle(
         twin=Follow(),
@@ -93,7 +93,12 @@ def registered(bundle, monkeypatch):
 
 def loader(registered, tmp_path, **arguments):
     return LoadInfdata(
-        registered, "sqlite:///unused.db", str(tmp_path / "inf" / "data"), workers=1, device="cpu", **arguments
+        registered,
+        "sqlite:///unused.db",
+        str(tmp_path / "inf" / "data"),
+        engine={"workers": 1},
+        device="cpu",
+        **arguments,
     )
 
 
@@ -172,8 +177,8 @@ def test_a_spectrogram_set_of_another_recipe_is_refused(registered, tmp_path):
     raw = write_events(tmp_path / "raw", 2)
     processing = {**PROCESSING, "minf": 15.0}
     datasets = [{"path": str(raw), "target": TARGET, "processing": processing}]
-    events = ingest(datasets, None, tmp_path / "events", workers=1)
-    other = make_spectrograms(events, [GUIDE], TRANSFORM, tmp_path / "maps", progress=False)
+    events = ingest(datasets, None, tmp_path / "events")
+    other = make_spectrograms(events, [GUIDE], TRANSFORM, tmp_path / "maps")
     with pytest.raises(FormatError, match=r"minf: expected 10.0, got 15.0"):
         loader(registered, tmp_path, spectrograms=str(other.folder)).execute()
 
@@ -248,7 +253,11 @@ def test_a_model_comes_from_a_real_registry(bundle, tmp_path):
     registry.register(bundle, "twin", uri, artifacts=tmp_path / "artifacts")
     raw = write_events(tmp_path / "raw", 4)
     step = LoadInfdata(
-        {"name": "twin", "version": 1}, uri, str(tmp_path / "data"), datasets=[{"path": str(raw)}], workers=1
+        {"name": "twin", "version": 1},
+        uri,
+        str(tmp_path / "data"),
+        datasets=[{"path": str(raw)}],
+        engine={"workers": 1},
     )
     used, maps = step.execute()
     summary = MakeInference(settings(), str(tmp_path / "inf"), device="cpu").execute(used, maps)

@@ -113,9 +113,28 @@ def test_unfinished_set_cannot_be_opened(tmp_path):
 def test_another_recipe_replaces_the_old_set(tmp_path):
     fill(make_writer(tmp_path))
     assert not make_writer(tmp_path).pending()
-    other = make_writer(tmp_path, recipe={"low": 9.0})
-    assert len(other.pending()) == 3
-    assert not (tmp_path / MANIFEST_NAME).exists()
+    other = make_writer(tmp_path, num_events=4, recipe={"low": 9.0})
+    assert len(other.pending()) == 2
+    other.write(other.pending()[0], make_batch(["e0", "e1", "e2"]))
+    with pytest.raises(FormatError, match="no finished events set"):  # part of it is old, part new
+        EventSet.open(tmp_path)
+    (tmp_path / ".shard-00001-xyz.tmp.h5").write_bytes(b"half")  # left by a killed run
+    fill(other)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [MANIFEST_NAME, "shard-00000.h5", "shard-00001.h5"]
+
+
+def test_processes_that_write_one_set_remove_nothing_of_each_other(tmp_path):
+    fill(make_writer(tmp_path, recipe={"low": 9.0}))  # an old set, which both replace
+    first, second = make_writer(tmp_path), make_writer(tmp_path)
+    begun = second.pending()
+    for plan in first.pending()[:2]:
+        first.write(plan, make_batch(plan.event_ids))
+    assert second.pending() == begun[2:]  # the old third shard counts as missing; what the first wrote stays
+    second.write(begun[2], make_batch(begun[2].event_ids))
+    first.finish()
+    content = (tmp_path / MANIFEST_NAME).read_bytes()
+    second.finish().verify()
+    assert (tmp_path / MANIFEST_NAME).read_bytes() == content
 
 
 def test_changed_bytes_and_truncation_are_noticed(tmp_path):
@@ -232,6 +251,25 @@ def test_a_killed_write_leaves_the_old_file(tmp_path):
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert (tmp_path / "result.bin").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_a_shard_is_whole_or_not_there_wherever_writing_fails(tmp_path, share):
+    resource = pytest.importorskip("resource")
+    fill(make_writer(tmp_path / "whole", num_events=3))
+    limit = int(share * (tmp_path / "whole" / "shard-00000.h5").stat().st_size)
+    writer = make_writer(tmp_path / "set", num_events=3)
+    plan = writer.pending()[0]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(DataError, match=r"Cannot write .*shard-00000.h5: File too large"):
+            writer.write(plan, make_batch(plan.event_ids))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "set").iterdir()) == []
+    events = fill(writer)
+    np.testing.assert_array_equal(events.read().series, make_batch(plan.event_ids).series)
 
 
 def test_a_full_disk_says_so_and_leaves_nothing(tmp_path, monkeypatch):

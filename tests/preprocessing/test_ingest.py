@@ -13,6 +13,7 @@ import pytest
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.readers import hdf5
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
+from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest, ingest_with_recipe
 from glitchflow_plugin.preprocessing.quality import read_quality
 from glitchflow_plugin.signal.conditioning import ConditioningSettings, condition
@@ -58,7 +59,7 @@ def with_nan(channel):
 
 def test_what_is_stored_is_what_conditioning_gives(tmp_path):
     datasets = write(tmp_path / "in", *(event(number) for number in range(3)))
-    events = ingest(datasets, None, tmp_path / "out", workers=1)
+    events = ingest(datasets, None, tmp_path / "out")
     assert events.channels == (TARGET, "V1:FAST", "V1:SLOW")
     assert events.event_ids == ("event-00", "event-01", "event-02")
     assert (events.sample_rate, events.num_samples) == (1024.0, 6144)
@@ -90,7 +91,7 @@ def test_every_kind_of_damage_is_masked_counted_and_survived(tmp_path):
         event(10),
     )
     (folder / "event-09.h5").write_bytes((folder / "event-09.h5").read_bytes()[:5000])
-    events = ingest(datasets, None, tmp_path / "out", workers=1)
+    events = ingest(datasets, None, tmp_path / "out")
     assert len(events) == 8
     report = read_quality(events.folder)
     assert report.events_read == 11
@@ -107,35 +108,35 @@ def test_every_kind_of_damage_is_masked_counted_and_survived(tmp_path):
 def test_nothing_left_is_an_error_that_says_why(tmp_path):
     datasets = write(tmp_path / "in", event(0, **{TARGET: with_nan}), event(1, **{TARGET: altered(series=np.ones(9))}))
     with pytest.raises(NoEventsError, match=r"target: nan.*quality\.csv"):
-        ingest(datasets, None, tmp_path / "out", workers=1)
+        ingest(datasets, None, tmp_path / "out")
     assert read_quality(tmp_path / "out").events_rejected == {"target: nan": 1, "target: too short": 1}
 
 
 def test_inference_repeats_the_recipe(tmp_path):
     datasets = write(tmp_path / "in", event(0), event(1))
     whitening = {"fft_length": 2.0, "overlap": 1.0, "exclude_length": 3.0}
-    made = ingest([datasets[0] | {"processing": {"minf": 12.0, "len": 4.0}}], whitening, tmp_path / "out", workers=1)
+    made = ingest([datasets[0] | {"processing": {"minf": 12.0, "len": 4.0}}], whitening, tmp_path / "out")
     recipe = json.loads(json.dumps(made.recipe))  # as a model registry keeps it
-    again = ingest_with_recipe(datasets, recipe, None, tmp_path / "again", workers=1)
+    again = ingest_with_recipe(datasets, recipe, None, tmp_path / "again")
     np.testing.assert_array_equal(again.read().series, made.read().series)
-    some = ingest_with_recipe(datasets, recipe, ["V1:SLOW"], tmp_path / "some", workers=1)
+    some = ingest_with_recipe(datasets, recipe, ["V1:SLOW"], tmp_path / "some")
     assert some.channels == (TARGET, "V1:SLOW")
     np.testing.assert_array_equal(some.read().series[:, 1], made.read().series[:, 2])
 
 
 def test_channels_that_a_model_needs_and_the_data_lack_are_listed(tmp_path):
-    recipe = ingest(write(tmp_path / "in", event(0)), None, tmp_path / "out", workers=1).recipe
+    recipe = ingest(write(tmp_path / "in", event(0)), None, tmp_path / "out").recipe
     poor = write(tmp_path / "poor", event(0, rates={TARGET: 2048.0}))
     with pytest.raises(ChannelMismatchError, match=r"\['V1:FAST', 'V1:SLOW'\]"):
-        ingest_with_recipe(poor, recipe, None, tmp_path / "x", workers=1)
+        ingest_with_recipe(poor, recipe, None, tmp_path / "x")
     with pytest.raises(ChannelMismatchError, match="V1:NEW"):
-        ingest_with_recipe(poor, recipe, ["V1:NEW"], tmp_path / "x", workers=1)
+        ingest_with_recipe(poor, recipe, ["V1:NEW"], tmp_path / "x")
 
 
 def test_a_unit_other_than_in_training_is_noticed(tmp_path):
-    recipe = ingest(write(tmp_path / "in", event(0)), None, tmp_path / "out", workers=1).recipe
+    recipe = ingest(write(tmp_path / "in", event(0)), None, tmp_path / "out").recipe
     datasets = write(tmp_path / "new", event(0, **{"V1:FAST": altered(unit="V")}))
-    found = ingest_with_recipe(datasets, recipe, None, tmp_path / "x", workers=1)
+    found = ingest_with_recipe(datasets, recipe, None, tmp_path / "x")
     assert found.valid.tolist() == [[True, False, True]]
     assert read_quality(found.folder).flaws[0].detail == "expected m, got V"
 
@@ -145,17 +146,17 @@ def test_a_spectrum_of_the_users_is_taken_and_travels_with_the_recipe(tmp_path):
     frequencies = np.linspace(0, 1024, 2049)
     asd = tmp_path / "noise.txt"
     np.savetxt(asd, np.column_stack([frequencies, np.full(2049, np.sqrt(2 / 2048.0))]))
-    made = ingest(datasets, {"psd": {TARGET: str(asd)}, "psd_quantity": "asd"}, tmp_path / "out", workers=1)
+    made = ingest(datasets, {"psd": {TARGET: str(asd)}, "psd_quantity": "asd"}, tmp_path / "out")
     # white noise at 2048 Hz has density 2 / 2048
     assert made.read().series[0, 0].std() == pytest.approx(np.sqrt(392 / 512), rel=0.04)
     asd.unlink()
     recipe = json.loads(json.dumps(made.recipe))
-    again = ingest_with_recipe(datasets, recipe, None, tmp_path / "again", workers=1)
+    again = ingest_with_recipe(datasets, recipe, None, tmp_path / "again")
     np.testing.assert_array_equal(again.read().series, made.read().series)
     flat = tmp_path / "flat.txt"
     np.savetxt(flat, np.array([[0.0, 1.0], [1024.0, 1.0]]))
     with pytest.raises(ConfigurationError, match="V1:NOT"):
-        ingest(datasets, {"psd": {"V1:NOT": str(flat)}}, tmp_path / "x", workers=1)
+        ingest(datasets, {"psd": {"V1:NOT": str(flat)}}, tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -166,10 +167,10 @@ def test_a_spectrum_that_does_not_span_the_band_is_refused(tmp_path, first, last
     given = tmp_path / "noise.txt"
     np.savetxt(given, np.array([[first, 1e-3], [last, 1e-3]]))
     if fits:
-        assert len(ingest(datasets, {"psd": {TARGET: str(given)}}, tmp_path / "out", workers=1)) == 1
+        assert len(ingest(datasets, {"psd": {TARGET: str(given)}}, tmp_path / "out")) == 1
         return
     with pytest.raises(ConfigurationError, match=rf"{TARGET}.*from {first} to {last} Hz.*8 to 400 Hz.*noise\.txt"):
-        ingest(datasets, {"psd": {TARGET: str(given)}}, tmp_path / "out", workers=1)
+        ingest(datasets, {"psd": {TARGET: str(given)}}, tmp_path / "out")
 
 
 def test_the_spectrum_of_a_slow_channel_may_end_where_the_channel_does(tmp_path):
@@ -177,18 +178,18 @@ def test_the_spectrum_of_a_slow_channel_may_end_where_the_channel_does(tmp_path)
     slow = min(RATES, key=lambda name: RATES[name])
     given = tmp_path / "noise.txt"
     np.savetxt(given, np.array([[0, 1e-3], [RATES[slow] / 2, 1e-3]]))
-    assert len(ingest(datasets, {"psd": {slow: str(given)}}, tmp_path / "out", workers=1)) == 1
+    assert len(ingest(datasets, {"psd": {slow: str(given)}}, tmp_path / "out")) == 1
 
 
 def test_misspelt_whitening_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="fftlength"):
-        ingest(write(tmp_path / "in", event(0)), {"fftlength": 2.0}, tmp_path / "out", workers=1)
+        ingest(write(tmp_path / "in", event(0)), {"fftlength": 2.0}, tmp_path / "out")
 
 
 def test_without_whitening_float64_in_the_recorded_unit(tmp_path):
     datasets = write(tmp_path / "in", event(0))
     plain = datasets[0] | {"processing": {"whiten": False}}
-    events = ingest([plain], None, tmp_path / "out", workers=1)
+    events = ingest([plain], None, tmp_path / "out")
     assert events.read().series.dtype == np.float64
     assert events.manifest.units == "as recorded"
 
@@ -202,7 +203,7 @@ def test_triggers_cut_out_of_continuous_files(tmp_path):
         }
         hdf5.write(tmp_path / "in" / f"V-TEST-{T0 + offset:.0f}-32.h5", held)
     entry = {"path": str(tmp_path / "in"), "target": TARGET, "triggers": [T0 + 16, T0 + 33.0, T0 + 62.0]}
-    events = ingest([entry], None, tmp_path / "out", workers=1)
+    events = ingest([entry], None, tmp_path / "out")
     assert events.event_ids == (f"{T0 + 16:.6f}", f"{T0 + 33:.6f}")
     assert events.manifest.rejected == {f"{T0 + 62:.6f}": "target: too short"}
     np.testing.assert_allclose(events.read().series.std(axis=-1), np.sqrt(392 / 512), rtol=0.1)
@@ -214,21 +215,23 @@ def checksums(folder):
 
 def test_more_workers_give_the_same_bytes_and_a_rerun_does_nothing(tmp_path):
     datasets = write(tmp_path / "in", *(event(number) for number in range(5)))
-    alone = ingest(datasets, None, tmp_path / "alone", workers=1)
-    together = ingest(datasets, None, tmp_path / "together", workers=2)
+    alone = ingest(datasets, None, tmp_path / "alone")
+    together = ingest(datasets, None, tmp_path / "together", engine=EngineSettings(workers=2))
     assert checksums(alone.folder) == checksums(together.folder)
     before = {path.name: path.stat().st_mtime_ns for path in alone.folder.glob("shard-*")}
-    ingest(datasets, None, tmp_path / "alone", workers=1)
+    ingest(datasets, None, tmp_path / "alone")
     assert before == {path.name: path.stat().st_mtime_ns for path in alone.folder.glob("shard-*")}
-    ingest(datasets, {"fft_length": 2.0}, tmp_path / "alone", workers=1)
+    ingest(datasets, {"fft_length": 2.0}, tmp_path / "alone")
     assert checksums(alone.folder) != checksums(together.folder)  # another recipe replaces the set
 
 
 _PROGRAM = """
 import sys
+from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest
 if __name__ == "__main__":
-    ingest([{"path": sys.argv[1], "target": "V1:STRAIN", "processing": {"batch": 1}}], None, sys.argv[2], workers=2)
+    data = {"path": sys.argv[1], "target": "V1:STRAIN", "processing": {"batch": 1}}
+    ingest([data], None, sys.argv[2], engine=EngineSettings(workers=2))
 """
 
 
@@ -303,7 +306,7 @@ def test_real_strain_is_white_away_from_the_event(real_data, tmp_path):
         "segment": 32.0,
         "processing": {"minf": 20.0},
     }
-    events = ingest([entry], {"fft_length": 2.0, "overlap": 1.5}, tmp_path / "out", workers=1)
+    events = ingest([entry], {"fft_length": 2.0, "overlap": 1.5}, tmp_path / "out")
     assert events.channels == ("H1:GWOSC-16KHZ_R1_STRAIN", "L1:GWOSC-16KHZ_R1_STRAIN")
     assert events.valid.all()
     series = events.read().series[0].astype(np.float64)
@@ -326,7 +329,7 @@ def test_all_real_files_are_read(real_data, tmp_path):
         "segment": 32.0,
         "processing": {"minf": 20.0},
     }
-    events = ingest([entry], None, tmp_path / "out", workers=1)
+    events = ingest([entry], None, tmp_path / "out")
     assert len(events) == 2  # Virgo was not on at GW150914
     assert dict(events.manifest.rejected) == {"1126259463.000000": "target: missing"}
     values = events.read().series[events.valid]

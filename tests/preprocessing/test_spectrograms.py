@@ -33,7 +33,6 @@ def test_default_maps_are_64_by_257_with_axes_and_recipe(make_event_set, series,
         event_transform(events, ProcessSettings()),
         tmp_path / "maps",
         selection={"channels": "scan"},
-        progress=False,
     )
     batch = made.read()
     assert batch.maps.shape == (2, 2, 64, 257)
@@ -51,7 +50,7 @@ def test_default_maps_are_64_by_257_with_axes_and_recipe(make_event_set, series,
 
 def test_each_map_belongs_to_its_event_and_channel(make_event_set, series, tmp_path):
     events = make_event_set(series)
-    made = make_spectrograms(events, ("WITNESS_3", "WITNESS_1"), SMALL, tmp_path / "maps", batch_size=2, progress=False)
+    made = make_spectrograms(events, ("WITNESS_3", "WITNESS_1"), SMALL, tmp_path / "maps", batch_size=2)
     assert made.event_ids == events.event_ids
     for row in (0, 3, 5):
         expected = q_transform(torch.from_numpy(series[row, [0, 3, 1]]), 1024.0, SMALL).numpy()
@@ -61,7 +60,7 @@ def test_each_map_belongs_to_its_event_and_channel(make_event_set, series, tmp_p
 def test_channels_that_are_not_valid_stay_zero(make_event_set, series, tmp_path):
     valid = np.ones((6, 4), dtype=bool)
     valid[2, 1] = False
-    made = make_spectrograms(make_event_set(series, valid), ("WITNESS_1",), SMALL, tmp_path / "maps", progress=False)
+    made = make_spectrograms(make_event_set(series, valid), ("WITNESS_1",), SMALL, tmp_path / "maps")
     batch = made.read()
     assert not batch.valid[2, 1]
     assert (batch.maps[2, 1] == 0).all()
@@ -72,20 +71,20 @@ def test_events_without_valid_target_are_left_out_and_listed(make_event_set, ser
     valid = np.ones((6, 4), dtype=bool)
     valid[2, 0] = False
     events = make_event_set(series, valid)
-    made = make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "maps", progress=False)
+    made = make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "maps")
     assert len(made) == 5
     assert made.manifest.rejected == {"event-002": "target not valid"}
     valid[:, 0] = False
     none = make_event_set(series, valid, name="none")
     with pytest.raises(NoEventsError):
-        make_spectrograms(none, ("WITNESS_1",), SMALL, tmp_path / "none-maps", progress=False)
+        make_spectrograms(none, ("WITNESS_1",), SMALL, tmp_path / "none-maps")
 
 
 def test_witnesses_alone_are_enough_where_the_target_is_not_required(make_event_set, series, tmp_path):
     valid = np.ones((6, 4), dtype=bool)
     valid[:, 0] = False
     events = make_event_set(series, valid)
-    made = make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "maps", require_target=False, progress=False)
+    made = make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "maps", require_target=False)
     batch = made.read()
     assert len(made) == 6
     assert not batch.valid[:, 0].any()
@@ -98,7 +97,7 @@ def test_killed_run_goes_on_at_the_missing_shard(make_event_set, series, tmp_pat
     events = make_event_set(series)
 
     def make():
-        return make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "maps", progress=False)
+        return make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "maps")
 
     calls = []
     transform = spectrograms.q_transform
@@ -117,27 +116,27 @@ def test_killed_run_goes_on_at_the_missing_shard(make_event_set, series, tmp_pat
     assert len(calls) == 4  # only the missing shard was transformed again
     make()
     assert len(calls) == 4
-    whole = make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "whole", progress=False)
+    whole = make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "whole")
     np.testing.assert_array_equal(SpectrogramSet.open(tmp_path / "maps").read().maps, whole.read().maps)
 
 
 def test_other_settings_replace_the_set(make_event_set, series, tmp_path):
     events = make_event_set(series)
-    make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "maps", progress=False)
-    made = make_spectrograms(events, ("WITNESS_1",), replace(SMALL, q=20.0), tmp_path / "maps", progress=False)
+    make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "maps")
+    made = make_spectrograms(events, ("WITNESS_1",), replace(SMALL, q=20.0), tmp_path / "maps")
     assert made.recipe["qtransform"]["q"] == 20.0
 
 
 def test_event_set_is_never_overwritten(make_event_set, series):
     events = make_event_set(series)
     with pytest.raises(ConfigurationError, match="event set"):
-        make_spectrograms(events, ("WITNESS_1",), SMALL, events.folder, progress=False)
+        make_spectrograms(events, ("WITNESS_1",), SMALL, events.folder)
     events.verify()
 
 
 def test_missing_channel_is_named(make_event_set, series, tmp_path):
     with pytest.raises(ChannelMismatchError, match="NOPE"):
-        make_spectrograms(make_event_set(series), ("NOPE",), SMALL, tmp_path / "maps", progress=False)
+        make_spectrograms(make_event_set(series), ("NOPE",), SMALL, tmp_path / "maps")
 
 
 def test_resolutions_replace_the_numbers_of_bins():
@@ -200,9 +199,9 @@ def test_gw150914_shows_its_chirp(real_data, tmp_path):
     }
     files = [str(real_data / "gwosc" / f"{name}_GWOSC_16KHZ_R1-1126259447-32.hdf5") for name in ("H-H1", "L-L1")]
     datasets = [{**entry, "path": path, "target": "H1:GWOSC-16KHZ_R1_STRAIN"} for path in files]
-    events = ingest(datasets, {}, tmp_path / "events", workers=1)
+    events = ingest(datasets, {}, tmp_path / "events")
     transform = event_transform(events, ProcessSettings(logf=True))
-    made = make_spectrograms(events, events.channels[1:], transform, tmp_path / "maps", progress=False)
+    made = make_spectrograms(events, events.channels[1:], transform, tmp_path / "maps")
     batch = made.read()
     since = made.times + (batch.gps_start[0] - 1126259462.42)  # end of the signal as seen in Hanford
     hanford = batch.maps[0, 0]

@@ -9,6 +9,7 @@ from itwinai.components import DataGetter, monitor_exec
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.sources import DatasetSettings
+from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import IngestSettings, check_whitening, ingest
 from glitchflow_plugin.preprocessing.quality import QUALITY_NAME, RECORDS_NAME, read_quality
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
@@ -21,7 +22,8 @@ class DataProcessor(DataGetter):
         datasets: The list in datasets.yaml.
         folder: Where the event set goes.
         whiten: Content of whiten.yaml.
-        ingest: How the work is spread: `workers`, `shard_size`.
+        ingest: How the work is divided: `shard_size`.
+        engine: Where the shards are made: the keys of engine.yaml, or an engine's name.
         name: Of the step.
     """
 
@@ -31,16 +33,18 @@ class DataProcessor(DataGetter):
         folder: str,
         whiten: Mapping[str, Any] | None = None,
         ingest: Mapping[str, Any] | None = None,
+        *,
+        engine: Mapping[str, Any] | str | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.save_parameters(datasets=datasets, folder=folder, whiten=whiten, ingest=ingest, name=name)
+        self.save_parameters(datasets=datasets, folder=folder, whiten=whiten, ingest=ingest, engine=engine, name=name)
         # Built here so that a misspelt key ends the pipeline before its first step runs.
         self.datasets = [DatasetSettings.from_mapping(entry, position) for position, entry in enumerate(datasets)]
         self.folder = Path(folder)
         check_whitening(whiten)
         self.whiten = whiten
-        self.settings = IngestSettings(**(ingest or {}))
+        self.settings, self.engine = IngestSettings.of(ingest), EngineSettings.of(engine)
 
     @monitor_exec
     def execute(self, _before: Any = None) -> EventSet:
@@ -50,7 +54,7 @@ class DataProcessor(DataGetter):
             self.datasets,
             self.whiten,
             self.folder,
-            workers=self.settings.workers,
+            engine=self.engine,
             shard_size=self.settings.shard_size,
         )
         report(_summary(events, self.datasets, started), self.folder)

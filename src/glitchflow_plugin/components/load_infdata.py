@@ -11,6 +11,7 @@ from glitchflow_plugin.components._model import check_model, load_model, model_i
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, FormatError
+from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.quality import read_quality
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 
@@ -30,7 +31,8 @@ class LoadInfdata(DataGetter):
         folder: Where the event set and the spectrogram set go.
         datasets: Data to read, as in datasets.yaml; `processing` is the model's.
         spectrograms: An existing spectrogram set to use in place of `datasets`.
-        workers: Processes that read and condition; 0 takes as many as there are processors.
+        engine: Where the shards are made: the keys of engine.yaml, or an engine's name. As an array, the tasks make
+            the event set first, and the maps when the array is submitted again.
         batch_events: Events transformed at a time.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         name: Of the step.
@@ -44,7 +46,7 @@ class LoadInfdata(DataGetter):
         *,
         datasets: Sequence[Mapping[str, Any]] | None = None,
         spectrograms: str | None = None,
-        workers: int = 0,
+        engine: Mapping[str, Any] | str | None = None,
         batch_events: int = 8,
         device: str = "auto",
         name: str | None = None,
@@ -56,7 +58,7 @@ class LoadInfdata(DataGetter):
             folder=folder,
             datasets=datasets,
             spectrograms=spectrograms,
-            workers=workers,
+            engine=engine,
             batch_events=batch_events,
             device=device,
             name=name,
@@ -69,7 +71,7 @@ class LoadInfdata(DataGetter):
         self.folder = Path(folder)
         self.datasets = list(datasets or ())
         self.spectrograms = Path(spectrograms) if spectrograms else None
-        self.workers, self.batch_events, self.device = workers, batch_events, device
+        self.engine, self.batch_events, self.device = EngineSettings.of(engine), batch_events, device
 
     @monitor_exec
     def execute(self) -> "tuple[ModelBundle, SpectrogramSet]":
@@ -119,7 +121,7 @@ class LoadInfdata(DataGetter):
             conditioning,
             bundle.channels,
             self.folder / EVENTS,
-            workers=self.workers,
+            engine=self.engine,
             require_target=False,
         )
         made = make_spectrograms(
@@ -128,6 +130,7 @@ class LoadInfdata(DataGetter):
             _qtransform(transform),
             self.folder / SPECTROGRAMS,
             device=choose_device(self.device),
+            engine=self.engine,
             batch_size=self.batch_events,
             selection={"channels": "model", **model_name(bundle)},
             require_target=False,

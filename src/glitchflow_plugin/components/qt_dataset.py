@@ -1,7 +1,7 @@
 """The step QT-dataset: Q-transform maps of the target and the selected channels."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from glitchflow_plugin.components._whitening import check_whitening
 from glitchflow_plugin.data.ranking_file import ChannelRanking, read_channel_list, read_ranking
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class QTDataset(BaseComponent):
         scan: Folder of the scan's results, used where no ranking comes from the step before.
         folder: Where the spectrogram set goes.
         ch_list: Witnesses to take in place of the scan's selection: a list, or a text file with one a line.
+        engine: Where the shards are made: the keys of engine.yaml, or an engine's name.
         num_pictures: How many events are drawn, the loudest in strain and witnesses.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         name: Name of the step.
@@ -42,6 +44,7 @@ class QTDataset(BaseComponent):
         folder: str,
         *,
         ch_list: Sequence[str] | str | None = None,
+        engine: Mapping[str, Any] | str | None = None,
         num_pictures: int = 3,
         device: str = "auto",
         name: str | None = None,
@@ -53,6 +56,7 @@ class QTDataset(BaseComponent):
             scan=scan,
             folder=folder,
             ch_list=ch_list,
+            engine=engine,
             num_pictures=num_pictures,
             device=device,
             name=name,
@@ -62,6 +66,7 @@ class QTDataset(BaseComponent):
         self.settings = ProcessSettings(**process)
         self.events_folder, self.scan_folder, self.folder = Path(events), Path(scan), Path(folder)
         self.ch_list, self.num_pictures, self.device = ch_list, num_pictures, device
+        self.engine = EngineSettings.of(engine)
 
     @monitor_exec
     def execute(self, events: EventSet | None = None, ranking: ChannelRanking | None = None) -> SpectrogramSet:
@@ -78,6 +83,7 @@ class QTDataset(BaseComponent):
             event_transform(events, self.settings),
             self.folder,
             device=choose_device(self.device),
+            engine=self.engine,
             batch_size=self.settings.num_batch,
             selection=selection,
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from glitchflow_plugin.data.files import atomic_path
+from glitchflow_plugin.data.files import new_hdf5
 from glitchflow_plugin.errors import DataError, FormatError
 
 TRUTH_FILE_NAME = "truth.h5"
@@ -122,7 +122,7 @@ def read_event(path: Path | str, channels: Iterable[str] | None = None) -> RawEv
 
 def write_event(path: Path | str, event: RawEvent) -> None:
     """Write an event file, whole or not at all."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         group = file.create_group(event.event_id)
         group.attrs["gps_event"] = np.float64(event.gps_event)
         for name, channel in event.channels.items():

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import h5py
 
 from glitchflow_plugin.errors import DataError, FormatError
 
@@ -48,6 +51,29 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         raise _explained(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_hdf5(path: Path | str) -> Iterator[h5py.File]:
+    """Give an HDF5 file to fill, which is written to `path` at the end, whole or not at all.
+
+    It is filled in memory. HDF5 itself does not survive a disk that is full: it leaves holes of zeros without telling,
+    when a data set is closed, or takes the process with it.
+
+    Args:
+        path: Where the finished file shall be.
+
+    Yields:
+        The open file.
+
+    Raises:
+        DataError: The disk is full or the folder cannot be written; the message names the folder.
+    """
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        yield file
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(image.getbuffer())
 
 
 def write_json(path: Path | str, content: Any) -> None:

@@ -1,7 +1,8 @@
 """The two sets between the steps, event set and spectrogram set: folders of HDF5 shards with a manifest.
 
 A shard is written whole and carries the fingerprint of the set it belongs to, so a killed run resumes at the missing
-shards. The manifest is written last: a folder without one is an unfinished set.
+shards. The manifest is written last: a folder without one is an unfinished set. Several processes may write one set at
+the same time, each its own shards, and more than one may finish it: nothing is removed that another has just written.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any, ClassVar, Literal, Self
 import h5py
 import numpy as np
 
-from glitchflow_plugin.data.files import atomic_path, content_hash, read_json, sha256, write_json
+from glitchflow_plugin.data.files import content_hash, new_hdf5, read_json, sha256, write_json
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
 from glitchflow_plugin.errors import ChannelMismatchError, FormatError, NoEventsError
 
@@ -130,9 +131,12 @@ class ShardedWriter:
         set_(self, "fingerprint", content_hash([*described, self.shard_size, self.inputs, FORMAT_VERSION]))
 
     def pending(self) -> list[ShardPlan]:
-        """Shards that are not on disk yet; what another recipe left in the folder is removed first."""
-        self._discard_others()
-        return [plan for plan in self._plans if not self._path(plan.index).exists()]
+        """Shards that are not on disk yet, are truncated, or belong to another recipe or input."""
+        pending = [plan for plan in self._plans if _fingerprint(self._path(plan.index)) != self.fingerprint]
+        replaced = sum(self._path(plan.index).exists() for plan in pending)
+        if replaced:
+            logger.warning("%s holds %d shard(s) of another recipe or input: made anew.", self.folder, replaced)
+        return pending
 
     def write(
         self,
@@ -141,7 +145,7 @@ class ShardedWriter:
         rejected: Mapping[str, str] | None = None,
         notes: Any = None,
     ) -> None:
-        """Write one shard, whole or not at all.
+        """Write one shard, whole or not at all, in place of what another recipe left there.
 
         Args:
             plan: Which shard.
@@ -159,7 +163,9 @@ class ShardedWriter:
             raise FormatError(f"shard {plan.index}: events kept and rejected must be the planned ones")
         if batch is not None and batch.valid.shape[1] != len(self.channels):
             raise FormatError(f"shard {plan.index}: {batch.valid.shape[1]} channels, the set has {len(self.channels)}")
-        with atomic_path(self._path(plan.index)) as temporary, h5py.File(temporary, "w") as file:
+        # While a shard is missing nobody can finish the set, so a manifest that is here is that of another set.
+        (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
+        with new_hdf5(self._path(plan.index)) as file:
             file.attrs["fingerprint"] = self.fingerprint
             file.attrs["rejected"] = json.dumps(rejected)
             file.attrs["notes"] = json.dumps(notes)
@@ -203,6 +209,7 @@ class ShardedWriter:
             fingerprint=self.fingerprint,
         )
         write_json(self.folder / MANIFEST_NAME, asdict(manifest))
+        self._tidy()
         return _KINDS[self.kind].open(self.folder)
 
     def notes(self) -> list[Any]:
@@ -217,14 +224,12 @@ class ShardedWriter:
     def _path(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.h5"
 
-    def _discard_others(self) -> None:
-        foreign = [path for path in sorted(self.folder.glob("shard-*.h5")) if _fingerprint(path) != self.fingerprint]
-        manifest = self.folder / MANIFEST_NAME
-        if foreign:
-            logger.warning("%s holds %d shard(s) of another recipe or input: made anew.", self.folder, len(foreign))
-            manifest.unlink(missing_ok=True)
-            for path in foreign:
-                path.unlink()
+    def _tidy(self) -> None:
+        """Remove what killed runs and longer sets left. All shards are made, so nobody is writing one any more."""
+        ours = {self._path(plan.index) for plan in self._plans}
+        for path in (*self.folder.glob("shard-*.h5"), *self.folder.glob(".shard-*.tmp.h5")):
+            if path not in ours:
+                path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +267,7 @@ class _ShardedSet:
             if found != shard.num_bytes:
                 raise FormatError(
                     f"{file}: expected {shard.num_bytes} bytes, found {'nothing' if found is None else found}. "
-                    f"Delete {path} and that shard, then run the step again: only the shard is remade."
+                    "Run the step that made the set again: only that shard is remade."
                 )
         return cls(folder, manifest)
 
@@ -330,8 +335,8 @@ class _ShardedSet:
     def _verify(self, shard: Shard) -> None:
         if sha256(self.folder / shard.file) != shard.sha256:
             raise FormatError(
-                f"{self.folder / shard.file} does not match its checksum. Delete it and {MANIFEST_NAME}, "
-                "then run the step again: only that shard is remade."
+                f"{self.folder / shard.file} does not match its checksum. Delete it and run the step that made the set "
+                "again: only that shard is remade."
             )
         self._verified.add(shard.file)
 
@@ -387,8 +392,14 @@ class _ShardedSet:
     def _gathered(self, name: str) -> np.ndarray:
         parts = []
         for shard in self.manifest.shards:
-            with h5py.File(self.folder / shard.file, "r") as file:
-                parts.append(file[name][()])
+            try:
+                with h5py.File(self.folder / shard.file, "r") as file:
+                    parts.append(file[name][()])
+            except OSError as error:
+                raise FormatError(
+                    f"{self.folder / shard.file} cannot be read ({error}). Run the step that made the set again: only "
+                    "that shard is remade."
+                ) from error
         return np.concatenate(parts)
 
 
@@ -482,6 +493,7 @@ def _hyperslab(columns: Sequence[int] | None) -> tuple[slice | list[int], np.nda
 
 
 def _fingerprint(path: Path) -> str | None:
+    """Of the set that a shard belongs to; None where there is no shard, or part of one."""
     try:
         with h5py.File(path, "r") as file:
             return str(file.attrs.get("fingerprint"))

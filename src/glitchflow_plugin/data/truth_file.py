@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME
-from glitchflow_plugin.data.files import atomic_path
+from glitchflow_plugin.data.files import new_hdf5
 from glitchflow_plugin.errors import DataError, FormatError
 from glitchflow_plugin.types.arrays import Series
 
@@ -156,7 +156,7 @@ def truth_path(folder: Path | str) -> Path:
 
 def write_truth(path: Path | str, truth: Truth) -> None:
     """Write a truth file, whole or not at all."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["target"] = truth.target
         file.attrs["sample_rate"] = truth.sample_rate
@@ -196,7 +196,7 @@ def read_truth(path: Path | str) -> Truth:
 
 def write_event_truth(path: Path | str, event: EventTruth) -> None:
     """Write the truth of one event, whole or not at all; `read_event_truths` collects such parts."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         _write_event(file, event)
 
 

@@ -1,12 +1,18 @@
-"""Shards made in parallel by processes, with one progress bar and errors that name the shard."""
+"""Shards made in parallel: processes here, tasks of a Ray cluster, or a share of them in each task of a SLURM array.
+
+What is made does not depend on the engine or on the number of workers: a shard is made by one call of one function,
+which sees nothing but its plan.
+"""
 
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
 
@@ -17,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+LOCAL, RAY, SLURM_ARRAY = "local", "ray", "slurm-array"
+_ENGINES = (LOCAL, RAY, SLURM_ARRAY)
 _PASSED_ON = (ConfigurationError, ConnectionFailedError, MissingDependencyError)
 """Errors that are not about one shard: they go to the user as they are."""
 
@@ -25,82 +33,234 @@ class ShardError(GlitchflowError):
     """A shard could not be made; those that were finished stay."""
 
 
+class ShareDone(SystemExit):
+    """This task of an array has made its share, and others have not: the pipeline ends here, with status 0.
+
+    The steps that follow need the whole set and belong to a job that waits for the array.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """The keys of engine.yaml; conf/engine.yaml explains them.
+
+    Attributes:
+        name: `local`, `ray` or `slurm-array`.
+        workers: Shards made at a time; 0: as many as this machine has processors, or as the cluster has room for.
+        address: Of the Ray cluster: `auto` (the one of this machine) or `host:port`.
+        task_cpus: Processors that a Ray task reserves.
+        task_memory: Memory that a Ray task reserves, GiB; None: none.
+        share_index: Which share of the shards is made, from 0; None: told by SLURM's variables.
+        share_count: In how many shares the shards are divided; None: told by SLURM's variables.
+    """
+
+    name: str = LOCAL
+    workers: int = 0
+    address: str = "auto"
+    task_cpus: float = 1
+    task_memory: float | None = None
+    share_index: int | None = None
+    share_count: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        if self.name not in _ENGINES:
+            raise ConfigurationError(f"engine.name: expected one of {', '.join(_ENGINES)}, got {self.name!r}.")
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 0:
+            raise ConfigurationError(
+                f"engine.workers must be a whole number, 0 for as many as there is room for, got {self.workers!r}."
+            )
+        if self.address in (None, "", LOCAL):
+            raise ConfigurationError(
+                f"engine.address: expected auto or host:port of a running Ray cluster, got {self.address!r}: none is "
+                "started here, since it would listen without a password. On one machine, engine.name=local."
+            )
+        if not self.task_cpus > 0 or (self.task_memory is not None and not self.task_memory > 0):
+            raise ConfigurationError(
+                f"engine.task_cpus and task_memory must be positive, got {self.task_cpus} and {self.task_memory}."
+            )
+        if (self.share_index is None) != (self.share_count is None):
+            raise ConfigurationError("engine.share_index and engine.share_count belong together: give both or neither.")
+        if self.share_index is not None and self.share_count is not None:
+            _check_share(self.share_index, self.share_count)
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any] | str | None) -> Self:
+        """Settings from a mapping, or from the name of an engine alone.
+
+        >>> EngineSettings.of("ray").name
+        'ray'
+        """
+        return cls(name=content) if isinstance(content, str) else cls(**(content or {}))
+
+    def on_device(self, device: object) -> Self:
+        """The settings with which work for a device is spread: one process for a GPU, which it fills alone.
+
+        Raises:
+            ConfigurationError: Ray tasks were asked to compute on a GPU.
+        """
+        if str(device).startswith("cpu"):
+            return self
+        if self.name == RAY:
+            raise ConfigurationError(
+                f"Ray tasks compute on processors, got device {device}. Set device=cpu, or with one GPU a process "
+                f"engine.name={LOCAL} or engine.name={SLURM_ARRAY}."
+            )
+        return replace(self, workers=1)
+
+    def share(self) -> tuple[int, int]:
+        """Index and count of the share that this process makes.
+
+        Raises:
+            ConfigurationError: Neither the settings nor SLURM's variables tell.
+        """
+        if self.share_index is not None and self.share_count is not None:
+            return self.share_index, self.share_count
+        try:
+            task, first, last, count = (
+                int(os.environ[f"SLURM_ARRAY_TASK_{key}"]) for key in ("ID", "MIN", "MAX", "COUNT")
+            )
+        except (KeyError, ValueError):
+            raise ConfigurationError(
+                f"engine.name={SLURM_ARRAY} expects a task of a job array, but the variables SLURM_ARRAY_TASK_* are "
+                "not set. Submit with sbatch --array=0-7, or give engine.share_index and engine.share_count."
+            ) from None
+        step = (last - first) // (count - 1) if count > 1 else 1
+        if first + step * (count - 1) != last or (task - first) % step:
+            raise ConfigurationError(
+                f"the job array has {count} tasks between {first} and {last}, which are not evenly spaced, so nobody "
+                "would make some of the shards. Submit with sbatch --array=0-7 or alike; what is there already is kept."
+            )
+        return (task - first) // step, count
+
+
+IN_PROCESS = EngineSettings(workers=1)
+"""One shard after the other in this process."""
+
+
 def default_workers() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors that this process may use; in a batch job, those of the task."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(here, int(granted)) if granted.isdigit() and int(granted) else here
 
 
 def map_shards(
     function: Callable[[ShardPlan], Result],
     plans: Sequence[ShardPlan],
-    workers: int | None = None,
+    engine: EngineSettings = IN_PROCESS,
     description: str = "",
+    *,
+    left: Callable[[], Sequence[ShardPlan]] | None = None,
 ) -> list[Result]:
     """Call a function for every shard.
 
     Args:
-        function: Makes and writes one shard. With more than one worker it must be picklable: a function of a module,
-            or a `functools.partial` of one.
+        function: Makes one shard and, as a rule, writes it. Other processes import it: a function of a module, or a
+            `functools.partial` of one. What it writes must not depend on the number of threads.
         plans: The shards.
-        workers: Processes; 1 runs in this one; None or 0 takes as many as there are processors. Memory grows with
-            workers times shard size.
+        engine: Where the calls are made. Memory grows with workers times shard size.
         description: For the progress bar and the errors.
+        left: Tells which shards are not on disk. A task of an array cannot see the results of other tasks, so it needs
+            this to know whether the set is complete.
 
     Returns:
-        What the function returned, in the order of the plans.
+        What the function returned, in the order of the plans; in a task of an array, for the plans of its share.
 
     Raises:
+        ShareDone: This task's share is made, and the set is not complete.
         ShardError: A shard failed, or a worker was killed; the message names the shard and what stays.
         GlitchflowError: An error that is not about one shard (settings, network, a missing package), as it came.
     """
-    workers = min(workers or default_workers(), max(len(plans), 1))
-    total = sum(len(plan.event_ids) for plan in plans)
-    with tqdm(total=total, desc=description or None, unit="event", disable=not plans) as bar:
-        if workers == 1:
-            return [_inline(function, plan, description, bar) for plan in plans]
-        return _parallel(function, plans, workers, description, bar)
-
-
-def _inline(function: Callable[[ShardPlan], Result], plan: ShardPlan, description: str, bar: "tqdm") -> Result:
-    try:
-        result = function(plan)
-    except _PASSED_ON:
-        raise
-    except Exception as error:
-        raise _named(error, plan, description) from error
-    bar.update(len(plan.event_ids))
-    return result
-
-
-def _parallel(
-    function: Callable[[ShardPlan], Result], plans: Sequence[ShardPlan], workers: int, description: str, bar: "tqdm"
-) -> list[Result]:
-    # fork would copy the threads' locks of whatever the parent has loaded; forkserver starts clean and light
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    if engine.name == SLURM_ARRAY:
+        return _map_share(function, plans, engine, description, left)
     results: dict[int, Result] = {}
-    context = multiprocessing.get_context(method)
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_remember, initargs=(function,))
+    total = sum(len(plan.event_ids) for plan in plans)
+    bar = tqdm(total=total, desc=description or None, unit="event", disable=not plans)
     try:
-        running: dict[Future, int] = {executor.submit(_call, plan): i for i, plan in enumerate(plans)}
-        while running:
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in sorted(done, key=lambda future: running[future]):
-                position = running.pop(future)
+        with bar, closing(_finished(function, plans, engine)) as finished:
+            for position, collect in finished:
                 try:
-                    results[position] = future.result()
-                except BrokenProcessPool as error:
-                    raise _killed(plans, results, description) from error
-                except _PASSED_ON:
+                    results[position] = collect()
+                except (BrokenExecutor, *_PASSED_ON):
                     raise
                 except Exception as error:
                     raise _named(error, plans[position], description) from error
                 bar.update(len(plans[position].event_ids))
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    except BrokenExecutor as error:
+        raise _killed(plans, results, description) from error
     return [results[position] for position in range(len(plans))]
 
 
-_function: Callable[[ShardPlan], object] | None = None
+def _map_share(
+    function: Callable[[ShardPlan], Result],
+    plans: Sequence[ShardPlan],
+    engine: EngineSettings,
+    description: str,
+    left: Callable[[], Sequence[ShardPlan]] | None,
+) -> list[Result]:
+    """The shards whose index belongs to this task, whatever is there already, so that no two tasks make the same."""
+    name = description or "this step"
+    if left is None:
+        raise ConfigurationError(
+            f"{name} gathers its results in one process and cannot be divided among the tasks of an array. Run it in a "
+            f"job of its own with engine.name={LOCAL} or {RAY}."
+        )
+    index, count = engine.share()
+    mine = [plan for plan in plans if plan.index % count == index]
+    results = map_shards(function, mine, replace(engine, name=LOCAL), description)
+    missing = [plan.index for plan in left()]
+    if missing:
+        done = ShareDone(
+            f"{name}: share {index + 1} of {count} is done ({len(mine)} shard(s) made). Other tasks have still "
+            f"{len(missing)} to make; the last of them completes the set. Later steps belong to a job that waits for "
+            "the array."
+        )
+        logger.info("%s", done)
+        raise done
+    return results
+
+
+def _finished(
+    function: Callable[[ShardPlan], Result], plans: Sequence[ShardPlan], engine: EngineSettings
+) -> Generator[tuple[int, Callable[[], Result]], None, None]:
+    """Position of a plan and how to collect its result, in the order in which the shards are finished."""
+    if engine.name == RAY and plans:
+        from glitchflow_plugin.preprocessing.ray_tasks import finished_on_ray  # noqa: PLC0415  # ray is slow to import
+
+        yield from finished_on_ray(
+            function,
+            plans,
+            address=engine.address,
+            workers=engine.workers,
+            cpus=engine.task_cpus,
+            memory=engine.task_memory,
+        )
+        return
+    workers = min(engine.workers or default_workers(), len(plans))
+    if workers <= 1:
+        yield from ((position, partial(function, plan)) for position, plan in enumerate(plans))
+        return
+    # fork would copy the threads' locks of whatever the parent has loaded; forkserver starts clean and light
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_remember, initargs=(function,))
+    try:
+        positions = {executor.submit(_call, plan): position for position, plan in enumerate(plans)}
+        for future in as_completed(positions):
+            yield positions.pop(future), future.result
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+_function: Callable[[ShardPlan], Any] | None = None
 
 
 def _remember(function: Callable[[ShardPlan], object]) -> None:
@@ -109,9 +269,16 @@ def _remember(function: Callable[[ShardPlan], object]) -> None:
     _function = function
 
 
-def _call(plan: ShardPlan) -> object:
+def _call(plan: ShardPlan) -> Any:
     assert _function is not None  # noqa: S101  # _remember ran before
     return _function(plan)
+
+
+def _check_share(index: int, count: int) -> None:
+    if not 0 <= index < count:
+        raise ConfigurationError(
+            f"engine.share_index counts from 0 and must be below engine.share_count, got {index} of {count}."
+        )
 
 
 def _killed(plans: Sequence[ShardPlan], results: Mapping[int, object], description: str) -> ShardError:
@@ -127,5 +294,6 @@ def _named(error: Exception, plan: ShardPlan, description: str) -> ShardError:
     first, last = plan.event_ids[0], plan.event_ids[-1]
     return ShardError(
         f"{description or 'the run'}: shard {plan.index} (events {first} to {last}) failed: "
-        f"{type(error).__name__}: {error}. Finished shards are kept: run the step again when this is mended."
+        f"{type(error).__name__}: {str(error).rstrip('.')}. Finished shards are kept: run the step again when this "
+        "is mended."
     )

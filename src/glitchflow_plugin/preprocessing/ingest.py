@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from glitchflow_plugin.data.records import EventBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan
 from glitchflow_plugin.data.sources import Catalogue, ChannelOrigin, DatasetSettings, EventSource, open_datasets
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
-from glitchflow_plugin.preprocessing.engine import map_shards
+from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.quality import MISSING, Flaw, QualityReport, collect, write_quality
 from glitchflow_plugin.signal.conditioning import (
     SAMPLE_RATE,
@@ -39,15 +39,26 @@ _PSD_SPACING = 0.25
 
 @dataclass(frozen=True)
 class IngestSettings:
-    """How the work is spread.
+    """How the work is divided; `EngineSettings` say where it is done.
 
     Attributes:
-        workers: Processes; 0 takes as many as there are processors.
         shard_size: Events a shard and held in memory by a worker; the data sets' `processing.batch` if None.
     """
 
-    workers: int = 0
     shard_size: int | None = None
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any] | None) -> Self:
+        """Settings from a mapping.
+
+        Raises:
+            ConfigurationError: It has a key of former versions.
+        """
+        if "workers" in (content or {}):
+            raise ConfigurationError(
+                "ingest.workers is now engine.workers, for all steps: move it to conf/engine.yaml."
+            )
+        return cls(**(content or {}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +77,7 @@ def ingest(
     whitening: WhiteningSettings | Mapping[str, Any] | None,
     folder: Path | str,
     *,
-    workers: int | None = None,
+    engine: EngineSettings = IN_PROCESS,
     shard_size: int | None = None,
 ) -> EventSet:
     """Read, condition and store the events of several data sets.
@@ -76,13 +87,14 @@ def ingest(
         whitening: Content of whiten.yaml: the fields of `WhiteningSettings`, and optionally `psd` (a file a channel)
             with `psd_quantity` (`psd` or `asd`).
         folder: Where the event set goes. What a killed run left there is continued.
-        workers: Processes; None or 0 takes as many as there are processors.
+        engine: Where the shards are made.
         shard_size: Events a shard; the data sets' `processing.batch` by default.
 
     Returns:
         The event set, with `quality.json` and `quality.csv` in its folder.
 
     Raises:
+        ShareDone: In a task of an array: its share is made, and the set is not complete.
         ConfigurationError: The settings are wrong or contradict each other.
         NoEventsError: No event is left.
     """
@@ -101,7 +113,7 @@ def ingest(
         band = origin.processing
         conditioning = ConditioningSettings(band.minf, band.maxf, common.sr, common.len, common.whiten, settings)
         recipes.append(ChannelRecipe(name, conditioning, origin.unit, origin.sample_rate, psds.get(name)))
-    return _run(catalogue, recipes, folder, workers, shard_size or common.batch)
+    return _run(catalogue, recipes, folder, engine, shard_size or common.batch)
 
 
 def ingest_with_recipe(
@@ -110,7 +122,7 @@ def ingest_with_recipe(
     channels: Sequence[str] | None,
     folder: Path | str,
     *,
-    workers: int | None = None,
+    engine: EngineSettings = IN_PROCESS,
     shard_size: int | None = None,
     require_target: bool = True,
 ) -> EventSet:
@@ -121,12 +133,13 @@ def ingest_with_recipe(
         recipe: The `recipe` of the event set that the model was trained on.
         channels: Channels that the model needs, target first or not; all of the recipe if None.
         folder: Where the event set goes.
-        workers: Processes; None or 0 takes as many as there are processors.
+        engine: Where the shards are made.
         shard_size: Events a shard; the data sets' `processing.batch` by default.
         require_target: Whether an event without a usable target is rejected. If not, it is kept as long as another
             channel is usable, and the target may be missing altogether: a veto needs the witnesses alone.
 
     Raises:
+        ShareDone: In a task of an array: its share is made, and the set is not complete.
         ChannelMismatchError: No data set has some of the channels; the message lists them.
         NoEventsError: No event is left.
     """
@@ -141,7 +154,7 @@ def ingest_with_recipe(
     catalogue = open_datasets(datasets, target=target, needed=names, require_target=require_target)
     recipes = [_from_recipe(name, recipe) for name in names]
     size = shard_size or catalogue.processing.batch
-    return _run(catalogue, recipes, folder, workers, size, require_target=require_target)
+    return _run(catalogue, recipes, folder, engine, size, require_target=require_target)
 
 
 def as_recipe(target: str, channels: Sequence[ChannelRecipe]) -> dict[str, Any]:
@@ -232,7 +245,7 @@ def _run(
     catalogue: Catalogue,
     channels: Sequence[ChannelRecipe],
     folder: Path | str,
-    workers: int | None,
+    engine: EngineSettings,
     shard_size: int,
     *,
     require_target: bool = True,
@@ -260,7 +273,7 @@ def _run(
     # a job carries the sources of its own shard only; the whole catalogue would be sent to the workers for every shard
     jobs = [_Job(plan.index, plan.event_ids, tuple(sources[name] for name in plan.event_ids)) for plan in pending]
     work = partial(_make_shard, writer, expected, require_target=require_target)
-    map_shards(work, jobs, workers, "Data-processor")
+    map_shards(work, jobs, engine, "Data-processor", left=writer.pending)
     return _finished(writer, catalogue)
 
 
@@ -280,38 +293,37 @@ def _make_shard(
     common = channels[0].settings
     dtype = np.float32 if common.whiten else np.float64
     kept: list[str] = []
-    rows: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
+    shape = (len(job.sources), len(channels), common.num_samples)
+    series, valid = np.zeros(shape, dtype=dtype), np.zeros(shape[:2], dtype=bool)
     starts: list[float] = []
     times: list[float] = []
     rejected: dict[str, str] = {}
     flaws: list[Flaw] = []
     for source in job.sources:
         event_id = source.event_id
-        series, valid, found = _condition_event(source, channels, dtype)
+        row = len(kept)
+        series[row], valid[row] = 0, False
+        found = _condition_event(source, channels, series[row], valid[row])
         flaws += found
-        if not valid[0] and (require_target or not valid.any()):
+        if not valid[row, 0] and (require_target or not valid[row].any()):
             reason = next((flaw.reason for flaw in found if flaw.channel == channels[0].name), MISSING)
             rejected[event_id] = f"target: {reason}"
             continue
         kept.append(event_id)
-        rows.append(series)
-        masks.append(valid)
         starts.append(crop_start(source.gps_event, common))
         times.append(source.gps_event)
     batch = None
     if kept:
-        batch = EventBatch(tuple(kept), np.asarray(starts), np.asarray(times), np.stack(rows), np.stack(masks))
+        held = slice(len(kept))
+        batch = EventBatch(tuple(kept), np.asarray(starts), np.asarray(times), series[held], valid[held])
     writer.write(job, batch, rejected, notes=[[f.event_id, f.channel, f.reason, f.detail] for f in flaws])
 
 
 def _condition_event(
-    source: EventSource, channels: Sequence[ChannelRecipe], dtype: type
-) -> tuple[np.ndarray, np.ndarray, list[Flaw]]:
-    """All channels of one event; zeros and False where one cannot be used, and why."""
+    source: EventSource, channels: Sequence[ChannelRecipe], series: np.ndarray, valid: np.ndarray
+) -> list[Flaw]:
+    """Fill in the channels of one event; tell which cannot be used, and why: those keep their zeros."""
     loaded = source.load([one.name for one in channels])
-    series = np.zeros((len(channels), channels[0].settings.num_samples), dtype=dtype)
-    valid = np.zeros(len(channels), dtype=bool)
     flaws = []
     for row, recipe in enumerate(channels):
         found, problem = loaded.event.channels.get(recipe.name), loaded.problems.get(recipe.name)
@@ -326,7 +338,7 @@ def _condition_event(
             # A hole that the reader left is a gap, wherever the NaN came from.
             reason = problem if problem is not None else error.reason
             flaws.append(Flaw(source.event_id, recipe.name, reason, error.detail))
-    return series, valid, flaws
+    return flaws
 
 
 def _compare(found: Channel | None, problem: str | None, recipe: ChannelRecipe) -> None:

@@ -2,18 +2,20 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
-from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, check_settings, q_transform
 
 logger = logging.getLogger(__name__)
@@ -216,10 +218,10 @@ def make_spectrograms(
     folder: Path | str,
     *,
     device: torch.device | str = "cpu",
+    engine: EngineSettings = IN_PROCESS,
     batch_size: int = 8,
     selection: dict[str, Any] | None = None,
     require_target: bool = True,
-    progress: bool = True,
 ) -> SpectrogramSet:
     """Make the maps of an event set; a run that was cut off goes on at the missing shards.
 
@@ -228,16 +230,18 @@ def make_spectrograms(
         channels: Witnesses, in the order of the maps; the target is put first.
         settings: Of the Q-transform.
         folder: Where the set goes.
-        device: Where to compute.
-        batch_size: Events transformed at a time.
+        device: Where to compute. On CPUs a shard is made by one thread, whatever the number of workers, since sums of
+            several threads differ in their last bits; a GPU is used by one process.
+        engine: Where the shards are made.
+        batch_size: Events of a shard transformed at a time.
         selection: How the channels were chosen; kept in the set's recipe.
         require_target: Leave out events whose target is not valid; if not, their target maps are zero and masked.
-        progress: Show a progress bar.
 
     Returns:
         The spectrogram set. Events that are left out are listed in its manifest.
 
     Raises:
+        ShareDone: In a task of an array: its share is made, and the set is not complete.
         ConfigurationError: The settings do not fit the data, or `folder` is the event set's own.
         ChannelMismatchError: The event set lacks a channel.
         NoEventsError: No event has a valid target.
@@ -246,6 +250,7 @@ def make_spectrograms(
     if Path(folder).resolve() == events.folder.resolve():
         raise ConfigurationError(f"{folder} holds the event set; give the spectrogram set a folder of its own.")
     names = (events.target, *(name for name in channels if name != events.target))
+    events.channel_rows(names)
     frequencies, times = axes(events.duration, settings)
     event_bytes = len(names) * settings.num_frequencies * settings.num_times * 4
     writer = ShardedWriter(
@@ -260,28 +265,60 @@ def make_spectrograms(
         shard_size=max(1, min(_LARGEST_SHARD, _SHARD_BYTES // event_bytes)),
         inputs=events.manifest.fingerprint if require_target else f"{events.manifest.fingerprint} target optional",
     )
-    row_of = {event_id: row for row, event_id in enumerate(events.event_ids)}
     pending = writer.pending()
     left = sum(len(plan.event_ids) for plan in pending)
     if left < len(events):
         logger.info("%s: %d of %d events are there already.", folder, len(events) - left, len(events))
-    with tqdm(total=left, desc="Q-transform", unit="event", disable=not progress) as bar:
-        for plan in pending:
-            parts, rejected = [], {}
-            for start in range(0, len(plan.event_ids), batch_size):
-                rows = [row_of[event_id] for event_id in plan.event_ids[start : start + batch_size]]
-                if require_target:
-                    invalid = [row for row in rows if not events.valid[row, 0]]
-                    rejected.update({events.event_ids[row]: "target not valid" for row in invalid})
-                    rows = [row for row in rows if events.valid[row, 0]]
-                if rows:
-                    batch = events.read(rows, names)
-                    parts.append((batch, batch_maps(batch, events.sample_rate, settings, device)))
-                bar.update(len(plan.event_ids[start : start + batch_size]))
-            writer.write(plan, _joined(parts), rejected)
+    if pending:
+        _ = events.valid, events.gps_start, events.gps_event  # kept by the handle, so that no worker gathers them again
+    work = partial(_make_shard, writer, events, settings, device, batch_size=batch_size, require_target=require_target)
+    map_shards(work, pending, engine.on_device(device), "QT-dataset", left=writer.pending)
     made = writer.finish()
     assert isinstance(made, SpectrogramSet)  # noqa: S101  # tells the type checker what the writer's kind decides
     return made
+
+
+def _make_shard(
+    writer: ShardedWriter,
+    events: EventSet,
+    settings: QTransformSettings,
+    device: torch.device | str,
+    plan: ShardPlan,
+    *,
+    batch_size: int,
+    require_target: bool,
+) -> None:
+    """Make one shard: read, transform, write. Runs in a worker."""
+    row_of = {event_id: row for row, event_id in enumerate(events.event_ids)}
+    planned = np.array([row_of[event_id] for event_id in plan.event_ids])
+    usable = events.valid[planned, 0] | (not require_target)
+    rejected = {events.event_ids[row]: "target not valid" for row in planned[~usable]}
+    rows = planned[usable]
+    valid = events.valid[rows][:, events.channel_rows(writer.channels)]
+    maps = np.empty((*valid.shape, settings.num_frequencies, settings.num_times), dtype=np.float32)
+    with single_thread():
+        for start in range(0, len(rows), batch_size):
+            batch = events.read(rows[start : start + batch_size], writer.channels)
+            maps[start : start + len(batch)] = batch_maps(batch, events.sample_rate, settings, device)
+    made = SpectrogramBatch(
+        event_ids=tuple(events.event_ids[row] for row in rows),
+        gps_start=events.gps_start[rows],
+        gps_event=events.gps_event[rows],
+        maps=maps,
+        valid=valid,
+    )
+    writer.write(plan, made if len(rows) else None, rejected)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Let torch compute with one thread: sums that several threads share differ in their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_flags(settings: Any, keys: Sequence[str]) -> None:
@@ -314,15 +351,3 @@ def _number(key: str, value: Any) -> float:
             f"{key} must be a number, or a list of numbers where several are meant, got {value!r}."
         )
     return float(value)
-
-
-def _joined(parts: list[tuple[EventBatch, np.ndarray]]) -> SpectrogramBatch | None:
-    if not parts:
-        return None
-    return SpectrogramBatch(
-        event_ids=tuple(event_id for batch, _ in parts for event_id in batch.event_ids),
-        gps_start=np.concatenate([batch.gps_start for batch, _ in parts]),
-        gps_event=np.concatenate([batch.gps_event for batch, _ in parts]),
-        maps=np.concatenate([maps for _, maps in parts]),
-        valid=np.concatenate([batch.valid for batch, _ in parts]),
-    )

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from glitchflow_plugin.data.event_files import Channel
-from glitchflow_plugin.data.files import atomic_path
+from glitchflow_plugin.data.files import new_hdf5
 from glitchflow_plugin.data.readers.continuous import StoredChannel, StoredFile, slice_bounds
 from glitchflow_plugin.errors import FormatError
 
@@ -57,7 +57,7 @@ def read(path: Path | str, channels: Sequence[str], start: float, stop: float) -
 
 def write(path: Path | str, channels: Mapping[str, Channel]) -> None:
     """Write channels so that gwpy's `TimeSeriesDict.read(path)` finds them, whole or not at all."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         for name, channel in channels.items():
             dataset = file.create_dataset(name, data=channel.series)
             dataset.attrs.update(

@@ -1,0 +1,82 @@
+"""A program that makes a set, to be started, killed and started again by tests: python -m tests.preprocessing._runs."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
+from glitchflow_plugin.data.files import atomic_path
+from glitchflow_plugin.data.sharded import EventSet, ShardPlan
+from glitchflow_plugin.preprocessing import ingest
+from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
+
+TARGET, WITNESS = "V1:STRAIN", "V1:SEIS"
+T0 = 1_264_000_000.0
+make_shard = ingest._make_shard
+
+
+def write_events(folder, number):
+    """Files of sixteen seconds of noise each; the last has no usable target."""
+    for index in range(number):
+        generator = np.random.default_rng(index)
+        start = T0 + 100.0 * index
+        channels = {
+            name: Channel(name, generator.normal(size=int(16 * rate)), start, rate, "m")
+            for name, rate in ((TARGET, 2048.0), (WITNESS, 256.0))
+        }
+        if index == number - 1:
+            channels[TARGET].series[:] = 0
+        write_event(folder / f"event-{index:02d}.h5", RawEvent(f"event-{index:02d}", start + 8.3, channels))
+
+
+def dying_shard(writer, channels, job, *, require_target):
+    """Make a shard; whoever makes number 2 is killed when its file is half written."""
+    if job.index == 2:
+        with atomic_path(writer.folder / "shard-00002.h5") as temporary:
+            temporary.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    make_shard(writer, channels, job, require_target=require_target)
+
+
+def failing_shard(plan):
+    raise ValueError(f"{plan.index} does not please")
+
+
+def events(source, folder, engine):
+    """One shard an event."""
+    dataset = {"path": source, "target": TARGET, "processing": {"batch": 1}}
+    return ingest.ingest([dataset], None, folder, engine=engine)
+
+
+def maps(source, folder, engine):
+    """Two events a shard, of which one a batch."""
+    from glitchflow_plugin.preprocessing import spectrograms
+    from glitchflow_plugin.signal.qtransform import QTransformSettings
+
+    spectrograms._LARGEST_SHARD = 2
+    return spectrograms.make_spectrograms(
+        EventSet.open(source), (WITNESS,), QTransformSettings(), folder, engine=engine, batch_size=1
+    )
+
+
+def dying(source, folder, engine):
+    ingest._make_shard = dying_shard
+    return events(source, folder, engine)
+
+
+def both(source, folder, engine):
+    events(source, Path(folder) / "events", engine)
+    return maps(Path(folder) / "events", Path(folder) / "maps", engine)
+
+
+def failing(_source, _folder, engine):
+    return map_shards(failing_shard, [ShardPlan(0, ("a",)), ShardPlan(1, ("b",))], engine, "test")
+
+
+if __name__ == "__main__":
+    what, source, folder, engine = sys.argv[1:]
+    globals()[what](source, folder, EngineSettings(**json.loads(engine)))
