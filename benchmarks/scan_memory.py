@@ -60,12 +60,13 @@ def make_events(folder: Path, num_channels: int, num_events: int, seed: int = 0)
 
 def scan(events: Path, spikes: Path, workers: int, memory: float, answer: "multiprocessing.Queue") -> None:
     """Scan in this process, and tell how long the two parts took."""
+    from glitchflow_plugin.preprocessing.engine import EngineSettings  # noqa: PLC0415
     from glitchflow_plugin.preprocessing.scan import scan_channels  # noqa: PLC0415  # torch: not in the parent
     from glitchflow_plugin.preprocessing.scan_settings import ScanSettings  # noqa: PLC0415
 
     settings = ScanSettings(memory=memory, threshold_corr=0.05, threshold_iou=0.03)
     started = time.perf_counter()
-    scan_channels(EventSet.open(events), settings, spikes, workers=workers)
+    scan_channels(EventSet.open(events), settings, spikes, engine=EngineSettings(workers=workers))
     found = time.perf_counter()
     ranking = scan_channels(EventSet.open(events), settings, spikes)  # the spikes are there: statistics alone
     answer.put((found - started, time.perf_counter() - found, ranking.selected))

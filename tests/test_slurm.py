@@ -88,7 +88,7 @@ def slurm(monkeypatch):
 
 
 def checksums(folder):
-    files = [*folder.glob("shard-*.h5"), folder / "manifest.json", *folder.glob("quality.*")]
+    files = [*folder.rglob("*.h5"), *folder.glob("manifest.json"), *folder.glob("quality.*"), *folder.glob("results.*")]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
 
 
@@ -127,10 +127,10 @@ def test_jobs_make_the_sets_that_one_process_makes(tmp_path):
     jobs = run(folder, "scontrol", "--oneliner", "show", "job").splitlines()
     states = [word for job in jobs for word in job.split() if word.startswith("JobState=")]
     logs = "\n".join(path.read_text() for path in sorted(folder.glob("slurm-*.out")))
-    assert states == ["JobState=COMPLETED"] * 6, f"{jobs}\n{logs}"
+    assert states == ["JobState=COMPLETED"] * 9, f"{jobs}\n{logs}"
     assert "of 2 is done" in logs
     preprocess = ("itwinai", "exec-pipeline", "+pipe_key=preproc_pipeline", "conf/profile=tiny")
     run(folder, *preprocess, "run_name=alone", "engine.workers=1")
-    for kind in ("temp/{}/events", "QTdatasets/{}"):
+    for kind in ("temp/{}/events", "annalisarun/{}", "QTdatasets/{}"):
         assert checksums(folder / kind.format("array")) == checksums(folder / kind.format("alone"))
     assert not list(folder.rglob("*.tmp.*"))

@@ -1,6 +1,7 @@
 """The step Annalisa-scan: ranks the witness channels by their coincidence with the strain."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._whitening import check_whitening
 from glitchflow_plugin.data.ranking_file import ChannelRanking, write_ranking
 from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 
 #: A channel that shares more than this part of the strain's spikes is likely to be made from the strain.
@@ -29,7 +31,7 @@ class AnnalisaScan(BaseComponent):
         events: Folder of the event set, used where no set comes from the step before.
         folder: Where the results go; the spikes are kept below it, in `spikes`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        workers: Processes that look for spikes.
+        engine: Where spikes are looked for: the keys of engine.yaml, or an engine's name.
         name: Name of the step.
     """
 
@@ -40,15 +42,16 @@ class AnnalisaScan(BaseComponent):
         folder: str,
         *,
         device: str = "auto",
-        workers: int = 1,
+        engine: Mapping[str, Any] | str | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.save_parameters(scan=scan, events=events, folder=folder, device=device, workers=workers, name=name)
+        self.save_parameters(scan=scan, events=events, folder=folder, device=device, engine=engine, name=name)
         from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 
         self.settings = ScanSettings.from_yaml(scan)
-        self.events_folder, self.folder, self.device, self.workers = Path(events), Path(folder), device, workers
+        self.events_folder, self.folder, self.device = Path(events), Path(folder), device
+        self.engine = EngineSettings.of(engine)
 
     @monitor_exec
     def execute(self, events: EventSet | None = None) -> tuple[EventSet, ChannelRanking]:
@@ -59,7 +62,7 @@ class AnnalisaScan(BaseComponent):
         events = events or EventSet.open(self.events_folder)
         check_whitening(events, self.settings.whiten, "scan")
         device = choose_device(self.device)
-        ranking = scan_channels(events, self.settings, self._spikes, device=device, workers=self.workers)
+        ranking = scan_channels(events, self.settings, self._spikes, device=device, engine=self.engine)
         outputs = {name: str(path) for name, path in write_ranking(self.folder, ranking).items()}
         outputs |= {name: str(path) for name, path in self._pictures(events, ranking, device).items()}
         usable = events.valid[:, events.channels.index(ranking.target)]

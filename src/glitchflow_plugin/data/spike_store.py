@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from glitchflow_plugin.data.files import atomic_path, content_hash
+from glitchflow_plugin.data.files import content_hash, new_hdf5
 from glitchflow_plugin.data.sharded import ShardPlan
 from glitchflow_plugin.errors import FormatError
 
@@ -59,7 +59,7 @@ class SpikeStore:
         """Shards that have to be made; files of another recipe are removed."""
         planned = {self._path(plan) for plan in self.plans}
         for path in set(self.folder.glob("spikes-*.h5")) - planned:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another task of an array may have removed it
         return [plan for plan in self.plans if self._read(plan) is None]
 
     def write(self, plan: ShardPlan, columns: Mapping[str, np.ndarray]) -> None:
@@ -69,7 +69,7 @@ class SpikeStore:
             DataError: The disk is full.
         """
         stored = {name: np.ascontiguousarray(columns[name], dtype=kind) for name, kind in COLUMNS.items()}
-        with atomic_path(self._path(plan)) as temporary, h5py.File(temporary, "w") as file:
+        with new_hdf5(self._path(plan)) as file:
             file.attrs["fingerprint"] = self.fingerprint
             file.attrs["sha256"] = _checksum(stored)
             for name, column in stored.items():

@@ -20,6 +20,7 @@ from glitchflow_plugin.data.ranking_file import ChannelRanking, RankingRound
 from glitchflow_plugin.data.readers.triggers import read_times
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
+from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.spectrograms import batch_maps, event_transform
 from glitchflow_plugin.preprocessing.spikes import BatchSettings, SpikeSettings, event_spikes
@@ -41,7 +42,7 @@ def scan_channels(
     folder: Path | str | None = None,
     *,
     device: torch.device | str = "cpu",
-    workers: int = 1,
+    engine: EngineSettings = IN_PROCESS,
 ) -> ChannelRanking:
     """Rank all channels of an event set by their coincidence with the reference.
 
@@ -51,7 +52,7 @@ def scan_channels(
         folder: Where the spikes are kept, so that a killed scan goes on and other thresholds, levels or lists of unsafe
             channels cost no Q-transform; None keeps nothing.
         device: Where to compute.
-        workers: Processes that look for spikes.
+        engine: Where spikes are looked for.
 
     Returns:
         The ranking. A channel is selected if, in any round, its correlation and its IoU reach the thresholds, the part
@@ -61,13 +62,14 @@ def scan_channels(
         are ranked, but never selected, unless `safe_override` names them.
 
     Raises:
+        ShareDone: In a task of an array: its share of the spikes is found, and others are not.
         ConfigurationError: The settings do not fit the data.
         ChannelMismatchError: The set lacks a channel that the settings name, or has none beside the reference.
         NoEventsError: The reference is valid in no event.
     """
     scan = _Scan(events, settings)
     with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
-        spikes = event_spikes(events, scan.spike_settings, place, batch=scan.batch, device=device, workers=workers)
+        spikes = event_spikes(events, scan.spike_settings, place, batch=scan.batch, device=device, engine=engine)
     return scan.ranking(spikes)
 
 

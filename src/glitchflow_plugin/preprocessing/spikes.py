@@ -10,8 +10,8 @@ import torch
 
 from glitchflow_plugin.data.sharded import EventSet, ShardPlan
 from glitchflow_plugin.data.spike_store import SpikeStore
-from glitchflow_plugin.preprocessing.engine import map_shards
-from glitchflow_plugin.preprocessing.spectrograms import batch_maps
+from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
+from glitchflow_plugin.preprocessing.spectrograms import batch_maps, single_thread
 from glitchflow_plugin.signal.clusters import Spikes, find_spikes
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes
 
@@ -64,7 +64,7 @@ def event_spikes(
     *,
     batch: BatchSettings,
     device: torch.device | str = "cpu",
-    workers: int = 1,
+    engine: EngineSettings = IN_PROCESS,
 ) -> Spikes:
     """Spikes of all channels of an event set; a run that was cut off goes on at the missing shards.
 
@@ -76,12 +76,13 @@ def event_spikes(
         folder: Where they are kept. Those of other settings or events are replaced.
         batch: How much is in memory.
         device: Where to compute.
-        workers: Processes, with one thread each if there are several.
+        engine: Where the shards are made; on CPUs by one thread each, a GPU is used by one process.
 
     Returns:
         Spikes; `event` and `channel` are rows of the event set.
 
     Raises:
+        ShareDone: In a task of an array: its share is made, and others are not.
         ShardError: A shard could not be made; the others are kept.
     """
     store = SpikeStore(
@@ -91,11 +92,8 @@ def event_spikes(
         event_ids=events.event_ids,
         shard_size=max(1, _SHARD_MAPS // len(events.channels)),
     )
-    threads = 1 if workers != 1 else None
-    make = partial(
-        _make_shard, events=events, settings=settings, store=store, batch=batch, device=str(device), threads=threads
-    )
-    map_shards(make, store.pending(), workers, "Spikes")
+    make = partial(_make_shard, events=events, settings=settings, store=store, batch=batch, device=str(device))
+    map_shards(make, store.pending(), engine.on_device(device), "Annalisa-scan", left=store.pending)
     return Spikes(**store.read())
 
 
@@ -107,20 +105,19 @@ def _make_shard(
     store: SpikeStore,
     batch: BatchSettings,
     device: str,
-    threads: int | None,
 ) -> None:
-    if threads is not None:
-        torch.set_num_threads(threads)
+    """Find the spikes of one shard and write them. Runs in a worker."""
     transform = settings.transform
     first = events.event_ids.index(plan.event_ids[0])
     map_size = transform.num_frequencies * transform.num_times
     num_events, num_channels = batch.sizes(events.num_samples, map_size, len(events.channels))
     parts = []
-    for start in range(first, first + len(plan.event_ids), num_events):
-        rows = np.arange(start, min(start + num_events, first + len(plan.event_ids)))
-        for column in range(0, len(events.channels), num_channels):
-            names = events.channels[column : column + num_channels]
-            parts.append(_found(events, rows, names, settings, device).moved(events=start, channels=column))
+    with single_thread():
+        for start in range(first, first + len(plan.event_ids), num_events):
+            rows = np.arange(start, min(start + num_events, first + len(plan.event_ids)))
+            for column in range(0, len(events.channels), num_channels):
+                names = events.channels[column : column + num_channels]
+                parts.append(_found(events, rows, names, settings, device).moved(events=start, channels=column))
     spikes = Spikes.concatenate(parts)
     store.write(plan, {name: getattr(spikes, name) for name in ("event", "channel", "time", "frequency", "energy")})
 
