@@ -22,6 +22,7 @@ RUN /opt/glitchflow/bin/python -m pip install --no-cache-dir --constraint constr
         --constraints constraints.txt --requirements pyproject.toml
 COPY README.md LICENSE config.yaml ./
 COPY conf conf
+COPY slurm slurm
 COPY src src
 RUN /opt/glitchflow/bin/uv pip install --python /opt/glitchflow/bin/python --no-deps --compile-bytecode \
         --build-constraints constraints.txt .

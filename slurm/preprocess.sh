@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Submits preproc_pipeline as jobs that wait for each other: each of its three steps in TASKS shares, followed by one job
 # of the same step that looks whether all is there. In the run folder, the one with config.yaml:
-#   slurm/preprocess.sh TASKS [--SBATCH-OPTION...] [OVERRIDE...]
-#   slurm/preprocess.sh 16 --partition=batch --cpus-per-task=4 --mem=16G run_name=o4_scan
+#   bash slurm/preprocess.sh TASKS [--SBATCH-OPTION...] [OVERRIDE...]
+#   bash slurm/preprocess.sh 16 --partition=batch --cpus-per-task=4 --mem=16G run_name=o4_scan
 # As a rule the job after an array finds the set complete. It completes it where a network file system showed the last
 # tasks the others' files too late; the scan's makes the statistics.
 set -euo pipefail

@@ -35,7 +35,7 @@ def run_folder(tmp_path):
 def test_init_copies_every_configuration_file_and_makes_run_folders(tmp_path):
     written = cli.init(tmp_path / "new")
     assert (tmp_path / "new" / "config.yaml") in written
-    for file in (ROOT / "conf").rglob("*.yaml"):
+    for file in [*(ROOT / "conf").rglob("*.yaml"), *(ROOT / "slurm").iterdir()]:
         assert (tmp_path / "new" / file.relative_to(ROOT)).read_bytes() == file.read_bytes()
     for name in ("annalisarun", "datasets", "QTdatasets", "temp"):
         assert (tmp_path / "new" / name).is_dir()

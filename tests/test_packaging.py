@@ -73,7 +73,7 @@ def test_installed_user_can_start_anywhere(environment, tmp_path):
     folder = tmp_path / "my run"
     run([environment / "bin" / "glitchflow", "init", folder], cwd=tmp_path)
     assert (folder / "config.yaml").read_bytes() == (ROOT / "config.yaml").read_bytes()
-    for file in (ROOT / "conf").rglob("*.yaml"):
+    for file in [*(ROOT / "conf").rglob("*.yaml"), *(ROOT / "slurm").iterdir()]:
         assert (folder / file.relative_to(ROOT)).read_bytes() == file.read_bytes()
     for name in ("annalisarun", "datasets", "QTdatasets", "temp"):
         assert (folder / name).is_dir()

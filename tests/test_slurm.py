@@ -17,7 +17,6 @@ from tests.preprocessing._runs import TARGET, WITNESS, write_events
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
 
-ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 _CONFIGURATION = """
 ClusterName=test
@@ -119,7 +118,7 @@ def test_jobs_make_the_sets_that_one_process_makes(tmp_path):
     }
     (folder / "conf" / "profile" / "tiny.yaml").write_text(f"# @package _global_\n{yaml.safe_dump(profile)}")
     sizes = ("--cpus-per-task=1", "--mem=1000")
-    run(folder, ROOT / "slurm" / "preprocess.sh", 2, *sizes, "conf/profile=tiny", "run_name=array")
+    run(folder, "bash", "slurm/preprocess.sh", 2, *sizes, "conf/profile=tiny", "run_name=array")
     for _ in range(240):
         if not run(folder, "squeue", "--noheader"):
             break

@@ -1,6 +1,6 @@
 """The command `glitchflow`: small helpers around the pipelines; running them stays with `itwinai exec-pipeline`.
 
-glitchflow init FOLDER      copy config.yaml and conf/ into a folder and make its run folders
+glitchflow init FOLDER      copy config.yaml, conf/ and slurm/ into a folder and make its run folders
 glitchflow check            is everything there that the pipelines need?
 glitchflow show PATH...     print run summaries as tables
 glitchflow folders FOLDER   make the run folders that conf/saveconf.yaml names
@@ -24,6 +24,7 @@ from glitchflow_plugin.products.summary import SUMMARY_NAME, format_summary, rea
 
 CONFIG_NAME = "config.yaml"
 CONF_FOLDER = "conf"
+BATCH_FOLDER = "slurm"
 #: What a run of the demo leaves on disk, with room to spare, in GB.
 MIN_FREE_GB = 2.0
 #: Keys of conf/saveconf.yaml that hold an address or a name.
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"glitchflow_plugin {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    init = commands.add_parser("init", help="copy config.yaml and conf/ into a folder and make its run folders")
+    init = commands.add_parser("init", help="copy config.yaml, conf/ and slurm/ into a folder and make its run folders")
     init.add_argument("folder", type=Path)
     init.add_argument("--force", action="store_true", help="replace configuration files that are there already")
     init.set_defaults(run=_init)
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def default_configuration() -> Path:
-    """The folder that holds the config.yaml and conf/ that come with this package.
+    """The folder that holds the config.yaml, conf/ and slurm/ that come with this package.
 
     Raises:
         ConfigurationError: The installation is incomplete.
@@ -92,7 +93,7 @@ def default_configuration() -> Path:
 
 
 def init(folder: Path, force: bool = False) -> list[Path]:
-    """Copy the default configuration into a folder and make its run folders.
+    """Copy the default configuration and the batch scripts into a folder and make its run folders.
 
     Args:
         folder: Where to copy to; made if missing.
@@ -105,7 +106,8 @@ def init(folder: Path, force: bool = False) -> list[Path]:
         ConfigurationError: A file would be replaced and `force` is not set.
     """
     source = default_configuration()
-    files = [source / CONFIG_NAME, *sorted((source / CONF_FOLDER).rglob("*.yaml"))]
+    scripts = sorted((source / BATCH_FOLDER).glob("*.s*"))
+    files = [source / CONFIG_NAME, *sorted((source / CONF_FOLDER).rglob("*.yaml")), *scripts]
     targets = [folder / file.relative_to(source) for file in files]
     if source.resolve() == folder.resolve():
         raise ConfigurationError(f"{folder} holds the original configuration already. Choose another folder.")
@@ -117,7 +119,7 @@ def init(folder: Path, force: bool = False) -> list[Path]:
         )
     for file, target in zip(files, targets, strict=True):
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+        shutil.copy(file, target)
     make_run_folders(folder)
     return targets
 
