@@ -119,7 +119,7 @@ def init(folder: Path, force: bool = False) -> list[Path]:
         )
     for file, target in zip(files, targets, strict=True):
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, target)
+        shutil.copyfile(file, target)
     make_run_folders(folder)
     return targets
 

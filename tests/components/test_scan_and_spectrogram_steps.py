@@ -113,7 +113,7 @@ def test_step_without_its_input_says_what_to_run(steps):
 
 
 def test_strain_without_spikes_stops_the_maps_with_the_reason(steps, tmp_path):
-    with pytest.raises(ConfigurationError, match=r"above 5000 SNR².*no channel gave any information.*Lower"):
+    with pytest.raises(ConfigurationError, match=r"above 5000 SNR².*no channel gave any information.*limits"):
         steps(scan={"threshold": 5000}).execute()
     summary = json.loads((tmp_path / "scan" / "summary.json").read_text())
     assert any("no spike of STRAIN above 5000" in warning for warning in summary["warnings"])

@@ -53,10 +53,14 @@ def test_whatever_decides_the_spikes_makes_them_anew(store, change):
     assert other.pending() == list(other.plans)
 
 
-def test_shards_beyond_the_plan_are_removed(store):
+def test_what_other_runs_left_is_removed_when_all_shards_are_made_and_not_before(store):
     fill(store)
+    (store.folder / ".spikes-00001-abc.tmp.h5").write_bytes(b"half")
     fewer = replace(store, event_ids=IDS[:3])
     fewer.pending()
+    assert len(list(store.folder.iterdir())) == 4
+    fill(fewer)
+    fewer.read()
     assert len(list(store.folder.iterdir())) == 1
 
 

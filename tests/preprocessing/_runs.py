@@ -68,8 +68,20 @@ def dying(source, folder, engine):
     return events(source, folder, engine)
 
 
-def both(source, folder, engine):
+def spikes(source, folder, engine):
+    """Two events a shard, of which one a batch."""
+    from glitchflow_plugin.preprocessing import spikes
+    from glitchflow_plugin.signal.qtransform import QTransformSettings
+
+    spikes._SHARD_MAPS = 4
+    settings = spikes.SpikeSettings(QTransformSettings(), threshold=8.0, time_only=True)
+    batch = spikes.BatchSettings(memory=100.0, max_events=1)
+    return spikes.event_spikes(EventSet.open(source), settings, folder, batch=batch, engine=engine)
+
+
+def all_sets(source, folder, engine):
     events(source, Path(folder) / "events", engine)
+    spikes(Path(folder) / "events", Path(folder) / "spikes", engine)
     return maps(Path(folder) / "events", Path(folder) / "maps", engine)
 
 

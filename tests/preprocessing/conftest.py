@@ -50,7 +50,7 @@ def run_engine():
 def reference(run_engine, raw_events, tmp_path_factory):
     """Event set and spectrogram set of the raw events as one process with two threads makes them."""
     folder = tmp_path_factory.mktemp("reference")
-    made = run_engine("both", raw_events, folder, {"workers": 1}, OMP_NUM_THREADS="2")
+    made = run_engine("all_sets", raw_events, folder, {"workers": 1}, OMP_NUM_THREADS="2")
     assert made.returncode == 0, made.stderr
     return folder
 

@@ -78,6 +78,8 @@ def test_configuration_file_holds_the_defaults():
         ({"task_memory": -1.0}, "positive"),
         ({"share_index": 1}, "both or neither"),
         ({"share_index": 2, "share_count": 2}, "counts from 0"),
+        ({"share_index": 0.5, "share_count": 2}, "whole numbers"),
+        ({"task_cpus": "2"}, "positive numbers"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong, words):
@@ -89,7 +91,7 @@ def test_a_gpu_is_filled_by_one_process():
     assert EngineSettings().on_device("cpu").workers == 0
     assert EngineSettings().on_device("cuda:0").workers == 1
     assert EngineSettings("slurm-array").on_device("cuda").workers == 1
-    with pytest.raises(ConfigurationError, match="device=cpu"):
+    with pytest.raises(ConfigurationError, match="device to auto or cpu"):
         EngineSettings("ray").on_device("cuda")
 
 

@@ -29,7 +29,7 @@ def test_a_worker_killed_in_the_middle_of_a_file(run_engine, raw_events, tmp_pat
     assert not (tmp_path / "events" / "manifest.json").exists()
     finished = shards(tmp_path / "events")
     assert len(finished) < 7
-    again = run_engine("both", raw_events, tmp_path, TWO)
+    again = run_engine("all_sets", raw_events, tmp_path, TWO)
     assert again.returncode == 0, again.stderr
     assert shards(tmp_path / "events").items() >= finished.items()
     assert checksums(tmp_path) == checksums(reference)  # nothing half-written is left, nothing counted twice
@@ -101,6 +101,20 @@ def test_a_truncated_shard_is_made_again_and_nothing_else(raw_events, tmp_path, 
     assert checksums(tmp_path / "events") == checksums(reference / "events")
 
 
+def test_a_changed_bit_is_found_by_the_next_run_and_not_taken_over(raw_events, tmp_path, reference, checksums):
+    shutil.copytree(reference / "events", tmp_path / "events")
+    damaged = tmp_path / "events" / "shard-00002.h5"
+    content = bytearray(damaged.read_bytes())
+    content[-5000] ^= 1
+    damaged.write_bytes(content)
+    before = shards(tmp_path / "events")
+    assert EventSet.open(tmp_path / "events").manifest  # nothing is read yet
+    _runs.events(raw_events, tmp_path / "events", EngineSettings(workers=1))
+    changed = [path.name for path, when in shards(tmp_path / "events").items() if before[path] != when]
+    assert changed == ["shard-00002.h5"]
+    assert checksums(tmp_path / "events") == checksums(reference / "events")
+
+
 def test_tasks_of_an_array_make_every_shard_once(raw_events, tmp_path, reference, checksums):
     folder = tmp_path / "events"
 
@@ -120,3 +134,16 @@ def test_tasks_of_an_array_make_every_shard_once(raw_events, tmp_path, reference
     assert len(share(2)) == 6
     assert shards(folder).items() >= before.items()
     assert checksums(folder) == checksums(reference / "events")
+    # Submitted once more, the first task alone does the rest of the step.
+    with pytest.raises(ShareDone, match="all is there"):
+        share(1)
+    assert len(share(0)) == 6
+    spikes = tmp_path / "spikes"
+    for index in (1, 0):
+        engine = EngineSettings("slurm-array", workers=1, share_index=index, share_count=2)
+        if index:
+            with pytest.raises(ShareDone, match="Annalisa-scan: share 2 of 2"):
+                _runs.spikes(folder, spikes, engine)
+        else:
+            assert len(_runs.spikes(folder, spikes, engine))
+    assert checksums(spikes) == checksums(reference / "spikes")

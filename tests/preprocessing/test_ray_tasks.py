@@ -25,7 +25,7 @@ def test_a_killed_worker_is_reported_and_the_next_run_ends_with_the_bytes_of_one
     assert list((tmp_path / "events").glob(".shard-00002-*.tmp.h5"))
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "events").glob("shard-*.h5")}
     assert 1 <= len(finished) < 7
-    again = on_ray("both", raw_events, tmp_path)
+    again = on_ray("all_sets", raw_events, tmp_path)
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert checksums(tmp_path) == checksums(reference)

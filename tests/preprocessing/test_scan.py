@@ -7,6 +7,7 @@ import yaml
 
 from glitchflow_plugin.data.readers.triggers import write_triggers
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
+from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.scan import scan_channels
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.spectrograms import batch_maps, event_transform
@@ -116,7 +117,7 @@ def test_batches_and_workers_do_not_change_the_result(make_event_set):
     events = make_event_set(detector(10))
     one = scan_channels(events, replace(SETTINGS, num_batch=1, num_chan=1))
     for changes, workers in (({"num_batch": 100, "num_chan": 100}, 1), ({"memory": 1.0}, 1), ({}, 2)):
-        other = scan_channels(events, replace(SETTINGS, **changes), workers=workers)
+        other = scan_channels(events, replace(SETTINGS, **changes), engine=EngineSettings(workers=workers))
         assert one.table().equals(other.table())
 
 
@@ -286,6 +287,12 @@ def test_injections_come_from_a_list_a_text_file_or_a_table(make_event_set, tmp_
     ]
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("wrong", [1126259462.4, ["a"], [float("nan")]])
+def test_injections_that_are_no_times_are_refused(wrong):
+    with pytest.raises(ConfigurationError, match="injections must be a list of GPS times"):
+        replace(SETTINGS, injections=wrong)
 
 
 def test_injections_elsewhere_and_unknown_names_are_refused_before_any_work(make_event_set, monkeypatch):

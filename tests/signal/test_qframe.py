@@ -92,11 +92,26 @@ def test_a_glitch_is_taken_out_by_its_tiles_and_the_rest_stays():
 
 
 def test_inverse_of_changed_tiles_is_the_nearest_series():
-    # Limiting case of the dual frame: projecting twice changes nothing.
-    frame = QFrame(1024, 256.0, QTransformSettings(frequency_low=16.0, frequency_high=90.0))
-    tiles = tuple(torch.randn(rows, size, dtype=torch.complex128) for rows, size in frame.shapes)
-    once = frame.inverse(tiles)
-    torch.testing.assert_close(frame.inverse(frame(once)), once)
+    # What is left of the tiles is orthogonal to the tiles of every series, in the weights that the docstring names.
+    settings = QTransformSettings(frequency_low=16.0, frequency_high=90.0)
+    frame = QFrame(1024, 256.0, settings)
+    generator = torch.Generator().manual_seed(3)
+    tiles = tuple(torch.randn(*shape, dtype=torch.complex128, generator=generator) for shape in frame.shapes)
+    nearest = frame.inverse(tiles)
+    torch.testing.assert_close(frame.inverse(frame(nearest)), nearest)
+    heights = iter(float(row.window.max()) for row in settings.rows(1024, 256.0, 12.0))
+    weights = [
+        torch.tensor([[size / next(heights) ** 2] for _ in range(rows)], dtype=torch.float64)
+        for rows, size in frame.shapes
+    ]
+    for seed in range(3):
+        other = frame(frame.band_limited(noise(1024, seed=seed)))
+        products = [
+            (weight * (tile - fitted) * test.conj()).real
+            for weight, tile, fitted, test in zip(weights, tiles, frame(nearest), other, strict=True)
+        ]
+        total, size = (torch.cat([p.flatten() for p in products]).sum(), sum(p.abs().sum() for p in products))
+        assert abs(total) < 1e-10 * size
 
 
 def test_gradients_flow_both_ways():
@@ -107,10 +122,19 @@ def test_gradients_flow_both_ways():
     assert torch.autograd.gradcheck(lambda *t: frame.inverse(t), tiles)
 
 
+def test_whole_numbers_are_series_too():
+    frame = QFrame(SAMPLES, RATE, QTransformSettings())
+    counts = (1000 * noise(SAMPLES)).to(torch.int64)
+    for found, expected in zip(frame(counts), frame(counts.to(torch.float32)), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_what_does_not_belong_to_the_frame_is_refused():
     frame = QFrame(SAMPLES, RATE, QTransformSettings())
     with pytest.raises(DataError, match="expected series of 6144 samples, got 100"):
         frame(torch.zeros(100))
+    with pytest.raises(DataError, match="NaN"):
+        frame(torch.full((SAMPLES,), torch.nan))
     with pytest.raises(DataError, match="another frame's"):
         frame.inverse((torch.zeros(1, 8, dtype=torch.complex64),))
     with pytest.raises(DataError, match="map of 64 rows"):

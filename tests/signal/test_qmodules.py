@@ -90,7 +90,26 @@ def test_wrong_arguments_are_refused():
         SingleQTransform(6.0, RATE, (64, 257), frange=[8, 400])(series(1), norm="max")
     with pytest.raises(ConfigurationError, match="6144 samples"):
         SingleQTransform(6.0, RATE, (64, 257), frange=[8, 400])(torch.zeros(10))
-    with pytest.raises(ConfigurationError, match="too large"):
+    with pytest.raises(ConfigurationError, match="no Q of"):
         QScan(0.1, 256.0, (8, 9), [40, 64])
-    with pytest.warns(UserWarning, match="left out"):
-        QScan(1.0, RATE, (8, 17), [4, 100])
+
+
+def test_planes_that_do_not_fit_are_left_out_with_a_warning():
+    with pytest.warns(UserWarning, match=r"Q of 5\.66 left out.*322"):
+        scan = QScan(6.0, RATE, (64, 257), frange=[8, 400])
+    assert [round(one.q, 1) for one in scan.q_transforms] == [11.3, 22.6, 45.3]
+    assert scan(series(2)).shape == (2, 64, 257)
+
+
+def test_gradients_flow_as_through_ml4gw():
+    data = series(2).requires_grad_()
+    transform = SingleQTransform(6.0, RATE, (16, 33), frange=[8, 400])
+    maps = transform(data)
+    torch.testing.assert_close(maps.detach(), transform(data.detach()), rtol=1e-4, atol=1e-5)
+    maps.sum().backward()
+    assert data.grad.isfinite().all()
+    assert data.grad.abs().max() > 0
+
+
+def test_no_series_give_no_maps():
+    assert SingleQTransform(6.0, RATE, (64, 257), frange=[8, 400]).maps_and_peaks(series(0))[0].shape == (0, 64, 257)

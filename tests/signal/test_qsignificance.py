@@ -17,8 +17,7 @@ def noise(number, seed):
 
 def loudest(series, settings):
     """The loudest tile of each series, over its expectation."""
-    maps = torch.empty(len(series), settings.num_frequencies, settings.num_times)
-    return plane(SAMPLES, RATE, settings.qs[0], settings, "cpu").maps(Spectrum.of(series), maps).amax(dim=-1)
+    return plane(SAMPLES, RATE, settings.qs[0], settings, "cpu").maps(Spectrum.of(series))[1].amax(dim=-1)
 
 
 def test_p_values_of_single_pixels_are_uniform_in_noise():
@@ -65,6 +64,19 @@ def test_finely_sampled_field_has_the_closed_form():
     assert expected_excursions(np.array(level), SAMPLES, RATE, fine) == pytest.approx(closed, rel=0.02)
 
 
+def test_louder_is_never_more_likely_and_the_quietest_is_certain():
+    p = map_p_value(torch.linspace(0, 40, 300), SAMPLES, RATE, WHITE)
+    assert p[0] == 1
+    assert torch.all(p.diff() <= 0)
+    assert torch.all(map_p_value(q_transform(torch.zeros(1, SAMPLES), RATE, WHITE), SAMPLES, RATE, WHITE) == 1)
+    assert 0 < tile_p_value(torch.tensor(500.0)) < 1e-200
+
+
+def test_energies_over_the_median_are_refused():
+    with pytest.raises(ConfigurationError, match="norm white"):
+        map_p_value(torch.ones(1), SAMPLES, RATE, QTransformSettings())
+
+
 def test_several_q_are_refused():
     with pytest.raises(ConfigurationError, match="one Q"):
-        expected_excursions(np.ones(1), SAMPLES, RATE, QTransformSettings(q=(8.0, 12.0)))
+        expected_excursions(np.ones(1), SAMPLES, RATE, QTransformSettings(q=(8.0, 12.0), norm="white"))

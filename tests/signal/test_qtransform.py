@@ -7,7 +7,6 @@ from glitchflow_plugin.signal import qtransform
 from glitchflow_plugin.signal.qframe import QFrame
 from glitchflow_plugin.signal.qtransform import (
     QTransformSettings,
-    _RowGroup,
     axes,
     check_settings,
     highest_frequency,
@@ -141,13 +140,13 @@ def tiles_by_row(series):
 
 
 @pytest.mark.parametrize("norm", ["median", "mean", "white", "none"])
-def test_compiled_loops_and_pytorch_give_the_same(norm, monkeypatch):
+def test_compiled_loops_and_pytorch_give_the_same(norm):
     settings = QTransformSettings(norm=norm)
     series = torch.from_numpy(white_noise(31, 5) + sine_gaussian(60.0, 3.0, 5.0))
     series[3] = 0
     compiled = q_transform(series, RATE, settings)
-    monkeypatch.setattr(_RowGroup, "_columns_compiled", _RowGroup._columns_torch)
-    torch.testing.assert_close(compiled, q_transform(series, RATE, settings), rtol=1e-4, atol=1e-5)
+    same = q_transform(series.requires_grad_(), RATE, settings)
+    torch.testing.assert_close(compiled, same.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_threads_and_the_size_of_the_workspace_change_no_bit(monkeypatch):
@@ -207,6 +206,23 @@ def test_not_finite_samples_are_refused(bad):
     series[100] = bad
     with pytest.raises(DataError, match="NaN or infinite"):
         q_transform(torch.from_numpy(series), RATE, QTransformSettings())
+
+
+@pytest.mark.parametrize("scale", [1e37, 1e-40])
+def test_extreme_scales_are_no_trouble(scale):
+    single = torch.from_numpy(white_noise(7)).to(torch.float32)
+    found = q_transform(single * scale, RATE, QTransformSettings())
+    torch.testing.assert_close(found, q_transform(single, RATE, QTransformSettings()), rtol=0.1, atol=0.02)
+
+
+def test_what_has_no_map_is_refused():
+    with pytest.raises(DataError, match="do not fit float32 with norm none"):
+        q_transform(torch.from_numpy(1e-21 * white_noise(7)), RATE, QTransformSettings(norm="none"))
+    with pytest.raises(DataError, match="real series"):
+        q_transform(torch.zeros(SAMPLES, dtype=torch.complex64), RATE, QTransformSettings())
+    with pytest.raises(DataError, match="time axis"):
+        q_transform(torch.tensor(1.0), RATE, QTransformSettings())
+    assert q_transform(torch.zeros(3, 0, SAMPLES), RATE, QTransformSettings()).shape == (3, 0, 64, 257)
 
 
 def test_scale_of_the_series_does_not_matter():

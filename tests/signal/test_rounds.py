@@ -24,9 +24,10 @@ def rank(world, reference, witness, num_events, num_channels, **changes):
 
 
 def detector(world, num_events, copies, *, distractors, unexplained=0.15, rate=0.6):
-    """Two causes of spikes, the second in an eighth of the events; `copies` of their sensors; distractors."""
+    """Causes of spikes, equally frequent (of two, the second in an eighth); `copies` of their sensors; distractors."""
     centre = world.rng.uniform(2, 4, num_events)
-    cause = np.where(np.arange(num_events) % 8 == 0, 1, 0)
+    event = np.arange(num_events)
+    cause = np.where(event % 8 == 0, 1, 0) if len(copies) == 2 else event % len(copies)
     cause[world.rng.random(num_events) < unexplained] = -1
     reference = world.at(np.arange(num_events), centre)
     parts, channel = [], 0
@@ -61,6 +62,20 @@ def test_five_hundred_distractors(spiking):
     assert set(range(5)) <= set(found)
     assert (found >= 5).sum() <= 0.01 * len(found)
     assert len(ranked.rounds) == 2
+
+
+def test_false_discovery_rate_holds_over_all_rounds(spiking):
+    # Six causes make seven rounds; at a loose level without thresholds each adds false discoveries of its own.
+    loose = Criteria(correlation=0.0, iou=0.0, fdr=0.2)
+    rates = []
+    for seed in range(12):
+        world = spiking(seed)
+        reference, witness, true = detector(world, 200, (1,) * 6, distractors=120)
+        ranked = rank(world, reference, witness, 200, true + 120, criteria=loose)
+        assert len(ranked.rounds) >= 6
+        found = np.flatnonzero(ranked.passed)
+        rates.append((found >= true).sum() / len(found))
+    assert np.mean(rates) < 0.2 + 2 * np.std(rates) / np.sqrt(len(rates))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +13,21 @@ from glitchflow_plugin.signal._tile_kernels import median
 
 def exact(values):
     return median(values, np.float32(values.mean()), values.max())
+
+
+def test_without_a_place_for_machine_code_the_loops_are_compiled_all_the_same(tmp_path):
+    # A file-size limit stands for a full disk: numba meets it when it first keeps what it has compiled.
+    program = (
+        "import resource, torch; from glitchflow_plugin.signal.qtransform import *; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); "
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "print(float(q_transform(torch.randn(6144), 1024.0, QTransformSettings()).mean()) > 0)"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert answer.stdout.strip() == "True", answer.stderr
 
 
 @given(

@@ -61,7 +61,7 @@ class AnnalisaScan(BaseComponent):
         started = now()
         events = events or EventSet.open(self.events_folder)
         check_whitening(events, self.settings.whiten, "scan")
-        device = choose_device(self.device)
+        device = choose_device(self.device, self.engine)
         ranking = scan_channels(events, self.settings, self._spikes, device=device, engine=self.engine)
         outputs = {name: str(path) for name, path in write_ranking(self.folder, ranking).items()}
         outputs |= {name: str(path) for name, path in self._pictures(events, ranking, device).items()}
@@ -155,7 +155,10 @@ def _warnings(ranking: ChannelRanking) -> tuple[str, ...]:
             "them as unsafe in conf/scan.yaml, or cleaning will remove signals"
         )
     if not ranking.selected:
-        found.append("no channel is selected: lower threshold, threshold_corr or threshold_iou in conf/scan.yaml")
+        found.append(
+            "no channel is selected: see in ranking.csv what the best lack, and change threshold, threshold_corr, "
+            "threshold_iou or fdr in conf/scan.yaml"
+        )
     if ranking.parameters["num_slides"] and np.isnan(ranking.chance).all():
         found.append("level of chance not estimated: time_window is too short for time slides")
     return tuple(found)

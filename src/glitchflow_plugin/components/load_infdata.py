@@ -129,7 +129,7 @@ class LoadInfdata(DataGetter):
             bundle.witnesses,
             _qtransform(transform),
             self.folder / SPECTROGRAMS,
-            device=choose_device(self.device),
+            device=choose_device(self.device, self.engine),
             engine=self.engine,
             batch_size=self.batch_events,
             selection={"channels": "model", **model_name(bundle)},

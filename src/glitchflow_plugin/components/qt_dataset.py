@@ -82,7 +82,7 @@ class QTDataset(BaseComponent):
             channels,
             event_transform(events, self.settings),
             self.folder,
-            device=choose_device(self.device),
+            device=choose_device(self.device, self.engine),
             engine=self.engine,
             batch_size=self.settings.num_batch,
             selection=selection,
@@ -117,7 +117,7 @@ class QTDataset(BaseComponent):
             return given, {"channels": "ch_list"}, ()
         ranking = ranking or read_ranking(self.scan_folder)
         warnings = self._compare(events, ranking)
-        limits = {key: ranking.parameters.get(key) for key in ("threshold", "threshold_corr", "threshold_iou")}
+        limits = {key: ranking.parameters.get(key) for key in ("threshold", "threshold_corr", "threshold_iou", "fdr")}
         if not ranking.selected:
             known = np.isfinite(ranking.correlation)
             best = "no channel gave any information"
@@ -125,12 +125,14 @@ class QTDataset(BaseComponent):
                 top = int(np.nanargmax(ranking.correlation))
                 best = (
                     f"the best is {ranking.channels[top]} with correlation {ranking.correlation[top]:.3f} "
-                    f"(by chance {ranking.chance[top]:.3f}) and IoU {ranking.iou[top]:.3f}"
+                    f"(by chance {ranking.chance[top]:.3f}), IoU {ranking.iou[top]:.3f} and false-discovery rate "
+                    f"{ranking.q_value[top]:.2g}{', which is unsafe' * (ranking.channels[top] in ranking.unsafe)}"
                 )
             raise ConfigurationError(
-                f"the scan selected no channel: expected correlation >= {limits['threshold_corr']} and "
-                f"IoU >= {limits['threshold_iou']} for spikes above {limits['threshold']:g} SNR²; {best}. Lower the "
-                "thresholds in conf/scan.yaml and run [Annalisa-scan,QT-dataset] again, or name channels as ch_list."
+                f"the scan selected no channel: expected correlation >= {limits['threshold_corr']}, beyond chance too, "
+                f"IoU >= {limits['threshold_iou']} and a false-discovery rate <= {limits['fdr']} for spikes above "
+                f"{limits['threshold']:g} SNR², of a channel that is not unsafe; {best}. Change these limits in "
+                "conf/scan.yaml and run [Annalisa-scan,QT-dataset] again, or name channels as ch_list."
             )
         return ranking.selected, {"channels": "scan", "reference": ranking.target, **limits}, warnings
 
@@ -158,7 +160,7 @@ class QTDataset(BaseComponent):
 
         folder = self.folder / "pictures"
         for old in folder.glob("event-*.png"):
-            old.unlink()
+            old.unlink(missing_ok=True)
         written = []
         # Events that are loud in the strain and in a witness show what the network will have to learn.
         loud = np.minimum(peaks[:, 0], peaks[:, 1:].max(axis=1)) if peaks.shape[1] > 1 else peaks[:, 0]

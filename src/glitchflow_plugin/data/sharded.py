@@ -131,12 +131,34 @@ class ShardedWriter:
         set_(self, "fingerprint", content_hash([*described, self.shard_size, self.inputs, FORMAT_VERSION]))
 
     def pending(self) -> list[ShardPlan]:
-        """Shards that are not on disk yet, are truncated, or belong to another recipe or input."""
-        pending = [plan for plan in self._plans if _fingerprint(self._path(plan.index)) != self.fingerprint]
+        """Shards that are not on disk yet, are damaged, or belong to another recipe or input.
+
+        A truncated shard cannot be opened. Where the set was finished before, checksums tell of any other damage.
+        """
+        finished = self._finished()
+        known = {} if finished is None else {shard.file: shard.sha256 for shard in finished.manifest.shards}
+        pending = []
+        for plan in self._plans:
+            path = self._path(plan.index)
+            damaged = path.name in known and path.exists() and sha256(path) != known[path.name]
+            if damaged or _fingerprint(path) != self.fingerprint:
+                pending.append(plan)
         replaced = sum(self._path(plan.index).exists() for plan in pending)
         if replaced:
-            logger.warning("%s holds %d shard(s) of another recipe or input: made anew.", self.folder, replaced)
+            logger.warning(
+                "%s holds %d shard(s) that are damaged or of another recipe or input: made anew.",
+                self.folder,
+                replaced,
+            )
         return pending
+
+    def _finished(self) -> "EventSet | SpectrogramSet | None":
+        """The set in the folder, if it was finished with the same recipe and input, and nothing is missing."""
+        try:
+            found = _KINDS[self.kind].open(self.folder)
+        except FormatError:
+            return None
+        return found if found.manifest.fingerprint == self.fingerprint else None
 
     def write(
         self,
@@ -184,6 +206,10 @@ class ShardedWriter:
         missing = [plan.index for plan in self.pending()]
         if missing:
             raise FormatError(f"{self.folder}: shards {missing[:10]} are missing. Run the step again to make them.")
+        finished = self._finished()
+        if finished is not None:
+            self._tidy()
+            return finished
         shards, rejected = [], {}
         for plan in self._plans:
             path = self._path(plan.index)

@@ -56,10 +56,7 @@ class SpikeStore:
         return content_hash([dict(self.recipe), self.inputs, self.event_ids, self.shard_size, FORMAT_VERSION])
 
     def pending(self) -> list[ShardPlan]:
-        """Shards that have to be made; files of another recipe are removed."""
-        planned = {self._path(plan) for plan in self.plans}
-        for path in set(self.folder.glob("spikes-*.h5")) - planned:
-            path.unlink(missing_ok=True)  # another task of an array may have removed it
+        """Shards that are not there, are damaged, or are of another recipe."""
         return [plan for plan in self.plans if self._read(plan) is None]
 
     def write(self, plan: ShardPlan, columns: Mapping[str, np.ndarray]) -> None:
@@ -76,7 +73,7 @@ class SpikeStore:
                 file[name] = column
 
     def read(self) -> dict[str, np.ndarray]:
-        """The columns of all shards, in order.
+        """The columns of all shards, in order; what killed runs and larger sets left is removed.
 
         Raises:
             FormatError: A shard is missing or damaged.
@@ -85,6 +82,10 @@ class SpikeStore:
         missing = [plan.index for plan, part in zip(self.plans, parts, strict=True) if part is None]
         if missing:
             raise FormatError(f"{self.folder}: spikes of the shards {missing[:10]} are missing. Run the scan again.")
+        planned = {self._path(plan) for plan in self.plans}
+        # All shards are made, so nobody is writing one any more.
+        for path in {*self.folder.glob("spikes-*.h5"), *self.folder.glob(".spikes-*.tmp.h5")} - planned:
+            path.unlink(missing_ok=True)
         return {name: np.concatenate([part[name] for part in parts if part is not None]) for name in COLUMNS}
 
     def _path(self, plan: ShardPlan) -> Path:

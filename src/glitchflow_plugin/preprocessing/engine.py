@@ -82,10 +82,12 @@ class EngineSettings:
                 f"engine.address: expected auto or host:port of a running Ray cluster, got {self.address!r}: none is "
                 "started here, since it would listen without a password. On one machine, engine.name=local."
             )
-        if not self.task_cpus > 0 or (self.task_memory is not None and not self.task_memory > 0):
-            raise ConfigurationError(
-                f"engine.task_cpus and task_memory must be positive, got {self.task_cpus} and {self.task_memory}."
-            )
+        for value in (self.task_cpus, 1 if self.task_memory is None else self.task_memory):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ConfigurationError(
+                    "engine.task_cpus and task_memory must be positive numbers, "
+                    f"got {self.task_cpus!r} and {self.task_memory!r}."
+                )
         if (self.share_index is None) != (self.share_count is None):
             raise ConfigurationError("engine.share_index and engine.share_count belong together: give both or neither.")
         if self.share_index is not None and self.share_count is not None:
@@ -110,8 +112,8 @@ class EngineSettings:
             return self
         if self.name == RAY:
             raise ConfigurationError(
-                f"Ray tasks compute on processors, got device {device}. Set device=cpu, or with one GPU a process "
-                f"engine.name={LOCAL} or engine.name={SLURM_ARRAY}."
+                f"Ray tasks compute on processors, got device {device}. Set the step's device to auto or cpu, or, with "
+                f"one GPU a process, engine.name={LOCAL} or engine.name={SLURM_ARRAY}."
             )
         return replace(self, workers=1)
 
@@ -175,7 +177,7 @@ def map_shards(
         What the function returned, in the order of the plans; in a task of an array, for the plans of its share.
 
     Raises:
-        ShareDone: This task's share is made, and the set is not complete.
+        ShareDone: This task's share is made, and the set is not complete, or was so before and another task goes on.
         ShardError: A shard failed, or a worker was killed; the message names the shard and what stays.
         GlitchflowError: An error that is not about one shard (settings, network, a missing package), as it came.
     """
@@ -214,18 +216,23 @@ def _map_share(
             f"job of its own with engine.name={LOCAL} or {RAY}."
         )
     index, count = engine.share()
+    if not plans and index:  # all would do the rest of the step at once
+        raise _share_done(f"{name}: all is there. The task of share 1 of {count} does the rest of the step.")
     mine = [plan for plan in plans if plan.index % count == index]
     results = map_shards(function, mine, replace(engine, name=LOCAL), description)
     missing = [plan.index for plan in left()]
     if missing:
-        done = ShareDone(
+        raise _share_done(
             f"{name}: share {index + 1} of {count} is done ({len(mine)} shard(s) made). Other tasks have still "
             f"{len(missing)} to make; the last of them completes the set. Later steps belong to a job that waits for "
             "the array."
         )
-        logger.info("%s", done)
-        raise done
     return results
+
+
+def _share_done(message: str) -> ShareDone:
+    logger.info("%s", message)
+    return ShareDone(message)
 
 
 def _finished(
@@ -275,6 +282,10 @@ def _call(plan: ShardPlan) -> Any:
 
 
 def _check_share(index: int, count: int) -> None:
+    if not all(isinstance(number, int) and not isinstance(number, bool) for number in (index, count)):
+        raise ConfigurationError(
+            f"engine.share_index and engine.share_count must be whole numbers, got {index!r} and {count!r}."
+        )
     if not 0 <= index < count:
         raise ConfigurationError(
             f"engine.share_index counts from 0 and must be below engine.share_count, got {index} of {count}."

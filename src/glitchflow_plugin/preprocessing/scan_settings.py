@@ -1,5 +1,6 @@
 """The keys of scan.yaml."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -68,14 +69,17 @@ class ScanSettings:
             raise ConfigurationError(
                 f"fdr_method must be bh (Benjamini-Hochberg) or by (Benjamini-Yekutieli), got {self.fdr_method!r}."
             )
+        self._check_injections()
         if self.injections is not None and not self.num_slides:
             raise ConfigurationError("injections are compared with time slides: num_slides must not be 0.")
         _ = self.tolerance
 
     def _check_numbers(self) -> None:
         shares = ("threshold_corr", "threshold_iou", "fdr", "family_overlap", "safety")
-        for key in ("memory", "threshold", *shares):
+        for key in ("memory", "threshold", "time_window", *shares):
             value = getattr(self, key)
+            if value is None and key == "time_window":
+                continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigurationError(f"{key} must be a number, got {value!r}.")
             object.__setattr__(self, key, float(value))  # YAML has whole numbers
@@ -90,6 +94,16 @@ class ScanSettings:
             value = getattr(self, key)
             if value is not None and not value > 0:
                 raise ConfigurationError(f"{key} is {meaning} and must be positive, got {value}.")
+
+    def _check_injections(self) -> None:
+        given = self.injections
+        if given is None or isinstance(given, str):
+            return
+        numbers = list(given) if isinstance(given, Sequence) else [None]
+        if not all(isinstance(time, int | float) and math.isfinite(time) for time in numbers):
+            raise ConfigurationError(
+                f"injections must be a list of GPS times in s, or the path of a file with them, got {given!r}."
+            )
 
     @classmethod
     def from_yaml(cls, content: Mapping[str, Any]) -> "ScanSettings":

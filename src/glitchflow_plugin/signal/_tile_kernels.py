@@ -13,12 +13,28 @@ from numba import njit
 LN2 = np.float32(0.6931472)
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    options = {"nogil": True, "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"}, "boundscheck": False}
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"},
+    "boundscheck": False,
+}
+
+
+def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile once and keep the machine code; where nothing can be kept (read-only, full), in each process."""
+    alone = njit(**_OPTIONS)(function)
     try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written: compile in each process
-        return njit(**options)(function)
+        kept = njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return alone
+
+    def call(*arguments: Any) -> None:
+        try:
+            kept(*arguments)
+        except OSError:  # the disk is full
+            alone(*arguments)
+
+    return call
 
 
 @_compiled
@@ -92,7 +108,7 @@ def rows_to_columns(tiles, scales, norm, first_taps, weights, columns, peaks) ->
                 target[column] = value * factor
 
 
-@_compiled
+@njit(**_OPTIONS)
 def median(values, mean, largest) -> np.float32:  # noqa: ANN001
     """Exact median of an even number of values that are not negative: the mean of the two in the middle.
 

@@ -99,9 +99,13 @@ class QFrame(nn.Module):
             has it. Tile m of a row of n lies at m / n of the duration.
 
         Raises:
-            DataError: The series has another length than the frame.
+            DataError: The series has another length than the frame, or holds NaN or infinity.
         """
         self._check_length(series)
+        if not series.is_floating_point():
+            series = series.to(torch.float32)
+        if not bool(torch.isfinite(series).all()):
+            raise DataError("the frame got a series with NaN or infinite samples. Set them to zero, or leave it out.")
         spectrum = torch.fft.rfft(series, norm="forward") * 2  # gwpy's convention: amplitudes of real sinusoids
         windowed = spectrum[..., self.bins] * self.window.to(series.dtype)
         tiles = []

@@ -10,24 +10,21 @@ its tile (up to 50 ms at 8 Hz for Q = 12 over 6 s).
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.signal.qtransform import (
-    LOWEST_Q,
+    Plane,
     QTransformSettings,
     Spectrum,
     check_settings,
     highest_frequency,
-    plane,
 )
 from glitchflow_plugin.signal.tiling import distance
 
 _METHODS = ("bilinear", "bicubic", "spline")
-Dimension = Literal["both", "neither", "channel", "batch"]
 
 
 class SingleQTransform(nn.Module):
@@ -79,6 +76,7 @@ class SingleQTransform(nn.Module):
         check_settings(self.num_samples, sample_rate, self._settings("median"))
         rows = self._settings("median").rows(self.num_samples, sample_rate, q)
         self.freqs = torch.tensor([row.frequency for row in rows], dtype=torch.float64)
+        self._planes: dict[tuple[str, str], Plane] = {}
 
     def forward(self, X: Tensor, norm: str | None = "median") -> Tensor:
         """Map of each series.
@@ -101,16 +99,18 @@ class SingleQTransform(nn.Module):
 
     def maps_and_peaks(self, X: Tensor, norm: str | None = "median") -> tuple[Tensor, Tensor]:
         """Maps, shape (..., frequency, time), and the loudest tile of each row, shape (..., row)."""
-        return self._maps_and_peaks(Spectrum.of(X.detach().reshape(-1, X.shape[-1])), X.shape, norm)
+        return self._maps_and_peaks(Spectrum.of(X.reshape(-1, X.shape[-1])), X.shape, norm)
 
     def _maps_and_peaks(self, spectrum: Spectrum, shape: torch.Size, norm: str | None) -> tuple[Tensor, Tensor]:
         if shape[-1] != self.num_samples:
             raise ConfigurationError(f"expected series of {self.num_samples} samples, got {shape[-1]}.")
-        settings = self._settings("none" if norm is None else norm.lower())
-        one = plane(self.num_samples, float(self.sample_rate), self.q, settings, str(spectrum.bins.device))
-        maps = torch.empty((len(spectrum.bins), *self.spectrogram_shape), device=spectrum.bins.device)
-        peaks = one.maps(spectrum, maps)
-        return maps.reshape(*shape[:-1], *maps.shape[1:]), peaks.reshape(*shape[:-1], -1)
+        key = "none" if norm is None else norm.lower(), str(spectrum.bins.device)
+        if key not in self._planes:
+            self._planes[key] = Plane(
+                self.num_samples, float(self.sample_rate), self.q, self._settings(key[0]), device=key[1]
+            )
+        maps, peaks = self._planes[key].maps(spectrum)
+        return maps.reshape(*shape[:-1], *maps.shape[1:]), peaks.reshape(*shape[:-1], peaks.shape[-1])
 
     def _settings(self, norm: str) -> QTransformSettings:
         return QTransformSettings(
@@ -139,7 +139,7 @@ class QScan(nn.Module):
         each: False chooses one Q for the whole batch, as ml4gw does; True one for each series.
 
     Raises:
-        ConfigurationError: No Q of the range fits the data.
+        ConfigurationError: No Q of the range fits the data. Those that do not are left out, with a warning.
     """
 
     def __init__(  # noqa: PLR0917  # ml4gw's order
@@ -158,19 +158,22 @@ class QScan(nn.Module):
         self.qrange = list(qrange) if qrange is not None else [4, 64]
         self.mismatch, self.each = mismatch, each
         self.qs = self.get_qs()
-        largest = math.pi * duration * sample_rate / 50 - LOWEST_Q
-        fitting = [q for q in self.qs if q < largest]
+        fitting, refused = [], {}
+        for q in self.qs:
+            try:
+                fitting.append(
+                    SingleQTransform(
+                        duration, sample_rate, spectrogram_shape, q, frange, mismatch, interpolation_method
+                    )
+                )
+            except ConfigurationError as error:
+                refused[q] = error
         if not fitting:
-            raise ConfigurationError(
-                f"every Q of {self.qrange} is too large for {duration:g} s at {sample_rate:g} Hz; take less than "
-                f"{largest:.1f}."
-            )
-        if len(fitting) < len(self.qs):
-            warnings.warn(f"Q of {largest:.1f} and more do not fit the data and are left out.", stacklevel=2)
-        self.q_transforms = nn.ModuleList(
-            SingleQTransform(duration, sample_rate, spectrogram_shape, q, frange, mismatch, interpolation_method)
-            for q in fitting
-        )
+            raise ConfigurationError(f"no Q of {self.qrange} fits the data: {next(iter(refused.values()))}")
+        if refused:
+            left_out = ", ".join(f"{q:.3g}" for q in refused)
+            warnings.warn(f"Q of {left_out} left out: {next(iter(refused.values()))}", stacklevel=2)
+        self.q_transforms = nn.ModuleList(fitting)
 
     def get_qs(self) -> list[float]:
         """Values of Q to try, evenly spaced in log Q so that between two the loss is at most the mismatch."""
@@ -190,7 +193,7 @@ class QScan(nn.Module):
             Maps as from `SingleQTransform`.
         """
         low, high = fsearch_range if fsearch_range is not None else (0.0, math.inf)
-        spectrum = Spectrum.of(X.detach().reshape(-1, X.shape[-1]))
+        spectrum = Spectrum.of(X.reshape(-1, X.shape[-1]))
         best, loudest = None, None
         for transform in self.q_transforms:
             assert isinstance(transform, SingleQTransform)  # noqa: S101  # what the list was made of

@@ -35,6 +35,10 @@ from glitchflow_plugin.types.tensors import MapTensor
 #: Places of a peak between two tiles, from 0 (on one) to 1/2 (half-way), at which N is evaluated (Gauss-Legendre).
 _PLACES, _PLACE_WEIGHTS = np.polynomial.legendre.leggauss(4)
 _PLACES, _PLACE_WEIGHTS = (_PLACES + 1) / 4, _PLACE_WEIGHTS / 2
+#: Step of energies at which N is computed, and an energy beyond that at which it is largest.
+_GRID, _PEAK_AT = 0.05, 4.0
+#: Above it probabilities are below what float64 resolves beside nothing, and are given as that at this energy.
+_HIGHEST = 600.0
 
 
 def tile_p_value(energy: MapTensor) -> MapTensor:
@@ -44,13 +48,13 @@ def tile_p_value(energy: MapTensor) -> MapTensor:
         energy: Energies over their expectation, from `q_transform` with `norm` "white", any shape.
 
     Returns:
-        exp(-energy), the same shape.
+        exp(-energy), float64, the same shape.
 
     Example:
         >>> round(tile_p_value(torch.tensor(20.0)).item() * 1e9, 3)
         2.061
     """
-    return torch.exp(-energy)
+    return torch.exp(-energy.to(torch.float64))
 
 
 def expected_excursions(
@@ -65,18 +69,36 @@ def expected_excursions(
         settings: Tiling; one Q.
 
     Returns:
-        Expected numbers, the same shape. Right for high energies, where they are well below 1.
+        Expected numbers, the same shape. Right for high energies, where they are well below 1; below the energy where
+        the formula is largest, where excursions merge, that largest value.
 
     Raises:
-        ConfigurationError: The settings hold several Q.
+        ConfigurationError: The settings hold several Q, or a norm other than "white".
     """
     if len(settings.qs) != 1:
         raise ConfigurationError(f"significance needs one Q, got {settings.q}. Take one map for each Q.")
+    if settings.norm != "white":
+        raise ConfigurationError(
+            f"significance needs energies over their expectation in white noise, got norm {settings.norm}. Make the "
+            "map with norm white."
+        )
+    level = np.asarray(energy, dtype=np.float64)
+    # The logarithm is next to straight: a grid of it serves any number of pixels.
+    grid = np.arange(0.0, min(max(float(level.max(initial=0.0)), _PEAK_AT), _HIGHEST) + 2 * _GRID, _GRID)
+    logarithm = np.log(
+        _excursions(grid, num_samples, sample_rate, settings), where=grid > 0, out=np.full(len(grid), -np.inf)
+    )
+    peak = int(logarithm.argmax())
+    logarithm[:peak] = logarithm[peak]
+    return np.exp(np.interp(level, grid, logarithm))
+
+
+def _excursions(level: np.ndarray, num_samples: int, sample_rate: float, settings: QTransformSettings) -> np.ndarray:
+    """The formula itself, at levels of shape (level,)."""
     q, duration = settings.qs[0], num_samples / sample_rate
     rows = settings.rows(num_samples, sample_rate, q)
     across = math.sqrt(3 * q**2 / 11 + 3 / 4)
     spacing = _row_spacing(rows, settings)
-    level = np.asarray(energy, dtype=np.float64)
     total = np.zeros(level.shape)
     for place, (row, step) in enumerate(zip(rows, spacing, strict=True)):
         along = 2 * math.pi * row.frequency * duration / q
@@ -103,7 +125,7 @@ def map_p_value(energy: Tensor, num_samples: int, sample_rate: float, settings: 
         1 - exp(-N), float64, the same shape.
 
     Raises:
-        ConfigurationError: The settings hold several Q.
+        ConfigurationError: The settings hold several Q, or a norm other than "white".
     """
     expected = expected_excursions(energy.cpu().numpy(), num_samples, sample_rate, settings)
     return torch.as_tensor(-np.expm1(-expected), device=energy.device)

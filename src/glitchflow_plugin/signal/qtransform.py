@@ -3,7 +3,7 @@
 The tiles, their energies and the map are those of gwpy's `q_gram` and `q_transform`; `signal/tiling.py` says where the
 tiles lie. The spectrum is made once for all Q, rows of equal length are transformed together, and the way from tiles to
 the map is two sparse matrices made once. On a CPU compiled loops do what lies between the transforms; on a GPU, and
-nowhere else, PyTorch does.
+where gradients are asked for, PyTorch does.
 
 What a user should know of the maps:
 
@@ -25,7 +25,7 @@ References:
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -48,6 +48,8 @@ _NORMS: tuple[Norm, ...] = ("median", "mean", "white", "none")
 _FEWEST_TILES = 16
 #: What the series transformed at one time may take, bytes: bounds the memory whatever the batch, and fits the caches.
 _WORKSPACE = 16 * 1024**2
+#: Energies are divided by nothing smaller, and by nothing larger than its inverse: float32 could not hold them.
+_SMALLEST = 1e-30
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,8 @@ def q_transform(
 
     Raises:
         ConfigurationError: The settings do not fit the data; the message says what fits.
-        DataError: The series holds NaN or infinity.
+        DataError: The series holds NaN or infinity or complex numbers, or its energies do not fit float32 (`norm`
+            "white" and "none" only).
 
     Example:
         >>> q_transform(torch.zeros(2, 6144), 1024.0, QTransformSettings()).shape
@@ -228,30 +231,20 @@ def q_scan(
         ConfigurationError: As for `q_transform`.
         DataError: As for `q_transform`.
     """
+    if series.ndim == 0:
+        raise DataError("the Q-transform expects series with a time axis, got a single number.")
     check_settings(series.shape[-1], sample_rate, settings)
-    flat = series.detach().reshape(-1, series.shape[-1])
-    planes = [plane(flat.shape[-1], float(sample_rate), q, settings, str(series.device)) for q in settings.qs]
-    maps = flat.new_empty((len(flat), settings.num_frequencies, settings.num_times), dtype=torch.float32)
-    chosen = flat.new_empty(len(flat), dtype=torch.float64)
-    for rows in _chunks(len(flat), max(one.series_bytes for one in planes)):
-        spectrum = Spectrum.of(flat[rows])
-        peak = planes[0].maps(spectrum, maps[rows]).amax(dim=-1)
-        q = torch.full_like(chosen[rows], planes[0].q)
-        for one in planes[1:]:
-            other = torch.empty_like(maps[rows])
-            other_peak = one.maps(spectrum, other).amax(dim=-1)
-            louder = other_peak > peak
-            maps[rows] = torch.where(louder[:, None, None], other, maps[rows])
-            q, peak = torch.where(louder, one.q, q), torch.maximum(peak, other_peak)
-        chosen[rows] = q
+    spectrum = Spectrum.of(series.reshape(-1, series.shape[-1]))
+    first, *others = (plane(series.shape[-1], float(sample_rate), q, settings, str(series.device)) for q in settings.qs)
+    maps, peaks = first.maps(spectrum)
+    peak = peaks.amax(dim=-1)
+    chosen = torch.full_like(spectrum.largest, first.q)
+    for one in others:
+        other, peaks = one.maps(spectrum)
+        louder = peaks.amax(dim=-1) > peak
+        maps = torch.where(louder[:, None, None], other, maps)
+        chosen, peak = torch.where(louder, one.q, chosen), torch.maximum(peak, peaks.amax(dim=-1))
     return maps.reshape(*series.shape[:-1], *maps.shape[1:]), chosen.reshape(series.shape[:-1])
-
-
-def _chunks(number: int, series_bytes: int) -> Iterator[slice]:
-    """Consecutive series, as many at a time as the workspace holds, in parts of about one size."""
-    parts = max(1, math.ceil(number * series_bytes / _WORKSPACE))
-    edges = [number * part // parts for part in range(parts + 1)] if parts < number else list(range(number + 1))
-    return (slice(*pair) for pair in pairwise(edges))
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,19 +266,29 @@ class Spectrum:
         """Transform series, shape (series, time).
 
         Raises:
-            DataError: A series holds NaN or infinity.
+            DataError: A series holds NaN or infinity, or complex numbers.
         """
-        if not series.is_floating_point():
+        if series.is_complex():
+            raise DataError("the Q-transform expects real series, got complex ones.")
+        if series.dtype not in (torch.float32, torch.float64):
             series = series.to(torch.float32)
-        largest = torch.maximum(series.amax(dim=-1), -series.amin(dim=-1)).to(torch.float64)
+        if not len(series):
+            return cls(
+                torch.empty((0, series.shape[-1] // 2 + 1), dtype=torch.complex64, device=series.device),
+                torch.empty(0, dtype=torch.float64, device=series.device),
+            )
+        largest = torch.maximum(series.amax(dim=-1), -series.amin(dim=-1)).detach()
         if not bool(torch.isfinite(largest).all()):
             raise DataError(
                 "the Q-transform got a series with NaN or infinite samples. Mark the channel as invalid and set it to "
                 "zero."
             )
         largest = torch.where(largest > 0, largest, 1)
-        bins = torch.fft.rfft(series, norm="forward") * (1 / largest[:, None]).to(series.dtype)
-        return cls(bins.to(torch.complex64), largest)
+        bins = torch.fft.rfft(series / largest[:, None], norm="forward")
+        return cls(bins.to(torch.complex64), largest.to(torch.float64))
+
+    def __getitem__(self, series: slice) -> "Spectrum":
+        return type(self)(self.bins[series], self.largest[series])
 
 
 class _RowGroup:
@@ -319,15 +322,22 @@ class _RowGroup:
         return bins.to(self._device), window.to(self._device), torch.as_tensor(taps.ravel(), device=self._device)
 
     def units(self, spectrum: Spectrum) -> Tensor:
-        """What energies are divided by where the norm is known beforehand, float32, shape (series, row)."""
+        """What energies are divided by where the norm is known beforehand, float32, shape (series, row).
+
+        Raises:
+            DataError: The energies do not fit float32.
+        """
         # A series that was divided by its largest sample has energies that are smaller by the square.
-        return (self.expected / spectrum.largest[:, None] ** 2).to(torch.float32)
+        units = self.expected / spectrum.largest[:, None] ** 2
+        if self.norm in ("white", "none") and bool(((units < _SMALLEST) | (units > 1 / _SMALLEST)).any()):
+            raise DataError(
+                f"energies of series with samples of up to {spectrum.largest.max():.3g} do not fit float32 with norm "
+                f"{self.norm}. Scale the series, or take norm median."
+            )
+        return units.to(torch.float32)
 
-    def columns(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
-        """Write the energies at the map's columns, (series, row, column), and the largest tile of each row."""
-        (self._columns_compiled if out.device.type == "cpu" else self._columns_torch)(spectrum, out, peaks)
-
-    def _columns_compiled(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
+    def compiled(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
+        """Write the energies at the map's columns, (series, row, column), and the loudest tile of each row."""
         # numba takes most of a second to import; only who transforms pays for it.
         from glitchflow_plugin.signal._tile_kernels import place_windows, rows_to_columns  # noqa: PLC0415
 
@@ -348,7 +358,8 @@ class _RowGroup:
             shape,
         )
 
-    def _columns_torch(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
+    def differentiable(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
+        """The same by PyTorch alone: on any device, and with gradients."""
         bins, window, taps = self._gathered
         amplitude = torch.fft.ifft(spectrum.bins[:, bins] * window)
         energy = amplitude.real.square() + amplitude.imag.square()
@@ -357,9 +368,9 @@ class _RowGroup:
         else:
             unit = energy.mean(dim=-1) if self.norm == "mean" else self.units(spectrum)
         factor = torch.where(unit > 0, 1 / torch.where(unit > 0, unit, 1), 0)
-        peaks.copy_(energy.amax(dim=-1) * factor)
         near = energy.index_select(-1, taps).unflatten(-1, self.weights.shape)
-        out.copy_(torch.einsum("...ct,ct->...c", near, self.weights) * factor[..., None])
+        columns = torch.einsum("...ct,ct->...c", near, self.weights) * factor[..., None]
+        return columns, energy.amax(dim=-1) * factor
 
 
 class Plane:
@@ -376,34 +387,47 @@ class Plane:
         self.groups = [_RowGroup(list(group), num_samples, settings, device) for _, group in by_size]
         wanted, _ = axes(num_samples / sample_rate, settings)
         self.mixing = torch.as_tensor(spline_matrix(self.frequencies, wanted), dtype=torch.float32, device=device)
-        self._on_cpu = device == "cpu"
 
-    @property
-    def series_bytes(self) -> int:
-        """Memory that the transform of one series needs: the largest group's tiles twice, all rows at the columns."""
-        tiles = max(group.num_rows * group.num_tiles for group in self.groups)
-        return 2 * 8 * tiles + 4 * len(self.frequencies) * self.num_times
-
-    def maps(self, spectrum: Spectrum, out: Tensor) -> Tensor:
-        """Write the maps, (series, frequency, time), and return the loudest tile of each row, (series, row)."""
+    def maps(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
+        """Map of each series, (series, frequency, time), and the loudest tile of each row, (series, row)."""
         number = len(spectrum.bins)
-        shape = (number, len(self.frequencies), self.num_times)
-        if self._on_cpu:
-            columns = _workspace("columns", math.prod(shape), torch.float32).view(shape)
-        else:
-            columns = out.new_empty(shape)
-        peaks = out.new_empty(shape[:2])
+        tiles = max(group.num_rows * group.num_tiles for group in self.groups)
+        # The largest group's tiles twice, and all rows at the map's columns.
+        series_bytes = 2 * 8 * tiles + 4 * len(self.frequencies) * self.num_times
+        parts = min(number, max(1, math.ceil(number * series_bytes / _WORKSPACE)))
+        edges = [number * part // max(parts, 1) for part in range(parts + 1)]
+        if spectrum.bins.device.type != "cpu" or spectrum.bins.requires_grad:
+            chunks = [self._differentiable(spectrum[slice(*pair)]) for pair in pairwise(edges)]
+            if not chunks:
+                return self.mixing.new_empty((0, len(self.mixing), self.num_times)), self.mixing.new_empty(
+                    (0, len(self.frequencies))
+                )
+            maps, peaks = zip(*chunks, strict=True)
+            return torch.cat(maps), torch.cat(peaks)
+        maps = torch.empty((number, len(self.mixing), self.num_times))
+        peaks = torch.empty((number, len(self.frequencies)))
+        for pair in pairwise(edges):
+            chunk = slice(*pair)
+            self._compiled(spectrum[chunk], maps[chunk], peaks[chunk])
+        return maps, peaks
+
+    def _compiled(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
+        shape = (len(out), len(self.frequencies), self.num_times)
+        columns = _workspace("columns", math.prod(shape), torch.float32).view(shape)
         start = 0
         for group in self.groups:
             rows = slice(start, start + group.num_rows)
-            group.columns(spectrum, columns[:, rows], peaks[:, rows])
+            group.compiled(spectrum, columns[:, rows], peaks[:, rows])
             start = rows.stop
         torch.matmul(self.mixing, columns, out=out)
         out.clamp_min_(0)  # a spline may swing below zero beside a peak
-        return peaks
+
+    def _differentiable(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
+        columns, peaks = zip(*(group.differentiable(spectrum) for group in self.groups), strict=True)
+        return torch.matmul(self.mixing, torch.cat(columns, dim=1)).clamp_min(0), torch.cat(peaks, dim=1)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def plane(num_samples: int, sample_rate: float, q: float, settings: QTransformSettings, device: str) -> Plane:
     """The plane of one Q, kept between calls."""
     return Plane(num_samples, sample_rate, q, settings, device)

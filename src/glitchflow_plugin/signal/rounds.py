@@ -25,7 +25,7 @@ class Criteria:
     Attributes:
         correlation: Share of the reference's spikes that it shares, by chance or not, and beyond chance.
         iou: Shared spikes over all spikes of the two.
-        fdr: Largest false-discovery rate, over the channels of a round; 1: no requirement.
+        fdr: Largest false-discovery rate, over the channels and all rounds; 1: no requirement.
         fdr_method: `bh` or `by`, see `significance.q_values`.
         num_slides: Time slides of each event; 0: none, no p-values, and no correction for chance.
     """
@@ -51,7 +51,7 @@ class Figures:
         chance: Correlation expected by accident.
         p_value: Probability of so many shared spikes by accident, see `slides`; of the correlation and of the IoU.
         p_common: The same with one slide for all events.
-        q_value: Smallest false-discovery rate at which the channel is a discovery.
+        q_value: Smallest false-discovery rate over all rounds at which the channel is a discovery in this one.
         significance: Of Hveto, see `significance.hveto_significance`.
         efficiency: Share of the reference's spikes that a veto of the witness's spikes removes.
         deadtime: Share of the live time that such a veto removes.
@@ -142,6 +142,9 @@ def rank_in_rounds(
     reference and of all witnesses in them go, and the live time shrinks. A channel that has nothing to do with the
     reference still has nothing to do with what is left of it, so the p-values of every round hold.
 
+    Whoever passes in any round is selected. The false-discovery rate of all is at most the sum of those of the rounds,
+    so round r may use up fdr / 2^r, and the last one what is left.
+
     Args:
         reference: Spikes of the reference within the live time.
         witness: Spikes of the witnesses within the live time.
@@ -158,9 +161,17 @@ def rank_in_rounds(
     witness = witness.select(valid[witness.event, witness.channel])
     passed, rounds = np.zeros(valid.shape[1], dtype=bool), []
     first: Figures | None = None
-    for _ in range(max_rounds):
+    for number in range(1, max_rounds + 1):
+        share_of_rate = 0.5 ** min(number, max_rounds - 1)
         figures = measure(
-            reference, witness, valid, live=live, tolerance=tolerance, criteria=criteria, eligible=eligible
+            reference,
+            witness,
+            valid,
+            live=live,
+            tolerance=tolerance,
+            criteria=criteria,
+            eligible=eligible,
+            share_of_rate=share_of_rate,
         )
         first = first or figures
         candidates = figures.passes(criteria) & eligible
@@ -185,8 +196,12 @@ def measure(
     tolerance: Tolerance,
     criteria: Criteria,
     eligible: np.ndarray,
+    share_of_rate: float = 1.0,
 ) -> Figures:
-    """The figures of all channels, for spikes within the live time and within valid events; see `rank_in_rounds`."""
+    """The figures of all channels, for spikes within the live time and within valid events; see `rank_in_rounds`.
+
+    `share_of_rate` is the share of the false-discovery rate that this round may use up.
+    """
     num_channels = valid.shape[1]
     counts = coincidence(reference, witness, valid, tolerance)
     if criteria.num_slides:
@@ -211,7 +226,7 @@ def measure(
         chance=share(slides.chance, counts.reference),
         p_value=p_value,
         p_common=np.where(compared, slides.p_common, np.nan),
-        q_value=q_values(np.where(eligible, p_value, np.nan), criteria.fdr_method),
+        q_value=np.minimum(q_values(np.where(eligible, p_value, np.nan), criteria.fdr_method) / share_of_rate, 1.0),
         significance=np.where(compared, hveto_significance(counts.shared, expected), np.nan),
         efficiency=share(counts.vetoed, counts.reference),
         deadtime=deadtime,

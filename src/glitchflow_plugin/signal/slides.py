@@ -33,8 +33,8 @@ from glitchflow_plugin.signal.coincidence import (
 from glitchflow_plugin.signal.livetime import LiveTime
 from glitchflow_plugin.signal.significance import sum_tail
 
-#: Pairs of spikes, and slides of one event and channel, looked at together (memory: some 100 MB).
-_PAIRS, _SLIDES = 1 << 17, 1 << 21
+#: Pairs of spikes times slides, and slides of events and channels, looked at together (memory: some 100 MB).
+_PAIRS, _SLIDES = 1 << 22, 1 << 21
 #: Channels whose tails are computed together.
 _CHANNELS = 64
 
@@ -146,7 +146,7 @@ def _blocks(pairs: np.ndarray, num_slides: int) -> list[slice]:
     most = max(1, _SLIDES // num_slides)
     cuts, start, total = [0], 0, 0
     for cell, number in enumerate(pairs.tolist()):
-        if cell > start and (total + number > _PAIRS or cell - start >= most):
+        if cell > start and (total + number > _PAIRS // num_slides or cell - start >= most):
             cuts.append(cell)
             start, total = cell, 0
         total += number
