@@ -345,7 +345,9 @@ class _RowGroup:
         slots = _workspace("slots", math.prod(shape), torch.complex64).view(shape)
         bins, placed = spectrum.bins.numpy(), slots.numpy()
         _in_threads(
-            lambda part: place_windows(bins[part], self.first_bins, self.windows, self.lengths, placed[part]), shape
+            lambda part: place_windows(bins[part], self.first_bins, self.windows, self.lengths, placed[part]),
+            shape[0],
+            operations=math.prod(shape),
         )
         tiles = torch.view_as_real(torch.fft.ifft(slots)).flatten(-2).numpy()
         norm = {"median": 0, "mean": 1}.get(self.norm, 2)
@@ -355,7 +357,8 @@ class _RowGroup:
             lambda part: rows_to_columns(
                 tiles[part], units[part], norm, self.first_taps, weights, columns[part], largest[part]
             ),
-            shape,
+            shape[0],
+            operations=math.prod(shape[:2]) * (8 * self.num_tiles + weights.size),
         )
 
     def differentiable(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
@@ -449,8 +452,8 @@ def even_median(values: Tensor) -> Tensor:
     return torch.where(tied, lower, (lower + upper) / 2)[..., 0]
 
 
-#: Elements below which waking a thread takes longer than the work.
-_WORTH_A_THREAD = 2**16
+#: Operations below which waking a thread takes longer than the work.
+_WORTH_A_THREAD = 2**17
 
 _kept = threading.local()
 
@@ -464,10 +467,9 @@ def _workspace(name: str, size: int, dtype: torch.dtype) -> Tensor:
     return held[:size]
 
 
-def _in_threads(work: Callable[[slice], None], shape: tuple[int, ...]) -> None:
-    """Do the work on parts of the first axis, on as many threads as PyTorch uses; the first part in this one."""
-    number = shape[0]
-    threads = 1 if math.prod(shape) < _WORTH_A_THREAD else min(torch.get_num_threads(), number)
+def _in_threads(work: Callable[[slice], None], number: int, *, operations: int) -> None:
+    """Do the work on even parts of 0..number, on as many threads as PyTorch uses; the first part in this one."""
+    threads = 1 if operations < _WORTH_A_THREAD else min(torch.get_num_threads(), number)
     edges = [number * part // threads for part in range(threads + 1)]
     own, *others = [slice(*pair) for pair in pairwise(edges)]
     waiting = [_pool(threads, os.getpid()).submit(work, part) for part in others]
