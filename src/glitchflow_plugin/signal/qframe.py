@@ -14,7 +14,7 @@ from itertools import groupby, pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Real
 from torch import Tensor, nn
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
@@ -88,11 +88,11 @@ class QFrame(nn.Module):
         self.register_buffer("slots", torch.as_tensor(np.concatenate(_slots(groups))), persistent=False)
         self.register_buffer("in_band", torch.as_tensor(in_band), persistent=False)
 
-    def forward(self, series: SeriesTensor) -> Tiles:
+    def forward(self, series: Real[Tensor, "*batch time"]) -> Tiles:
         """Complex tiles of series.
 
         Args:
-            series: Real, shape (..., time); any unit.
+            series: Shape (..., time); any unit; whole numbers are taken as float32.
 
         Returns:
             For each group of rows of one length the tiles, shape (..., row, tile), complex64 or complex128 as `series`

@@ -25,12 +25,12 @@ import math
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.signal.tiling import TileRow
-from glitchflow_plugin.types.tensors import MapTensor
 
 #: Places of a peak between two tiles, from 0 (on one) to 1/2 (half-way), at which N is evaluated (Gauss-Legendre).
 _PLACES, _PLACE_WEIGHTS = np.polynomial.legendre.leggauss(4)
@@ -41,7 +41,7 @@ _GRID, _PEAK_AT = 0.05, 4.0
 _HIGHEST = 600.0
 
 
-def tile_p_value(energy: MapTensor) -> MapTensor:
+def tile_p_value(energy: Float[Tensor, "..."]) -> Float64[Tensor, "..."]:
     """Probability that one tile in whitened Gaussian noise is at least so loud.
 
     Args:
@@ -90,7 +90,7 @@ def expected_excursions(
     )
     peak = int(logarithm.argmax())
     logarithm[:peak] = logarithm[peak]
-    return np.exp(np.interp(level, grid, logarithm))
+    return np.asarray(np.exp(np.interp(level, grid, logarithm)))
 
 
 def _excursions(level: np.ndarray, num_samples: int, sample_rate: float, settings: QTransformSettings) -> np.ndarray:

@@ -430,7 +430,7 @@ class Plane:
         return torch.matmul(self.mixing, torch.cat(columns, dim=1)).clamp_min(0), torch.cat(peaks, dim=1)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)  # a bank of Q has a few dozen
 def plane(num_samples: int, sample_rate: float, q: float, settings: QTransformSettings, device: str) -> Plane:
     """The plane of one Q, kept between calls."""
     return Plane(num_samples, sample_rate, q, settings, device)
