@@ -103,15 +103,21 @@ def test_a_truncated_shard_is_made_again_and_nothing_else(raw_events, tmp_path, 
 
 def test_a_changed_bit_is_found_by_the_next_run_and_not_taken_over(raw_events, tmp_path, reference, checksums):
     shutil.copytree(reference / "events", tmp_path / "events")
-    damaged = tmp_path / "events" / "shard-00002.h5"
-    content = bytearray(damaged.read_bytes())
-    content[-5000] ^= 1
-    damaged.write_bytes(content)
+    for damaged in (tmp_path / "events" / "shard-00002.h5", tmp_path / "events" / "shard-00004.h5"):
+        content = bytearray(damaged.read_bytes())
+        content[-5000] ^= 1
+        damaged.write_bytes(content)
     before = shards(tmp_path / "events")
     assert EventSet.open(tmp_path / "events").manifest  # nothing is read yet
+    # A run that ends after the first of them has taken the manifest away: the next must still know the second.
+    with pytest.raises(ShareDone):
+        _runs.events(
+            raw_events, tmp_path / "events", EngineSettings("slurm-array", workers=1, share_index=2, share_count=7)
+        )
+    assert not (tmp_path / "events" / "manifest.json").exists()
     _runs.events(raw_events, tmp_path / "events", EngineSettings(workers=1))
     changed = [path.name for path, when in shards(tmp_path / "events").items() if before[path] != when]
-    assert changed == ["shard-00002.h5"]
+    assert changed == ["shard-00002.h5", "shard-00004.h5"]
     assert checksums(tmp_path / "events") == checksums(reference / "events")
 
 

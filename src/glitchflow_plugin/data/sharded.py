@@ -137,13 +137,18 @@ class ShardedWriter:
         """
         finished = self._finished()
         known = {} if finished is None else {shard.file: shard.sha256 for shard in finished.manifest.shards}
-        pending = []
+        pending, replaced = [], 0
         for plan in self._plans:
             path = self._path(plan.index)
-            damaged = path.name in known and path.exists() and sha256(path) != known[path.name]
+            there = path.exists()
+            damaged = there and path.name in known and sha256(path) != known[path.name]
+            if (
+                damaged
+            ):  # the manifest, which tells, goes with the first shard that is made; this one must not stay behind
+                path.unlink(missing_ok=True)
             if damaged or _fingerprint(path) != self.fingerprint:
                 pending.append(plan)
-        replaced = sum(self._path(plan.index).exists() for plan in pending)
+                replaced += there
         if replaced:
             logger.warning(
                 "%s holds %d shard(s) that are damaged or of another recipe or input: made anew.",
@@ -185,7 +190,7 @@ class ShardedWriter:
             raise FormatError(f"shard {plan.index}: events kept and rejected must be the planned ones")
         if batch is not None and batch.valid.shape[1] != len(self.channels):
             raise FormatError(f"shard {plan.index}: {batch.valid.shape[1]} channels, the set has {len(self.channels)}")
-        # While a shard is missing nobody can finish the set, so a manifest that is here is that of another set.
+        # While a shard is missing nobody can finish the set, so a manifest that is here tells of other files.
         (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
         with new_hdf5(self._path(plan.index)) as file:
             file.attrs["fingerprint"] = self.fingerprint
@@ -203,7 +208,8 @@ class ShardedWriter:
             FormatError: Shards are missing.
             NoEventsError: Every event was rejected.
         """
-        missing = [plan.index for plan in self.pending()]
+        # Whoever made the shards has asked for those that are damaged: their bytes are not read a second time.
+        missing = [plan.index for plan in self._plans if _fingerprint(self._path(plan.index)) != self.fingerprint]
         if missing:
             raise FormatError(f"{self.folder}: shards {missing[:10]} are missing. Run the step again to make them.")
         finished = self._finished()
