@@ -1,13 +1,20 @@
 """Predict the strain's map from the maps of its witnesses."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.data.records import SpectrogramBatch
+from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
+from glitchflow_plugin.inference.clean import clean_maps
+from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform
 from glitchflow_plugin.signal.windows import cut_windows, join_windows, tile_starts
 from glitchflow_plugin.types.arrays import ValidityMask
 
@@ -67,6 +74,163 @@ def predict_maps(
             _set_training(twin, mode=True)
     # a plain tensor, so that callers may use it in autograd code
     return maps.clone() if maps.is_inference() else maps
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a twin says of some events.
+
+    Attributes:
+        measured: Measured maps, SNR², (event, frequency, time); zero where there is no usable strain.
+        predicted: Predicted maps, SNR², same shape.
+        cleaned: What is left of the measured maps, SNR², same shape.
+        strain: Predicted whitened strain, (event, time); None for a twin of energies.
+        measured_strain: Measured whitened strain, (event, time); None likewise.
+    """
+
+    measured: Float[Tensor, "event frequency time"]
+    predicted: Float[Tensor, "event frequency time"]
+    cleaned: Float[Tensor, "event frequency time"]
+    strain: Float[Tensor, "event time"] | None = None
+    measured_strain: Float[Tensor, "event time"] | None = None
+
+
+class Predictor(Protocol):
+    """Something that predicts events, whatever a twin looks at."""
+
+    def __call__(self, batch: SpectrogramBatch) -> Prediction:
+        """Predict the events of a batch: maps of the witnesses last, of the target before them where there are any."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class MapPredictor:
+    """Predicts from the maps of the witnesses.
+
+    Attributes:
+        twin: As for `predict_maps`.
+        num_witnesses: Witnesses of the twin.
+        window_size: Columns of a window.
+        stride: Columns from one window to the next.
+        batch_size: Windows in one call of the twin.
+    """
+
+    twin: nn.Module
+    num_witnesses: int
+    window_size: int = 64
+    stride: int | None = None
+    batch_size: int = 64
+
+    def __call__(self, batch: SpectrogramBatch) -> Prediction:
+        """Predict; cleaned is the difference of the energies."""
+        maps = torch.from_numpy(batch.maps).to(_device_of(self.twin, torch.empty(0)))
+        witnesses = blank_invalid(maps[:, -self.num_witnesses :], batch.valid[:, -self.num_witnesses :])
+        measured = _measured(maps, self.num_witnesses)
+        predicted = predict_maps(self.twin, witnesses, self.batch_size, size=self.window_size, stride=self.stride)
+        return Prediction(measured, predicted, clean_maps(measured, predicted))
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesPredictor:
+    """Predicts from the whitened series of the witnesses; maps are the Q-transforms of predicted and cleaned strain.
+
+    Attributes:
+        twin: Whitened witness series (event, witness, time) to whitened strain (event, 1, time).
+        events: The event set that the maps were made of.
+        target: The strain channel.
+        witnesses: Witness channels in the order of the twin.
+        qtransform: Of the maps.
+        batch_size: Events in one call of the twin.
+    """
+
+    twin: nn.Module
+    events: EventSet
+    target: str
+    witnesses: tuple[str, ...]
+    qtransform: QTransformSettings
+    batch_size: int = 16
+
+    def __call__(self, batch: SpectrogramBatch) -> Prediction:
+        """Predict; cleaned is the map of the strain from which the prediction was subtracted.
+
+        Raises:
+            FormatError: The event set lacks an event of the batch.
+        """
+        row_of = {event_id: row for row, event_id in enumerate(self.events.event_ids)}
+        missing = [event_id for event_id in batch.event_ids if event_id not in row_of]
+        if missing:
+            msg = (
+                f"{self.events.folder} lacks {len(missing)} events of the maps (the first is {missing[0]}). "
+                "Give the event set that the maps were made of."
+            )
+            raise FormatError(msg)
+        count = len(self.witnesses)
+        measurable = batch.maps.shape[1] > count
+        names = [*([self.target] if measurable else []), *self.witnesses]
+        read = self.events.read([row_of[event_id] for event_id in batch.event_ids], names)
+        device = _device_of(self.twin, torch.empty(0))
+        series = torch.from_numpy(np.asarray(read.series, dtype=np.float32)).to(device)
+        # a witness may have been blanked in the maps for a reason of its own
+        keep = torch.from_numpy(read.valid[:, -count:] & batch.valid[:, -count:]).to(device)
+        witnesses = series[:, -count:] * keep[..., None]
+        predicted = predict_strain(self.twin, witnesses, self.batch_size)
+        measured_strain = series[:, 0] if measurable else torch.zeros_like(predicted)
+        rate = self.events.sample_rate
+        maps = torch.from_numpy(batch.maps).to(device)
+        return Prediction(
+            measured=_measured(maps, count),
+            predicted=expected_maps(predicted, rate, self.qtransform),
+            cleaned=q_transform(measured_strain - predicted, rate, self.qtransform),
+            strain=predicted,
+            measured_strain=measured_strain,
+        )
+
+
+def predict_strain(
+    twin: nn.Module, witnesses: Float[Tensor, "event witness time"], batch_size: int = 16
+) -> Float[Tensor, "event time"]:
+    """Whitened strain that the witnesses explain, some events at a time, on the device of the twin.
+
+    Args:
+        twin: Witness series (event, witness, time) to strain (event, 1, time). Runs in evaluation mode and is put back
+            into the mode it was in.
+        witnesses: Whitened series; zero where a witness is missing.
+        batch_size: Events in one call; bounds the memory.
+    """
+    device = _device_of(twin, witnesses)
+    was_training = _set_training(twin, mode=False)
+    try:
+        with torch.no_grad():
+            return torch.cat([twin(part.to(device))[:, 0] for part in witnesses.split(batch_size)])
+    finally:
+        if was_training:
+            _set_training(twin, mode=True)
+
+
+def expected_maps(
+    strain: Float[Tensor, "event time"], sample_rate: float, qtransform: QTransformSettings
+) -> Float[Tensor, "event frequency time"]:
+    """Map of a strain without noise, in the unit of measured maps.
+
+    Measured maps are divided by the median of their rows. A prediction has no noise to be divided by; what noise of the
+    whitened strain's variance would have is taken instead. Its energies are exponential: their median is ln 2 of their
+    mean.
+
+    Args:
+        strain: Whitened, (event, time).
+        sample_rate: Hz.
+        qtransform: Of the measured maps.
+    """
+    maps = q_transform(strain, sample_rate, replace(qtransform, norm="white"))
+    match qtransform.norm:
+        case "median":
+            return maps / math.log(2)
+        case _:
+            return maps
+
+
+def _measured(maps: Tensor, num_witnesses: int) -> Tensor:
+    return maps[:, 0] if maps.shape[1] > num_witnesses else torch.zeros_like(maps[:, 0])
 
 
 def blank_invalid(

@@ -22,3 +22,9 @@ WindowBatch: TypeAlias = Float[Tensor, "window channel frequency column"]
 
 StrainWindows: TypeAlias = Float[Tensor, "window 1 frequency column"]
 """The same of the strain channel alone, measured or predicted."""
+
+SeriesBatch: TypeAlias = Float[Tensor, "event channel time"]
+"""Whitened series of several channels of several events."""
+
+StrainSeries: TypeAlias = Float[Tensor, "event 1 time"]
+"""The same of the strain channel alone, measured or predicted."""

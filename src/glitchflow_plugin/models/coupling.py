@@ -1,0 +1,221 @@
+"""The coupling network: what each witness sees, cleaned of its own noise, through a learnt law into the strain."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.models.blocks import start_at_zero
+from glitchflow_plugin.models.stft import ShortTimeFourier
+from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries
+
+#: Power, in units of a witness's noise, above which a pixel counts as a transient before anything was learnt.
+_FIRST_THRESHOLD = 3.0
+_FIRST_STEEPNESS = 3.0
+#: Peaks of witnesses are a few to some tens of their noise; the laws see them divided by this.
+_TYPICAL_PEAK = 5.0
+#: Keeps the logarithm of an empty pixel finite; small beside the noise, whose power is 1.
+_FLOOR = 0.1
+#: Bands of frequency into which a witness is summed up when witnesses are compared.
+_BANDS = 8
+#: Laws that have no parameter: linear, quadratic, odd quadratic. Learnt thresholds come to these.
+_LAWS = 3
+
+
+class Explanation(NamedTuple):
+    """A prediction and how far to trust it.
+
+    Attributes:
+        strain: Whitened strain, (event, 1, time).
+        variance: Expected power of strain minus prediction by pixel of the short-time spectrum, in units of the strain's
+            noise, at least 1, (event, frequency, frame).
+        summary: What the encoder saw of the event, (event, feature).
+    """
+
+    strain: Tensor
+    variance: Tensor
+    summary: Tensor
+
+
+class CouplingNet(nn.Module):
+    """Predicts the whitened strain from whitened witnesses: gate, static law, filter, for each witness, then the sum.
+
+    A disturbance reaches the strain through a static law (linear, quadratic, threshold ...) followed by a delayed,
+    band-limited response: a Hammerstein system (Narendra and Gallman 1966, doi:10.1109/TAC.1966.1098387). The network
+    is built like that, so that few events teach it:
+
+    1. One encoder, shared by all witnesses, looks at the short-time spectrum of each one; an embedding by witness and
+       frequency tells it whose. Witnesses then attend to each other (arXiv:1706.03762), those that are missing left out.
+    2. From this comes a gate between 0 and 1 for each pixel of each witness. Multiplied with its complex coefficients it
+       removes the witness's own noise: a filter would pass that on into the strain, at all times.
+    3. Static laws act on the cleaned series, and each result has its own filter, long enough for delays and resonances
+       on either side.
+    4. A complex gain for each pixel corrects amplitude and phase by what the encoder saw (slow modulations, and the
+       share of a cause that two witnesses both see), and all witnesses are added.
+
+    Without a transient in a witness all gates are shut and nothing is predicted. A witness whose series is zero is
+    missing: it contributes nothing, and the others are told. Any subset may be given; in training, witnesses are
+    dropped at random.
+
+    Beside the prediction it gives the expected power of what this leaves, and a summary of the event from which one can
+    tell whether the like was seen in training.
+
+    Args:
+        in_channels: Number of witnesses.
+        window_size: Accepted for the sake of a common signature and not needed: any length will do.
+        features: Features of the encoder.
+        frame_size: Samples of a short-time frame.
+        filter_size: Taps of each filter, odd.
+        thresholds: Learnt thresholds of each witness: laws that begin above one.
+        heads: Of the attention; divides `features`.
+        channel_dropout: Probability with which a witness is dropped in training.
+
+    Raises:
+        ConfigurationError: A setting is out of range.
+
+    >>> CouplingNet(in_channels=3, features=4, filter_size=65)(torch.zeros(2, 3, 512)).shape
+    torch.Size([2, 1, 512])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        window_size: int = 64,
+        *,
+        features: int = 16,
+        frame_size: int = 128,
+        filter_size: int = 513,
+        thresholds: int = 2,
+        heads: int = 2,
+        channel_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        del window_size
+        _check(in_channels, features, filter_size, thresholds, heads, channel_dropout)
+        self.in_channels, self.filter_size, self.heads = in_channels, filter_size, heads
+        self.channel_dropout = channel_dropout
+        self.transform = ShortTimeFourier(frame_size)
+        rows = (self.transform.num_frequencies + 1) // 2
+        self.stem = nn.Conv2d(2, features, kernel_size=3, stride=2, padding=1)
+        self.embedding = nn.Parameter(torch.zeros(in_channels, features, rows, 1))
+        self.alone = _residual(features)
+        self.together = _residual(features)
+        self.query_key_value = nn.Linear(_BANDS * features, 3 * features)
+        self.project = nn.Linear(features, features)
+        self.gate = nn.Conv2d(features, 1, kernel_size=1)
+        self.gain = nn.Conv2d(features, 2, kernel_size=1)
+        self.spread = nn.Conv2d(features, 1, kernel_size=1)
+        for layer in (self.project, self.gate, self.gain, self.spread):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.steepness = nn.Parameter(torch.tensor(_FIRST_STEEPNESS))
+        self.threshold = nn.Parameter(torch.tensor(math.log(_FIRST_THRESHOLD)))
+        steps = torch.linspace(0.4, 0.8, thresholds) if thresholds else torch.zeros(0)
+        self.levels = nn.Parameter(steps.repeat(in_channels, 1))
+        self.filters = nn.Parameter(1e-3 * torch.randn(in_channels, _LAWS + thresholds, filter_size))
+        self.leak = nn.Parameter(torch.tensor(-2.0))
+
+    def forward(self, witnesses: SeriesBatch, *, explained: bool = False) -> StrainSeries | Explanation:
+        """Predict the whitened strain.
+
+        Args:
+            witnesses: Whitened witness series, (event, witness, time); a series of zeros is a missing witness.
+            explained: Whether to return how sure the prediction is as well.
+
+        Returns:
+            Whitened strain that the witnesses explain, (event, 1, time); or, explained, an `Explanation`.
+        """
+        if self.training and self.channel_dropout:
+            kept = torch.rand(witnesses.shape[:2], device=witnesses.device) >= self.channel_dropout
+            witnesses = witnesses * kept[..., None]
+        events, channels, num_samples = witnesses.shape
+        present = witnesses.abs().amax(dim=-1) > 0
+        coefficients = self.transform(witnesses.flatten(0, 1))
+        power = torch.view_as_real(coefficients).square().sum(dim=-1)[:, None]
+        smooth = torch.log(functional.avg_pool2d(power, 3, stride=1, padding=1) + _FLOOR)
+        hidden = self._encode(torch.cat([torch.log(power + _FLOOR), smooth], dim=1), present)
+        size = power.shape[-2:]
+        gate = torch.sigmoid(self.steepness * (smooth - self.threshold) + _enlarged(self.gate(hidden), size)).float()
+        cleaned = self.transform.inverse(coefficients * gate[:, 0], num_samples).unflatten(0, (events, channels))
+        arrived = self._filtered(cleaned * present[..., None] / _TYPICAL_PEAK)
+        gain = _enlarged(self.gain(hidden), size).float()
+        parts = self.transform(arrived.flatten(0, 1)) * torch.complex(1 + gain[:, 0], gain[:, 1])
+        parts = parts.unflatten(0, (events, channels))
+        strain = self.transform.inverse(parts.sum(dim=1), num_samples)[:, None]
+        if not explained:
+            return strain
+        # what is left grows with what was predicted, witness by witness, and nothing is left of nothing
+        # (neither the encoder nor the prediction shall change for the sake of it)
+        share = functional.softplus(self.leak + _enlarged(self.spread(hidden.detach()), size)[:, 0].float())
+        variance = 1 + (share.unflatten(0, (events, channels)) * _power(parts.detach())).sum(dim=1)
+        summary = hidden.detach().unflatten(0, (events, channels)).amax(dim=(-1, -2)).float() * present[..., None]
+        return Explanation(strain, variance, summary.flatten(1))
+
+    def _encode(self, spectra: Tensor, present: Tensor) -> Tensor:
+        """Features of each witness, (event x witness, feature, row, column), at half the resolution."""
+        events, channels = present.shape
+        hidden = self.stem(spectra)
+        hidden = (hidden.unflatten(0, (events, channels)) + self.embedding).flatten(0, 1)
+        hidden = hidden + self.alone(hidden)
+        columns = hidden.shape[-1]
+        bands = functional.adaptive_avg_pool2d(hidden, (_BANDS, columns)).flatten(1, 2)
+        # (event, column, witness, feature x band): at each time the witnesses look at each other
+        seen = bands.unflatten(0, (events, channels)).permute(0, 3, 1, 2)
+        packed = self.query_key_value(seen).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
+        absent = torch.zeros_like(present, dtype=packed.dtype).masked_fill(~present, -1e4)
+        mixed = functional.scaled_dot_product_attention(
+            packed[0], packed[1], packed[2], attn_mask=absent[:, None, None, None, :]
+        )
+        told = self.project(mixed.transpose(2, 3).flatten(3)).permute(0, 2, 3, 1).flatten(0, 1)
+        hidden = hidden + told[:, :, None, :]
+        return hidden + self.together(hidden)
+
+    def _filtered(self, series: Tensor) -> Tensor:
+        """Static laws and their filters; (event, witness, time)."""
+        num_samples = series.shape[-1]
+        above = series[:, :, None].abs() - self.levels.abs()[:, :, None]
+        laws = torch.cat(
+            [
+                torch.stack([series, series.square(), series * series.abs()], dim=2),
+                series[:, :, None].sign() * functional.relu(above),
+            ],
+            dim=2,
+        )
+        # long enough that nothing wraps around
+        size = num_samples + self.filter_size
+        arrived = torch.fft.irfft((torch.fft.rfft(laws, n=size) * torch.fft.rfft(self.filters, n=size)).sum(2), n=size)
+        return arrived[..., self.filter_size // 2 : self.filter_size // 2 + num_samples]
+
+
+def _residual(features: int) -> nn.Sequential:
+    last = nn.Conv2d(features, features, kernel_size=3, padding=1)
+    start_at_zero(last)
+    return nn.Sequential(nn.SiLU(), nn.Conv2d(features, features, kernel_size=3, padding=1), nn.SiLU(), last)
+
+
+def _enlarged(maps: Tensor, size: torch.Size) -> Tensor:
+    return functional.interpolate(maps, size=(size[0], size[1]), mode="bilinear")
+
+
+def _power(coefficients: Tensor) -> Tensor:
+    return torch.view_as_real(coefficients).square().sum(dim=-1)
+
+
+def _check(
+    in_channels: int, features: int, filter_size: int, thresholds: int, heads: int, channel_dropout: float
+) -> None:
+    if in_channels < 1 or features < 1 or thresholds < 0 or filter_size < 1 or filter_size % 2 == 0:
+        message = (
+            "expected in_channels and features of at least 1, thresholds of at least 0 and an odd filter_size, got "
+            f"{in_channels}, {features}, {thresholds} and {filter_size}. Correct model.yaml."
+        )
+        raise ConfigurationError(message)
+    if heads < 1 or features % heads or not 0 <= channel_dropout < 1:
+        message = (
+            f"expected heads that divide the {features} features and a channel_dropout from 0 to below 1, got {heads} "
+            f"and {channel_dropout}. Correct model.yaml."
+        )
+        raise ConfigurationError(message)

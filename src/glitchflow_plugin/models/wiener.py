@@ -1,0 +1,104 @@
+"""The linear transfer-function filter: whitened strain as the sum of filtered witnesses (multi-channel Wiener filter)."""
+
+import torch
+from torch import Tensor, nn
+
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries
+
+
+class WienerFilter(nn.Module):
+    """One filter a witness, their sum; what any linear subtraction can do (Allen et al. 1999, arXiv:gr-qc/9909083).
+
+    Args:
+        in_channels: Number of witnesses.
+        window_size: Accepted for the sake of a common signature and not needed.
+        filter_size: Taps of each filter, odd.
+
+    Raises:
+        ConfigurationError: The filter size is even.
+
+    >>> WienerFilter(in_channels=2, filter_size=65)(torch.zeros(3, 2, 512)).shape
+    torch.Size([3, 1, 512])
+    """
+
+    def __init__(self, in_channels: int, window_size: int = 64, *, filter_size: int = 513) -> None:
+        super().__init__()
+        del window_size
+        if in_channels < 1 or filter_size < 1 or filter_size % 2 == 0:
+            message = (
+                f"expected at least one witness and an odd filter_size, got {in_channels} and {filter_size}. "
+                "Correct model.yaml."
+            )
+            raise ConfigurationError(message)
+        self.filters = nn.Parameter(torch.zeros(in_channels, filter_size))
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """Arguments with which an equal filter is built."""
+        return {"in_channels": len(self.filters), "filter_size": self.filters.shape[1]}
+
+    def forward(self, witnesses: SeriesBatch) -> StrainSeries:
+        """Predict the whitened strain, (event, 1, time)."""
+        num_samples, taps = witnesses.shape[-1], self.filters.shape[1]
+        size = num_samples + taps
+        spectrum = torch.fft.rfft(witnesses.float(), n=size) * torch.fft.rfft(self.filters, n=size)
+        strain = torch.fft.irfft(spectrum.sum(dim=1, keepdim=True), n=size)
+        return strain[..., taps // 2 : taps // 2 + num_samples]
+
+
+class WienerSums:
+    """Cross spectra from which a `WienerFilter` follows in closed form, gathered batch by batch, in double precision.
+
+    Args:
+        in_channels: Number of witnesses.
+        filter_size: Taps of each filter, odd.
+    """
+
+    def __init__(self, in_channels: int, filter_size: int = 513) -> None:
+        self.in_channels, self.filter_size = in_channels, filter_size
+        self.segment_size = 4 * (filter_size // 2 + 1)
+        bins = self.segment_size // 2 + 1
+        self.products = torch.zeros(bins, in_channels, in_channels, dtype=torch.complex128)
+        self.targets = torch.zeros(bins, in_channels, dtype=torch.complex128)
+        self.count = 0
+
+    def add(self, witnesses: SeriesBatch, strain: StrainSeries) -> None:
+        """Take in whitened series: witnesses (event, witness, time) and strain (event, 1, time)."""
+        window = torch.hann_window(self.segment_size, dtype=torch.float64)
+        hop = self.segment_size // 2
+        first, second = (
+            torch.fft.rfft(each.double().cpu().unfold(-1, self.segment_size, hop) * window)
+            for each in (witnesses, strain)
+        )
+        self.products += torch.einsum("eisf,ejsf->fij", first.conj(), first)
+        self.targets += torch.einsum("eisf,esf->fi", first.conj(), second[:, 0])
+        self.count += first.shape[0] * first.shape[2]
+
+    def solve(self, ridge: float) -> WienerFilter:
+        """The filter that minimises the mean power of what is left.
+
+        Args:
+            ridge: Power added to each witness, relative to the mean power of all.
+
+        Raises:
+            ConfigurationError: No batch was added or the ridge is negative.
+        """
+        if not self.count or ridge < 0:
+            message = f"expected data and a ridge of at least 0, got {self.count} segments and ridge {ridge}."
+            raise ConfigurationError(message)
+        power = self.products.diagonal(dim1=-2, dim2=-1).real.mean(dim=-1)
+        punish = (ridge * power + 1e-9 * power.mean() + 1e-12)[:, None].expand(-1, self.in_channels)
+        response = torch.linalg.solve(self.products + torch.diag_embed(punish).to(self.products), self.targets[..., None])
+        taps = torch.fft.irfft(response[..., 0].T, n=self.segment_size).roll(self.filter_size // 2, dims=-1)
+        taps = taps[:, : self.filter_size] * _taper(self.filter_size)
+        result = WienerFilter(self.in_channels, filter_size=self.filter_size)
+        with torch.no_grad():
+            result.filters.copy_(taps)
+        return result.eval()
+
+
+def _taper(size: int) -> Tensor:
+    """Flat in the middle half, falling to zero at both ends, so that cutting the response off makes no ripples."""
+    place = (torch.arange(size, dtype=torch.float64) - size // 2).abs() / (size // 2 + 1)
+    return torch.where(place < 0.5, 1.0, 0.5 + 0.5 * torch.cos(2 * torch.pi * (place - 0.5)))
