@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import glitchflow_plugin.components.trainer as trainer_module
+import glitchflow_plugin.training.energy as energy_module
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.components.trainer import Trainer
@@ -123,14 +125,14 @@ def test_the_best_on_validation_is_taken_and_the_test_set_decides_nothing(make_t
         return torch.tensor(self._epoch_loss)
 
     seen = []
-    original = trainer_module.judge_events
+    original = energy_module.judge_events
 
     def watched(twin, maps, events, witnesses, **keywords):
         seen.append(set(events))
         return original(twin, maps, events, witnesses, **keywords)
 
     monkeypatch.setattr(Trainer, "validation_epoch", validation_epoch)
-    monkeypatch.setattr(trainer_module, "judge_events", watched)
+    monkeypatch.setattr(energy_module, "judge_events", watched)
     trainer = make_trainer(epochs=3)
     trainer.execute()
     for key, value in trainer.model.state_dict().items():
@@ -147,7 +149,11 @@ def test_the_learning_rate_falls_on_validation(make_trainer, monkeypatch):
         def figures(self):
             return {"loss": next(losses)}
 
-    monkeypatch.setattr(trainer_module.WindowResults, "concatenate", lambda _: Same())
+        @classmethod
+        def concatenate(cls, parts):
+            return parts[0]
+
+    monkeypatch.setattr(energy_module.EnergyLearner, "judge", lambda *_, **__: Same())
     monkeypatch.setattr(Trainer, "_tell", lambda *told: rates.append(told[-1]))
     trainer = make_trainer(epochs=4, config={"batch_size": 8, "lr_scheduler_patience": 0, "optim_lr": 1e-3})
     monkeypatch.setattr(trainer, "_finish", lambda *_: None)
@@ -248,15 +254,9 @@ def test_witnesses_in_another_order_are_sorted_for_the_champion(make_trainer, tr
             return super().forward(witnesses)
 
     dataset = next(iter(trainer._batches("validation")))[0]
-    maps = training_set.open_spectrograms()
-    bundle = trainer._bundle(maps, {}, type("B", (), {"representation": "raw", "ridge": 0.1, "twin": None})())
+    bundle = trainer._bundle({}, type("B", (), {"representation": "raw", "ridge": 0.1, "twin": None})())
     swapped = replace(bundle, twin=Remember(), witnesses=("BYSTANDER", "GUIDE"))
-    judged = trainer_module.partial(
-        trainer_module.judge_windows,
-        scaling=trainer.twin,
-        loss=trainer.loss_settings,
-        device=torch.device("cpu"),
-    )
+    judged = partial(trainer.learner.judge, twin=trainer.twin, device=torch.device("cpu"), threshold=16.0)
     trainer._loss_of(judged, swapped)
     assert torch.equal(judge["order"], dataset.flip(1))
     everything = frozenset(training_set.split.validation.event_ids)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from itwinai.components import monitor_exec
 from itwinai.distributed import detect_distributed_environment
@@ -20,16 +19,15 @@ from tqdm import tqdm
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._torch_trainer import BEST, LAST, SoundTorchTrainer, StrictConfiguration, unwrapped
-from glitchflow_plugin.data.files import content_hash, read_json, write_json
+from glitchflow_plugin.data.files import read_json, write_json
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
-from glitchflow_plugin.data.window_dataset import WindowDataset, WindowSampler
+from glitchflow_plugin.data.window_dataset import WindowSampler
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, DataError, RegistryError
 from glitchflow_plugin.inference.score import Scores
-from glitchflow_plugin.models.build import build_model
-from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle
-from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now, versions
+from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, make_loggers
 from glitchflow_plugin.tracking.registry import (
     ModelVersion,
@@ -39,9 +37,10 @@ from glitchflow_plugin.tracking.registry import (
     promote_if_better,
     register,
 )
-from glitchflow_plugin.training.baseline import Baseline, BaselineSettings, fit_baseline
-from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, judge_events, judge_windows
-from glitchflow_plugin.training.losses import LossSettings, map_loss
+from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
+from glitchflow_plugin.training.energy import EnergyLearner
+from glitchflow_plugin.training.learner import Learner
+from glitchflow_plugin.training.losses import LossSettings
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +105,7 @@ class Trainer(SoundTorchTrainer):
         if registry_unknown:
             raise ConfigurationError(f"registry.yaml: unknown {registry_unknown}; known are {sorted(_REGISTRY_KEYS)}.")
         checked = StrictConfiguration.checked(config)
-        self.loss_settings = LossSettings(l1=checked.loss_l1, ssim=checked.loss_ssim)
+        LossSettings(l1=checked.loss_l1, ssim=checked.loss_ssim)  # wrong weights are refused before anything is read
         self.baseline_settings = BaselineSettings(**(baseline or {}))
         self.registry = dict(registry) if registry else None
         if self.registry is not None and detect_distributed_environment().global_rank == 0:
@@ -150,16 +149,16 @@ class Trainer(SoundTorchTrainer):
         """
         started = now()
         self.training_set = training_set or TrainingSet.open(self.folder)
-        maps = self.training_set.open_spectrograms()
-        self.witnesses = maps.channels[1:]
-        dataset = partial(WindowDataset, self.training_set, cache_mib=self.config.cache_mib)
+        self.learner = self._choose_learner()
+        self.witnesses = self.learner.witnesses
+        dataset = self.learner.dataset
         with guarded(self.registry["tracking_uri"] if self.registry else None, patient=True):
             super().execute(dataset("train"), dataset("validation"))
         if not self._is_main:
             return None
         self.device_for_judging = torch.device(self._device)
         self._load_best()
-        return self._finish(maps, started)
+        return self._finish(self.training_set.open_spectrograms(), started)
 
     def train(self) -> None:
         """Run all epochs (under whatever strategy)."""
@@ -197,7 +196,7 @@ class Trainer(SoundTorchTrainer):
 
     def create_model_loss_optimizer(self) -> None:
         """Network, optimiser and scheduler, from the checkpoint where there is one."""
-        network = self._network()
+        network = self.learner.network()
         if self.model_state_dict:
             self._check_origin()
             self.load_weights(network, self.model_state_dict)
@@ -216,7 +215,7 @@ class Trainer(SoundTorchTrainer):
             self.optimizer.load_state_dict(self.optimizer_state_dict)  # type: ignore[union-attr]  # pyright: ignore
         if self.lr_scheduler_state_dict and self.lr_scheduler:
             self.lr_scheduler.load_state_dict(self.lr_scheduler_state_dict)
-        self.twin = self._twin(network)
+        self.twin = self.learner.twin(network)
         if self.strategy.is_distributed:
             together: Any = self.strategy
             self.model, self.optimizer, self.lr_scheduler = together.distributed(
@@ -227,21 +226,14 @@ class Trainer(SoundTorchTrainer):
         """Save a checkpoint, and beside it what it was trained on."""
         written = super().save_checkpoint(*arguments, **named)
         if written is not None:
-            write_json(Path(written) / _ORIGIN, self._origin())
+            write_json(Path(written) / _ORIGIN, self.learner.origin())
         return written
-
-    def _origin(self) -> dict[str, str]:
-        """Checksums of what a resumed run must share with the one that it goes on from."""
-        split = {name: self.training_set.split.part(name).event_ids for name in PARTS}
-        maps = self.training_set.open_spectrograms()
-        parts = {"spectrograms": maps.manifest.fingerprint, "split": split, "scaling": self.training_set.scaling}
-        return {name: content_hash(part) for name, part in parts.items()}
 
     def _check_origin(self) -> None:
         path = Path(self.from_checkpoint or "") / _ORIGIN
         if not path.exists():
             return
-        here, there = self._origin(), read_json(path)
+        here, there = self.learner.origin(), read_json(path)
         other = [name for name in here if here[name] != there.get(name)]
         if other:
             raise ConfigurationError(
@@ -262,9 +254,9 @@ class Trainer(SoundTorchTrainer):
             leave=False,
         )
         for witnesses, strain in bar:
-            x, y = self.twin.scale_witnesses(self._on_device(witnesses)), self.twin.scale_target(strain.to(self.device))
+            x, y = self._on_device(witnesses), strain.to(self.device)
             self.optimizer.zero_grad(set_to_none=True)
-            losses = map_loss(self.model(x), y, self.loss_settings)
+            losses = self.learner.losses(self.model, self.twin, x, y)
             losses.mean().backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
             self.optimizer.step()
@@ -287,15 +279,14 @@ class Trainer(SoundTorchTrainer):
             # the first process's running statistics are those that are saved: all judge with them
             for statistics in self.twin.buffers():
                 torch.distributed.broadcast(statistics, src=0)
-        here = judge_windows(
-            lambda x: self.twin(self._on_device(x)),
+        here = self.learner.judge(
+            self._predict,
             self.validation_dataloader,
             self.twin,
-            self.loss_settings,
             device=torch.device(self.device),
             threshold=self.config.threshold,
         )
-        figures = WindowResults.concatenate(self.strategy.allgather_obj(here)).figures()
+        figures = here.concatenate(self.strategy.allgather_obj(here)).figures()
         loss = figures.pop("loss")
         if not math.isfinite(loss):
             raise DataError(f"the validation loss became {loss} in epoch {self.current_epoch + 1}. Lower optim_lr.")
@@ -320,57 +311,25 @@ class Trainer(SoundTorchTrainer):
         if not self.strategy.is_main_worker:
             return
         if self.pictures_every and self.current_epoch % self.pictures_every == 0:
-            tracker.figure("examples", self._examples(), self.current_epoch)
+            dataset: Any = self.validation_dataloader.dataset  # type: ignore[union-attr]  # pyright: ignore
+            figure = self.learner.examples(self._predict, dataset, threshold=self.config.threshold)
+            tracker.figure("examples", figure, self.current_epoch)
         shown = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if "accuracy" in key)
         line = (
             f"epoch {self.current_epoch + 1}/{self.epochs}: training loss {self._train_loss:.4f}, validation {loss:.4f}"
         )
         logger.info("%s, %s, learning rate %.1e", line, shown, rate)
 
-    def _examples(self) -> Any:
-        """Figure of the validation windows with the loudest strain: measured, predicted, what is left."""
-        from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
-
-        dataset: Any = self.validation_dataloader.dataset  # type: ignore[union-attr]  # pyright: ignore
-        loudest = np.argsort(-dataset.windows["peak"].to_numpy(), kind="stable")
-        # the loudest window of each of three events
-        chosen = list({dataset.event_ids[index]: int(index) for index in loudest[::-1]}.values())[-3:][::-1]
-        examples = []
-        for index in chosen:
-            witnesses, strain = dataset[index]
-            with torch.no_grad():
-                predicted = self.twin(self._on_device(witnesses[None]))[0, 0].cpu().numpy()
-            measured = strain[0].numpy()
-            examples.append(
-                CleaningExample(
-                    event_id=str(dataset.event_ids[index]),
-                    gps_start=float(dataset.gps_start[index]),
-                    predicted=predicted,
-                    measured=measured,
-                    cleaned=np.abs(measured - predicted),
-                )
-            )
-        maps = dataset.spectrograms
-        times = maps.times[: dataset.size] - maps.times[0]
-        return plot_cleaning(examples, maps.frequencies, times, threshold=self.config.threshold, title="validation")
-
     # afterwards, in the first process
 
     def _finish(self, maps: SpectrogramSet, started: str) -> ModelVersion | None:
-        validation = partial(self._batches, "validation")
-        judge = partial(judge_windows, scaling=self.twin, loss=self.loss_settings, device=self.device_for_judging)
-        baseline = fit_baseline(
-            partial(self._batches, "train"),
-            validation,
-            self.twin,
-            self.baseline_settings,
-            self.loss_settings,
-            num_witnesses=len(self.witnesses),
-            window_size=self.training_set.settings.size,
+        judge = partial(
+            self.learner.judge, twin=self.twin, device=self.device_for_judging, threshold=self.config.threshold
         )
-        figures = judge(self.twin, validation(), threshold=self.config.threshold).figures()
-        scores = self._test_scores(maps, baseline)
-        bundle = self._bundle(maps, figures, baseline)
+        baseline = self.learner.baseline(self.twin, self._batches)
+        figures = judge(self.twin, self._batches("validation")).figures()
+        scores = self.learner.test_scores(self.twin, baseline, threshold=self.config.threshold)
+        bundle = self._bundle(figures, baseline)
         known = {"maps": maps, "started": started, "scores": scores, "figures": figures, "baseline": baseline}
         summary = partial(self._summary, **known)
         if self.registry is None:
@@ -392,17 +351,6 @@ class Trainer(SoundTorchTrainer):
         report(summary(version=version), self.folder)
         return version
 
-    def _test_scores(self, maps: SpectrogramSet, baseline: Baseline) -> dict[str, Scores]:
-        """Figures of the network, the linear filter and the zero prediction on test events: the only look at them."""
-        events = self.training_set.split.test.event_ids
-        usable = set(np.asarray(maps.event_ids)[maps.valid[:, 0]])
-        if not usable.intersection(events):
-            return {}
-        twins = {"model": self.twin, "linear": baseline.twin, "zero": ZeroTwin()}
-        size = self.training_set.settings.size
-        judge = partial(judge_events, window_size=size, threshold=self.config.threshold)
-        return {key: judge(twin.eval(), maps, events, self.witnesses) for key, twin in twins.items()}
-
     def _log_final(self, run_id: str | None, scores: dict[str, Scores]) -> str | None:
         if self.logger is None:
             return run_id
@@ -423,32 +371,18 @@ class Trainer(SoundTorchTrainer):
         batches = self._batches("validation", without)
         return judge(lambda x: twin(x[:, order]), batches).loss if len(batches) else math.nan
 
-    def _bundle(self, maps: SpectrogramSet, figures: dict[str, float], baseline: Baseline) -> ModelBundle:
-        scaling = self.training_set.scaling
-        return ModelBundle(
-            twin=self.twin,
-            target=maps.target,
-            witnesses=self.witnesses,
-            recipe=maps.recipe,
-            window_size=self.training_set.settings.size,
-            frequencies=tuple(maps.frequencies.tolist()),
-            times=tuple(maps.times.tolist()),
-            scaling=scaling,
-            metrics={f"validation_{key}": value for key, value in figures.items()},
-            versions=versions(),
-            dataset=maps.manifest.fingerprint,
-            model=self.network_settings,
-            notes={
-                "epochs": self.epochs,
-                "config": self.config.model_dump(mode="json"),
-                "random_seed": self.random_seed,
-                "events": {name: len(self.training_set.split.part(name)) for name in PARTS},
-                "training_events": list(self.training_set.split.train.event_ids),
-                "threshold": self.config.threshold,
-                "baseline": {"representation": baseline.representation, "ridge": baseline.ridge},
-            },
-            baseline=baseline.twin,
-        )
+    def _bundle(self, figures: dict[str, float], baseline: Any) -> ModelBundle:
+        notes = {
+            "epochs": self.epochs,
+            "config": self.config.model_dump(mode="json"),
+            "random_seed": self.random_seed,
+            "events": {name: len(self.training_set.split.part(name)) for name in PARTS},
+            "training_events": list(self.training_set.split.train.event_ids),
+            "threshold": self.config.threshold,
+            "baseline": {"representation": baseline.representation, "ridge": baseline.ridge},
+        }
+        metrics = {f"validation_{key}": value for key, value in figures.items()}
+        return self.learner.bundle(self.twin, baseline, metrics, notes)
 
     def _summary(
         self,
@@ -506,31 +440,28 @@ class Trainer(SoundTorchTrainer):
     def _tracker(self) -> ItwinaiTracker:
         return ItwinaiTracker(self.logger)
 
-    def _network(self) -> nn.Module:
-        settings = {key: value for key, value in self.network_settings.items() if key != "name"}
-        size = self.training_set.settings.size
-        return build_model(self.network_settings["name"], in_channels=len(self.witnesses), window_size=size, **settings)
-
-    def _twin(self, network: nn.Module) -> EnergyTwin:
-        scale = self.training_set.scaling["scale"]
-        maps = self.training_set.open_spectrograms()
-        twin = EnergyTwin(
-            network,
-            clamp=self.training_set.scaling["clamp"],
-            witness_scale=[scale[channel] for channel in maps.channels[1:]],
-            target_scale=scale[maps.target],
-            transform=self.training_set.scaling["transform"],
+    def _choose_learner(self) -> Learner:
+        """The learner of the training set's representation; there is one."""
+        return EnergyLearner(
+            training_set=self.training_set,
+            model=self.network_settings,
+            loss=LossSettings(l1=self.config.loss_l1, ssim=self.config.loss_ssim),
+            baseline_settings=self.baseline_settings,
+            cache_mib=self.config.cache_mib,
         )
-        return twin.to(next(network.parameters()).device)
 
     def _batches(self, part: str, without: frozenset[str] = frozenset()) -> DataLoader[Any]:
         """Windows of a part in the order of the index, but for those of some events."""
-        dataset = WindowDataset(self.training_set, part, cache_mib=self.config.cache_mib)
+        dataset: Any = self.learner.dataset(part)
         kept = [row for row, event_id in enumerate(dataset.event_ids) if event_id not in without]
         return DataLoader(Subset(dataset, kept), batch_size=self.config.batch_size)
 
+    def _predict(self, witnesses: Tensor) -> Tensor:
+        return self.twin(self._on_device(witnesses))
+
     def _on_device(self, witnesses: Tensor) -> Tensor:
-        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        images = self.config.channels_last and witnesses.dim() == 4
+        layout = torch.channels_last if images else torch.contiguous_format
         return witnesses.to(self.device, memory_format=layout)
 
     def _settings(self) -> dict[str, Any]:
@@ -554,7 +485,7 @@ class Trainer(SoundTorchTrainer):
 
     def _load_best(self) -> None:
         """Take the network that was best on validation, in a fresh twin on the device of this process."""
-        network = self._network()
+        network = self.learner.network()
         best = Path(self.checkpoints_location) / BEST
         if self.uses_ray:
             self._fetch_from_ray(best)
@@ -562,7 +493,7 @@ class Trainer(SoundTorchTrainer):
             raise DataError("training left no checkpoint: epochs must be at least 1.")
         self.load_weights(network, torch.load(best / "model.pt", map_location="cpu", weights_only=True))
         self.model = network.to(choose_device(self._device)).eval()
-        self.twin = self._twin(self.model).eval()
+        self.twin = self.learner.twin(self.model).eval()
 
     def _fetch_from_ray(self, best: Path) -> None:
         mode = getattr(self.ray_tune_config, "mode", None) or "min"

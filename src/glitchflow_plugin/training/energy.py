@@ -1,0 +1,167 @@
+"""Learning on energies: windows of Q-transform maps."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from glitchflow_plugin.data.files import content_hash
+from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.data.splits import PARTS
+from glitchflow_plugin.data.training_set import TrainingSet
+from glitchflow_plugin.data.window_dataset import WindowDataset
+from glitchflow_plugin.inference.score import Scores
+from glitchflow_plugin.models.build import build_model
+from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle
+from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
+from glitchflow_plugin.products.summary import versions
+from glitchflow_plugin.training.baseline import Baseline, BaselineSettings, fit_baseline
+from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, judge_events, judge_windows
+from glitchflow_plugin.training.learner import Batches
+from glitchflow_plugin.training.losses import LossSettings, map_loss
+
+
+@dataclass(frozen=True, eq=False)
+class EnergyLearner:
+    """A `Learner` of strain energies from witness energies, SNR².
+
+    Attributes:
+        training_set: Windows, split and scaling.
+        model: The keys of model.yaml.
+        loss: Weights of the loss.
+        baseline_settings: Of the linear filter.
+        cache_mib: Largest size of the maps that a data set keeps in memory, MiB.
+    """
+
+    training_set: TrainingSet
+    model: Mapping[str, Any]
+    loss: LossSettings = field(default_factory=LossSettings)
+    baseline_settings: BaselineSettings = field(default_factory=BaselineSettings)
+    cache_mib: float = 2048.0
+
+    @cached_property
+    def maps(self) -> SpectrogramSet:
+        """The maps that the windows are cut from."""
+        return self.training_set.open_spectrograms()
+
+    @property
+    def witnesses(self) -> tuple[str, ...]:
+        """Witness channels, in the order of the network's input."""
+        return self.maps.channels[1:]
+
+    def dataset(self, part: str) -> WindowDataset:
+        """Windows of `train`, `validation` or `test`."""
+        return WindowDataset(self.training_set, part, cache_mib=self.cache_mib)
+
+    def network(self) -> nn.Module:
+        """The network of model.yaml, untrained."""
+        settings = {key: value for key, value in self.model.items() if key != "name"}
+        size = self.training_set.settings.size
+        return build_model(self.model["name"], in_channels=len(self.witnesses), window_size=size, **settings)
+
+    def twin(self, network: nn.Module) -> EnergyTwin:
+        """The network with the scaling about it, on the network's device."""
+        scaling = self.training_set.scaling
+        twin = EnergyTwin(
+            network,
+            clamp=scaling["clamp"],
+            witness_scale=[scaling["scale"][channel] for channel in self.witnesses],
+            target_scale=scaling["scale"][self.maps.target],
+            transform=scaling["transform"],
+        )
+        return twin.to(next(network.parameters()).device)
+
+    def losses(self, network: nn.Module, twin: EnergyTwin, witnesses: Tensor, strain: Tensor) -> Tensor:
+        """L1 and SSIM of scaled maps, one number a window."""
+        return map_loss(network(twin.scale_witnesses(witnesses)), twin.scale_target(strain), self.loss)
+
+    def judge(
+        self,
+        predict: Callable[[Tensor], Tensor],
+        batches: Batches,
+        twin: EnergyTwin,
+        *,
+        device: torch.device,
+        threshold: float,
+    ) -> WindowResults:
+        """Loss and accuracies of predictions over batches, in the scaling of `twin`."""
+        return judge_windows(predict, batches, twin, self.loss, device=device, threshold=threshold)
+
+    def examples(self, predict: Callable[[Tensor], Tensor], dataset: WindowDataset, *, threshold: float) -> Any:
+        """Figure of the windows with the loudest strain, one for each of three events."""
+        loudest = np.argsort(-dataset.windows["peak"].to_numpy(), kind="stable")
+        chosen = list({dataset.event_ids[index]: int(index) for index in loudest[::-1]}.values())[-3:][::-1]
+        examples = []
+        for index in chosen:
+            witnesses, strain = dataset[index]
+            with torch.no_grad():
+                predicted = predict(witnesses[None])[0, 0].cpu().numpy()
+            measured = strain[0].numpy()
+            examples.append(
+                CleaningExample(
+                    event_id=str(dataset.event_ids[index]),
+                    gps_start=float(dataset.gps_start[index]),
+                    predicted=predicted,
+                    measured=measured,
+                    cleaned=np.abs(measured - predicted),
+                )
+            )
+        times = self.maps.times[: dataset.size] - self.maps.times[0]
+        return plot_cleaning(examples, self.maps.frequencies, times, threshold=threshold, title="validation")
+
+    def origin(self) -> dict[str, str]:
+        """Checksums of the maps, the split and the scaling."""
+        split = {name: self.training_set.split.part(name).event_ids for name in PARTS}
+        parts = {
+            "spectrograms": self.maps.manifest.fingerprint,
+            "split": split,
+            "scaling": self.training_set.scaling,
+        }
+        return {name: content_hash(part) for name, part in parts.items()}
+
+    def baseline(self, twin: EnergyTwin, batches: Callable[[str], Batches]) -> Baseline:
+        """The linear witness filter, fitted to the training windows and chosen on validation."""
+        return fit_baseline(
+            partial(batches, "train"),
+            partial(batches, "validation"),
+            twin,
+            self.baseline_settings,
+            self.loss,
+            num_witnesses=len(self.witnesses),
+            window_size=self.training_set.settings.size,
+        )
+
+    def test_scores(self, twin: EnergyTwin, baseline: Baseline, *, threshold: float) -> dict[str, Scores]:
+        """Scores of the network, the linear filter and the zero prediction on whole maps of the test events."""
+        events = self.training_set.split.test.event_ids
+        usable = set(np.asarray(self.maps.event_ids)[self.maps.valid[:, 0]])
+        if not usable.intersection(events):
+            return {}
+        twins = {"model": twin, "linear": baseline.twin, "zero": ZeroTwin()}
+        judge = partial(judge_events, window_size=self.training_set.settings.size, threshold=threshold)
+        return {key: judge(each.eval(), self.maps, events, self.witnesses) for key, each in twins.items()}
+
+    def bundle(
+        self, twin: EnergyTwin, baseline: Baseline, metrics: Mapping[str, float], notes: Mapping[str, Any]
+    ) -> ModelBundle:
+        """What is registered."""
+        return ModelBundle(
+            twin=twin,
+            target=self.maps.target,
+            witnesses=self.witnesses,
+            recipe=self.maps.recipe,
+            window_size=self.training_set.settings.size,
+            frequencies=tuple(self.maps.frequencies.tolist()),
+            times=tuple(self.maps.times.tolist()),
+            scaling=self.training_set.scaling,
+            metrics=metrics,
+            versions=versions(),
+            dataset=self.maps.manifest.fingerprint,
+            model=self.model,
+            notes=notes,
+            baseline=baseline.twin,
+        )

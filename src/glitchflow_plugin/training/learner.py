@@ -1,0 +1,108 @@
+"""What the training loop must know of a representation, and nothing else."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from glitchflow_plugin.models.bundle import ModelBundle
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Pairs of witnesses and strain, (window, channel, ...), as the learner's data sets hold them."""
+
+
+class Results(Protocol):
+    """What judging some windows gave; the parts of several processes can be joined."""
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of a window."""
+        ...
+
+    @classmethod
+    def concatenate(cls, parts: list[Any]) -> "Results":
+        """Join the results of several batches or processes."""
+        ...
+
+    def figures(self) -> dict[str, float]:
+        """Loss (`loss`) and whatever else is worth following, by name."""
+        ...
+
+
+class WindowSet(Protocol):
+    """A map-style data set of windows. An item is a pair of tensors: witnesses and strain."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, Tensor]: ...
+
+    @property
+    def event_ids(self) -> np.ndarray:
+        """Event id of each window."""
+        ...
+
+
+class Learner(Protocol):
+    """One way to show witnesses and strain to a network: data, network, loss, judgement and what is registered.
+
+    The loop owns devices, order, steps and checkpoints; it passes batches of `dataset` to `losses` and to the
+    `predict` of `judge` and looks at neither. A learner must survive pickling (Ray).
+    """
+
+    @property
+    def witnesses(self) -> tuple[str, ...]:
+        """Witness channels, in the order of the network's input."""
+        ...
+
+    def dataset(self, part: str) -> Dataset[tuple[Tensor, Tensor]]:
+        """Windows of `train`, `validation` or `test`: a `WindowSet`."""
+        ...
+
+    def network(self) -> nn.Module:
+        """The network of model.yaml, untrained."""
+        ...
+
+    def twin(self, network: nn.Module) -> Any:
+        """The network with the scaling about it, an nn.Module on the network's device that shares its weights."""
+        ...
+
+    def losses(self, network: nn.Module, twin: Any, witnesses: Tensor, strain: Tensor) -> Tensor:
+        """One number a window, differentiable; `network` may be a wrapper of the twin's (distributed, compiled)."""
+        ...
+
+    def judge(
+        self,
+        predict: Callable[[Tensor], Tensor],
+        batches: Batches,
+        twin: Any,
+        *,
+        device: torch.device,
+        threshold: float,
+    ) -> Results:
+        """Loss and figures of predictions over batches, in the scaling of `twin`. No gradient is kept."""
+        ...
+
+    def examples(self, predict: Callable[[Tensor], Tensor], dataset: Any, *, threshold: float) -> Any:
+        """Figure of a few telling windows of a data set: measured, predicted, what is left."""
+        ...
+
+    def origin(self) -> dict[str, str]:
+        """Checksums by name of what a resumed run must share with the one that it goes on from."""
+        ...
+
+    # once, after training
+
+    def baseline(self, twin: Any, batches: Callable[[str], Batches]) -> Any:
+        """The linear rival, fitted to the training windows; `batches` gives those of a part afresh."""
+        ...
+
+    def test_scores(self, twin: Any, baseline: Any, *, threshold: float) -> dict[str, Any]:
+        """Scores of `model`, `linear` and `zero` on the test events: the only look at them. Empty without any."""
+        ...
+
+    def bundle(self, twin: Any, baseline: Any, metrics: Mapping[str, float], notes: Mapping[str, Any]) -> ModelBundle:
+        """What is registered."""
+        ...
