@@ -53,6 +53,8 @@ class StrictConfiguration(TrainingConfiguration):
     gradient_clip: float = 5.0
     loss_l1: float = 0.8
     loss_ssim: float = 0.2
+    loss_floor: float = 1000.0
+    loss_variance: float = 0.1
     threshold: float = 16.0
     cache_mib: float = 2048.0
     channels_last: bool = True

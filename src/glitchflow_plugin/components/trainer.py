@@ -20,12 +20,13 @@ from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._torch_trainer import BEST, LAST, SoundTorchTrainer, StrictConfiguration, unwrapped
 from glitchflow_plugin.data.files import read_json, write_json
-from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import WindowSampler
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, DataError, RegistryError
 from glitchflow_plugin.inference.score import Scores
+from glitchflow_plugin.models.build import representation
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, make_loggers
@@ -41,6 +42,7 @@ from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.energy import EnergyLearner
 from glitchflow_plugin.training.learner import Learner
 from glitchflow_plugin.training.losses import LossSettings
+from glitchflow_plugin.training.waveform import WaveformLearner, WaveformLoss
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Trainer(SoundTorchTrainer):
         folder: Of the training set, used where none comes from the step before; summary.json goes here.
         model: The keys of model.yaml.
         config: `training.config`; see `StrictConfiguration`.
+        events: Folder of the event set that the maps were made of; models of waveforms need it.
         baseline: `training.baseline`; see `BaselineSettings`.
         registry: The keys of registry.yaml; None: nothing is tracked or registered.
         epochs: Epochs in all, those before a resumption included.
@@ -79,6 +82,7 @@ class Trainer(SoundTorchTrainer):
         folder: str,
         model: dict[str, Any],
         config: dict[str, Any] | None = None,
+        events: str | None = None,
         baseline: dict[str, Any] | None = None,
         registry: dict[str, Any] | None = None,
         epochs: int = 100,
@@ -113,6 +117,7 @@ class Trainer(SoundTorchTrainer):
             check_connection(self.registry["tracking_uri"])
             ensure_experiment(self.registry["tracking_uri"], self.registry["experiment"], self.registry["artifacts"])
         self.folder, self.network_settings, self.pictures_every = Path(folder), dict(model), pictures_every
+        self.events = events
         super().__init__(
             device=device,
             config=checked,
@@ -326,6 +331,7 @@ class Trainer(SoundTorchTrainer):
         judge = partial(
             self.learner.judge, twin=self.twin, device=self.device_for_judging, threshold=self.config.threshold
         )
+        self.learner.calibrate(self.twin, self._batches)
         baseline = self.learner.baseline(self.twin, self._batches)
         figures = judge(self.twin, self._batches("validation")).figures()
         scores = self.learner.test_scores(self.twin, baseline, threshold=self.config.threshold)
@@ -441,7 +447,20 @@ class Trainer(SoundTorchTrainer):
         return ItwinaiTracker(self.logger)
 
     def _choose_learner(self) -> Learner:
-        """The learner of the training set's representation; there is one."""
+        """The learner of what the network looks at."""
+        if representation(self.network_settings["name"]) == "waveform":
+            if self.events is None:
+                raise ConfigurationError(
+                    f"the model {self.network_settings['name']} looks at whitened series: give the Trainer `events`, the "
+                    "event set that the maps were made of."
+                )
+            return WaveformLearner(
+                training_set=self.training_set,
+                events=EventSet.open(self.events),
+                model=self.network_settings,
+                loss=WaveformLoss(floor=self.config.loss_floor, variance=self.config.loss_variance),
+                baseline_settings=self.baseline_settings,
+            )
         return EnergyLearner(
             training_set=self.training_set,
             model=self.network_settings,

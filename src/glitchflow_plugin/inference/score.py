@@ -299,6 +299,8 @@ def window_statistics(
     predicted: Float[Tensor, "window *pixels"],
     events: Sequence[Any] | NDArray[Any] | None = None,
     glitch_threshold: float = GLITCH_THRESHOLD,
+    *,
+    cleaned: Float[Tensor, "window *pixels"] | None = None,
 ) -> WindowStatistics:
     """Reduce windows to the few numbers that scoring needs.
 
@@ -307,6 +309,7 @@ def window_statistics(
         predicted: Predicted energies, SNR², same shape.
         events: Event of each window (id or number), (window,); each window its own event if None.
         glitch_threshold: SNR² above which a pixel is loud.
+        cleaned: What is left, SNR², same shape; the difference of the energies if None.
 
     Returns:
         Statistics in the order of the windows.
@@ -320,7 +323,7 @@ def window_statistics(
     if event.shape != (num_windows,):
         msg = f"one event a window expected ({num_windows}), got shape {event.shape}."
         raise ConfigurationError(msg)
-    cleaned = clean_maps(measured, predicted).flatten(1)
+    cleaned = (clean_maps(measured, predicted) if cleaned is None else cleaned).flatten(1)
     measured, predicted = measured.flatten(1), predicted.flatten(1)
     loud = measured > glitch_threshold
     either = loud | (predicted > glitch_threshold)
@@ -345,6 +348,8 @@ def map_statistics(
     events: Sequence[Any] | NDArray[Any] | None = None,
     glitch_threshold: float = GLITCH_THRESHOLD,
     window_size: int = 64,
+    *,
+    cleaned: Float[Tensor, "event frequency time"] | None = None,
 ) -> WindowStatistics:
     """Statistics of the windows of whole maps; windows as in :func:`scoring_windows`.
 
@@ -354,6 +359,7 @@ def map_statistics(
         events: Event ids or numbers, (event,); the row number if None.
         glitch_threshold: SNR² above which a pixel is loud.
         window_size: Columns of a window.
+        cleaned: As for `window_statistics`.
 
     Returns:
         Statistics, all windows of the first event first.
@@ -361,7 +367,13 @@ def map_statistics(
     ids = np.arange(len(measured)) if events is None else np.asarray(events)
     cuts = scoring_windows(measured.shape[-1], window_size)
     parts = [
-        window_statistics(measured[..., start:stop], predicted[..., start:stop], ids, glitch_threshold)
+        window_statistics(
+            measured[..., start:stop],
+            predicted[..., start:stop],
+            ids,
+            glitch_threshold,
+            cleaned=None if cleaned is None else cleaned[..., start:stop],
+        )
         for start, stop in cuts
     ]
     joined = WindowStatistics.concatenate(parts)

@@ -6,11 +6,27 @@ from typing import Any
 from torch import nn
 
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.models.coupling import CouplingNet
 from glitchflow_plugin.models.linear import LinearFilter
 from glitchflow_plugin.models.unet import UNet
+from glitchflow_plugin.models.wiener import WienerFilter
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"linear": LinearFilter, "unet": UNet}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "coupling": CouplingNet,
+    "linear": LinearFilter,
+    "unet": UNet,
+    "wiener": WienerFilter,
+}
 """Every network takes `in_channels` and `window_size` and its own settings by keyword."""
+
+
+WAVEFORM_MODELS = frozenset({"coupling", "wiener"})
+"""Those that look at whitened series; the others look at maps of energy."""
+
+
+def representation(name: str) -> str:
+    """What a network of this name looks at: `energy` or `waveform`."""
+    return "waveform" if name in WAVEFORM_MODELS else "energy"
 
 
 def build_model(name: str, **settings: Any) -> nn.Module:

@@ -11,8 +11,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from glitchflow_plugin.errors import FormatError
-from glitchflow_plugin.models.build import build_model
-from glitchflow_plugin.types.tensors import StrainWindows, WindowBatch
+from glitchflow_plugin.models.build import build_model, representation
+from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries, StrainWindows, WindowBatch
 
 Energies: TypeAlias = Float[Tensor, "*pixels"]
 """Energies or scaled energies of any shape."""
@@ -114,6 +114,78 @@ class EnergyTwin(nn.Module):
         return scale_energy(strain, self.clamp, self.target_scale, self.transform)
 
 
+class WaveformTwin(nn.Module):
+    """A network between whitened series: witnesses in, the strain that they explain out.
+
+    Whitened series have noise of variance 1 at every frequency, so there is nothing to scale. With a network that says
+    how sure it is (`models.coupling`), the twin holds what calibrates that, fitted on validation events by
+    `training.calibration`.
+
+    Args:
+        network: From witness series (event, witness, time) to strain (event, 1, time).
+        summary_size: Length of the network's summary of an event; 0 if it gives none.
+        num_references: Validation events whose novelty is kept for comparison.
+    """
+
+    variance_noise: Tensor
+    variance_factor: Tensor
+    summary_mean: Tensor
+    summary_axes: Tensor
+    novelty_reference: Tensor
+
+    def __init__(self, network: nn.Module, summary_size: int = 0, num_references: int = 0) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("variance_noise", torch.tensor(1.0))
+        self.register_buffer("variance_factor", torch.tensor(1.0))
+        self.register_buffer("summary_mean", torch.zeros(summary_size))
+        self.register_buffer("summary_axes", torch.zeros(summary_size, summary_size))
+        self.register_buffer("novelty_reference", torch.zeros(num_references))
+
+    def forward(self, witnesses: SeriesBatch) -> StrainSeries:
+        """Predict whitened strain, (event, 1, time); a witness of zeros is missing."""
+        return self.network(witnesses)
+
+    @property
+    def explains(self) -> bool:
+        """Whether the network says how sure it is."""
+        return hasattr(self.network, "transform")
+
+    def explain(self, witnesses: SeriesBatch) -> tuple[StrainSeries, Tensor, Tensor]:
+        """Prediction, calibrated variance and novelty.
+
+        Args:
+            witnesses: As for `forward`.
+
+        Returns:
+            Strain; expected power of strain minus prediction by pixel of the short-time spectrum, (event, frequency,
+            frame), where noise has about 1; and novelty: the squared Mahalanobis distance of the network's summary from
+            those of the training events, over its size, (event,).
+
+        Raises:
+            FormatError: The network does not say.
+        """
+        if not self.explains:
+            message = f"{type(self.network).__name__} does not say how sure it is. Use the model coupling."
+            raise FormatError(message)
+        strain, variance, summary = self.network(witnesses, explained=True)
+        away = (summary - self.summary_mean) @ self.summary_axes
+        novelty = away.square().mean(dim=-1)
+        return strain, self.variance_noise + self.variance_factor * (variance - 1), novelty
+
+    def strangeness(self, novelty: Tensor) -> Tensor:
+        """Share of validation events that were at least as new: small for what was never seen, (event,).
+
+        A p-value under the hypothesis that the event is like those of validation; never 0.
+        """
+        beyond = (self.novelty_reference[None, :] >= novelty[:, None]).sum(dim=1)
+        return (beyond + 1) / (len(self.novelty_reference) + 1)
+
+
+Twin: TypeAlias = EnergyTwin | WaveformTwin
+"""Either kind."""
+
+
 class ExportedTwin(nn.Module):
     """A twin that came back from the registry as an exported program.
 
@@ -171,7 +243,7 @@ class ModelBundle:
     dataset: str = ""
     model: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
-    baseline: EnergyTwin | None = None
+    baseline: Twin | None = None
 
     def __post_init__(self) -> None:
         """Refuse a bundle that cannot be fed."""
@@ -187,6 +259,18 @@ class ModelBundle:
                 f"got {len(self.frequencies)} and {len(self.times)}."
             )
             raise FormatError(message)
+
+    @property
+    def representation(self) -> str:
+        """What the twin looks at: `energy` (maps) or `waveform` (whitened series)."""
+        return representation(str(self.model.get("name", "unet")))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of what the twin takes for one window or event."""
+        if self.representation == "waveform":
+            return len(self.witnesses), round(self.recipe["events"]["duration"] * self.recipe["events"]["sample_rate"])
+        return len(self.witnesses), self.window_size, self.window_size
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -219,7 +303,7 @@ class ModelBundle:
             raise FormatError(message) from error
 
 
-def save_twin(twin: EnergyTwin, name: str, settings: Mapping[str, Any]) -> bytes:
+def save_twin(twin: Twin, name: str, settings: Mapping[str, Any]) -> bytes:
     """A twin as safetensors, with the name and settings of its network in the header.
 
     Args:
@@ -230,11 +314,14 @@ def save_twin(twin: EnergyTwin, name: str, settings: Mapping[str, Any]) -> bytes
     Returns:
         Contents of a .safetensors file: tensors and text, nothing that is run when it is read.
     """
-    header = {"model": json.dumps({"name": name, "settings": _plain(settings), "transform": twin.transform})}
+    described = {"name": name, "settings": _plain(settings)}
+    if isinstance(twin, EnergyTwin):
+        described["transform"] = twin.transform
+    header = {"model": json.dumps(described)}
     return save({key: value.contiguous() for key, value in twin.state_dict().items()}, metadata=header)
 
 
-def load_twin(content: bytes) -> EnergyTwin:
+def load_twin(content: bytes) -> Twin:
     """Rebuild what `save_twin` wrote.
 
     Raises:
@@ -245,18 +332,24 @@ def load_twin(content: bytes) -> EnergyTwin:
         described = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["model"])
         tensors = load(content)
         network = build_model(described["name"], **described["settings"])
-        twin = EnergyTwin(
-            network,
-            clamp=float(tensors["clamp"]),
-            witness_scale=tensors["witness_scale"].flatten().tolist(),
-            target_scale=float(tensors["target_scale"]),
-            transform=described["transform"],
-        )
+        twin = _twin_around(network, described, tensors)
         twin.load_state_dict(tensors, strict=True)
     except Exception as error:
         message = f"these are not the weights of a twin ({type(error).__name__}: {error}). Train and register again."
         raise FormatError(message) from error
     return twin.eval()
+
+
+def _twin_around(network: nn.Module, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Twin:
+    if representation(described["name"]) == "waveform":
+        return WaveformTwin(network, len(tensors["summary_mean"]), len(tensors["novelty_reference"]))
+    return EnergyTwin(
+        network,
+        clamp=float(tensors["clamp"]),
+        witness_scale=tensors["witness_scale"].flatten().tolist(),
+        target_scale=float(tensors["target_scale"]),
+        transform=described["transform"],
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -89,7 +89,9 @@ class WienerSums:
             raise ConfigurationError(message)
         power = self.products.diagonal(dim1=-2, dim2=-1).real.mean(dim=-1)
         punish = (ridge * power + 1e-9 * power.mean() + 1e-12)[:, None].expand(-1, self.in_channels)
-        response = torch.linalg.solve(self.products + torch.diag_embed(punish).to(self.products), self.targets[..., None])
+        response = torch.linalg.solve(
+            self.products + torch.diag_embed(punish).to(self.products), self.targets[..., None]
+        )
         taps = torch.fft.irfft(response[..., 0].T, n=self.segment_size).roll(self.filter_size // 2, dims=-1)
         taps = taps[:, : self.filter_size] * _taper(self.filter_size)
         result = WienerFilter(self.in_channels, filter_size=self.filter_size)

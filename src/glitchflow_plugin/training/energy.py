@@ -14,6 +14,7 @@ from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import WindowDataset
+from glitchflow_plugin.inference.predict import MapPredictor
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle
@@ -135,15 +136,22 @@ class EnergyLearner:
             window_size=self.training_set.settings.size,
         )
 
+    def calibrate(self, twin: EnergyTwin, batches: Callable[[str], Batches]) -> None:
+        """Nothing: a twin of energies does not say how sure it is."""
+
+    def predictor(self, twin: nn.Module) -> MapPredictor:
+        """What predicts whole maps with this twin."""
+        return MapPredictor(twin.eval(), len(self.witnesses), self.training_set.settings.size)
+
     def test_scores(self, twin: EnergyTwin, baseline: Baseline, *, threshold: float) -> dict[str, Scores]:
         """Scores of the network, the linear filter and the zero prediction on whole maps of the test events."""
         events = self.training_set.split.test.event_ids
         usable = set(np.asarray(self.maps.event_ids)[self.maps.valid[:, 0]])
         if not usable.intersection(events):
             return {}
-        twins = {"model": twin, "linear": baseline.twin, "zero": ZeroTwin()}
+        twins: dict[str, nn.Module] = {"model": twin, "linear": baseline.twin, "zero": ZeroTwin()}
         judge = partial(judge_events, window_size=self.training_set.settings.size, threshold=threshold)
-        return {key: judge(each.eval(), self.maps, events, self.witnesses) for key, each in twins.items()}
+        return {key: judge(self.predictor(each), self.maps, events, self.witnesses) for key, each in twins.items()}
 
     def bundle(
         self, twin: EnergyTwin, baseline: Baseline, metrics: Mapping[str, float], notes: Mapping[str, Any]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from glitchflow_plugin.data.sharded import SpectrogramSet
-from glitchflow_plugin.inference.predict import blank_invalid, predict_maps
+from glitchflow_plugin.inference.predict import Predictor
 from glitchflow_plugin.inference.score import (
     GLITCH_THRESHOLD,
     Scores,
@@ -97,13 +97,12 @@ class ZeroTwin(nn.Module):
 
 
 def judge_events(
-    twin: nn.Module,
+    predictor: Predictor,
     spectrograms: SpectrogramSet,
     event_ids: Iterable[str],
     witnesses: tuple[str, ...],
     *,
     window_size: int = 64,
-    batch_size: int = 64,
     batch_events: int = 16,
     threshold: float = GLITCH_THRESHOLD,
     seed: int = 0,
@@ -111,12 +110,11 @@ def judge_events(
     """Score a twin on whole maps of some events, with intervals by event.
 
     Args:
-        twin: Witness energies to strain energies, on the device where it is to run.
+        predictor: Events to measured, predicted and cleaned maps.
         spectrograms: The maps.
         event_ids: Events to judge; those whose strain is invalid are left out.
         witnesses: Witness channels in the order of the twin.
         window_size: Columns of a window.
-        batch_size: Windows in one call.
         batch_events: Events in memory at a time.
         threshold: SNR² above which a window holds a glitch.
         seed: Of the bootstrap.
@@ -136,7 +134,10 @@ def judge_events(
     parts = []
     for first in range(0, len(rows), batch_events):
         batch = spectrograms.read(rows[first : first + batch_events], channels=channels)
-        maps = torch.from_numpy(batch.maps)
-        predicted = predict_maps(twin, blank_invalid(maps[:, 1:], batch.valid[:, 1:]), batch_size, size=window_size)
-        parts.append(map_statistics(maps[:, 0], predicted, batch.event_ids, threshold, window_size))
+        found = predictor(batch)
+        parts.append(
+            map_statistics(
+                found.measured, found.predicted, batch.event_ids, threshold, window_size, cleaned=found.cleaned
+            )
+        )
     return score_statistics(WindowStatistics.concatenate(parts), seed=seed)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from glitchflow_plugin.inference.predict import Predictor
 from glitchflow_plugin.models.bundle import ModelBundle
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -94,6 +95,14 @@ class Learner(Protocol):
         ...
 
     # once, after training
+
+    def calibrate(self, twin: Any, batches: Callable[[str], Batches]) -> None:
+        """Put what the twin says about itself right, in place, on validation windows."""
+        ...
+
+    def predictor(self, twin: Any) -> Predictor:
+        """What predicts whole events with a twin of this representation."""
+        ...
 
     def baseline(self, twin: Any, batches: Callable[[str], Batches]) -> Any:
         """The linear rival, fitted to the training windows; `batches` gives those of a part afresh."""

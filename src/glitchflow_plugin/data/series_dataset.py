@@ -1,0 +1,67 @@
+"""Whole events as torch sees them: whitened series, read from the shards when they are asked for."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.data.training_set import TrainingSet
+from glitchflow_plugin.errors import FormatError
+
+
+class SeriesDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Events of one part of a training set, in the order of its index; nothing is kept in memory.
+
+    Args:
+        training_set: Which events; those that have a window.
+        events: The event set that its maps were made of.
+        part: `train`, `validation` or `test`.
+        witnesses: Witness channels, in the order in which they are wanted.
+
+    Raises:
+        ChannelMismatchError: The event set lacks a channel.
+        FormatError: The event set is not whitened, or lacks an event.
+    """
+
+    def __init__(self, training_set: TrainingSet, events: EventSet, part: str, witnesses: tuple[str, ...]) -> None:
+        if events.manifest.units != "whitened":
+            message = (
+                f"{events.folder} is not whitened, and a twin of waveforms needs that. Set processing.whiten: true in "
+                "datasets.yaml and run the preprocessing again."
+            )
+            raise FormatError(message)
+        self.name, self.events = part, events
+        self.channels = (events.target, *witnesses)
+        events.channel_rows(self.channels)
+        windows = training_set.part(part)
+        loudest = windows.sort_values("peak", kind="stable").groupby("event_id", sort=False).tail(1)
+        self.windows = loudest.sort_values("row", kind="stable").reset_index(drop=True)
+        row_of = {event_id: row for row, event_id in enumerate(events.event_ids)}
+        missing = [event_id for event_id in self.windows["event_id"] if event_id not in row_of]
+        if missing:
+            message = (
+                f"{events.folder} lacks {len(missing)} events of the training set (the first is {missing[0]}). "
+                "Run preprocessing, Splitter and Processor on one event set."
+            )
+            raise FormatError(message)
+        self._rows = np.array([row_of[event_id] for event_id in self.windows["event_id"]], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Whitened witnesses (witness, time), zero where not valid, and strain (1, time)."""
+        read = self.events.read([int(self._rows[index])], self.channels)
+        series = torch.from_numpy(read.series[0] * read.valid[0][:, None])
+        return series[1:], series[:1]
+
+    @property
+    def event_ids(self) -> np.ndarray:
+        """Event id of each item."""
+        return self.windows["event_id"].to_numpy()
+
+    @property
+    def gps_start(self) -> np.ndarray:
+        """GPS time of the first sample of each item, s, float64."""
+        return self.events.gps_start[self._rows]

@@ -1,0 +1,274 @@
+"""Learning on whitened series: the strain that the witnesses explain, with its phase."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from glitchflow_plugin.data.files import content_hash
+from glitchflow_plugin.data.series_dataset import SeriesDataset
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.splits import PARTS
+from glitchflow_plugin.data.training_set import TrainingSet
+from glitchflow_plugin.errors import ConfigurationError, FormatError
+from glitchflow_plugin.inference.predict import MapPredictor, SeriesPredictor, expected_maps
+from glitchflow_plugin.inference.score import Scores, map_statistics, scoring_windows
+from glitchflow_plugin.models.build import build_model
+from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
+from glitchflow_plugin.models.wiener import WienerSums
+from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
+from glitchflow_plugin.products.summary import versions
+from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform
+from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
+from glitchflow_plugin.training.calibration import calibrate
+from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, judge_events
+from glitchflow_plugin.training.learner import Batches
+
+#: Events that tell how loud quiet strain is.
+_MOST_QUIET = 64
+
+
+@dataclass(frozen=True)
+class WaveformLoss:
+    """What is minimised: the share of a glitch's excess power that is left.
+
+    Attributes:
+        floor: Excess power (SNR²) of a glitch that counts half as much as a very loud one. It keeps quiet events, whose
+            excess is nothing but fluctuation, from being divided by next to nothing: there an added power of this size
+            counts as much as missing a loud glitch altogether.
+        variance: Weight of the likelihood of the announced variance, which nothing else depends on.
+    """
+
+    floor: float = 1000.0
+    variance: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be minimised."""
+        if not self.floor > 0 or self.variance < 0:
+            message = (
+                f"expected loss_floor > 0 and loss_variance of at least 0, got {self.floor} and {self.variance}. "
+                "Correct training.yaml."
+            )
+            raise ConfigurationError(message)
+
+
+@dataclass(frozen=True, eq=False)
+class WaveformLearner:
+    """A `Learner` of whitened strain from whitened witnesses; an item is a whole event.
+
+    Attributes:
+        training_set: Which events, and the maps on which twins are judged.
+        events: The event set that the maps were made of.
+        model: The keys of model.yaml.
+        loss: What is minimised.
+        baseline_settings: Of the linear rival, whose `ridges` are tried.
+    """
+
+    training_set: TrainingSet
+    events: EventSet
+    model: Mapping[str, Any]
+    loss: WaveformLoss = field(default_factory=WaveformLoss)
+    baseline_settings: BaselineSettings = field(default_factory=BaselineSettings)
+
+    def __post_init__(self) -> None:
+        """Refuse an event set that has nothing to do with the maps."""
+        made_of = self.maps.recipe.get("events")
+        if made_of is not None and content_hash(made_of) != content_hash(self.events.recipe):
+            message = (
+                f"the maps of {self.maps.folder} were not made of the event set {self.events.folder}. Run QT-dataset "
+                "on it, or correct saveconf.events."
+            )
+            raise FormatError(message)
+
+    @cached_property
+    def maps(self) -> SpectrogramSet:
+        """The maps on which twins are judged."""
+        return self.training_set.open_spectrograms()
+
+    @cached_property
+    def qtransform(self) -> QTransformSettings:
+        """Of the maps."""
+        return QTransformSettings(**self.maps.recipe["qtransform"])
+
+    @cached_property
+    def noise_power(self) -> float:
+        """Power of quiet whitened strain, summed over an event: the median of training events."""
+        dataset = self.dataset("train")
+        chosen = np.linspace(0, len(dataset) - 1, min(len(dataset), _MOST_QUIET)).astype(int)
+        return float(np.median([dataset[int(index)][1].square().sum() for index in chosen]))
+
+    @property
+    def witnesses(self) -> tuple[str, ...]:
+        """Witness channels, in the order of the network's input."""
+        return self.maps.channels[1:]
+
+    def dataset(self, part: str) -> SeriesDataset:
+        """Events of `train`, `validation` or `test`."""
+        return SeriesDataset(self.training_set, self.events, part, self.witnesses)
+
+    def network(self) -> nn.Module:
+        """The network of model.yaml, untrained."""
+        settings = {key: value for key, value in self.model.items() if key != "name"}
+        return build_model(self.model["name"], in_channels=len(self.witnesses), **settings)
+
+    def twin(self, network: nn.Module) -> WaveformTwin:
+        """The network, with room for its calibration, on its own device."""
+        return WaveformTwin(network).to(next(network.parameters()).device)
+
+    def losses(self, network: nn.Module, twin: WaveformTwin, witnesses: Tensor, strain: Tensor) -> Tensor:
+        """Share of the excess power that is left, one number an event, and the likelihood of the variance."""
+        if not twin.explains:
+            return self.share_left(network(witnesses), strain)
+        explanation = network(witnesses, explained=True)
+        loss = self.share_left(explanation.strain, strain)
+        if self.loss.variance:
+            transform: Any = twin.network.transform
+            left = transform((strain - explanation.strain.detach())[:, 0])
+            power = torch.view_as_real(left).square().sum(dim=-1)
+            likelihood = explanation.variance.log() + power / explanation.variance
+            loss = loss + self.loss.variance * likelihood.mean(dim=(1, 2))
+        return loss
+
+    def share_left(self, predicted: Tensor, strain: Tensor) -> Tensor:
+        """Share of the excess power that is left, (event,): 1 for no prediction, about 0 for a perfect one.
+
+        Args:
+            predicted: Whitened strain, (event, 1, time).
+            strain: Measured, same shape.
+        """
+        before, after = strain.square().sum(dim=(1, 2)), (strain - predicted).square().sum(dim=(1, 2))
+        excess = (before - self.noise_power).clamp(min=0)
+        return 1 + (after - before) / (excess + self.loss.floor)
+
+    def judge(
+        self,
+        predict: Callable[[Tensor], Tensor],
+        batches: Batches,
+        twin: WaveformTwin,
+        *,
+        device: torch.device,
+        threshold: float,
+    ) -> WindowResults:
+        """Loss, and accuracies on the maps of measured, predicted and cleaned strain."""
+        del twin
+        size = self.training_set.settings.size
+        cuts, rate = scoring_windows(len(self.maps.times), size), self.events.sample_rate
+        parts = []
+        with torch.no_grad():
+            for witnesses, strain in batches:
+                measured = strain.to(device)
+                predicted = predict(witnesses.to(device))
+                losses = self.share_left(predicted, measured).double()
+                maps = q_transform(measured[:, 0], rate, self.qtransform)
+                cleaned = q_transform((measured - predicted)[:, 0], rate, self.qtransform)
+                expected = expected_maps(predicted[:, 0], rate, self.qtransform)
+                statistics = map_statistics(maps, expected, None, threshold, size, cleaned=cleaned)
+                parts.append(
+                    WindowResults(
+                        # every window of an event has its event's loss
+                        float(losses.sum()) * len(cuts),
+                        statistics,
+                        losses=losses.repeat_interleave(len(cuts)).cpu().numpy(),
+                        added=_by_window(cleaned - maps, cuts),
+                        measured=_by_window(maps, cuts),
+                    )
+                )
+        return WindowResults.concatenate(parts)
+
+    def examples(self, predict: Callable[[Tensor], Tensor], dataset: SeriesDataset, *, threshold: float) -> Any:
+        """Figure of the three events with the loudest strain."""
+        chosen = np.argsort(-dataset.windows["peak"].to_numpy(), kind="stable")[:3]
+        rate, examples = self.events.sample_rate, []
+        for index in chosen:
+            witnesses, strain = dataset[int(index)]
+            with torch.no_grad():
+                predicted = predict(witnesses[None])[:, 0].cpu()
+            measured = strain[:1]
+            examples.append(
+                CleaningExample(
+                    event_id=str(dataset.event_ids[index]),
+                    gps_start=float(dataset.gps_start[index]),
+                    predicted=expected_maps(predicted, rate, self.qtransform)[0].numpy(),
+                    measured=q_transform(measured, rate, self.qtransform)[0].numpy(),
+                    cleaned=q_transform(measured - predicted, rate, self.qtransform)[0].numpy(),
+                )
+            )
+        return plot_cleaning(examples, self.maps.frequencies, self.maps.times, threshold=threshold, title="validation")
+
+    def origin(self) -> dict[str, str]:
+        """Checksums of the events and the split."""
+        split = {name: self.training_set.split.part(name).event_ids for name in PARTS}
+        return {name: content_hash(part) for name, part in {"events": self.events.recipe, "split": split}.items()}
+
+    def calibrate(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> None:
+        """Fit what the twin says about itself on validation events."""
+        if twin.explains:
+            calibrate(twin, batches("train"), batches("validation"))
+
+    def baseline(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> Baseline:
+        """The best linear filter: the multi-channel Wiener filter, its ridge chosen on validation."""
+        device = twin.variance_noise.device
+        sums = WienerSums(len(self.witnesses))
+        for witnesses, strain in batches("train"):
+            sums.add(witnesses, strain)
+        candidates = []
+        for ridge in self.baseline_settings.ridges:
+            rival = self.twin(sums.solve(ridge).to(device)).eval()
+            results = self.judge(rival, batches("validation"), rival, device=device, threshold=_threshold(self))
+            candidates.append(Baseline(rival, "waveform", ridge, results.figures()))
+        return min(candidates, key=lambda candidate: candidate.validation["loss"])
+
+    def predictor(self, twin: nn.Module) -> SeriesPredictor | MapPredictor:
+        """What predicts whole events with this twin."""
+        if isinstance(twin, ZeroTwin):
+            return MapPredictor(twin, len(self.witnesses), self.training_set.settings.size)
+        return SeriesPredictor(twin.eval(), self.events, self.maps.target, self.witnesses, self.qtransform)
+
+    def test_scores(self, twin: WaveformTwin, baseline: Baseline, *, threshold: float) -> dict[str, Scores]:
+        """Scores of the network, the linear filter and the zero prediction on test events."""
+        events = self.training_set.split.test.event_ids
+        if not set(np.asarray(self.maps.event_ids)[self.maps.valid[:, 0]]).intersection(events):
+            return {}
+        twins: dict[str, nn.Module] = {"model": twin, "linear": baseline.twin, "zero": ZeroTwin()}
+        size = self.training_set.settings.size
+        return {
+            key: judge_events(
+                self.predictor(each), self.maps, events, self.witnesses, window_size=size, threshold=threshold
+            )
+            for key, each in twins.items()
+        }
+
+    def bundle(
+        self, twin: WaveformTwin, baseline: Baseline, metrics: Mapping[str, float], notes: Mapping[str, Any]
+    ) -> ModelBundle:
+        """What is registered."""
+        return ModelBundle(
+            twin=twin,
+            target=self.maps.target,
+            witnesses=self.witnesses,
+            recipe=self.maps.recipe,
+            window_size=self.training_set.settings.size,
+            frequencies=tuple(self.maps.frequencies.tolist()),
+            times=tuple(self.maps.times.tolist()),
+            scaling=self.training_set.scaling,
+            metrics=metrics,
+            versions=versions(),
+            dataset=self.maps.manifest.fingerprint,
+            model=self.model,
+            notes=notes,
+            baseline=baseline.twin,
+        )
+
+
+def _threshold(learner: WaveformLearner) -> float:
+    return learner.training_set.settings.threshold
+
+
+def _by_window(maps: Tensor, cuts: list[tuple[int, int]]) -> np.ndarray:
+    """Sums over the scoring windows, all windows of the first event first, (window,)."""
+    sums = torch.stack([maps[..., start:stop].double().sum(dim=(1, 2)) for start, stop in cuts], dim=1)
+    return sums.flatten().cpu().numpy()
