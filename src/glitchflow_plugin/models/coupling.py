@@ -1,6 +1,7 @@
 """The coupling network: what each witness sees, cleaned of its own noise, through a learnt law into the strain."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -48,9 +49,9 @@ class CouplingNet(nn.Module):
     is built like that, so that few events teach it:
 
     1. One encoder, shared by all witnesses, looks at the short-time spectrum of each one; an embedding by witness and
-       frequency tells it whose. Witnesses then attend to each other (arXiv:1706.03762), those that are missing left out.
-    2. From this comes a gate between 0 and 1 for each pixel of each witness. Multiplied with its complex coefficients it
-       removes the witness's own noise: a filter would pass that on into the strain, at all times.
+       frequency tells it whose. Witnesses then attend to each other (arXiv:1706.03762), missing ones left out.
+    2. From this comes a gate between 0 and 1 for each pixel of each witness. Multiplied with its complex coefficients
+       it removes the witness's own noise: a filter would pass that on into the strain, at all times.
     3. Static laws act on the cleaned series, and each result has its own filter, long enough for delays and resonances
        on either side.
     4. A complex gain for each pixel corrects amplitude and phase by what the encoder saw (slow modulations, and the
@@ -94,7 +95,13 @@ class CouplingNet(nn.Module):
     ) -> None:
         super().__init__()
         del window_size
-        _check(in_channels, features, filter_size, thresholds, heads, channel_dropout)
+        sizes = {
+            "in_channels": in_channels,
+            "features": features,
+            "filter_size": filter_size,
+            "thresholds": thresholds,
+        }
+        _check(sizes, heads, channel_dropout)
         self.in_channels, self.filter_size, self.heads = in_channels, filter_size, heads
         self.channel_dropout = channel_dropout
         self.transform = ShortTimeFourier(frame_size)
@@ -204,15 +211,14 @@ def _power(coefficients: Tensor) -> Tensor:
     return torch.view_as_real(coefficients).square().sum(dim=-1)
 
 
-def _check(
-    in_channels: int, features: int, filter_size: int, thresholds: int, heads: int, channel_dropout: float
-) -> None:
-    if in_channels < 1 or features < 1 or thresholds < 0 or filter_size < 1 or filter_size % 2 == 0:
+def _check(sizes: Mapping[str, int], heads: int, channel_dropout: float) -> None:
+    if min(sizes["in_channels"], sizes["features"]) < 1 or sizes["thresholds"] < 0 or sizes["filter_size"] % 2 == 0:
         message = (
             "expected in_channels and features of at least 1, thresholds of at least 0 and an odd filter_size, got "
-            f"{in_channels}, {features}, {thresholds} and {filter_size}. Correct model.yaml."
+            f"{dict(sizes)}. Correct model.yaml."
         )
         raise ConfigurationError(message)
+    features = sizes["features"]
     if heads < 1 or features % heads or not 0 <= channel_dropout < 1:
         message = (
             f"expected heads that divide the {features} features and a channel_dropout from 0 to below 1, got {heads} "

@@ -1,4 +1,4 @@
-"""The linear transfer-function filter: whitened strain as the sum of filtered witnesses (multi-channel Wiener filter)."""
+"""The multi-channel Wiener filter: whitened strain as the sum of linearly filtered witnesses."""
 
 import torch
 from torch import Tensor, nn

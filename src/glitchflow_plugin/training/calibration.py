@@ -39,8 +39,8 @@ def calibrate(
 ) -> None:
     """Fit the calibration of a twin, in place.
 
-    What is left of a pixel is taken as complex Gaussian with power a + b (v - 1), v being the network's own announcement;
-    a and b are those of the largest likelihood on validation events. New is what lies far from the training events'
+    What is left of a pixel is taken as complex Gaussian with power a + b (v - 1), v being the network's announcement; a
+    and b are those of the largest likelihood on validation events. New is what lies far from the training events'
     summaries, in the metric of their covariance (Mahalanobis; Lee et al. 2018, arXiv:1807.03888); how far is usual is
     known from validation events.
 
