@@ -451,8 +451,8 @@ class Trainer(SoundTorchTrainer):
         if representation(self.network_settings["name"]) == "waveform":
             if self.events is None:
                 raise ConfigurationError(
-                    f"the model {self.network_settings['name']} looks at whitened series: give the Trainer `events`, the "
-                    "event set that the maps were made of."
+                    f"the model {self.network_settings['name']} looks at whitened series: give the Trainer `events`, "
+                    "the event set that the maps were made of."
                 )
             return WaveformLearner(
                 training_set=self.training_set,

@@ -31,8 +31,8 @@ class Explanation(NamedTuple):
 
     Attributes:
         strain: Whitened strain, (event, 1, time).
-        variance: Expected power of strain minus prediction by pixel of the short-time spectrum, in units of the strain's
-            noise, at least 1, (event, frequency, frame).
+        variance: Expected power of strain minus prediction by pixel of the short-time spectrum, in units of the
+            strain's noise, at least 1, (event, frequency, frame).
         summary: What the encoder saw of the event, (event, feature).
     """
 
@@ -116,8 +116,8 @@ class CouplingNet(nn.Module):
         self.gain = nn.Conv2d(features, 2, kernel_size=1)
         self.spread = nn.Conv2d(features, 1, kernel_size=1)
         for layer in (self.project, self.gate, self.gain, self.spread):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
         self.steepness = nn.Parameter(torch.tensor(_FIRST_STEEPNESS))
         self.threshold = nn.Parameter(torch.tensor(math.log(_FIRST_THRESHOLD)))
         steps = torch.linspace(0.4, 0.8, thresholds) if thresholds else torch.zeros(0)

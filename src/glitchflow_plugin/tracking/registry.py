@@ -106,12 +106,12 @@ def register(
         ConnectionFailedError: The server cannot be reached.
     """
     twin = bundle.twin.cpu().eval()
-    size, witnesses = bundle.window_size, len(bundle.witnesses)
-    # two windows: with one, torch.export would take the batch size for a constant of the model
-    example = np.zeros((2, witnesses, size, size), dtype=np.float32)
+    shape = bundle.input_shape
+    # two of them: with one, torch.export would take the batch size for a constant of the model
+    example = np.zeros((2, *shape), dtype=np.float32)
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, witnesses, size, size))]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1, size, size))]),
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *shape))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1, *shape[1:]))]),
     )
     with _registry(tracking_uri), tempfile.TemporaryDirectory() as temporary:
         files = [Path(temporary) / _BUNDLE_FILE]
@@ -119,7 +119,8 @@ def register(
         if bundle.baseline is not None:
             files.append(Path(temporary) / _BASELINE_FILE)
             network: Any = bundle.baseline.network
-            files[1].write_bytes(save_twin(bundle.baseline.cpu(), "linear", network.settings))
+            name_of_baseline = "wiener" if bundle.representation == "waveform" else "linear"
+            files[1].write_bytes(save_twin(bundle.baseline.cpu(), name_of_baseline, network.settings))
         experiment_id = ensure_experiment(tracking_uri, experiment, artifacts)
         active = mlflow.active_run()
         if active is not None and run_id not in (None, active.info.run_id):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.models.bundle import EnergyTwin
+from glitchflow_plugin.models.bundle import EnergyTwin, Twin
 from glitchflow_plugin.models.linear import DEFAULT_LAGS, RidgeSums
 from glitchflow_plugin.training.evaluation import Batches, judge_windows
 from glitchflow_plugin.training.losses import LossSettings
@@ -41,13 +41,13 @@ class Baseline:
     """The filter that was chosen.
 
     Attributes:
-        twin: The filter as a twin: energies in, energies out.
-        representation: `raw` (energies) or `scaled` (as the network sees them).
+        twin: The filter as a twin.
+        representation: `raw` (energies), `scaled` (as the network sees them) or `waveform` (whitened series).
         ridge: Strength of the regularisation.
         validation: Figures on the validation windows.
     """
 
-    twin: EnergyTwin
+    twin: Twin
     representation: str
     ridge: float
     validation: dict[str, float]
