@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -53,6 +55,13 @@ def model_name(bundle: "ModelBundle") -> dict[str, Any]:
 def model_inputs(bundle: "ModelBundle") -> dict[str, Any]:
     """The same for the inputs of a run summary."""
     return {("model" if key == "name" else f"model_{key}"): value for key, value in model_name(bundle).items()}
+
+
+def open_events(bundle: "ModelBundle", folder: Path | str | None) -> EventSet | None:
+    """The event set that a model of waveforms needs beside the maps; None for a model of energies, or without folder."""
+    if bundle.representation == "energy" or folder is None:
+        return None
+    return EventSet.open(folder)
 
 
 def require(value: Any, key: str) -> Any:

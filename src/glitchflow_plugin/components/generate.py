@@ -9,9 +9,9 @@ from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._figures import save_figure
-from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name, require
+from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name, open_events, require
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components.load_infdata import SPECTROGRAMS
+from glitchflow_plugin.components.load_infdata import EVENTS, SPECTROGRAMS
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.products.veto_table import write_table
@@ -34,7 +34,8 @@ class GenerateGlitches(BaseComponent):
         model: `name` and `version`, used where no model comes from the step before.
         tracking_uri: Of the registry, likewise.
         spectrograms: Folder of the maps, used where none come from the step before.
-        data: Folder of Load-infdata, whose maps are used where `spectrograms` is not given either.
+        events: Folder of the event set that these maps were made of; models of waveforms need it.
+        data: Folder of Load-infdata, whose sets are used where `spectrograms` is not given either.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         name: Of the step.
     """
@@ -48,6 +49,7 @@ class GenerateGlitches(BaseComponent):
         model: Mapping[str, Any] | None = None,
         tracking_uri: str = "sqlite:///mlflow.db",
         spectrograms: str | None = None,
+        events: str | None = None,
         data: str | None = None,
         device: str = "auto",
         name: str | None = None,
@@ -60,6 +62,7 @@ class GenerateGlitches(BaseComponent):
             model=model,
             tracking_uri=tracking_uri,
             spectrograms=spectrograms,
+            events=events,
             data=data,
             device=device,
             name=name,
@@ -71,6 +74,7 @@ class GenerateGlitches(BaseComponent):
         self.registered = check_model(model) if model is not None else None
         self.tracking_uri, self.device = tracking_uri, device
         self.spectrograms = spectrograms or (Path(data) / SPECTROGRAMS if data else None)
+        self.events = events if events or spectrograms else (Path(data) / EVENTS if data else None)
 
     @monitor_exec
     def execute(
@@ -90,6 +94,7 @@ class GenerateGlitches(BaseComponent):
             self.folder,
             self.settings,
             model=model_name(bundle),
+            events=open_events(bundle, self.events),
             device=choose_device(self.device),
         )
         labels = write_table(made.labels, self.folder, "labels")

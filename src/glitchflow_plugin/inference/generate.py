@@ -11,9 +11,9 @@ import torch
 from tqdm import tqdm
 
 from glitchflow_plugin.data.records import SpectrogramBatch
-from glitchflow_plugin.data.sharded import ShardedWriter, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.predict import blank_invalid, predict_maps
+from glitchflow_plugin.inference.predict import make_predictor
 from glitchflow_plugin.inference.run import UNITS, check_spectrograms, weights_fingerprint
 from glitchflow_plugin.inference.score import GLITCH_THRESHOLD
 from glitchflow_plugin.models.bundle import ModelBundle
@@ -80,6 +80,7 @@ def generate_glitches(
     settings: GenerateSettings,
     *,
     model: Mapping[str, Any] | None = None,
+    events: EventSet | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> GeneratedSet:
@@ -91,6 +92,7 @@ def generate_glitches(
         folder: Where the set goes.
         settings: What to generate.
         model: Name and version, kept in the recipe of the set.
+        events: The event set that the maps were made of; a model of waveforms needs it.
         device: Where to compute.
         progress: Show a progress bar.
 
@@ -104,6 +106,7 @@ def generate_glitches(
     """
     check_spectrograms(bundle, spectrograms)
     twin = bundle.twin.to(device)
+    predict = make_predictor(bundle, twin, events, stride=settings.stride, batch_size=settings.batch_size)
     writer = ShardedWriter(
         folder=Path(folder),
         kind="spectrograms",
@@ -130,10 +133,7 @@ def generate_glitches(
     with tqdm(total=left, desc="Generate", unit="event", disable=not progress) as bar:
         for plan in pending:
             batch = spectrograms.read([row_of[name] for name in plan.event_ids], bundle.witnesses)
-            witnesses = blank_invalid(torch.from_numpy(batch.maps).to(device), batch.valid)
-            predicted = predict_maps(
-                twin, witnesses, settings.batch_size, size=bundle.window_size, stride=settings.stride
-            )
+            predicted = predict(batch).predicted
             kept, rejected = _select(batch, predicted.amax(dim=(1, 2)).cpu().numpy(), settings)
             writer.write(plan, _made(batch, predicted.float().cpu().numpy(), kept, settings), rejected)
             bar.update(len(batch))

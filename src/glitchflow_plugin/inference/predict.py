@@ -14,6 +14,7 @@ from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.inference.clean import clean_maps
+from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform
 from glitchflow_plugin.signal.windows import cut_windows, join_windows, tile_starts
 from glitchflow_plugin.types.arrays import ValidityMask
@@ -184,6 +185,46 @@ class SeriesPredictor:
             strain=predicted,
             measured_strain=measured_strain,
         )
+
+
+def make_predictor(
+    bundle: ModelBundle,
+    twin: nn.Module,
+    events: EventSet | None = None,
+    *,
+    stride: int | None = None,
+    batch_size: int = 64,
+) -> Predictor:
+    """What predicts events with a registered twin or its baseline.
+
+    Args:
+        bundle: Says what the twin looks at.
+        twin: The bundle's twin or baseline, on the device where it is to run.
+        events: The event set that the maps were made of; a twin of waveforms needs it.
+        stride: Columns from one window to the next; for maps.
+        batch_size: Windows in one call of the twin; for waveforms a quarter of it, in events.
+
+    Raises:
+        ConfigurationError: The twin needs an event set and there is none.
+        FormatError: The event set is not whitened or has another rate.
+    """
+    if bundle.representation == "energy":
+        return MapPredictor(twin, len(bundle.witnesses), bundle.window_size, stride, batch_size)
+    if events is None:
+        msg = (
+            "this model looks at whitened series and needs the event set that the maps were made of. Give "
+            "inference.events beside inference.spectrograms, or let Load-infdata make both."
+        )
+        raise ConfigurationError(msg)
+    rate = float(bundle.recipe["events"]["sample_rate"])
+    if events.manifest.units != "whitened" or events.sample_rate != rate:
+        msg = (
+            f"expected a whitened event set at {rate:g} Hz, got {events.folder} ({events.manifest.units}, "
+            f"{events.sample_rate:g} Hz). Make it by the model's recipe with Load-infdata."
+        )
+        raise FormatError(msg)
+    transform = QTransformSettings(**bundle.recipe["qtransform"])
+    return SeriesPredictor(twin, events, bundle.target, bundle.witnesses, transform, max(1, batch_size // 4))
 
 
 def predict_strain(

@@ -5,6 +5,7 @@ import logging
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from glitchflow_plugin.data.records import SpectrogramBatch
-from glitchflow_plugin.data.sharded import ShardedWriter, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
-from glitchflow_plugin.inference.clean import clean_maps, residual_area
-from glitchflow_plugin.inference.predict import blank_invalid, predict_maps
+from glitchflow_plugin.inference.clean import residual_area
+from glitchflow_plugin.inference.predict import Prediction, make_predictor
 from glitchflow_plugin.inference.score import (
     GLITCH_THRESHOLD,
     Scores,
@@ -177,6 +178,7 @@ def run_inference(
     settings: InferenceSettings,
     *,
     model: Mapping[str, Any] | None = None,
+    events: EventSet | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> InferenceResult:
@@ -191,6 +193,7 @@ def run_inference(
         folder: Where the set of predicted and cleaned maps goes.
         settings: How.
         model: Name and version, kept in the recipe of the maps.
+        events: The event set that the maps were made of; a model of waveforms needs it.
         device: Where to compute.
         progress: Show a progress bar.
 
@@ -208,9 +211,10 @@ def run_inference(
         raise NoEventsError(msg)
     measurable = bundle.target in spectrograms.channels
     names = [*([bundle.target] if measurable else []), *bundle.witnesses]
-    twins = {MODEL: bundle.twin.to(device)}
+    predictor = partial(make_predictor, bundle, events=events, stride=settings.stride, batch_size=settings.batch_size)
+    predictors = {MODEL: predictor(bundle.twin.to(device))}
     if bundle.baseline is not None:
-        twins[LINEAR] = bundle.baseline.to(device)
+        predictors[LINEAR] = predictor(bundle.baseline.to(device))
     writer = _maps_writer(bundle, spectrograms, Path(folder), settings, dict(model or {}))
     pending = {plan.index: plan for plan in writer.pending()}
     cuts = scoring_windows(len(spectrograms.times), bundle.window_size)
@@ -223,24 +227,12 @@ def run_inference(
             batch = spectrograms.read(rows, names)
             valid = batch.valid[:, -len(bundle.witnesses) :]
             missing += (~valid).sum(axis=0)
-            maps = torch.from_numpy(batch.maps).to(device)
-            witnesses = blank_invalid(maps[:, -len(bundle.witnesses) :], valid)
             has_strain = batch.valid[:, 0] if measurable else np.zeros(len(batch), dtype=np.bool_)
-            measured = maps[:, 0] if measurable else torch.zeros_like(maps[:, 0])
-            predicted = {
-                name: predict_maps(
-                    twin,
-                    witnesses,
-                    settings.batch_size,
-                    size=bundle.window_size,
-                    stride=settings.stride,
-                )
-                for name, twin in twins.items()
-            }
-            predicted[ZERO] = torch.zeros_like(measured)
+            found = {name: predict(batch) for name, predict in predictors.items()}
+            measured = found[MODEL].measured
+            found[ZERO] = Prediction(measured, torch.zeros_like(measured), measured)
             verdict, judged = _judge(
-                measured,
-                predicted,
+                found,
                 events=batch.event_ids,
                 has_strain=has_strain,
                 witnesses_missing=(~valid).sum(axis=1),
@@ -251,7 +243,7 @@ def run_inference(
             for name, part in judged.items():
                 statistics.setdefault(name, []).append(part)
             if index in pending:
-                writer.write(pending[index], _maps_batch(batch, measured, predicted[MODEL], has_strain))
+                writer.write(pending[index], _maps_batch(batch, found[MODEL], has_strain))
             bar.update(len(batch))
     windows = window_table(
         spectrograms.event_ids,
@@ -286,8 +278,7 @@ def window_edges(times: Float[np.ndarray, " time"], size: int) -> Float[np.ndarr
 
 
 def _judge(
-    measured: Float[Tensor, "event frequency time"],
-    predicted: Mapping[str, Tensor],
+    found: Mapping[str, Prediction],
     *,
     events: Sequence[str],
     has_strain: Bool[np.ndarray, " event"],
@@ -297,9 +288,11 @@ def _judge(
 ) -> tuple[WindowVerdicts, dict[str, WindowStatistics]]:
     """Verdicts of the model on all events, and statistics of all predictions on those with strain."""
     size, shape = cuts[0][1] - cuts[0][0], (len(events), len(cuts))
-    every = {name: map_statistics(measured, maps, events, threshold, size) for name, maps in predicted.items()}
-    own = every[MODEL]
-    cleaned = clean_maps(measured, predicted[MODEL])
+    every = {
+        name: map_statistics(each.measured, each.predicted, events, threshold, size, cleaned=each.cleaned)
+        for name, each in found.items()
+    }
+    own, cleaned = every[MODEL], found[MODEL].cleaned
     area = torch.stack([residual_area(cleaned[..., start:stop], threshold) for start, stop in cuts], dim=1)
     verdicts = WindowVerdicts(
         peak_predicted=own.peak_predicted.reshape(shape),
@@ -354,17 +347,14 @@ def weights_fingerprint(twin: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _maps_batch(
-    batch: SpectrogramBatch, measured: Tensor, predicted: Tensor, has_strain: Bool[np.ndarray, " event"]
-) -> SpectrogramBatch:
-    cleaned = clean_maps(measured, predicted)
+def _maps_batch(batch: SpectrogramBatch, found: Prediction, has_strain: Bool[np.ndarray, " event"]) -> SpectrogramBatch:
     # what was not measured cannot be cleaned: zero and invalid
-    cleaned = torch.where(torch.from_numpy(has_strain).to(cleaned.device)[:, None, None], cleaned, 0.0)
+    cleaned = torch.where(torch.from_numpy(has_strain).to(found.cleaned.device)[:, None, None], found.cleaned, 0.0)
     return SpectrogramBatch(
         event_ids=batch.event_ids,
         gps_start=batch.gps_start,
         gps_event=batch.gps_event,
-        maps=torch.stack([cleaned, predicted], dim=1).float().cpu().numpy(),
+        maps=torch.stack([cleaned, found.predicted], dim=1).float().cpu().numpy(),
         valid=np.stack([has_strain, np.ones_like(has_strain)], axis=1),
     )
 
