@@ -58,7 +58,7 @@ def model_inputs(bundle: "ModelBundle") -> dict[str, Any]:
 
 
 def open_events(bundle: "ModelBundle", folder: Path | str | None) -> EventSet | None:
-    """The event set that a model of waveforms needs beside the maps; None for a model of energies, or without folder."""
+    """The event set that a model of waveforms needs beside the maps; None for one of energies, or without folder."""
     if bundle.representation == "energy" or folder is None:
         return None
     return EventSet.open(folder)

@@ -3,19 +3,20 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.inference.clean import clean_maps
-from glitchflow_plugin.models.bundle import ModelBundle
-from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform
+from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
+from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform
 from glitchflow_plugin.signal.windows import cut_windows, join_windows, tile_starts
 from glitchflow_plugin.types.arrays import ValidityMask
 
@@ -87,6 +88,9 @@ class Prediction:
         cleaned: What is left of the measured maps, SNR², same shape.
         strain: Predicted whitened strain, (event, time); None for a twin of energies.
         measured_strain: Measured whitened strain, (event, time); None likewise.
+        expected_residual: What the twin expects to be left, the noise included: mean energy of a pixel, SNR², same
+            shape as the maps; None where it does not say.
+        strangeness: Share of validation events that were at least as new to the twin, (event,); None likewise.
     """
 
     measured: Float[Tensor, "event frequency time"]
@@ -94,6 +98,8 @@ class Prediction:
     cleaned: Float[Tensor, "event frequency time"]
     strain: Float[Tensor, "event time"] | None = None
     measured_strain: Float[Tensor, "event time"] | None = None
+    expected_residual: Float[Tensor, "event frequency time"] | None = None
+    strangeness: Float[Tensor, " event"] | None = None
 
 
 class Predictor(Protocol):
@@ -174,17 +180,36 @@ class SeriesPredictor:
         # a witness may have been blanked in the maps for a reason of its own
         keep = torch.from_numpy(read.valid[:, -count:] & batch.valid[:, -count:]).to(device)
         witnesses = series[:, -count:] * keep[..., None]
-        predicted = predict_strain(self.twin, witnesses, self.batch_size)
+        predicted, variance, novelty = predict_strain(self.twin, witnesses, self.batch_size)
         measured_strain = series[:, 0] if measurable else torch.zeros_like(predicted)
         rate = self.events.sample_rate
         maps = torch.from_numpy(batch.maps).to(device)
+        twin: Any = self.twin
         return Prediction(
             measured=_measured(maps, count),
             predicted=expected_maps(predicted, rate, self.qtransform),
             cleaned=q_transform(measured_strain - predicted, rate, self.qtransform),
             strain=predicted,
             measured_strain=measured_strain,
+            expected_residual=None if variance is None else self._on_map(variance, predicted.shape[-1]),
+            strangeness=None if novelty is None else twin.strangeness(novelty),
         )
+
+    def _on_map(self, variance: Tensor, num_samples: int) -> Tensor:
+        """Expected power at the pixels of the maps, from those of the short-time spectrum, (event, frequency, time)."""
+        twin: Any = self.twin
+        transform, rate = twin.network.transform, self.events.sample_rate
+        frequencies, times = axes(num_samples / rate, self.qtransform)
+        rows = torch.as_tensor(frequencies) / rate * transform.frame_size
+        columns = transform.column(torch.as_tensor(times) * rate)
+        # grid_sample counts from -1 (first pixel) to 1 (last)
+        height, width = variance.shape[-2:]
+        grid = torch.stack(
+            torch.meshgrid(2 * columns / (width - 1) - 1, 2 * rows / (height - 1) - 1, indexing="xy"), dim=-1
+        )
+        grid = grid.to(variance)[None].expand(len(variance), -1, -1, -1)
+        sampled = functional.grid_sample(variance[:, None], grid, align_corners=True, padding_mode="border")[:, 0]
+        return sampled * _unit(self.qtransform)
 
 
 def make_predictor(
@@ -229,7 +254,7 @@ def make_predictor(
 
 def predict_strain(
     twin: nn.Module, witnesses: Float[Tensor, "event witness time"], batch_size: int = 16
-) -> Float[Tensor, "event time"]:
+) -> tuple[Float[Tensor, "event time"], Tensor | None, Tensor | None]:
     """Whitened strain that the witnesses explain, some events at a time, on the device of the twin.
 
     Args:
@@ -237,12 +262,21 @@ def predict_strain(
             into the mode it was in.
         witnesses: Whitened series; zero where a witness is missing.
         batch_size: Events in one call; bounds the memory.
+
+    Returns:
+        Strain; and, from a twin that says how sure it is, variance and novelty as in `WaveformTwin.explain`, else None.
     """
     device = _device_of(twin, witnesses)
+    explains = isinstance(twin, WaveformTwin) and twin.explains
     was_training = _set_training(twin, mode=False)
     try:
         with torch.no_grad():
-            return torch.cat([twin(part.to(device))[:, 0] for part in witnesses.split(batch_size)])
+            parts = [part.to(device) for part in witnesses.split(batch_size)]
+            if not explains:
+                return torch.cat([twin(part)[:, 0] for part in parts]), None, None
+            says: Any = twin
+            strain, variance, novelty = zip(*(says.explain(part) for part in parts), strict=True)
+            return torch.cat(strain)[:, 0], torch.cat(variance), torch.cat(novelty)
     finally:
         if was_training:
             _set_training(twin, mode=True)
@@ -262,12 +296,12 @@ def expected_maps(
         sample_rate: Hz.
         qtransform: Of the measured maps.
     """
-    maps = q_transform(strain, sample_rate, replace(qtransform, norm="white"))
-    match qtransform.norm:
-        case "median":
-            return maps / math.log(2)
-        case _:
-            return maps
+    return q_transform(strain, sample_rate, replace(qtransform, norm="white")) * _unit(qtransform)
+
+
+def _unit(qtransform: QTransformSettings) -> float:
+    """Mean energy of white noise in the unit of the maps."""
+    return 1 / math.log(2) if qtransform.norm == "median" else 1.0
 
 
 def _measured(maps: Tensor, num_witnesses: int) -> Tensor:

@@ -29,7 +29,7 @@ from glitchflow_plugin.inference.score import (
     score_statistics,
     scoring_windows,
 )
-from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
 from glitchflow_plugin.products.veto_table import WindowVerdicts, event_table, window_table
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,8 @@ class InferenceResult:
     """What a run of the twin gave.
 
     Attributes:
-        maps: Set with the cleaned map (the set's target) and the predicted map of each event.
+        maps: Set with the cleaned map (the set's target) and the predicted map of each event, and, from a model that
+            says how sure it is, the residual that it expects.
         windows: Table by window, see `products.veto_table.WINDOW_COLUMNS`.
         events: Table by event.
         scores: Scores of `model` and its baselines `linear` and `zero`; empty where no event has usable strain.
@@ -115,6 +116,11 @@ def cleaned_name(target: str) -> str:
 def predicted_name(target: str) -> str:
     """Channel name of the predicted strain."""
     return f"{target}_PREDICTED"
+
+
+def expected_name(target: str) -> str:
+    """Channel name of the residual that the model expects."""
+    return f"{target}_EXPECTED_RESIDUAL"
 
 
 def check_spectrograms(bundle: ModelBundle, spectrograms: SpectrogramSet) -> None:
@@ -220,6 +226,7 @@ def run_inference(
     cuts = scoring_windows(len(spectrograms.times), bundle.window_size)
     statistics: dict[str, list[WindowStatistics]] = {}
     verdicts: list[WindowVerdicts] = []
+    strange: list[np.ndarray] = []
     missing = np.zeros(len(bundle.witnesses), dtype=np.int64)
     with tqdm(total=len(spectrograms), desc="Inference", unit="event", disable=not progress) as bar:
         for index, first in enumerate(range(0, len(spectrograms), settings.batch_events)):
@@ -240,6 +247,9 @@ def run_inference(
                 threshold=settings.threshold,
             )
             verdicts.append(verdict)
+            strangeness = found[MODEL].strangeness
+            if strangeness is not None:
+                strange.append(strangeness.double().cpu().numpy())
             for name, part in judged.items():
                 statistics.setdefault(name, []).append(part)
             if index in pending:
@@ -253,12 +263,17 @@ def run_inference(
         verdicts=_joined(verdicts),
         threshold=settings.threshold,
     )
+    table = event_table(windows)
+    if strange:
+        table["novelty_p"] = table["event_id"].map(
+            dict(zip(spectrograms.event_ids, np.concatenate(strange), strict=True))
+        )
     made = writer.finish()
     assert isinstance(made, SpectrogramSet)  # noqa: S101  # tells the type checker what the writer's kind decides
     return InferenceResult(
         maps=made,
         windows=windows,
-        events=event_table(windows),
+        events=table,
         scores=_scores(statistics, settings),
         witnesses_missing={name: int(count) for name, count in zip(bundle.witnesses, missing, strict=True)},
         num_unmeasured=int(sum((~part.measured_valid).sum() for part in verdicts)),
@@ -328,7 +343,11 @@ def _maps_writer(
         folder=folder,
         kind="spectrograms",
         target=cleaned_name(bundle.target),
-        channels=(cleaned_name(bundle.target), predicted_name(bundle.target)),
+        channels=(
+            cleaned_name(bundle.target),
+            predicted_name(bundle.target),
+            *((expected_name(bundle.target),) if _explains(bundle.twin) else ()),
+        ),
         axes=dict(spectrograms.manifest.axes),
         units=UNITS,
         recipe={"spectrograms": spectrograms.recipe, "model": model, "stride": settings.stride},
@@ -336,6 +355,10 @@ def _maps_writer(
         shard_size=settings.batch_events,
         inputs=f"{spectrograms.manifest.fingerprint} {weights_fingerprint(bundle.twin)}",
     )
+
+
+def _explains(twin: nn.Module) -> bool:
+    return isinstance(twin, WaveformTwin) and twin.explains
 
 
 def weights_fingerprint(twin: nn.Module) -> str:
@@ -350,12 +373,13 @@ def weights_fingerprint(twin: nn.Module) -> str:
 def _maps_batch(batch: SpectrogramBatch, found: Prediction, has_strain: Bool[np.ndarray, " event"]) -> SpectrogramBatch:
     # what was not measured cannot be cleaned: zero and invalid
     cleaned = torch.where(torch.from_numpy(has_strain).to(found.cleaned.device)[:, None, None], found.cleaned, 0.0)
+    maps = [cleaned, found.predicted, *([] if found.expected_residual is None else [found.expected_residual])]
     return SpectrogramBatch(
         event_ids=batch.event_ids,
         gps_start=batch.gps_start,
         gps_event=batch.gps_event,
-        maps=torch.stack([cleaned, found.predicted], dim=1).float().cpu().numpy(),
-        valid=np.stack([has_strain, np.ones_like(has_strain)], axis=1),
+        maps=torch.stack(maps, dim=1).float().cpu().numpy(),
+        valid=np.stack([has_strain, *[np.ones_like(has_strain)] * (len(maps) - 1)], axis=1),
     )
 
 

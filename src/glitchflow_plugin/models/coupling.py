@@ -26,6 +26,11 @@ _BANDS = 8
 _LAWS = 3
 
 
+import os
+
+STRIDE = int(os.environ.get("STRIDE", "4"))
+
+
 class Explanation(NamedTuple):
     """A prediction and how far to trust it.
 
@@ -106,7 +111,7 @@ class CouplingNet(nn.Module):
         self.channel_dropout = channel_dropout
         self.transform = ShortTimeFourier(frame_size)
         rows = (self.transform.num_frequencies + 1) // 2
-        self.stem = nn.Conv2d(2, features, kernel_size=3, stride=2, padding=1)
+        self.stem = nn.Conv2d(2, features, kernel_size=(3, 5), stride=(2, STRIDE), padding=(1, 2))
         self.embedding = nn.Parameter(torch.zeros(in_channels, features, rows, 1))
         self.alone = _residual(features)
         self.together = _residual(features)
@@ -192,7 +197,7 @@ class CouplingNet(nn.Module):
             dim=2,
         )
         # long enough that nothing wraps around
-        size = num_samples + self.filter_size
+        size = _fast_length(num_samples + self.filter_size)
         arrived = torch.fft.irfft((torch.fft.rfft(laws, n=size) * torch.fft.rfft(self.filters, n=size)).sum(2), n=size)
         return arrived[..., self.filter_size // 2 : self.filter_size // 2 + num_samples]
 
@@ -201,6 +206,12 @@ def _residual(features: int) -> nn.Sequential:
     last = nn.Conv2d(features, features, kernel_size=3, padding=1)
     start_at_zero(last)
     return nn.Sequential(nn.SiLU(), nn.Conv2d(features, features, kernel_size=3, padding=1), nn.SiLU(), last)
+
+
+def _fast_length(size: int) -> int:
+    """The next multiple of a large power of two: lengths with large prime factors take several times as long."""
+    step = 1 << max(0, size.bit_length() - 4)
+    return -(-size // step) * step
 
 
 def _enlarged(maps: Tensor, size: torch.Size) -> Tensor:

@@ -59,6 +59,11 @@ class ShortTimeFourier(nn.Module):
         """Columns of the coefficients of a series."""
         return -(-num_samples // self.hop_size) + _STEPS - 1
 
+    def column(self, sample: Tensor) -> Tensor:
+        """Place on the frame axis (a fraction of frames) whose frame is centred on a sample."""
+        # the first frame ends with the first hop of samples
+        return (sample + self.frame_size / 2 - self.hop_size) / self.hop_size
+
     def forward(self, series: TimeSeries) -> Coefficients:
         """Coefficients of a series, (..., frequency, frame), complex64."""
         front = self.frame_size - self.hop_size

@@ -53,9 +53,10 @@ def calibrate(
         NoEventsError: There is no event.
     """
     device = twin.variance_noise.device
-    summaries = torch.cat([_summaries(twin, witnesses.to(device)) for witnesses, _ in training])
-    if not len(summaries):
+    seen = [_summaries(twin, witnesses.to(device)) for witnesses, _ in training]
+    if not seen:
         raise NoEventsError("expected training events to calibrate on, got none.")
+    summaries = torch.cat(seen)
     centred = summaries - summaries.mean(dim=0)
     covariance = centred.T @ centred / max(1, len(centred) - 1)
     diagonal = covariance.diagonal().clamp(min=1e-6)

@@ -1,0 +1,148 @@
+import pytest
+import torch
+
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.models.build import build_model, representation
+from glitchflow_plugin.models.bundle import WaveformTwin, load_twin, save_twin
+from glitchflow_plugin.models.coupling import CouplingNet
+
+SMALL = {"features": 4, "frame_size": 32, "filter_size": 65}
+
+
+def pulse(num_events, num_samples=512, height=8.0):
+    """A burst of 100 samples of noise in the first of three witnesses, beside unit noise in all."""
+    series = torch.randn(num_events, 3, num_samples)
+    series[:, 0, 200:300] += height * torch.randn(num_events, 100)
+    return series
+
+
+@pytest.fixture
+def net():
+    return CouplingNet(3, **SMALL).eval()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 7])
+def test_the_number_of_witnesses_and_the_length_are_free(channels):
+    net = CouplingNet(channels, **SMALL)
+    for num_samples in (256, 300):
+        found = net(torch.randn(2, channels, num_samples), explained=True)
+        assert found.strain.shape == (2, 1, num_samples)
+        assert found.variance.shape == (2, 17, net.transform.num_frames(num_samples))
+        assert found.summary.shape == (2, 4 * channels)
+
+
+def test_silence_predicts_nothing(net):
+    assert net(torch.zeros(1, 3, 512)).abs().max() == 0
+    assert net(torch.zeros(1, 3, 512), explained=True).variance.min() >= 1
+
+
+def test_noise_is_held_back_before_anything_is_learnt(net):
+    with torch.no_grad():
+        net.filters.zero_()
+        net.filters[:, 0, 32] = 1  # what passes the gate arrives as it is
+        noise = torch.randn(8, 3, 2048)
+        passed = net(noise).square().mean() * 25 / noise.square().mean() / 3
+        burst = pulse(8)
+        kept = (net(burst)[:, 0, 210:290] * 5 - burst[:, 0, 210:290]).square().mean()
+    assert passed < 0.05
+    assert kept / burst[:, 0, 210:290].square().mean() < 0.25
+
+
+def test_a_missing_witness_says_nothing_and_the_others_go_on(net):
+    series = pulse(2)
+    alone = series.clone()
+    alone[:, 1:] = 0
+    with torch.no_grad():
+        net.filters.normal_(std=0.1)
+        single = net(alone)
+        series[:, 0] = 0
+        assert single.square().sum() > 100 * net(series)[..., 150:350].square().sum()
+
+
+def test_events_do_not_mix(net):
+    series = pulse(3)
+    with torch.no_grad():
+        torch.testing.assert_close(net(series)[1:2], net(series[1:2]), atol=1e-6, rtol=1e-4)
+
+
+def test_a_shift_of_the_witnesses_shifts_the_prediction(net):
+    series = torch.zeros(1, 3, 768)
+    series[:, :, 200:300] = 5 * torch.randn(1, 3, 100)
+    # whole frames of the encoder: its stride is 4 hops of 8 samples
+    with torch.no_grad():
+        first, second = net(series), net(series.roll(64, dims=-1))
+    torch.testing.assert_close(second[..., 200:500], first.roll(64, dims=-1)[..., 200:500], atol=1e-5, rtol=1e-3)
+
+
+def test_filters_are_linear_convolutions(net):
+    with torch.no_grad():
+        net.filters.zero_()
+        net.filters[0, 0] = torch.randn(65)
+        series = torch.randn(1, 3, 200)
+        wanted = torch.nn.functional.conv1d(series[:, :1], net.filters[0, 0].flip(0)[None, None], padding=32)
+        torch.testing.assert_close(net._filtered(series)[:, :1], wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_all_parameters_learn():
+    net = CouplingNet(3, channel_dropout=0.0, **SMALL)
+    series = pulse(4)
+    target = 0.5 * series[:, :1].roll(5, dims=-1)
+    optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        found = net(series, explained=True)
+        left = net.transform((target - found.strain.detach())[:, 0]).abs().square()
+        loss = (target - found.strain)[..., 190:310].square().mean()
+        (loss + (found.variance.log() + left / found.variance).mean()).backward()
+        assert all(parameter.grad is not None for parameter in net.parameters())
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_witnesses_are_dropped_in_training_only():
+    net = CouplingNet(3, channel_dropout=0.5, **SMALL)
+    with torch.no_grad():
+        net.filters.normal_(std=0.1)
+        series = pulse(8)
+        assert not torch.equal(net(series), net(series))
+        net.eval()
+        assert torch.equal(net(series), net(series))
+
+
+def test_it_can_be_exported(net):
+    with torch.no_grad():
+        net.filters.normal_(std=0.1)
+    batch = {0: torch.export.Dim("event", min=1, max=1024)}
+    program = torch.export.export(WaveformTwin(net), (pulse(2),), dynamic_shapes=(batch,)).module()
+    series = pulse(5)
+    torch.testing.assert_close(program(series), net(series))
+
+
+def test_a_twin_comes_back_from_its_bytes(net):
+    twin = WaveformTwin(net, summary_size=12, num_references=5)
+    with torch.no_grad():
+        net.filters.normal_(std=0.1)
+        twin.variance_factor.fill_(2.0)
+        twin.novelty_reference.copy_(torch.arange(5.0))
+    again = load_twin(save_twin(twin, "coupling", {"in_channels": 3, **SMALL}))
+    series = pulse(2)
+    for first, second in zip(twin.explain(series), again.explain(series), strict=True):
+        assert torch.equal(first, second)
+    assert again.strangeness(torch.tensor([-1.0, 3.5, 9.0])).tolist() == pytest.approx([1.0, 1 / 3, 1 / 6])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"features": 0}, {"filter_size": 64}, {"heads": 3}, {"channel_dropout": 1.0}, {"thresholds": -1}],
+)
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(ConfigurationError, match=r"Correct model\.yaml"):
+        CouplingNet(3, **{**SMALL, **wrong})
+
+
+def test_it_is_built_by_name():
+    assert isinstance(build_model("coupling", in_channels=3, **SMALL), CouplingNet)
+    assert representation("coupling") == representation("wiener") == "waveform"
+    assert representation("unet") == "energy"

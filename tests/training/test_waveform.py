@@ -1,0 +1,157 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from glitchflow_plugin.data.series_dataset import SeriesDataset
+from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError
+from glitchflow_plugin.models.coupling import CouplingNet
+from glitchflow_plugin.models.wiener import WienerFilter
+from glitchflow_plugin.training.waveform import WaveformLearner, WaveformLoss
+
+SMALL = {"name": "coupling", "features": 4, "frame_size": 64, "filter_size": 65}
+
+
+@pytest.fixture
+def make_learner(make_coupled_events):
+    def make(model=SMALL, **changes):
+        training_set, events = make_coupled_events(**changes)
+        return WaveformLearner(training_set, events, model)
+
+    return make
+
+
+def batches_of(learner):
+    return lambda part: DataLoader(learner.dataset(part), batch_size=4)
+
+
+def perfect(learner):
+    """The true coupling as a twin."""
+    network = WienerFilter(2, filter_size=65)
+    with torch.no_grad():
+        network.filters[0, 32 + 8] = 0.5
+    return learner.twin(network).eval()
+
+
+def test_items_are_whole_events_of_one_part(make_learner):
+    learner = make_learner()
+    seen = []
+    for part in ("train", "validation", "test"):
+        dataset = learner.dataset(part)
+        assert set(dataset.event_ids) == set(learner.training_set.split.part(part).event_ids)
+        seen += list(dataset.event_ids)
+        witnesses, strain = dataset[0]
+        row = learner.events.event_ids.index(dataset.event_ids[0])
+        stored = learner.events.read([row]).series[0]
+        np.testing.assert_array_equal(strain[0], stored[0])
+        np.testing.assert_array_equal(witnesses, stored[1:3])
+        assert dataset.gps_start[0] == learner.events.gps_start[row]
+    assert len(seen) == len(set(seen)) == 16
+
+
+def test_a_witness_that_is_not_valid_is_silent(make_learner):
+    valid = np.ones((16, 4), dtype=bool)
+    valid[:, 2] = False
+    learner = make_learner(valid=valid)
+    witnesses, _ = learner.dataset("train")[0]
+    assert witnesses[1].abs().max() == 0
+    assert witnesses[0].abs().max() > 0
+
+
+def test_the_loss_is_the_share_of_excess_power_that_is_left(make_learner):
+    learner = make_learner()
+    assert learner.noise_power == pytest.approx(3072, rel=0.7)
+    noise = torch.randn(1, 1, 3072)
+    noise *= (learner.noise_power / noise.square().sum()).sqrt()
+    glitch = torch.zeros(1, 1, 3072)
+    glitch[..., 1000:1100] = 30.0
+    glitch -= noise * (glitch * noise).sum() / noise.square().sum()  # no cross term
+    power = float(glitch.square().sum())
+    left = learner.share_left(
+        torch.cat([0 * glitch, glitch, 0.5 * glitch, -glitch]), (noise + glitch).expand(4, -1, -1)
+    )
+    wanted = [1.0, 1 - power / (power + 1000), 1 - 0.75 * power / (power + 1000), 1 + 3 * power / (power + 1000)]
+    assert left.tolist() == pytest.approx(wanted, rel=1e-3)
+    # in quiet strain an added power of the floor counts as much as missing a loud glitch
+    added = noise.roll(100, dims=-1)
+    added -= noise * (added * noise).sum() / noise.square().sum()
+    added *= 1000**0.5 / added.square().sum().sqrt()
+    assert float(learner.share_left(added, noise)) == pytest.approx(2.0, rel=1e-2)
+
+
+def test_a_perfect_twin_removes_what_a_zero_one_leaves(make_learner):
+    learner = make_learner()
+    twin = perfect(learner)
+    cpu = torch.device("cpu")
+    judged = {
+        name: learner.judge(predict, batches_of(learner)("train"), twin, device=cpu, threshold=16.0)
+        for name, predict in {"perfect": twin, "zero": lambda x: torch.zeros_like(x[:, :1])}.items()
+    }
+    assert judged["zero"].loss == pytest.approx(1.0)
+    assert judged["perfect"].loss < 0.75
+    figures = judged["perfect"].figures()
+    assert figures["denoising_accuracy_snr2_16"] > 0.8
+    assert figures["veto_accuracy_snr2_16"] > 0.9
+    assert figures["residual_power_removed"] > 0.5 > judged["zero"].figures()["residual_power_removed"]
+    cuts = len(judged["zero"].statistics) // len(learner.dataset("train"))
+    assert len(judged["perfect"].losses) == cuts * len(learner.dataset("train"))
+    assert judged["perfect"].losses.mean() == pytest.approx(judged["perfect"].loss)
+    np.testing.assert_allclose(judged["zero"].added, 0, atol=1e-3)
+
+
+def test_the_linear_rival_finds_a_linear_coupling(make_learner):
+    learner = make_learner(num_events=24)
+    baseline = learner.baseline(perfect(learner), batches_of(learner))
+    assert baseline.representation == "waveform"
+    assert baseline.validation["loss"] < 0.95
+    scores = learner.test_scores(perfect(learner), baseline, threshold=16.0)
+    assert set(scores) == {"model", "linear", "zero"}
+    removed = {name: score.metrics()["residual_power_removed"].value for name, score in scores.items()}
+    assert removed["model"] > removed["linear"] > removed["zero"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_losses_of_a_network_that_says_how_sure_it_is(make_learner):
+    learner = make_learner()
+    network = learner.network()
+    assert isinstance(network, CouplingNet)
+    twin = learner.twin(network)
+    witnesses, strain = next(iter(batches_of(learner)("train")))
+    losses = learner.losses(network, twin, witnesses, strain)
+    assert losses.shape == (4,)
+    losses.mean().backward()
+    assert network.spread.weight.grad.abs().max() > 0
+    assert network.filters.grad.abs().max() > 0
+
+
+def test_the_bundle_says_what_it_looks_at(make_learner):
+    # the recipe of an event set that Data-processor makes says rate and length
+    learner = make_learner(recipe={"sample_rate": 1024.0, "duration": 3.0})
+    twin = learner.twin(learner.network())
+    bundle = learner.bundle(twin, learner.baseline(twin, batches_of(learner)), {}, {})
+    assert bundle.representation == "waveform"
+    assert bundle.input_shape == (2, 3072)
+    assert learner.examples(twin, learner.dataset("train"), threshold=16.0).axes
+
+
+def test_event_sets_that_do_not_fit_are_refused(make_learner, make_event_set):
+    learner = make_learner()
+    series = np.random.default_rng(0).standard_normal((2, 4, 3072)).astype(np.float32)
+    with pytest.raises(FormatError, match="were not made of the event set"):
+        replace(learner, events=make_event_set(series, name="other", recipe={"another": 1}))
+    few = make_event_set(series, name="few")
+    with pytest.raises(FormatError, match=r"lacks \d+ events of the training set"):
+        SeriesDataset(learner.training_set, few, "train", learner.witnesses)
+    raw = make_event_set(series, name="raw", units="as recorded")
+    with pytest.raises(FormatError, match=r"processing\.whiten: true"):
+        SeriesDataset(learner.training_set, raw, "train", learner.witnesses)
+    with pytest.raises(ChannelMismatchError, match="NOBODY"):
+        SeriesDataset(learner.training_set, EventSet.open(learner.events.folder), "train", ("NOBODY",))
+
+
+@pytest.mark.parametrize("wrong", [{"floor": 0.0}, {"variance": -1.0}])
+def test_a_loss_that_is_none_is_refused(wrong):
+    with pytest.raises(ConfigurationError, match=r"Correct training\.yaml"):
+        WaveformLoss(**wrong)
