@@ -102,3 +102,68 @@ def test_invalid_witnesses_are_silent():
     assert blanked.sum(dim=(2, 3)).tolist() == [[20, 20, 20], [20, 0, 20]]
     assert maps.min() == 1  # the caller's maps stay as they are
     assert blank_invalid(maps, np.ones((2, 3), bool)) is maps
+
+
+def test_a_strain_twin_predicts_and_subtracts(make_event_set, tmp_path):
+    """A witness that is the strain's own glitch, a quarter period apart: only a subtraction with phase removes it."""
+    from glitchflow_plugin.inference.predict import SeriesPredictor
+    from glitchflow_plugin.models.bundle import WaveformTwin
+    from glitchflow_plugin.models.wiener import WienerFilter
+    from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
+    from glitchflow_plugin.signal.qtransform import QTransformSettings
+
+    times = np.arange(3072) / 1024
+    generator = np.random.default_rng(0)
+    glitch = 12 * np.exp(-(((times - 1.5) / 0.05) ** 2)) * np.sin(2 * np.pi * 128 * times)
+    series = generator.standard_normal((3, 2, 3072))
+    series[:2, 0] += glitch
+    series[:2, 1] = np.roll(glitch, -2)  # a quarter of 8 samples earlier
+    valid = np.array([[True, True], [True, False], [True, True]])
+    events = make_event_set(series, valid)
+    settings = QTransformSettings(q=8.0, frequency_low=20, frequency_high=350, num_frequencies=64, num_times=128)
+    maps = make_spectrograms(events, ("WITNESS_1",), settings, tmp_path / "maps")
+    network = WienerFilter(1, filter_size=9)
+    with torch.no_grad():
+        network.filters[0, 4 + 2] = 1.0
+    predictor = SeriesPredictor(WaveformTwin(network), events, "STRAIN", ("WITNESS_1",), settings)
+    batch = maps.read(channels=["STRAIN", "WITNESS_1"])
+    found = predictor(batch)
+    np.testing.assert_allclose(found.measured, batch.maps[:, 0], atol=1e-4)
+    # median-normalised noise adds about 1.4 on average, and a cross term
+    peak = found.measured[0].max()
+    assert peak > 200
+    assert abs(found.predicted[0].max() / peak - 1) < 0.2
+    assert found.cleaned[0].max() < 20
+    # without its witness, or without a glitch, nothing is taken away
+    assert found.predicted[1].max() == 0
+    torch.testing.assert_close(found.cleaned[1], found.measured[1], atol=1e-3, rtol=1e-4)
+    alone = predictor(maps.read(channels=["WITNESS_1"]))
+    assert alone.measured.abs().max() == 0
+    torch.testing.assert_close(alone.predicted, found.predicted)
+
+
+def test_the_expected_residual_lies_where_the_prediction_is(make_event_set, tmp_path):
+    from glitchflow_plugin.inference.predict import SeriesPredictor
+    from glitchflow_plugin.models.bundle import WaveformTwin
+    from glitchflow_plugin.models.coupling import CouplingNet
+    from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
+    from glitchflow_plugin.signal.qtransform import QTransformSettings
+
+    times = np.arange(3072) / 1024
+    series = np.random.default_rng(0).standard_normal((1, 2, 3072))
+    series[:, 1] += 20 * np.exp(-(((times - 1.2) / 0.05) ** 2)) * np.sin(2 * np.pi * 160 * times)
+    events = make_event_set(series)
+    settings = QTransformSettings(q=8.0, frequency_low=20, frequency_high=350, num_frequencies=64, num_times=128)
+    maps = make_spectrograms(events, ("WITNESS_1",), settings, tmp_path / "maps")
+    network = CouplingNet(1, features=4, frame_size=64, filter_size=65)
+    with torch.no_grad():
+        network.filters.zero_()
+        network.filters[0, 0, 32] = 5.0  # what passes the gate is the prediction
+    twin = WaveformTwin(network, summary_size=4, num_references=1)
+    found = SeriesPredictor(twin, events, "STRAIN", ("WITNESS_1",), settings)(maps.read())
+    row, column = np.unravel_index(int(found.expected_residual[0].argmax()), (64, 128))
+    assert maps.frequencies[row] == pytest.approx(160, abs=20)
+    assert maps.times[column] == pytest.approx(1.2, abs=0.05)
+    # elsewhere noise is left, whose mean is 1 / ln 2
+    assert float(found.expected_residual[0].median()) == pytest.approx(1 / np.log(2), rel=0.05)
+    assert found.strangeness.shape == (1,)

@@ -20,15 +20,13 @@ _FIRST_STEEPNESS = 3.0
 _TYPICAL_PEAK = 5.0
 #: Keeps the logarithm of an empty pixel finite; small beside the noise, whose power is 1.
 _FLOOR = 0.1
+#: Rows and frames of the short-time spectrum for each pixel of the encoder: gates follow the power itself, at full
+#: resolution, and what the encoder adds to them may be coarser.
+_COARSER = (2, 4)
 #: Bands of frequency into which a witness is summed up when witnesses are compared.
 _BANDS = 8
 #: Laws that have no parameter: linear, quadratic, odd quadratic. Learnt thresholds come to these.
 _LAWS = 3
-
-
-import os
-
-STRIDE = int(os.environ.get("STRIDE", "4"))
 
 
 class Explanation(NamedTuple):
@@ -111,7 +109,7 @@ class CouplingNet(nn.Module):
         self.channel_dropout = channel_dropout
         self.transform = ShortTimeFourier(frame_size)
         rows = (self.transform.num_frequencies + 1) // 2
-        self.stem = nn.Conv2d(2, features, kernel_size=(3, 5), stride=(2, STRIDE), padding=(1, 2))
+        self.stem = nn.Conv2d(2, features, kernel_size=(3, 5), stride=_COARSER, padding=(1, 2))
         self.embedding = nn.Parameter(torch.zeros(in_channels, features, rows, 1))
         self.alone = _residual(features)
         self.together = _residual(features)
@@ -167,7 +165,7 @@ class CouplingNet(nn.Module):
         return Explanation(strain, variance, summary.flatten(1))
 
     def _encode(self, spectra: Tensor, present: Tensor) -> Tensor:
-        """Features of each witness, (event x witness, feature, row, column), at half the resolution."""
+        """Features of each witness, (event x witness, feature, row, column), at the coarser resolution."""
         events, channels = present.shape
         hidden = self.stem(spectra)
         hidden = (hidden.unflatten(0, (events, channels)) + self.embedding).flatten(0, 1)
