@@ -123,6 +123,24 @@ class WindowDataset(Dataset[tuple[Tensor, Tensor]]):
         return {**self.__dict__, "_cache": OrderedDict(), "_cached_bytes": 0}
 
 
+def share_cache(limit: int, training: WindowDataset, validation: WindowDataset) -> None:
+    """Let two data sets that are visited in turn share a cache.
+
+    Validation visits its windows in the order of the index: unless all its maps stay, keeping more than one event is of
+    no use.
+
+    Args:
+        limit: Bytes for both.
+        training: Gets what is left.
+        validation: Gets what it needs if both then fit, and one event's maps a loader worker otherwise.
+    """
+    if training.needed_bytes + validation.needed_bytes <= limit:
+        training.limit, validation.limit = training.needed_bytes, validation.needed_bytes
+    else:
+        validation.limit = min(limit // 16, validation.needed_bytes)
+        training.limit = limit - validation.limit
+
+
 class BatchOrder(Sampler[list[int]]):
     """Batches of windows for one of several processes.
 
@@ -146,6 +164,11 @@ class BatchOrder(Sampler[list[int]]):
         self.order, self.batch_size, self.rank, self.world_size = order, batch_size, rank, world_size
         self.epoch, self.start = 0, 0
 
+    @property
+    def global_size(self) -> int:
+        """Windows of a full batch of all processes together."""
+        return self.batch_size * self.world_size
+
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Choose the order of this epoch, without its first `start` windows."""
         self.epoch, self.start = epoch, start
@@ -153,7 +176,7 @@ class BatchOrder(Sampler[list[int]]):
     def global_batches(self) -> Iterator[np.ndarray]:
         """Window numbers of each batch of all processes together."""
         order = self.order(self.epoch)[self.start :]
-        size = self.batch_size * self.world_size
+        size = self.global_size
         return (order[first : first + size] for first in range(0, len(order), size))
 
     def __iter__(self) -> Iterator[list[int]]:
