@@ -1,6 +1,7 @@
 """One test for each fault of itwinai 0.4.2 that SoundTorchTrainer mends."""
 
 import os
+from pathlib import Path
 
 import itwinai.torch.trainer as itwinai_trainer
 import pytest
@@ -10,7 +11,8 @@ from torch import nn
 
 import glitchflow_plugin.components._torch_trainer as ours
 from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, StrictConfiguration, unwrapped
-from glitchflow_plugin.errors import ConfigurationError, FormatError, GlitchflowError
+from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError, GlitchflowError
+from glitchflow_plugin.training import checkpoints
 
 TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
 
@@ -125,6 +127,7 @@ def test_checkpoints_of_distributed_training_load_without_it(ready):
     assert isinstance(ready.model, Wrapper)
     assert set(torch.load(f"{folder}/model.pt", weights_only=True)) == {"weight", "bias"}
     # and one that itwinai itself has written
+    (Path(folder) / "checksums.json").unlink()
     torch.save({f"module.{key}": value for key, value in network.state_dict().items()}, f"{folder}/model.pt")
     ready._load_checkpoint(folder)
     assert set(ready.model_state_dict) == {"weight", "bias"}
@@ -153,8 +156,8 @@ def test_a_checkpoint_is_whole_or_the_old_one(ready, monkeypatch):
     before = torch.load(f"{folder}/model.pt", weights_only=True)["weight"]
     with torch.no_grad():
         ready.model.weight.add_(1)
-    monkeypatch.setattr(itwinai_trainer.yaml, "safe_dump", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(checkpoints, "write_json", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(DataError, match="disk full"):
         ready.save_checkpoint("best_model", torch.tensor(0.4), force=True)
     assert torch.equal(torch.load(f"{folder}/model.pt", weights_only=True)["weight"], before)
     assert torch.load(f"{folder}/state.pt", weights_only=True)["best_validation_metric"] == 0.5

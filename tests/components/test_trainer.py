@@ -319,6 +319,12 @@ def test_two_processes_train_one_network(training_set, registry, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert sorted(line for line in done.stdout.splitlines() if line.startswith("RESULT")) == ["RESULT 1", "RESULT None"]
+    # and learn what one learns from batches of twice the size
+    one = {**arguments, "strategy": None, "registry": None, "config": {"batch_size": 8}}
+    Trainer(**{**one, "checkpoints": str(tmp_path / "one")}).execute()
+    alone = weights(tmp_path / "one" / "last")
+    for key, value in weights(tmp_path / "checkpoints" / "last").items():
+        torch.testing.assert_close(value, alone[key], rtol=1e-3, atol=1e-5)
     # the checkpoint loads in a single process
     assert not any(key.startswith("module.") for key in weights(tmp_path / "checkpoints" / "best_model"))
     single = Trainer(

@@ -1,4 +1,6 @@
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,8 @@ from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet, WindowSettings, index_windows
-from glitchflow_plugin.data.window_dataset import WindowDataset, WindowSampler
+from glitchflow_plugin.data.window_dataset import BatchOrder, Share, WindowDataset
+from glitchflow_plugin.data.window_order import WindowOrder
 from glitchflow_plugin.errors import ConfigurationError, FormatError, LeakageError, NoEventsError
 
 
@@ -138,29 +141,119 @@ def test_the_cache_does_not_travel_to_worker_processes(make_training_set):
     assert torch.equal(copy[0][0], dataset[0][0])
 
 
-def test_order_without_shuffling_is_that_of_the_index():
-    assert list(WindowSampler(5)) == [0, 1, 2, 3, 4]
+def visited(dataset, order, epoch=0):
+    """Windows in order, with the number of reads from the shards and the most bytes cached at any time."""
+    reads, most = [], 0
+    read = dataset.spectrograms.read
+    object.__setattr__(
+        dataset.spectrograms, "read", lambda rows, channels: reads.append(rows[0]) or read(rows, channels)
+    )
+    for index in order(epoch):
+        dataset[int(index)]
+        most = max(most, dataset.cached_bytes)
+    return reads, most
 
 
-def test_shuffling_is_decided_by_seed_and_epoch():
-    sampler, again = WindowSampler(50, shuffle=True, seed=3), WindowSampler(50, shuffle=True, seed=3)
-    assert list(sampler) == list(again)
-    assert sorted(sampler) == list(range(50))
-    again.set_epoch(1)
-    assert list(sampler) != list(again)
+def test_a_set_ten_times_the_limit_is_read_once_within_the_limit(make_training_set):
+    _, training = make_training_set(num_events=60, shard_size=5)
+    whole = WindowDataset(training, "train", cache_mib=0).needed_bytes
+    dataset = WindowDataset(training, "train", cache_mib=whole / 10 / 2**20)
+    order = WindowOrder(dataset.places, block_bytes=dataset.limit)
+    reads, most = visited(dataset, order)
+    assert sorted(reads) == sorted(set(dataset.places.event.tolist()))
+    assert whole / 20 < most <= dataset.limit <= whole / 10
+    # the same in a plain random order: the cache thrashes
+    dataset.forget()
+    thrashing, _ = visited(WindowDataset(training, "train", cache_mib=whole / 10 / 2**20), WindowOrder(dataset.places))
+    assert len(thrashing) > 1.5 * len(reads)
 
 
-def test_processes_share_the_windows():
-    even = [list(WindowSampler(11, shuffle=True, rank=rank, world_size=3, even=True)) for rank in range(3)]
-    assert {len(part) for part in even} == {4}
-    assert set().union(*even) == set(range(11))
-    exact = [list(WindowSampler(11, rank=rank, world_size=3)) for rank in range(3)]
+@pytest.mark.slow
+def test_resident_memory_of_a_process_stays_bounded(make_training_set):
+    _, training = make_training_set(num_events=420, shard_size=20)
+    code = """
+import sys
+from torch.utils.data import DataLoader
+from glitchflow_plugin.data.training_set import TrainingSet
+from glitchflow_plugin.data.window_dataset import BatchOrder, WindowDataset
+from glitchflow_plugin.data.window_order import WindowOrder
+
+def resident():
+    return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmRSS"))
+
+dataset = WindowDataset(TrainingSet.open(sys.argv[1]), "train", cache_mib=float(sys.argv[2]))
+batches = BatchOrder(WindowOrder(dataset.places, block_bytes=dataset.limit), 8)
+dataset[0]
+before = most = resident()
+for _ in DataLoader(dataset, batch_sampler=batches):
+    most = max(most, resident())
+print(dataset.needed_bytes / 2**20, most - before)
+"""
+    growth = {}
+    for limit in (5, 500):
+        command = [sys.executable, "-c", code, str(training.folder), str(limit)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True)
+        needed, growth[limit] = map(float, answer.stdout.split())
+    assert needed > 10 * 5
+    # the rest are HDF5's own buffers, the batch and what the allocator keeps
+    assert growth[5] < 5 + 20
+    assert growth[500] > 0.9 * needed
+
+
+def test_workers_share_the_limit(make_training_set, monkeypatch):
+    _, training = make_training_set(num_times=128)
+    one = 3 * 64 * 128 * 4
+    dataset = WindowDataset(training, "train", cache_mib=4 * one / 2**20)
+    worker = type("Worker", (), {"num_workers": 2})()
+    monkeypatch.setattr("glitchflow_plugin.data.window_dataset.get_worker_info", lambda: worker)
+    for index in range(len(dataset)):
+        dataset[index]
+    assert dataset.cached_bytes == 2 * one
+
+
+def test_places_name_the_shard_of_each_event(make_training_set):
+    maps, training = make_training_set(shard_size=7)
+    dataset = WindowDataset(training, "train")
+    places = dataset.places
+    for number in (0, 20, len(dataset) - 1):
+        holder = maps.manifest.shards[places.shard[number]]
+        assert dataset.event_ids[number] in holder.event_ids
+    assert places.event_bytes == maps.read([0]).maps.nbytes
+    assert (places.glitch == dataset.windows["glitch"]).all()
+
+
+def test_any_number_of_processes_sees_the_same_global_batches():
+    order = lambda epoch: np.random.default_rng(epoch).permutation(45)  # noqa: E731
+    alone = list(BatchOrder(order, 8))
+    two = [list(BatchOrder(order, 4, rank=rank, world_size=2)) for rank in range(2)]
+    assert len(alone) == len(two[0]) == len(two[1]) == 6
+    for together, first, second in zip(alone, *two, strict=True):
+        assert sorted(together) == sorted(first + second)
+    # of the last five windows the first process has three, the second two
+    shares = [BatchOrder(order, 4, rank=rank, world_size=2).shares()[-1] for rank in range(2)]
+    assert shares == [(3, 5), (2, 5)]
+
+
+def test_a_process_without_a_window_of_the_last_batch_still_takes_part():
+    parts = [BatchOrder(lambda _: np.arange(9), 2, rank=rank, world_size=4) for rank in range(4)]
+    assert [len(list(part)) for part in parts] == [2, 2, 2, 2]
+    assert [part.shares()[-1] for part in parts] == [(1, 1), (0, 1), (0, 1), (0, 1)]
+    assert {tuple(list(part)[-1]) for part in parts} == {(8,)}
+
+
+def test_an_epoch_can_be_begun_in_its_middle():
+    batches = BatchOrder(lambda epoch: np.arange(20) + epoch, 4)
+    whole = list(batches)
+    batches.set_epoch(0, start=8)
+    assert list(batches) == whole[2:]
+    batches.set_epoch(1)
+    assert next(iter(batches)) == [1, 2, 3, 4]
+
+
+def test_figures_see_every_window_once():
+    assert list(Share(5)) == [0, 1, 2, 3, 4]
+    exact = [list(Share(11, rank=rank, world_size=3)) for rank in range(3)]
     assert sorted(index for part in exact for index in part) == list(range(11))
-
-
-def test_a_quoted_false_is_refused():
-    with pytest.raises(ConfigurationError, match="without quotes"):
-        WindowSampler(3, shuffle="False")
 
 
 def test_wrong_settings_are_refused(make_coupled_maps):

@@ -5,9 +5,10 @@ Each mend has a test in tests/components/test_torch_trainer.py. When itwinai men
 
 import logging
 import os
-import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from time import perf_counter
+from typing import Any, Literal, TypeVar
 
 import torch
 from itwinai.torch.config import TrainingConfiguration
@@ -19,16 +20,30 @@ from itwinai.torch.distributed import (
     distributed_resources_available,
 )
 from itwinai.torch.trainer import TorchTrainer, ray_cluster_is_running
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from torch import nn
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.errors import ConfigurationError, FormatError, GlitchflowError
+from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
+from glitchflow_plugin.training.checkpoints import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    newest_usable,
+    random_state,
+    read_checkpoint,
+    restore_random_state,
+    write_checkpoint,
+)
+from glitchflow_plugin.training.interruption import Interrupted, Request, requests_noticed
+from glitchflow_plugin.training.steps import build_optimizer
 
 logger = logging.getLogger(__name__)
 
-BEST, LAST = "best_model", "last"
+_Batch = TypeVar("_Batch")
 _STRATEGIES = ("ddp", "deepspeed", "horovod")
+#: Steps after which processes on GPUs agree on ending: asking waits for the device.
+_AGREE_EVERY = 10
 
 
 class StrictConfiguration(TrainingConfiguration):
@@ -58,6 +73,14 @@ class StrictConfiguration(TrainingConfiguration):
     threshold: float = 16.0
     cache_mib: float = 2048.0
     channels_last: bool = True
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    compile: bool = False
+    balance: Literal["none", "event", "class"] = "none"
+    labels: str | None = None
+    shuffle_mib: float | None = Field(default=None, gt=0)
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    early_stopping: int | None = Field(default=None, ge=1)
+    ema: float | None = Field(default=None, gt=0, lt=1)
 
     @classmethod
     def checked(cls, values: dict[str, Any] | None) -> "StrictConfiguration":
@@ -84,6 +107,9 @@ class SoundTorchTrainer(TorchTrainer):
 
     Args:
         device: `auto`, `cpu`, `cuda` or `cuda:N`; for one process. Several processes take one device each.
+        resume: Go on from the newest usable checkpoint of the checkpoints' folder, where there is one.
+        checkpoint_minutes: Minutes after which a checkpoint is written within an epoch; None: never.
+        max_minutes: Minutes of training in all, those before a resumption included, after which it ends in good order.
         keywords: As for TorchTrainer.
 
     Raises:
@@ -92,8 +118,21 @@ class SoundTorchTrainer(TorchTrainer):
 
     config: StrictConfiguration  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def __init__(self, *, device: str = "auto", **keywords: Any) -> None:
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        resume: bool = False,
+        checkpoint_minutes: float | None = None,
+        max_minutes: float | None = None,
+        **keywords: Any,
+    ) -> None:
         self._device = choose_device(device)
+        self.resume, self.checkpoint_minutes, self.max_minutes = resume, checkpoint_minutes, max_minutes
+        for name, minutes in (("checkpoint_minutes", checkpoint_minutes), ("max_minutes", max_minutes)):
+            if minutes is not None and minutes <= 0:
+                message = f"expected {name} of more than 0, or null, got {minutes}. Correct training.yaml."
+                raise ConfigurationError(message)
         if keywords.get("test_every"):
             message = "test_every is not available: the test events are looked at once, after training."
             raise ConfigurationError(message)
@@ -106,6 +145,7 @@ class SoundTorchTrainer(TorchTrainer):
             )
             raise ConfigurationError(message)
         super().__init__(**keywords)
+        self._begin()
         # four lines an epoch about where checkpoints go
         logging.getLogger("itwinai.torch.trainer").setLevel(logging.WARNING)
         if not self.measure_gpu_data:
@@ -170,14 +210,157 @@ class SoundTorchTrainer(TorchTrainer):
         if config:
             self.config = type(self.config).checked({**self.config.model_dump(), **config})
 
+    def _set_optimizer_from_config(self) -> None:
+        """The optimiser of the configuration, fused where torch has that (itwinai never is)."""
+        assert self.model is not None  # noqa: S101
+        self.optimizer = build_optimizer(
+            self.model.parameters(),
+            self.config.optimizer,
+            rate=self.config.optim_lr,
+            weight_decay=self.config.optim_weight_decay,
+            betas=self.config.optim_betas,
+            momentum=self.config.optim_momentum,
+        )
+
+    # the loop
+
+    def _begin(self) -> None:
+        """The state of a training that has not begun, apart from what itwinai keeps."""
+        #: Windows of the present epoch that all processes together have visited.
+        self.visited = 0
+        self.loss_sum, self.loss_count = 0.0, 0
+        self.piece_size: int | None = None
+        self.average: Any = None
+        self.average_state_dict: dict[str, torch.Tensor] | None = None
+        self.epoch_figures: dict[str, float] = {}
+        self._without_gain = 0
+        self._seconds_before = 0.0
+        self._random_state: dict[str, Any] | None = None
+        self._ranks: list[dict[str, Any]] = []
+        self._request = Request()
+        self._started = self._checkpointed = perf_counter()
+
+    def train(self) -> None:
+        """Run all epochs that are left, or those that the time allows.
+
+        itwinai's own loop can neither begin within an epoch nor end in one.
+
+        Raises:
+            Interrupted: A signal asked for the end; a checkpoint was written.
+        """
+        self._started = self._checkpointed = perf_counter()
+        if self._random_state is not None:
+            # only now: making the network has drawn numbers
+            restore_random_state(self._random_state)
+            self._random_state = None
+        with requests_noticed() as self._request:
+            try:
+                self._run_epochs()
+            except Interrupted as interruption:
+                logger.warning("%s", interruption)
+                if self.logger:
+                    self.logger.destroy_logger_context()
+                self.strategy.clean_up()
+                raise
+        self._seconds_before, self._started = self._seconds(), perf_counter()
+
+    def _run_epochs(self) -> None:
+        patience = self.config.early_stopping
+        for epoch in range(self.current_epoch, self.epochs):
+            self.current_epoch = epoch
+            if patience is not None and self._without_gain >= patience:
+                logger.info("no improvement in %d epochs: training ends early", self._without_gain)
+                return
+            started = perf_counter()
+            self.set_epoch()
+            self.train_epoch()
+            loss = float(self.validation_epoch())  # type: ignore[arg-type]  # pyright: ignore  # never None here
+            best = None
+            gained = loss < float(self.best_validation_metric)
+            self._without_gain = 0 if gained else self._without_gain + 1
+            self.visited, self.loss_sum, self.loss_count = 0, 0.0, 0
+            if gained:
+                self.best_validation_metric = loss
+                best = self.save_checkpoint(BEST, force=True)
+            last = self.save_checkpoint(LAST)
+            if self.strategy.is_main_worker:
+                self.log(loss, "global_validation_loss_epoch", kind="metric", step=self.current_epoch)
+                self.log(perf_counter() - started, "epoch_time_s", kind="metric", step=self.current_epoch)
+            aim = getattr(self.ray_tune_config, "metric", None) or "loss"
+            self.ray_report({aim: loss, "loss": loss, **self.epoch_figures}, checkpoint_dir=best or last)
+            asked, time_is_up, _ = self._agreed()
+            if asked:
+                self._interrupt(inside=False)
+            if time_is_up:
+                logger.info(
+                    "%.1f minutes are used: training ends after epoch %d", self._seconds() / 60, self.current_epoch + 1
+                )
+                return
+
+    def after_step(self, step: int) -> bool:
+        """What may happen between two steps: a checkpoint by the clock, or the end.
+
+        Args:
+            step: Steps taken so far, the same number in all processes.
+
+        Returns:
+            Whether the epoch shall end here because the time is up.
+
+        Raises:
+            Interrupted: A signal asked for the end; a checkpoint was written.
+        """
+        if self.strategy.is_distributed and self.device != "cpu" and step % _AGREE_EVERY:
+            return False
+        asked, time_is_up, due = self._agreed()
+        if asked:
+            self._interrupt(inside=True)
+        if due:
+            self.save_checkpoint(LAST, force=True, inside=True)
+        return time_is_up
+
+    def interruptible(self, batches: Iterable[_Batch]) -> Iterator[_Batch]:
+        """Batches of validation, which can end between two of them too; several processes end after the last."""
+        for batch in batches:
+            if self._request.name is not None and not self.strategy.is_distributed:
+                self._interrupt(inside=True)
+            yield batch
+
+    def _agreed(self) -> tuple[bool, bool, bool]:
+        """Whether any process was asked to end, has used up the time, or is due to write a checkpoint."""
+        now = perf_counter()
+        asked = self._request.name is not None
+        time_is_up = self.max_minutes is not None and self._seconds() > 60 * self.max_minutes
+        due = self.checkpoint_minutes is not None and now - self._checkpointed > 60 * self.checkpoint_minutes
+        if not self.strategy.is_distributed:
+            return asked, time_is_up, due
+        if torch.distributed.is_initialized():
+            device = self.device if torch.distributed.get_backend() == "nccl" else "cpu"
+            flags = torch.tensor([asked, time_is_up, due], dtype=torch.int32, device=device)
+            torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+            asked, time_is_up, due = (bool(flag) for flag in flags.tolist())
+            return asked, time_is_up, due
+        everyone = self.strategy.allgather_obj((asked, time_is_up, due))
+        asked, time_is_up, due = (any(flags) for flags in zip(*everyone, strict=True))
+        return asked, time_is_up, due
+
+    def _interrupt(self, *, inside: bool) -> None:
+        self.save_checkpoint(LAST, force=True, inside=inside)
+        name = self._request.name or "a signal to another process"
+        place = f"in epoch {self.current_epoch + 1}, after {self.visited} windows" if inside else ""
+        message = (
+            f"{name} ends the training {place or f'after epoch {self.current_epoch + 1}'}. It goes on from "
+            f"{Path(self.checkpoints_location) / LAST} with training.resume=true."
+        )
+        raise Interrupted(message)
+
+    def _seconds(self) -> float:
+        """Time that training took up to now, that before a resumption included, s."""
+        return self._seconds_before + perf_counter() - self._started
+
     def set_epoch(self) -> None:
         """Begin an epoch. The scheduler does not step here but on the validation loss (itwinai: before epoch 0)."""
         if self.profiler and self.current_epoch > 0:
             self.profiler.step()
-        for loader in (self.train_dataloader, self.validation_dataloader):
-            sampler: Any = getattr(loader, "sampler", None)
-            if hasattr(sampler, "set_epoch"):
-                sampler.set_epoch(self.current_epoch)
 
     def save_checkpoint(
         self,
@@ -185,55 +368,113 @@ class SoundTorchTrainer(TorchTrainer):
         best_validation_metric: torch.Tensor | None = None,
         checkpoints_root: str | Path | None = None,
         force: bool = False,
+        inside: bool = False,
     ) -> str | None:
         """Save a checkpoint, whole or not at all, that loads with or without distributed training.
 
         itwinai writes the files of a checkpoint one by one in place, with the names of the distributed wrapper, one
         folder an epoch, forgets the best validation metric in all but the best one, and sends each to the tracking
-        server. Here periodic checkpoints share the folder `last` and nothing is sent.
+        server. Here periodic checkpoints share the folder `last`, the one before is kept as `previous`, and nothing is
+        sent. All processes must call this; the first one writes.
+
+        Args:
+            name: Of the folder.
+            best_validation_metric: Best loss so far; what this trainer knows if None.
+            checkpoints_root: Folder of checkpoints; that of this trainer if None.
+            force: Save whatever `checkpoint_every` says.
+            inside: The present epoch is not over.
+
+        Returns:
+            The folder; None if nothing was written (here).
         """
         name = LAST if name.startswith("epoch_") else name
-        root = Path(checkpoints_root or self.checkpoints_location)
-        if best_validation_metric is None:
-            best_validation_metric = torch.as_tensor(float(self.best_so_far))
-        model, loggers = self.model, self.logger
-        self.model, self.logger = unwrapped(model) if model is not None else None, None
-        try:
-            written = super().save_checkpoint(f".{name}.new", best_validation_metric, root, force)
-        finally:
-            self.model, self.logger = model, loggers
-        if written is None:
+        every = self.checkpoint_every
+        if not (force or (every and (self.current_epoch + 1) % every == 0)):
             return None
-        final, old = root / name, root / f".{name}.old"
-        shutil.rmtree(old, ignore_errors=True)
-        if final.exists():
-            final.rename(old)
-        Path(written).rename(final)
-        shutil.rmtree(old, ignore_errors=True)
-        return str(final)
+        mine = {"random": random_state(), "loss_sum": float(self.loss_sum), "loss_count": self.loss_count}
+        ranks = self.strategy.allgather_obj(mine)
+        self._checkpointed = perf_counter()
+        if not self.strategy.is_main_worker:
+            return None
+        assert self.model is not None and self.optimizer is not None  # noqa: S101, PT018
+        if best_validation_metric is None:
+            best_validation_metric = torch.as_tensor(float(self.best_validation_metric))
+        scheduler = self.lr_scheduler
+        state = {
+            "epoch": self.current_epoch - inside,  # the last one that is over
+            "visited": self.visited if inside else 0,
+            "step": self.train_glob_step,
+            "best_validation_metric": float(best_validation_metric),
+            "without_gain": self._without_gain,
+            "seconds": self._seconds(),
+            "piece_size": self.piece_size,
+            "random_seed": self.random_seed,
+            "ranks": ranks,
+            "optimizer_state_dict": self.optimizer.state_dict(),
+            "lr_scheduler_state_dict": scheduler.state_dict() if scheduler is not None else None,
+            "average_count": int(self.average.n_averaged) if self.average is not None else 0,
+        }
+        tensors = {"state": state, "model": unwrapped(self.model).state_dict()}
+        if self.average is not None:
+            tensors["average"] = self.average.module.state_dict()
+        folder = Path(checkpoints_root or self.checkpoints_location) / name
+        notes = {"config": self.config.model_dump(mode="json"), **self.checkpoint_notes()}
+        previous = folder.with_name(PREVIOUS) if name == LAST else None
+        write_checkpoint(folder, tensors, notes, previous=previous)
+        return str(folder)
 
-    @property
-    def best_so_far(self) -> float:
-        """Best validation metric, that of the epoch just finished included."""
-        return float(self.best_validation_metric)
+    def checkpoint_notes(self) -> dict[str, Any]:
+        """JSON-like values by name that a checkpoint shall hold as well."""
+        return {}
+
+    def load_checkpoint(self) -> None:
+        """Load the checkpoint to go on from, if there is one."""
+        if self.resume and not self.uses_ray:
+            newest = newest_usable(Path(self.checkpoints_location))
+            if newest is None:
+                logger.info("resume: no checkpoint in %s yet", self.checkpoints_location)
+            self.from_checkpoint = newest or self.from_checkpoint
+        super().load_checkpoint()
 
     def _load_checkpoint(self, checkpoint_dir: str | Path) -> None:
         """Load a checkpoint onto the CPU, whatever it was written on, with the wrapper's names removed."""
-        folder = Path(checkpoint_dir)
-        try:
-            state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-            weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
-            self.model_state_dict = {key.removeprefix("module."): value for key, value in weights.items()}
-            self.optimizer_state_dict = state["optimizer_state_dict"]
-            self.lr_scheduler_state_dict = state["lr_scheduler_state_dict"]
-            self.torch_rng_state = state["torch_rng_state"]
-            self.random_seed = state["random_seed"]
-            self.current_epoch = state["epoch"] + 1
-            if state["best_validation_metric"] is not None:
-                self.best_validation_metric = state["best_validation_metric"]
-        except Exception as error:
-            message = f"{folder} is not a usable checkpoint ({type(error).__name__}: {error}). Choose another one."
-            raise FormatError(message) from error
+        content = read_checkpoint(Path(checkpoint_dir))
+        state = content["state"]
+        self.model_state_dict = {key.removeprefix("module."): value for key, value in content["model"].items()}
+        self.average_state_dict = content.get("average")
+        self._average_count = state.get("average_count", 0)
+        self.optimizer_state_dict = state["optimizer_state_dict"]
+        self.lr_scheduler_state_dict = state["lr_scheduler_state_dict"]
+        self.random_seed = state["random_seed"]
+        self.current_epoch = state["epoch"] + 1
+        if state["best_validation_metric"] is not None:
+            self.best_validation_metric = state["best_validation_metric"]
+        # checkpoints of version 0.2 and before are of whole epochs and have none of these
+        self.visited = state.get("visited", 0)
+        self.train_glob_step = state.get("step", 0)
+        self.piece_size = state.get("piece_size")
+        self._without_gain = state.get("without_gain", 0)
+        self._seconds_before = state.get("seconds", 0.0)
+        self._ranks = state.get("ranks", [])
+
+    def take_up(self) -> None:
+        """Give this process its own share of a checkpoint, once the processes know each other."""
+        rank, processes = self.strategy.global_rank(), self.strategy.global_world_size()
+        places = self.strategy.allgather_obj((self.current_epoch, self.visited))
+        if len(set(places)) > 1:
+            message = f"the processes would go on from different checkpoints (epoch, windows: {places}). Start again."
+            raise GlitchflowError(message)
+        if not self._ranks:
+            return
+        if len(self._ranks) == processes:
+            mine = self._ranks[rank]
+            self._random_state = mine["random"]
+            self.loss_sum, self.loss_count = mine["loss_sum"], mine["loss_count"]
+        elif rank == 0:
+            # other processes than before: random numbers differ, sums must not
+            self.loss_sum = sum(each["loss_sum"] for each in self._ranks)
+            self.loss_count = sum(each["loss_count"] for each in self._ranks)
+        self._ranks = []
 
     def load_weights(self, model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
         """Load weights and refuse any that do not fit (itwinai leaves those out in silence).

@@ -11,19 +11,20 @@ from typing import Any
 import torch
 from itwinai.components import monitor_exec
 from itwinai.distributed import detect_distributed_environment
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._torch_trainer import BEST, LAST, SoundTorchTrainer, StrictConfiguration, unwrapped
-from glitchflow_plugin.data.files import read_json, write_json
+from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, StrictConfiguration, unwrapped
+from glitchflow_plugin.data.files import read_json
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
-from glitchflow_plugin.data.window_dataset import WindowSampler
+from glitchflow_plugin.data.window_dataset import BatchOrder, Share, share_cache
+from glitchflow_plugin.data.window_order import WindowOrder, balancing_weights, read_labels
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, DataError, RegistryError
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import representation
@@ -39,15 +40,21 @@ from glitchflow_plugin.tracking.registry import (
     register,
 )
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
+from glitchflow_plugin.training.checkpoints import BEST, LAST, PREVIOUS, judged_weights, read_checkpoint, recover
 from glitchflow_plugin.training.energy import EnergyLearner
+from glitchflow_plugin.training.interruption import stay_deaf
 from glitchflow_plugin.training.learner import Learner
 from glitchflow_plugin.training.losses import LossSettings
+from glitchflow_plugin.training.precision import choose_precision, in_precision
+from glitchflow_plugin.training.steps import Stepper, moving_average, warm_up
 from glitchflow_plugin.training.waveform import WaveformLearner, WaveformLoss
 
 logger = logging.getLogger(__name__)
 
 #: In a checkpoint: what it was trained on.
-_ORIGIN = "trained_on.json"
+_ORIGIN = "trained_on"
+#: A block of the shuffled order is this part of the cache, so that up to seven loader workers can hold it.
+_BLOCKS = 8
 _REGISTRY_KEYS = {"tracking_uri", "experiment", "artifacts", "name", "alias"}
 
 
@@ -68,6 +75,9 @@ class Trainer(SoundTorchTrainer):
         checkpoints: Folder for checkpoints.
         tensorboard: Folder for TensorBoard; None for none.
         from_checkpoint: Checkpoint to go on from.
+        resume: Go on from the newest usable checkpoint in `checkpoints`, where there is one.
+        checkpoint_minutes: Minutes after which a checkpoint is written within an epoch; None: never.
+        max_minutes: Minutes of training after which it ends in good order; None: no limit.
         checkpoint_every: Epochs between checkpoints.
         pictures_every: Epochs between example pictures; 0 for none.
         disable_tqdm: No progress bars.
@@ -92,6 +102,9 @@ class Trainer(SoundTorchTrainer):
         checkpoints: str = "checkpoints",
         tensorboard: str | None = None,
         from_checkpoint: str | None = None,
+        resume: bool = False,
+        checkpoint_minutes: float | None = None,
+        max_minutes: float | None = None,
         checkpoint_every: int | None = 1,
         pictures_every: int = 5,
         disable_tqdm: bool = False,
@@ -134,12 +147,14 @@ class Trainer(SoundTorchTrainer):
             checkpoint_every=checkpoint_every,
             disable_tqdm=disable_tqdm,
             from_checkpoint=from_checkpoint,
+            resume=resume,
+            checkpoint_minutes=checkpoint_minutes,
+            max_minutes=max_minutes,
             run_name=run_name,
             name=name,
             **ray,
         )
         self.save_parameters(**arguments, **ray)
-        self._epoch_loss = math.inf
         self._is_main = True
 
     @monitor_exec
@@ -156,9 +171,13 @@ class Trainer(SoundTorchTrainer):
         self.training_set = training_set or TrainingSet.open(self.folder)
         self.learner = self._choose_learner()
         self.witnesses = self.learner.witnesses
-        dataset = self.learner.dataset
+        training, validation = self.learner.dataset("train"), self.learner.dataset("validation")
         with guarded(self.registry["tracking_uri"] if self.registry else None, patient=True):
-            super().execute(dataset("train"), dataset("validation"))
+            super().execute(training, validation)  # pyright: ignore[reportArgumentType]
+        # what follows opens its own
+        self.train_dataloader = self.validation_dataloader = None
+        for dataset in (training, validation):
+            dataset.forget()
         if not self._is_main:
             return None
         self.device_for_judging = torch.device(self._device)
@@ -179,25 +198,30 @@ class Trainer(SoundTorchTrainer):
         """Loaders whose order depends on seed and epoch alone (itwinai's shuffling ignores the seeded generator)."""
         del test_dataset
         rank, processes = self.strategy.global_rank(), self.strategy.global_world_size()
-        size = min(self.config.batch_size, max(1, len(train_dataset) // processes))
-        loader = partial(
-            DataLoader,
-            batch_size=size,
-            num_workers=self.config.num_workers_dataloader,
-            pin_memory=self.config.pin_gpu_memory,
-            persistent_workers=self.config.num_workers_dataloader > 0,
-        )
-        shuffled = WindowSampler(
-            len(train_dataset),
+        share_cache(int(self.config.cache_mib * 2**20), train_dataset, validation_dataset)
+        places = train_dataset.places
+        labels = read_labels(self.config.labels) if self.config.labels else None
+        block_mib = self.config.shuffle_mib or self.config.cache_mib / _BLOCKS
+        order = WindowOrder(
+            places,
             shuffle=self.config.shuffle_train,
             seed=self.random_seed or 0,
-            rank=rank,
-            world_size=processes,
-            even=True,
+            block_bytes=int(block_mib * 2**20),
+            weights=balancing_weights(places, self.config.balance, train_dataset.event_ids, labels),
         )
-        exact = WindowSampler(len(validation_dataset), rank=rank, world_size=processes)
-        self.train_dataloader = loader(train_dataset, sampler=shuffled)
-        self.validation_dataloader = loader(validation_dataset, sampler=exact)
+        self.batch_order = BatchOrder(order, self.config.batch_size, rank=rank, world_size=processes)
+        loader = partial(
+            DataLoader,
+            num_workers=self.config.num_workers_dataloader,
+            pin_memory=self.config.pin_gpu_memory or torch.device(self.device).type == "cuda",
+            persistent_workers=self.config.num_workers_dataloader > 0,
+            worker_init_fn=stay_deaf,
+            # of its own: a loader draws a number whenever it starts, and a resumed run starts it once more
+            generator=torch.Generator(),
+        )
+        self.train_dataloader = loader(train_dataset, batch_sampler=self.batch_order)
+        exact = Share(len(validation_dataset), rank=rank, world_size=processes)
+        self.validation_dataloader = loader(validation_dataset, batch_size=self.config.batch_size, sampler=exact)
 
     def create_model_loss_optimizer(self) -> None:
         """Network, optimiser and scheduler, from the checkpoint where there is one."""
@@ -220,22 +244,49 @@ class Trainer(SoundTorchTrainer):
             self.optimizer.load_state_dict(self.optimizer_state_dict)  # type: ignore[union-attr]  # pyright: ignore
         if self.lr_scheduler_state_dict and self.lr_scheduler:
             self.lr_scheduler.load_state_dict(self.lr_scheduler_state_dict)
-        self.twin = self.learner.twin(network)
+        if self.config.ema is not None:
+            self.average = moving_average(network, self.config.ema)
+            if self.average_state_dict:
+                self.load_weights(self.average.module, self.average_state_dict)
+                self.average.n_averaged.fill_(self._average_count)
+        self.twin = self.learner.twin(network if self.average is None else self.average.module)
         if self.strategy.is_distributed:
             together: Any = self.strategy
             self.model, self.optimizer, self.lr_scheduler = together.distributed(
                 network, self.optimizer, self.lr_scheduler, **self.get_default_distributed_kwargs()
             )
 
-    def save_checkpoint(self, *arguments: Any, **named: Any) -> str | None:
-        """Save a checkpoint, and beside it what it was trained on."""
-        written = super().save_checkpoint(*arguments, **named)
-        if written is not None:
-            write_json(Path(written) / _ORIGIN, self.learner.origin())
-        return written
+        self.take_up()
+        self.stepper = self._stepper()
+
+    def _stepper(self) -> Stepper:
+        assert self.model is not None and self.optimizer is not None  # noqa: S101, PT018
+        dtype = choose_precision(self.config.precision, torch.device(self.device))
+        logger.info("training on %s in %s", self.device, str(dtype).removeprefix("torch."))
+        # the compiled network is another object: checkpoints keep the names of this one
+        runs: Any = torch.compile(self.model) if self.config.compile else self.model
+        return Stepper(
+            partial(self.learner.losses, in_precision(runs, dtype), self.twin),
+            self._on_device,
+            self.model,
+            self.optimizer,
+            gradient_clip=self.config.gradient_clip,
+            average=self.average,
+            world_size=self.strategy.global_world_size(),
+            piece_size=self.piece_size,
+        )
+
+    def _override_config(self, config: dict[str, Any]) -> None:
+        """Take a sample of the search space, which may concern the learner."""
+        super()._override_config(config)
+        self.learner = self._choose_learner()
+
+    def checkpoint_notes(self) -> dict[str, Any]:
+        """What a checkpoint was trained on."""
+        return {_ORIGIN: self.learner.origin()}
 
     def _check_origin(self) -> None:
-        path = Path(self.from_checkpoint or "") / _ORIGIN
+        path = Path(self.from_checkpoint or "") / f"{_ORIGIN}.json"
         if not path.exists():
             return
         here, there = self.learner.origin(), read_json(path)
@@ -248,27 +299,32 @@ class Trainer(SoundTorchTrainer):
             )
 
     def train_epoch(self) -> Tensor:
-        """Visit every training window once."""
+        """Visit every training window once, or those that are left of the epoch."""
         assert self.model is not None and self.train_dataloader is not None and self.optimizer is not None  # noqa: S101, PT018
         self.model.train()
-        loss_sum, count = 0.0, 0
+        self.batch_order.set_epoch(self.current_epoch, self.visited)
+        shares = self.batch_order.shares()
+        in_epoch = math.ceil(len(self.batch_order.order(self.current_epoch)) / self.batch_order.global_size)
+        warming = round(self.config.warmup_epochs * in_epoch)
+        # a sum on the device: reading it would wait for each step
+        self.loss_sum = torch.tensor(self.loss_sum, dtype=torch.float64, device=self.device)
         bar = tqdm(
             self.train_dataloader,
             desc=f"training, epoch {self.current_epoch + 1}/{self.epochs}",
             disable=self.disable_tqdm or not self.strategy.is_main_worker,
             leave=False,
         )
-        for witnesses, strain in bar:
-            x, y = self._on_device(witnesses), strain.to(self.device)
-            self.optimizer.zero_grad(set_to_none=True)
-            losses = self.learner.losses(self.model, self.twin, x, y)
-            losses.mean().backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
-            self.optimizer.step()
+        for (witnesses, strain), (mine, whole) in zip(bar, shares, strict=True):
+            warm_up(self.optimizer, self.config.optim_lr, self.train_glob_step, warming)
+            self.loss_sum += self.stepper.step(witnesses, strain, mine, whole)
+            self.loss_count += mine
+            self.visited += whole
             self.train_glob_step += 1
-            loss_sum, count = loss_sum + float(losses.detach().sum()), count + len(losses)
-            bar.set_postfix(loss=f"{loss_sum / count:.4f}", refresh=False)
-        totals = self.strategy.allgather_obj((loss_sum, count))
+            self.piece_size = self.stepper.piece_size
+            if self.after_step(self.train_glob_step):
+                break
+        self._warm = self.train_glob_step >= warming
+        totals = self.strategy.allgather_obj((float(self.loss_sum), self.loss_count))
         loss = sum(total for total, _ in totals) / sum(number for _, number in totals)
         if not math.isfinite(loss):
             raise DataError(f"the training loss became {loss} in epoch {self.current_epoch + 1}. Lower optim_lr.")
@@ -286,7 +342,7 @@ class Trainer(SoundTorchTrainer):
                 torch.distributed.broadcast(statistics, src=0)
         here = self.learner.judge(
             self._predict,
-            self.validation_dataloader,
+            self.interruptible(self.validation_dataloader),
             self.twin,
             device=torch.device(self.device),
             threshold=self.config.threshold,
@@ -296,16 +352,11 @@ class Trainer(SoundTorchTrainer):
         if not math.isfinite(loss):
             raise DataError(f"the validation loss became {loss} in epoch {self.current_epoch + 1}. Lower optim_lr.")
         rate = float(self.optimizer.param_groups[0]["lr"])
-        if self.lr_scheduler is not None:
+        if self.lr_scheduler is not None and self._warm:
             self.lr_scheduler.step(loss)  # type: ignore[arg-type]  # pyright: ignore  # on validation, never on test
-        self._epoch_loss = loss
+        self.epoch_figures = figures
         self._tell(loss, figures, rate)
-        return torch.tensor(loss)
-
-    @property
-    def best_so_far(self) -> float:
-        """Best validation loss, that of the epoch just finished included."""
-        return min(float(self.best_validation_metric), self._epoch_loss)
+        return torch.tensor(loss, dtype=torch.float64)
 
     def _tell(self, loss: float, figures: dict[str, float], rate: float) -> None:
         tracker = self._tracker
@@ -460,6 +511,7 @@ class Trainer(SoundTorchTrainer):
                 model=self.network_settings,
                 loss=WaveformLoss(floor=self.config.loss_floor, variance=self.config.loss_variance),
                 baseline_settings=self.baseline_settings,
+                cache_mib=self.config.cache_mib,
             )
         return EnergyLearner(
             training_set=self.training_set,
@@ -478,10 +530,10 @@ class Trainer(SoundTorchTrainer):
     def _predict(self, witnesses: Tensor) -> Tensor:
         return self.twin(self._on_device(witnesses))
 
-    def _on_device(self, witnesses: Tensor) -> Tensor:
-        images = self.config.channels_last and witnesses.dim() == 4
+    def _on_device(self, windows: Tensor) -> Tensor:
+        images = self.config.channels_last and windows.dim() == 4
         layout = torch.channels_last if images else torch.contiguous_format
-        return witnesses.to(self.device, memory_format=layout)
+        return windows.to(self.device, memory_format=layout, non_blocking=True)
 
     def _settings(self) -> dict[str, Any]:
         settings = {f"model_{key}": value for key, value in self.network_settings.items()}
@@ -491,7 +543,13 @@ class Trainer(SoundTorchTrainer):
 
     def _prepare_best(self) -> None:
         """Begin with the best network of the training that is resumed, and never with that of another one."""
-        best = Path(self.checkpoints_location) / BEST
+        root = Path(self.checkpoints_location)
+        best = root / BEST
+        recover(best)
+        if self.from_checkpoint is None or Path(self.from_checkpoint).resolve().parent != root.resolve():
+            # a resumption must not find those of an earlier training
+            for name in (LAST, PREVIOUS):
+                shutil.rmtree(root / name, ignore_errors=True)
         source = None
         if self.from_checkpoint:
             beside = Path(self.from_checkpoint).parent / BEST
@@ -510,7 +568,7 @@ class Trainer(SoundTorchTrainer):
             self._fetch_from_ray(best)
         if not best.exists():
             raise DataError("training left no checkpoint: epochs must be at least 1.")
-        self.load_weights(network, torch.load(best / "model.pt", map_location="cpu", weights_only=True))
+        self.load_weights(network, judged_weights(read_checkpoint(best)))
         self.model = network.to(choose_device(self._device)).eval()
         self.twin = self.learner.twin(self.model).eval()
 

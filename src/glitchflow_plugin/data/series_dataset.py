@@ -3,28 +3,38 @@
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.training_set import TrainingSet
+from glitchflow_plugin.data.window_dataset import CachedEvents
+from glitchflow_plugin.data.window_order import WindowPlaces
 from glitchflow_plugin.errors import FormatError
 
 
-class SeriesDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Events of one part of a training set, in the order of its index; nothing is kept in memory.
+class SeriesDataset(CachedEvents):
+    """Events of one part of a training set, in the order of its index.
 
     Args:
         training_set: Which events; those that have a window.
         events: The event set that its maps were made of.
         part: `train`, `validation` or `test`.
         witnesses: Witness channels, in the order in which they are wanted.
+        cache_mib: Largest size of the series kept in memory, MiB.
 
     Raises:
         ChannelMismatchError: The event set lacks a channel.
         FormatError: The event set is not whitened, or lacks an event.
     """
 
-    def __init__(self, training_set: TrainingSet, events: EventSet, part: str, witnesses: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        training_set: TrainingSet,
+        events: EventSet,
+        part: str,
+        witnesses: tuple[str, ...],
+        cache_mib: float = 512.0,
+    ) -> None:
+        super().__init__(cache_mib)
         if events.manifest.units != "whitened":
             message = (
                 f"{events.folder} is not whitened, and a twin of waveforms needs that. Set processing.whiten: true in "
@@ -52,9 +62,24 @@ class SeriesDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Whitened witnesses (witness, time), zero where not valid, and strain (1, time)."""
-        read = self.events.read([int(self._rows[index])], self.channels)
-        series = torch.from_numpy(read.series[0] * read.valid[0][:, None])
+        series = torch.from_numpy(self._event(int(self._rows[index])))
         return series[1:], series[:1]
+
+    def _read(self, row: int) -> np.ndarray:
+        read = self.events.read([row], self.channels)
+        return np.asarray(read.series[0] * read.valid[0][:, None], dtype=np.float32)
+
+    @property
+    def places(self) -> WindowPlaces:
+        """Where each event lies."""
+        sizes = [len(shard.event_ids) for shard in self.events.manifest.shards]
+        shard_of_row = np.repeat(np.arange(len(sizes)), sizes)
+        return WindowPlaces(
+            event=self._rows,
+            shard=shard_of_row[self._rows],
+            glitch=self.windows["glitch"].to_numpy(dtype=bool),
+            event_bytes=len(self.channels) * self.events.num_samples * np.dtype(np.float32).itemsize,
+        )
 
     @property
     def event_ids(self) -> np.ndarray:

@@ -1,25 +1,92 @@
 """Windows as torch sees them: cut from the shards when they are asked for."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.training_set import TrainingSet
+from glitchflow_plugin.data.window_order import WindowPlaces
 from glitchflow_plugin.errors import ConfigurationError
 
 
-class WindowDataset(Dataset[tuple[Tensor, Tensor]]):
+class CachedEvents(Dataset[tuple[Tensor, Tensor]]):
+    """A data set whose items are cut from the arrays of events, some of which it keeps in memory.
+
+    Args:
+        cache_mib: Largest size of the arrays kept in memory, MiB; the least recently used are dropped first. The
+            workers of a loader share it.
+
+    Raises:
+        ConfigurationError: The cache is smaller than nothing.
+    """
+
+    def __init__(self, cache_mib: float) -> None:
+        if cache_mib < 0:
+            message = f"expected cache_mib of at least 0, got {cache_mib}. Correct training.yaml."
+            raise ConfigurationError(message)
+        self.limit = int(cache_mib * 2**20)
+        self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._cached_bytes = 0
+
+    @property
+    def places(self) -> WindowPlaces:
+        """Where each item lies."""
+        raise NotImplementedError
+
+    @property
+    def needed_bytes(self) -> int:
+        """Memory in which the arrays of all events would fit."""
+        places = self.places
+        return len(np.unique(places.event)) * places.event_bytes
+
+    def forget(self) -> None:
+        """Drop what is in memory."""
+        self._cache.clear()
+        self._cached_bytes = 0
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes in memory at this moment."""
+        return self._cached_bytes
+
+    def _read(self, row: int) -> np.ndarray:
+        raise NotImplementedError
+
+    def _event(self, row: int) -> np.ndarray:
+        """The array of an event, from memory where it is there."""
+        if row in self._cache:
+            self._cache.move_to_end(row)
+            return self._cache[row]
+        found = self._read(row)
+        worker = get_worker_info()
+        limit = self.limit if worker is None else self.limit // worker.num_workers
+        if found.nbytes <= limit:
+            # room is made first: the bound holds at every moment
+            while self._cached_bytes + found.nbytes > limit:
+                _, dropped = self._cache.popitem(last=False)
+                self._cached_bytes -= dropped.nbytes
+            self._cache[row] = found
+            self._cached_bytes += found.nbytes
+        return found
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the cache behind when a worker process gets a copy."""
+        return {**self.__dict__, "_cache": OrderedDict(), "_cached_bytes": 0}
+
+
+class WindowDataset(CachedEvents):
     """Windows of one part of a training set, in the order of its index.
 
     Args:
         training_set: Index and maps.
         part: `train`, `validation` or `test`.
-        cache_mib: Largest size of the maps kept in memory, MiB; the least recently used are dropped first.
+        cache_mib: Largest size of the maps kept in memory, MiB; the least recently used are dropped first. The workers
+            of a loader share it.
         witnesses: Witness channels, in the order in which they are wanted; all of the set if None.
 
     Raises:
@@ -34,9 +101,7 @@ class WindowDataset(Dataset[tuple[Tensor, Tensor]]):
         cache_mib: float = 512.0,
         witnesses: tuple[str, ...] | None = None,
     ) -> None:
-        if cache_mib < 0:
-            message = f"expected cache_mib of at least 0, got {cache_mib}. Correct training.yaml."
-            raise ConfigurationError(message)
+        super().__init__(cache_mib)
         self.training_set = training_set
         self.name = part
         self.windows = training_set.part(part)
@@ -45,9 +110,6 @@ class WindowDataset(Dataset[tuple[Tensor, Tensor]]):
         chosen = self.spectrograms.channels[1:] if witnesses is None else witnesses
         self.channels = (self.spectrograms.target, *chosen)
         self.spectrograms.channel_rows(self.channels)
-        self._limit = int(cache_mib * 2**20)
-        self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._cached_bytes = 0
         # plain arrays: a DataFrame is slow to ask for one row
         self._rows = self.windows["row"].to_numpy()
         self._starts = self.windows["start"].to_numpy()
@@ -58,7 +120,7 @@ class WindowDataset(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Witness energies (witness, frequency, column) and strain energy (1, frequency, column), SNR²."""
         start = int(self._starts[index])
-        maps = torch.from_numpy(self._maps(int(self._rows[index]))[..., start : start + self.size].copy())
+        maps = torch.from_numpy(self._event(int(self._rows[index]))[..., start : start + self.size].copy())
         return maps[1:], maps[:1]
 
     @property
@@ -72,75 +134,106 @@ class WindowDataset(Dataset[tuple[Tensor, Tensor]]):
         return self.windows["gps_start"].to_numpy()
 
     @property
-    def cached_bytes(self) -> int:
-        """Bytes of maps in memory at this moment."""
-        return self._cached_bytes
+    def places(self) -> WindowPlaces:
+        """Where each window lies."""
+        sizes = [len(shard.event_ids) for shard in self.spectrograms.manifest.shards]
+        shard_of_row = np.repeat(np.arange(len(sizes)), sizes)
+        pixels = len(self.channels) * len(self.spectrograms.frequencies) * len(self.spectrograms.times)
+        return WindowPlaces(
+            event=self._rows,
+            shard=shard_of_row[self._rows],
+            glitch=self.windows["glitch"].to_numpy(dtype=bool),
+            event_bytes=pixels * np.dtype(np.float32).itemsize,
+        )
 
-    def _maps(self, row: int) -> np.ndarray:
-        if row in self._cache:
-            self._cache.move_to_end(row)
-            return self._cache[row]
-        maps = self.spectrograms.read([row], channels=list(self.channels)).maps[0]
-        if maps.nbytes <= self._limit:
-            self._cache[row] = maps
-            self._cached_bytes += maps.nbytes
-            while self._cached_bytes > self._limit:
-                _, dropped = self._cache.popitem(last=False)
-                self._cached_bytes -= dropped.nbytes
-        return maps
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave the cache behind when a worker process gets a copy."""
-        return {**self.__dict__, "_cache": OrderedDict(), "_cached_bytes": 0}
+    def _read(self, row: int) -> np.ndarray:
+        return self.spectrograms.read([row], channels=list(self.channels)).maps[0]
 
 
-class WindowSampler(Sampler[int]):
-    """Order in which windows are visited: seeded, and the same on all ranks of a distributed run.
+def share_cache(limit: int, training: CachedEvents, validation: CachedEvents) -> None:
+    """Let two data sets that are visited in turn share a cache.
+
+    Validation visits its windows in the order of the index: unless all its maps stay, keeping more than one event is of
+    no use.
 
     Args:
-        num_windows: Windows of the data set.
-        shuffle: Draw a new order each epoch; otherwise the order of the index.
-        seed: Of the orders; the epoch is added to it.
+        limit: Bytes for both.
+        training: Gets what is left.
+        validation: Gets what it needs if both then fit, and one event's maps a loader worker otherwise.
+    """
+    if training.needed_bytes + validation.needed_bytes <= limit:
+        training.limit, validation.limit = training.needed_bytes, validation.needed_bytes
+    else:
+        validation.limit = min(limit // 16, validation.needed_bytes)
+        training.limit = limit - validation.limit
+
+
+class BatchOrder(Sampler[list[int]]):
+    """Batches of windows for one of several processes.
+
+    The order of an epoch is cut into global batches of `batch_size` x `world_size` windows, and each process takes
+    every `world_size`-th window of each: two processes with batches of four see the global batches of one with batches
+    of eight.
+
+    Args:
+        order: Window numbers of an epoch, for instance a `WindowOrder`.
+        batch_size: Windows of a full batch of one process.
         rank: This process.
-        world_size: Number of processes. Each gets every world_size-th window.
-        even: Repeat a few windows so that all processes get equally many (gradients are exchanged at each step);
-            if false, every window is visited exactly once (for figures).
+        world_size: Number of processes.
     """
 
     def __init__(
-        self,
-        num_windows: int,
-        *,
-        shuffle: bool = False,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        even: bool = False,
+        self, order: Callable[[int], np.ndarray], batch_size: int, *, rank: int = 0, world_size: int = 1
     ) -> None:
-        if not isinstance(shuffle, bool):
-            # 'False' in quotes is a true string; maps were compared with other events' maps through this
-            message = f"expected shuffle to be true or false, got {shuffle!r}. Write it without quotes."
+        if batch_size < 1:
+            message = f"expected a batch_size of at least 1, got {batch_size}. Correct training.yaml."
             raise ConfigurationError(message)
-        self.num_windows, self.shuffle, self.seed = num_windows, shuffle, seed
-        self.rank, self.world_size, self.even = rank, world_size, even
-        self.epoch = 0
+        self.order, self.batch_size, self.rank, self.world_size = order, batch_size, rank, world_size
+        self.epoch, self.start = 0, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of this epoch."""
-        self.epoch = epoch
+    @property
+    def global_size(self) -> int:
+        """Windows of a full batch of all processes together."""
+        return self.batch_size * self.world_size
 
-    def order(self) -> np.ndarray:
-        """Numbers of the windows that this process visits in this epoch."""
-        everything = np.arange(self.num_windows)
-        if self.shuffle:
-            everything = np.random.default_rng([self.seed, self.epoch]).permutation(everything)
-        if self.even and self.num_windows % self.world_size:
-            missing = self.world_size - self.num_windows % self.world_size
-            everything = np.concatenate([everything, np.resize(everything, missing)])
-        return everything[self.rank :: self.world_size]
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the order of this epoch, without its first `start` windows."""
+        self.epoch, self.start = epoch, start
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.order().tolist())
+    def global_batches(self) -> Iterator[np.ndarray]:
+        """Window numbers of each batch of all processes together."""
+        order = self.order(self.epoch)[self.start :]
+        size = self.global_size
+        return (order[first : first + size] for first in range(0, len(order), size))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for whole in self.global_batches():
+            mine = whole[self.rank :: self.world_size]
+            # a process that the last batch has no window for takes part with one that does not count
+            yield (mine if len(mine) else whole[:1]).tolist()
+
+    def shares(self) -> list[tuple[int, int]]:
+        """Windows that count of each of this process's batches, and of the global batch."""
+        return [(len(whole[self.rank :: self.world_size]), len(whole)) for whole in self.global_batches()]
 
     def __len__(self) -> int:
-        return len(self.order())
+        return len(self.shares())
+
+
+class Share(Sampler[int]):
+    """Every window once, in the order of the index, shared among processes; for figures.
+
+    Args:
+        num_windows: Windows of the data set.
+        rank: This process.
+        world_size: Number of processes. Each gets every world_size-th window.
+    """
+
+    def __init__(self, num_windows: int, *, rank: int = 0, world_size: int = 1) -> None:
+        self.numbers = range(rank, num_windows, world_size)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)

@@ -76,7 +76,9 @@ class EnergyLearner:
         )
         return twin.to(next(network.parameters()).device)
 
-    def losses(self, network: nn.Module, twin: EnergyTwin, witnesses: Tensor, strain: Tensor) -> Tensor:
+    def losses(
+        self, network: Callable[[Tensor], Tensor], twin: EnergyTwin, witnesses: Tensor, strain: Tensor
+    ) -> Tensor:
         """L1 and SSIM of scaled maps, one number a window."""
         return map_loss(network(twin.scale_witnesses(witnesses)), twin.scale_target(strain), self.loss)
 

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
+from glitchflow_plugin.data.window_order import WindowPlaces
 from glitchflow_plugin.inference.predict import Predictor
 from glitchflow_plugin.models.bundle import ModelBundle
 
@@ -45,6 +45,23 @@ class WindowSet(Protocol):
         """Event id of each window."""
         ...
 
+    @property
+    def places(self) -> WindowPlaces:
+        """Where each window lies: the order is made from it."""
+        ...
+
+    #: Most bytes that it may keep in memory; loader workers share them.
+    limit: int
+
+    @property
+    def needed_bytes(self) -> int:
+        """Memory in which all that its windows are cut from would fit."""
+        ...
+
+    def forget(self) -> None:
+        """Drop what it keeps in memory."""
+        ...
+
 
 class Learner(Protocol):
     """One way to show witnesses and strain to a network: data, network, loss, judgement and what is registered.
@@ -58,8 +75,8 @@ class Learner(Protocol):
         """Witness channels, in the order of the network's input."""
         ...
 
-    def dataset(self, part: str) -> Dataset[tuple[Tensor, Tensor]]:
-        """Windows of `train`, `validation` or `test`: a `WindowSet`."""
+    def dataset(self, part: str) -> WindowSet:
+        """Windows of `train`, `validation` or `test`; a torch `Dataset`."""
         ...
 
     def network(self) -> nn.Module:
@@ -70,8 +87,12 @@ class Learner(Protocol):
         """The network with the scaling about it, an nn.Module on the network's device that shares its weights."""
         ...
 
-    def losses(self, network: nn.Module, twin: Any, witnesses: Tensor, strain: Tensor) -> Tensor:
-        """One number a window, differentiable; `network` may be a wrapper of the twin's (distributed, compiled)."""
+    def losses(self, network: Callable[..., Any], twin: Any, witnesses: Tensor, strain: Tensor) -> Tensor:
+        """One float32 number a window, differentiable.
+
+        `network` runs the one that learns (distributed, compiled, in low precision); that of the twin may be its moving
+        average: of the twin, only the scaling is used here.
+        """
         ...
 
     def judge(

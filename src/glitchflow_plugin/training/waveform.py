@@ -66,6 +66,7 @@ class WaveformLearner:
         model: The keys of model.yaml.
         loss: What is minimised.
         baseline_settings: Of the linear rival, whose `ridges` are tried.
+        cache_mib: Largest size of the series that a data set keeps in memory, MiB.
     """
 
     training_set: TrainingSet
@@ -73,6 +74,7 @@ class WaveformLearner:
     model: Mapping[str, Any]
     loss: WaveformLoss = field(default_factory=WaveformLoss)
     baseline_settings: BaselineSettings = field(default_factory=BaselineSettings)
+    cache_mib: float = 2048.0
 
     def __post_init__(self) -> None:
         """Refuse an event set that has nothing to do with the maps."""
@@ -108,7 +110,7 @@ class WaveformLearner:
 
     def dataset(self, part: str) -> SeriesDataset:
         """Events of `train`, `validation` or `test`."""
-        return SeriesDataset(self.training_set, self.events, part, self.witnesses)
+        return SeriesDataset(self.training_set, self.events, part, self.witnesses, self.cache_mib)
 
     def network(self) -> nn.Module:
         """The network of model.yaml, untrained."""
@@ -119,7 +121,7 @@ class WaveformLearner:
         """The network, with room for its calibration, on its own device."""
         return WaveformTwin(network).to(next(network.parameters()).device)
 
-    def losses(self, network: nn.Module, twin: WaveformTwin, witnesses: Tensor, strain: Tensor) -> Tensor:
+    def losses(self, network: Callable[..., Any], twin: WaveformTwin, witnesses: Tensor, strain: Tensor) -> Tensor:
         """Share of the excess power that is left, one number an event, and the likelihood of the variance."""
         if not twin.explains:
             return self.share_left(network(witnesses), strain)

@@ -1,0 +1,151 @@
+"""Checkpoints: folders that are written whole or not at all, and are known by their checksums."""
+
+import logging
+import os
+import random
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from glitchflow_plugin.data.files import read_json, sha256, write_json
+from glitchflow_plugin.errors import DataError, FormatError
+
+logger = logging.getLogger(__name__)
+
+BEST, LAST, PREVIOUS = "best_model", "last", "previous"
+CHECKSUMS = "checksums.json"
+
+
+def write_checkpoint(
+    folder: Path, tensors: Mapping[str, Any], notes: Mapping[str, Any], *, previous: Path | None = None
+) -> None:
+    """Write a checkpoint, on disk before anything takes its name.
+
+    Args:
+        folder: Where it shall be.
+        tensors: What `torch.save` writes, by name; NAME.pt each.
+        notes: JSON-like values by name; NAME.json each.
+        previous: Where the checkpoint that is there now shall be kept; None: it is removed.
+
+    Raises:
+        DataError: The disk is full or the folder cannot be written. What was there stays.
+    """
+    new, old = _beside(folder, "new"), previous or _beside(folder, "old")
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        for name, content in tensors.items():
+            torch.save(content, new / f"{name}.pt")
+        for name, content in notes.items():
+            write_json(new / f"{name}.json", content)
+        write_json(new / CHECKSUMS, {path.name: sha256(path) for path in sorted(new.iterdir())})
+        for path in (*new.glob("*.pt"), new):
+            _flush(path)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        new.rename(folder)
+        _flush(folder.parent)
+    # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(new, ignore_errors=True)
+        message = f"cannot write the checkpoint {folder}: {error}. Is the disk full? The one before is kept."
+        raise DataError(message) from error
+    if previous is None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """Tensors of a checkpoint by name, on the CPU. Nothing but tensors and plain values is unpickled.
+
+    Raises:
+        FormatError: It is no checkpoint, or its bytes are not those that were written.
+    """
+    folder = Path(folder)
+    try:
+        known = read_json(folder / CHECKSUMS) if (folder / CHECKSUMS).exists() else {}
+        damaged = [name for name, digest in known.items() if sha256(folder / name) != digest]
+        if damaged:
+            raise FormatError(f"{', '.join(damaged)} differ from what was written")
+        found = {path.stem: torch.load(path, map_location="cpu", weights_only=True) for path in folder.glob("*.pt")}
+        if not {"state", "model"} <= set(found):
+            raise FormatError("state.pt or model.pt is missing")
+    except Exception as error:
+        message = f"{folder} is not a usable checkpoint ({type(error).__name__}: {error}). Choose another one."
+        raise FormatError(message) from error
+    return found
+
+
+def newest_usable(root: Path) -> Path | None:
+    """The last checkpoint of a folder, or the one before it where that is damaged; None if there is neither.
+
+    Raises:
+        FormatError: There are checkpoints, and all are damaged.
+    """
+    broken = []
+    for folder in (root / LAST, root / PREVIOUS):
+        if not folder.exists():
+            continue
+        try:
+            read_checkpoint(folder)
+        except FormatError as error:
+            logger.warning("%s", error)
+            broken.append(str(folder))
+        else:
+            if broken:
+                logger.warning("Going on from %s instead.", folder)
+            return folder
+    if broken:
+        message = f"no usable checkpoint: {' and '.join(broken)} damaged. Delete the folder to start anew."
+        raise FormatError(message)
+    return None
+
+
+def recover(folder: Path) -> None:
+    """Put a checkpoint back whose replacement was cut short between two renames."""
+    old = _beside(folder, "old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+
+
+def judged_weights(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Weights of the network that validation saw: the moving average where there is one."""
+    return checkpoint.get("average") or checkpoint["model"]
+
+
+def random_state() -> dict[str, Any]:
+    """States of the generators of torch, NumPy and Python, as tensors and plain values."""
+    kind, keys, place, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  # libraries use the global one
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), place, has_gauss, gauss),
+        "python": random.getstate(),
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Put the generators back to a state from `random_state`."""
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f".{folder.name}.{what}")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

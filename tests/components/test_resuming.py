@@ -1,0 +1,293 @@
+"""Training that is cut short, or ends early, and what it leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+import torch
+
+import glitchflow_plugin.components._torch_trainer as base
+from glitchflow_plugin.components.processor import Processor
+from glitchflow_plugin.components.splitter import Splitter
+from glitchflow_plugin.components.trainer import Trainer
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.training.checkpoints import read_checkpoint
+from glitchflow_plugin.training.energy import EnergyLearner
+
+#: Everything that a checkpoint must know of: average, warm-up, drawn order, plateau.
+CONFIG = {
+    "optim_lr": 3e-3,
+    "batch_size": 2,
+    "ema": 0.9,
+    "warmup_epochs": 1.5,
+    "balance": "event",
+    "early_stopping": 5,
+    "lr_scheduler_patience": 0,
+}
+
+
+@pytest.fixture
+def training_set(make_coupled_maps, tmp_path):
+    maps = make_coupled_maps(16, num_times=128)
+    folder = str(tmp_path / "training")
+    split = Splitter({"block_length": 100.0}, str(maps.folder), folder).execute(maps)
+    return Processor({}, str(maps.folder), folder).execute(split)
+
+
+@pytest.fixture
+def make_trainer(training_set, tmp_path, monkeypatch):
+    # the figures at the end take most of the time and are not of interest here
+    monkeypatch.setattr(Trainer, "_finish", lambda *_: None)
+
+    def make(checkpoints="checkpoints", config=None, **changes):
+        keywords = {
+            "folder": str(training_set.folder),
+            "model": {"name": "unet", "base": 2, "depth": 1, "attention_heads": 1},
+            "config": {**CONFIG, **(config or {})},
+            "epochs": 3,
+            "random_seed": 1,
+            "checkpoints": str(tmp_path / checkpoints),
+            "device": "cpu",
+            "disable_tqdm": True,
+            "pictures_every": 0,
+        }
+        return Trainer(**{**keywords, **changes})
+
+    return make
+
+
+def assert_same(first, second):
+    """Two folders of checkpoints hold the same training, to the last bit."""
+    for name in ("last", "best_model"):
+        one, two = read_checkpoint(first / name), read_checkpoint(second / name)
+        assert set(one) == set(two)
+        for part in set(one) - {"state"}:
+            assert all(torch.equal(value, two[part][key]) for key, value in one[part].items())
+        for key in ("epoch", "visited", "step", "best_validation_metric", "without_gain", "lr_scheduler_state_dict"):
+            assert one["state"][key] == two["state"][key]
+
+
+def interrupt_after(monkeypatch, steps, number=signal.SIGTERM):
+    """Send a signal to this process when some step has been taken."""
+    after_step = Trainer.after_step
+
+    def watched(self, step):
+        if step == steps:
+            os.kill(os.getpid(), number)
+        return after_step(self, step)
+
+    monkeypatch.setattr(Trainer, "after_step", watched)
+
+
+@pytest.fixture
+def noisy(monkeypatch):
+    """A loss that draws random numbers, as a network with dropout does."""
+    losses = EnergyLearner.losses
+
+    def noisy_losses(self, network, twin, witnesses, strain):
+        return losses(self, network, twin, witnesses * (0.5 + torch.rand_like(witnesses)), strain)
+
+    monkeypatch.setattr(EnergyLearner, "losses", noisy_losses)
+
+
+@pytest.mark.usefixtures("noisy")
+@pytest.mark.parametrize(("steps", "number"), [(3, signal.SIGTERM), (9, signal.SIGUSR1), (12, signal.SIGTERM)])
+def test_a_run_that_is_asked_to_end_goes_on_at_the_batch(make_trainer, tmp_path, caplog, steps, number):
+    make_trainer("whole").execute()
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(patch, steps, number)
+        with pytest.raises(SystemExit) as caught:
+            make_trainer("parts").execute()
+    assert caught.value.code == 75
+    assert f"{number.name} ends the training in epoch" in caplog.text
+    state = read_checkpoint(tmp_path / "parts" / "last")["state"]
+    assert state["step"] == steps
+    assert state["visited"] > 0
+    # the generators are elsewhere when the process starts again
+    torch.rand(100)
+    make_trainer("parts", resume=True).execute()
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.usefixtures("noisy")
+def test_validation_can_be_cut_short_too(make_trainer, training_set, tmp_path, monkeypatch):
+    make_trainer("whole").execute()
+    with monkeypatch.context() as patch:
+        judge = EnergyLearner.judge
+
+        def judged(self, *arguments, **keywords):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return judge(self, *arguments, **keywords)
+
+        patch.setattr(EnergyLearner, "judge", judged)
+        with pytest.raises(SystemExit):
+            make_trainer("parts").execute()
+    state = read_checkpoint(tmp_path / "parts" / "last")["state"]
+    assert state["epoch"] == -1
+    assert state["visited"] == training_set.counts()["train"]["glitch"] + training_set.counts()["train"]["background"]
+    make_trainer("parts", resume=True).execute()
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.usefixtures("noisy")
+def test_a_damaged_last_checkpoint_costs_only_time(make_trainer, tmp_path, monkeypatch, caplog):
+    make_trainer("whole").execute()
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 9)
+        with pytest.raises(SystemExit):
+            make_trainer("parts", checkpoint_minutes=1e-6).execute()
+    weights = tmp_path / "parts" / "last" / "model.pt"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    make_trainer("parts", resume=True).execute()
+    assert "last is not a usable checkpoint" in caplog.text
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_resuming_where_nothing_is_begins(make_trainer, tmp_path):
+    make_trainer("one", epochs=1).execute()
+    make_trainer("two", epochs=1, resume=True).execute()
+    assert_same(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_new_training_leaves_nothing_of_an_old_one_to_resume(make_trainer, tmp_path, monkeypatch):
+    make_trainer(epochs=2).execute()
+    interrupt_after(monkeypatch, 1)
+    with pytest.raises(SystemExit):
+        make_trainer().execute()
+    assert read_checkpoint(tmp_path / "checkpoints" / "last")["state"]["step"] == 1
+    assert not (tmp_path / "checkpoints" / "previous").exists()
+
+
+def test_training_ends_when_nothing_improves(make_trainer, tmp_path, monkeypatch):
+    losses = iter([0.5, 0.4, 0.45, 0.41, 0.3])
+    monkeypatch.setattr(Trainer, "validation_epoch", lambda _: torch.tensor(next(losses)))
+    make_trainer(epochs=9, config={"early_stopping": 2}).execute()
+    assert read_checkpoint(tmp_path / "checkpoints" / "last")["state"]["epoch"] == 3
+    # and does not begin again
+    make_trainer(epochs=9, config={"early_stopping": 2}, resume=True).execute()
+    assert next(losses) == 0.3
+
+
+def test_training_ends_when_the_time_is_up(make_trainer, tmp_path, monkeypatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr(base, "perf_counter", lambda: float(next(clock)))
+    trainer = make_trainer(epochs=50, max_minutes=1.0)
+    trainer.execute()
+    state = read_checkpoint(tmp_path / "checkpoints" / "last")["state"]
+    assert 60 < state["seconds"] < 90
+    # in good order: the epoch that was cut short was validated
+    assert state["visited"] == 0
+    assert state["epoch"] < 49
+    assert (tmp_path / "checkpoints" / "best_model").exists()
+    with pytest.raises(ConfigurationError, match="max_minutes"):
+        make_trainer(max_minutes=0)
+
+
+def test_the_average_is_judged_and_taken(make_trainer, tmp_path):
+    trainer = make_trainer()
+    trainer.execute()
+    best = read_checkpoint(tmp_path / "checkpoints" / "best_model")
+    assert not torch.equal(best["average"]["head.weight"], best["model"]["head.weight"])
+    assert torch.equal(trainer.twin.network.head.weight, best["average"]["head.weight"])
+
+
+def test_memory_that_runs_out_changes_nothing_but_the_pieces(make_trainer, tmp_path, monkeypatch):
+    config = {"batch_size": 8}
+    make_trainer("whole", config).execute()
+    losses = EnergyLearner.losses
+
+    def limited(self, network, twin, witnesses, strain):
+        if len(strain) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return losses(self, network, twin, witnesses, strain)
+
+    monkeypatch.setattr(EnergyLearner, "losses", limited)
+    make_trainer("pieces", config).execute()
+    one, two = (read_checkpoint(tmp_path / name / "last") for name in ("whole", "pieces"))
+    assert two["state"]["piece_size"] == 2
+    for key, value in one["model"].items():
+        torch.testing.assert_close(value, two["model"][key], rtol=1e-3, atol=1e-5)
+
+
+def test_loader_workers_change_nothing(make_trainer, tmp_path):
+    make_trainer("none", epochs=2).execute()
+    make_trainer("two", {"num_workers_dataloader": 2}, epochs=2).execute()
+    assert_same(tmp_path / "none", tmp_path / "two")
+
+
+def test_a_compiled_network_keeps_its_names(make_trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    make_trainer("plain", epochs=1).execute()
+    make_trainer("compiled", {"compile": True}, epochs=1).execute()
+    one, two = (read_checkpoint(tmp_path / name / "last")["model"] for name in ("plain", "compiled"))
+    assert set(one) == set(two)
+    for key, value in one.items():
+        torch.testing.assert_close(value, two[key], rtol=1e-3, atol=1e-5)
+
+
+def test_low_precision_learns_float32_weights(make_trainer, tmp_path):
+    make_trainer("exact", {"precision": "float32"}, epochs=1).execute()
+    make_trainer("mixed", {"precision": "bf16"}, epochs=1).execute()
+    one, two = (read_checkpoint(tmp_path / name / "last")["model"] for name in ("exact", "mixed"))
+    assert {value.dtype for value in two.values()} == {torch.float32}
+    assert not all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+def test_rare_classes_come_as_often_as_others(make_trainer, training_set, tmp_path):
+    dataset = EnergyLearner(training_set, {}).dataset("train")
+    rare = dataset.event_ids[dataset.places.glitch][0]
+    table = tmp_path / "labels.csv"
+    rows = [f"{name},{'rare' if name == rare else 'common'}" for name in sorted(set(dataset.event_ids))]
+    table.write_text("\n".join(["event_id,label", *rows]), encoding="utf-8")
+    trainer = make_trainer(epochs=1, config={"balance": "class", "labels": str(table)})
+    trainer.execute()
+    drawn = dataset.event_ids[trainer.batch_order.order(0)]
+    assert len(drawn) == len(dataset)
+    assert abs((drawn == rare).sum() - len(drawn) / 3) <= 1
+
+
+SCRIPT = """
+import json, sys, time
+from glitchflow_plugin.components.trainer import Trainer
+
+after_step = Trainer.after_step
+
+def slow(self, step):
+    time.sleep(0.1)
+    return after_step(self, step)
+
+Trainer.after_step = slow
+Trainer._finish = lambda *_: None
+Trainer(**json.loads(sys.argv[1])).execute()
+"""
+
+
+@pytest.mark.slow
+def test_what_is_killed_and_started_again_ends_as_if_it_never_was(make_trainer, tmp_path):
+    make_trainer("whole", epochs=4).execute()
+    parts = tmp_path / "parts"
+    described = make_trainer("parts", epochs=4, resume=True, checkpoint_minutes=1e-6).to_dict()
+    arguments = {key: value for key, value in described.items() if key not in ("_target_", "name")}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", SCRIPT, json.dumps(arguments, default=str)]
+
+    def steps():
+        try:
+            return read_checkpoint(parts / "last")["state"]["step"]
+        except Exception:
+            return 0
+
+    for number, wanted, code in ((signal.SIGTERM, 4, 75), (signal.SIGKILL, 10, -9), (None, 0, 0)):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        while number is not None and steps() < wanted and process.poll() is None:
+            time.sleep(0.05)
+        if number is not None:
+            process.send_signal(number)
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == code, errors[-2000:]
+    assert_same(tmp_path / "whole", parts)
