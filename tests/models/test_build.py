@@ -147,6 +147,7 @@ def test_null_stands_for_the_default_of_each_network():
         "base": 64,
         "depth": 3,
         "attention_heads": 4,
+        "patch": 1,
         "window_size": 64,
         "out_channels": 1,
         "positive": True,
