@@ -32,8 +32,8 @@ from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.models.bundle import EnergyTwin
 from glitchflow_plugin.training.losses import LossSettings, map_loss
 
-FAST = {"name": "unet", "base": 32, "depth": 3, "patch": 2}
-"""What model.yaml is to say for the fast network."""
+FAST = {"name": "unet", "base": 8, "depth": 3}
+"""Ours: in minutes on a few cores a small network learns more than a wide one, for it sees more windows."""
 
 LOSS = LossSettings()
 

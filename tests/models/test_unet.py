@@ -104,31 +104,3 @@ def test_attention_never_sees_many_pixels():
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ConfigurationError, match=message):
         UNet(2, **settings)
-
-
-def test_patches_shrink_what_is_worked_on_and_nothing_else():
-    network = UNet(3, base=4, depth=2, patch=2)
-    sizes = []
-    network.stem.register_forward_hook(lambda _, arguments, maps: sizes.append((arguments[0].shape, maps.shape)))
-    assert network(torch.rand(2, 3, 64, 64)).shape == (2, 1, 64, 64)
-    assert sizes == [((2, 12, 32, 32), (2, 4, 32, 32))]
-    # each pixel keeps its place: the centre of a kernel alone copies the first witness
-    through = UNet(3, base=12, depth=1, attention_heads=0, patch=2, positive=False)
-    with torch.no_grad():
-        for weight in (through.stem.weight, through.stem.bias, through.head.weight):
-            weight.zero_()
-        for pixel in range(4):
-            through.stem.weight[pixel, pixel, 1, 1] = 1
-            through.head.weight[pixel, pixel] = 1
-        through.decoders[0].shortcut.weight.copy_(torch.eye(12, 24)[:, :, None, None])
-        through.gates[0].weight.weight.zero_()
-        through.gates[0].weight.bias.fill_(100)
-    windows = torch.rand(2, 3, 64, 64)
-    torch.testing.assert_close(through(windows), windows[:, :1])
-
-
-def test_patches_must_fit_the_window():
-    with pytest.raises(ConfigurationError, match="reduced 3 times"):
-        UNet(2, base=4, depth=2, patch=3)
-    with pytest.raises(ConfigurationError, match="'patch': 0"):
-        UNet(2, base=4, depth=2, patch=0)

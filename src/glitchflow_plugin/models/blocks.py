@@ -173,27 +173,24 @@ def squareplus(values: FeatureMaps) -> FeatureMaps:
     return torch.where(values > 0, 0.5 * (values + root), 0.5 * _ROUNDING / (root - values.clamp(max=0)))
 
 
-def check_sizes(window_size: int, depth: int, patch: int = 1, **at_least_one: int) -> None:
+def check_sizes(window_size: int, depth: int, **at_least_one: int) -> None:
     """Refuse sizes of a network that cannot be.
 
     Args:
         window_size: Rows and columns of a window.
         depth: Number of halvings.
-        patch: By how much the window is reduced before.
         at_least_one: Other counts by name.
 
     Raises:
         ConfigurationError: A count is below 1, or the window cannot be halved that often.
     """
-    counts = {**at_least_one, "depth": depth, "patch": patch}
+    counts = {**at_least_one, "depth": depth}
     if wrong := {name: count for name, count in counts.items() if count < 1}:
         message = f"expected {', '.join(counts)} of at least 1, got {wrong}. Correct model.yaml."
         raise ConfigurationError(message)
-    multiple = patch * 2**depth
-    if window_size < 1 or window_size % multiple:
-        reduced = f"reduced {patch} times and halved" if patch > 1 else "halved"
+    if window_size < 1 or window_size % 2**depth:
         message = (
-            f"expected a window size that can be {reduced} {depth} times (a multiple of {multiple}), got "
-            f"{window_size}. Choose a smaller depth or another window size."
+            f"expected a window size that can be halved {depth} times (a multiple of {2**depth}), got {window_size}. "
+            "Choose a smaller depth or another window size."
         )
         raise ConfigurationError(message)

@@ -27,9 +27,7 @@ class UNet(nn.Module):
         base: Features at full resolution; each halving doubles them.
         depth: Number of halvings.
         attention_heads: Heads of the self-attention at the coarsest level; 0 for none.
-        patch: Squares of patch x patch pixels become channels on the way in, and pixels again on the way out: the
-            network works on maps that are smaller by this factor (sub-pixel convolution, arXiv:1609.05158).
-        window_size: Rows and columns of a window; divisible by patch * 2**depth.
+        window_size: Rows and columns of a window; divisible by 2**depth.
         out_channels: Channels of the prediction.
         positive: Predict energies, never negative; otherwise numbers of either sign.
 
@@ -47,18 +45,17 @@ class UNet(nn.Module):
         base: int = 64,
         depth: int = 4,
         attention_heads: int = 4,
-        patch: int = 1,
         window_size: int = 64,
         out_channels: int = 1,
         positive: bool = True,
     ) -> None:
         super().__init__()
-        check_sizes(window_size, depth, in_channels=in_channels, base=base, patch=patch, out_channels=out_channels)
-        _check_attention(attention_heads, window_size // patch // 2**depth)
-        self.patch, self.positive = patch, positive
+        check_sizes(window_size, depth, in_channels=in_channels, base=base, out_channels=out_channels)
+        _check_attention(attention_heads, window_size // 2**depth)
+        self.positive = positive
         widths = [base * 2**level for level in range(depth + 1)]
-        self.stem = nn.Conv2d(in_channels * patch**2, base, kernel_size=3, padding=1)
-        self.response = RowResponse(base, window_size // patch)
+        self.stem = nn.Conv2d(in_channels, base, kernel_size=3, padding=1)
+        self.response = RowResponse(base, window_size)
         self.encoders = nn.ModuleList([ResidualBlock(width, width) for width in widths[:-1]])
         self.downs = nn.ModuleList(
             [nn.Conv2d(width, 2 * width, kernel_size=3, stride=2, padding=1) for width in widths[:-1]]
@@ -68,8 +65,8 @@ class UNet(nn.Module):
         self.ups = nn.ModuleList([nn.Conv2d(2 * width, width, kernel_size=1) for width in reversed(widths[:-1])])
         self.gates = nn.ModuleList([AttentionGate(width, width, max(1, width // 2)) for width in reversed(widths[:-1])])
         self.decoders = nn.ModuleList([ResidualBlock(2 * width, width) for width in reversed(widths[:-1])])
-        self.response_out = RowResponse(base, window_size // patch)
-        self.head = nn.Conv2d(base, out_channels * patch**2, kernel_size=1)
+        self.response_out = RowResponse(base, window_size)
+        self.head = nn.Conv2d(base, out_channels, kernel_size=1)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]  # the head has a bias; it starts at the noise floor
 
     def forward(self, witnesses: WindowBatch) -> WindowBatch:
@@ -81,7 +78,7 @@ class UNet(nn.Module):
         Returns:
             Scaled strain, (window, out_channels, frequency, column); never negative where `positive`.
         """
-        maps = self.response(self.stem(functional.pixel_unshuffle(witnesses, self.patch)))
+        maps = self.response(self.stem(witnesses))
         skips: list[Tensor] = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             maps = encoder(maps)
@@ -93,7 +90,7 @@ class UNet(nn.Module):
             # channels are halved before the enlargement, which then moves a quarter of the data
             maps = functional.interpolate(up(maps), scale_factor=2.0, mode="nearest")
             maps = decoder(torch.cat([gate(skip, maps), maps], dim=1))
-        predicted = functional.pixel_shuffle(self.head(self.response_out(maps)), self.patch)
+        predicted = self.head(self.response_out(maps))
         return squareplus(predicted) if self.positive else predicted
 
 
