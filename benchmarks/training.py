@@ -276,7 +276,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quality", type=Path, metavar="FOLDER", help="training set (of the Processor) to learn from")
     parser.add_argument("--minutes", type=float, default=5.0, help="wall time of each configuration with --quality")
-    parser.add_argument("--slices", type=int, default=10, help="turns of each configuration with --quality")
+    parser.add_argument("--slices", type=int, default=5, help="turns of each configuration with --quality")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
