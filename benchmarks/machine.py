@@ -70,6 +70,20 @@ class Rates:
             self._rest["matmul"] = 2 * 1024**3 / self._fastest(lambda: left @ right)
         return self._rest["matmul"]
 
+    def product(self, dtype: torch.dtype) -> float:
+        """Operations a second of a product of large matrices; on a GPU, float32 in the way in which it convolves."""
+        name = f"product {dtype}"
+        if name not in self._rest:
+            size = 2048 if self.device == "cpu" else 8192
+            left, right = torch.randn(2, size, size, device=self.device).to(dtype)
+            before = torch.backends.cuda.matmul.allow_tf32
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+            try:
+                self._rest[name] = 2 * size**3 / self._fastest(lambda: left @ right)
+            finally:
+                torch.backends.cuda.matmul.allow_tf32 = before
+        return self._rest[name]
+
     @property
     def bandwidth(self) -> float:
         """Bytes a second of a triad, a = b + s c, two read and one written."""

@@ -2,7 +2,9 @@ import json
 import math
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +16,7 @@ PEERS = {
     "whitening": {"ml4gw", "gwpy"},
     "scan": {"ml4gw maps", "gwpy maps"},
     "reading": {"gwpy HDF5"},
+    "training": {"shipped", "plain"},
 }
 
 
@@ -92,3 +95,55 @@ def test_peak_memory_is_what_a_call_adds(harness):
     import numpy as np
 
     assert harness.peak_of(lambda: np.ones(2**22).sum(), "cpu") > 30 * 2**20
+
+
+@pytest.fixture
+def training(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import training
+
+    return training
+
+
+def test_operations_of_a_step_are_those_of_its_products(training):
+    import torch
+
+    class Products(torch.nn.Conv2d):
+        """A convolution without bias on windows that need no gradient: one product forward and one backward."""
+
+    one = training.Configuration("one", lambda channels: Products(channels, 1, 3, padding=1, bias=False), 1e-3, 1.0)
+    convolution = 2 * 9 * 7 * 64 * 64
+    # the blurs of the structural similarity: five forward, three of them with a gradient, two products each
+    size, inside = 64, 54
+    blur = 2 * (inside * size * size + inside * inside * size)
+    assert training.operations(one, 7) == pytest.approx(2 * convolution + 8 * blur, rel=1e-3)
+
+
+def test_the_first_configuration_attends_to_every_pixel(training):
+    import torch
+
+    network = training.full_attention(2, base=4)
+    pixels = []
+    attention = network.encoders[0][1]
+    attention.register_forward_pre_hook(lambda _, maps: pixels.append(maps[0][0, 0].numel()))
+    assert network(torch.rand(1, 2, 64, 64)).shape == (1, 1, 64, 64)
+    assert pixels == [4096]
+
+
+def test_each_configuration_learns_for_the_same_time(training, make_coupled_maps, tmp_path, monkeypatch):
+    from glitchflow_plugin.components.processor import Processor
+    from glitchflow_plugin.components.splitter import Splitter
+
+    maps = make_coupled_maps(12, num_times=128)
+    folder = tmp_path / "training"
+    Processor({}, str(maps.folder), str(folder)).execute(
+        Splitter({"block_length": 100.0}, str(maps.folder), str(folder)).execute(maps)
+    )
+    ticks = count()
+    # a clock on which each step takes a second
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    chosen = training.configurations(quick=True)[:2]
+    rows = training.quality(chosen, folder, seconds=24.0, slices=2, batch=4, device="cpu")
+    assert [row["configuration"] for row in rows] == ["ours", "shipped"] * 2
+    assert [(row["seconds"], row["windows"]) for row in rows] == [(12, 48)] * 2 + [(24, 96)] * 2
+    assert 0 < rows[2]["validation_loss"] < rows[0]["validation_loss"]

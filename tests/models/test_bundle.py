@@ -41,6 +41,7 @@ def test_a_linear_twin_sees_energies_as_they_are():
     network = LinearFilter(2, 8, (0,))
     with torch.no_grad():
         network.weight.fill_(0.5)
+        network.bias.zero_()
     twin = make_twin(network, transform="none")
     torch.testing.assert_close(twin(torch.full((1, 2, 8, 8), 40.0)), torch.full((1, 1, 8, 8), 40.0))
 

@@ -3,29 +3,8 @@ import torch
 from torch import nn
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.models.blocks import AttentionGate, ResidualBlock, RowResponse, SelfAttention
-from glitchflow_plugin.models.build import build_model
-from glitchflow_plugin.models.unet import UNet, squareplus
-
-
-@pytest.mark.parametrize("channels", [1, 3, 11])
-def test_any_number_of_witnesses_gives_one_strain(channels):
-    assert UNet(channels, base=4, depth=2)(torch.rand(2, channels, 64, 64)).shape == (2, 1, 64, 64)
-
-
-def test_prediction_is_positive_and_every_weight_learns():
-    network = UNet(3, base=4, depth=3)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    # what starts at zero lets a gradient through from the second step on
-    for _ in range(3):
-        optimizer.zero_grad()
-        predicted = network(torch.rand(4, 3, 64, 64))
-        assert (predicted > 0).all()
-        predicted.mean().backward()
-        optimizer.step()
-    silent = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
-    # the bias of the keys changes no attention weight: softmax does not see what is common to all
-    assert not silent
+from glitchflow_plugin.models.blocks import AttentionGate, ResidualBlock, RowResponse, SelfAttention, squareplus
+from glitchflow_plugin.models.unet import UNet
 
 
 def test_it_can_learn_to_say_nothing_where_nothing_is_seen():
@@ -118,19 +97,10 @@ def test_attention_never_sees_many_pixels():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"base": 0}, "at least 1"),
-        ({"depth": 7}, "halved 7 times"),
+        ({"attention_heads": -1}, "at least 0, got -1"),
         ({"base": 5, "depth": 2, "attention_heads": 3}, "divide"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ConfigurationError, match=message):
         UNet(2, **settings)
-
-
-def test_networks_are_chosen_by_name():
-    assert isinstance(build_model("unet", in_channels=2, base=4, depth=2), UNet)
-    with pytest.raises(ConfigurationError, match=r"linear.*unet"):
-        build_model("unett", in_channels=2)
-    with pytest.raises(ConfigurationError, match="bse"):
-        build_model("unet", in_channels=2, bse=4)

@@ -1,4 +1,4 @@
-"""Parts of the networks: residual block, attention gate, self-attention."""
+"""Parts of the networks: blocks of convolutions, attention, the positive output, checks of sizes."""
 
 from typing import TypeAlias
 
@@ -14,6 +14,9 @@ FeatureMaps: TypeAlias = Float[Tensor, "window feature row column"]
 
 OtherFeatures: TypeAlias = Float[Tensor, "window other row column"]
 """The same with another number of features."""
+
+#: Sharpness of the positive output: what it gives for 0 is half the square root of this, about the scaled noise floor.
+_ROUNDING = 0.01
 
 
 class ResidualBlock(nn.Module):
@@ -41,6 +44,26 @@ class ResidualBlock(nn.Module):
         """Return (window, out_features, row, column)."""
         hidden = self.conv_out(functional.silu(self.conv_in(functional.silu(maps))))
         return self.shortcut(maps) + hidden
+
+
+class DoubleConvolution(nn.Sequential):
+    """Two 3x3 convolutions, each followed by ReLU (U-Net, arXiv:1505.04597, with padding).
+
+    Weights start as He et al. 2015 (arXiv:1502.01852) have them: without normalisation or shortcuts, signals would
+    otherwise die out on their way through a deep network.
+
+    Args:
+        in_features: Features in.
+        out_features: Features out.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(
+            start_for_relu(nn.Conv2d(in_features, out_features, kernel_size=3, padding=1)),
+            nn.ReLU(),
+            start_for_relu(nn.Conv2d(out_features, out_features, kernel_size=3, padding=1)),
+            nn.ReLU(),
+        )
 
 
 class RowResponse(nn.Module):
@@ -125,3 +148,49 @@ def start_at_zero(convolution: nn.Conv2d) -> None:
     nn.init.zeros_(convolution.weight)
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
+
+
+def start_for_relu(convolution: nn.Conv2d) -> nn.Conv2d:
+    """Start a convolution so that ReLU after it keeps the power of its input, and silence stays silence."""
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
+    return convolution
+
+
+def squareplus(values: FeatureMaps) -> FeatureMaps:
+    """A positive number for any number, down to zero (arXiv:2112.11687).
+
+    Its gradient falls off as the square of the distance, where that of ReLU ends and that of softplus falls off
+    exponentially: a network that one bad step has sent to zero everywhere can come back.
+
+    >>> values = torch.tensor([-100.0, 0.0, 100.0]).reshape(3, 1, 1, 1)
+    >>> [round(value, 3) for value in squareplus(values).flatten().tolist()]
+    [0.0, 0.05, 100.0]
+    """
+    root = torch.sqrt(values * values + _ROUNDING)
+    # for large negative values the sum of nearly opposite numbers would lose all digits
+    return torch.where(values > 0, 0.5 * (values + root), 0.5 * _ROUNDING / (root - values.clamp(max=0)))
+
+
+def check_sizes(window_size: int, depth: int, **at_least_one: int) -> None:
+    """Refuse sizes of a network that cannot be.
+
+    Args:
+        window_size: Rows and columns of a window.
+        depth: Number of halvings.
+        at_least_one: Other counts by name.
+
+    Raises:
+        ConfigurationError: A count is below 1, or the window cannot be halved that often.
+    """
+    counts = {**at_least_one, "depth": depth}
+    if wrong := {name: count for name, count in counts.items() if count < 1}:
+        message = f"expected {', '.join(counts)} of at least 1, got {wrong}. Correct model.yaml."
+        raise ConfigurationError(message)
+    if window_size < 1 or window_size % 2**depth:
+        message = (
+            f"expected a window size that can be halved {depth} times (a multiple of {2**depth}), got {window_size}. "
+            "Choose a smaller depth or another window size."
+        )
+        raise ConfigurationError(message)

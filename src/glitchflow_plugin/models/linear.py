@@ -40,7 +40,8 @@ class LinearFilter(nn.Module):
             raise ConfigurationError(message)
         self.lags = tuple(int(lag) for lag in lags)
         self.weight = nn.Parameter(torch.zeros(window_size, in_channels * len(self.lags)))
-        self.bias = nn.Parameter(torch.zeros(window_size))
+        # at zero ReLU would let no gradient through
+        self.bias = nn.Parameter(torch.full((window_size,), 0.01))
 
     @property
     def settings(self) -> dict[str, Any]:

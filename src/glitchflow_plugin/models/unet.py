@@ -5,14 +5,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.models.blocks import AttentionGate, ResidualBlock, RowResponse, SelfAttention
-from glitchflow_plugin.types.tensors import StrainWindows, WindowBatch
+from glitchflow_plugin.models.blocks import (
+    AttentionGate,
+    ResidualBlock,
+    RowResponse,
+    SelfAttention,
+    check_sizes,
+    squareplus,
+)
+from glitchflow_plugin.types.tensors import WindowBatch
 
 #: Pixels of the coarsest maps above which self-attention is refused (it would build their square in weights).
 MAX_ATTENTION_PIXELS = 1024
-
-#: Sharpness of the positive output: what it gives for 0 is half the square root of this, about the scaled noise floor.
-_ROUNDING = 0.01
 
 
 class UNet(nn.Module):
@@ -24,6 +28,8 @@ class UNet(nn.Module):
         depth: Number of halvings.
         attention_heads: Heads of the self-attention at the coarsest level; 0 for none.
         window_size: Rows and columns of a window; divisible by 2**depth.
+        out_channels: Channels of the prediction.
+        positive: Predict energies, never negative; otherwise numbers of either sign.
 
     Raises:
         ConfigurationError: A setting is out of range.
@@ -33,10 +39,20 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, base: int = 64, depth: int = 4, attention_heads: int = 4, window_size: int = 64
+        self,
+        in_channels: int,
+        *,
+        base: int = 64,
+        depth: int = 4,
+        attention_heads: int = 4,
+        window_size: int = 64,
+        out_channels: int = 1,
+        positive: bool = True,
     ) -> None:
         super().__init__()
-        _check(in_channels, base, depth, attention_heads, window_size)
+        check_sizes(window_size, depth, in_channels=in_channels, base=base, out_channels=out_channels)
+        _check_attention(attention_heads, window_size // 2**depth)
+        self.positive = positive
         widths = [base * 2**level for level in range(depth + 1)]
         self.stem = nn.Conv2d(in_channels, base, kernel_size=3, padding=1)
         self.response = RowResponse(base, window_size)
@@ -50,17 +66,17 @@ class UNet(nn.Module):
         self.gates = nn.ModuleList([AttentionGate(width, width, max(1, width // 2)) for width in reversed(widths[:-1])])
         self.decoders = nn.ModuleList([ResidualBlock(2 * width, width) for width in reversed(widths[:-1])])
         self.response_out = RowResponse(base, window_size)
-        self.head = nn.Conv2d(base, 1, kernel_size=1)
+        self.head = nn.Conv2d(base, out_channels, kernel_size=1)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]  # the head has a bias; it starts at the noise floor
 
-    def forward(self, witnesses: WindowBatch) -> StrainWindows:
-        """Predict the scaled strain energy.
+    def forward(self, witnesses: WindowBatch) -> WindowBatch:
+        """Predict the scaled strain.
 
         Args:
             witnesses: Scaled witness energies, (window, witness, frequency, column).
 
         Returns:
-            Scaled strain energy, never negative, (window, 1, frequency, column).
+            Scaled strain, (window, out_channels, frequency, column); never negative where `positive`.
         """
         maps = self.response(self.stem(witnesses))
         skips: list[Tensor] = []
@@ -74,41 +90,18 @@ class UNet(nn.Module):
             # channels are halved before the enlargement, which then moves a quarter of the data
             maps = functional.interpolate(up(maps), scale_factor=2.0, mode="nearest")
             maps = decoder(torch.cat([gate(skip, maps), maps], dim=1))
-        return squareplus(self.head(self.response_out(maps)))
+        predicted = self.head(self.response_out(maps))
+        return squareplus(predicted) if self.positive else predicted
 
 
-def squareplus(values: StrainWindows) -> StrainWindows:
-    """A positive number for any number, down to zero (arXiv:2112.11687).
-
-    Its gradient falls off as the square of the distance, where that of ReLU ends and that of softplus falls off
-    exponentially: a network that one bad step has sent to zero everywhere can come back.
-
-    >>> values = torch.tensor([-100.0, 0.0, 100.0]).reshape(3, 1, 1, 1)
-    >>> [round(value, 3) for value in squareplus(values).flatten().tolist()]
-    [0.0, 0.05, 100.0]
-    """
-    root = torch.sqrt(values * values + _ROUNDING)
-    # for large negative values the sum of nearly opposite numbers would lose all digits
-    return torch.where(values > 0, 0.5 * (values + root), 0.5 * _ROUNDING / (root - values.clamp(max=0)))
-
-
-def _check(in_channels: int, base: int, depth: int, attention_heads: int, window_size: int) -> None:
-    if in_channels < 1 or base < 1 or depth < 1 or attention_heads < 0:
-        message = (
-            "expected in_channels, base and depth of at least 1 and attention_heads of at least 0, got "
-            f"{in_channels}, {base}, {depth} and {attention_heads}. Correct model.yaml."
-        )
+def _check_attention(heads: int, coarsest: int) -> None:
+    if heads < 0:
+        message = f"expected attention_heads of at least 0, got {heads}. Correct model.yaml."
         raise ConfigurationError(message)
-    if window_size % 2**depth:
+    if heads and coarsest**2 > MAX_ATTENTION_PIXELS:
         message = (
-            f"expected a window size that can be halved {depth} times (a multiple of {2**depth}), got {window_size}. "
-            "Choose a smaller depth or another window size."
-        )
-        raise ConfigurationError(message)
-    if attention_heads and (window_size // 2**depth) ** 2 > MAX_ATTENTION_PIXELS:
-        message = (
-            f"depth {depth} leaves {(window_size // 2**depth) ** 2} pixels at the coarsest level; self-attention "
-            f"over more than {MAX_ATTENTION_PIXELS} is refused, its weights grow with the square. "
+            f"this depth leaves {coarsest**2} pixels at the coarsest level; self-attention over more than "
+            f"{MAX_ATTENTION_PIXELS} is refused, its weights grow with the square. "
             "Choose a larger depth or attention_heads: 0."
         )
         raise ConfigurationError(message)
