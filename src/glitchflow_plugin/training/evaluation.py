@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.inference.predict import blank_invalid, predict_maps
 from glitchflow_plugin.inference.score import (
     GLITCH_THRESHOLD,
@@ -27,15 +28,21 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class WindowResults:
-    """Sums over windows, so that the parts of several processes can be added.
+    """Sums over windows, so that the parts of several processes can be added, and what a gate asks of each window.
 
     Attributes:
         loss_sum: Sum of the loss over windows.
         statistics: What scoring needs of each window.
+        losses: Loss of each window, (window,).
+        added: Energy that cleaning adds to each window, SNR² summed over pixels, (window,).
+        measured: Energy measured in each window, SNR² summed over pixels, (window,).
     """
 
     loss_sum: float
     statistics: WindowStatistics
+    losses: np.ndarray | None = None
+    added: np.ndarray | None = None
+    measured: np.ndarray | None = None
 
     @property
     def loss(self) -> float:
@@ -46,7 +53,11 @@ class WindowResults:
     def concatenate(cls, parts: "list[WindowResults]") -> "WindowResults":
         """Join the results of several batches or processes."""
         statistics = WindowStatistics.concatenate([part.statistics for part in parts])
-        return cls(sum(part.loss_sum for part in parts), statistics)
+        joined = {}
+        for name in ("losses", "added", "measured"):
+            arrays = [getattr(part, name) for part in parts]
+            joined[name] = None if any(array is None for array in arrays) else np.concatenate(arrays)
+        return cls(sum(part.loss_sum for part in parts), statistics, **joined)
 
     def figures(self) -> dict[str, float]:
         """Loss and accuracies by name; what is undefined is left out."""
@@ -84,7 +95,17 @@ def judge_windows(
             predicted = predict(witnesses.to(device))
             losses = map_loss(scaling.scale_target(predicted), scaling.scale_target(measured), loss)
             statistics = window_statistics(measured, predicted, glitch_threshold=threshold)
-            parts.append(WindowResults(float(losses.double().sum()), statistics))
+            energy = measured.clamp(min=0)
+            added = (clean_maps(measured, predicted) - energy).clamp(min=0)
+            parts.append(
+                WindowResults(
+                    float(losses.double().sum()),
+                    statistics,
+                    losses=losses.double().cpu().numpy(),
+                    added=added.double().sum(dim=(1, 2, 3)).cpu().numpy(),
+                    measured=energy.double().sum(dim=(1, 2, 3)).cpu().numpy(),
+                )
+            )
     return WindowResults.concatenate(parts)
 
 
