@@ -132,7 +132,7 @@ class Verdict:
         self.promoted, self.reason, self.figures = promoted, reason, figures
 
 
-def passes(champion, seen):
+def passes(*_):
     return Verdict(True)
 
 

@@ -186,6 +186,14 @@ def read_description(version: ModelVersion) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Where two descriptions differ in what is fed to the twin or in the network: key, value of each, short."""
+    keys = ("target", "witnesses", "window_size", "recipe", "scaling", "model")
+    one, other = (_flat({key: content.get(key) for key in keys}) for content in (first, second))
+    names = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
+    return [(key, _shown(one.get(key)), _shown(other.get(key))) for key in names]
+
+
 # ------------------------------------------------------------------------------------------- for the rest of the room
 
 
@@ -316,6 +324,20 @@ def _history(client: MlflowClient, name: str, alias: str) -> list[int]:
 
 def _history_tag(alias: str) -> str:
     return f"history.{alias}"
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(content, Mapping) or not content:
+        return {prefix: content}
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+def _shown(value: Any) -> str:
+    text = "-" if value is None else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _tampered(version: ModelVersion, trouble: str) -> FormatError:

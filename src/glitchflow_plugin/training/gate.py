@@ -27,7 +27,7 @@ class GateSettings:
         safe_override: Exceptions, by their whole names.
     """
 
-    max_harmed: float = 0.02
+    max_harmed: float = 0.05
     max_added: float = 0.01
     confidence: float = 0.95
     min_events: int = 8
