@@ -1,6 +1,5 @@
 import json
 import os
-import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,33 +10,9 @@ import pytest
 import torch
 
 from glitchflow_plugin.errors import ConnectionFailedError, FormatError, RegistryError
-from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle
-from glitchflow_plugin.models.linear import LinearFilter
 from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment
 from glitchflow_plugin.tracking.registry import disagreement, load, promote_if_better, register
 from glitchflow_plugin.tracking.versions import find
-
-WITNESSES = ("GUIDE", "BYSTANDER")
-
-
-def make_bundle(gain=1.0, **changes):
-    # a small network: what is stored is the same for any
-    network = LinearFilter(len(WITNESSES), 16, (-1, 0))
-    with torch.no_grad():
-        network.weight.fill_(gain)
-    twin = EnergyTwin(network, clamp=1e4, witness_scale=[5.0, 7.0], target_scale=4.0)
-    values = {
-        "twin": twin,
-        "target": "STRAIN",
-        "witnesses": WITNESSES,
-        "recipe": {"qtransform": {"q": 12.0}, "whiten": True},
-        "window_size": 16,
-        "frequencies": tuple(float(row) for row in range(16)),
-        "times": tuple(column / 64 for column in range(40)),
-        "metrics": {"validation_loss": 0.5},
-        "baseline": EnergyTwin(network, clamp=1e4, witness_scale=[5.0, 7.0], target_scale=4.0, transform="none"),
-    }
-    return ModelBundle(**{**values, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +28,7 @@ def store(bundle, name, uri, **keywords):
     return register(bundle, name, uri, artifacts=Path(uri.removeprefix("sqlite:///")).parent / "artifacts", **keywords)
 
 
-def test_a_twin_comes_back_with_all_that_is_needed(database):
+def test_a_twin_comes_back_with_all_that_is_needed(database, make_bundle):
     bundle = make_bundle()
     windows = torch.rand(3, 2, 16, 16) * 100
     expected = bundle.twin(windows)
@@ -68,7 +43,7 @@ def test_a_twin_comes_back_with_all_that_is_needed(database):
     assert find("whole", "1", database).run_id == version.run_id
 
 
-def test_mlflow_alone_can_load_and_describe_it(database, monkeypatch):
+def test_mlflow_alone_can_load_and_describe_it(database, monkeypatch, make_bundle):
     version = store(make_bundle(), "plain", database)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     before = mlflow.get_tracking_uri()
@@ -85,7 +60,7 @@ def test_mlflow_alone_can_load_and_describe_it(database, monkeypatch):
     assert info.flavors["pytorch"]["model_data"]
 
 
-def test_nothing_in_it_is_a_pickle(database):
+def test_nothing_in_it_is_a_pickle(database, make_bundle):
     store(make_bundle(), "clean", database)
     folder = Path(database.removeprefix("sqlite:///")).parent / "artifacts"
     files = [path for path in folder.rglob("*") if path.is_file()]
@@ -93,7 +68,7 @@ def test_nothing_in_it_is_a_pickle(database):
     assert not [path for path in files if path.suffix in (".pkl", ".pth", ".pickle")]
 
 
-def test_our_loading_forbids_pickles_and_leaves_the_environment_alone(database, monkeypatch):
+def test_our_loading_forbids_pickles_and_leaves_the_environment_alone(database, monkeypatch, make_bundle):
     store(make_bundle(), "guarded", database)
     monkeypatch.delenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", raising=False)
     seen = []
@@ -136,7 +111,7 @@ def passes(*_):
     return Verdict(True)
 
 
-def test_the_gate_decides_and_its_reasons_are_kept(database):
+def test_the_gate_decides_and_its_reasons_are_kept(database, make_bundle):
     asked = []
 
     def better(champion, seen):
@@ -159,7 +134,7 @@ def test_the_gate_decides_and_its_reasons_are_kept(database):
     assert float(tags["validation_loss"]) == pytest.approx(0.2)
 
 
-def test_a_twin_of_other_channels_is_no_rival(database):
+def test_a_twin_of_other_channels_is_no_rival(database, make_bundle):
     promote_if_better(store(make_bundle(), "other", database), make_bundle(), passes)
     changed = make_bundle(witnesses=("GUIDE", "NEWCOMER"))
     version = promote_if_better(store(changed, "other", database), changed, passes)
@@ -169,7 +144,7 @@ def test_a_twin_of_other_channels_is_no_rival(database):
 
 
 @pytest.fixture(scope="module")
-def sealed(database):
+def sealed(database, make_bundle):
     """A version, and where its files are."""
     version = store(make_bundle(), "sealed", database)
     folder = Path(database.removeprefix("sqlite:///")).parent / "artifacts"
@@ -216,9 +191,9 @@ def test_missing_and_foreign_files_are_refused(sealed, database, tmp_path):
         load("sealed", 1, database)
 
 
-def test_disagreements_are_named():
+def test_disagreements_are_named(make_bundle):
     bundle = make_bundle()
-    assert disagreement(bundle, make_bundle(witnesses=WITNESSES[::-1])) is None
+    assert disagreement(bundle, make_bundle(witnesses=("BYSTANDER", "GUIDE"))) is None
     chosen = {"qtransform": {"q": 12.0}, "whiten": True, "selection": {"threshold": 99}}
     assert disagreement(bundle, make_bundle(recipe=chosen)) is None
     assert "whiten" in disagreement(bundle, make_bundle(recipe={"qtransform": {"q": 12.0}, "whiten": False}))
@@ -226,7 +201,7 @@ def test_disagreements_are_named():
     assert "targets" in disagreement(bundle, replace(bundle, target="H1"))
 
 
-def test_what_is_missing_is_answered_with_what_there_is(database):
+def test_what_is_missing_is_answered_with_what_there_is(database, make_bundle):
     promote_if_better(store(make_bundle(), "known", database), make_bundle(), passes)
     with pytest.raises(RegistryError, match=r"Models there: .*known"):
         load("unknown", 1, database)
@@ -240,13 +215,7 @@ def test_what_is_missing_is_answered_with_what_there_is(database):
         check_connection("./mlruns")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def test_a_server_that_is_down_is_noticed_at_once():
+def test_a_server_that_is_down_is_noticed_at_once(free_port, make_bundle):
     uri = f"http://127.0.0.1:{free_port()}"
     began = time.monotonic()
     with pytest.raises(ConnectionFailedError, match=r"sqlite:///mlflow\.db"):
