@@ -12,7 +12,7 @@ from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.event_files import Channel, RawEvent, list_event_files, write_event
 from glitchflow_plugin.data.files import read_json
-from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
+from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, RegistryError
 from glitchflow_plugin.products.summary import EventCounts
 from glitchflow_plugin.tracking.versions import list_versions
 
@@ -131,22 +131,24 @@ def test_it_waits_keeps_trains_and_continues(station, tmp_path, monkeypatch):
     assert any("GUIDE has drifted" in warning for warning in summary.warnings)
 
 
-def test_two_at_once_are_refused(station, tmp_path):
-    folder = tmp_path / "retrain"
-    folder.mkdir(exist_ok=True)
+def test_two_at_once_are_refused(tmp_path):
     code = (
         "import fcntl, sys\n"
         "file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); file.write('4711'); file.flush()\n"
         "print('held', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", code, str(folder / ".lock")]
+    registry = {"tracking_uri": f"sqlite:///{tmp_path / 'none.db'}", "name": "twin"}
+    step = Retrain({"buffer": "x"}, registry, str(tmp_path), split=SPLIT, windows={}, trainer=TRAINER)
+    command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(GlitchflowError, match="process 4711"):
-            station.run()
+            step.execute()
         other.kill()
-    # killed, it holds nothing any more
-    assert station.run()[1]["state"] == "done"
+    # killed, it holds nothing any more; what fails is written down
+    with pytest.raises(RegistryError, match="does not exist"):
+        step.execute()
+    assert read_json(tmp_path / "status.json")["state"] == "failed"
 
 
 def test_wrong_settings_are_refused(tmp_path):

@@ -222,12 +222,12 @@ def test_a_registry_that_goes_down_costs_no_training(make_trainer, training_set,
         raise ConnectionFailedError("the server is gone.")
 
     monkeypatch.setattr(registration, "send", down)
-    trainer = make_trainer(registry=registry)
+    trainer = make_trainer(registry=registry, epochs=1)
     with pytest.raises(ConnectionFailedError, match=r"gone.*Nothing is lost.*models upload"):
         trainer.execute()
     assert any("gone" in warning for warning in read_summary(training_set.folder).warnings)
     # without it being required, the same is a warning
-    assert make_trainer(registry={**registry, "required": False}).execute() is None
+    assert make_trainer(registry={**registry, "required": False}, epochs=1).execute() is None
     monkeypatch.undo()
     first, second = waiting(registry["outbox"])
     assert {path.suffix for path in first.folder.iterdir()} == {".json", ".safetensors"}
@@ -238,7 +238,7 @@ def test_a_registry_that_goes_down_costs_no_training(make_trainer, training_set,
     torch.testing.assert_close(bundle.twin(windows), trainer.twin.cpu()(windows), rtol=1e-4, atol=1e-4)
     assert bundle.notes["reference"]["num_events"] == len(training_set.split.train)
     # the next run that goes well sends what still waits
-    assert make_trainer(registry=registry).execute().version == 2
+    assert make_trainer(registry=registry, epochs=1).execute().version == 2
     assert waiting(registry["outbox"]) == []
     late = find("twin", 3, registry["tracking_uri"])
     assert late.tags["outbox"] == second.id
@@ -251,10 +251,10 @@ def test_a_full_disk_still_registers(make_trainer, registry, monkeypatch):
         raise DataError("No space left while writing.")
 
     monkeypatch.setattr(registration, "keep", full)
-    assert make_trainer(registry=registry).execute().version == 1
+    assert make_trainer(registry=registry, epochs=1).execute().version == 1
     monkeypatch.setattr(registration, "register", lambda *_, **__: (_ for _ in ()).throw(RegistryError("refused.")))
     with pytest.raises(RegistryError, match=r"No space left.*best_model.*last"):
-        make_trainer(registry=registry).execute()
+        make_trainer(registry=registry, epochs=1).execute()
 
 
 def test_the_harmful_is_registered_but_not_promoted(make_trainer, registry):
@@ -275,6 +275,17 @@ def test_a_server_that_is_not_there_is_noticed_before_training(make_trainer, reg
         port = probe.getsockname()[1]
     with pytest.raises(ConnectionFailedError):
         make_trainer(registry={**registry, "tracking_uri": f"http://127.0.0.1:{port}"})
+
+
+def test_provenance_is_one_document_of_the_training(make_trainer, registry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_trainer(registry={**registry, "provenance": True}, epochs=1).execute()
+    documents = list((tmp_path / "checkpoints" / "provenance").rglob("*.json"))
+    assert documents
+    text = "".join(path.read_text() for path in documents)
+    assert "validation_loss" in text
+    assert "dataset_fingerprint" in text
+    assert len({path.parent for path in documents}) == 1
 
 
 def test_a_server_that_is_not_required_may_be_down(make_trainer, registry):

@@ -100,6 +100,9 @@ def guarded(tracking_uri: str | None) -> Iterator[None]:
                 raise _unreachable(str(tracking_uri), error) from error
             if not isinstance(error, MlflowException):
                 raise
+            if "error responses" in text:
+                message = f"the MLflow server at {tracking_uri} fails (is its disk full?): {text}"
+                raise RegistryError(message) from error
             if any(sign in text for sign in ("Max retries exceeded", "Connection refused", "timed out")):
                 raise _unreachable(str(tracking_uri), error) from error
             raise RegistryError(f"MLflow at {tracking_uri} refused: {text}") from error

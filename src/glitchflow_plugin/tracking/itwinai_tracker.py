@@ -157,6 +157,38 @@ class RunTensorBoardLogger(TensorBoardLogger):
         self.writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}")
 
 
+class RunProvenanceLogger(Prov4MLLogger):
+    """yProv logger that describes the training and is closed for good with it.
+
+    itwinai would begin a second document when the figures of the test events are logged.
+    """
+
+    closed = False
+
+    def create_logger_context(self, rank: int = 0, **keywords: Any) -> None:
+        """Begin the document, once."""
+        if self.closed:
+            self.is_initialized = True
+        else:
+            super().create_logger_context(rank=rank, **keywords)
+
+    def save_hyperparameters(self, params: dict[str, Any]) -> None:
+        """Record the settings as texts: W3C PROV knows no lists."""
+        if not self.closed:
+            super().save_hyperparameters({name: str(value) for name, value in params.items()})
+
+    def log(self, item: Any, identifier: Any, kind: str = "metric", step: int | None = None, **keywords: Any) -> None:
+        """Record one thing."""
+        if not self.closed:
+            super().log(item, identifier, kind, step, **keywords)
+
+    def destroy_logger_context(self) -> None:
+        """Write the document."""
+        if not self.closed:
+            super().destroy_logger_context()
+        self.closed, self.is_initialized = True, False
+
+
 def make_loggers(
     tracking_uri: str | None,
     experiment: str,
@@ -201,7 +233,7 @@ def make_loggers(
             raise MissingDependencyError(message)
         loggers.append(
             # a drawing of the graph needs Graphviz, which is no Python package
-            Prov4MLLogger(experiment_name=experiment, provenance_save_dir=str(provenance), create_svg=False)
+            RunProvenanceLogger(experiment_name=experiment, provenance_save_dir=str(provenance), create_svg=False)
         )
     return LoggersCollection(loggers) if loggers else None
 
