@@ -101,6 +101,13 @@ def test_it_waits_keeps_trains_and_continues(station, tmp_path, monkeypatch):
     assert station.versions() == [1]
     assert station.run()[1]["reason"].startswith("no new event")
 
+    # a failure before anything is begun leaves nothing to continue
+    with monkeypatch.context() as patch:
+        patch.setitem(station.registry, "name", "unknown")
+        with pytest.raises(RegistryError, match="unknown"):
+            station.run()
+    assert read_json(tmp_path / "retrain" / "status.json")["state"] == "failed"
+
     # new events, and the detector has changed; the run is killed in the middle of training
     fill(tmp_path / "buffer", 32, 1)
     station.drifted = True

@@ -246,6 +246,8 @@ class Retrain(BaseComponent):
             else {"version": version.version, "promoted": version.promoted, "reason": version.reason}
         )
         promoted = version is not None and version.promoted
+        # the next failure must not take this finished cycle for one to continue
+        (self.cycle / _PLAN).unlink(missing_ok=True)
         self._say(
             {
                 **status,

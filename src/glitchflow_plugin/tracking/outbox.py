@@ -247,7 +247,8 @@ def _save(entry: Entry) -> None:
 def _open(folder: Path) -> Entry:
     content = read_json(folder / ENTRY_FILE)
     try:
-        return Entry(**{**content, "folder": folder, "destination": Destination(**content["destination"])})
+        there, unsent = Destination(**content["destination"]), tuple(content["unsent"])
+        return Entry(**{**content, "folder": folder, "destination": there, "unsent": unsent})
     except (KeyError, TypeError) as error:
         raise FormatError(f"{folder / ENTRY_FILE} is not one of an outbox ({error}). Remove {folder}.") from error
 

@@ -246,7 +246,8 @@ def resolve(name: str, version_or_alias: int | str, tracking_uri: str) -> int:
         known = ", ".join(f"{key} (version {value})" for key, value in sorted(aliases.items())) or "none"
         message = (
             f"{name} has no version or alias {wanted!r} at {tracking_uri}. "
-            f"Versions: {', '.join(map(str, versions)) or 'none'}. Aliases: {known}."
+            f"Versions: {', '.join(map(str, versions)) or 'none'}. Aliases: {known}. "
+            f"To make one champion by hand: glitchflow models promote {name} VERSION"
         )
         raise RegistryError(message)
     return number

@@ -64,7 +64,7 @@ class Judgement:
         loss: (window,).
         quiet: Whether the window holds no glitch, (window,).
         harmed: Whether a quiet window is above the glitch threshold after cleaning, (window,).
-        added: Energy that cleaning adds, SNR² summed over pixels, (window,).
+        added: Energy that cleaning adds on the whole, SNR² summed over pixels, (window,); 0 where it takes some away.
         measured: Energy measured, SNR² summed over pixels, (window,).
     """
 
