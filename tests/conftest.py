@@ -86,7 +86,9 @@ def make_coupled_maps(tmp_path):
     from glitchflow_plugin.data.records import SpectrogramBatch
     from glitchflow_plugin.data.sharded import ShardedWriter
 
-    def make(num_events=24, *, num_times=257, size=64, name="maps", seed=0, spacing=100.0, valid=None, shard_size=8):
+    def make(
+        num_events=24, *, num_times=257, size=64, name="maps", seed=0, spacing=100.0, valid=None, shard_size=8, gain=1.0
+    ):
         generator = np.random.default_rng(seed)
         channels = ("STRAIN", "GUIDE", "BYSTANDER")
         noise = generator.exponential(1 / np.log(2), size=(num_events, len(channels), size, num_times))
@@ -100,6 +102,7 @@ def make_coupled_maps(tmp_path):
             noise[event, 1] += burst
             noise[event, 0] += 0.5 * np.roll(burst, 4, axis=1)
             noise[event, 2] += np.roll(burst, generator.integers(40, 80), axis=1) * generator.integers(0, 2)
+        noise[:, 1] *= gain
         maps = noise.astype(np.float32)
         valid = np.ones((num_events, len(channels)), dtype=bool) if valid is None else valid
         ids = tuple(f"event-{row:03d}" for row in range(num_events))
@@ -115,7 +118,7 @@ def make_coupled_maps(tmp_path):
             recipe={"made": "for a test", "q": 12.0},
             event_ids=ids,
             shard_size=shard_size,
-            inputs=str(seed),
+            inputs=f"{seed} {gain}",
         )
         for plan in writer.pending():
             chosen = [ids.index(event_id) for event_id in plan.event_ids]

@@ -4,6 +4,7 @@ glitchflow init FOLDER      copy config.yaml, conf/ and slurm/ into a folder and
 glitchflow check            is everything there that the pipelines need?
 glitchflow show PATH...     print run summaries as tables
 glitchflow folders FOLDER   make the run folders that conf/saveconf.yaml names
+glitchflow models ...       list, compare, promote, roll back and upload registered models
 """
 
 import argparse
@@ -73,7 +74,33 @@ def _parser() -> argparse.ArgumentParser:
     folders = commands.add_parser("folders", help="make the run folders that conf/saveconf.yaml names")
     folders.add_argument("folder", type=Path, nargs="?", default=Path(), help="folder with config.yaml (default: here)")
     folders.set_defaults(run=_folders)
+    _models_parser(commands.add_parser("models", help="list, compare, promote, roll back and upload registered models"))
     return parser
+
+
+def _models_parser(models: argparse.ArgumentParser) -> None:
+    actions = models.add_subparsers(required=True, metavar="ACTION")
+
+    def add(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, help=text)
+        action.add_argument("--tracking-uri", help="of the registry (default: conf/registry.yaml here, or mlflow.db)")
+        action.set_defaults(run=run)
+        return action
+
+    listing = add("list", _models_list, "versions, aliases, figures, and why each became champion or not")
+    listing.add_argument("name", nargs="?", help="registered model (default: all)")
+    comparing = add("compare", _models_compare, "figures side by side, and where the recipes differ")
+    comparing.add_argument("versions", nargs=2, metavar="NAME/VERSION", help="VERSION is a number or an alias")
+    promoting = add("promote", _models_promote, "make a version champion by hand")
+    promoting.add_argument("name")
+    promoting.add_argument("version", help="a number or an alias")
+    going_back = add("rollback", _models_rollback, "make the former champion champion again")
+    going_back.add_argument("name")
+    for action in (promoting, going_back):
+        action.add_argument("--reason", default="by hand", help="kept with the version")
+        action.add_argument("--alias", default="champion")
+    uploading = add("upload", _models_upload, "register what training kept while the registry was down")
+    uploading.add_argument("--outbox", type=Path, help="default: outbox in conf/registry.yaml here, or ./outbox")
 
 
 # ---------------------------------------------------------------------------------------------------- init, folders
@@ -203,6 +230,115 @@ def _folders(options: argparse.Namespace) -> int:
     made = make_run_folders(options.folder.resolve())
     print("run folders: " + ", ".join(path.name for path in made))
     return 0
+
+
+# ----------------------------------------------------------------------------------------------------------- models
+
+
+def _registry_key(key: str, given: Any, otherwise: str) -> str:
+    """A setting: as given, or of the configuration in this folder, or the usual one."""
+    if given is not None:
+        return str(given)
+    if not Path(CONFIG_NAME).is_file():
+        return otherwise
+    value = compose(Path()).get("registry", {}).get(key)
+    return otherwise if value is None else str(value)
+
+
+def _uri(options: argparse.Namespace) -> str:
+    return _registry_key("tracking_uri", options.tracking_uri, "sqlite:///mlflow.db")
+
+
+def _models_list(options: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from glitchflow_plugin.tracking.versions import list_versions, model_names
+
+    uri = _uri(options)
+    names = [options.name] if options.name else model_names(uri)
+    if not names:
+        print(f"No model is registered at {uri}.")
+    for name in names:
+        rows = [["version", "alias", "made (UTC)", "loss", "harmed", "added", "promoted: reason"]]
+        for version in reversed(list_versions(name, uri)):
+            made = datetime.fromtimestamp(version.created / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+            loss, harmed, added = (
+                version.tags.get(key, "-") for key in ("validation_loss", "harmed_share", "added_power")
+            )
+            promoted = {True: "yes", False: "no", None: "not asked"}[version.promoted]
+            why = f"{promoted}: {version.reason}" if version.reason else promoted
+            rows.append([str(version.version), ",".join(version.aliases) or "-", made, loss, harmed, added, why])
+        print(name)
+        _print_columns(rows)
+    return 0
+
+
+def _models_compare(options: argparse.Namespace) -> int:
+    from glitchflow_plugin.tracking.versions import differences, find, read_description
+
+    uri = _uri(options)
+    found = []
+    for text in options.versions:
+        name, slash, version = text.rpartition("/")
+        if not slash:
+            name = _registry_key("name", None, "")
+        if not name:
+            raise ConfigurationError(f"expected NAME/VERSION, for instance glitchflow-demo/2, got {text}.")
+        found.append(find(name, version, uri))
+    first, second = (read_description(version) for version in found)
+    rows = [["", *(f"{version.name}/{version.version}" for version in found)]]
+    rows.append(["alias", *(",".join(version.aliases) or "-" for version in found)])
+    rows.append(["run", *(version.run_id or "-" for version in found)])
+    tags = ("validation_loss", "harmed_share", "added_power", "code_version", "git_commit", "dataset_fingerprint")
+    rows += [[key, *(version.tags.get(key, "-")[:40] for version in found)] for key in tags]
+    for key in sorted({*first["metrics"], *second["metrics"]}):
+        rows.append([key, *(_number(content["metrics"].get(key)) for content in (first, second))])
+    _print_columns(rows)
+    differing = differences(first, second)
+    print("The recipes are the same." if not differing else "Differences:")
+    for key, one, other in differing:
+        print(f"  {key}: {one} | {other}")
+    return 0
+
+
+def _models_promote(options: argparse.Namespace) -> int:
+    from glitchflow_plugin.tracking.versions import promote
+
+    now = promote(options.name, options.version, _uri(options), alias=options.alias, reason=options.reason)
+    print(f"{now.name} version {now.version} is {options.alias} now. To undo: glitchflow models rollback {now.name}")
+    return 0
+
+
+def _models_rollback(options: argparse.Namespace) -> int:
+    from glitchflow_plugin.tracking.versions import rollback
+
+    now = rollback(options.name, _uri(options), alias=options.alias, reason=options.reason)
+    print(f"{now.name} version {now.version} is {options.alias} again.")
+    return 0
+
+
+def _models_upload(options: argparse.Namespace) -> int:
+    from glitchflow_plugin.tracking.outbox import upload, waiting
+
+    outbox = _registry_key("outbox", options.outbox, "outbox")
+    entries = waiting(outbox)
+    if not entries:
+        print(f"Nothing waits in {outbox}.")
+    for entry in entries:
+        version = upload(entry)
+        state = "champion" if version.promoted else f"not champion ({version.reason})"
+        print(f"{entry.id}: {version.name} version {version.version} at {version.tracking_uri}, {state}")
+    return 0
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def _print_columns(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[-1]]).rstrip())
 
 
 # ------------------------------------------------------------------------------------------------------------- show

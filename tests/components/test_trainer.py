@@ -1,5 +1,4 @@
 import json
-import math
 import os
 import shutil
 import socket
@@ -14,14 +13,16 @@ import torch
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import glitchflow_plugin.components.trainer as trainer_module
+import glitchflow_plugin.components._registration as registration
 import glitchflow_plugin.training.energy as energy_module
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.components.trainer import Trainer
-from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, DataError
+from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, DataError, RegistryError
 from glitchflow_plugin.products.summary import read_summary
-from glitchflow_plugin.tracking.registry import find, load
+from glitchflow_plugin.tracking.outbox import upload, waiting
+from glitchflow_plugin.tracking.registry import load
+from glitchflow_plugin.tracking.versions import find
 from glitchflow_plugin.training.evaluation import ZeroTwin
 
 SMALL = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
@@ -75,6 +76,9 @@ def registry(empty_registry, tmp_path):
         "artifacts": str(tmp_path / "artifacts"),
         "name": "twin",
         "alias": "champion",
+        "outbox": str(tmp_path / "outbox"),
+        # a network of two epochs is not yet harmless
+        "gate": {"max_harmed": 1.0, "max_added": 1.0, "min_events": 2},
     }
 
 
@@ -82,7 +86,8 @@ def weights(folder):
     return torch.load(Path(folder) / "model.pt", weights_only=True)
 
 
-def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry, tmp_path):
+def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     board = tmp_path / "tensorboard"
     trainer = make_trainer(registry=registry, tensorboard=str(board), pictures_every=2)
     version = trainer.execute()
@@ -103,7 +108,13 @@ def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry
     windows = torch.rand(3, 2, 64, 64) * 50
     torch.testing.assert_close(bundle.twin(windows), trainer.twin.cpu()(windows), rtol=1e-4, atol=1e-4)
 
-    run = MlflowClient(registry["tracking_uri"]).get_run(version.run_id)
+    client = MlflowClient(registry["tracking_uri"])
+    run = client.get_run(version.run_id)
+    assert run.data.params["dataset_fingerprint"] == training_set.fingerprint
+    assert {"code_version", "git_commit", "python", "platform"} <= set(run.data.params)
+    assert any(name.startswith("system/cpu") for name in run.data.metrics)
+    packages = json.loads(next((tmp_path / "artifacts").rglob("environment.json")).read_text())["packages"]
+    assert packages["torch"].startswith("2.")
     expected = {"train_loss", "validation_loss", "validation_veto_accuracy_snr2_16", "test_veto_accuracy_snr2_16"}
     assert expected | {"learning_rate", "test_linear_veto_accuracy_snr2_16"} <= set(run.data.metrics)
     assert run.data.params["model_base"] == "4"
@@ -211,19 +222,56 @@ def test_a_checkpoint_of_another_split_or_scaling_is_refused(make_trainer, train
         make_trainer(epochs=2, from_checkpoint=str(tmp_path / "checkpoints" / "last")).execute()
 
 
-def test_a_registry_that_goes_down_leaves_the_network(make_trainer, training_set, registry, tmp_path, monkeypatch):
+def test_a_registry_that_goes_down_costs_no_training(make_trainer, training_set, registry, monkeypatch):
     def down(*_, **__):
         raise ConnectionFailedError("the server is gone.")
 
-    monkeypatch.setattr(trainer_module, "register", down)
-    with pytest.raises(ConnectionFailedError, match=r"best_model.*last"):
-        make_trainer(registry=registry).execute()
+    monkeypatch.setattr(registration, "send", down)
+    trainer = make_trainer(registry=registry, epochs=1)
+    with pytest.raises(ConnectionFailedError, match=r"gone.*Nothing is lost.*models upload"):
+        trainer.execute()
     assert any("gone" in warning for warning in read_summary(training_set.folder).warnings)
+    # without it being required, the same is a warning
+    assert make_trainer(registry={**registry, "required": False}, epochs=1).execute() is None
     monkeypatch.undo()
-    # the advice works: nothing is trained again
-    monkeypatch.setattr(Trainer, "train_epoch", lambda _: pytest.fail("trained again"))
-    again = make_trainer(registry=registry, from_checkpoint=str(tmp_path / "checkpoints" / "last"))
-    assert again.execute().version == 1
+    first, second = waiting(registry["outbox"])
+    assert {path.suffix for path in first.folder.iterdir()} == {".json", ".safetensors"}
+    version = upload(first)
+    assert (version.version, version.promoted) == (1, True)
+    windows = torch.rand(3, 2, 64, 64) * 50
+    bundle = load("twin", "champion", registry["tracking_uri"])
+    torch.testing.assert_close(bundle.twin(windows), trainer.twin.cpu()(windows), rtol=1e-4, atol=1e-4)
+    assert bundle.notes["reference"]["num_events"] == len(training_set.split.train)
+    # the next run that goes well sends what still waits
+    assert make_trainer(registry=registry, epochs=1).execute().version == 2
+    assert waiting(registry["outbox"]) == []
+    late = find("twin", 3, registry["tracking_uri"])
+    assert late.tags["outbox"] == second.id
+    assert not late.promoted
+    assert "glitchflow models promote twin 3" in late.reason
+
+
+def test_a_full_disk_still_registers(make_trainer, registry, monkeypatch):
+    def full(*_, **__):
+        raise DataError("No space left while writing.")
+
+    monkeypatch.setattr(registration, "keep", full)
+    assert make_trainer(registry=registry, epochs=1).execute().version == 1
+    monkeypatch.setattr(registration, "register", lambda *_, **__: (_ for _ in ()).throw(RegistryError("refused.")))
+    with pytest.raises(RegistryError, match=r"No space left.*best_model.*last"):
+        make_trainer(registry=registry, epochs=1).execute()
+
+
+def test_the_harmful_is_registered_but_not_promoted(make_trainer, registry):
+    strict = {**registry, "gate": {"max_harmed": 0.0, "max_added": 0.0, "unsafe": ["BYST*"]}}
+    version = make_trainer(registry=strict, epochs=1).execute()
+    assert (version.version, version.promoted) == (1, False)
+    assert (
+        "sees the strain itself (BYSTANDER)" in version.reason or "see the strain itself (BYSTANDER)" in version.reason
+    )
+    assert float(version.tags["added_power"]) > 0
+    assert version.tags["dataset_fingerprint"]
+    assert find("twin", 1, registry["tracking_uri"]).aliases == ()
 
 
 def test_a_server_that_is_not_there_is_noticed_before_training(make_trainer, registry):
@@ -234,12 +282,33 @@ def test_a_server_that_is_not_there_is_noticed_before_training(make_trainer, reg
         make_trainer(registry={**registry, "tracking_uri": f"http://127.0.0.1:{port}"})
 
 
+def test_provenance_is_one_document_of_the_training(make_trainer, registry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_trainer(registry={**registry, "provenance": True}, epochs=1).execute()
+    documents = list((tmp_path / "checkpoints" / "provenance").rglob("*.json"))
+    assert documents
+    text = "".join(path.read_text() for path in documents)
+    assert "validation_loss" in text
+    assert "dataset_fingerprint" in text
+    assert len({path.parent for path in documents}) == 1
+
+
+def test_a_server_that_is_not_required_may_be_down(make_trainer, registry):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    gone = {**registry, "tracking_uri": f"http://127.0.0.1:{port}", "required": False}
+    assert make_trainer(registry=gone, epochs=1).execute() is None
+    assert len(waiting(registry["outbox"])) == 1
+
+
 def test_the_present_champion_is_judged_on_the_same_windows(make_trainer, registry):
     make_trainer(registry=registry, epochs=2).execute()
     # the same again is not better
     second = make_trainer(registry=registry, epochs=2).execute()
     assert (second.version, second.promoted) == (2, False)
-    assert "of version 1, on the same windows" in second.reason
+    assert "against version 1" in second.reason
+    assert float(second.tags["loss_difference"]) == 0
     assert find("twin", "champion", registry["tracking_uri"]).version == 1
 
 
@@ -257,10 +326,11 @@ def test_witnesses_in_another_order_are_sorted_for_the_champion(make_trainer, tr
     bundle = trainer._bundle({}, type("B", (), {"representation": "raw", "ridge": 0.1, "twin": None})())
     swapped = replace(bundle, twin=Remember(), witnesses=("BYSTANDER", "GUIDE"))
     judged = partial(trainer.learner.judge, twin=trainer.twin, device=torch.device("cpu"), threshold=16.0)
-    trainer._loss_of(judged, swapped)
+    judgement = trainer._judgement(judged, swapped)
+    assert judgement.loss.mean() == pytest.approx(judged(ZeroTwin(), trainer._batches("validation")).loss)
     assert torch.equal(judge["order"], dataset.flip(1))
     everything = frozenset(training_set.split.validation.event_ids)
-    assert math.isnan(trainer._loss_of(judged, swapped, everything))
+    assert len(trainer._judgement(judged, swapped, everything)) == 0
 
 
 def test_a_diverged_training_says_so(make_trainer):
@@ -280,6 +350,8 @@ def test_wrong_settings_are_refused(make_trainer):
         make_trainer(config={"batchsize": 3})
     with pytest.raises(ConfigurationError, match="trackin_uri"):
         make_trainer(registry={"trackin_uri": ""})
+    with pytest.raises(ConfigurationError, match="max_harm"):
+        make_trainer(registry={"tracking_uri": "sqlite:///x.db", "name": "x", "gate": {"max_harm": 1}})
     with pytest.raises(TypeError, match="epoch_s"):
         make_trainer(epoch_s=3)
     with pytest.raises(ConfigurationError, match="expected `name`"):

@@ -1,9 +1,6 @@
+import json
 import os
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,39 +10,9 @@ import pytest
 import torch
 
 from glitchflow_plugin.errors import ConnectionFailedError, FormatError, RegistryError
-from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle
-from glitchflow_plugin.models.linear import LinearFilter
-from glitchflow_plugin.tracking.registry import (
-    check_connection,
-    disagreement,
-    ensure_experiment,
-    find,
-    load,
-    promote_if_better,
-    register,
-)
-
-WITNESSES = ("GUIDE", "BYSTANDER")
-
-
-def make_bundle(gain=1.0, **changes):
-    # a small network: what is stored is the same for any
-    network = LinearFilter(len(WITNESSES), 16, (-1, 0))
-    with torch.no_grad():
-        network.weight.fill_(gain)
-    twin = EnergyTwin(network, clamp=1e4, witness_scale=[5.0, 7.0], target_scale=4.0)
-    values = {
-        "twin": twin,
-        "target": "STRAIN",
-        "witnesses": WITNESSES,
-        "recipe": {"qtransform": {"q": 12.0}, "whiten": True},
-        "window_size": 16,
-        "frequencies": tuple(float(row) for row in range(16)),
-        "times": tuple(column / 64 for column in range(40)),
-        "metrics": {"validation_loss": 0.5},
-        "baseline": EnergyTwin(network, clamp=1e4, witness_scale=[5.0, 7.0], target_scale=4.0, transform="none"),
-    }
-    return ModelBundle(**{**values, **changes})
+from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment
+from glitchflow_plugin.tracking.registry import disagreement, load, promote_if_better, register
+from glitchflow_plugin.tracking.versions import find
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +28,7 @@ def store(bundle, name, uri, **keywords):
     return register(bundle, name, uri, artifacts=Path(uri.removeprefix("sqlite:///")).parent / "artifacts", **keywords)
 
 
-def test_a_twin_comes_back_with_all_that_is_needed(database):
+def test_a_twin_comes_back_with_all_that_is_needed(database, make_bundle):
     bundle = make_bundle()
     windows = torch.rand(3, 2, 16, 16) * 100
     expected = bundle.twin(windows)
@@ -76,7 +43,7 @@ def test_a_twin_comes_back_with_all_that_is_needed(database):
     assert find("whole", "1", database).run_id == version.run_id
 
 
-def test_mlflow_alone_can_load_and_describe_it(database, monkeypatch):
+def test_mlflow_alone_can_load_and_describe_it(database, monkeypatch, make_bundle):
     version = store(make_bundle(), "plain", database)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     before = mlflow.get_tracking_uri()
@@ -93,7 +60,7 @@ def test_mlflow_alone_can_load_and_describe_it(database, monkeypatch):
     assert info.flavors["pytorch"]["model_data"]
 
 
-def test_nothing_in_it_is_a_pickle(database):
+def test_nothing_in_it_is_a_pickle(database, make_bundle):
     store(make_bundle(), "clean", database)
     folder = Path(database.removeprefix("sqlite:///")).parent / "artifacts"
     files = [path for path in folder.rglob("*") if path.is_file()]
@@ -101,7 +68,7 @@ def test_nothing_in_it_is_a_pickle(database):
     assert not [path for path in files if path.suffix in (".pkl", ".pth", ".pickle")]
 
 
-def test_our_loading_forbids_pickles_and_leaves_the_environment_alone(database, monkeypatch):
+def test_our_loading_forbids_pickles_and_leaves_the_environment_alone(database, monkeypatch, make_bundle):
     store(make_bundle(), "guarded", database)
     monkeypatch.delenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", raising=False)
     seen = []
@@ -135,62 +102,98 @@ def test_a_pickled_model_of_others_is_refused(database):
         load("foreign", 1, database)
 
 
-def test_the_first_is_champion_and_then_only_the_better(database):
-    gains = {}
-    windows = torch.full((2, 2, 16, 16), 20.0)
-    wanted = make_bundle(0.55).twin(windows).detach()
+class Verdict:
+    def __init__(self, promoted, reason="because", **figures):
+        self.promoted, self.reason, self.figures = promoted, reason, figures
 
-    def evaluate(bundle):
-        return float((bundle.twin(windows).detach() - wanted).abs().mean())
 
+def passes(*_):
+    return Verdict(True)
+
+
+def test_the_gate_decides_and_its_reasons_are_kept(database, make_bundle):
+    asked = []
+
+    def better(champion, seen):
+        asked.append((champion and float(champion.twin(torch.full((2, 2, 16, 16), 20.0)).mean()), seen))
+        return Verdict(len(asked) != 2, f"reason {len(asked)}", validation_loss=0.1 * len(asked))
+
+    versions = []
     for gain in (0.5, 0.1, 0.55):
-        version = store(make_bundle(gain), "contest", database)
-        gains[version.version] = promote_if_better(version, make_bundle(gain), evaluate)
-    assert [gains[number].promoted for number in (1, 2, 3)] == [True, False, True]
-    assert gains[1].reason == "the first champion"
-    assert "not less" in gains[2].reason
+        bundle = make_bundle(gain, notes={"training_events": ["a", "b"]})
+        versions.append(promote_if_better(store(bundle, "contest", database), bundle, better))
+    assert [version.promoted for version in versions] == [True, False, True]
+    # nobody to beat at first, then twice the first, with the events that it was trained on
+    assert asked[0] == (None, frozenset())
+    assert asked[1] == asked[2]
+    assert asked[1][1] == {"a", "b"}
+    assert versions[1].reason == "against version 1: reason 2"
     assert find("contest", "champion", database).version == 3
-    client = mlflow.MlflowClient(database)
-    tags = client.get_model_version("contest", "2").tags
-    assert tags["promoted"] == "false"
-    assert tags["promotion_reason"] == gains[2].reason
-    assert float(tags["validation_loss"]) > float(tags["champion_validation_loss"])
+    tags = mlflow.MlflowClient(database).get_model_version("contest", "2").tags
+    assert (tags["promoted"], tags["promotion_reason"]) == ("false", versions[1].reason)
+    assert float(tags["validation_loss"]) == pytest.approx(0.2)
 
 
-def test_a_twin_of_other_channels_is_no_rival(database):
-    store_first = store(make_bundle(), "other", database)
-    promote_if_better(store_first, make_bundle(), lambda _: 1.0)
+def test_a_twin_of_other_channels_is_no_rival(database, make_bundle):
+    promote_if_better(store(make_bundle(), "other", database), make_bundle(), passes)
     changed = make_bundle(witnesses=("GUIDE", "NEWCOMER"))
-    version = promote_if_better(store(changed, "other", database), changed, lambda _: 0.0)
+    version = promote_if_better(store(changed, "other", database), changed, passes)
     assert not version.promoted
     assert "BYSTANDER, NEWCOMER" in version.reason
     assert find("other", "champion", database).version == 1
 
 
-def test_champion_and_challenger_are_judged_on_events_that_neither_has_seen(database):
-    champion = make_bundle(notes={"training_events": ["a", "b"]})
-    promote_if_better(store(champion, "judged", database), champion, lambda _: 1.0)
-    asked = []
-
-    def evaluate(bundle, without=frozenset()):
-        asked.append(without)
-        return 0.5 if bundle is challenger else 0.7
-
-    challenger = make_bundle(2.0)
-    version = promote_if_better(store(challenger, "judged", database), challenger, evaluate)
-    assert version.promoted
-    assert asked == [frozenset(), {"a", "b"}, {"a", "b"}]
-    promote_if_better(store(champion, "exhausted", database), champion, lambda _: 1.0)
-    version = promote_if_better(
-        store(challenger, "exhausted", database), challenger, lambda _, without=(): np.nan if without else 1.0
-    )
-    assert not version.promoted
-    assert "trained on all of these" in version.reason
+@pytest.fixture(scope="module")
+def sealed(database, make_bundle):
+    """A version, and where its files are."""
+    version = store(make_bundle(), "sealed", database)
+    folder = Path(database.removeprefix("sqlite:///")).parent / "artifacts"
+    newest = max(folder.rglob("MLmodel"), key=lambda path: path.stat().st_mtime_ns).parent
+    return version, newest
 
 
-def test_disagreements_are_named():
+FILES = ("MLmodel", "data/model.pt2", "extra_files/bundle.json", "extra_files/baseline.safetensors", "requirements.txt")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_flipped_byte_is_refused_before_anything_is_parsed(sealed, database, file, monkeypatch):
+    version, folder = sealed
+    assert set(FILES) < set(json.loads(version.tags["sha256"]))
+    path = folder / file
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    monkeypatch.setattr(mlflow.pytorch, "load_model", lambda *_, **__: pytest.fail("parsed"))
+    try:
+        path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        with pytest.raises(FormatError, match=f"not what was registered: {file} has been changed"):
+            load("sealed", 1, database)
+    finally:
+        path.write_bytes(whole)
+
+
+def test_missing_and_foreign_files_are_refused(sealed, database, tmp_path):
+    _, folder = sealed
+    foreign = folder / "data" / "extra.pkl"
+    try:
+        foreign.write_bytes(b"x")
+        with pytest.raises(FormatError, match=r"data/extra\.pkl does not belong to it"):
+            load("sealed", 1, database)
+        foreign.unlink()
+        (folder / "requirements.txt").rename(tmp_path / "kept")
+        with pytest.raises(FormatError, match=r"requirements\.txt is missing"):
+            load("sealed", 1, database)
+        (tmp_path / "kept").rename(folder / "requirements.txt")
+    finally:
+        foreign.unlink(missing_ok=True)
+    assert load("sealed", 1, database).target == "STRAIN"
+    mlflow.MlflowClient(database).delete_model_version_tag("sealed", "1", "sha256")
+    with pytest.raises(FormatError, match="no checksums"):
+        load("sealed", 1, database)
+
+
+def test_disagreements_are_named(make_bundle):
     bundle = make_bundle()
-    assert disagreement(bundle, make_bundle(witnesses=WITNESSES[::-1])) is None
+    assert disagreement(bundle, make_bundle(witnesses=("BYSTANDER", "GUIDE"))) is None
     chosen = {"qtransform": {"q": 12.0}, "whiten": True, "selection": {"threshold": 99}}
     assert disagreement(bundle, make_bundle(recipe=chosen)) is None
     assert "whiten" in disagreement(bundle, make_bundle(recipe={"qtransform": {"q": 12.0}, "whiten": False}))
@@ -198,8 +201,8 @@ def test_disagreements_are_named():
     assert "targets" in disagreement(bundle, replace(bundle, target="H1"))
 
 
-def test_what_is_missing_is_answered_with_what_there_is(database):
-    promote_if_better(store(make_bundle(), "known", database), make_bundle(), lambda _: 1.0)
+def test_what_is_missing_is_answered_with_what_there_is(database, make_bundle):
+    promote_if_better(store(make_bundle(), "known", database), make_bundle(), passes)
     with pytest.raises(RegistryError, match=r"Models there: .*known"):
         load("unknown", 1, database)
     with pytest.raises(RegistryError, match=r"Versions: 1\. Aliases: champion \(version 1\)"):
@@ -212,13 +215,7 @@ def test_what_is_missing_is_answered_with_what_there_is(database):
         check_connection("./mlruns")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def test_a_server_that_is_down_is_noticed_at_once():
+def test_a_server_that_is_down_is_noticed_at_once(free_port, make_bundle):
     uri = f"http://127.0.0.1:{free_port()}"
     began = time.monotonic()
     with pytest.raises(ConnectionFailedError, match=r"sqlite:///mlflow\.db"):
@@ -227,49 +224,3 @@ def test_a_server_that_is_down_is_noticed_at_once():
         register(make_bundle(), "any", uri)
     # MLflow itself tries for minutes; no measurement, only the order of magnitude
     assert time.monotonic() - began < 60
-
-
-@pytest.fixture
-def server(tmp_path):
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
-    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=2).close()  # noqa: S310  # our own server
-                break
-            except OSError:
-                assert process.poll() is None, (tmp_path / "server.log").read_text()
-                time.sleep(0.5)
-        yield uri, process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-@pytest.mark.slow
-def test_a_real_server_does_the_same(server):
-    uri, process = server
-    bundle = make_bundle()
-    windows = torch.rand(3, 2, 16, 16) * 100
-    expected = bundle.twin(windows)
-    version = promote_if_better(register(bundle, "served", uri), bundle, lambda _: 1.0)
-    assert (version.version, version.promoted) == (1, True)
-    back = load("served", "champion", uri)
-    torch.testing.assert_close(back.twin(windows), expected)
-    assert back.baseline is not None
-    second = promote_if_better(register(make_bundle(2.0), "served", uri), make_bundle(2.0), lambda _: 2.0)
-    assert (second.version, second.promoted) == (2, False)
-    process.terminate()
-    process.wait(timeout=30)
-    with pytest.raises(ConnectionFailedError):
-        load("served", "champion", uri)

@@ -83,7 +83,7 @@ class DataVis(BaseComponent):
                     "channels_shown": Metric(float(min(self.num_channels, len(shown.channels)))),
                     "median_target_peak_snr2": Metric(float(np.median(peaks[:, 0]))),
                 },
-                outputs={"look at it with": f"tensorboard --logdir {self.folder} --port 6000"},
+                outputs={"look at it with": f"tensorboard --logdir {self.folder} --host 127.0.0.1 --port 6000"},
             ),
             self.folder,
         )

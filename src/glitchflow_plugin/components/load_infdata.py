@@ -9,7 +9,7 @@ from itwinai.components import DataGetter, monitor_exec
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.quality import read_quality
@@ -84,7 +84,14 @@ class LoadInfdata(DataGetter):
             made = SpectrogramSet.open(self.spectrograms)
             counts, warnings = EventCounts.from_reasons(len(made), made.manifest.rejected.values()), ()
         else:
-            made, counts, warnings = self._prepare(bundle)
+            made, counts, warnings = make_maps(
+                bundle,
+                self.datasets,
+                self.folder,
+                engine=self.engine,
+                device=choose_device(self.device, self.engine),
+                batch_events=self.batch_events,
+            )
         check_spectrograms(bundle, made)
         report(
             RunSummary(
@@ -105,39 +112,62 @@ class LoadInfdata(DataGetter):
         )
         return bundle, made
 
-    def _prepare(self, bundle: "ModelBundle") -> tuple[SpectrogramSet, EventCounts, tuple[str, ...]]:
-        """Put the data through the model's recipe."""
-        from glitchflow_plugin.preprocessing.ingest import ingest_with_recipe
-        from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
 
-        try:
-            conditioning, transform = bundle.recipe["events"], bundle.recipe["qtransform"]
-        except KeyError as error:
-            raise FormatError(
-                f"the model's recipe has no {error}. Train a model with the training pipeline."
-            ) from error
+def make_maps(
+    bundle: "ModelBundle",
+    data: Sequence[Mapping[str, Any]] | EventSet,
+    folder: Path,
+    *,
+    engine: EngineSettings,
+    device: str,
+    batch_events: int = 8,
+    require_target: bool = False,
+) -> tuple[SpectrogramSet, EventCounts, tuple[str, ...]]:
+    """Put data through a model's recipe; a run that was cut off goes on at the missing shards.
+
+    Args:
+        bundle: The model.
+        data: Entries as in datasets.yaml, or an event set that the same recipe made.
+        folder: Where the event set and the spectrogram set go.
+        engine: Where the shards are made.
+        device: Where to compute.
+        batch_events: Events transformed at a time.
+        require_target: Leave out events without a usable target.
+
+    Returns:
+        The maps, how many events were read, kept and rejected, and what the user should know.
+
+    Raises:
+        FormatError: The model's recipe is incomplete.
+    """
+    from glitchflow_plugin.preprocessing.ingest import ingest_with_recipe
+    from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
+
+    try:
+        conditioning, transform = bundle.recipe["events"], bundle.recipe["qtransform"]
+    except KeyError as error:
+        raise FormatError(f"the model's recipe has no {error}. Train a model with the training pipeline.") from error
+    if isinstance(data, EventSet):
+        events = data
+    else:
         events = ingest_with_recipe(
-            self.datasets,
-            conditioning,
-            bundle.channels,
-            self.folder / EVENTS,
-            engine=self.engine,
-            require_target=False,
+            data, conditioning, bundle.channels, folder / EVENTS, engine=engine, require_target=require_target
         )
-        made = make_spectrograms(
-            events,
-            bundle.witnesses,
-            _qtransform(transform),
-            self.folder / SPECTROGRAMS,
-            device=choose_device(self.device, self.engine),
-            engine=self.engine,
-            batch_size=self.batch_events,
-            selection={"channels": "model", **model_name(bundle)},
-            require_target=False,
-        )
-        quality = read_quality(events.folder)
-        counts = EventCounts(quality.events_read, len(made), quality.events_rejected)
-        return made, counts, tuple(quality.warnings())
+    made = make_spectrograms(
+        events,
+        bundle.witnesses,
+        _qtransform(transform),
+        folder / SPECTROGRAMS,
+        device=device,
+        engine=engine,
+        batch_size=batch_events,
+        selection={"channels": "model", **model_name(bundle)},
+        require_target=require_target,
+    )
+    if isinstance(data, EventSet):
+        return made, EventCounts.from_reasons(len(made), made.manifest.rejected.values()), ()
+    quality = read_quality(events.folder)
+    return made, EventCounts(quality.events_read, len(made), quality.events_rejected), tuple(quality.warnings())
 
 
 def _qtransform(values: Mapping[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
+from glitchflow_plugin.components._drift import drift_metrics, drift_of, drift_warnings
 from glitchflow_plugin.components._figures import save_figure
 from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name, open_events, require
 from glitchflow_plugin.components._report import report
@@ -14,6 +15,7 @@ from glitchflow_plugin.components.load_infdata import EVENTS, SPECTROGRAMS
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.products.veto_table import write_table
+from glitchflow_plugin.signal.drift import DriftSettings
 
 if TYPE_CHECKING:
     from glitchflow_plugin.inference.run import InferenceResult
@@ -96,6 +98,8 @@ class MakeInference(BaseComponent):
             device=choose_device(self.device),
         )
         outputs = self._write(result, spectrograms, bundle.target)
+        drift = drift_of(spectrograms, bundle.witnesses, bundle.notes, DriftSettings())
+        details = {} if drift is None else {"drift": drift.to_dict()}
         return report(
             RunSummary(
                 pipeline="inference_pipeline/Make-inference",
@@ -107,10 +111,10 @@ class MakeInference(BaseComponent):
                     "threshold_snr2": self.settings.threshold,
                 },
                 events=EventCounts.from_reasons(len(spectrograms), spectrograms.manifest.rejected.values()),
-                metrics=summary_metrics(result.scores),
+                metrics={**summary_metrics(result.scores), **drift_metrics(drift)},
                 outputs=outputs,
-                warnings=tuple(run_warnings(result)),
-                details=summary_details(result),
+                warnings=(*run_warnings(result), *drift_warnings(drift)),
+                details={**summary_details(result), **details},
             ),
             self.folder,
         )

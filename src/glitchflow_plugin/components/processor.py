@@ -7,11 +7,13 @@ import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.data.reference_file import write_reference
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS, Split
 from glitchflow_plugin.data.training_set import TrainingSet, WindowSettings, index_windows
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.signal.drift import ExceedanceCount, Reference
 from glitchflow_plugin.signal.scaling import ScaleFit, Scaling, ScalingSettings
 from glitchflow_plugin.signal.windows import window_starts
 
@@ -52,7 +54,7 @@ class Processor(BaseComponent):
                 f"{len(maps.frequencies)} in {maps.folder}. Set num_f_bins in process.yaml or size in windows.yaml."
             )
         index = index_windows(maps, split, window_starts(len(maps.times), self.settings.size), self.settings)
-        scaling = self._fit(maps, split)
+        scaling, reference = self._fit(maps, split)
         training = TrainingSet(
             folder=self.folder,
             spectrograms=maps.folder,
@@ -62,6 +64,8 @@ class Processor(BaseComponent):
             scaling=scaling.to_dict(),
             settings=self.settings,
         )
+        # before the training set, whose description is written last
+        write_reference(self.folder, reference.to_dict())
         training.save()
         counts = training.counts()
         report(
@@ -82,14 +86,15 @@ class Processor(BaseComponent):
         )
         return training
 
-    def _fit(self, maps: SpectrogramSet, split: Split) -> Scaling:
-        """Scales from training events alone, a few events in memory at a time."""
+    def _fit(self, maps: SpectrogramSet, split: Split) -> tuple[Scaling, Reference]:
+        """Scales, and statistics to recognise drift by, from training events alone, a few in memory at a time."""
         rows = np.flatnonzero(np.isin(maps.event_ids, split.train.event_ids))
-        fit = ScaleFit(maps.channels, self.scaling)
+        fit, count = ScaleFit(maps.channels, self.scaling), ExceedanceCount(maps.channels)
         for first in range(0, len(rows), self.settings.batch_events):
             batch = maps.read(rows[first : first + self.settings.batch_events])
             fit.add(batch.maps, batch.valid)
-        return fit.result()
+            count.add(batch.maps, batch.valid)
+        return fit.result(), count.reference()
 
     def _warnings(self, counts: dict[str, dict[str, int]]) -> tuple[str, ...]:
         without = [name for name in PARTS if not counts[name]["glitch"]]

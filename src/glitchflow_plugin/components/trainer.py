@@ -1,5 +1,6 @@
 """The step Trainer: learns the twin, judges it once, and registers it."""
 
+import json
 import logging
 import math
 import shutil
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from glitchflow_plugin.components._device import choose_device
+from glitchflow_plugin.components._registration import RegistrySettings, origin, register_trained
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, StrictConfiguration, unwrapped
 from glitchflow_plugin.data.files import read_json
@@ -25,23 +27,19 @@ from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import BatchOrder, Share, share_cache
 from glitchflow_plugin.data.window_order import WindowOrder, balancing_weights, read_labels
-from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, DataError, RegistryError
+from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import representation
 from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.products.environment import environment
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
-from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, make_loggers
-from glitchflow_plugin.tracking.registry import (
-    ModelVersion,
-    check_connection,
-    ensure_experiment,
-    guarded,
-    promote_if_better,
-    register,
-)
+from glitchflow_plugin.tracking.connection import guarded
+from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, make_loggers, unsent
+from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.checkpoints import BEST, LAST, PREVIOUS, judged_weights, read_checkpoint, recover
 from glitchflow_plugin.training.energy import EnergyLearner
+from glitchflow_plugin.training.gate import Judgement
 from glitchflow_plugin.training.interruption import stay_deaf
 from glitchflow_plugin.training.learner import Learner
 from glitchflow_plugin.training.losses import LossSettings
@@ -55,7 +53,6 @@ logger = logging.getLogger(__name__)
 _ORIGIN = "trained_on"
 #: A block of the shuffled order is this part of the cache, so that up to seven loader workers can hold it.
 _BLOCKS = 8
-_REGISTRY_KEYS = {"tracking_uri", "experiment", "artifacts", "name", "alias"}
 
 
 class Trainer(SoundTorchTrainer):
@@ -118,17 +115,15 @@ class Trainer(SoundTorchTrainer):
             raise TypeError(f"Trainer got unexpected arguments {unknown}")
         if "name" not in model:
             raise ConfigurationError("model.yaml: expected `name`, for instance unet.")
-        registry_unknown = sorted(set(registry or {}) - _REGISTRY_KEYS)
-        if registry_unknown:
-            raise ConfigurationError(f"registry.yaml: unknown {registry_unknown}; known are {sorted(_REGISTRY_KEYS)}.")
         checked = StrictConfiguration.checked(config)
         LossSettings(l1=checked.loss_l1, ssim=checked.loss_ssim)  # wrong weights are refused before anything is read
         self.baseline_settings = BaselineSettings(**(baseline or {}))
-        self.registry = dict(registry) if registry else None
-        if self.registry is not None and detect_distributed_environment().global_rank == 0:
-            # a server that is not there shall be noticed before hours of training
-            check_connection(self.registry["tracking_uri"])
-            ensure_experiment(self.registry["tracking_uri"], self.registry["experiment"], self.registry["artifacts"])
+        self.registry = RegistrySettings.of(registry or None)
+        tracked = self.registry
+        first = detect_distributed_environment().global_rank == 0
+        # all processes must agree on whether the run is tracked
+        if tracked is not None and (first or not tracked.required) and not tracked.reachable():
+            tracked = None
         self.folder, self.network_settings, self.pictures_every = Path(folder), dict(model), pictures_every
         self.events = events
         super().__init__(
@@ -138,10 +133,12 @@ class Trainer(SoundTorchTrainer):
             strategy=strategy,
             random_seed=random_seed,
             logger=make_loggers(
-                self.registry["tracking_uri"] if self.registry else None,
-                self.registry["experiment"] if self.registry else "",
+                tracked.tracking_uri if tracked else None,
+                self.registry.experiment if self.registry else "glitchflow",
                 tensorboard,
                 Path(checkpoints) / "logs",
+                system_metrics=bool(tracked and tracked.system_metrics),
+                provenance=Path(checkpoints) / "provenance" if self.registry and self.registry.provenance else None,
             ),
             checkpoints_location=checkpoints,
             checkpoint_every=checkpoint_every,
@@ -172,7 +169,7 @@ class Trainer(SoundTorchTrainer):
         self.learner = self._choose_learner()
         self.witnesses = self.learner.witnesses
         training, validation = self.learner.dataset("train"), self.learner.dataset("validation")
-        with guarded(self.registry["tracking_uri"] if self.registry else None, patient=True):
+        with guarded(self.registry.tracking_uri if self.registry else None):
             super().execute(training, validation)  # pyright: ignore[reportArgumentType]
         # what follows opens its own
         self.train_dataloader = self.validation_dataloader = None
@@ -189,7 +186,8 @@ class Trainer(SoundTorchTrainer):
         self._is_main = self.strategy.is_main_worker
         if self._is_main:
             self._prepare_best()
-        ItwinaiTracker(self.logger).params(self._settings())
+            self._tracker.params(self._settings() | origin(self.training_set.fingerprint))
+            self._tracker.text("environment.json", json.dumps(environment(), indent=2))
         super().train()
 
     # training, one process among possibly several
@@ -393,20 +391,19 @@ class Trainer(SoundTorchTrainer):
             self._log_final(None, scores)
             report(summary(), self.folder)
             return None
-        version = None
-        try:
-            with guarded(self.registry["tracking_uri"]):
-                run = self._log_final(self.mlflow_worker_run_id, scores)
-            keys = ("tracking_uri", "experiment", "artifacts")
-            version = register(bundle, self.registry["name"], run_id=run, **{key: self.registry[key] for key in keys})
-            version = promote_if_better(version, bundle, partial(self._loss_of, judge), alias=self.registry["alias"])
-        except (ConnectionFailedError, RegistryError) as error:
-            kept = Path(self.checkpoints_location) / BEST
-            advice = f"Nothing is lost: register it later with training.from_checkpoint={kept.parent / LAST}"
-            report(summary(version=version, trouble=str(error)), self.folder)
-            raise type(error)(f"{error} The trained network is kept in {kept}. {advice}") from error
-        report(summary(version=version), self.folder)
-        return version
+        run = self._log_final(self.mlflow_worker_run_id, scores)
+        outcome = register_trained(
+            bundle,
+            self.registry,
+            partial(self._judgement, judge),
+            training=self.training_set.folder,
+            checkpoint=Path(self.checkpoints_location) / BEST,
+            run_id=run,
+            unsent=unsent(self.logger),
+        )
+        report(summary(version=outcome.version, trouble=outcome.trouble), self.folder)
+        outcome.raise_if(self.registry.required)
+        return outcome.version
 
     def _log_final(self, run_id: str | None, scores: dict[str, Scores]) -> str | None:
         if self.logger is None:
@@ -421,12 +418,14 @@ class Trainer(SoundTorchTrainer):
         self.logger.destroy_logger_context()
         return run_id or (found_run.info.run_id if found_run is not None else None)
 
-    def _loss_of(self, judge: Any, bundle: ModelBundle, without: frozenset[str] = frozenset()) -> float:
-        """Validation loss of a bundle in this run's scaling, its witnesses in its own order; NaN without events."""
+    def _judgement(self, judge: Any, bundle: ModelBundle, without: frozenset[str] = frozenset()) -> Judgement:
+        """What a bundle does on validation in this run's scaling, its witnesses in its own order."""
         order = [self.witnesses.index(channel) for channel in bundle.witnesses]
-        twin = bundle.twin.to(self.device_for_judging)
+        twin = bundle.twin.to(self.device_for_judging).eval()
         batches = self._batches("validation", without)
-        return judge(lambda x: twin(x[:, order]), batches).loss if len(batches) else math.nan
+        windows: Any = batches.dataset
+        results = judge(lambda x: twin(x[:, order]), batches) if len(batches) else None
+        return Judgement.of(results, windows.dataset.event_ids[windows.indices])
 
     def _bundle(self, figures: dict[str, float], baseline: Any) -> ModelBundle:
         notes = {

@@ -283,7 +283,7 @@ class ModelBundle:
         return {"format_version": BUNDLE_VERSION, **{name: _plain(getattr(self, name)) for name in names}}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any], twin: nn.Module, baseline: EnergyTwin | None) -> "ModelBundle":
+    def from_dict(cls, content: Mapping[str, Any], twin: nn.Module, baseline: Twin | None) -> "ModelBundle":
         """Rebuild a bundle from `to_dict` and its networks.
 
         Raises:
@@ -301,6 +301,23 @@ class ModelBundle:
         except (KeyError, TypeError) as error:
             message = f"the description of the model is incomplete or has unknown parts ({error}). Train it again."
             raise FormatError(message) from error
+
+
+def pack_twin(bundle: ModelBundle) -> bytes:
+    """A bundle's twin, not yet exported, by `save_twin`."""
+    twin: Any = bundle.twin.cpu()
+    own = {key: value for key, value in bundle.model.items() if key != "name"}
+    settings = {"in_channels": len(bundle.witnesses), "window_size": bundle.window_size, **own}
+    return save_twin(twin, bundle.model["name"], settings)
+
+
+def pack_baseline(bundle: ModelBundle) -> bytes | None:
+    """A bundle's linear filter by `save_twin`; None if it has none."""
+    if bundle.baseline is None:
+        return None
+    network: Any = bundle.baseline.network
+    name = "wiener" if bundle.representation == "waveform" else "linear"
+    return save_twin(bundle.baseline.cpu(), name, network.settings)
 
 
 def save_twin(twin: Twin, name: str, settings: Mapping[str, Any]) -> bytes:

@@ -1,13 +1,138 @@
 """Loggers of itwinai, put right where 0.4.2 needs it, and as a `Tracker`."""
 
 import logging
+import time
 from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from itwinai.loggers import Logger, LoggersCollection, MLFlowLogger, TensorBoardLogger
+from itwinai.loggers import Logger, LoggersCollection, MLFlowLogger, Prov4MLLogger, TensorBoardLogger
+
+from glitchflow_plugin.errors import MissingDependencyError
+from glitchflow_plugin.tracking.connection import environment, quick
 
 logger = logging.getLogger(__name__)
+
+#: Pause after a failure, s; doubled up to the second while failures go on.
+_PAUSES = 30.0, 600.0
+#: Kinds that are sent later. Pictures are not: TensorBoard has them.
+_KEPT = ("metric", "param", "text")
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """One thing that MLflow has not taken yet; `kind` is metric, param or text."""
+
+    kind: str
+    name: str
+    value: Any
+    step: int = 0
+
+
+class PatientMLFlowLogger(MLFlowLogger):
+    """MLflow logger that a server which is down, slow or full cannot stop: what it refuses is kept and sent later.
+
+    After a failure nothing is tried for a while, so that a server that stalls does not slow the training down. What is
+    left at the end is in `unsent`.
+
+    Args:
+        system_metrics: Let MLflow record processor, memory, disk, network and GPU during the run.
+        keywords: As for MLFlowLogger.
+    """
+
+    def __init__(self, *, system_metrics: bool = True, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.system_metrics = system_metrics
+        self.unsent: list[Unsent] = []
+        self.lenient = False
+        self._offline = False
+        self._warned = False
+        self._pause, self._wait_until = _PAUSES[0], 0.0
+
+    def create_logger_context(self, rank: int = 0, **keywords: Any) -> Any:
+        """Open the run. Once `lenient` is set, a server that is not there is no error: all is kept."""
+        wanted = "true" if self.system_metrics and keywords.get("run_id") is None else "false"
+        try:
+            with quick(), environment({"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": wanted}, keep=False):
+                return super().create_logger_context(rank=rank, **keywords)
+        except Exception as error:
+            if not self.lenient:
+                raise
+            self._failed(error)
+            self._offline, self.is_initialized = True, True
+            return None
+
+    def log(
+        self,
+        item: Any,
+        identifier: Any,
+        kind: str = "metric",
+        step: int | None = None,
+        batch_idx: int | None = None,
+        **keywords: Any,
+    ) -> None:
+        """Log now, or keep it for later."""
+        if not self.should_log(batch_idx=batch_idx):
+            return
+        # from now on there is work to lose
+        self.lenient = True
+        if not self._waits() and self._flush():
+            try:
+                with quick():
+                    super().log(item, identifier, kind, step, batch_idx, **keywords)
+            except Exception as error:
+                if _hopeless(error):
+                    logger.warning("MLflow does not take %s %s: %s", kind, identifier, _short(error))
+                    return
+                self._failed(error)
+            else:
+                return
+        if kind in _KEPT:
+            self.unsent.append(Unsent(kind, str(identifier), item if kind == "metric" else str(item), step or 0))
+
+    def destroy_logger_context(self) -> None:
+        """Send what is left, and end the run."""
+        self._wait_until = 0.0
+        try:
+            if not self._offline and self.should_log():
+                self._flush()
+                with quick():
+                    super().destroy_logger_context()
+        except Exception as error:
+            self._failed(error)
+        self._offline = self.is_initialized = False
+
+    def _waits(self) -> bool:
+        return self._offline or time.monotonic() < self._wait_until
+
+    def _flush(self) -> bool:
+        """Whether all that was kept is sent."""
+        while self.unsent:
+            first = self.unsent[0]
+            try:
+                with quick():
+                    super().log(first.value, first.name, first.kind, first.step)
+            except Exception as error:
+                if not _hopeless(error):
+                    self._failed(error)
+                    return False
+                logger.warning("MLflow does not take %s %s: %s", first.kind, first.name, _short(error))
+            self.unsent.pop(0)
+        self._pause = _PAUSES[0]
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        if not self._warned:
+            logger.warning(
+                "MLflow at %s does not answer (%s). Training goes on; numbers are kept and sent later.",
+                self.tracking_uri,
+                _short(error),
+            )
+        self._warned = True
+        self._wait_until = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _PAUSES[1])
 
 
 class RunTensorBoardLogger(TensorBoardLogger):
@@ -32,8 +157,46 @@ class RunTensorBoardLogger(TensorBoardLogger):
         self.writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}")
 
 
+class RunProvenanceLogger(Prov4MLLogger):
+    """yProv logger that describes the training and is closed for good with it.
+
+    itwinai would begin a second document when the figures of the test events are logged.
+    """
+
+    closed = False
+
+    def create_logger_context(self, rank: int = 0, **keywords: Any) -> None:
+        """Begin the document, once."""
+        if self.closed:
+            self.is_initialized = True
+        else:
+            super().create_logger_context(rank=rank, **keywords)
+
+    def save_hyperparameters(self, params: dict[str, Any]) -> None:
+        """Record the settings as texts: W3C PROV knows no lists."""
+        if not self.closed:
+            super().save_hyperparameters({name: str(value) for name, value in params.items()})
+
+    def log(self, item: Any, identifier: Any, kind: str = "metric", step: int | None = None, **keywords: Any) -> None:
+        """Record one thing."""
+        if not self.closed:
+            super().log(item, identifier, kind, step, **keywords)
+
+    def destroy_logger_context(self) -> None:
+        """Write the document."""
+        if not self.closed:
+            super().destroy_logger_context()
+        self.closed, self.is_initialized = True, False
+
+
 def make_loggers(
-    tracking_uri: str | None, experiment: str, tensorboard: Path | str | None, scratch: Path | str
+    tracking_uri: str | None,
+    experiment: str,
+    tensorboard: Path | str | None,
+    scratch: Path | str,
+    *,
+    system_metrics: bool = True,
+    provenance: Path | str | None = None,
 ) -> LoggersCollection | None:
     """Loggers of itwinai for MLflow and TensorBoard.
 
@@ -43,16 +206,41 @@ def make_loggers(
         experiment: MLflow experiment.
         tensorboard: Folder for TensorBoard; None for none.
         scratch: Folder for what the loggers write before they send it.
+        system_metrics: Whether MLflow records what the machine does.
+        provenance: Folder for the W3C PROV documents of itwinai's yProv logger; None for none.
 
     Returns:
-        Both in one, or None if there is neither.
+        All in one, or None if there is none.
+
+    Raises:
+        MissingDependencyError: Provenance is wanted, and yprov4ml is not installed.
     """
     loggers: list[Logger] = []
     if tracking_uri is not None:
-        loggers.append(MLFlowLogger(savedir=scratch, experiment_name=experiment, tracking_uri=tracking_uri))
+        loggers.append(
+            PatientMLFlowLogger(
+                savedir=scratch,
+                experiment_name=experiment,
+                tracking_uri=tracking_uri,
+                system_metrics=system_metrics,
+            )
+        )
     if tensorboard is not None:
         loggers.append(RunTensorBoardLogger(tensorboard))
+    if provenance is not None:
+        if find_spec("yprov4ml") is None:
+            message = "registry.provenance: true needs the package yprov4ml. Install it: pip install yprov4ml==2.0.9"
+            raise MissingDependencyError(message)
+        loggers.append(
+            # a drawing of the graph needs Graphviz, which is no Python package
+            RunProvenanceLogger(experiment_name=experiment, provenance_save_dir=str(provenance), create_svg=False)
+        )
     return LoggersCollection(loggers) if loggers else None
+
+
+def unsent(loggers: Logger | None) -> list[Unsent]:
+    """What MLflow has not taken."""
+    return [item for each in _leaves(loggers) if isinstance(each, PatientMLFlowLogger) for item in each.unsent]
 
 
 class ItwinaiTracker:
@@ -67,27 +255,37 @@ class ItwinaiTracker:
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Record one number."""
-        for each in self._leaves():
+        for each in _leaves(self.loggers):
             each.log(item=float(value), identifier=name, kind="metric", step=step)
 
     def figure(self, name: str, figure: Any, step: int) -> None:
         """Record one figure; MLflow knows no steps for figures, so the step goes into its file name."""
-        for each in self._leaves():
+        for each in _leaves(self.loggers):
             identifier = f"{name}/{step:04d}.png" if isinstance(each, MLFlowLogger) else name
             each.log(item=figure, identifier=identifier, kind="figure", step=step)
 
     def params(self, values: dict[str, Any]) -> None:
         """Record the settings of the run."""
-        for each in self._leaves():
+        for each in _leaves(self.loggers):
             each.save_hyperparameters(values)
 
     def text(self, name: str, text: str) -> None:
         """Record one text."""
-        for each in self._leaves():
+        for each in _leaves(self.loggers):
             identifier = f"{name}.txt" if isinstance(each, MLFlowLogger) and "." not in name else name
             each.log(item=text, identifier=identifier, kind="text")
 
-    def _leaves(self) -> Iterable[Logger]:
-        if self.loggers is None:
-            return []
-        return self.loggers.loggers if isinstance(self.loggers, LoggersCollection) else [self.loggers]
+
+def _leaves(loggers: Logger | None) -> Iterable[Logger]:
+    if loggers is None:
+        return []
+    return loggers.loggers if isinstance(loggers, LoggersCollection) else [loggers]
+
+
+def _hopeless(error: Exception) -> bool:
+    """Whether MLflow refuses this value and would refuse it again."""
+    return getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"

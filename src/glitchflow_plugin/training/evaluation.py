@@ -34,7 +34,8 @@ class WindowResults:
         loss_sum: Sum of the loss over windows.
         statistics: What scoring needs of each window.
         losses: Loss of each window, (window,).
-        added: Energy that cleaning adds to each window, SNR² summed over pixels, (window,).
+        added: Energy that cleaning adds to each window on the whole, SNR² summed over pixels, (window,); 0 where it
+            takes some away.
         measured: Energy measured in each window, SNR² summed over pixels, (window,).
     """
 
@@ -96,13 +97,13 @@ def judge_windows(
             losses = map_loss(scaling.scale_target(predicted), scaling.scale_target(measured), loss)
             statistics = window_statistics(measured, predicted, glitch_threshold=threshold)
             energy = measured.clamp(min=0)
-            added = (clean_maps(measured, predicted) - energy).clamp(min=0)
+            cleaned = clean_maps(measured, predicted)
             parts.append(
                 WindowResults(
                     float(losses.double().sum()),
                     statistics,
                     losses=losses.double().cpu().numpy(),
-                    added=added.double().sum(dim=(1, 2, 3)).cpu().numpy(),
+                    added=(cleaned - energy).double().sum(dim=(1, 2, 3)).clamp(min=0).cpu().numpy(),
                     measured=energy.double().sum(dim=(1, 2, 3)).cpu().numpy(),
                 )
             )

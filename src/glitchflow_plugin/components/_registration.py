@@ -1,0 +1,235 @@
+"""How a trained twin gets into the registry: kept first, then registered, then judged by the gate."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from glitchflow_plugin.data.reference_file import read_reference
+from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, DataError, RegistryError
+from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.products.environment import environment
+from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment
+from glitchflow_plugin.tracking.itwinai_tracker import Unsent
+from glitchflow_plugin.tracking.outbox import Destination, Entry, discard, keep, send, upload, waiting
+from glitchflow_plugin.tracking.registry import promote_if_better, register
+from glitchflow_plugin.tracking.versions import ModelVersion
+from glitchflow_plugin.training.gate import GateSettings, Judgement, Verdict, decide
+
+logger = logging.getLogger(__name__)
+
+JudgeWindows = Callable[[ModelBundle, frozenset[str]], Judgement]
+"""Judges a bundle on the fixed validation windows, those of some events left out."""
+
+
+@dataclass(frozen=True)
+class RegistrySettings:
+    """The keys of registry.yaml.
+
+    Attributes:
+        tracking_uri: A database or a server.
+        name: Of the registered model.
+        experiment: MLflow experiment.
+        artifacts: Where a database keeps its files.
+        alias: Of the champion.
+        required: Whether a registry that cannot be reached ends the run with an error, before training and after it.
+            If not, a warning; in both cases what is trained is kept in the outbox.
+        outbox: Folder of trained twins that the registry has not taken yet.
+        system_metrics: Whether MLflow records what the machine does during training.
+        provenance: Whether itwinai's yProv logger writes W3C PROV documents.
+        gate: What a champion must fulfil.
+    """
+
+    tracking_uri: str
+    name: str
+    experiment: str = "glitchflow"
+    artifacts: str = "./artifacts"
+    alias: str = "champion"
+    required: bool = True
+    outbox: str = "outbox"
+    system_metrics: bool = True
+    provenance: bool = False
+    gate: GateSettings = field(default_factory=GateSettings)
+
+    @classmethod
+    def of(cls, content: "Mapping[str, Any] | RegistrySettings | None") -> "RegistrySettings | None":
+        """From YAML; None stays None.
+
+        Raises:
+            ConfigurationError: A key is unknown or missing, or a limit is impossible.
+        """
+        if content is None or isinstance(content, RegistrySettings):
+            return content
+        known = sorted(cls.__dataclass_fields__)
+        unknown = sorted(set(content) - set(known))
+        if unknown:
+            raise ConfigurationError(f"registry.yaml: unknown {unknown}; known are {known}.")
+        try:
+            return cls(**{**content, "gate": GateSettings(**(content.get("gate") or {}))})
+        except TypeError as error:
+            limits = sorted(GateSettings.__dataclass_fields__)
+            raise ConfigurationError(f"registry.yaml: {error}. Keys: {known}; keys of gate: {limits}.") from error
+
+    @property
+    def destination(self) -> Destination:
+        """Where models go."""
+        return Destination(self.tracking_uri, self.name, self.experiment, self.artifacts, self.alias)
+
+    def reachable(self) -> bool:
+        """Look for the registry before hours of training.
+
+        Returns:
+            Whether it is there.
+
+        Raises:
+            ConnectionFailedError: It is not, and it is required.
+            RegistryError: It cannot be used, and it is required.
+        """
+        try:
+            check_connection(self.tracking_uri)
+            ensure_experiment(self.tracking_uri, self.experiment, self.artifacts)
+        except (ConnectionFailedError, RegistryError) as error:
+            if self.required:
+                raise
+            logger.warning("%s The trained twin will be kept in %s.", error, self.outbox)
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trained twin.
+
+    Attributes:
+        version: In the registry; None if it was not taken.
+        trouble: What went wrong, with advice; empty if nothing.
+        error: The same as it was met.
+    """
+
+    version: ModelVersion | None = None
+    trouble: str = ""
+    error: Exception | None = None
+
+    def raise_if(self, required: bool) -> None:
+        """Raise what went wrong, with the advice."""
+        if self.error is not None and required:
+            raise type(self.error)(self.trouble) from self.error
+
+
+def origin(dataset: str) -> dict[str, str]:
+    """Parameters of a run that say what it was made from.
+
+    Args:
+        dataset: Fingerprint of the spectrogram set.
+    """
+    here = environment()
+    return {
+        "dataset_fingerprint": dataset,
+        "code_version": here["glitchflow_plugin"],
+        "git_commit": here["git_commit"] or "installed package",
+        "python": here["python"],
+        "platform": here["platform"],
+    }
+
+
+def register_trained(
+    bundle: ModelBundle,
+    settings: RegistrySettings,
+    judge: JudgeWindows,
+    *,
+    training: Path,
+    checkpoint: Path,
+    run_id: str | None = None,
+    unsent: list[Unsent] | None = None,
+) -> Outcome:
+    """Keep a trained twin, register it, and let the gate decide whether it becomes champion.
+
+    Args:
+        bundle: The twin.
+        settings: The registry.
+        judge: Judges bundles on the validation windows.
+        training: Folder of the training set, whose statistics go with the model.
+        checkpoint: Where the network is as well.
+        run_id: Run that trained it.
+        unsent: What that run could not log.
+
+    Returns:
+        What became of it. Nothing is raised for a registry that is down or full.
+    """
+    reference = read_reference(training)
+    if reference is not None:
+        bundle = replace(bundle, notes={**bundle.notes, "reference": reference})
+    own = judge(bundle, frozenset())
+    first = decide(own, bundle.witnesses, settings.gate)
+    made = origin(bundle.dataset)
+    tags = {key: made[key] for key in ("dataset_fingerprint", "code_version", "git_commit")}
+    waits = [asdict(item) for item in unsent or ()]
+    entry, full = None, None
+    try:
+        entry = keep(
+            settings.outbox, bundle, settings.destination, run_id=run_id, unsent=waits, tags=tags, first=asdict(first)
+        )
+    except DataError as error:
+        logger.warning("The outbox does not take the trained twin: %s", error)
+        full = error
+
+    def gate(champion: ModelBundle | None, seen: frozenset[str]) -> Verdict:
+        if champion is None:
+            return first
+        return decide(own, bundle.witnesses, settings.gate, (judge(bundle, seen), judge(champion, seen)))
+
+    version = None
+    try:
+        version = _taken(entry, bundle, settings, run_id, tags)
+        if entry is not None:
+            discard(entry)
+        version = promote_if_better(version, bundle, gate, alias=settings.alias)
+    except (ConnectionFailedError, RegistryError) as error:
+        return Outcome(version, f"{error} {_advice(version, entry, full, checkpoint, settings)}", error)
+    _upload_waiting(settings)
+    return Outcome(version)
+
+
+def _taken(
+    entry: Entry | None, bundle: ModelBundle, settings: RegistrySettings, run_id: str | None, tags: Mapping[str, str]
+) -> ModelVersion:
+    if entry is not None:
+        return send(entry)
+    there = settings.destination
+    where = {"experiment": there.experiment, "artifacts": there.artifacts}
+    return register(bundle, there.name, there.tracking_uri, run_id=run_id, tags=tags, **where)
+
+
+def _advice(
+    version: ModelVersion | None,
+    entry: Entry | None,
+    full: Exception | None,
+    checkpoint: Path,
+    settings: RegistrySettings,
+) -> str:
+    if version is not None:
+        return (
+            f"It is registered as version {version.version}, but was not compared with the champion: "
+            f"glitchflow models promote {version.name} {version.version}"
+        )
+    if entry is not None:
+        return (
+            f"Nothing is lost: the trained twin waits in {entry.folder}. The next run uploads it, or: "
+            f"glitchflow models upload --outbox {settings.outbox}"
+        )
+    return (
+        f"The outbox does not take it either ({full}). The trained network is kept in {checkpoint}: make room, then "
+        f"register it with training.from_checkpoint={checkpoint.parent / 'last'}"
+    )
+
+
+def _upload_waiting(settings: RegistrySettings) -> None:
+    """Send what earlier runs could not; the registry answers now."""
+    try:
+        for entry in waiting(settings.outbox):
+            if entry.destination.tracking_uri == settings.tracking_uri:
+                version = upload(entry)
+                logger.info("Uploaded %s version %d, which had waited in the outbox", version.name, version.version)
+    except (ConnectionFailedError, RegistryError, DataError) as error:
+        logger.warning("What waits in %s was not uploaded: %s", settings.outbox, error)

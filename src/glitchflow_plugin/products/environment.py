@@ -1,0 +1,56 @@
+"""Where numbers come from: the code, the interpreter, the machine and every installed package."""
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from glitchflow_plugin import __version__
+
+#: The checkout, where this is one: src/glitchflow_plugin/products/environment.py
+_CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that the code runs from, with `+changes` where files differ from it.
+
+    None for an installed package, also one that is installed somewhere inside another repository.
+    """
+    if not (_CHECKOUT / ".git").exists() or not (_CHECKOUT / "src" / "glitchflow_plugin").is_dir():
+        return None
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return None
+    return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def environment() -> dict[str, Any]:
+    """Everything that decides numbers beside data and settings; JSON-like."""
+    packages = {}
+    for found in metadata.distributions():
+        name = found.metadata["Name"]
+        if name:
+            packages[name] = found.version
+    return {
+        "glitchflow_plugin": __version__,
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(  # noqa: S603  # fixed arguments
+            ["git", "-C", str(_CHECKOUT), *arguments],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

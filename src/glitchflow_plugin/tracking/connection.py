@@ -1,0 +1,181 @@
+"""How this room talks to MLflow: quickly, quietly, and with errors in the user's words. Nothing here imports torch."""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlparse
+
+import mlflow
+import requests
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from glitchflow_plugin.errors import ConnectionFailedError, RegistryError
+
+DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+DEFAULT_EXPERIMENT = "glitchflow"
+DEFAULT_ARTIFACTS = "./artifacts"
+#: MLflow tries seven times with growing pauses, which makes minutes of a server that is simply not there. What is
+#: refused is kept here and sent later.
+_QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+_QUIET = {
+    # a bar for each small file, and a link that nobody asked for
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+def ensure_experiment(tracking_uri: str, experiment: str, artifacts: Path | str = DEFAULT_ARTIFACTS) -> str:
+    """Id of an experiment, which is made if it is new.
+
+    Without a server the experiment gets the folder for artifacts, as an absolute path, so that models are found from
+    any working directory; MLflow would otherwise write to `mlruns`. A server has its own place.
+
+    Raises:
+        RegistryError: The experiment was deleted, or the database cannot be used.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    with registry(tracking_uri):
+        client = MlflowClient(tracking_uri, tracking_uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            place = None if is_server(tracking_uri) else Path(artifacts).resolve().as_uri()
+            return client.create_experiment(experiment, artifact_location=place)
+        if found.lifecycle_stage != "active":
+            message = f"the experiment {experiment} was deleted. Restore it in MLflow, or choose another name."
+            raise RegistryError(message)
+        return found.experiment_id
+
+
+def check_connection(tracking_uri: str, timeout: float = 5.0) -> None:
+    """Find out in seconds, not minutes, whether a server answers. A database needs no server.
+
+    Args:
+        tracking_uri: Of the registry.
+        timeout: s.
+
+    Raises:
+        ConnectionFailedError: Nobody listens there.
+        RegistryError: The address is unusable.
+    """
+    if not is_server(tracking_uri):
+        if urlparse(tracking_uri).scheme not in ("sqlite", "postgresql", "mysql", "mssql"):
+            message = (
+                f"expected a database such as {DEFAULT_TRACKING_URI} or a server such as http://127.0.0.1:5005 as "
+                f"tracking_uri, got {tracking_uri!r}."
+            )
+            raise RegistryError(message)
+        return
+    address = urlparse(tracking_uri)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        with socket.create_connection((address.hostname or "", port), timeout=timeout):
+            return
+    except OSError as error:
+        raise _unreachable(tracking_uri, error) from error
+
+
+@contextmanager
+def guarded(tracking_uri: str | None) -> Iterator[None]:
+    """Code that talks to MLflow: errors in the user's words, no run left open by a failure.
+
+    Args:
+        tracking_uri: Of the registry, for the messages; None if none is used.
+
+    Raises:
+        RegistryError: MLflow refused.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    with quick():
+        try:
+            yield
+        except BaseException as error:
+            # MLflow would otherwise try for minutes when the program ends
+            with suppress(Exception):
+                mlflow.end_run(status="FAILED")
+            text = str(error)
+            if isinstance(error, requests.exceptions.ConnectionError | requests.exceptions.Timeout):
+                raise _unreachable(str(tracking_uri), error) from error
+            if not isinstance(error, MlflowException):
+                raise
+            if "error responses" in text:
+                message = f"the MLflow server at {tracking_uri} fails (is its disk full?): {text}"
+                raise RegistryError(message) from error
+            if any(sign in text for sign in ("Max retries exceeded", "Connection refused", "timed out")):
+                raise _unreachable(str(tracking_uri), error) from error
+            raise RegistryError(f"MLflow at {tracking_uri} refused: {text}") from error
+
+
+def quick() -> AbstractContextManager[None]:
+    """MLflow that gives up in seconds and says no more than it must; what the user has set stays."""
+    return environment({**_QUIET, **_QUICK}, keep=True)
+
+
+@contextmanager
+def registry(tracking_uri: str, *, must_exist: bool = False) -> Iterator[None]:
+    """MLflow talking to this registry.
+
+    Args:
+        tracking_uri: A database or a server.
+        must_exist: Refuse a database that is not there, which MLflow would make.
+
+    Raises:
+        RegistryError: MLflow refused, there is no such database, or a disk is full.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    check_connection(tracking_uri)
+    path = _database_file(tracking_uri)
+    if path is not None and must_exist and not path.exists():
+        message = f"no registry at {tracking_uri}: {path} does not exist. Train a model first, or correct tracking_uri."
+        raise RegistryError(message)
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    with guarded(tracking_uri):
+        # the registry follows the tracking address as long as nobody sets it apart
+        mlflow.set_tracking_uri(tracking_uri)
+        try:
+            yield
+        except (ConnectionError, TimeoutError, requests.exceptions.RequestException):
+            raise
+        except OSError as error:
+            raise RegistryError(
+                f"files of the registry at {tracking_uri} cannot be written or read: {error}."
+            ) from error
+        finally:
+            mlflow.set_tracking_uri(before)  # pyright: ignore[reportArgumentType]  # None resets it
+
+
+@contextmanager
+def environment(values: Mapping[str, str], *, keep: bool) -> Iterator[None]:
+    """Environment variables for a while; with `keep`, those that the user has set stay as they are."""
+    before = {key: os.environ.get(key) for key in values}
+    for key, value in values.items():
+        if not (keep and before[key] is not None):
+            os.environ[key] = value
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def is_server(tracking_uri: str) -> bool:
+    """Whether the address is one of a server, not of a database."""
+    return urlparse(tracking_uri).scheme in ("http", "https")
+
+
+def _database_file(tracking_uri: str) -> Path | None:
+    prefix = "sqlite:///"
+    return Path(tracking_uri.removeprefix(prefix)) if tracking_uri.startswith(prefix) else None
+
+
+def _unreachable(tracking_uri: str, error: BaseException) -> ConnectionFailedError:
+    message = (
+        f"the MLflow server at {tracking_uri} cannot be reached ({type(error).__name__}). Start it, correct "
+        f"tracking_uri in registry.yaml, or use {DEFAULT_TRACKING_URI}, which needs no server."
+    )
+    return ConnectionFailedError(message)

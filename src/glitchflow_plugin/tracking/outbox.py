@@ -1,0 +1,252 @@
+"""The outbox: trained twins that the registry has not taken yet. Nothing in it is a pickle.
+
+Each is a folder with the networks as safetensors, `bundle.json`, and `entry.json`, which is written last: a folder
+without it was never finished. What is registered is always made from here, so the way back is used every time.
+"""
+
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from glitchflow_plugin.data.files import atomic_path, read_json, sha256, write_json
+from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.models.bundle import ModelBundle, load_twin, pack_baseline, pack_twin
+from glitchflow_plugin.tracking.connection import registry
+from glitchflow_plugin.tracking.registry import BASELINE_FILE, TWIN_FILE, register
+from glitchflow_plugin.tracking.versions import BUNDLE_FILE, CHAMPION, ModelVersion, aliases_of, crown, find, note
+
+logger = logging.getLogger(__name__)
+
+ENTRY_FILE = "entry.json"
+_MARK = "outbox"
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a twin shall go.
+
+    Attributes:
+        tracking_uri: Of the registry.
+        name: Of the registered model.
+        experiment: MLflow experiment.
+        artifacts: Where a database keeps its files.
+        alias: Of the champion.
+    """
+
+    tracking_uri: str
+    name: str
+    experiment: str
+    artifacts: str
+    alias: str = CHAMPION
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One trained twin that waits.
+
+    Attributes:
+        folder: Where it is.
+        destination: Where it shall go.
+        run_id: Run that made it; None if there is none.
+        unsent: What that run could not log: `kind`, `name`, `value` and `step` of each.
+        tags: Of the version to be.
+        first: Whether it may become champion where there is none yet, why, and the figures behind it.
+        files: Checksum by file.
+    """
+
+    folder: Path
+    destination: Destination
+    run_id: str | None = None
+    unsent: Sequence[Mapping[str, Any]] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    first: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Name of the folder."""
+        return self.folder.name
+
+
+def keep(
+    outbox: Path | str,
+    bundle: ModelBundle,
+    destination: Destination,
+    *,
+    run_id: str | None = None,
+    unsent: Sequence[Mapping[str, Any]] = (),
+    tags: Mapping[str, str] | None = None,
+    first: Mapping[str, Any] | None = None,
+) -> Entry:
+    """Put a trained twin into the outbox, whole or not at all.
+
+    Args:
+        outbox: The folder.
+        bundle: The twin, whose network is one of `models.build`.
+        destination: Where it shall go.
+        run_id: Run that made it.
+        unsent: What that run could not log.
+        tags: Of the version to be.
+        first: See `Entry`.
+
+    Returns:
+        The entry.
+
+    Raises:
+        DataError: The disk is full.
+    """
+    folder = Path(outbox) / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+    try:
+        _write(folder / TWIN_FILE, pack_twin(bundle))
+        linear = pack_baseline(bundle)
+        if linear is not None:
+            _write(folder / BASELINE_FILE, linear)
+        write_json(folder / BUNDLE_FILE, bundle.to_dict())
+        files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+        entry = Entry(folder, destination, run_id, tuple(unsent), dict(tags or {}), dict(first or {}), files)
+        _save(entry)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return entry
+
+
+def waiting(outbox: Path | str) -> list[Entry]:
+    """What waits, the oldest first.
+
+    Raises:
+        FormatError: An entry was changed by somebody else.
+    """
+    return [_open(path.parent) for path in sorted(Path(outbox).glob(f"*/{ENTRY_FILE}"))]
+
+
+def send(entry: Entry) -> ModelVersion:
+    """Register a twin from the outbox, with what its run could not log. It stays in the outbox until `discard`.
+
+    Raises:
+        FormatError: The files are not those that were kept.
+        RegistryError: The registry refused it.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    there, uri = entry.destination, entry.destination.tracking_uri
+    for name, expected in entry.files.items():
+        path = entry.folder / name
+        if not path.exists() or sha256(path) != expected:
+            raise FormatError(
+                f"{path} is not what was kept. It is not uploaded. Remove {entry.folder}, or train again."
+            )
+    with registry(uri):
+        found = _sent_before(MlflowClient(uri, uri), entry)
+    if found is not None:
+        return find(there.name, found, uri)
+    baseline = entry.folder / BASELINE_FILE
+    bundle = ModelBundle.from_dict(
+        read_json(entry.folder / BUNDLE_FILE),
+        load_twin((entry.folder / TWIN_FILE).read_bytes()),
+        load_twin(baseline.read_bytes()) if baseline.exists() else None,
+    )
+    with registry(uri):
+        run_id = _complete_run(MlflowClient(uri, uri), entry)
+    return register(
+        bundle,
+        there.name,
+        uri,
+        experiment=there.experiment,
+        artifacts=there.artifacts,
+        run_id=run_id,
+        tags={**entry.tags, _MARK: entry.id},
+    )
+
+
+def upload(entry: Entry) -> ModelVersion:
+    """Register a twin that waited, and remove it from the outbox.
+
+    It becomes champion only where there is none and it was found harmless when it was trained. A comparison with a
+    champion needs the validation data, which are not here: promote it by hand.
+
+    Raises:
+        FormatError: The files are not those that were kept.
+        RegistryError: The registry refused it.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    version, there = send(entry), entry.destination
+    with registry(there.tracking_uri):
+        client = MlflowClient(there.tracking_uri, there.tracking_uri)
+        free = there.alias not in aliases_of(client, there.name)
+        promoted = bool(free and entry.first.get("promoted"))
+        reason = str(entry.first.get("reason", "")) if free else ""
+        reason = reason or f"uploaded later and not compared: glitchflow models promote {there.name} {version.version}"
+        figures = {key: f"{value:.6g}" for key, value in (entry.first.get("figures") or {}).items()}
+        note(client, there.name, version.version, figures)
+        note(client, there.name, version.version, {"promoted": str(promoted).lower(), "promotion_reason": reason})
+        if promoted:
+            crown(client, there.name, version.version, there.alias)
+    discard(entry)
+    return find(there.name, version.version, there.tracking_uri)
+
+
+def discard(entry: Entry) -> None:
+    """Remove an entry, `entry.json` first, so that half an entry is none."""
+    (entry.folder / ENTRY_FILE).unlink(missing_ok=True)
+    shutil.rmtree(entry.folder, ignore_errors=True)
+
+
+def _complete_run(client: MlflowClient, entry: Entry) -> str | None:
+    """Send to the run what it could not log, and end it; None if the registry does not know the run."""
+    if entry.run_id is None:
+        return None
+    try:
+        client.get_run(entry.run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    for item in entry.unsent:
+        kind, name, value = item["kind"], item["name"], item["value"]
+        if kind == "metric":
+            client.log_metric(entry.run_id, name, float(value), step=int(item.get("step") or 0))
+        elif kind == "param":
+            client.log_param(entry.run_id, name, value)
+        else:
+            client.log_text(entry.run_id, value, name)
+    client.set_terminated(entry.run_id)
+    return entry.run_id
+
+
+def _sent_before(client: MlflowClient, entry: Entry) -> int | None:
+    """The version that a run made of this entry before it was killed."""
+    name = entry.destination.name.replace("'", "''")
+    for version in client.search_model_versions(f"name='{name}'"):
+        if version.tags.get(_MARK) == entry.id:
+            return int(str(version.version))
+    return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _save(entry: Entry) -> None:
+    content = {key: value for key, value in vars(entry).items() if key != "folder"}
+    write_json(entry.folder / ENTRY_FILE, {**content, "destination": vars(entry.destination)})
+
+
+def _open(folder: Path) -> Entry:
+    content = read_json(folder / ENTRY_FILE)
+    try:
+        there, unsent = Destination(**content["destination"]), tuple(content["unsent"])
+        return Entry(**{**content, "folder": folder, "destination": there, "unsent": unsent})
+    except (KeyError, TypeError) as error:
+        raise FormatError(f"{folder / ENTRY_FILE} is not one of an outbox ({error}). Remove {folder}.") from error
+
+
+__all__ = ["Destination", "Entry", "discard", "keep", "send", "upload", "waiting"]

@@ -1,0 +1,349 @@
+"""Versions of registered models: which there are, which is champion and why, and whether their files are untouched.
+
+Nothing here imports torch, so that `glitchflow models` answers at once.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+
+from glitchflow_plugin.data.files import sha256
+from glitchflow_plugin.errors import FormatError, RegistryError
+from glitchflow_plugin.tracking.connection import DEFAULT_TRACKING_URI, registry
+
+logger = logging.getLogger(__name__)
+
+CHAMPION = "champion"
+BUNDLE_FILE = "bundle.json"
+#: Tag of a version: checksum by file. It lives in the database, apart from the files.
+CHECKSUMS = "sha256"
+#: Longest text of a tag that every store of MLflow takes.
+_LONGEST_TAG = 4000
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version in the registry.
+
+    Attributes:
+        name: Of the registered model.
+        version: Its number.
+        tracking_uri: Of the registry.
+        run_id: MLflow run that made it.
+        promoted: Whether it has become the champion; None if that was not asked.
+        reason: Why, or why not.
+        validation_loss: By which champions are compared.
+        aliases: That it has.
+        tags: All that is noted with it.
+        created: ms since 1970, UTC.
+    """
+
+    name: str
+    version: int
+    tracking_uri: str
+    run_id: str
+    promoted: bool | None = None
+    reason: str = ""
+    validation_loss: float | None = None
+    aliases: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    created: int = 0
+
+    @property
+    def uri(self) -> str:
+        """What MLflow's own API takes, for instance `mlflow.pytorch.load_model(uri)`."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def find(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = DEFAULT_TRACKING_URI) -> ModelVersion:
+    """Look a version up without loading it.
+
+    Args:
+        name: Of the registered model.
+        version_or_alias: A number (also as text) or an alias such as `champion`.
+        tracking_uri: Of the registry.
+
+    Raises:
+        RegistryError: There is no such model, version or alias; the message lists what there is.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    with registry(tracking_uri, must_exist=True):
+        return _described(_client(tracking_uri), name, resolve(name, version_or_alias, tracking_uri), tracking_uri)
+
+
+def model_names(tracking_uri: str = DEFAULT_TRACKING_URI) -> list[str]:
+    """Names of the registered models; errors as for `find`."""
+    with registry(tracking_uri, must_exist=True):
+        return sorted(model.name for model in _client(tracking_uri).search_registered_models())
+
+
+def list_versions(name: str, tracking_uri: str = DEFAULT_TRACKING_URI) -> list[ModelVersion]:
+    """All versions of a model, the oldest first; errors as for `find`."""
+    with registry(tracking_uri, must_exist=True):
+        client = _client(tracking_uri)
+        check_name(client, name, tracking_uri)
+        return [_described(client, name, number, tracking_uri) for number in _numbers(client, name)]
+
+
+def promote(
+    name: str,
+    version_or_alias: int | str,
+    tracking_uri: str = DEFAULT_TRACKING_URI,
+    *,
+    alias: str = CHAMPION,
+    reason: str = "by hand",
+) -> ModelVersion:
+    """Give a version the alias, and remember which had it.
+
+    Args:
+        name: Of the registered model.
+        version_or_alias: A number (also as text) or an alias.
+        tracking_uri: Of the registry.
+        alias: To be given.
+        reason: Kept with the version.
+
+    Returns:
+        The version.
+
+    Raises:
+        RegistryError: There is no such version, or it has the alias already.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    with registry(tracking_uri, must_exist=True):
+        client = _client(tracking_uri)
+        number = resolve(name, version_or_alias, tracking_uri)
+        if aliases_of(client, name).get(alias) == number:
+            raise RegistryError(f"version {number} of {name} is {alias} already.")
+        crown(client, name, number, alias)
+        note(client, name, number, {"promoted": "true", "promotion_reason": reason})
+        return _described(client, name, number, tracking_uri)
+
+
+def rollback(
+    name: str, tracking_uri: str = DEFAULT_TRACKING_URI, *, alias: str = CHAMPION, reason: str = "by hand"
+) -> ModelVersion:
+    """Give the alias back to the version that had it before.
+
+    Args:
+        name: Of the registered model.
+        tracking_uri: Of the registry.
+        alias: To be given back.
+        reason: Kept with the version that loses it.
+
+    Returns:
+        The version that has the alias again.
+
+    Raises:
+        RegistryError: No version had the alias before, or that version is gone.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    with registry(tracking_uri, must_exist=True):
+        client = _client(tracking_uri)
+        check_name(client, name, tracking_uri)
+        present, there = aliases_of(client, name).get(alias), _numbers(client, name)
+        past = [number for number in _history(client, name, alias) if number in there]
+        while past and past[-1] == present:
+            past.pop()
+        if not past:
+            message = (
+                f"{name} has no former {alias} to go back to. Versions: {', '.join(map(str, there))}. Give the alias "
+                f"to one of them: glitchflow models promote {name} VERSION"
+            )
+            raise RegistryError(message)
+        client.set_registered_model_alias(name, alias, str(past[-1]))
+        client.set_registered_model_tag(name, _history_tag(alias), json.dumps(past))
+        if present is not None:
+            lost = f"rolled back to version {past[-1]}: {reason}"
+            note(client, name, present, {"promoted": "false", "promotion_reason": lost})
+        again = f"{alias} again, after version {present}: {reason}"
+        note(client, name, past[-1], {"promoted": "true", "promotion_reason": again})
+        return _described(client, name, past[-1], tracking_uri)
+
+
+def read_description(version: ModelVersion) -> dict[str, Any]:
+    """The content of a version's `bundle.json`: channels, recipe, figures. The network is not fetched.
+
+    Raises:
+        FormatError: The version was not made by this program, or the file has been changed.
+        RegistryError: The registry refused it.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    with registry(version.tracking_uri, must_exist=True), tempfile.TemporaryDirectory() as temporary:
+        expected = expected_checksums(version)
+        place = next((file for file in expected if Path(file).name == BUNDLE_FILE), None)
+        if place is None:
+            raise FormatError(f"version {version.version} of {version.name} has no {BUNDLE_FILE}. Choose another one.")
+        path = Path(download_artifacts(f"{version.uri}/{place}", dst_path=temporary))
+        if sha256(path) != expected[place]:
+            raise _tampered(version, f"{place} has been changed")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Where two descriptions differ in what is fed to the twin or in the network: key, value of each, short."""
+    keys = ("target", "witnesses", "window_size", "recipe", "scaling", "model")
+    one, other = (_flat({key: content.get(key) for key in keys}) for content in (first, second))
+    names = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
+    return [(key, _shown(one.get(key)), _shown(other.get(key))) for key in names]
+
+
+# ------------------------------------------------------------------------------------------- for the rest of the room
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Checksum of each file below a folder, by its path there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+
+
+def expected_checksums(version: ModelVersion) -> dict[str, str]:
+    """Checksums as they were when the version was registered.
+
+    Raises:
+        FormatError: There are none: it was not registered by this program, or by an old version of it.
+    """
+    try:
+        return {str(key): str(value) for key, value in json.loads(version.tags[CHECKSUMS]).items()}
+    except (KeyError, ValueError, AttributeError) as error:
+        message = (
+            f"version {version.version} of {version.name} has no checksums (and no {BUNDLE_FILE} that they vouch for): "
+            "it was not registered by this program, or by an older one. Choose another version, or train again."
+        )
+        raise FormatError(message) from error
+
+
+def verify(version: ModelVersion, folder: Path) -> None:
+    """Compare downloaded files with the checksums of the registration, before anything of them is parsed.
+
+    Raises:
+        FormatError: A file has been changed, is missing, or is one too many; the message says which.
+    """
+    expected, found = expected_checksums(version), checksums(folder)
+    troubles = [f"{file} is missing" for file in sorted(set(expected) - set(found))]
+    troubles += [f"{file} does not belong to it" for file in sorted(set(found) - set(expected))]
+    troubles += [
+        f"{file} has been changed" for file in sorted(expected) if found.get(file, expected[file]) != expected[file]
+    ]
+    if troubles:
+        raise _tampered(version, "; ".join(troubles))
+
+
+def resolve(name: str, version_or_alias: int | str, tracking_uri: str) -> int:
+    """Number of a version or alias; within `registry`."""
+    client = _client(tracking_uri)
+    check_name(client, name, tracking_uri)
+    versions, aliases = _numbers(client, name), aliases_of(client, name)
+    wanted = str(version_or_alias)
+    number = int(wanted) if wanted.isdigit() else aliases.get(wanted)
+    if number is None or number not in versions:
+        known = ", ".join(f"{key} (version {value})" for key, value in sorted(aliases.items())) or "none"
+        message = (
+            f"{name} has no version or alias {wanted!r} at {tracking_uri}. "
+            f"Versions: {', '.join(map(str, versions)) or 'none'}. Aliases: {known}. "
+            f"To make one champion by hand: glitchflow models promote {name} VERSION"
+        )
+        raise RegistryError(message)
+    return number
+
+
+def check_name(client: MlflowClient, name: str, tracking_uri: str) -> None:
+    """Refuse a model that is not registered, and say which are."""
+    models = sorted(model.name for model in client.search_registered_models())
+    if name not in models:
+        message = (
+            f"no registered model {name!r} at {tracking_uri}. Models there: {', '.join(models) or 'none'}. "
+            "Train one or correct the name."
+        )
+        raise RegistryError(message)
+
+
+def aliases_of(client: MlflowClient, name: str) -> dict[str, int]:
+    """Version by alias."""
+    return {alias: int(str(number)) for alias, number in client.get_registered_model(name).aliases.items()}
+
+
+def crown(client: MlflowClient, name: str, number: int, alias: str) -> None:
+    """Give the alias, and put it into the history of the model."""
+    held = aliases_of(client, name).get(alias)
+    past = _history(client, name, alias)
+    if held is not None and past[-1:] != [held]:
+        past.append(held)
+    # history first: a run that is killed in between leaves the alias where it was, and a harmless entry
+    client.set_registered_model_tag(name, _history_tag(alias), json.dumps([*past, number][-50:]))
+    client.set_registered_model_alias(name, alias, str(number))
+
+
+def note(client: MlflowClient, name: str, number: int, tags: Mapping[str, str]) -> None:
+    """Tags of a version."""
+    for key, text in tags.items():
+        client.set_model_version_tag(name, str(number), key, str(text)[:_LONGEST_TAG])
+
+
+def _client(tracking_uri: str) -> MlflowClient:
+    return MlflowClient(tracking_uri, tracking_uri)
+
+
+def _described(client: MlflowClient, name: str, number: int, tracking_uri: str) -> ModelVersion:
+    stored = client.get_model_version(name, str(number))
+    tags = dict(stored.tags)
+    loss = tags.get("validation_loss")
+    return ModelVersion(
+        name=name,
+        version=number,
+        tracking_uri=tracking_uri,
+        run_id=stored.run_id or "",
+        promoted={"true": True, "false": False}.get(tags.get("promoted", "")),
+        reason=tags.get("promotion_reason", ""),
+        validation_loss=float(loss) if loss else None,
+        aliases=tuple(alias for alias, held in sorted(aliases_of(client, name).items()) if held == number),
+        tags=tags,
+        created=int(stored.creation_timestamp or 0),
+    )
+
+
+def _numbers(client: MlflowClient, name: str) -> list[int]:
+    found, token = [], None
+    while True:
+        page = client.search_model_versions(f"name='{name}'", page_token=token)
+        found += [int(str(version.version)) for version in page]
+        token = page.token
+        if not token:
+            return sorted(found)
+
+
+def _history(client: MlflowClient, name: str, alias: str) -> list[int]:
+    text = client.get_registered_model(name).tags.get(_history_tag(alias), "[]")
+    return [int(number) for number in json.loads(text)]
+
+
+def _history_tag(alias: str) -> str:
+    return f"history.{alias}"
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(content, Mapping) or not content:
+        return {prefix: content}
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+def _shown(value: Any) -> str:
+    text = "-" if value is None else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _tampered(version: ModelVersion, trouble: str) -> FormatError:
+    message = (
+        f"version {version.version} of {version.name} is not what was registered: {trouble}. It is not loaded. Find "
+        "out who can write to the registry's files, and register the model again or choose another version."
+    )
+    return FormatError(message)

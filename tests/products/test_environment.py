@@ -1,0 +1,49 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import glitchflow_plugin.products.environment as module
+from glitchflow_plugin import __version__
+from glitchflow_plugin.products.environment import environment, git_commit
+
+ROOT = Path(__file__).parents[2]
+
+
+def git(folder, *words):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    answer = subprocess.run(["git", "-C", str(folder), *identity, *words], check=True, capture_output=True, text=True)
+    return answer.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    (tmp_path / "src" / "glitchflow_plugin").mkdir(parents=True)
+    (tmp_path / "file").write_text("one")
+    git(tmp_path, "init")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "-m", "first")
+    monkeypatch.setattr(module, "_CHECKOUT", tmp_path)
+    return tmp_path
+
+
+def test_the_commit_of_a_checkout_is_known_and_its_changes(checkout):
+    head = git(checkout, "rev-parse", "HEAD")
+    assert git_commit() == head
+    (checkout / "file").write_text("two")
+    assert git_commit() == f"{head}+changes"
+
+
+def test_an_installed_package_has_no_commit(checkout, monkeypatch):
+    # somebody's own repository, in which the package happens to be installed
+    (checkout / "src" / "glitchflow_plugin").rmdir()
+    assert git_commit() is None
+    monkeypatch.setattr(module, "_CHECKOUT", checkout / "nowhere")
+    assert git_commit() is None
+
+
+def test_all_packages_are_listed():
+    found = environment()
+    assert found["glitchflow_plugin"] == __version__
+    assert {"torch", "numpy", "mlflow"} <= set(found["packages"])
+    assert found["platform"]
