@@ -12,7 +12,8 @@ from itwinai.torch.distributed import NonDistributedStrategy, TorchDDPStrategy
 from ray.train import ScalingConfig
 
 import glitchflow_plugin.components._strategies as ours
-from glitchflow_plugin.components._strategies import check_room, default_scaling, missing_room, peers_told
+from glitchflow_plugin.components._ray_room import check_room, default_scaling, missing_room
+from glitchflow_plugin.components._strategies import peers_told
 from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, StrictConfiguration
 from glitchflow_plugin.errors import (
     ConfigurationError,
@@ -145,14 +146,19 @@ def cluster(monkeypatch):
 
 
 def test_a_training_that_would_wait_for_ever_is_refused(cluster):
+    def check(scaling, **patience):
+        check_room(scaling.as_placement_group_factory().bundles, "Lower num_workers", **patience)
+
     cluster(2.0)
-    with pytest.raises(ConfigurationError, match=r"2 worker\(s\) reserves 3 CPU.*have: 2 CPU.*trainer_resources"):
-        check_room(ScalingConfig(num_workers=2))
-    check_room(ScalingConfig(num_workers=2, trainer_resources={"CPU": 0}))
-    check_room(default_scaling({"CPU": 2.0}))
+    with pytest.raises(
+        ConfigurationError, match=r"reserves 3 CPU, 1 CPU of it on one.*have: 2 CPU\. Lower num_workers"
+    ):
+        check(ScalingConfig(num_workers=2))
+    check(ScalingConfig(num_workers=2, trainer_resources={"CPU": 0}))
+    check(default_scaling({"CPU": 2.0}))
     cluster(1.0)
     with pytest.raises(ConnectionFailedError, match="others have kept it"):
-        check_room(default_scaling({"CPU": 2.0}), patience=0.2)
+        check(default_scaling({"CPU": 2.0}), patience=0.2)
 
 
 def test_a_worker_a_gpu_or_two_on_processors():

@@ -6,8 +6,7 @@ others of a rank that has ended stop with a message, and Ray is given only what 
 
 import logging
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
@@ -26,6 +25,7 @@ from itwinai.torch.distributed import (
     distributed_resources_available,
     ray_cluster_is_running,
 )
+from torch import nn
 
 from glitchflow_plugin.errors import (
     ConfigurationError,
@@ -40,8 +40,6 @@ STRATEGIES = ("ddp", "deepspeed", "horovod")
 Backend = Literal["nccl", "gloo", "mpi"]
 
 _HOW = "torchrun --standalone --nproc_per_node=2 --no-python itwinai exec-pipeline ... training.strategy={}"
-_PATIENCE = 300.0
-"""Seconds that a busy Ray cluster is given to make room."""
 
 
 class PatientDDPStrategy(TorchDDPStrategy):
@@ -73,6 +71,40 @@ class PatientDDPStrategy(TorchDDPStrategy):
             raise ConnectionFailedError(message) from error
         self.is_initialized = True
         self.set_device()
+
+
+class PlainDeepSpeedStrategy(DeepSpeedStrategy):
+    """DeepSpeed without its optimisers: the engine exchanges gradients, our optimiser and schedule step.
+
+    The loop must call `backward`: DeepSpeed exchanges nothing after a loss's own.
+    """
+
+    def distributed(
+        self, model: nn.Module, optimizer: Any = None, lr_scheduler: Any = None, *_: Any, **keywords: Any
+    ) -> tuple[nn.Module, Any, Any]:
+        """Wrap the network in an engine."""
+        # weights are sent byte by byte, which the layout channels-last has no order for
+        model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        engine, _, _ = super().distributed(model, optimizer, None, **keywords)
+        return engine, optimizer, lr_scheduler
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network itself, without the wrapper of distributed training."""
+    wrapper = isinstance(model, nn.parallel.DistributedDataParallel) or _is_engine(model)
+    return model.module if wrapper else model  # type: ignore[return-value]  # pyright: ignore
+
+
+def backward(model: nn.Module, loss: torch.Tensor) -> None:
+    """Gradients of a loss, averaged over the processes whatever the strategy."""
+    if _is_engine(model):
+        model.backward(loss)  # type: ignore[operator]  # pyright: ignore
+    else:
+        loss.backward()
+
+
+def _is_engine(model: nn.Module) -> bool:
+    return type(model).__module__.startswith("deepspeed.")
 
 
 def choose_backend(chosen: str) -> Backend:
@@ -152,7 +184,7 @@ def _several(name: str, *, device: str, backend: str, timeout: float) -> TorchDi
         message = f"strategy {name} cannot start: {', '.join(missing)} not set. Start with: {_HOW.format(name)}"
         raise ConfigurationError(message)
     if name == "deepspeed":
-        return DeepSpeedStrategy(backend=choose_backend(backend))
+        return PlainDeepSpeedStrategy(backend=choose_backend(backend))
     return PatientDDPStrategy(choose_backend(backend), timeout)
 
 
@@ -182,93 +214,3 @@ def peers_told(timeout: float) -> Iterator[None]:
 
 def _short(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
-
-
-# Ray
-
-
-def default_scaling(cluster: Mapping[str, float]) -> Any:
-    """Workers of a training for which nothing is said: one a GPU, or two on processors.
-
-    Args:
-        cluster: What the cluster has, by name (`CPU`, `GPU`).
-
-    Returns:
-        ray.train.ScalingConfig, which keeps no processor for a coordinator that computes nothing.
-    """
-    from ray.train import ScalingConfig
-
-    gpus = int(cluster.get("GPU", 0))
-    workers = gpus or max(1, min(2, int(cluster.get("CPU", 1))))
-    return ScalingConfig(num_workers=workers, use_gpu=gpus > 0, trainer_resources={"CPU": 0})
-
-
-def missing_room(bundles: Sequence[Mapping[str, float]], nodes: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-    """First of some reservations that the nodes have no room for; a reservation does not stretch over nodes.
-
-    Args:
-        bundles: Resources of each reservation.
-        nodes: Resources of each node.
-
-    Returns:
-        The reservation, empty if all fit (the largest first, each on the first node that has room).
-    """
-    left = [dict(node) for node in nodes]
-    for bundle in sorted(bundles, key=lambda each: -sum(each.values())):
-        for node in left:
-            if all(node.get(kind, 0.0) >= amount for kind, amount in bundle.items()):
-                for kind, amount in bundle.items():
-                    node[kind] -= amount
-                break
-        else:
-            return bundle
-    return {}
-
-
-def check_room(scaling: Any, *, patience: float = _PATIENCE) -> None:
-    """Refuse a training that the Ray cluster, which must be joined, has no room for: it would wait for ever.
-
-    Args:
-        scaling: ray.train.ScalingConfig.
-        patience: Seconds that others are given to leave the cluster.
-
-    Raises:
-        ConfigurationError: The cluster is too small.
-        ConnectionFailedError: It is large enough, and others keep it.
-    """
-    import ray
-
-    bundles = [bundle for bundle in scaling.as_placement_group_factory().bundles if bundle]
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    wanted = _listed(_total(bundles))
-    there = "; ".join(_listed(node) for node in nodes) or "nothing"
-    if lacking := missing_room(bundles, nodes):
-        message = (
-            f"a training of {scaling.num_workers} worker(s) reserves {wanted} in parts of at most {_listed(lacking)}, "
-            f"and the nodes of the Ray cluster have: {there}. Lower num_workers or resources_per_worker in "
-            "ray_scaling_config (trainer_resources: {CPU: 0} keeps none for the coordinator), or add nodes."
-        )
-        raise ConfigurationError(message)
-    end = time.monotonic() + patience
-    while not _free(_total(bundles), ray.available_resources()):
-        if time.monotonic() > end:
-            message = (
-                f"a training reserves {wanted}; the Ray cluster has {there}, but others have kept it for "
-                f"{patience:.0f} s. Wait for them, or add nodes."
-            )
-            raise ConnectionFailedError(message)
-        logger.warning("waiting for room in the Ray cluster: %s wanted", wanted)
-        time.sleep(min(10.0, max(0.1, end - time.monotonic())))
-
-
-def _total(bundles: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {kind: sum(bundle.get(kind, 0.0) for bundle in bundles) for kind in {key for b in bundles for key in b}}
-
-
-def _free(wanted: Mapping[str, float], available: Mapping[str, float]) -> bool:
-    return all(available.get(kind, 0.0) >= amount for kind, amount in wanted.items())
-
-
-def _listed(resources: Mapping[str, float]) -> str:
-    # what else Ray counts (memory in bytes, the node's address) is not asked for
-    return ", ".join(f"{resources[kind]:g} {kind}" for kind in ("CPU", "GPU") if resources.get(kind)) or "nothing"

@@ -16,13 +16,13 @@ from pydantic import ConfigDict, ValidationError
 from torch import nn
 
 from glitchflow_plugin.components._device import choose_device
+from glitchflow_plugin.components._ray_room import check_room, default_scaling
 from glitchflow_plugin.components._strategies import (
     Backend,
-    check_room,
     choose_backend,
     choose_strategy,
-    default_scaling,
     peers_told,
+    unwrapped,
 )
 from glitchflow_plugin.errors import ConfigurationError, FormatError, GlitchflowError
 
@@ -71,11 +71,6 @@ class StrictConfiguration(TrainingConfiguration):
             found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
             message = f"training.config: {found}. Keys it takes: {', '.join(sorted(cls.model_fields))}."
             raise ConfigurationError(message) from error
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network itself, without the wrapper of distributed training."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 class SoundTorchTrainer(TorchTrainer):
@@ -230,7 +225,11 @@ class SoundTorchTrainer(TorchTrainer):
             self.ray_scaling_config = default_scaling(ray.cluster_resources())
         if self.ray_torch_config is None:
             self.ray_torch_config = TorchConfig(timeout_s=int(self.config.dist_timeout))
-        check_room(self.ray_scaling_config)
+        advice = (
+            "Lower num_workers or resources_per_worker in ray_scaling_config (trainer_resources: {CPU: 0} keeps none "
+            "for the coordinator)"
+        )
+        check_room(self.ray_scaling_config.as_placement_group_factory().bundles, advice)
         result = super()._execute_with_ray(*arguments, **keywords)
         if self.tune_result_grid.num_errors:
             first = self.tune_result_grid.errors[0]

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._strategies import backward
 from glitchflow_plugin.components._torch_trainer import BEST, LAST, SoundTorchTrainer, StrictConfiguration, unwrapped
 from glitchflow_plugin.data.files import content_hash, read_json, write_json
 from glitchflow_plugin.data.sharded import SpectrogramSet
@@ -265,7 +266,7 @@ class Trainer(SoundTorchTrainer):
             x, y = self.twin.scale_witnesses(self._on_device(witnesses)), self.twin.scale_target(strain.to(self.device))
             self.optimizer.zero_grad(set_to_none=True)
             losses = map_loss(self.model(x), y, self.loss_settings)
-            losses.mean().backward()
+            backward(self.model, losses.mean())
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
             self.optimizer.step()
             self.train_glob_step += 1
