@@ -82,8 +82,8 @@ def trial_folder(folder: Path, number: int) -> Path:
 
 
 def _trained(job: dict[str, Any], settings: dict[str, Any], checkpoints: Path) -> tuple[TrialTrainer, Objectives]:
-    keywords = job["trainer"]
-    keywords |= {part: {**(keywords.get(part) or {}), **changes} for part, changes in settings.items()}
+    fixed = job["trainer"]
+    keywords = fixed | {part: {**(fixed.get(part) or {}), **changes} for part, changes in settings.items()}
     last = checkpoints / "last"
     start = str(last) if (last / "state.pt").exists() else None
     for source in (start, None):

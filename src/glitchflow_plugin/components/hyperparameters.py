@@ -145,7 +145,15 @@ class HyperparameterSearch(BaseComponent):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         from glitchflow_plugin.training.objectives import Objectives, ObjectiveSettings  # torch: after the token
 
-        objective = ObjectiveSettings(**self.settings.objective)
+        try:
+            objective = ObjectiveSettings(**self.settings.objective)
+        except TypeError as error:
+            raise ConfigurationError(f"hpo.objective: {error}.") from error
+        if self.registry is not None:
+            from glitchflow_plugin.tracking.registry import check_connection
+
+            # a server that is not there shall be noticed before hours of training
+            check_connection(self.registry["tracking_uri"])
         trials = self._drawn()
         self._claim(found)
         pending = [number for number in range(len(trials)) if not _finished(self.folder, number)]
