@@ -55,7 +55,10 @@ def training_set(make_coupled_maps, tmp_path):
     return found
 
 
-def test_two_processes_learn_what_one_learns(training_set, tmp_path):
+@pytest.mark.parametrize("strategy", ["ddp", "deepspeed"])
+def test_two_processes_learn_what_one_learns(training_set, tmp_path, strategy):
+    if strategy == "deepspeed":
+        pytest.importorskip("deepspeed")
     alone = Trainer(
         folder=str(training_set.folder),
         model=MODEL,
@@ -74,7 +77,7 @@ def test_two_processes_learn_what_one_learns(training_set, tmp_path):
     settings = {f"model.{key}": value for key, value in MODEL.items()} | {
         "run_name": "two",
         "saveconf.training": training_set.folder,
-        "training.strategy": "ddp",
+        "training.strategy": strategy,
         "training.epochs": 2,
         "training.random_seed": 1,
         "training.pictures_every": 0,
