@@ -1,4 +1,4 @@
-"""The scripts of slurm/ on a real SLURM of one node, started and ended here."""
+"""The scripts of slurm/ and the presets of conf/slurm/ on a real SLURM of one node, started and ended here."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
@@ -133,3 +133,80 @@ def test_jobs_make_the_sets_that_one_process_makes(tmp_path):
     for kind in ("temp/{}/events", "annalisarun/{}", "QTdatasets/{}"):
         assert checksums(folder / kind.format("array")) == checksums(folder / kind.format("alone"))
     assert not list(folder.rglob("*.tmp.*"))
+
+
+def submit(folder, name, **changes):
+    """Submit a preset as a user does, with this cluster's account and sizes in it; the number of the job."""
+    preset = yaml.safe_load((folder / "conf" / "slurm" / f"{name}.yaml").read_text())
+    file = folder / f"{name}-here.yaml"
+    file.write_text(yaml.safe_dump(preset | {"partition": "debug", "cpus_per_task": 1, "python_venv": None} | changes))
+    run(folder, "itwinai", "generate-slurm", "-c", file, "--submit-job")
+    return run(folder, "squeue", "--noheader", "--format=%A", "--sort=-i").split()[0]
+
+
+def states(folder):
+    jobs = run(folder, "scontrol", "--oneliner", "show", "job").splitlines()
+    return sorted(word.partition("=")[2] for job in jobs for word in job.split() if word.startswith("JobState="))
+
+
+def wait_for(what, seconds=120):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "waited for too long"
+        time.sleep(0.3)
+
+
+# Keeps to what the presets ask of a training: USR1 leaves a checkpoint and status 75; the next start goes on from it.
+TRAINING = """
+import os, pathlib, signal, sys, time
+rank = os.environ["RANK"]
+kept = pathlib.Path(f"kept-{rank}")
+if kept.exists():
+    world = [os.environ[key] for key in ("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")]
+    pathlib.Path(f"done-{rank}").write_text(" ".join(world))
+    sys.exit(0)
+def stop(*_):
+    kept.touch()
+    sys.exit(75)
+signal.signal(signal.SIGUSR1, stop)
+pathlib.Path(f"running-{rank}").touch()
+time.sleep(300)
+"""
+
+
+@pytest.mark.usefixtures("slurm")
+def test_presets_make_shares_and_bring_a_training_back(tmp_path):
+    write_events(tmp_path / "raw", 4)
+    folder = tmp_path / "run"
+    run(tmp_path, "glitchflow", "init", folder)
+    profile = {"datasets": [{"path": str(tmp_path / "raw"), "target": TARGET, "processing": {"batch": 1}}]}
+    (folder / "conf" / "profile" / "tiny.yaml").write_text(f"# @package _global_\n{yaml.safe_dump(profile)}")
+    command = "bash slurm/preprocess.sbatch Data-processor conf/profile=tiny run_name=array"
+    submit(folder, "preprocess-array", memory="1000\n#SBATCH --array=0-1", exec_command=command)
+    wait_for(lambda: not run(folder, "squeue", "--noheader"))
+    logs = "\n".join(path.read_text() for path in sorted((folder / "slurm-job-logs").iterdir()))
+    assert states(folder) == ["COMPLETED"] * 2, logs
+    assert (folder / "temp/array/events/manifest.json").exists(), logs
+
+    (folder / "training.py").write_text(TRAINING)
+    preset = yaml.safe_load((folder / "conf/slurm/train-requeue.yaml").read_text())
+    assert "requeue-launcher 'itwinai exec-pipeline" in preset["exec_command"]
+    options = preset["memory"].partition("\n")[2]
+    job = submit(
+        folder,
+        "train-requeue",
+        memory=f"1000\n{options}",
+        cpus_per_task=2,
+        exec_command=f"requeue-launcher '{sys.executable} training.py'",
+    )
+    wait_for(lambda: all((folder / f"running-{rank}").exists() for rank in (0, 1)))
+    # what SLURM does two minutes before the time limit
+    run(folder, "scancel", "--signal=USR1", "--batch", job)
+    wait_for(lambda: all((folder / f"done-{rank}").exists() for rank in (0, 1)))
+    wait_for(lambda: not run(folder, "squeue", "--noheader"))
+    host = socket.gethostname().partition(".")[0]
+    assert [(folder / f"done-{rank}").read_text() for rank in (0, 1)] == [f"2 0 2 {host}", f"2 1 2 {host}"]
+    described = run(folder, "scontrol", "show", "job", job)
+    assert "JobState=COMPLETED" in described
+    assert "Restarts=1" in described
+    assert "goes back into the queue" in (folder / f"slurm-job-logs/glitchflow-train-{job}.out").read_text()

@@ -3,18 +3,13 @@
 import os
 from pathlib import Path
 
-import itwinai.torch.trainer as itwinai_trainer
 import pytest
 import torch
-from itwinai.torch.distributed import NonDistributedStrategy, TorchDDPStrategy
 from torch import nn
 
-import glitchflow_plugin.components._torch_trainer as ours
 from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, StrictConfiguration, unwrapped
-from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError, GlitchflowError
+from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.training import checkpoints
-
-TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
 
 
 @pytest.fixture
@@ -59,49 +54,6 @@ def test_a_misspelt_key_of_a_search_space_raises(make):
         trainer._override_config({"optim_lrr": 5})
     trainer._override_config({"optim_lr": 5})
     assert trainer.config.optim_lr == 5
-
-
-def test_without_a_strategy_ray_is_not_asked(make, monkeypatch):
-    def fail(*_, **__):
-        raise AssertionError("ray status was run")
-
-    monkeypatch.setattr(ours, "ray_cluster_is_running", fail)
-    monkeypatch.setattr(itwinai_trainer, "ray_cluster_is_running", fail)
-    assert isinstance(make().strategy, NonDistributedStrategy)
-
-
-def test_ddp_that_cannot_start_is_an_error(make, monkeypatch):
-    monkeypatch.setattr(ours, "ray_cluster_is_running", lambda: False)
-    with pytest.raises(ConfigurationError, match="torchrun"):
-        make(strategy="ddp")
-    monkeypatch.setenv("ITWINAI_FORCE_DIST", "1")
-    with pytest.raises(ConfigurationError, match="RANK, WORLD_SIZE"):
-        make(strategy="ddp")
-    with pytest.raises(ConfigurationError, match="one of"):
-        make(strategy="dpp")
-
-
-def test_under_torchrun_ddp_talks_gloo_on_cpus(make, monkeypatch):
-    for key, value in {**TORCHRUN, "WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(key, value)
-    strategy = make(strategy="ddp").strategy
-    assert isinstance(strategy, TorchDDPStrategy)
-    assert strategy.backend == ("nccl" if torch.cuda.is_available() else "gloo")
-
-
-def test_torchrun_with_one_process_has_nothing_to_distribute(make, monkeypatch):
-    environment = {**TORCHRUN, "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "x"}
-    for key, value in environment.items():
-        monkeypatch.setenv(key, value)
-    assert isinstance(make(strategy="ddp").strategy, NonDistributedStrategy)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="nccl is right on GPUs")
-def test_nccl_without_gpus_is_an_error(make, monkeypatch):
-    for key, value in {**TORCHRUN, "WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(key, value)
-    with pytest.raises(ConfigurationError, match="nccl needs GPUs"):
-        make(strategy="ddp", config=StrictConfiguration(dist_backend="nccl"))
 
 
 def test_the_scheduler_does_not_step_before_the_first_epoch(ready):
@@ -172,18 +124,6 @@ def test_an_unusable_checkpoint_is_named(ready, make, tmp_path):
     (broken / "state.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(FormatError, match="not a usable checkpoint"):
         make(from_checkpoint=broken).load_checkpoint()
-
-
-def test_a_failed_ray_trial_is_an_error(make, monkeypatch):
-    trainer = make()
-
-    def run(self, *_, **__):
-        errors = [ValueError("no memory")]
-        self.tune_result_grid = type("Grid", (), {"num_errors": 1, "errors": errors})()
-
-    monkeypatch.setattr(itwinai_trainer.TorchTrainer, "_execute_with_ray", run)
-    with pytest.raises(GlitchflowError, match="no memory"):
-        trainer._execute_with_ray(None)
 
 
 def test_the_test_set_cannot_be_looked_at_during_training(make):

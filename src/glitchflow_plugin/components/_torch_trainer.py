@@ -4,7 +4,6 @@ Each mend has a test in tests/components/test_torch_trainer.py. When itwinai men
 """
 
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from time import perf_counter
@@ -12,18 +11,20 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from itwinai.torch.config import TrainingConfiguration
-from itwinai.torch.distributed import (
-    NonDistributedStrategy,
-    RayTorchDistributedStrategy,
-    TorchDDPStrategy,
-    TorchDistributedStrategy,
-    distributed_resources_available,
-)
-from itwinai.torch.trainer import TorchTrainer, ray_cluster_is_running
+from itwinai.torch.distributed import NonDistributedStrategy, RayTorchDistributedStrategy, TorchDistributedStrategy
+from itwinai.torch.trainer import TorchTrainer
 from pydantic import ConfigDict, Field, ValidationError
 from torch import nn
 
 from glitchflow_plugin.components._device import choose_device
+from glitchflow_plugin.components._ray_room import check_room, default_scaling
+from glitchflow_plugin.components._strategies import (
+    Backend,
+    choose_backend,
+    choose_strategy,
+    peers_told,
+    unwrapped,
+)
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
 from glitchflow_plugin.training.checkpoints import (
     BEST,
@@ -41,7 +42,6 @@ from glitchflow_plugin.training.steps import build_optimizer
 logger = logging.getLogger(__name__)
 
 _Batch = TypeVar("_Batch")
-_STRATEGIES = ("ddp", "deepspeed", "horovod")
 #: Steps after which processes on GPUs agree on ending: asking waits for the device.
 _AGREE_EVERY = 10
 
@@ -65,6 +65,7 @@ class StrictConfiguration(TrainingConfiguration):
     lr_scheduler_gamma: float = 0.5
     lr_scheduler_patience: int = 5
     dist_backend: Literal["auto", "nccl", "gloo", "mpi"] = "auto"  # type: ignore[assignment]  # pyright: ignore
+    dist_timeout: float = 600.0
     gradient_clip: float = 5.0
     loss_l1: float = 0.8
     loss_ssim: float = 0.2
@@ -95,11 +96,6 @@ class StrictConfiguration(TrainingConfiguration):
             found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
             message = f"training.config: {found}. Keys it takes: {', '.join(sorted(cls.model_fields))}."
             raise ConfigurationError(message) from error
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network itself, without the wrapper of distributed training."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 class SoundTorchTrainer(TorchTrainer):
@@ -163,47 +159,20 @@ class SoundTorchTrainer(TorchTrainer):
         return isinstance(self.strategy, RayTorchDistributedStrategy)
 
     @property
-    def dist_backend(self) -> Literal["nccl", "gloo", "mpi"]:
+    def dist_backend(self) -> Backend:
         """What processes talk through: nccl (itwinai's default) exists on GPUs only."""
-        chosen = self.config.dist_backend
-        if chosen == "auto":
-            return "nccl" if torch.cuda.is_available() else "gloo"
-        if chosen == "nccl" and not torch.cuda.is_available():
-            message = "dist_backend: nccl needs GPUs and there are none. Use auto or gloo."
-            raise ConfigurationError(message)
-        return chosen
+        return choose_backend(self.config.dist_backend)
 
     def _detect_distributed_strategy(self, strategy: str | None) -> TorchDistributedStrategy:  # pyright: ignore
         """Choose the strategy; without one Ray is not asked (5 s), and one that cannot start is an error."""
-        if strategy is None:
-            return NonDistributedStrategy()
-        if strategy not in _STRATEGIES:
-            message = f"expected strategy null or one of {_STRATEGIES}, got {strategy!r}."
-            raise ConfigurationError(message)
-        how = "torchrun --standalone --nproc_per_node=2 --no-python itwinai exec-pipeline ... training.strategy=ddp"
-        if distributed_resources_available():
-            missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-            if strategy == "ddp" and missing:
-                message = f"strategy ddp cannot start: {', '.join(missing)} not set. Start with: {how}"
-                raise ConfigurationError(message)
-            if strategy == "ddp":
-                if self._device == "cpu" and torch.cuda.is_available():
-                    message = (
-                        "device: cpu with ddp would still use the GPUs. Set CUDA_VISIBLE_DEVICES= (empty) instead."
-                    )
-                    raise ConfigurationError(message)
-                return TorchDDPStrategy(backend=self.dist_backend)
-            return super()._detect_distributed_strategy(strategy)
-        if os.environ.get("TORCHELASTIC_RUN_ID") is not None:
-            logger.info("torchrun started one process: nothing to distribute")
-            return NonDistributedStrategy()
-        if ray_cluster_is_running():
-            return super()._detect_distributed_strategy(strategy)
-        message = (
-            f"strategy {strategy} was asked for, but this is neither one of several processes nor is a Ray cluster "
-            f"running. Start with: {how}; or set training.strategy=null for one process."
+        return choose_strategy(
+            strategy, device=self._device, backend=self.config.dist_backend, timeout=self.config.dist_timeout
         )
-        raise ConfigurationError(message)
+
+    def _run_worker(self, *arguments: Any, **keywords: Any) -> None:
+        """Train as one of possibly several processes; losing the others is said in so many words."""
+        with peers_told(self.config.dist_timeout):
+            super()._run_worker(*arguments, **keywords)
 
     def _override_config(self, config: dict[str, Any]) -> None:
         """Take a sample of the search space, keys and types checked as in YAML."""
@@ -491,7 +460,19 @@ class SoundTorchTrainer(TorchTrainer):
             raise ConfigurationError(message) from error
 
     def _execute_with_ray(self, *arguments: Any, **keywords: Any) -> Any:
-        """Run under Ray; a trial that failed is an error (itwinai: exit code 0)."""
+        """Run under Ray; what has no room there, and a trial that failed, are errors (itwinai: waits; exit code 0)."""
+        import ray
+        from ray.train.torch import TorchConfig
+
+        if self.ray_scaling_config is None:
+            self.ray_scaling_config = default_scaling(ray.cluster_resources())
+        if self.ray_torch_config is None:
+            self.ray_torch_config = TorchConfig(timeout_s=int(self.config.dist_timeout))
+        advice = (
+            "Lower num_workers or resources_per_worker in ray_scaling_config (trainer_resources: {CPU: 0} keeps none "
+            "for the coordinator)"
+        )
+        check_room(self.ray_scaling_config.as_placement_group_factory().bundles, advice)
         result = super()._execute_with_ray(*arguments, **keywords)
         if self.tune_result_grid.num_errors:
             first = self.tune_result_grid.errors[0]

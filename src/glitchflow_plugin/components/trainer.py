@@ -20,6 +20,7 @@ from tqdm import tqdm
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._registration import RegistrySettings, origin, register_trained
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._strategies import backward
 from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, StrictConfiguration, unwrapped
 from glitchflow_plugin.data.files import read_json
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
@@ -272,6 +273,7 @@ class Trainer(SoundTorchTrainer):
             average=self.average,
             world_size=self.strategy.global_world_size(),
             piece_size=self.piece_size,
+            backward=partial(backward, self.model),
         )
 
     def _override_config(self, config: dict[str, Any]) -> None:

@@ -114,6 +114,7 @@ class Stepper:
         average: Moving average of the weights to keep up; None for none.
         world_size: Processes whose gradients are averaged.
         piece_size: Windows of a piece at first; None: the whole batch.
+        backward: Gradients of a loss; distributed strategies have their own.
     """
 
     def __init__(
@@ -127,7 +128,9 @@ class Stepper:
         average: AveragedModel | None = None,
         world_size: int = 1,
         piece_size: int | None = None,
+        backward: Callable[[Tensor], None] = Tensor.backward,
     ) -> None:
+        self.backward = backward
         self.losses, self.place, self.network, self.optimizer = losses, place, network, optimizer
         self.gradient_clip, self.average, self.world_size = gradient_clip, average, world_size
         self.piece_size = piece_size
@@ -180,7 +183,7 @@ class Stepper:
                 losses = losses[: max(0, counting - first)]
                 self._in_exchange = last and self.world_size > 1
                 # processes average their gradients, so each counts as often as there are processes
-                (losses.sum() * (self.world_size / whole)).backward()
+                self.backward(losses.sum() * (self.world_size / whole))
                 self._in_exchange = False
             sums.append(losses.detach().double().sum())
         return torch.stack(sums).sum()

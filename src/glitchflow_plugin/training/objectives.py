@@ -1,0 +1,113 @@
+"""What a search for hyper-parameters maximises, from validation windows alone."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.inference.score import WindowStatistics, score_statistics
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """How the figures of a trial make one number.
+
+    Attributes:
+        deadtime: Largest share of glitch-free windows that the veto may take.
+        harmed_limit: Largest share of glitch-free windows that subtraction may harm.
+        veto_weight: Weight of the veto efficiency.
+        power_weight: Weight of the residual power removed; 0: nothing is subtracted, and harm does not count.
+    """
+
+    deadtime: float = 0.01
+    harmed_limit: float = 0.01
+    veto_weight: float = 0.5
+    power_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        for name in ("deadtime", "harmed_limit"):
+            if not 0 <= getattr(self, name) <= 1:
+                message = f"hpo.objective.{name}: a share between 0 and 1 expected, got {getattr(self, name)}."
+                raise ConfigurationError(message)
+        if min(self.veto_weight, self.power_weight) < 0 or self.veto_weight + self.power_weight <= 0:
+            message = (
+                "hpo.objective: weights of at least 0 expected, one of them above, got "
+                f"veto_weight {self.veto_weight} and power_weight {self.power_weight}."
+            )
+            raise ConfigurationError(message)
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """Figures of one trial on validation windows.
+
+    Attributes:
+        veto_efficiency: Share of the windows with a glitch that are vetoed at the fixed deadtime.
+        residual_power_removed: 1 - residual over measured power of loud pixels.
+        harmed_share: Share of the glitch-free windows that are loud after subtraction.
+    """
+
+    veto_efficiency: float
+    residual_power_removed: float
+    harmed_share: float
+
+    def score(self, settings: ObjectiveSettings) -> float:
+        """The weighted sum, the larger the better; minus infinity where subtraction harms more than it may."""
+        if settings.power_weight > 0 and self.harmed_share > settings.harmed_limit:
+            return -math.inf
+        return settings.veto_weight * self.veto_efficiency + settings.power_weight * self.residual_power_removed
+
+
+def veto_efficiency_at_deadtime(statistics: WindowStatistics, deadtime: float) -> float:
+    """Share of the windows with a glitch that a veto takes whose threshold keeps to a deadtime.
+
+    The veto takes windows whose largest predicted energy is above its threshold, the lowest with which it takes no more
+    than the given share of the glitch-free windows. Of n of these it can take only whole ones: with fewer than
+    1 / deadtime none.
+
+    Args:
+        statistics: Windows; one holds a glitch when its largest measured energy is above the glitch threshold.
+        deadtime: Largest share of the glitch-free windows that may be vetoed.
+
+    Returns:
+        The efficiency; NaN unless there are windows of both kinds.
+
+    >>> peaks = np.array([30.0, 30.0, 5.0, 5.0])
+    >>> windows = WindowStatistics(np.arange(4), peaks, np.array([9.0, 1.0, 2.0, 3.0]), peaks, peaks, peaks)
+    >>> veto_efficiency_at_deadtime(windows, 0.0), veto_efficiency_at_deadtime(windows, 1.0)
+    (0.5, 1.0)
+    """
+    glitch = statistics.peak_measured > statistics.glitch_threshold
+    quiet = np.sort(statistics.peak_predicted[~glitch])[::-1]
+    if not quiet.size or not glitch.any():
+        return math.nan
+    # 0.01 x 300 is 3, although not in floating point
+    taken = math.floor(deadtime * quiet.size + 1e-9)
+    threshold = quiet[taken] if taken < quiet.size else -math.inf
+    return float((statistics.peak_predicted[glitch] > threshold).mean())
+
+
+def objectives(statistics: WindowStatistics, settings: ObjectiveSettings) -> Objectives:
+    """Figures of a trial.
+
+    Args:
+        statistics: Validation windows.
+        settings: Gives the deadtime.
+
+    Raises:
+        DataError: There are not windows of both kinds.
+    """
+    single = score_statistics(statistics, thresholds=(), replicates=0)
+    efficiency = veto_efficiency_at_deadtime(statistics, settings.deadtime)
+    removed, harmed = single.residual_power_removed.value, single.harmed.value
+    if removed is None or harmed is None or math.isnan(efficiency):
+        message = (
+            f"validation windows with and without a glitch above SNR² {statistics.glitch_threshold:g} expected, got "
+            f"{single.confusion.hits + single.confusion.misses} with and "
+            f"{single.confusion.false_alarms + single.confusion.correct_rejections} without. Bring more events, or "
+            "lower training.config.threshold."
+        )
+        raise DataError(message)
+    return Objectives(efficiency, removed, harmed)

@@ -1,0 +1,102 @@
+"""Trainings by two processes of torchrun's agent, in each of which one comes to its end in the second epoch.
+
+    python _two_processes.py TRAINING-SET FOLDER WAY...
+
+Imports are made once, then each rank is a fork. FOLDER/WAY/ gets what each rank visited and said, and `ended.json`.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from glitchflow_plugin.components.trainer import Trainer
+from glitchflow_plugin.data.window_dataset import WindowDataset
+
+PATIENCE = 5.0
+
+
+def raise_an_error():
+    raise ValueError("the disk is full")
+
+
+ENDS = {
+    "exit": lambda: os._exit(3),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "error": raise_an_error,
+    "hang": lambda: time.sleep(1000),
+}
+
+
+def train(training_set, folder, way):
+    """One rank: notes the windows that it visits; rank 1 ends in its own way."""
+    rank = int(os.environ["RANK"])
+    visited = (folder / f"visited-{rank}.txt").open("w", buffering=1)
+    read = WindowDataset.__getitem__
+
+    def noted(self, index):
+        if self.name == "train":
+            visited.write(f"{index}\n")
+        return read(self, index)
+
+    WindowDataset.__getitem__ = noted  # type: ignore[method-assign]
+
+    class Ending(Trainer):
+        def set_epoch(self):
+            super().set_epoch()
+            if self.current_epoch == 1 and rank == 1:
+                ENDS[way]()
+
+    try:
+        Ending(
+            folder=training_set,
+            model={"name": "unet", "base": 4, "depth": 2, "attention_heads": 2},
+            config={"batch_size": 4, "dist_timeout": PATIENCE},
+            epochs=2,
+            strategy="ddp",
+            device="cpu",
+            random_seed=1,
+            checkpoints=str(folder / "checkpoints"),
+            disable_tqdm=True,
+            pictures_every=0,
+        ).execute()
+    except BaseException:
+        (folder / f"said-{rank}.txt").write_text(traceback.format_exc())
+        raise
+
+
+def main(training_set, results, *ways):
+    for way in ways:
+        folder = Path(results) / way
+        folder.mkdir(parents=True)
+        started = time.monotonic()
+        settings = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=2,
+            rdzv_backend="c10d",
+            rdzv_endpoint="127.0.0.1:0",
+            run_id=way,
+            max_restarts=0,
+            start_method="fork",
+            monitor_interval=0.1,
+            logs_specs=DefaultLogsSpecs(),
+        )
+        failed = {}
+        try:
+            elastic_launch(settings, train)(training_set, folder, way)
+        except ChildFailedError as error:
+            failed = {str(rank): failure.exitcode for rank, failure in error.failures.items()}
+        ended = {"failed": failed, "seconds": time.monotonic() - started}
+        (folder / "ended.json").write_text(json.dumps(ended))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,146 @@
+"""Training by two processes for real: the same as by one, and never without end when one of them is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from glitchflow_plugin.components.processor import Processor
+from glitchflow_plugin.components.splitter import Splitter
+from glitchflow_plugin.components.trainer import Trainer
+from glitchflow_plugin.data.window_dataset import WindowSampler
+from glitchflow_plugin.products.summary import read_summary
+
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
+
+BIN = Path(sys.executable).parent
+WAYS = ("exit", "kill", "error", "hang")
+MODEL = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
+
+
+def run(command, folder, seconds):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    }
+    # the processes must find what is tested where the test does
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path[1:])
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+@pytest.fixture
+def training_set(make_coupled_maps, tmp_path):
+    maps = make_coupled_maps(24, num_times=128)
+    folder = str(tmp_path / "training")
+    split = Splitter({"block_length": 100.0}, str(maps.folder), folder).execute(maps)
+    found = Processor({}, str(maps.folder), folder).execute(split)
+    assert len(found.part("train")) % 2 == 0, "an odd window is visited twice by two processes"
+    return found
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "deepspeed"])
+def test_two_processes_learn_what_one_learns(training_set, tmp_path, strategy):
+    if strategy == "deepspeed":
+        pytest.importorskip("deepspeed")
+    alone = Trainer(
+        folder=str(training_set.folder),
+        model=MODEL,
+        config={"batch_size": 8},
+        epochs=2,
+        random_seed=1,
+        checkpoints=str(tmp_path / "alone"),
+        device="cpu",
+        disable_tqdm=True,
+        pictures_every=0,
+    )
+    alone.execute()
+    expected = read_summary(training_set.folder)
+
+    run([BIN / "glitchflow", "init", tmp_path / "run"], tmp_path, 60)
+    settings = {f"model.{key}": value for key, value in MODEL.items()} | {
+        "run_name": "two",
+        "saveconf.training": training_set.folder,
+        "training.strategy": strategy,
+        "training.epochs": 2,
+        "training.random_seed": 1,
+        "training.pictures_every": 0,
+        "training.disable_tqdm": "true",
+        # half of the other's: the batch of both together is as large
+        "training.config.batch_size": 4,
+        "training.config.optim_lr": alone.config.optim_lr,
+        "training.config.gradient_clip": alone.config.gradient_clip,
+        "training.config.lr_scheduler_patience": alone.config.lr_scheduler_patience,
+    }
+    torchrun = ["torchrun", "--standalone", "--nproc_per_node=2", "--no-python", "itwinai", "exec-pipeline"]
+    overrides = [f"{key}={value}" for key, value in settings.items()]
+    together = run([*torchrun, "+pipe_steps=[Trainer]", *overrides], tmp_path / "run", 240)
+    assert together.returncode == 0, f"{together.stdout[-2000:]}\n{together.stderr[-4000:]}"
+
+    for name in ("last", "best_model"):
+        one = torch.load(tmp_path / "alone" / name / "model.pt", weights_only=True)
+        two = torch.load(tmp_path / "run/temp/two/checkpoints" / name / "model.pt", weights_only=True)
+        assert set(one) == set(two)
+        moved = 2 * alone.config.optim_lr
+        for key, value in one.items():
+            # rounding, which Adam magnifies where a gradient is all but zero; a step moves a weight by the rate
+            torch.testing.assert_close(two[key], value, rtol=1e-4, atol=0.02 * moved, msg=lambda m, k=key: f"{k}: {m}")
+
+    # figures of both processes' windows, and only one of them has told them
+    found = read_summary(training_set.folder)
+    assert found.metrics["validation_loss"].value == pytest.approx(expected.metrics["validation_loss"].value, rel=1e-4)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'run/mlflow.db'}")
+    experiment = client.get_experiment_by_name("glitchflow")
+    runs = client.search_runs([experiment.experiment_id])
+    names = [each.info.run_name for each in runs]
+    assert sum("worker_0" in name for name in names) == 1
+    assert not any("worker_1" in name for name in names)
+    (worker,) = (each for each in runs if "worker_0" in each.info.run_name)
+    assert [point.step for point in client.get_metric_history(worker.info.run_id, "validation_loss")] == [0, 1]
+    assert len(client.search_model_versions("name='glitchflow-two'")) == 1
+
+
+@pytest.fixture
+def ended(training_set, tmp_path):
+    """Folder of what was left by two processes, of which one came to its end in each of several ways."""
+    driver = Path(__file__).with_name("_two_processes.py")
+    done = run([sys.executable, driver, training_set.folder, tmp_path / "ends", *WAYS], tmp_path, 300)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return tmp_path / "ends"
+
+
+def test_a_rank_that_is_lost_ends_the_others_with_a_message(ended, training_set):
+    failed = {way: json.loads((ended / way / "ended.json").read_text())["failed"] for way in WAYS}
+    # torchrun names the rank and how it ended, and ends the other
+    assert (failed["exit"]["1"], failed["kill"]["1"]) == (3, -signal.SIGKILL)
+    assert "the disk is full" in (ended / "error/said-1.txt").read_text()
+    # nobody ends the other of one that hangs: it tells itself
+    assert list(failed["hang"]) == ["0"]
+    assert "has not answered for 5 s" in (ended / "hang/said-0.txt").read_text()
+    for way in WAYS:
+        assert (ended / way / "checkpoints/last/model.pt").exists(), way
+
+    # the windows of one process, eight at a time, are those of two, four at a time
+    sampler = WindowSampler(len(training_set.part("train")), shuffle=True, seed=1)
+    visited = [np.loadtxt(ended / "exit" / f"visited-{rank}.txt", dtype=int) for rank in (0, 1)]
+    order = sampler.order()
+    each = len(order) // 2
+    for first in range(0, each, 4):
+        both = np.concatenate([indices[first : min(first + 4, each)] for indices in visited])
+        np.testing.assert_array_equal(np.sort(both), np.sort(order[2 * first : 2 * first + len(both)]))
