@@ -132,7 +132,7 @@ def paired_medians(
     result = {}
     for row, name in enumerate(values):
         difference = Estimate(None, reason="no reference")
-        if reference in values:
+        if reference is not None and reference in values:
             base = list(values).index(reference)
             difference = _estimate(point[row] - point[base], drawn[row] - drawn[base])
         result[name] = (_estimate(point[row], drawn[row]), difference)
