@@ -9,7 +9,6 @@ from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.inference.excess import (
     NOISE_MEAN,
     added_power,
-    coverage,
     event_draws,
     excess_removed,
     paired_medians,
@@ -143,9 +142,3 @@ def test_groups_by_snr_share_no_event_and_leave_out_what_has_none():
     assert [group.name for group in groups] == ["< 10", "10-20", "> 20"]
     np.testing.assert_array_equal(np.sum([group.events for group in groups], axis=0), snr > 0)
     assert [group.name for group in snr_groups(np.array([15.0]), [10, 20])] == ["10-20"]
-
-
-def test_coverage_of_gaussian_errors():
-    errors = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
-    found = coverage(3 * errors, torch.zeros(200_000), torch.full((200_000,), 3.0))
-    assert found == pytest.approx({1.0: 0.6827, 2.0: 0.9545, 3.0: 0.9973}, abs=0.003)

@@ -128,7 +128,8 @@ def paired_medians(
     if not table.shape[1]:
         return dict.fromkeys(values, (none, none))
     point = np.median(table, axis=1)
-    drawn = np.median(table[:, event_draws(table.shape[1], replicates, seed)], axis=2)  # (entrant, replicate)
+    draws = event_draws(table.shape[1], replicates, seed)
+    drawn = np.stack([np.median(row[draws], axis=1) for row in table])  # (entrant, replicate)
     result = {}
     for row, name in enumerate(values):
         difference = Estimate(None, reason="no reference")
@@ -172,17 +173,6 @@ def snr_groups(snr: Float[np.ndarray, " event"], edges: Sequence[float]) -> list
         for name, (low, high) in zip(names, pairwise(bounds), strict=True)
     ]
     return [group for group in found if group.events.any()]
-
-
-def coverage(
-    measured: Float[Tensor, "*pixels"], predicted: Float[Tensor, "*pixels"], deviation: Float[Tensor, "*pixels"]
-) -> dict[float, float]:
-    """Share of the pixels within one, two and three predicted standard deviations, by their number.
-
-    A calibrated Gaussian uncertainty covers 0.683, 0.954 and 0.997.
-    """
-    distance = (measured - predicted).abs()
-    return {width: float((distance <= width * deviation).double().mean()) for width in (1.0, 2.0, 3.0)}
 
 
 def _estimate(value: float, drawn: NDArray[np.float64]) -> Estimate:
