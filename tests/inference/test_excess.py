@@ -138,7 +138,7 @@ def test_an_event_that_is_undefined_for_one_counts_for_none():
 
 def test_groups_by_snr_share_no_event_and_leave_out_what_has_none():
     snr = np.array([0.0, 5.0, 10.0, 19.9, 20.0, 300.0])
-    groups = snr_groups(snr, [10, 20])
+    groups = snr_groups(snr, [10.0, 20.0])
     assert [group.name for group in groups] == ["< 10", "10-20", "> 20"]
     np.testing.assert_array_equal(np.sum([group.events for group in groups], axis=0), snr > 0)
-    assert [group.name for group in snr_groups(np.array([15.0]), [10, 20])] == ["10-20"]
+    assert [group.name for group in snr_groups(np.array([15.0]), [10.0, 20.0])] == ["10-20"]
