@@ -233,3 +233,15 @@ def test_batches_joined_equal_one_pass(windows):
     parts = [window_statistics(measured[rows], predicted[rows], events[rows]) for rows in (slice(0, 7), slice(7, 60))]
     joined = WindowStatistics.concatenate(parts)
     assert score_statistics(joined).to_dict() == score_statistics(whole).to_dict()
+
+
+def test_cleaned_maps_that_are_known_otherwise_take_the_place_of_the_difference():
+    generator = torch.Generator().manual_seed(5)
+    measured, predicted, cleaned = (20 * torch.rand(3, 8, 21, generator=generator) for _ in range(3))
+    usual = map_statistics(measured, predicted, window_size=8)
+    same = map_statistics(measured, predicted, window_size=8, cleaned=(measured - predicted).abs())
+    np.testing.assert_array_equal(same.peak_cleaned, usual.peak_cleaned)
+    np.testing.assert_array_equal(same.power_residual, usual.power_residual)
+    other = map_statistics(measured, predicted, window_size=8, cleaned=cleaned)
+    assert other.peak_cleaned[1] == pytest.approx(float(cleaned[0, :, 8:].max()))
+    np.testing.assert_array_equal(other.peak_predicted, usual.peak_predicted)

@@ -172,3 +172,14 @@ def test_misspelt_keys_and_missing_models_fail_before_any_work(run):
     assert "treshold" in execute(run, "+pipe_key=preproc_pipeline", "+scan.treshold=3", code=1)
     said = execute(run, "+pipe_key=inference_pipeline", "inference.model.name=nobody", code=1)
     assert "glitchflow-small" in said
+
+
+def test_one_command_makes_the_leaderboard_and_keeps_what_is_there(run):
+    before = (run / "QTdatasets/small/manifest.json").stat().st_mtime_ns
+    few = [f"benchmark.entrants.{name}=null" for name in ("linear", "unet-original", "coupling")]
+    execute(run, "+pipe_key=benchmark_pipeline", "benchmark.minutes=null", "benchmark.epochs=1", *few)
+    assert (run / "QTdatasets/small/manifest.json").stat().st_mtime_ns == before
+    table = pd.read_csv(run / "benchmark/small/entrants.csv").set_index("entrant")
+    assert set(table.index) == {"zero", "wiener", "unet"}
+    assert table.loc["zero", "excess_removed"] == 0
+    assert read_summary(run / "benchmark/small").events.kept == 12

@@ -10,6 +10,7 @@ from glitchflow_plugin.signal.conditioning import (
     ChannelRejectedError,
     ConditioningSettings,
     condition,
+    condition_together,
     crop_start,
 )
 from glitchflow_plugin.signal.psd import Psd
@@ -172,3 +173,34 @@ def test_settings_refuse_nonsense_and_errors_travel():
             ConditioningSettings(**wrong)
     error = pickle.loads(pickle.dumps(ChannelRejectedError("nan", "3 samples")))  # noqa: S301  # our own bytes
     assert (error.reason, error.detail) == ("nan", "3 samples")
+
+
+@pytest.mark.parametrize("rate", [512.0, 4096.0])
+def test_parts_of_a_channel_go_through_its_own_filters(rate):
+    generator, length = np.random.default_rng(3), int(16 * rate)
+    noise_part = np.cumsum(generator.normal(size=length)) + 1e-3 * generator.normal(size=length)
+    seconds = np.arange(length) / rate
+    glitch = 5 * np.exp(-(((seconds - 8) / 0.05) ** 2)) * np.sin(2 * np.pi * 60 * seconds)
+    measured = noise_part + glitch
+    measured[: int(0.5 * rate)] = np.nan  # the stretch that the filters see begins later, for the parts too
+    t0, settings = T0 + 0.0003, ConditioningSettings(whitening=WhiteningSettings(fill=False))
+    crops, gps_start = condition_together((measured, glitch, noise_part), rate, t0, T0 + 8, settings)
+    alone, alone_start = condition(measured, rate, t0, T0 + 8, settings)
+    assert np.array_equal(crops[0], alone)
+    assert gps_start == alone_start
+    np.testing.assert_allclose(crops[1] + crops[2], crops[0], atol=1e-4)
+    # the parts are whitened by the measured spectrum: twice the glitch alone gives twice the crop
+    doubled, _ = condition_together((measured, 2 * glitch), rate, t0, T0 + 8, settings)
+    np.testing.assert_allclose(doubled[1], 2 * crops[1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_part_holds_none_of_the_noise_that_fills_a_slow_channel():
+    series = noise(256.0)
+    crops, _ = condition_together((series, np.zeros_like(series)), 256.0, T0, T0 + 8, SETTINGS)
+    assert np.array_equal(crops[0], condition(series, 256.0, T0, T0 + 8, SETTINGS)[0])
+    assert not crops[1].any()
+
+
+def test_parts_of_another_length_are_refused():
+    with pytest.raises(DataError, match=r"\[16384, 16000\]"):
+        condition_together((noise(1024.0), np.zeros(16000)), 1024.0, T0, T0 + 8, SETTINGS)

@@ -11,8 +11,6 @@ import torch
 from glitchflow_plugin.components._strategies import unwrapped
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.files import write_json
-from glitchflow_plugin.errors import FormatError
-from glitchflow_plugin.training.evaluation import judge_windows
 from glitchflow_plugin.training.objectives import Objectives, ObjectiveSettings, objectives
 
 
@@ -29,11 +27,10 @@ class TrialTrainer(Trainer):
         self.objective = objective
 
     def _finish(self, *_: Any) -> Objectives:  # type: ignore[override]  # pyright: ignore
-        judged = judge_windows(
+        judged: Any = self.learner.judge(
             self.twin,
             self._batches("validation"),
             self.twin,
-            self.loss_settings,
             device=self.device_for_judging,
             threshold=self.config.threshold,
         )
@@ -84,22 +81,12 @@ def trial_folder(folder: Path, number: int) -> Path:
 def _trained(job: dict[str, Any], settings: dict[str, Any], checkpoints: Path) -> tuple[TrialTrainer, Objectives]:
     fixed = job["trainer"]
     keywords = fixed | {part: {**(fixed.get(part) or {}), **changes} for part, changes in settings.items()}
-    last = checkpoints / "last"
-    start = str(last) if (last / "state.pt").exists() else None
-    for source in (start, None):
-        trainer = TrialTrainer(
-            objective=ObjectiveSettings(**job["objective"]),
-            checkpoints=str(checkpoints),
-            from_checkpoint=source,
-            checkpoint_every=1,
-            **keywords,
-        )
-        try:
-            found: Any = trainer.execute()
-        except FormatError:
-            if source is None:
-                raise
-            shutil.rmtree(checkpoints)  # what was cut off is not usable: from the beginning
-        else:
-            return trainer, found
-    raise AssertionError("unreachable")
+    trainer = TrialTrainer(
+        objective=ObjectiveSettings(**job["objective"]),
+        checkpoints=str(checkpoints),
+        resume=True,
+        checkpoint_every=1,
+        **keywords,
+    )
+    found: Any = trainer.execute()
+    return trainer, found

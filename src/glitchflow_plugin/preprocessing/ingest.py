@@ -152,7 +152,7 @@ def ingest_with_recipe(
             "Ask for these, or train a model with the others."
         )
     catalogue = open_datasets(datasets, target=target, needed=names, require_target=require_target)
-    recipes = [_from_recipe(name, recipe) for name in names]
+    recipes = [channel_recipe(name, recipe) for name in names]
     size = shard_size or catalogue.processing.batch
     return _run(catalogue, recipes, folder, engine, size, require_target=require_target)
 
@@ -184,7 +184,8 @@ def _channel_entry(channel: ChannelRecipe) -> dict[str, Any]:
     return entry
 
 
-def _from_recipe(name: str, recipe: Mapping[str, Any]) -> ChannelRecipe:
+def channel_recipe(name: str, recipe: Mapping[str, Any]) -> ChannelRecipe:
+    """How a channel is conditioned, from the recipe of an event set (the inverse of `as_recipe`)."""
     entry = recipe["channels"][name]
     settings = ConditioningSettings(
         low=entry["minf"],

@@ -8,6 +8,7 @@ filter are then made at the common rate (1024 Hz instead of up to 16384 Hz), whi
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -131,46 +132,87 @@ def condition(
     Raises:
         ChannelRejectedError: `nan`, `constant`, `too short`, `band above nyquist` or `sample rate`.
     """
+    crops, gps_start = condition_together((series,), sample_rate, t0, gps_event, settings, psd=psd)
+    return crops[0], gps_start
+
+
+def condition_together(
+    series: Sequence[Series],
+    sample_rate: float,
+    t0: float,
+    gps_event: float,
+    settings: ConditioningSettings,
+    *,
+    psd: Psd | None = None,
+) -> tuple[np.ndarray, float]:
+    """Put a channel and parts of it (the glitch alone, a signal alone) through the very same filters.
+
+    The first series decides everything that depends on the data: the stretch without gaps, the noise spectrum and with
+    it the whitening filter. All that follows is linear, so the crops of parts that add up to the first add up to its
+    crop. A channel that is too slow for the whole band is filled with noise; its parts are not.
+
+    Args:
+        series: As recorded, then its parts; all of one length, rate and start.
+        sample_rate: Of all, Hz.
+        t0: GPS time of their first sample, s.
+        gps_event: Trigger time, GPS s.
+        settings: What to do.
+        psd: As for `condition`.
+
+    Returns:
+        Crops, shape (series, settings.num_samples), and the GPS time of their first sample, as from `condition`.
+
+    Raises:
+        ChannelRejectedError: As for `condition`; judged on the first series.
+        DataError: The series differ in length.
+    """
+    lengths = [len(one) for one in series]
+    if len(set(lengths)) != 1:
+        raise DataError(f"expected series of one length, got {lengths} samples. Cut them to the same stretch.")
     low, high = usable_band(settings, sample_rate)
     gps_start = crop_start(gps_event, settings)
-    values, t0 = _finite_stretch(np.asarray(series, dtype=np.float64), sample_rate, t0, gps_start, settings)
-    _refuse_flat(values, sample_rate, t0, gps_start, settings)
+    values = [np.asarray(one, dtype=np.float64) for one in series]
+    stretch = _finite_stretch(values[0], sample_rate, t0, gps_start, settings)
+    values, t0 = [one[stretch] for one in values], t0 + stretch.start / sample_rate
+    _refuse_flat(values[0], sample_rate, t0, gps_start, settings)
     rate = settings.sample_rate
     try:
-        passed, transient = filters.band_pass(values, sample_rate, low, high, settings.order)
-        if np.abs(passed).max() <= _ROUNDING * np.abs(values).max():
+        passed, transients = zip(
+            *(filters.band_pass(one, sample_rate, low, high, settings.order) for one in values), strict=True
+        )
+        if np.abs(passed[0]).max() <= _ROUNDING * np.abs(values[0]).max():
             raise ChannelRejectedError(CONSTANT, "nothing but rounding errors within the band")
-        edge = math.ceil(transient * rate / sample_rate)
-        resampled, lost = filters.resample(passed, sample_rate, rate, high)
+        edge = math.ceil(transients[0] * rate / sample_rate)
+        resampled, lost = zip(*(filters.resample(one, sample_rate, rate, high) for one in passed), strict=True)
     except ValueError as error:
         raise ChannelRejectedError(SAMPLE_RATE if "common multiple" in str(error) else TOO_SHORT, str(error)) from error
-    edge += lost
+    edge += lost[0]
     first = round(t0 * rate)
     delay = t0 * rate - first
     if abs(delay) > _SAME_SAMPLE:
-        resampled, lost = filters.shift(resampled, delay, 2 * high / rate)
-        edge += lost
+        resampled, lost = zip(*(filters.shift(one, delay, 2 * high / rate) for one in resampled), strict=True)
+        edge += lost[0]
     start = round(gps_start * rate) - first
     if settings.whiten:
-        resampled, lost = _whitened(
+        resampled, cut = _whitened(
             resampled, edge=edge, start=start, band=(low, high), own_rate=sample_rate, settings=settings, psd=psd
         )
-        edge += lost
-    stop = start + settings.num_samples
-    if start < edge or stop > len(resampled) - edge:
+        edge += cut
+    length, stop = len(resampled[0]), start + settings.num_samples
+    if start < edge or stop > length - edge:
         raise ChannelRejectedError(
             TOO_SHORT,
-            f"{start / rate:.2f} s before and {(len(resampled) - stop) / rate:.2f} s after the crop, "
+            f"{start / rate:.2f} s before and {(length - stop) / rate:.2f} s after the crop, "
             f"the filters need {edge / rate:.2f} s at each side",
         )
-    crop = resampled[start:stop]
-    if not np.all(np.isfinite(crop)):
+    crops = np.stack([one[start:stop] for one in resampled])
+    if not np.all(np.isfinite(crops)):
         raise ChannelRejectedError(NAN, "the values are too large to be filtered")
-    return crop.astype(np.float32 if settings.whiten else np.float64), gps_start
+    return crops.astype(np.float32 if settings.whiten else np.float64), gps_start
 
 
 def _whitened(
-    series: Series,
+    series: Sequence[Series],
     *,
     edge: int,
     start: int,
@@ -178,10 +220,10 @@ def _whitened(
     own_rate: float,
     settings: ConditioningSettings,
     psd: Psd | None,
-) -> tuple[Series, int]:
-    rate, whitening = settings.sample_rate, settings.whitening
+) -> tuple[list[Series], int]:
+    rate, whitening, measured = settings.sample_rate, settings.whitening, series[0]
     if psd is None:
-        clean = series[edge : len(series) - edge]
+        clean = measured[edge : len(measured) - edge]
         middle = start + settings.num_samples // 2 - edge
         guard = round(whitening.exclude_length * rate / 2)
         exclude = (middle - guard, middle + guard) if guard else None
@@ -199,12 +241,13 @@ def _whitened(
         taps = whitening_filter(psd, rate, whitening.filter_length, band)
     except ValueError as error:
         raise ChannelRejectedError(CONSTANT, str(error)) from error
-    if len(taps) > len(series):
-        raise ChannelRejectedError(TOO_SHORT, f"{len(series) / rate:.2f} s are shorter than the whitening filter")
-    whitened, lost = whiten(series, taps)
+    if len(taps) > len(measured):
+        raise ChannelRejectedError(TOO_SHORT, f"{len(measured) / rate:.2f} s are shorter than the whitening filter")
+    whitened, lost = zip(*(whiten(one, taps) for one in series), strict=True)
+    filled = list(whitened)
     if whitening.fill and band[1] < min(settings.high, 0.98 * rate / 2):
-        whitened = whitened + _fill(series, band, settings)
-    return whitened, lost
+        filled[0] = filled[0] + _fill(measured, band, settings)
+    return filled, lost[0]
 
 
 def _fill(series: Series, band: tuple[float, float], settings: ConditioningSettings) -> Series:
@@ -225,8 +268,8 @@ def _fill_filter(rate: float, length: float, low: float, reached: float, high: f
 
 def _finite_stretch(
     values: Series, sample_rate: float, t0: float, gps_start: float, settings: ConditioningSettings
-) -> tuple[Series, float]:
-    """The samples around the crop up to the nearest NaN on either side, and the GPS time of the first."""
+) -> slice:
+    """The samples around the crop up to the nearest NaN on either side."""
     start = math.floor((gps_start - t0) * sample_rate + 1e-6)
     stop = math.ceil((gps_start + settings.duration - t0) * sample_rate - 1e-6)
     if start < 0 or stop > len(values):
@@ -235,14 +278,14 @@ def _finite_stretch(
         )
     bad = np.flatnonzero(~np.isfinite(values))
     if not len(bad):
-        return values, t0
+        return slice(0, len(values))
     within = int(np.count_nonzero((bad >= start) & (bad < stop)))
     if within:
         raise ChannelRejectedError(NAN, f"{within} sample(s) within the crop are not finite")
     before, after = bad[bad < start], bad[bad >= stop]
     first = int(before[-1]) + 1 if len(before) else 0
     last = int(after[0]) if len(after) else len(values)
-    return values[first:last], t0 + first / sample_rate
+    return slice(first, last)
 
 
 def _refuse_flat(

@@ -1,0 +1,106 @@
+"""What a simulated set knows about its glitches, as the event set would show them: whitened and cropped alike."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from glitchflow_plugin.data.event_files import list_event_files, read_event, read_event_header
+from glitchflow_plugin.data.truth_file import EventTruth, WaveformTruth, read_truth
+from glitchflow_plugin.errors import DataError
+from glitchflow_plugin.preprocessing.ingest import channel_recipe
+from glitchflow_plugin.signal.conditioning import condition_together
+
+
+@dataclass(frozen=True, eq=False)
+class GlitchTruth:
+    """True glitches of some events, one row an event.
+
+    Attributes:
+        event_ids: Of the rows.
+        strain: What the glitches alone are in the whitened strain; zero without a glitch. Shape (event, time).
+        label: Class of the loudest glitch; empty without one.
+        snr: Its optimal SNR in the strain; 0 without one.
+        witness_snr: Its largest SNR in a witness; 0 where no witness sees it.
+        witnesses: Channels that see it.
+        has_merger: Whether a binary merger is in the strain.
+    """
+
+    event_ids: tuple[str, ...]
+    strain: Float[np.ndarray, "event time"]
+    label: tuple[str, ...]
+    snr: Float[np.ndarray, " event"]
+    witness_snr: Float[np.ndarray, " event"]
+    witnesses: tuple[tuple[str, ...], ...]
+    has_merger: Bool[np.ndarray, " event"]
+
+    @property
+    def witnessed(self) -> Bool[np.ndarray, " event"]:
+        """Events with a glitch that a witness sees."""
+        return self.witness_snr > 0
+
+    @property
+    def quiet(self) -> Bool[np.ndarray, " event"]:
+        """Events with neither glitch nor merger."""
+        return (self.snr == 0) & ~self.has_merger
+
+
+def read_glitch_truth(
+    folder: Path | str, recipe: Mapping[str, Any], event_ids: Sequence[str], workers: int = 2
+) -> GlitchTruth:
+    """Read the true glitches of a simulated set and condition them as the measured strain was.
+
+    Args:
+        folder: Of the simulated event files, with its truth file.
+        recipe: Of the event set made from them (`EventSet.recipe`, or `events` in a spectrogram set's recipe).
+        event_ids: Events wanted, in this order.
+        workers: Threads.
+
+    Returns:
+        One row an event.
+
+    Raises:
+        FormatError: There is no truth file.
+        DataError: An event is unknown there.
+        ChannelRejectedError: The strain of an event cannot be conditioned by the recipe.
+    """
+    truth = read_truth(folder)
+    files = {read_event_header(path).event_id: path for path in list_event_files(folder)}
+    unknown = [name for name in event_ids if name not in truth.events or name not in files]
+    if unknown:
+        raise DataError(
+            f"{folder} knows nothing of {len(unknown)} events (the first is {unknown[0]}). Correct `truth`."
+        )
+    channel = channel_recipe(truth.target, recipe)
+
+    def _glitch(event_id: str) -> np.ndarray:
+        event, raw = truth.events[event_id], read_event(files[event_id], [truth.target])
+        measured = raw.channels[truth.target]
+        alone = event.glitch_strain(measured.sample_rate) if event.glitches else np.zeros(len(measured.series))
+        both = (measured.series, alone)
+        crops, _ = condition_together(
+            both, measured.sample_rate, measured.t0, raw.gps_event, channel.settings, psd=channel.psd
+        )
+        return crops[1]
+
+    # filters release the interpreter's lock
+    with ThreadPoolExecutor(workers) as pool:
+        strain = np.stack(list(pool.map(_glitch, event_ids)))
+    loudest = [_loudest(truth.events[name]) for name in event_ids]
+    return GlitchTruth(
+        event_ids=tuple(event_ids),
+        strain=strain,
+        label=tuple(one.label if one else "" for one in loudest),
+        snr=np.array([one.snr if one else 0.0 for one in loudest]),
+        witness_snr=np.array([max(one.witness_snr.values(), default=0.0) if one else 0.0 for one in loudest]),
+        witnesses=tuple(tuple(one.witnesses) if one else () for one in loudest),
+        has_merger=np.array([bool(truth.events[name].signals) for name in event_ids]),
+    )
+
+
+def _loudest(event: EventTruth) -> WaveformTruth | None:
+    return max(event.glitches, key=lambda glitch: glitch.snr, default=None)

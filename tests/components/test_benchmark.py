@@ -1,0 +1,153 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from glitchflow_plugin.components.benchmark import EntrantTrainer, Leaderboard
+from glitchflow_plugin.components.processor import Processor
+from glitchflow_plugin.components.splitter import Splitter
+from glitchflow_plugin.errors import ConfigurationError, FormatError
+from glitchflow_plugin.preprocessing.ingest import ingest
+from glitchflow_plugin.preprocessing.spectrograms import ProcessSettings, event_transform, make_spectrograms
+from glitchflow_plugin.products.summary import read_summary
+from glitchflow_plugin.simulation.detector import simulate
+from glitchflow_plugin.simulation.settings import SimulationSettings
+
+pytestmark = pytest.mark.slow
+
+WITNESSES = ("V1:ENV-MAG_CEB", "V1:PSL-POWER_MON")
+DETECTOR = {
+    "duration": 12.0,
+    "families": {"blip": {"snr": [20.0, 40.0]}, "tomte": {"snr": [20.0, 40.0]}},
+    "mergers": {"fraction": 0.0},
+    "gap_fraction": 0.0,
+}
+ENTRANTS = {
+    "zero": {"model": {"name": "zero"}},
+    "linear": {"model": {"name": "linear"}},
+    "wiener": {"model": {"name": "wiener"}},
+    "network": {"model": {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}, "config": {"batch_size": 8}},
+    "coupling": {"model": {"name": "coupling", "features": 4, "filter_size": 65}, "config": {"batch_size": 8}},
+}
+MISSPELT = {"misspelt": {"model": {"name": "unnet"}}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A training set of 24 simulated events with its event set, and the raw events of a held-out set."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, seed, count in (("training", 1, 24), ("inference", 2, 10)):
+        content = {**DETECTOR, "seed": seed, "num_events": count, "gps_start": 1.4e9 + 1e5 * seed}
+        simulate(SimulationSettings.from_yaml(content), folder / name)
+    processing = {"minf": 8.0, "maxf": 400.0, "sr": 1024.0, "len": 4.0, "whiten": True}
+    entry = {"path": str(folder / "training"), "target": "V1:Hrec_hoft", "ch_list": list(WITNESSES)}
+    events = ingest([{**entry, "processing": processing}], None, folder / "events")
+    transform = event_transform(events, ProcessSettings(num_t_bins=129))
+    maps = make_spectrograms(events, WITNESSES, transform, folder / "maps", selection={"channels": "test"})
+    split = Splitter({"block_length": 64.0}, str(maps.folder), str(folder / "set")).execute(maps)
+    Processor({}, str(maps.folder), str(folder / "set")).execute(split)
+    return folder
+
+
+@pytest.fixture
+def make(data, tmp_path):
+    def _make(entrants=tuple(ENTRANTS), **changes):
+        keywords = {
+            "entrants": {name: (ENTRANTS | MISSPELT)[name] for name in entrants},
+            "held_out": {"datasets": [{"path": str(data / "inference")}], "truth": str(data / "inference")},
+            "settings": {"missing": [1], "replicates": 50, "batch_events": 4, "accuracy_range": [10, 20]},
+            "training": str(data / "set"),
+            "events": str(data / "events"),
+            "folder": str(tmp_path / "benchmark"),
+            "minutes": None,
+            "epochs": 1,
+            "device": "cpu",
+            "disable_tqdm": True,
+            **changes,
+        }
+        return Leaderboard(**keywords)
+
+    return _make
+
+
+def test_entrants_of_both_kinds_are_trained_judged_and_shown(make, tmp_path):
+    page = tmp_path / "docs" / "results.md"
+    page.parent.mkdir()
+    page.write_text("before\n<!-- leaderboard:begin demo -->\n<!-- leaderboard:end demo -->\nafter\n", encoding="utf-8")
+    result = make(page=str(page)).execute()
+
+    assert set(result.figures) == set(ENTRANTS)
+    assert result.figures["zero"]["excess_removed"].value == 0
+    assert result.figures["wiener"]["power_removed"].value is not None
+    assert result.figures["linear"]["power_removed"].value is None
+    assert result.reference in {"linear", "wiener"}
+    # blips and tomtes reach the strain almost linearly, and are loud: both filters must see that
+    assert result.figures["linear"]["excess_removed"].value > 0.1
+    assert result.figures["wiener"]["excess_removed"].value > 0.1
+    assert [name for name, _ in result.groups["class"]] == ["blip", "tomte"]
+
+    folder = tmp_path / "benchmark"
+    table = pd.read_csv(folder / "entrants.csv").set_index("entrant")
+    assert table.loc["network", "epochs"] == 1
+    assert table.loc["zero", "parameters"] == 0
+    assert table.loc["network", "parameters"] > table.loc["linear", "parameters"] > 0
+    assert (table["milliseconds_an_event"] > 0).all()
+    assert set(pd.read_csv(folder / "groups.csv")["kind"]) == {"class", "witness SNR", "witnesses missing"}
+    assert read_summary(folder).metrics["excess_removed_zero"].value == 0
+    for name in ("ranking", "accuracy", "groups", "missing", "trust-coupling"):
+        assert (folder / f"{name}.png").exists()
+
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "| coupling |" in text
+    for line in text.splitlines():
+        if line.startswith("!["):
+            assert (page.parent / line[line.index("(") + 1 : -1]).exists()
+
+
+def test_a_run_goes_on_at_the_entrants_that_are_missing_or_changed(make, monkeypatch, tmp_path):
+    make(("zero", "network")).execute()
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "benchmark/entrants").iterdir()}
+    assert set(kept) == {"zero.json", "network.json"}
+    trained = []
+    original = EntrantTrainer.execute
+
+    def watched(self, *arguments):
+        trained.append(self.network_settings)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(EntrantTrainer, "execute", watched)
+    again = make(("zero", "network")).execute()
+    assert not trained
+    # other groups and another bootstrap need no training
+    make(("zero", "network"), settings={"missing": [1], "replicates": 20, "witness_snr": [40]}).execute()
+    assert not trained
+    # a killed run or a damaged file leaves an entrant to be made anew
+    path = tmp_path / "benchmark/entrants/network.json"
+    path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
+    third = make(("zero", "network")).execute()
+    assert len(trained) == 1
+    # the same seed, so the same figures
+    assert third.figures["network"]["excess_removed"] == again.figures["network"]["excess_removed"]
+    make(("zero", "network"), random_seed=1).execute()
+    assert len(trained) == 2
+    assert json.loads(path.read_text(encoding="utf-8"))["judgement"]["facts"]["epochs"] == 1
+    assert (tmp_path / "benchmark/entrants/zero.json").stat().st_mtime_ns == kept["zero.json"]
+
+
+def test_what_cannot_work_is_said_before_anything_is_trained(make, data):
+    with pytest.raises(ConfigurationError, match="unnet"):
+        make(("misspelt",))
+    with pytest.raises(ConfigurationError, match="at least one entrant"):
+        make(())
+    with pytest.raises(ConfigurationError, match="held_out"):
+        make(held_out={"datasets": []})
+    with pytest.raises(TypeError, match="least_snrr"):
+        make(settings={"least_snrr": 3})
+    training = str(data / "training")
+    with pytest.raises(ConfigurationError, match="in the training set too"):
+        make(("zero",), held_out={"datasets": [{"path": training}], "truth": training}).execute()
+    with pytest.raises(FormatError, match="no truth file"):
+        make(("zero",), held_out={"datasets": [{"path": str(data / "inference")}], "truth": str(Path(data))}).execute()

@@ -1,0 +1,163 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from glitchflow_plugin.data.files import read_json, write_json
+from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.inference.clean import clean_maps
+from glitchflow_plugin.inference.excess import excess_removed
+from glitchflow_plugin.inference.leaderboard import (
+    HeldOut,
+    Judgement,
+    LeaderboardSettings,
+    judge_entrant,
+    standings,
+    taken_away,
+)
+from glitchflow_plugin.inference.predict import MapPredictor, Prediction
+from glitchflow_plugin.preprocessing.truth import GlitchTruth
+
+SETTINGS = LeaderboardSettings(missing=(1, 2), batch_events=4, replicates=200, witness_snr=(20.0,), seed=3)
+
+
+class Share(torch.nn.Module):
+    """Predicts a share of what the first witness shows."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.share = share
+
+    def forward(self, windows):
+        return self.share * windows[:, :1]
+
+
+class Waveform:
+    """Knows the true glitch and predicts a share of it."""
+
+    def __init__(self, truth, maps, share):
+        self.row_of = {name: row for row, name in enumerate(maps.event_ids)}
+        self.truth, self.share = truth, share
+
+    def __call__(self, batch):
+        glitch = torch.from_numpy(self.truth.strain[[self.row_of[name] for name in batch.event_ids]])
+        measured = torch.from_numpy(batch.maps[:, 0])
+        return Prediction(measured, self.share * measured, measured, self.share * glitch, glitch + 1.0)
+
+
+@pytest.fixture
+def held_out(make_set):
+    """Ten events; the even ones have a glitch, which the first witness sees, but for the last of them."""
+    maps = make_set(10)
+    glitch = np.arange(10) % 2 == 0
+    strain = np.zeros((10, 32), dtype=np.float32)
+    strain[glitch] = np.random.default_rng(0).normal(size=(5, 32))
+    seen = glitch & (np.arange(10) < 8)
+    truth = GlitchTruth(
+        event_ids=maps.event_ids,
+        strain=strain,
+        label=tuple(("blip" if row < 5 else "tomte") if glitch[row] else "" for row in range(10)),
+        snr=np.where(glitch, 20.0, 0.0),
+        witness_snr=np.where(seen, 10.0 + 5 * np.arange(10), 0.0),
+        witnesses=tuple((maps.channels[1],) if one else () for one in seen),
+        has_merger=np.arange(10) == 1,
+    )
+    return HeldOut(maps, truth)
+
+
+def maps_of(share):
+    return MapPredictor(Share(share), 3)
+
+
+def test_what_is_kept_of_an_entrant_is_what_it_did_to_the_maps(held_out):
+    judged = judge_entrant(maps_of(0.9), held_out, SETTINGS, {"epochs": 3})
+    batch = held_out.maps.read()
+    measured = torch.from_numpy(batch.maps[:, 0])
+    predicted = 0.9 * torch.from_numpy(batch.maps[:, 1])
+    expected = excess_removed(measured, predicted, clean_maps(measured, predicted))
+    np.testing.assert_allclose(judged.excess_removed, expected, rtol=1e-5)
+    np.testing.assert_allclose(judged.map_before, measured.double().sum(dim=(1, 2)), rtol=1e-6)
+    assert judged.power_removed is None
+    assert judged.seconds > 0
+    assert judged.facts == {"epochs": 3}
+    # in the order of the events
+    assert list(judged.windows.event[::4]) == list(held_out.maps.event_ids)
+
+
+def test_a_judgement_survives_its_file(held_out, tmp_path):
+    judged = judge_entrant(Waveform(held_out.truth, held_out.maps, 0.5), held_out, SETTINGS)
+    write_json(tmp_path / "one.json", judged.to_dict())
+    again = Judgement.from_dict(read_json(tmp_path / "one.json"))
+    for name in ("excess_removed", "power_removed", "map_after", "series_added"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(judged, name))
+    np.testing.assert_array_equal(again.windows.peak_cleaned, judged.windows.peak_cleaned)
+    assert set(again.without) == {1, 2}
+    first, second = (standings({"a": one}, held_out, SETTINGS).to_dict() for one in (judged, again))
+    assert json.dumps(first) == json.dumps(second)
+
+
+def test_witnesses_are_taken_away_alike_for_all_and_one_after_the_other():
+    one, two = (taken_away(200, 7, number, 5) for number in (1, 2))
+    assert (one.sum(axis=1) == 1).all()
+    assert (two.sum(axis=1) == 2).all()
+    assert not (one & ~two).any()
+    assert one.any(axis=0).all()
+    np.testing.assert_array_equal(one, taken_away(200, 7, 1, 5))
+    assert (one != taken_away(200, 7, 1, 6)).any()
+
+
+def test_without_the_witness_there_is_no_figure_and_without_others_nothing_changes(held_out):
+    judged = judge_entrant(maps_of(0.9), held_out, SETTINGS)
+    away = taken_away(10, 3, 2, SETTINGS.seed)
+    chosen = held_out.chosen(SETTINGS)
+    kept = chosen & ~away[:, 0]
+    assert 0 < kept.sum() < chosen.sum()
+    np.testing.assert_array_equal(np.isfinite(judged.without[2]), kept)
+    np.testing.assert_allclose(judged.without[2][kept], judged.excess_removed[kept])
+
+    class Second(Share):
+        def forward(self, windows):
+            return self.share * windows[:, 1:2]
+
+    # what a twin makes of the channel that was taken away is what it makes of silence
+    blind = judge_entrant(MapPredictor(Second(100.0), 3), held_out, SETTINGS)
+    silent = kept & away[:, 1]
+    assert silent.any()
+    np.testing.assert_allclose(blind.without[2][silent], 0.0, atol=1e-6)
+
+
+def test_standings_are_medians_of_the_chosen_best_first(held_out):
+    entrants = {"zero": 0.0, "linear": 0.3, "ours": 0.8}
+    judged = {name: judge_entrant(maps_of(share), held_out, SETTINGS) for name, share in entrants.items()}
+    judged["wave"] = judge_entrant(Waveform(held_out.truth, held_out.maps, 0.5), held_out, SETTINGS)
+    result = standings(judged, held_out, SETTINGS, ["linear"])
+    chosen = held_out.chosen(SETTINGS)
+    assert chosen.sum() == 4
+    assert list(result.figures)[:2] == ["ours", "linear"]
+    assert result.reference == "linear"
+    for name in entrants:
+        expected = np.median(judged[name].excess_removed[chosen])
+        assert result.figures[name]["excess_removed"].value == pytest.approx(expected)
+    assert result.figures["zero"]["excess_removed"].value == pytest.approx(0)
+    lead = result.figures["ours"]["lead"]
+    assert lead.low <= lead.value <= lead.high
+    assert lead.low > 0
+    assert result.figures["wave"]["power_removed"].value == pytest.approx(0.75)
+    assert result.figures["ours"]["power_removed"].value is None
+    assert result.figures["zero"]["added_map"].value == pytest.approx(0)
+    assert result.figures["wave"]["added_strain"].value == 0  # nothing is predicted where there is no glitch
+    assert result.groups["class"] == [("blip", 3), ("tomte", 1)]
+    assert result.groups["witness SNR"] == [("< 20", 1), ("> 20", 3)]
+    assert result.groups["witnesses missing"][0] == ("0", 4)
+    by_class = result.by_group["class"]["ours"]
+    assert by_class[1].value == pytest.approx(judged["ours"].excess_removed[6])
+
+
+def test_wrong_settings_and_truth_of_other_events_are_refused(held_out):
+    for wrong in ({"witness_snr": (40, 20)}, {"missing": (0,)}, {"replicates": -1}, {"accuracy_range": (5,)}):
+        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+            LeaderboardSettings(**wrong)
+    with pytest.raises(DataError, match="one row an event"):
+        HeldOut(held_out.maps, replace(held_out.truth, event_ids=held_out.truth.event_ids[::-1]))
