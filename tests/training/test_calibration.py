@@ -67,6 +67,20 @@ def test_an_overconfident_twin_is_found_out(twin):
     assert found.share[2] < 0.9
 
 
+def test_limits_follow_what_is_left_where_it_is_not_gaussian(twin):
+    def heavy(num_events, seed):
+        ((witnesses, strain),) = made(num_events, seed=seed)
+        # of the predicted events, one in five is left with all its power and the others with little
+        torch.manual_seed(seed + 100)
+        quiet = torch.rand(num_events) < 0.8
+        loud = witnesses[:, 0, :1, None] > 0
+        return [(witnesses, torch.where(loud & quiet[:, None, None], torch.randn_like(strain), 2 * strain))]
+
+    calibrate(twin, heavy(200, 0), heavy(400, 1))
+    found = coverage(twin, heavy(400, 2))
+    assert found.share_loud == pytest.approx(found.probability, abs=0.05)
+
+
 def test_what_was_never_seen_is_strange(twin):
     calibrate(twin, made(200), made(200, seed=1))
     novelty = twin.explain(made(200, seed=2)[0][0])[2]

@@ -15,7 +15,7 @@ from itwinai.components import BaseComponent, monitor_exec
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._drift import drift_metrics, drift_or_refuse, drift_warnings
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components.load_infdata import make_maps
+from glitchflow_plugin.components.load_infdata import EVENTS, make_maps
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.buffer import buffered_events, is_event_set, pin_events
@@ -208,23 +208,22 @@ class Retrain(BaseComponent):
         )
 
     def _train(self, maps: SpectrogramSet) -> "ModelVersion | None":
-        from glitchflow_plugin.components._torch_trainer import LAST
         from glitchflow_plugin.components.trainer import Trainer
 
         training, checkpoints, outbox = self.cycle / "training", self.cycle / "checkpoints", self.cycle / "outbox"
         split = Splitter(self.split, str(maps.folder), str(training)).execute(maps)
         windows = Processor(self.windows, str(maps.folder), str(training)).execute(split)
-        last = checkpoints / LAST
-        resumed = last if (last / "state.pt").exists() else None
-        if resumed is not None:
+        if checkpoints.exists():
             # what a run could not register is made again from the checkpoint, and then compared with the champion
             shutil.rmtree(outbox, ignore_errors=True)
+        pinned = self.cycle / "buffer"
         trainer = Trainer(
             **self.trainer,
             folder=str(training),
+            events=str(pinned if is_event_set(pinned) else self.cycle / EVENTS),
             checkpoints=str(checkpoints),
             registry={**self.registry, "outbox": str(outbox)},
-            from_checkpoint=str(resumed) if resumed else None,
+            resume=True,
         )
         return trainer.execute(windows)
 

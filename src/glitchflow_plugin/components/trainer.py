@@ -30,7 +30,7 @@ from glitchflow_plugin.data.window_dataset import BatchOrder, Share, share_cache
 from glitchflow_plugin.data.window_order import WindowOrder, balancing_weights, read_labels
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.inference.score import Scores
-from glitchflow_plugin.models.build import representation
+from glitchflow_plugin.models.build import full_settings, representation
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
@@ -477,7 +477,7 @@ class Trainer(SoundTorchTrainer):
                 "training set": str(self.training_set.folder),
                 "spectrograms": str(maps.folder),
                 "witnesses": ", ".join(self.witnesses),
-                "model": ", ".join(f"{key} {value}" for key, value in self.network_settings.items()),
+                "model": ", ".join(f"{key} {value}" for key, value in self._model_settings().items()),
             },
             events=EventCounts.from_reasons(kept, self.training_set.unused_events()),
             metrics=metrics,
@@ -536,8 +536,15 @@ class Trainer(SoundTorchTrainer):
         layout = torch.channels_last if images else torch.contiguous_format
         return windows.to(self.device, memory_format=layout, non_blocking=True)
 
+    def _model_settings(self) -> dict[str, Any]:
+        """The keys of model.yaml with the network's own defaults filled in."""
+        name, own = self.network_settings["name"], dict(self.network_settings)
+        own.pop("name")
+        complete = full_settings(name, in_channels=len(self.witnesses), **own)
+        return {"name": name, **{key: value for key, value in complete.items() if key != "window_size"}}
+
     def _settings(self) -> dict[str, Any]:
-        settings = {f"model_{key}": value for key, value in self.network_settings.items()}
+        settings = {f"model_{key}": value for key, value in self._model_settings().items()}
         counts = self.training_set.counts()
         windows = {f"windows_{name}_{kind}": counts[name][kind] for name in PARTS for kind in ("glitch", "background")}
         return {**settings, **windows, "witnesses": ", ".join(self.witnesses), "epochs": self.epochs}

@@ -17,6 +17,9 @@ from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries, StrainWin
 Energies: TypeAlias = Float[Tensor, "*pixels"]
 """Energies or scaled energies of any shape."""
 
+PROBABILITIES = (0.5, 0.68, 0.9, 0.95, 0.99)
+"""For which a waveform twin says how much will be left at most."""
+
 BUNDLE_VERSION = 1
 TRANSFORMS = ("sqrt", "log1p", "none")
 
@@ -132,6 +135,7 @@ class WaveformTwin(nn.Module):
     summary_mean: Tensor
     summary_axes: Tensor
     novelty_reference: Tensor
+    limits: Tensor
 
     def __init__(self, network: nn.Module, summary_size: int = 0, num_references: int = 0) -> None:
         super().__init__()
@@ -141,6 +145,9 @@ class WaveformTwin(nn.Module):
         self.register_buffer("summary_mean", torch.zeros(summary_size))
         self.register_buffer("summary_axes", torch.zeros(summary_size, summary_size))
         self.register_buffer("novelty_reference", torch.zeros(num_references))
+        # of a complex Gaussian: the share p of its powers lies below -log(1 - p) of their mean
+        exponential = -torch.log1p(-torch.tensor(PROBABILITIES))
+        self.register_buffer("limits", exponential.repeat(2, 1))
 
     def forward(self, witnesses: SeriesBatch) -> StrainSeries:
         """Predict whitened strain, (event, 1, time); a witness of zeros is missing."""
@@ -172,6 +179,18 @@ class WaveformTwin(nn.Module):
         away = (summary - self.summary_mean) @ self.summary_axes
         novelty = away.square().mean(dim=-1)
         return strain, self.variance_noise + self.variance_factor * (variance - 1), novelty
+
+    def is_loud(self, variance: Tensor) -> Tensor:
+        """Pixels in which a glitch was predicted: at least twice the noise's power is expected to be left."""
+        return variance > 2 * self.variance_noise
+
+    def residual_limits(self, variance: Tensor) -> Tensor:
+        """Powers below which what is left lies with the probabilities of `PROBABILITIES`, (..., probability).
+
+        Args:
+            variance: As from `explain`.
+        """
+        return variance[..., None] * self.limits[self.is_loud(variance).long()]
 
     def strangeness(self, novelty: Tensor) -> Tensor:
         """Share of validation events that were at least as new: small for what was never seen, (event,).

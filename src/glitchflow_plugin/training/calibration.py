@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from glitchflow_plugin.errors import NoEventsError
-from glitchflow_plugin.models.bundle import WaveformTwin
+from glitchflow_plugin.models.bundle import PROBABILITIES, WaveformTwin
 
 #: Summaries of few events do not span all directions: their covariance is drawn towards its diagonal by this share.
 _SHRINKAGE = 0.1
 #: Pixels that take part in the fit, at most.
 _MOST_PIXELS = 2_000_000
-_PROBABILITIES = (0.5, 0.68, 0.9, 0.95, 0.99)
+#: Loud pixels below which the limits of a Gaussian are kept.
+_FEWEST_LOUD = 200
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Coverage:
     Attributes:
         probability: Announced.
         share: Found, over all pixels.
-        share_loud: Found, over the pixels in which a glitch was predicted (announced power at least twice the noise's).
+        share_loud: Found, over the pixels in which a glitch was predicted.
         num_loud: Number of those.
     """
 
@@ -39,8 +40,11 @@ def calibrate(
 ) -> None:
     """Fit the calibration of a twin, in place.
 
-    What is left of a pixel is taken as complex Gaussian with power a + b (v - 1), v being the network's announcement; a
-    and b are those of the largest likelihood on validation events. New is what lies far from the training events'
+    The mean power that is left of a pixel is a + b (v - 1), v being the network's announcement; a and b are those of
+    the largest likelihood of a complex Gaussian on validation events. Of a predicted glitch, a little is left as a rule and
+    much at times, more than a Gaussian allows: the limits for given probabilities are quantiles of what was left there,
+    in units of its expected power (split conformal prediction, Vovk et al. 2005, doi:10.1007/b106715), apart for pixels
+    with and without a prediction. New is what lies far from the training events'
     summaries, in the metric of their covariance (Mahalanobis; Lee et al. 2018, arXiv:1807.03888); how far is usual is
     known from validation events.
 
@@ -68,6 +72,12 @@ def calibrate(
     noise, factor = _most_likely(power, announced)
     twin.variance_noise = torch.tensor(noise, device=device)
     twin.variance_factor = torch.tensor(factor, device=device)
+    expected = noise + factor * (announced - 1)
+    loud = twin.is_loud(expected.to(device)).cpu()
+    for row, chosen in enumerate((~loud, loud)):
+        if int(chosen.sum()) >= _FEWEST_LOUD:
+            ratios = (power[chosen] / expected[chosen]).numpy()
+            twin.limits[row] = torch.from_numpy(np.quantile(ratios, PROBABILITIES)).to(twin.limits)
 
 
 def coverage(twin: WaveformTwin, batches: Iterable[tuple[Tensor, Tensor]]) -> Coverage:
@@ -77,14 +87,14 @@ def coverage(twin: WaveformTwin, batches: Iterable[tuple[Tensor, Tensor]]) -> Co
         twin: Calibrated.
         batches: Witnesses and strain.
     """
-    power, announced, _ = _observed(twin, batches, calibrated=True)
-    ratio, loud = power / announced, announced > 2 * float(twin.variance_noise)
-    # of an exponential variable of mean 1, the share p lies below -log(1 - p)
-    limits = [-np.log1p(-probability) for probability in _PROBABILITIES]
+    power, expected, _ = _observed(twin, batches, calibrated=True)
+    device = twin.limits.device
+    loud = twin.is_loud(expected.to(device)).cpu()
+    inside = power[:, None] < twin.residual_limits(expected.to(device)).cpu()
     return Coverage(
-        probability=_PROBABILITIES,
-        share=tuple(float((ratio < limit).double().mean()) for limit in limits),
-        share_loud=tuple(float((ratio[loud] < limit).double().mean()) for limit in limits),
+        probability=PROBABILITIES,
+        share=tuple(inside.double().mean(dim=0).tolist()),
+        share_loud=tuple(inside[loud].double().mean(dim=0).tolist()),
         num_loud=int(loud.sum()),
     )
 
