@@ -11,7 +11,7 @@ from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet, WindowSettings, index_windows
-from glitchflow_plugin.data.window_dataset import BatchOrder, Share, WindowDataset
+from glitchflow_plugin.data.window_dataset import BatchOrder, Share, WindowDataset, share_cache
 from glitchflow_plugin.data.window_order import WindowOrder
 from glitchflow_plugin.errors import ConfigurationError, FormatError, LeakageError, NoEventsError
 
@@ -209,6 +209,20 @@ def test_workers_share_the_limit(make_training_set, monkeypatch):
     for index in range(len(dataset)):
         dataset[index]
     assert dataset.cached_bytes == 2 * one
+
+
+def test_training_and_validation_share_the_cache(make_training_set):
+    _, training = make_training_set(num_times=128)
+    train, validation = WindowDataset(training, "train"), WindowDataset(training, "validation")
+    needed, one = train.needed_bytes + validation.needed_bytes, train.places.event_bytes
+    share_cache(3 * needed, train, validation)
+    assert train.limit + validation.limit == 3 * needed
+    assert train.limit >= 2 * train.needed_bytes
+    assert validation.limit >= 2 * validation.needed_bytes
+    share_cache(6 * one, train, validation)
+    assert (train.limit, validation.limit) == (5 * one, one)
+    share_cache(0, train, validation)
+    assert (train.limit, validation.limit) == (0, 0)
 
 
 def test_places_name_the_shard_of_each_event(make_training_set):

@@ -77,6 +77,8 @@ def test_events_and_classes_count_the_same():
     drawn = WindowOrder(places, seed=1, weights=by_event)
     assert 3 <= np.mean([(drawn(epoch) == 9).sum() for epoch in range(200)]) <= 7
     assert (drawn(3) == WindowOrder(places, seed=1, weights=by_event)(3)).all()
+    with pytest.raises(ConfigurationError, match="none of the training events"):
+        balancing_weights(places, "class", ids, {"c": "blip"})
     with pytest.raises(ConfigurationError, match="none, event or class"):
         balancing_weights(places, "clas", ids)  # type: ignore[arg-type]
 

@@ -159,13 +159,14 @@ def share_cache(limit: int, training: CachedEvents, validation: CachedEvents) ->
     Args:
         limit: Bytes for both.
         training: Gets what is left.
-        validation: Gets what it needs if both then fit, and one event's maps a loader worker otherwise.
+        validation: Gets its share where all fits, and little otherwise.
     """
-    if training.needed_bytes + validation.needed_bytes <= limit:
-        training.limit, validation.limit = training.needed_bytes, validation.needed_bytes
+    needed = training.needed_bytes, validation.needed_bytes
+    if sum(needed) <= limit:
+        validation.limit = limit * needed[1] // sum(needed)
     else:
-        validation.limit = min(limit // 16, validation.needed_bytes)
-        training.limit = limit - validation.limit
+        validation.limit = min(limit // 2, max(limit // 16, validation.places.event_bytes), needed[1])
+    training.limit = limit - validation.limit
 
 
 class BatchOrder(Sampler[list[int]]):

@@ -157,13 +157,16 @@ def balancing_weights(
         One number a window; None for `none`.
 
     Raises:
-        ConfigurationError: The balance is unknown.
+        ConfigurationError: The balance is unknown, or the table is about other events.
     """
     if balance == "none":
         return None
     if balance == "event":
         groups: np.ndarray = np.asarray(places.event)
     elif balance == "class":
+        if labels is not None and not set(map(str, event_ids)) & set(labels):
+            message = f"labels: the table names none of the training events, such as {event_ids[0]}. Correct the path."
+            raise ConfigurationError(message)
         named = np.array([(labels or {}).get(str(name), "") for name in event_ids], dtype=object)
         groups = np.where(places.glitch, np.char.add("glitch ", named.astype(str)), "background")
     else:
