@@ -102,6 +102,7 @@ def test_a_trained_twin_waits_until_the_server_is_back(server, make_bundle, tmp_
         upload(entry)
     server.start()
     # its disk is full: the database answers, files are refused
+    server.artifacts.mkdir(exist_ok=True)
     kept = server.artifacts.rename(server.folder / "elsewhere")
     server.artifacts.write_text("no folder")
     with pytest.raises(RegistryError):
@@ -119,11 +120,12 @@ def test_a_trained_twin_waits_until_the_server_is_back(server, make_bundle, tmp_
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
-def test_a_server_that_stalls_is_given_up(server, make_bundle, tmp_path):
+def test_a_server_that_stalls_is_given_up(server, make_bundle, tmp_path, monkeypatch):
     entry = keep(tmp_path / "outbox", make_bundle(), Destination(server.uri, "stalled", "trained", "unused"))
     server.signal(signal.SIGSTOP)
     try:
-        with pytest.raises(ConnectionFailedError):
+        with monkeypatch.context() as patch, pytest.raises(ConnectionFailedError):
+            patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
             upload(entry)
     finally:
         server.signal(signal.SIGCONT)
