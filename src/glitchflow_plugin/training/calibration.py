@@ -41,7 +41,8 @@ def calibrate(
     """Fit the calibration of a twin, in place.
 
     The mean power that is left of a pixel is a + b (v - 1), v being the network's announcement; a and b are those of
-    the largest likelihood of a complex Gaussian on validation events. Of a predicted glitch, a little is left as a rule and
+    the largest likelihood of a complex Gaussian on validation events. Of a predicted glitch, a little is left as a rule
+    and
     much at times, more than a Gaussian allows: the limits for given probabilities are quantiles of what was left there,
     in units of its expected power (split conformal prediction, Vovk et al. 2005, doi:10.1007/b106715), apart for pixels
     with and without a prediction. New is what lies far from the training events'
