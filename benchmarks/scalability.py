@@ -138,6 +138,7 @@ def train(folder: Path, training: Path, number: int, name: str, arguments: argpa
         "training.pictures_every": 0,
         "training.disable_tqdm": "true",
         "training.config.batch_size": arguments.batch // number,
+        "model.name": "unet",
         "model.base": arguments.base,
     }
     command = [

@@ -124,9 +124,10 @@ def test_a_server_that_stalls_is_given_up(server, make_bundle, tmp_path, monkeyp
     entry = keep(tmp_path / "outbox", make_bundle(), Destination(server.uri, "stalled", "trained", "unused"))
     server.signal(signal.SIGSTOP)
     try:
-        with monkeypatch.context() as patch, pytest.raises(ConnectionFailedError):
+        with monkeypatch.context() as patch:
             patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-            upload(entry)
+            with pytest.raises(ConnectionFailedError):
+                upload(entry)
     finally:
         server.signal(signal.SIGCONT)
     assert upload(entry).version == 1

@@ -90,6 +90,7 @@ class HyperparameterSearch(BaseComponent):
         search: The keys of hpo.yaml; see `SearchSettings`.
         training: Folder of the training set, where none comes from the step before.
         folder: Where the search keeps its files.
+        events: Folder of the event set that the maps were made of; models of waveforms need it.
         model: The keys of model.yaml, for what is not drawn.
         config: `training.config`, for what is not drawn.
         random_seed: Of the first weights and the order of windows, the same in all trials.
@@ -106,6 +107,7 @@ class HyperparameterSearch(BaseComponent):
         training: str,
         folder: str,
         model: dict[str, Any],
+        events: str | None = None,
         config: dict[str, Any] | None = None,
         random_seed: int = 0,
         device: str = "auto",
@@ -121,7 +123,13 @@ class HyperparameterSearch(BaseComponent):
         except TypeError as error:
             raise ConfigurationError(f"hpo.yaml: {error}.") from error
         self.folder, self.training, self.registry, self.run_name = Path(folder), Path(training), registry, run_name
-        self.trainer = {"model": model, "config": config or {}, "random_seed": random_seed, "device": device}
+        self.trainer = {
+            "model": model,
+            "config": config or {},
+            "random_seed": random_seed,
+            "device": device,
+            "events": events,
+        }
 
     @monitor_exec
     def execute(self, training_set: TrainingSet | None = None) -> list[dict[str, Any]]:

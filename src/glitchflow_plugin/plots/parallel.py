@@ -64,7 +64,7 @@ def plot_parallel(axes: Sequence[Axis], score: Float[np.ndarray, " line"], *, ti
     colours = ScalarMappable(Normalize(*limits), colormaps[ENERGY_COLOURS])
     positions = np.arange(len(axes))
     for line in np.argsort(np.where(ranked, score, -np.inf), kind="stable"):
-        colour, style = (colours.to_rgba(float(score[line])), "-") if ranked[line] else (GREY, "--")
+        colour, style = (colours.to_rgba(np.asarray(score[line])), "-") if ranked[line] else (GREY, "--")
         panel.plot(positions, heights[:, line], linewidth=1.4, alpha=0.85, color=colour, linestyle=style)
     for position, axis in zip(positions, axes, strict=True):
         panel.axvline(position, color="black", linewidth=0.8)

@@ -127,13 +127,12 @@ class WaveformLearner:
             return self.share_left(network(witnesses), strain)
         explanation = network(witnesses, explained=True)
         loss = self.share_left(explanation.strain, strain)
-        if self.loss.variance:
-            transform: Any = twin.network.transform
-            left = transform((strain - explanation.strain.detach())[:, 0])
-            power = torch.view_as_real(left).square().sum(dim=-1)
-            likelihood = explanation.variance.log() + power / explanation.variance
-            loss = loss + self.loss.variance * likelihood.mean(dim=(1, 2))
-        return loss
+        transform: Any = twin.network.transform
+        left = transform((strain - explanation.strain.detach())[:, 0])
+        power = torch.view_as_real(left).square().sum(dim=-1)
+        likelihood = explanation.variance.log() + power / explanation.variance
+        # with a weight of zero as well: processes exchange the gradients of all parameters
+        return loss + self.loss.variance * likelihood.mean(dim=(1, 2))
 
     def share_left(self, predicted: Tensor, strain: Tensor) -> Tensor:
         """Share of the excess power that is left, (event,): 1 for no prediction, about 0 for a perfect one.
