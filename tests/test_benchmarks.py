@@ -16,7 +16,7 @@ PEERS = {
     "whitening": {"ml4gw", "gwpy"},
     "scan": {"ml4gw maps", "gwpy maps"},
     "reading": {"gwpy HDF5"},
-    "training": {"shipped", "plain"},
+    "training": {"wide", "plain"},
 }
 
 
@@ -144,6 +144,6 @@ def test_each_configuration_learns_for_the_same_time(training, make_coupled_maps
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
     chosen = training.configurations(quick=True)[:2]
     rows = training.quality(chosen, folder, seconds=24.0, slices=2, batch=4, device="cpu")
-    assert [row["configuration"] for row in rows] == ["ours", "shipped"] * 2
+    assert [row["configuration"] for row in rows] == ["ours", "wide"] * 2
     assert [(row["seconds"], row["windows"]) for row in rows] == [(12, 48)] * 2 + [(24, 96)] * 2
     assert 0 < rows[2]["validation_loss"] < rows[0]["validation_loss"]

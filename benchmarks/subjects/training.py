@@ -17,7 +17,7 @@ def subject(_: Path, device: str, *, quick: bool) -> Subject:
         candidates=candidates(chosen, CHANNELS, batch, device),
         work=Work(multiplications=operations(chosen[0], CHANNELS) / 2),
         notes=(
-            "shipped: the network of model.yaml, trained our way; plain: base 64, self-attention over all pixels. "
+            "wide: the U-Net of base 64, trained our way; plain: base 64, self-attention over all pixels. "
             "The three are different networks: benchmarks/training.py --quality compares what they learn.",
         ),
     )
