@@ -105,7 +105,8 @@ def test_a_trained_twin_waits_until_the_server_is_back(server, make_bundle, tmp_
     server.artifacts.mkdir(exist_ok=True)
     kept = server.artifacts.rename(server.folder / "elsewhere")
     server.artifacts.write_text("no folder")
-    with pytest.raises(RegistryError):
+    # a server that refuses a file answers with an error, or hangs up while the file is still being sent
+    with pytest.raises((RegistryError, ConnectionFailedError)):
         upload(entry)
     assert [one.id for one in waiting(tmp_path / "outbox")] == [entry.id]
     server.artifacts.unlink()
@@ -124,9 +125,10 @@ def test_a_server_that_stalls_is_given_up(server, make_bundle, tmp_path, monkeyp
     entry = keep(tmp_path / "outbox", make_bundle(), Destination(server.uri, "stalled", "trained", "unused"))
     server.signal(signal.SIGSTOP)
     try:
-        with monkeypatch.context() as patch, pytest.raises(ConnectionFailedError):
+        with monkeypatch.context() as patch:
             patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-            upload(entry)
+            with pytest.raises(ConnectionFailedError):
+                upload(entry)
     finally:
         server.signal(signal.SIGCONT)
     assert upload(entry).version == 1
