@@ -96,6 +96,9 @@ class EntrantTrainer(Trainer):
         """Fit the linear rival of the representation in place of training."""
         begun = perf_counter()
         self.training_set = training_set
+        lags = self.network_settings.get("lags")
+        if lags is not None:
+            self.baseline_settings = replace(self.baseline_settings, lags=tuple(lags))
         self.learner = self._choose_learner()
         untrained = self.learner.network().to(self._device)
         self.twin = self.learner.baseline(self.learner.twin(untrained), self._batches).twin
@@ -238,6 +241,7 @@ class Leaderboard(BaseComponent):
                 "entrant": {"model": entrant.model, "config": {**self.config, **entrant.config}},
                 "training": [self.baseline, None if untrained else self._budget()],
                 "device": torch.device(self.device).type,
+                "events": EventSet.open(self.events).manifest.fingerprint,
                 "training set": [training_set.fingerprint, split, training_set.scaling, vars(training_set.settings)],
                 "held out": held_out.maps.manifest.fingerprint,
                 "settings": asdict(used),

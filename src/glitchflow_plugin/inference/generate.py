@@ -13,7 +13,7 @@ from tqdm import tqdm
 from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.predict import make_predictor
+from glitchflow_plugin.inference.predict import check_events, make_predictor
 from glitchflow_plugin.inference.run import UNITS, check_spectrograms, weights_fingerprint
 from glitchflow_plugin.inference.score import GLITCH_THRESHOLD
 from glitchflow_plugin.models.bundle import ModelBundle
@@ -105,6 +105,7 @@ def generate_glitches(
         NoEventsError: Nothing was generated that could be kept.
     """
     check_spectrograms(bundle, spectrograms)
+    check_events(spectrograms, events)
     twin = bundle.twin.to(device)
     predict = make_predictor(bundle, twin, events, stride=settings.stride, batch_size=settings.batch_size)
     writer = ShardedWriter(

@@ -11,12 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.records import SpectrogramBatch
-from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
-from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform
+from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform, q_transform_relative
 from glitchflow_plugin.signal.windows import cut_windows, join_windows, tile_starts
 from glitchflow_plugin.types.arrays import ValidityMask
 
@@ -88,8 +89,9 @@ class Prediction:
         cleaned: What is left of the measured maps, SNR², same shape.
         strain: Predicted whitened strain, (event, time); None for a twin of energies.
         measured_strain: Measured whitened strain, (event, time); None likewise.
-        expected_residual: What the twin expects to be left, the noise included: mean energy of a pixel, SNR², same
-            shape as the maps; None where it does not say.
+        expected_residual: Where the twin expects something to be left: mean power of strain minus prediction in the
+            short-time spectrum at the place of each pixel, the noise included, in the unit of the maps, whose tiles
+            are of other sizes; None where it does not say.
         strangeness: Share of validation events that were at least as new to the twin, (event,); None likewise.
     """
 
@@ -158,7 +160,7 @@ class SeriesPredictor:
     batch_size: int = 16
 
     def __call__(self, batch: SpectrogramBatch) -> Prediction:
-        """Predict; cleaned is the map of the strain from which the prediction was subtracted.
+        """Predict; cleaned is the map of strain minus prediction, in the unit of the measured one.
 
         Raises:
             FormatError: The event set lacks an event of the batch.
@@ -175,6 +177,12 @@ class SeriesPredictor:
         measurable = batch.maps.shape[1] > count
         names = [*([self.target] if measurable else []), *self.witnesses]
         read = self.events.read([row_of[event_id] for event_id in batch.event_ids], names)
+        if not np.array_equal(read.gps_start, batch.gps_start):
+            msg = (
+                f"the events of {self.events.folder} begin at other times than those of the maps. Give the event set "
+                "that the maps were made of."
+            )
+            raise FormatError(msg)
         device = _device_of(self.twin, torch.empty(0))
         series = torch.from_numpy(np.asarray(read.series, dtype=np.float32)).to(device)
         # a witness may have been blanked in the maps for a reason of its own
@@ -188,7 +196,7 @@ class SeriesPredictor:
         return Prediction(
             measured=_measured(maps, count),
             predicted=expected_maps(predicted, rate, self.qtransform),
-            cleaned=q_transform(measured_strain - predicted, rate, self.qtransform),
+            cleaned=q_transform_relative(measured_strain - predicted, measured_strain, rate, self.qtransform),
             strain=predicted,
             measured_strain=measured_strain,
             expected_residual=None if variance is None else self._on_map(variance, predicted.shape[-1]),
@@ -250,6 +258,21 @@ def make_predictor(
         raise FormatError(msg)
     transform = QTransformSettings(**bundle.recipe["qtransform"])
     return SeriesPredictor(twin, events, bundle.target, bundle.witnesses, transform, max(1, batch_size // 4))
+
+
+def check_events(spectrograms: SpectrogramSet, events: EventSet | None) -> None:
+    """Refuse an event set that the maps were not made of.
+
+    Raises:
+        FormatError: Its recipe is another one.
+    """
+    made_of = spectrograms.recipe.get("events")
+    if events is not None and made_of is not None and content_hash(made_of) != content_hash(events.recipe):
+        msg = (
+            f"the maps of {spectrograms.folder} were not made of the event set {events.folder}: their recipes differ. "
+            "Give the event set that they were made of."
+        )
+        raise FormatError(msg)
 
 
 def predict_strain(

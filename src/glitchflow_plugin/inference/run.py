@@ -20,7 +20,7 @@ from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
 from glitchflow_plugin.inference.clean import residual_area
-from glitchflow_plugin.inference.predict import Prediction, make_predictor
+from glitchflow_plugin.inference.predict import Prediction, check_events, make_predictor
 from glitchflow_plugin.inference.score import (
     GLITCH_THRESHOLD,
     Scores,
@@ -212,6 +212,7 @@ def run_inference(
         NoEventsError: The set is empty.
     """
     check_spectrograms(bundle, spectrograms)
+    check_events(spectrograms, events)
     if not len(spectrograms):
         msg = f"{spectrograms.folder} holds no event. Check the data sets in inference.yaml."
         raise NoEventsError(msg)

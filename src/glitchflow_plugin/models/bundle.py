@@ -176,8 +176,10 @@ class WaveformTwin(nn.Module):
             message = f"{type(self.network).__name__} does not say how sure it is. Use the model coupling."
             raise FormatError(message)
         strain, variance, summary = self.network(witnesses, explained=True)
-        away = (summary - self.summary_mean) @ self.summary_axes
-        novelty = away.square().mean(dim=-1)
+        known = ~torch.isnan(summary)
+        # of a missing witness nothing is known: neither usual nor new
+        away = torch.where(known, summary - self.summary_mean, 0) @ self.summary_axes
+        novelty = away.square().sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
         return strain, self.variance_noise + self.variance_factor * (variance - 1), novelty
 
     def is_loud(self, variance: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Explanation(NamedTuple):
         strain: Whitened strain, (event, 1, time).
         variance: Expected power of strain minus prediction by pixel of the short-time spectrum, in units of the
             strain's noise, at least 1, (event, frequency, frame).
-        summary: What the encoder saw of the event, (event, feature).
+        summary: What the encoder saw of the event, witness by witness, (event, feature); NaN of a missing witness.
     """
 
     strain: Tensor
@@ -161,7 +161,8 @@ class CouplingNet(nn.Module):
         # (neither the encoder nor the prediction shall change for the sake of it)
         share = functional.softplus(self.leak + _enlarged(self.spread(hidden.detach()), size)[:, 0].float())
         variance = 1 + (share.unflatten(0, (events, channels)) * _power(parts.detach())).sum(dim=1)
-        summary = hidden.detach().unflatten(0, (events, channels)).amax(dim=(-1, -2)).float() * present[..., None]
+        summary = hidden.detach().unflatten(0, (events, channels)).amax(dim=(-1, -2)).float()
+        summary = torch.where(present[..., None], summary, torch.nan)
         return Explanation(strain, variance, summary.flatten(1))
 
     def _encode(self, spectra: Tensor, present: Tensor) -> Tensor:

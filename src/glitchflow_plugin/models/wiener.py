@@ -2,9 +2,13 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries
+
+FILTER_SIZE = 513
+"""Taps of a filter: a quarter of a second to either side at 1024 Hz."""
 
 
 class WienerFilter(nn.Module):
@@ -22,7 +26,7 @@ class WienerFilter(nn.Module):
     torch.Size([3, 1, 512])
     """
 
-    def __init__(self, in_channels: int, window_size: int = 64, *, filter_size: int = 513) -> None:
+    def __init__(self, in_channels: int, window_size: int = 64, *, filter_size: int = FILTER_SIZE) -> None:
         super().__init__()
         del window_size
         if in_channels < 1 or filter_size < 1 or filter_size % 2 == 0:
@@ -55,7 +59,7 @@ class WienerSums:
         filter_size: Taps of each filter, odd.
     """
 
-    def __init__(self, in_channels: int, filter_size: int = 513) -> None:
+    def __init__(self, in_channels: int, filter_size: int = FILTER_SIZE) -> None:
         self.in_channels, self.filter_size = in_channels, filter_size
         self.segment_size = 4 * (filter_size // 2 + 1)
         bins = self.segment_size // 2 + 1
@@ -65,6 +69,9 @@ class WienerSums:
 
     def add(self, witnesses: SeriesBatch, strain: StrainSeries) -> None:
         """Take in whitened series: witnesses (event, witness, time) and strain (event, 1, time)."""
+        # events that are shorter than a segment are taken as zero beyond their end
+        missing = max(0, self.segment_size - witnesses.shape[-1])
+        witnesses, strain = (functional.pad(each, (0, missing)) for each in (witnesses, strain))
         window = torch.hann_window(self.segment_size, dtype=torch.float64)
         hop = self.segment_size // 2
         first, second = (

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
 from glitchflow_plugin.types.arrays import ValidityMask
@@ -251,11 +251,14 @@ def _channel(
     before = reference.counts[name]
     if before == 0 or name not in reference.shares:
         return ChannelDrift(name, None, None, 1.0, share_valid)
-    if len(shares) == 0:
-        # by chance at the rate of the reference, whose own noise one pseudo-event bounds
-        chance = (1 - before / (reference.num_events + 1)) ** len(valid)
-        alarm = "it is missing in all events" if len(valid) >= settings.min_events and chance < level else ""
+    # at the rate of the reference, whose own noise one pseudo-event bounds
+    usual = before / (reference.num_events + 1)
+    chance = float(binom.cdf(len(shares), len(valid), usual))
+    if len(valid) >= settings.min_events and chance < level and share_valid <= usual / 2:
+        alarm = f"it is missing in {len(valid) - len(shares)} of {len(valid)} events"
         return ChannelDrift(name, None, None, chance, share_valid, alarm)
+    if len(shares) == 0:
+        return ChannelDrift(name, None, None, chance, share_valid)
     expected = np.asarray(reference.shares[name])
     mean = shares.mean(axis=0)
     distance = float(np.abs(mean - expected).max())

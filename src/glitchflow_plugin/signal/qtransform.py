@@ -48,6 +48,8 @@ _NORMS: tuple[Norm, ...] = ("median", "mean", "white", "none")
 _FEWEST_TILES = 16
 #: What the series transformed at one time may take, bytes: bounds the memory whatever the batch, and fits the caches.
 _WORKSPACE = 16 * 1024**2
+#: Series that are compared with others at one time.
+_RELATIVE = 16
 #: Energies are divided by nothing smaller, and by nothing larger than its inverse: float32 could not hold them.
 _SMALLEST = 1e-30
 
@@ -214,6 +216,43 @@ def q_transform(
     return q_scan(series, sample_rate, settings)[0]
 
 
+def q_transform_relative(
+    series: SeriesTensor, reference: SeriesTensor, sample_rate: float, settings: QTransformSettings
+) -> Float[Tensor, "*batch frequency column"]:
+    """Q-transform energy in the unit of another series' map: each row divided by what that row of the other is.
+
+    Energies before and after something was taken away can only be compared in one unit. Divided by its own medians,
+    a series to which noise was added would look as quiet as before.
+
+    Args:
+        series: Time series, shape (..., time).
+        reference: The series that give the unit (and, with several Q, the Q), same shape.
+        sample_rate: Hz.
+        settings: As for `q_transform`.
+
+    Returns:
+        Maps as from `q_transform`; zero where a row of the reference is.
+
+    Raises:
+        ConfigurationError: As for `q_transform`, or the shapes differ.
+        DataError: As for `q_transform`.
+    """
+    if series.shape != reference.shape:
+        raise ConfigurationError(
+            f"expected series and reference of one shape, got {tuple(series.shape)} and {tuple(reference.shape)}."
+        )
+    check_settings(series.shape[-1], sample_rate, settings)
+    flat = (each.reshape(-1, each.shape[-1]) for each in (series, reference))
+    own, other = (Spectrum.of(each) for each in flat)
+    planes = [plane(series.shape[-1], float(sample_rate), q, settings, str(series.device)) for q in settings.qs]
+    maps = planes[0].relative(own, other)
+    if len(planes) > 1:
+        chosen = q_scan(reference, sample_rate, settings)[1].reshape(-1)
+        for one in planes[1:]:
+            maps = torch.where((chosen == one.q)[:, None, None], one.relative(own, other), maps)
+    return maps.reshape(*series.shape[:-1], *maps.shape[1:])
+
+
 def q_scan(
     series: SeriesTensor, sample_rate: float, settings: QTransformSettings
 ) -> tuple[Float[Tensor, "*batch frequency column"], Float64[Tensor, "*batch"]]:
@@ -361,19 +400,26 @@ class _RowGroup:
             operations=math.prod(shape[:2]) * (8 * self.num_tiles + weights.size),
         )
 
-    def differentiable(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
-        """The same by PyTorch alone: on any device, and with gradients."""
-        bins, window, taps = self._gathered
-        amplitude = torch.fft.ifft(spectrum.bins[:, bins] * window)
-        energy = amplitude.real.square() + amplitude.imag.square()
+    def differentiable(self, spectrum: Spectrum, reference: Spectrum | None = None) -> tuple[Tensor, Tensor]:
+        """The same by PyTorch alone: on any device, with gradients, and divided by the norm of other series if given."""
+        taps = self._gathered[2]
+        energy = self._energy(spectrum)
+        other, normed = (spectrum, energy) if reference is None else (reference, self._energy(reference))
         if self.norm == "median":
-            unit = even_median(energy)
+            unit = even_median(normed)
         else:
-            unit = energy.mean(dim=-1) if self.norm == "mean" else self.units(spectrum)
+            unit = normed.mean(dim=-1) if self.norm == "mean" else self.units(other)
         factor = torch.where(unit > 0, 1 / torch.where(unit > 0, unit, 1), 0)
+        # each series was divided by its own largest sample
+        factor = factor * (spectrum.largest / other.largest).square().to(factor.dtype)[:, None]
         near = energy.index_select(-1, taps).unflatten(-1, self.weights.shape)
         columns = torch.einsum("...ct,ct->...c", near, self.weights) * factor[..., None]
         return columns, energy.amax(dim=-1) * factor
+
+    def _energy(self, spectrum: Spectrum) -> Tensor:
+        bins, window, _ = self._gathered
+        amplitude = torch.fft.ifft(spectrum.bins[:, bins] * window)
+        return amplitude.real.square() + amplitude.imag.square()
 
 
 class Plane:
@@ -414,6 +460,14 @@ class Plane:
             self._compiled(spectrum[chunk], maps[chunk], peaks[chunk])
         return maps, peaks
 
+    def relative(self, spectrum: Spectrum, reference: Spectrum) -> Tensor:
+        """Map of each series, rows divided by the norm of those of the reference, (series, frequency, time)."""
+        chunks = [
+            self._differentiable(spectrum[start : start + _RELATIVE], reference[start : start + _RELATIVE])[0]
+            for start in range(0, len(spectrum.bins), _RELATIVE)
+        ]
+        return torch.cat(chunks) if chunks else self.mixing.new_empty((0, len(self.mixing), self.num_times))
+
     def _compiled(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
         shape = (len(out), len(self.frequencies), self.num_times)
         columns = _workspace("columns", math.prod(shape), torch.float32).view(shape)
@@ -425,8 +479,8 @@ class Plane:
         torch.matmul(self.mixing, columns, out=out)
         out.clamp_min_(0)  # a spline may swing below zero beside a peak
 
-    def _differentiable(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
-        columns, peaks = zip(*(group.differentiable(spectrum) for group in self.groups), strict=True)
+    def _differentiable(self, spectrum: Spectrum, reference: Spectrum | None = None) -> tuple[Tensor, Tensor]:
+        columns, peaks = zip(*(group.differentiable(spectrum, reference) for group in self.groups), strict=True)
         return torch.matmul(self.mixing, torch.cat(columns, dim=1)).clamp_min(0), torch.cat(peaks, dim=1)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,11 @@ from glitchflow_plugin.models.bundle import PROBABILITIES, WaveformTwin
 
 #: Summaries of few events do not span all directions: their covariance is drawn towards its diagonal by this share.
 _SHRINKAGE = 0.1
-#: Pixels that take part in the fit, at most.
-_MOST_PIXELS = 2_000_000
+#: Pixels of an event that take part, at most: without and with a prediction.
+_QUIET_PIXELS, _LOUD_PIXELS = 500, 1000
+_EDGE_FRAMES = 4
+#: Share of the loudest row's median power below which a row lies outside the band.
+_LEAST_LEVEL = 0.1
 #: Loud pixels below which the limits of a Gaussian are kept.
 _FEWEST_LOUD = 200
 
@@ -62,23 +66,28 @@ def calibrate(
     if not seen:
         raise NoEventsError("expected training events to calibrate on, got none.")
     summaries = torch.cat(seen)
-    centred = summaries - summaries.mean(dim=0)
+    mean = torch.nan_to_num(summaries.nanmean(dim=0))
+    centred = torch.nan_to_num(summaries - mean)
     covariance = centred.T @ centred / max(1, len(centred) - 1)
     diagonal = covariance.diagonal().clamp(min=1e-6)
     covariance = (1 - _SHRINKAGE) * covariance + torch.diag(_SHRINKAGE * diagonal + 1e-6)
-    twin.summary_mean = summaries.mean(dim=0).float()
+    twin.summary_mean = mean.float()
     twin.summary_axes = torch.linalg.inv(torch.linalg.cholesky(covariance)).T.float()
-    power, announced, novelty = _observed(twin, validation)
-    twin.novelty_reference = novelty.sort().values.float()
-    noise, factor = _most_likely(power, announced)
+    seen_there = _observed(twin, validation)
+    twin.novelty_reference = seen_there.novelty.sort().values.float()
+    noise, factor = _most_likely(seen_there)
     twin.variance_noise = torch.tensor(noise, device=device)
     twin.variance_factor = torch.tensor(factor, device=device)
-    expected = noise + factor * (announced - 1)
+    expected = noise + factor * (seen_there.announced - 1)
     loud = twin.is_loud(expected.to(device)).cpu()
     for row, chosen in enumerate((~loud, loud)):
         if int(chosen.sum()) >= _FEWEST_LOUD:
-            ratios = (power[chosen] / expected[chosen]).numpy()
-            twin.limits[row] = torch.from_numpy(np.quantile(ratios, PROBABILITIES)).to(twin.limits)
+            ratios = (seen_there.power[chosen] / expected[chosen]).numpy()
+            weights = seen_there.weight[chosen].numpy()
+            order = np.argsort(ratios)
+            reached = np.cumsum(weights[order]) / weights.sum()
+            limits = ratios[order][np.searchsorted(reached, PROBABILITIES).clip(max=len(order) - 1)]
+            twin.limits[row] = torch.from_numpy(limits).to(twin.limits)
 
 
 def coverage(twin: WaveformTwin, batches: Iterable[tuple[Tensor, Tensor]]) -> Coverage:
@@ -88,15 +97,17 @@ def coverage(twin: WaveformTwin, batches: Iterable[tuple[Tensor, Tensor]]) -> Co
         twin: Calibrated.
         batches: Witnesses and strain.
     """
-    power, expected, _ = _observed(twin, batches, calibrated=True)
+    seen = _observed(twin, batches)
     device = twin.limits.device
+    expected = float(twin.variance_noise) + float(twin.variance_factor) * (seen.announced - 1)
     loud = twin.is_loud(expected.to(device)).cpu()
-    inside = power[:, None] < twin.residual_limits(expected.to(device)).cpu()
+    inside = (seen.power[:, None] < twin.residual_limits(expected.to(device)).cpu()).double()
+
+    def shares(weight: Tensor) -> tuple[float, ...]:
+        return tuple(((inside * weight[:, None]).sum(dim=0) / weight.sum()).tolist())
+
     return Coverage(
-        probability=PROBABILITIES,
-        share=tuple(inside.double().mean(dim=0).tolist()),
-        share_loud=tuple(inside[loud].double().mean(dim=0).tolist()),
-        num_loud=int(loud.sum()),
+        PROBABILITIES, shares(seen.weight), shares(seen.weight * loud), round(float(seen.weight[loud].sum()))
     )
 
 
@@ -105,41 +116,60 @@ def _summaries(twin: WaveformTwin, witnesses: Tensor) -> Tensor:
     return twin.network(witnesses, explained=True).summary.double()
 
 
+@dataclass(frozen=True)
+class _Observed:
+    """Pixels drawn from the events: all of an event would be too many to keep.
+
+    Attributes:
+        power: That is left, (pixel,).
+        announced: The network's own variance, (pixel,).
+        weight: Pixels for which each stands, (pixel,).
+        novelty: Of each event, (event,).
+    """
+
+    power: Tensor
+    announced: Tensor
+    weight: Tensor
+    novelty: Tensor
+
+
 @torch.no_grad()
-def _observed(
-    twin: WaveformTwin, batches: Iterable[tuple[Tensor, Tensor]], *, calibrated: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Power that is left and announced variance of all pixels within the band, and the events' novelty."""
-    device = twin.variance_noise.device
-    powers, variances, novelties = [], [], []
+def _observed(twin: WaveformTwin, batches: Iterable[tuple[Tensor, Tensor]]) -> _Observed:
+    """Draw loud and quiet pixels within the band, for each event a bounded number."""
+    device, network = twin.variance_noise.device, twin.network
+    transform: Any = network.transform
+    generator = torch.Generator().manual_seed(0)
+    levels, novelties, parts = [], [], []
     for witnesses, strain in batches:
         predicted, variance, novelty = twin.explain(witnesses.to(device))
-        network: object = twin.network
-        left = network.transform((strain.to(device) - predicted)[:, 0])  # type: ignore[attr-defined]  # `explains`
-        power = torch.view_as_real(left).square().sum(dim=-1)
-        if not calibrated:
-            variance = 1 + (variance - twin.variance_noise) / twin.variance_factor
-        # rows outside the band of the whitened strain hold nothing, and the first and last frames reach past its ends
-        band = power.mean(dim=(0, 2)) > 0.5 * power.mean(dim=(0, 2)).median()
-        inner = slice(4, power.shape[-1] - 4)
-        powers.append(power[:, band, inner].flatten().cpu())
-        variances.append(variance[:, band, inner].flatten().cpu())
+        left = transform((strain.to(device) - predicted)[:, 0])
+        power = torch.view_as_real(left).square().sum(dim=-1).cpu().double()
+        announced = (1 + (variance - twin.variance_noise) / twin.variance_factor).cpu().double()
+        levels.append(power.median(dim=2).values)
         novelties.append(novelty.cpu())
-    if not powers:
+        rows = torch.arange(power.shape[1])[:, None].expand(power.shape[1:])
+        # the first and last frames reach past the ends of the series
+        inner = torch.zeros(power.shape[1:], dtype=torch.bool)
+        inner[:, _EDGE_FRAMES:-_EDGE_FRAMES] = True
+        for own_power, own_announced in zip(power, announced, strict=True):
+            is_loud = own_announced > 1.1
+            for chosen, most in ((~is_loud & inner, _QUIET_PIXELS), (is_loud & inner, _LOUD_PIXELS)):
+                places = torch.nonzero(chosen.flatten())[:, 0]
+                kept = places[torch.randperm(len(places), generator=generator)[:most]]
+                weight = torch.full((len(kept),), len(places) / max(1, len(kept)), dtype=torch.float64)
+                parts.append((own_power.flatten()[kept], own_announced.flatten()[kept], weight, rows.flatten()[kept]))
+    if not novelties:
         raise NoEventsError("expected validation events to calibrate on, got none.")
-    return torch.cat(powers).double(), torch.cat(variances).double(), torch.cat(novelties)
+    power, announced, weight, rows = (torch.cat(each) for each in zip(*parts, strict=True))
+    # rows outside the band of the whitened strain hold next to nothing
+    level = torch.cat(levels).median(dim=0).values
+    band = (level > _LEAST_LEVEL * level.max())[rows]
+    return _Observed(power[band], announced[band], weight[band], torch.cat(novelties))
 
 
-def _most_likely(power: Tensor, announced: Tensor) -> tuple[float, float]:
+def _most_likely(seen: _Observed) -> tuple[float, float]:
     """Noise a and factor b that maximise the likelihood of exponential powers with mean a + b (v - 1)."""
-    # the loud pixels are few and decide about the factor: all of them are kept, of the others some, each for many
-    loud = announced > 1.1
-    step = max(1, int((~loud).sum()) // _MOST_PIXELS)
-    quiet = torch.nonzero(~loud)[::step, 0]
-    chosen = torch.cat([quiet, torch.nonzero(loud)[:, 0]])
-    weight = torch.ones(len(chosen), dtype=torch.float64)
-    weight[: len(quiet)] = step
-    power, excess = power[chosen], announced[chosen] - 1
+    power, excess, weight = seen.power, seen.announced - 1, seen.weight
     logs = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([logs], max_iter=100, line_search_fn="strong_wolfe")
 

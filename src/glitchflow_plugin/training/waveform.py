@@ -19,10 +19,10 @@ from glitchflow_plugin.inference.predict import MapPredictor, SeriesPredictor, e
 from glitchflow_plugin.inference.score import Scores, map_statistics, scoring_windows
 from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
-from glitchflow_plugin.models.wiener import WienerSums
+from glitchflow_plugin.models.wiener import FILTER_SIZE, WienerSums
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.products.summary import versions
-from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform
+from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.calibration import calibrate
 from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, judge_events
@@ -98,9 +98,11 @@ class WaveformLearner:
 
     @cached_property
     def noise_power(self) -> float:
-        """Power of quiet whitened strain, summed over an event: the median of training events."""
+        """Power of whitened strain without a glitch, summed over an event: the median of quiet training events."""
         dataset = self.dataset("train")
-        chosen = np.linspace(0, len(dataset) - 1, min(len(dataset), _MOST_QUIET)).astype(int)
+        quiet = np.flatnonzero(~dataset.windows["glitch"].to_numpy(dtype=bool))
+        known = quiet if len(quiet) else np.arange(len(dataset))
+        chosen = known[np.linspace(0, len(known) - 1, min(len(known), _MOST_QUIET)).astype(int)]
         return float(np.median([dataset[int(index)][1].square().sum() for index in chosen]))
 
     @property
@@ -165,7 +167,7 @@ class WaveformLearner:
                 predicted = predict(witnesses.to(device))
                 losses = self.share_left(predicted, measured).double()
                 maps = q_transform(measured[:, 0], rate, self.qtransform)
-                cleaned = q_transform((measured - predicted)[:, 0], rate, self.qtransform)
+                cleaned = q_transform_relative((measured - predicted)[:, 0], measured[:, 0], rate, self.qtransform)
                 expected = expected_maps(predicted[:, 0], rate, self.qtransform)
                 statistics = map_statistics(maps, expected, None, threshold, size, cleaned=cleaned)
                 parts.append(
@@ -195,7 +197,7 @@ class WaveformLearner:
                     gps_start=float(dataset.gps_start[index]),
                     predicted=expected_maps(predicted, rate, self.qtransform)[0].numpy(),
                     measured=q_transform(measured, rate, self.qtransform)[0].numpy(),
-                    cleaned=q_transform(measured - predicted, rate, self.qtransform)[0].numpy(),
+                    cleaned=q_transform_relative(measured - predicted, measured, rate, self.qtransform)[0].numpy(),
                 )
             )
         return plot_cleaning(examples, self.maps.frequencies, self.maps.times, threshold=threshold, title="validation")
@@ -203,7 +205,8 @@ class WaveformLearner:
     def origin(self) -> dict[str, str]:
         """Checksums of the events and the split."""
         split = {name: self.training_set.split.part(name).event_ids for name in PARTS}
-        return {name: content_hash(part) for name, part in {"events": self.events.recipe, "split": split}.items()}
+        parts = {"events": self.events.manifest.fingerprint, "split": split}
+        return {name: content_hash(part) for name, part in parts.items()}
 
     def calibrate(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> None:
         """Fit what the twin says about itself on validation events."""
@@ -213,7 +216,7 @@ class WaveformLearner:
     def baseline(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> Baseline:
         """The best linear filter: the multi-channel Wiener filter, its ridge chosen on validation."""
         device = twin.variance_noise.device
-        sums = WienerSums(len(self.witnesses))
+        sums = WienerSums(len(self.witnesses), int(self.model.get("filter_size") or FILTER_SIZE))
         for witnesses, strain in batches("train"):
             sums.add(witnesses, strain)
         candidates = []
