@@ -87,7 +87,7 @@ def weights(folder):
 
 
 def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.5")
     board = tmp_path / "tensorboard"
     trainer = make_trainer(registry=registry, tensorboard=str(board), pictures_every=2)
     version = trainer.execute()
@@ -269,7 +269,7 @@ def test_the_harmful_is_registered_but_not_promoted(make_trainer, registry):
     assert (
         "sees the strain itself (BYSTANDER)" in version.reason or "see the strain itself (BYSTANDER)" in version.reason
     )
-    assert float(version.tags["added_power"]) > 0
+    assert 0 <= float(version.tags["added_power"]) < 1
     assert version.tags["dataset_fingerprint"]
     assert find("twin", 1, registry["tracking_uri"]).aliases == ()
 

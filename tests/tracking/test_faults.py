@@ -105,7 +105,8 @@ def test_a_trained_twin_waits_until_the_server_is_back(server, make_bundle, tmp_
     server.artifacts.mkdir(exist_ok=True)
     kept = server.artifacts.rename(server.folder / "elsewhere")
     server.artifacts.write_text("no folder")
-    with pytest.raises(RegistryError):
+    # a server that refuses a file answers with an error, or hangs up while the file is still being sent
+    with pytest.raises((RegistryError, ConnectionFailedError)):
         upload(entry)
     assert [one.id for one in waiting(tmp_path / "outbox")] == [entry.id]
     server.artifacts.unlink()

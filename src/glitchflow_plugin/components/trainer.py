@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from itwinai.components import monitor_exec
 from itwinai.distributed import detect_distributed_environment
@@ -427,7 +428,11 @@ class Trainer(SoundTorchTrainer):
         batches = self._batches("validation", without)
         windows: Any = batches.dataset
         results = judge(lambda x: twin(x[:, order]), batches) if len(batches) else None
-        return Judgement.of(results, windows.dataset.event_ids[windows.indices])
+        event_ids = windows.dataset.event_ids[windows.indices]
+        if results is not None and len(event_ids):
+            # an item may be a whole event, judged window by window
+            event_ids = np.repeat(event_ids, len(results.statistics) // len(event_ids))
+        return Judgement.of(results, event_ids)
 
     def _bundle(self, figures: dict[str, float], baseline: Any) -> ModelBundle:
         notes = {

@@ -209,10 +209,17 @@ def _complete_run(client: MlflowClient, entry: Entry) -> str | None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
+    names = {item["name"] for item in entry.unsent if item["kind"] == "metric"}
+    # an upload that failed half-way has sent some of them
+    there = {
+        (name, point.step, point.value) for name in names for point in client.get_metric_history(entry.run_id, name)
+    }
     for item in entry.unsent:
         kind, name, value = item["kind"], item["name"], item["value"]
         if kind == "metric":
-            client.log_metric(entry.run_id, name, float(value), step=int(item.get("step") or 0))
+            step, number = int(item.get("step") or 0), float(value)
+            if (name, step, number) not in there:
+                client.log_metric(entry.run_id, name, number, step=step)
         elif kind == "param":
             client.log_param(entry.run_id, name, value)
         else:

@@ -216,6 +216,8 @@ def promote_if_better(
 def disagreement(first: ModelBundle, second: ModelBundle) -> str | None:
     """Why two bundles cannot be judged on the same windows; None if they can."""
     reasons = []
+    if first.representation != second.representation:
+        reasons.append(f"one looks at {first.representation}, the other at {second.representation}")
     if first.target != second.target:
         reasons.append(f"targets {first.target} and {second.target}")
     if set(first.witnesses) != set(second.witnesses):

@@ -174,7 +174,7 @@ class WaveformLearner:
                         float(losses.sum()) * len(cuts),
                         statistics,
                         losses=losses.repeat_interleave(len(cuts)).cpu().numpy(),
-                        added=_by_window(cleaned - maps, cuts),
+                        added=_by_window(cleaned - maps, cuts).clip(min=0),
                         measured=_by_window(maps, cuts),
                     )
                 )
