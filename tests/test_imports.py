@@ -28,7 +28,7 @@ LIGHT = (
     "components.splitter",
     "components.simulator",
 )
-WITH_TORCH = {"glitchflow_plugin.data.window_dataset"}
+WITH_TORCH = {"glitchflow_plugin.data.series_dataset", "glitchflow_plugin.data.window_dataset"}
 HEAVY = ("torch", "gwpy", "mlflow", "matplotlib", "ray")
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.models.build import MODELS, build_model, full_settings
+from glitchflow_plugin.models.build import MODELS, WAVEFORM_MODELS, build_model, full_settings
 from glitchflow_plugin.models.bundle import EnergyTwin, load_twin, save_twin
 
 SMALL = {
@@ -22,7 +22,7 @@ def small(name, channels=2, **settings):
 
 
 def test_every_network_is_tested_here():
-    assert set(SMALL) == set(MODELS)
+    assert set(SMALL) == set(MODELS) - WAVEFORM_MODELS  # those have tests of their own
 
 
 @pytest.mark.parametrize("name", SMALL)

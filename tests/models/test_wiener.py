@@ -55,3 +55,10 @@ def test_nothing_to_solve_is_refused():
         WienerSums(1).solve(0.1)
     with pytest.raises(ConfigurationError, match="odd filter_size"):
         WienerFilter(1, filter_size=64)
+
+
+def test_events_shorter_than_a_segment_will_do():
+    sums = WienerSums(2)
+    witnesses, strain = coupled(64)
+    sums.add(witnesses[..., :1000], strain[..., :1000])
+    assert sums.solve(1e-2).filters[0].argmax() == 256 + 7

@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.components.trainer import Trainer
-from glitchflow_plugin.data.window_dataset import WindowSampler
+from glitchflow_plugin.data.window_dataset import WindowDataset
+from glitchflow_plugin.data.window_order import WindowOrder
 from glitchflow_plugin.products.summary import read_summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
@@ -137,10 +138,8 @@ def test_a_rank_that_is_lost_ends_the_others_with_a_message(ended, training_set)
         assert (ended / way / "checkpoints/last/model.pt").exists(), way
 
     # the windows of one process, eight at a time, are those of two, four at a time
-    sampler = WindowSampler(len(training_set.part("train")), shuffle=True, seed=1)
+    order = WindowOrder(WindowDataset(training_set, "train").places, seed=1)(0)
     visited = [np.loadtxt(ended / "exit" / f"visited-{rank}.txt", dtype=int) for rank in (0, 1)]
-    order = sampler.order()
-    each = len(order) // 2
-    for first in range(0, each, 4):
-        both = np.concatenate([indices[first : min(first + 4, each)] for indices in visited])
-        np.testing.assert_array_equal(np.sort(both), np.sort(order[2 * first : 2 * first + len(both)]))
+    for first in range(0, len(order) // 8 * 4, 4):
+        both = np.concatenate([indices[first : first + 4] for indices in visited])
+        np.testing.assert_array_equal(np.sort(both), np.sort(order[2 * first : 2 * first + 8]))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from glitchflow_plugin.signal.qtransform import (
     lowest_frequency,
     q_scan,
     q_transform,
+    q_transform_relative,
 )
 
 RATE, SAMPLES = 1024.0, 6144
@@ -339,3 +342,55 @@ def test_first_and_last_moments_wrap_around():
     energy = q_transform(series, RATE, QTransformSettings()).numpy()
     assert energy[:, :3].max() > 100
     assert energy[:, -2:].max() > 20
+
+
+class TestRelative:
+    """Energies in the unit of another series."""
+
+    SETTINGS = QTransformSettings(q=8.0, frequency_low=20, frequency_high=350, num_frequencies=64, num_times=128)
+
+    def test_the_series_itself_gives_its_own_map(self):
+        series = torch.randn(3, 3072)
+        torch.testing.assert_close(
+            q_transform_relative(series, series, 1024.0, self.SETTINGS),
+            q_transform(series, 1024.0, self.SETTINGS),
+            rtol=1e-3,
+            atol=1e-3,
+        )
+
+    @pytest.mark.parametrize("norm", ["median", "mean", "white", "none"])
+    def test_twice_the_amplitude_is_four_times_the_energy(self, norm):
+        settings = replace(self.SETTINGS, norm=norm)
+        series = torch.randn(2, 3072)
+        torch.testing.assert_close(
+            q_transform_relative(2 * series, series, 1024.0, settings),
+            4 * q_transform(series, 1024.0, settings),
+            rtol=1e-3,
+            atol=4e-3,
+        )
+
+    def test_noise_that_is_added_shows(self):
+        measured, added = torch.randn(4, 3072), torch.randn(4, 3072)
+        grown = q_transform_relative(measured + added, measured, 1024.0, self.SETTINGS).sum()
+        # its own medians would hide it
+        assert float(q_transform(measured + added, 1024.0, self.SETTINGS).sum() / grown) < 0.6
+        assert float(grown / q_transform(measured, 1024.0, self.SETTINGS).sum()) == pytest.approx(2.0, rel=0.1)
+
+    def test_several_q_take_that_of_the_reference(self):
+        settings = replace(self.SETTINGS, q=(8.0, 16.0))
+        times = torch.arange(3072) / 1024
+        tone = 30 * torch.exp(-(((times - 1.5) / 0.3) ** 2)) * torch.sin(2 * torch.pi * 100 * times)
+        reference = torch.stack([torch.randn(3072) + tone, torch.randn(3072)])
+        torch.testing.assert_close(
+            q_transform_relative(reference, reference, 1024.0, settings),
+            q_transform(reference, 1024.0, settings),
+            rtol=1e-3,
+            atol=1e-3,
+        )
+
+    def test_a_silent_reference_gives_silence(self):
+        assert q_transform_relative(torch.randn(1, 3072), torch.zeros(1, 3072), 1024.0, self.SETTINGS).max() == 0
+
+    def test_other_shapes_are_refused(self):
+        with pytest.raises(ConfigurationError, match="of one shape"):
+            q_transform_relative(torch.zeros(2, 3072), torch.zeros(3, 3072), 1024.0, self.SETTINGS)

@@ -81,6 +81,45 @@ def test_limits_follow_what_is_left_where_it_is_not_gaussian(twin):
     assert found.share_loud == pytest.approx(found.probability, abs=0.05)
 
 
+@pytest.mark.parametrize("highest", [400.0, 200.0, 100.0])
+def test_rows_outside_the_band_do_not_count(twin, highest):
+    from scipy.signal import butter, sosfiltfilt
+
+    band = butter(10, highest, fs=1024.0, output="sos")
+
+    def limited(seed):
+        ((witnesses, _),) = made(64, seed=seed)
+        witnesses[:, 0] = 0
+        noise = torch.randn(64, 1, 512).numpy()
+        return [(witnesses, torch.from_numpy(sosfiltfilt(band, noise).astype("float32")))]
+
+    calibrate(twin, limited(0), limited(1))
+    assert float(twin.variance_noise) == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_missing_witness_is_not_new_by_itself():
+    from glitchflow_plugin.models.coupling import CouplingNet
+
+    net = CouplingNet(3, features=4, frame_size=32, filter_size=65).eval()
+    twin = WaveformTwin(net)
+    torch.manual_seed(1)
+    events = [(torch.randn(16, 3, 512), torch.randn(16, 1, 512)) for _ in range(8)]
+    calibrate(twin, events[:4], events[4:7])
+    series = events[7][0].clone()
+    usual = twin.strangeness(twin.explain(series)[2])
+    series[:, 1] = 0
+    without = twin.strangeness(twin.explain(series)[2])
+    assert float(usual.median()) > 0.1
+    assert float(without.median()) > 0.1
+
+
+def test_memory_does_not_grow_with_the_pixels(twin):
+    from glitchflow_plugin.training.calibration import _observed
+
+    calibrate(twin, made(8), made(8))
+    assert len(_observed(twin, made(8)).power) <= 8 * 1500
+
+
 def test_what_was_never_seen_is_strange(twin):
     calibrate(twin, made(200), made(200, seed=1))
     novelty = twin.explain(made(200, seed=2)[0][0])[2]

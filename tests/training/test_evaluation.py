@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from glitchflow_plugin.inference.predict import MapPredictor
 from glitchflow_plugin.inference.score import score
 from glitchflow_plugin.models.bundle import EnergyTwin
 from glitchflow_plugin.training.baseline import BaselineSettings, fit_baseline
@@ -69,9 +70,10 @@ def test_the_linear_filter_learns_a_linear_rule(batches, scaling):
 
 def test_whole_maps_are_judged_by_event(make_coupled_maps):
     maps = make_coupled_maps(12)
-    found = judge_events(Guide(), maps, maps.event_ids[:8], ("GUIDE", "BYSTANDER"), batch_events=3)
+    guide = MapPredictor(Guide(), 2)
+    found = judge_events(guide, maps, maps.event_ids[:8], ("GUIDE", "BYSTANDER"), batch_events=3)
     assert found.num_events == 8
     assert found.residual_power_removed.value > 0.7
-    swapped = judge_events(Guide(), maps, maps.event_ids[:8], ("BYSTANDER", "GUIDE"))
+    swapped = judge_events(guide, maps, maps.event_ids[:8], ("BYSTANDER", "GUIDE"))
     assert swapped.residual_power_removed.value < found.residual_power_removed.value
     assert found.residual_power_removed.low < found.residual_power_removed.value

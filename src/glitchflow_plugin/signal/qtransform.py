@@ -401,7 +401,7 @@ class _RowGroup:
         )
 
     def differentiable(self, spectrum: Spectrum, reference: Spectrum | None = None) -> tuple[Tensor, Tensor]:
-        """The same by PyTorch alone: on any device, with gradients, and divided by the norm of other series if given."""
+        """The same by PyTorch alone: on any device, with gradients; divided by the reference's norm if it is given."""
         taps = self._gathered[2]
         energy = self._energy(spectrum)
         other, normed = (spectrum, energy) if reference is None else (reference, self._energy(reference))
