@@ -64,10 +64,12 @@ class Entrant:
     Attributes:
         model: The keys of model.yaml; `name` may be `zero`, which predicts nothing.
         config: Keys of `training.config` that are its own.
+        missing: Whether it is also judged with witnesses taken away; wide networks are slow.
     """
 
     model: Mapping[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
+    missing: bool = True
 
     def __post_init__(self) -> None:
         """Refuse a model that does not exist before others have been trained for minutes."""
@@ -238,7 +240,7 @@ class Leaderboard(BaseComponent):
             {
                 "format": _FORMAT,
                 "versions": {package: versions().get(package) for package in ("glitchflow_plugin", "torch")},
-                "entrant": {"model": entrant.model, "config": {**self.config, **entrant.config}},
+                "entrant": {**asdict(entrant), "config": {**self.config, **entrant.config}},
                 "training": [self.baseline, None if untrained else self._budget()],
                 "device": torch.device(self.device).type,
                 "events": EventSet.open(self.events).manifest.fingerprint,
@@ -258,7 +260,8 @@ class Leaderboard(BaseComponent):
         logger.info("%s: training", name)
         predict, facts = self._trained(name, entrant, training_set, held_out.maps.channels, series)
         logger.info("%s: judging", name)
-        judgement = judge_entrant(predict, held_out, self.settings, facts)
+        settings = self.settings if entrant.missing else replace(self.settings, missing=())
+        judgement = judge_entrant(predict, held_out, settings, facts)
         write_json(path, {"key": key, "entrant": asdict(entrant), "judgement": judgement.to_dict()})
         return Judgement.from_dict(read_json(path)["judgement"])
 
