@@ -161,3 +161,14 @@ def test_wrong_settings_and_truth_of_other_events_are_refused(held_out):
             LeaderboardSettings(**wrong)
     with pytest.raises(DataError, match="one row an event"):
         HeldOut(held_out.maps, replace(held_out.truth, event_ids=held_out.truth.event_ids[::-1]))
+
+
+def test_an_entrant_may_be_spared_the_missing_witnesses(held_out):
+    judged = {"ours": judge_entrant(maps_of(0.8), held_out, SETTINGS)}
+    judged["wide"] = judge_entrant(maps_of(0.5), held_out, replace(SETTINGS, missing=()))
+    result = standings(judged, held_out, SETTINGS, [])
+    assert [name for name, _ in result.groups["witnesses missing"]] == ["0", "1", "2"]
+    ours, wide = (result.by_group["witnesses missing"][name] for name in ("ours", "wide"))
+    assert all(one.value is not None for one in ours)
+    assert wide[0].value is not None
+    assert [one.value for one in wide[1:]] == [None, None]

@@ -312,12 +312,18 @@ def standings(
         kind: _by_group([removed] * len(groups), groups, draw) for kind, groups in kinds.items()
     }
     counts = {kind: [(group.name, int(group.events.sum())) for group in groups] for kind, groups in kinds.items()}
-    numbers = sorted(set.intersection(*({0, *one.without} for one in judgements.values()))) if judgements else []
+    # an entrant may have been spared this
+    asked = [one for one in judgements.values() if one.without]
+    numbers = sorted(set.intersection(*({0, *one.without} for one in asked))) if asked else []
     tables = [
-        {name: one.excess_removed if not number else one.without[number] for name, one in judgements.items()}
+        {
+            name: one.without[number] if number else one.excess_removed
+            for name, one in judgements.items()
+            if not number or one.without
+        }
         for number in numbers
     ]
-    some = next(iter(judgements.values())) if judgements else None
+    some = asked[0] if asked else None
     left = [
         Group(str(number), chosen & (np.isfinite(some.without[number]) if number and some else True))
         for number in numbers
@@ -339,7 +345,8 @@ def _by_group(
 ) -> dict[str, list[Estimate]]:
     """Medians by entrant, one a group."""
     found = [paired_medians(table, group.events, **draw) for table, group in zip(tables, groups, strict=True)]
-    return {name: [medians[name][0] for medians in found] for name in (tables[0] if tables else ())}
+    spared = (Estimate(None, reason="not judged"),)
+    return {name: [medians.get(name, spared)[0] for medians in found] for name in (tables[0] if tables else ())}
 
 
 def _batches(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
