@@ -39,7 +39,15 @@ from glitchflow_plugin.tracking.connection import guarded
 from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, make_loggers, unsent
 from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
-from glitchflow_plugin.training.checkpoints import BEST, LAST, PREVIOUS, judged_weights, read_checkpoint, recover
+from glitchflow_plugin.training.checkpoints import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    forget_damaged,
+    judged_weights,
+    read_checkpoint,
+    recover,
+)
 from glitchflow_plugin.training.energy import EnergyLearner
 from glitchflow_plugin.training.gate import Judgement
 from glitchflow_plugin.training.interruption import stay_deaf
@@ -563,6 +571,8 @@ class Trainer(SoundTorchTrainer):
             # a resumption must not find those of an earlier training
             for name in (LAST, PREVIOUS):
                 shutil.rmtree(root / name, ignore_errors=True)
+        elif self.resume:
+            forget_damaged(root, Path(self.from_checkpoint))
         source = None
         if self.from_checkpoint:
             beside = Path(self.from_checkpoint).parent / BEST
