@@ -1,5 +1,6 @@
 """The step Trainer: learns the twin, judges it once, and registers it."""
 
+import hashlib
 import json
 import logging
 import math
@@ -290,6 +291,10 @@ class Trainer(SoundTorchTrainer):
         super()._override_config(config)
         self.learner = self._choose_learner()
 
+    def order_digest(self) -> str:
+        """Digest of the numbers of the present epoch's windows in their order."""
+        return hashlib.sha256(self.batch_order.order(self.current_epoch).tobytes()).hexdigest()
+
     def checkpoint_notes(self) -> dict[str, Any]:
         """What a checkpoint was trained on."""
         return {_ORIGIN: self.learner.origin()}
@@ -361,7 +366,8 @@ class Trainer(SoundTorchTrainer):
         if not math.isfinite(loss):
             raise DataError(f"the validation loss became {loss} in epoch {self.current_epoch + 1}. Lower optim_lr.")
         rate = float(self.optimizer.param_groups[0]["lr"])
-        if self.lr_scheduler is not None and self._warm:
+        # an epoch that was cut short is validated again when it is over
+        if self.lr_scheduler is not None and self._warm and not self._cut:
             self.lr_scheduler.step(loss)  # type: ignore[arg-type]  # pyright: ignore  # on validation, never on test
         self.epoch_figures = figures
         self._tell(loss, figures, rate)
