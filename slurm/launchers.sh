@@ -26,7 +26,8 @@ torchrun-launcher-container() { # COMMAND
 }
 
 # A training that outlives its time limit. SLURM sends USR1 to the batch script in good time (--signal=B:USR1@120). It goes
-# to the training, which writes a checkpoint and ends with status 75; then the job goes back into the queue.
+# to the training, which writes a checkpoint and ends with status 75; then the job goes back into the queue. Where the first
+# process to leave takes others with it srun says 143, and where USR1 comes after the training 138: any failure counts.
 requeue-launcher() { # COMMAND
     local training status=0 ended asked='' woken
     trap 'woken=yes asked=yes; scancel --signal=USR1 "$SLURM_JOB_ID"' USR1
@@ -39,8 +40,8 @@ requeue-launcher() { # COMMAND
         ((ended == 127)) || status=$ended
         [[ -n $woken ]]
     do :; done
-    if [[ $status == 75 && -n $asked ]]; then
-        echo "checkpoint written, job $SLURM_JOB_ID goes back into the queue"
+    if [[ $status != 0 && -n $asked ]]; then
+        echo "asked to end (status $status): job $SLURM_JOB_ID goes back into the queue"
         scontrol requeue "$SLURM_JOB_ID"
     fi
     return "$status"

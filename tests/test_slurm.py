@@ -157,6 +157,7 @@ def wait_for(what, seconds=120):
 
 
 # Keeps to what the presets ask of a training: USR1 leaves a checkpoint and status 75; the next start goes on from it.
+# Its first process leaves late, and is ended by SLURM because the other one has left with a status of its own.
 TRAINING = """
 import os, pathlib, signal, sys, time
 rank = os.environ["RANK"]
@@ -167,6 +168,7 @@ if kept.exists():
     sys.exit(0)
 def stop(*_):
     kept.touch()
+    time.sleep(3 * (rank == "0"))
     sys.exit(75)
 signal.signal(signal.SIGUSR1, stop)
 pathlib.Path(f"running-{rank}").touch()

@@ -318,17 +318,24 @@ def _models_rollback(options: argparse.Namespace) -> int:
 
 
 def _models_upload(options: argparse.Namespace) -> int:
-    from glitchflow_plugin.tracking.outbox import upload, waiting
+    from glitchflow_plugin.tracking.outbox import survey, upload
 
     outbox = _registry_key("outbox", options.outbox, "outbox")
-    entries = waiting(outbox)
-    if not entries:
+    entries, damaged = survey(outbox)
+    troubles = [str(error) for error in damaged]
+    if not entries and not damaged:
         print(f"Nothing waits in {outbox}.")
     for entry in entries:
-        version = upload(entry)
+        try:
+            version = upload(entry)
+        except GlitchflowError as error:
+            troubles.append(f"{entry.id} was not uploaded: {error}")
+            continue
         state = "champion" if version.promoted else f"not champion ({version.reason})"
         print(f"{entry.id}: {version.name} version {version.version} at {version.tracking_uri}, {state}")
-    return 0
+    for trouble in troubles:
+        print(f"glitchflow: {trouble}", file=sys.stderr)
+    return 1 if troubles else 0
 
 
 def _number(value: Any) -> str:

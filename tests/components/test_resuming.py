@@ -148,6 +148,12 @@ def test_a_damaged_last_checkpoint_costs_only_time(make_trainer, tmp_path, monke
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_ray_restores_by_itself(make_trainer, monkeypatch):
+    monkeypatch.setattr(Trainer, "uses_ray", property(lambda _: True))
+    with pytest.raises(ConfigurationError, match=r"Ray.*training\.resume=false"):
+        make_trainer(resume=True)
+
+
 def test_resuming_where_nothing_is_begins(make_trainer, tmp_path):
     make_trainer("one", epochs=1).execute()
     make_trainer("two", epochs=1, resume=True).execute()
@@ -181,11 +187,47 @@ def test_training_ends_when_the_time_is_up(make_trainer, tmp_path, monkeypatch):
     state = read_checkpoint(tmp_path / "checkpoints" / "last")["state"]
     assert 60 < state["seconds"] < 90
     # in good order: the epoch that was cut short was validated
-    assert state["visited"] == 0
+    assert state["visited"] > 0
     assert state["epoch"] < 49
     assert (tmp_path / "checkpoints" / "best_model").exists()
+    # the same limit allows no further step
+    make_trainer(epochs=50, max_minutes=1.0, resume=True).execute()
+    assert read_checkpoint(tmp_path / "checkpoints" / "last")["state"]["step"] == state["step"]
     with pytest.raises(ConfigurationError, match="max_minutes"):
         make_trainer(max_minutes=0)
+
+
+@pytest.mark.usefixtures("noisy")
+def test_an_epoch_that_the_limit_of_time_cut_short_goes_on(make_trainer, tmp_path, monkeypatch):
+    make_trainer("whole").execute()
+    with monkeypatch.context() as patch:
+        after_step = Trainer.after_step
+
+        def watched(self, step):
+            self._seconds_before += 61 * (step == 9)
+            return after_step(self, step)
+
+        patch.setattr(Trainer, "after_step", watched)
+        make_trainer("parts", max_minutes=1.0).execute()
+    state = read_checkpoint(tmp_path / "parts" / "last")["state"]
+    assert (state["step"], state["visited"] > 0) == (9, True)
+    make_trainer("parts", resume=True).execute()
+    one, two = (read_checkpoint(tmp_path / name / "last") for name in ("whole", "parts"))
+    assert all(torch.equal(value, two["model"][key]) for key, value in one["model"].items())
+    for key in ("epoch", "visited", "step", "without_gain"):
+        assert one["state"][key] == two["state"][key]
+
+
+def test_an_epoch_in_another_order_begins_anew(make_trainer, tmp_path, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(SystemExit):
+            make_trainer().execute()
+    make_trainer(resume=True, epochs=1, config={"balance": "none"}).execute()
+    assert "epoch 1 begins anew" in caplog.text
+    steps = read_checkpoint(tmp_path / "checkpoints" / "last")["state"]["step"]
+    make_trainer("other", epochs=1, config={"balance": "none"}).execute()
+    assert steps == 2 + read_checkpoint(tmp_path / "other" / "last")["state"]["step"]
 
 
 def test_the_average_is_judged_and_taken(make_trainer, tmp_path):

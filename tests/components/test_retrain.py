@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -12,7 +13,13 @@ from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.event_files import Channel, RawEvent, list_event_files, write_event
 from glitchflow_plugin.data.files import read_json
-from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, RegistryError
+from glitchflow_plugin.errors import (
+    ConfigurationError,
+    ConnectionFailedError,
+    DataError,
+    GlitchflowError,
+    RegistryError,
+)
 from glitchflow_plugin.products.summary import EventCounts
 from glitchflow_plugin.tracking.versions import list_versions
 
@@ -136,6 +143,36 @@ def test_it_waits_keeps_trains_and_continues(station, tmp_path, monkeypatch):
     assert station.versions() == [1, 2]
     assert summary.metrics["trained"].value == 1
     assert any("GUIDE has drifted" in warning for warning in summary.warnings)
+
+
+def test_a_registry_that_is_away_costs_no_attempt(tmp_path, monkeypatch):
+    champion = types.SimpleNamespace(name="twin", version=1)
+    monkeypatch.setattr("glitchflow_plugin.tracking.versions.find", lambda *_: champion)
+    monkeypatch.setattr("glitchflow_plugin.tracking.registry.load", lambda *_: None)
+    monkeypatch.setattr(Retrain, "_maps", lambda *_: (None, EventCounts(8, 8), ()))
+    fill(tmp_path / "buffer", 0, 8)
+    registry = {"tracking_uri": "unused", "name": "twin"}
+    settings = {"buffer": str(tmp_path / "buffer"), "min_events": 8, "force": True}
+    step = Retrain(settings, registry, str(tmp_path / "retrain"), split=SPLIT, windows={}, trainer=TRAINER)
+    twin = step.cycle / "checkpoints" / "twin"
+
+    def fail(error):
+        def train(*_):
+            twin.parent.mkdir(exist_ok=True)
+            twin.touch()
+            raise error("no")
+
+        monkeypatch.setattr(Retrain, "_train", train)
+        with pytest.raises(error):
+            step.execute()
+        return read_json(step.cycle / "plan.json")["attempts"]
+
+    assert [fail(error) for error in [ConnectionFailedError, RegistryError] * 3] == [0] * 6
+    assert [fail(DataError) for _ in range(3)] == [1, 2, 3]
+    # the next run begins anew
+    monkeypatch.setattr(Retrain, "_train", lambda *_: None)
+    step.execute()
+    assert not twin.exists()
 
 
 def test_two_at_once_are_refused(tmp_path):

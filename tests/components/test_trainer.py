@@ -20,7 +20,7 @@ from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, DataError, RegistryError
 from glitchflow_plugin.products.summary import read_summary
-from glitchflow_plugin.tracking.outbox import upload, waiting
+from glitchflow_plugin.tracking.outbox import BusyError, upload, waiting
 from glitchflow_plugin.tracking.registry import load
 from glitchflow_plugin.tracking.versions import find
 from glitchflow_plugin.training.evaluation import ZeroTwin
@@ -235,7 +235,7 @@ def test_a_registry_that_goes_down_costs_no_training(make_trainer, training_set,
     assert make_trainer(registry={**registry, "required": False}, epochs=1).execute() is None
     monkeypatch.undo()
     first, second = waiting(registry["outbox"])
-    assert {path.suffix for path in first.folder.iterdir()} == {".json", ".safetensors"}
+    assert {path.suffix for path in first.folder.glob("[!.]*")} == {".json", ".safetensors"}
     version = upload(first)
     assert (version.version, version.promoted) == (1, True)
     windows = torch.rand(3, 2, 64, 64) * 50
@@ -249,6 +249,22 @@ def test_a_registry_that_goes_down_costs_no_training(make_trainer, training_set,
     assert late.tags["outbox"] == second.id
     assert not late.promoted
     assert "glitchflow models promote twin 3" in late.reason
+
+
+def test_a_twin_that_cannot_be_judged_is_kept(make_trainer, registry, monkeypatch, caplog):
+    def judge(*_):
+        (entry,) = waiting(registry["outbox"])
+        # no other run takes it meanwhile
+        with pytest.raises(BusyError, match="another run is at work"):
+            upload(entry)
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(Trainer, "_judgement", judge)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        make_trainer(registry=registry, epochs=1).execute()
+    assert "not judged. Nothing is lost" in caplog.text
+    (entry,) = waiting(registry["outbox"])
+    assert not upload(entry).promoted
 
 
 def test_a_full_disk_still_registers(make_trainer, registry, monkeypatch):

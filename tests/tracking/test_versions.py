@@ -3,11 +3,21 @@ import sys
 
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from glitchflow_plugin.cli import main
 from glitchflow_plugin.errors import DataError, FormatError, RegistryError
 from glitchflow_plugin.tracking.connection import ensure_experiment
-from glitchflow_plugin.tracking.outbox import ENTRY_FILE, Destination, keep, send, upload, waiting
+from glitchflow_plugin.tracking.outbox import (
+    ENTRY_FILE,
+    BusyError,
+    Destination,
+    keep,
+    release,
+    send,
+    upload,
+    waiting,
+)
 from glitchflow_plugin.tracking.registry import load, register
 from glitchflow_plugin.tracking.versions import find, list_versions, promote, rollback
 
@@ -83,6 +93,31 @@ def test_the_command_line_uploads(registry, make_bundle, capsys, tmp_path):
     assert main(["models", "upload", "--outbox", str(tmp_path / "outbox")]) == 0
     assert "late version 1" in capsys.readouterr().out
     assert find("late", 1, uri).reason == "the first one, but it harms"
+
+
+def test_an_entry_that_cannot_be_sent_holds_up_no_other(registry, make_bundle, capsys, tmp_path):
+    uri, folder = registry
+    there = Destination(uri, "many", "glitchflow", str(folder / "artifacts"))
+    client = MlflowClient(uri, uri)
+    run = client.create_run(ensure_experiment(uri, "glitchflow", str(folder / "artifacts"))).info.run_id
+    client.delete_run(run)
+    changed, broken, busy, good = (keep(tmp_path, make_bundle(), there, hold=hold) for hold in (0, 0, 1, 0))
+    keep(tmp_path, make_bundle(), there, run_id=run, unsent=[{"kind": "param", "name": "a", "value": "b"}])
+    (changed.folder / "bundle.json").write_text("{}")
+    (broken.folder / ENTRY_FILE).write_text("{")
+    assert main(["models", "upload", "--outbox", str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 2
+    assert good.id in shown.out
+    for entry, reason in ((changed, "is not what was kept"), (broken, ENTRY_FILE), (busy, "another run is at work")):
+        assert any(entry.id in line and reason in line for line in shown.err.splitlines())
+    assert {version.run_id for version in list_versions("many", uri)}.isdisjoint({run})
+    assert [entry.id for entry in waiting(tmp_path)] == sorted([changed.id, busy.id])
+    release(busy)
+    (again,) = (entry for entry in waiting(tmp_path) if entry.id == busy.id)
+    assert upload(again).version == 3
+    with pytest.raises(BusyError, match="another run has uploaded it"):
+        upload(again)
 
 
 def test_a_run_that_was_killed_after_registering_does_not_register_twice(registry, make_bundle, tmp_path):

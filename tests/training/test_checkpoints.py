@@ -7,6 +7,7 @@ import torch
 from glitchflow_plugin.errors import DataError, FormatError
 from glitchflow_plugin.training import checkpoints
 from glitchflow_plugin.training.checkpoints import (
+    forget_damaged,
     judged_weights,
     newest_usable,
     random_state,
@@ -53,6 +54,19 @@ def test_a_damaged_last_one_falls_back_to_the_one_before(tmp_path, caplog, harm,
     assert "last is not a usable checkpoint" in caplog.text
     assert file in caplog.text
     assert f"Going on from {tmp_path / 'previous'}" in caplog.text
+
+
+def test_a_damaged_one_never_takes_the_place_of_the_good_one(tmp_path):
+    write(tmp_path, 1)
+    write(tmp_path, 2)
+    forget_damaged(tmp_path, tmp_path / "last")
+    assert (tmp_path / "last").exists()
+    flip(tmp_path / "last" / "model.pt")
+    forget_damaged(tmp_path, newest_usable(tmp_path))
+    write(tmp_path, 3)
+    # the new one is damaged as well
+    flip(tmp_path / "last" / "model.pt")
+    assert read_checkpoint(newest_usable(tmp_path))["state"] == {"number": 1}
 
 
 def test_where_all_are_damaged_nothing_is_begun_anew_in_silence(tmp_path):

@@ -71,6 +71,17 @@ def test_a_single_window_that_does_not_fit_is_an_error(network, batch):
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
+def test_what_other_processes_wait_for_is_not_repeated(network, batch):
+    stepper = make(network, too_large(2, MemoryError()), world_size=2)
+    with pytest.raises(DataError, match="others cannot repeat"):
+        stepper.step(*batch)
+    assert stepper.piece_size is None
+    # pieces before the last one concern nobody else: 7 = 3 + 3 + 1
+    stepper = make(network, too_large(2, MemoryError()), world_size=2, piece_size=3)
+    stepper.step(*batch)
+    assert stepper.piece_size == 2
+
+
 def test_other_errors_pass(network, batch):
     with pytest.raises(RuntimeError, match="shapes differ"):
         make(network, too_large(0, RuntimeError("shapes differ"))).step(*batch)

@@ -7,12 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from glitchflow_plugin.data.reference_file import read_reference
-from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, DataError, RegistryError
+from glitchflow_plugin.errors import (
+    ConfigurationError,
+    ConnectionFailedError,
+    DataError,
+    GlitchflowError,
+    RegistryError,
+)
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
 from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment
 from glitchflow_plugin.tracking.itwinai_tracker import Unsent
-from glitchflow_plugin.tracking.outbox import Destination, Entry, discard, keep, send, upload, waiting
+from glitchflow_plugin.tracking.outbox import (
+    BusyError,
+    Destination,
+    Entry,
+    discard,
+    judged,
+    keep,
+    release,
+    send,
+    upload,
+    waiting,
+)
 from glitchflow_plugin.tracking.registry import promote_if_better, register
 from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.gate import GateSettings, Judgement, Verdict, decide
@@ -160,19 +177,44 @@ def register_trained(
     reference = read_reference(training)
     if reference is not None:
         bundle = replace(bundle, notes={**bundle.notes, "reference": reference})
-    own = judge(bundle, frozenset())
-    first = decide(own, bundle.witnesses, settings.gate)
     made = origin(bundle.dataset)
     tags = {key: made[key] for key in ("dataset_fingerprint", "code_version", "git_commit")}
     waits = [asdict(item) for item in unsent or ()]
     entry, full = None, None
     try:
-        entry = keep(
-            settings.outbox, bundle, settings.destination, run_id=run_id, unsent=waits, tags=tags, first=asdict(first)
-        )
+        entry = keep(settings.outbox, bundle, settings.destination, run_id=run_id, unsent=waits, tags=tags, hold=True)
     except DataError as error:
         logger.warning("The outbox does not take the trained twin: %s", error)
         full = error
+    try:
+        return _judge_and_send(bundle, settings, judge, entry, full, run_id=run_id, tags=tags, checkpoint=checkpoint)
+    finally:
+        if entry is not None:
+            release(entry)
+
+
+def _judge_and_send(
+    bundle: ModelBundle,
+    settings: RegistrySettings,
+    judge: JudgeWindows,
+    entry: Entry | None,
+    full: Exception | None,
+    *,
+    run_id: str | None,
+    tags: Mapping[str, str],
+    checkpoint: Path,
+) -> Outcome:
+    try:
+        own = judge(bundle, frozenset())
+        first = decide(own, bundle.witnesses, settings.gate)
+    except Exception:
+        logger.error("The trained twin was not judged. %s", _advice(None, entry, full, checkpoint, settings))
+        raise
+    if entry is not None:
+        try:
+            entry = judged(entry, asdict(first))
+        except DataError as error:
+            logger.warning("What the gate says is not kept with the trained twin: %s", error)
 
     def gate(champion: ModelBundle | None, seen: frozenset[str]) -> Verdict:
         if champion is None:
@@ -225,11 +267,14 @@ def _advice(
 
 
 def _upload_waiting(settings: RegistrySettings) -> None:
-    """Send what earlier runs could not; the registry answers now."""
-    try:
-        for entry in waiting(settings.outbox):
-            if entry.destination.tracking_uri == settings.tracking_uri:
-                version = upload(entry)
-                logger.info("Uploaded %s version %d, which had waited in the outbox", version.name, version.version)
-    except (ConnectionFailedError, RegistryError, DataError) as error:
-        logger.warning("What waits in %s was not uploaded: %s", settings.outbox, error)
+    """Send what earlier runs could not; the registry answers now. What one entry meets concerns no other."""
+    for entry in waiting(settings.outbox):
+        if entry.destination.tracking_uri != settings.tracking_uri:
+            continue
+        try:
+            version = upload(entry)
+            logger.info("Uploaded %s version %d, which had waited in the outbox", version.name, version.version)
+        except BusyError as error:
+            logger.info("Not uploaded: %s", error)
+        except GlitchflowError as error:
+            logger.warning("%s was not uploaded: %s", entry.folder, error)

@@ -4,6 +4,7 @@ Each mend has a test in tests/components/test_torch_trainer.py. When itwinai men
 """
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from time import perf_counter
@@ -141,6 +142,9 @@ class SoundTorchTrainer(TorchTrainer):
             )
             raise ConfigurationError(message)
         super().__init__(**keywords)
+        if resume and self.uses_ray:
+            message = "resume has no effect under Ray, which restores its trials by itself. Set training.resume=false."
+            raise ConfigurationError(message)
         self._begin()
         # four lines an epoch about where checkpoints go
         logging.getLogger("itwinai.torch.trainer").setLevel(logging.WARNING)
@@ -203,9 +207,11 @@ class SoundTorchTrainer(TorchTrainer):
         self.average_state_dict: dict[str, torch.Tensor] | None = None
         self.epoch_figures: dict[str, float] = {}
         self._without_gain = 0
+        self._cut = False
         self._seconds_before = 0.0
         self._random_state: dict[str, Any] | None = None
         self._ranks: list[dict[str, Any]] = []
+        self._order: str | None = None
         self._request = Request()
         self._started = self._checkpointed = perf_counter()
 
@@ -235,6 +241,10 @@ class SoundTorchTrainer(TorchTrainer):
 
     def _run_epochs(self) -> None:
         patience = self.config.early_stopping
+        # what is resumed has had its step already, and a network that was judged
+        if math.isfinite(float(self.best_validation_metric)) and self._agreed()[1]:
+            logger.info("%.1f minutes are used: no further step", self._seconds() / 60)
+            return
         for epoch in range(self.current_epoch, self.epochs):
             self.current_epoch = epoch
             if patience is not None and self._without_gain >= patience:
@@ -242,16 +252,18 @@ class SoundTorchTrainer(TorchTrainer):
                 return
             started = perf_counter()
             self.set_epoch()
+            self._cut = False
             self.train_epoch()
             loss = float(self.validation_epoch())  # type: ignore[arg-type]  # pyright: ignore  # never None here
             best = None
             gained = loss < float(self.best_validation_metric)
-            self._without_gain = 0 if gained else self._without_gain + 1
-            self.visited, self.loss_sum, self.loss_count = 0, 0.0, 0
+            if not self._cut:
+                self._without_gain = 0 if gained else self._without_gain + 1
+                self.visited, self.loss_sum, self.loss_count = 0, 0.0, 0
             if gained:
                 self.best_validation_metric = loss
-                best = self.save_checkpoint(BEST, force=True)
-            last = self.save_checkpoint(LAST)
+                best = self.save_checkpoint(BEST, force=True, inside=self._cut)
+            last = self.save_checkpoint(LAST, force=self._cut, inside=self._cut)
             if self.strategy.is_main_worker:
                 self.log(loss, "global_validation_loss_epoch", kind="metric", step=self.current_epoch)
                 self.log(perf_counter() - started, "epoch_time_s", kind="metric", step=self.current_epoch)
@@ -259,11 +271,11 @@ class SoundTorchTrainer(TorchTrainer):
             self.ray_report({aim: loss, "loss": loss, **self.epoch_figures}, checkpoint_dir=best or last)
             asked, time_is_up, _ = self._agreed()
             if asked:
-                self._interrupt(inside=False)
-            if time_is_up:
-                logger.info(
-                    "%.1f minutes are used: training ends after epoch %d", self._seconds() / 60, self.current_epoch + 1
-                )
+                self._interrupt(inside=self._cut)
+            if self._cut or time_is_up:
+                place = "in" if self._cut else "after"
+                minutes = self._seconds() / 60
+                logger.info("%.1f minutes are used: training ends %s epoch %d", minutes, place, epoch + 1)
                 return
 
     def after_step(self, step: int) -> bool:
@@ -285,6 +297,7 @@ class SoundTorchTrainer(TorchTrainer):
             self._interrupt(inside=True)
         if due:
             self.save_checkpoint(LAST, force=True, inside=True)
+        self._cut = time_is_up
         return time_is_up
 
     def interruptible(self, batches: Iterable[_Batch]) -> Iterator[_Batch]:
@@ -314,6 +327,8 @@ class SoundTorchTrainer(TorchTrainer):
 
     def _interrupt(self, *, inside: bool) -> None:
         self.save_checkpoint(LAST, force=True, inside=inside)
+        # whoever leaves first may take the one that writes with it
+        self.strategy.allgather_obj(None)
         name = self._request.name or "a signal to another process"
         place = f"in epoch {self.current_epoch + 1}, after {self.visited} windows" if inside else ""
         message = (
@@ -372,6 +387,7 @@ class SoundTorchTrainer(TorchTrainer):
         state = {
             "epoch": self.current_epoch - inside,  # the last one that is over
             "visited": self.visited if inside else 0,
+            "order": self.order_digest() if inside else None,
             "step": self.train_glob_step,
             "best_validation_metric": float(best_validation_metric),
             "without_gain": self._without_gain,
@@ -392,13 +408,17 @@ class SoundTorchTrainer(TorchTrainer):
         write_checkpoint(folder, tensors, notes, previous=previous)
         return str(folder)
 
+    def order_digest(self) -> str | None:
+        """Digest of the order of the present epoch, in which `visited` counts; None where it is not known."""
+        return None
+
     def checkpoint_notes(self) -> dict[str, Any]:
         """JSON-like values by name that a checkpoint shall hold as well."""
         return {}
 
     def load_checkpoint(self) -> None:
         """Load the checkpoint to go on from, if there is one."""
-        if self.resume and not self.uses_ray:
+        if self.resume:
             newest = newest_usable(Path(self.checkpoints_location))
             if newest is None:
                 logger.info("resume: no checkpoint in %s yet", self.checkpoints_location)
@@ -425,6 +445,7 @@ class SoundTorchTrainer(TorchTrainer):
         self._without_gain = state.get("without_gain", 0)
         self._seconds_before = state.get("seconds", 0.0)
         self._ranks = state.get("ranks", [])
+        self._order = state.get("order")
 
     def take_up(self) -> None:
         """Give this process its own share of a checkpoint, once the processes know each other."""
@@ -444,6 +465,14 @@ class SoundTorchTrainer(TorchTrainer):
             self.loss_sum = sum(each["loss_sum"] for each in self._ranks)
             self.loss_count = sum(each["loss_count"] for each in self._ranks)
         self._ranks = []
+        # checkpoints of version 0.3 and before do not know their order
+        if self.visited and self._order is not None and self._order != self.order_digest():
+            logger.warning(
+                "the windows come in another order than before (shuffling, balance, labels or memory differ): epoch %d "
+                "begins anew",
+                self.current_epoch + 1,
+            )
+            self.visited, self.loss_sum, self.loss_count = 0, 0.0, 0
 
     def load_weights(self, model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
         """Load weights and refuse any that do not fit (itwinai leaves those out in silence).

@@ -21,7 +21,13 @@ from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.buffer import buffered_events, is_event_set, pin_events
 from glitchflow_plugin.data.files import content_hash, read_json, write_json
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
-from glitchflow_plugin.errors import ConfigurationError, DataError, GlitchflowError
+from glitchflow_plugin.errors import (
+    ConfigurationError,
+    ConnectionFailedError,
+    DataError,
+    GlitchflowError,
+    RegistryError,
+)
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.signal.drift import DriftReport, DriftSettings
@@ -34,7 +40,8 @@ logger = logging.getLogger(__name__)
 
 STATUS_NAME = "status.json"
 _PLAN = "plan.json"
-#: A cycle that has failed so often is given up, and the next run begins a new one with fresh events.
+#: A cycle that has failed so often is given up, and the next run begins a new one with fresh events. Failures of the
+#: registry do not count.
 _MOST_ATTEMPTS = 3
 
 
@@ -129,6 +136,8 @@ class Retrain(BaseComponent):
             try:
                 summary = self._run(status)
             except GlitchflowError as error:
+                if isinstance(error, ConnectionFailedError | RegistryError) and "attempt" in status:
+                    self._uncount()
                 self._say({**status, "state": "failed", "finished": now(), "reason": str(error)})
                 raise
             return report(summary, self.folder)
@@ -187,6 +196,11 @@ class Retrain(BaseComponent):
         write_json(path, plan)
         logger.info("Continuing a run that did not end (attempt %d)", plan["attempts"])
         return plan
+
+    def _uncount(self) -> None:
+        """Take an attempt back: a registry that is away must not cost a twin that is trained."""
+        plan = read_json(self.cycle / _PLAN)
+        write_json(self.cycle / _PLAN, {**plan, "attempts": plan["attempts"] - 1})
 
     def _begin(self, buffer: str) -> dict[str, Any]:
         shutil.rmtree(self.cycle, ignore_errors=True)

@@ -1,5 +1,6 @@
 """The step Trainer: learns the twin, judges it once, and registers it."""
 
+import hashlib
 import json
 import logging
 import math
@@ -39,7 +40,15 @@ from glitchflow_plugin.tracking.connection import guarded
 from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, make_loggers, unsent
 from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
-from glitchflow_plugin.training.checkpoints import BEST, LAST, PREVIOUS, judged_weights, read_checkpoint, recover
+from glitchflow_plugin.training.checkpoints import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    forget_damaged,
+    judged_weights,
+    read_checkpoint,
+    recover,
+)
 from glitchflow_plugin.training.energy import EnergyLearner
 from glitchflow_plugin.training.gate import Judgement
 from glitchflow_plugin.training.interruption import stay_deaf
@@ -282,6 +291,10 @@ class Trainer(SoundTorchTrainer):
         super()._override_config(config)
         self.learner = self._choose_learner()
 
+    def order_digest(self) -> str:
+        """Digest of the numbers of the present epoch's windows in their order."""
+        return hashlib.sha256(self.batch_order.order(self.current_epoch).tobytes()).hexdigest()
+
     def checkpoint_notes(self) -> dict[str, Any]:
         """What a checkpoint was trained on."""
         return {_ORIGIN: self.learner.origin()}
@@ -353,7 +366,8 @@ class Trainer(SoundTorchTrainer):
         if not math.isfinite(loss):
             raise DataError(f"the validation loss became {loss} in epoch {self.current_epoch + 1}. Lower optim_lr.")
         rate = float(self.optimizer.param_groups[0]["lr"])
-        if self.lr_scheduler is not None and self._warm:
+        # an epoch that was cut short is validated again when it is over
+        if self.lr_scheduler is not None and self._warm and not self._cut:
             self.lr_scheduler.step(loss)  # type: ignore[arg-type]  # pyright: ignore  # on validation, never on test
         self.epoch_figures = figures
         self._tell(loss, figures, rate)
@@ -563,6 +577,8 @@ class Trainer(SoundTorchTrainer):
             # a resumption must not find those of an earlier training
             for name in (LAST, PREVIOUS):
                 shutil.rmtree(root / name, ignore_errors=True)
+        elif self.resume:
+            forget_damaged(root, Path(self.from_checkpoint))
         source = None
         if self.from_checkpoint:
             beside = Path(self.from_checkpoint).parent / BEST

@@ -4,20 +4,22 @@ Each is a folder with the networks as safetensors, `bundle.json`, and `entry.jso
 without it was never finished. What is registered is always made from here, so the way back is used every time.
 """
 
+import fcntl
 import logging
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from glitchflow_plugin.data.files import atomic_path, read_json, sha256, write_json
-from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.errors import DataError, FormatError
 from glitchflow_plugin.models.bundle import ModelBundle, load_twin, pack_baseline, pack_twin
 from glitchflow_plugin.tracking.connection import registry
 from glitchflow_plugin.tracking.registry import BASELINE_FILE, TWIN_FILE, register
@@ -26,7 +28,12 @@ from glitchflow_plugin.tracking.versions import BUNDLE_FILE, CHAMPION, ModelVers
 logger = logging.getLogger(__name__)
 
 ENTRY_FILE = "entry.json"
+_LOCK_FILE = ".lock"
 _MARK = "outbox"
+
+
+class BusyError(DataError):
+    """Another process is at work on an entry, or has just finished it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class Entry:
         tags: Of the version to be.
         first: Whether it may become champion where there is none yet, why, and the figures behind it.
         files: Checksum by file.
+        lock: Held by this process for as long as it works on the entry; None: not held.
     """
 
     folder: Path
@@ -69,6 +77,7 @@ class Entry:
     tags: Mapping[str, str] = field(default_factory=dict)
     first: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    lock: IO[str] | None = field(default=None, compare=False)
 
     @property
     def id(self) -> str:
@@ -85,6 +94,7 @@ def keep(
     unsent: Sequence[Mapping[str, Any]] = (),
     tags: Mapping[str, str] | None = None,
     first: Mapping[str, Any] | None = None,
+    hold: bool = False,
 ) -> Entry:
     """Put a trained twin into the outbox, whole or not at all.
 
@@ -96,6 +106,7 @@ def keep(
         unsent: What that run could not log.
         tags: Of the version to be.
         first: See `Entry`.
+        hold: Let no other process send it, until `discard` or `release`.
 
     Returns:
         The entry.
@@ -112,6 +123,7 @@ def keep(
         write_json(folder / BUNDLE_FILE, bundle.to_dict())
         files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
         entry = Entry(folder, destination, run_id, tuple(unsent), dict(tags or {}), dict(first or {}), files)
+        entry = replace(entry, lock=_lock(folder) if hold else None)
         _save(entry)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -120,22 +132,54 @@ def keep(
 
 
 def waiting(outbox: Path | str) -> list[Entry]:
-    """What waits, the oldest first.
+    """What waits, the oldest first. Entries that cannot be read are reported and left where they are."""
+    entries, damaged = survey(outbox)
+    for error in damaged:
+        logger.warning("%s", error)
+    return entries
+
+
+def survey(outbox: Path | str) -> tuple[list[Entry], list[FormatError]]:
+    """What waits, the oldest first, and what is wrong with entries that cannot be read."""
+    entries, damaged = [], []
+    for path in sorted(Path(outbox).glob(f"*/{ENTRY_FILE}")):
+        try:
+            entries.append(_open(path.parent))
+        except FormatError as error:
+            if path.exists():  # another process has not just finished it
+                damaged.append(error)
+    return entries, damaged
+
+
+def judged(entry: Entry, first: Mapping[str, Any]) -> Entry:
+    """Write down whether an entry may become champion where there is none yet.
+
+    Args:
+        entry: The entry.
+        first: See `Entry`.
 
     Raises:
-        FormatError: An entry was changed by somebody else.
+        DataError: The disk is full. What was kept stays.
     """
-    return [_open(path.parent) for path in sorted(Path(outbox).glob(f"*/{ENTRY_FILE}"))]
+    entry = replace(entry, first=dict(first))
+    _save(entry)
+    return entry
 
 
 def send(entry: Entry) -> ModelVersion:
     """Register a twin from the outbox, with what its run could not log. It stays in the outbox until `discard`.
 
     Raises:
+        BusyError: Another process is at work on it.
         FormatError: The files are not those that were kept.
         RegistryError: The registry refused it.
         ConnectionFailedError: The server cannot be reached.
     """
+    with _held(entry):
+        return _send(entry)
+
+
+def _send(entry: Entry) -> ModelVersion:
     there, uri = entry.destination, entry.destination.tracking_uri
     for name, expected in entry.files.items():
         path = entry.folder / name
@@ -173,11 +217,17 @@ def upload(entry: Entry) -> ModelVersion:
     champion needs the validation data, which are not here: promote it by hand.
 
     Raises:
+        BusyError: Another process is at work on it.
         FormatError: The files are not those that were kept.
         RegistryError: The registry refused it.
         ConnectionFailedError: The server cannot be reached.
     """
-    version, there = send(entry), entry.destination
+    with _held(entry):
+        return _upload(entry)
+
+
+def _upload(entry: Entry) -> ModelVersion:
+    version, there = _send(entry), entry.destination
     with registry(there.tracking_uri):
         client = MlflowClient(there.tracking_uri, there.tracking_uri)
         free = there.alias not in aliases_of(client, there.name)
@@ -197,17 +247,56 @@ def discard(entry: Entry) -> None:
     """Remove an entry, `entry.json` first, so that half an entry is none."""
     (entry.folder / ENTRY_FILE).unlink(missing_ok=True)
     shutil.rmtree(entry.folder, ignore_errors=True)
+    release(entry)
+
+
+def release(entry: Entry) -> None:
+    """Let other processes send an entry."""
+    if entry.lock is not None:
+        entry.lock.close()
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Hold an entry's lock, which the system lets go when the process ends, however it ends."""
+    try:
+        file = (folder / _LOCK_FILE).open("a")
+    except FileNotFoundError as error:
+        raise BusyError(f"{folder} is gone: another run has uploaded it.") from error
+    except OSError as error:
+        raise DataError(f"Cannot write to {folder}: {error.strerror or error}. Check permissions.") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise BusyError(f"another run is at work on {folder}. Wait for it, or end it.") from error
+    except OSError as error:
+        logger.warning("%s cannot be locked (%s). Let no two runs upload at once.", folder, error)
+    return file
+
+
+@contextmanager
+def _held(entry: Entry) -> Iterator[None]:
+    """Hold an entry that still waits; nothing is done where this process holds it already."""
+    if entry.lock is not None:
+        yield
+        return
+    with _lock(entry.folder):
+        if not (entry.folder / ENTRY_FILE).exists():
+            raise BusyError(f"{entry.folder} is gone: another run has uploaded it.")
+        yield
 
 
 def _complete_run(client: MlflowClient, entry: Entry) -> str | None:
-    """Send to the run what it could not log, and end it; None if the registry does not know the run."""
+    """Send to the run what it could not log, and end it; None if the registry has no such run, or has deleted it."""
     if entry.run_id is None:
         return None
     try:
-        client.get_run(entry.run_id)
+        run = client.get_run(entry.run_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
+        return None
+    if run.info.lifecycle_stage != "active":
         return None
     names = {item["name"] for item in entry.unsent if item["kind"] == "metric"}
     # an upload that failed half-way has sent some of them
@@ -243,7 +332,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _save(entry: Entry) -> None:
-    content = {key: value for key, value in vars(entry).items() if key != "folder"}
+    content = {key: value for key, value in vars(entry).items() if key not in ("folder", "lock")}
     write_json(entry.folder / ENTRY_FILE, {**content, "destination": vars(entry.destination)})
 
 
@@ -256,4 +345,16 @@ def _open(folder: Path) -> Entry:
         raise FormatError(f"{folder / ENTRY_FILE} is not one of an outbox ({error}). Remove {folder}.") from error
 
 
-__all__ = ["Destination", "Entry", "discard", "keep", "send", "upload", "waiting"]
+__all__ = [
+    "BusyError",
+    "Destination",
+    "Entry",
+    "discard",
+    "judged",
+    "keep",
+    "release",
+    "send",
+    "survey",
+    "upload",
+    "waiting",
+]

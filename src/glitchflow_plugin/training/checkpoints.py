@@ -105,6 +105,12 @@ def newest_usable(root: Path) -> Path | None:
     return None
 
 
+def forget_damaged(root: Path, used: Path) -> None:
+    """Remove `last` where training goes on from `previous`: the next checkpoint would move it onto the good one."""
+    if used.resolve() == (root / PREVIOUS).resolve():
+        shutil.rmtree(root / LAST, ignore_errors=True)
+
+
 def recover(folder: Path) -> None:
     """Put a checkpoint back whose replacement was cut short between two renames."""
     old = _beside(folder, "old")

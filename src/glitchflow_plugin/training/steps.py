@@ -103,6 +103,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 class Stepper:
     """Takes steps on batches. When memory runs out it halves the pieces in which a batch is worked through.
 
+    Among several processes that is an error in the last piece, whose work the others wait for.
+
     The pieces' gradients add up to that of the whole batch, so that the step is the same within rounding.
 
     Args:
@@ -149,7 +151,7 @@ class Stepper:
             Sum of the losses that count, float64, on the device: nothing waits for it.
 
         Raises:
-            DataError: Not even a single window fits into memory.
+            DataError: Not even a single window fits into memory, or several processes learn together.
         """
         counting = len(strain) if counting is None else counting
         whole = counting if whole is None else whole
@@ -176,15 +178,16 @@ class Stepper:
         sums = []
         for first in range(0, len(strain), size):
             last = first + size >= len(strain)
+            # what wraps the network talks to the other processes in its forward pass too
+            self._in_exchange = last and self.world_size > 1
             with nullcontext() if last else self._alone():
                 losses = self.losses(
                     self.place(witnesses[first : first + size]), self.place(strain[first : first + size])
                 )
                 losses = losses[: max(0, counting - first)]
-                self._in_exchange = last and self.world_size > 1
                 # processes average their gradients, so each counts as often as there are processes
                 self.backward(losses.sum() * (self.world_size / whole))
-                self._in_exchange = False
+            self._in_exchange = False
             sums.append(losses.detach().double().sum())
         return torch.stack(sums).sum()
 
