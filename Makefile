@@ -69,10 +69,10 @@ lint: setup
 	@shellcheck setup.sh .ci/run slurm/*
 	@hadolint Dockerfile
 
-shapes: setup ## array shapes and types of the Q-transform, the spikes and the simulator, checked while their tests run
-	@pytest -q -m 'not slow' --jaxtyping-packages=glitchflow_plugin.signal.qtransform,glitchflow_plugin.signal.qframe,glitchflow_plugin.signal.qsignificance,glitchflow_plugin.signal.clusters,glitchflow_plugin.signal.coincidence,glitchflow_plugin.signal.windows,glitchflow_plugin.simulation,beartype.beartype \
+shapes: setup ## array shapes and types of the Q-transform, the spikes, the waveform networks and the simulator, checked while their tests run
+	@pytest -q -m 'not slow' --jaxtyping-packages=glitchflow_plugin.signal.qtransform,glitchflow_plugin.signal.qframe,glitchflow_plugin.signal.qsignificance,glitchflow_plugin.signal.clusters,glitchflow_plugin.signal.coincidence,glitchflow_plugin.signal.windows,glitchflow_plugin.models.coupling,glitchflow_plugin.models.stft,glitchflow_plugin.models.wiener,glitchflow_plugin.simulation,beartype.beartype \
 	    tests/signal/test_qtransform.py tests/signal/test_qframe.py tests/signal/test_qsignificance.py tests/signal/test_clusters.py tests/signal/test_coincidence.py \
-	    tests/signal/test_windows.py tests/simulation
+	    tests/signal/test_windows.py tests/models/test_coupling.py tests/models/test_stft.py tests/models/test_wiener.py tests/simulation
 
 types: setup
 	@pyright

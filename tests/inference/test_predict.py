@@ -120,7 +120,7 @@ def test_a_strain_twin_predicts_and_subtracts(make_event_set, tmp_path):
     series[:2, 1] = np.roll(glitch, -2)  # a quarter of 8 samples earlier
     valid = np.array([[True, True], [True, False], [True, True]])
     events = make_event_set(series, valid)
-    settings = QTransformSettings(q=8.0, frequency_low=20, frequency_high=350, num_frequencies=64, num_times=128)
+    settings = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=64, num_times=128)
     maps = make_spectrograms(events, ("WITNESS_1",), settings, tmp_path / "maps")
     network = WienerFilter(1, filter_size=9)
     with torch.no_grad():
@@ -153,7 +153,7 @@ def test_the_expected_residual_lies_where_the_prediction_is(make_event_set, tmp_
     series = np.random.default_rng(0).standard_normal((1, 2, 3072))
     series[:, 1] += 20 * np.exp(-(((times - 1.2) / 0.05) ** 2)) * np.sin(2 * np.pi * 160 * times)
     events = make_event_set(series)
-    settings = QTransformSettings(q=8.0, frequency_low=20, frequency_high=350, num_frequencies=64, num_times=128)
+    settings = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=64, num_times=128)
     maps = make_spectrograms(events, ("WITNESS_1",), settings, tmp_path / "maps")
     network = CouplingNet(1, features=4, frame_size=64, filter_size=65)
     with torch.no_grad():

@@ -347,7 +347,7 @@ def test_first_and_last_moments_wrap_around():
 class TestRelative:
     """Energies in the unit of another series."""
 
-    SETTINGS = QTransformSettings(q=8.0, frequency_low=20, frequency_high=350, num_frequencies=64, num_times=128)
+    SETTINGS = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=64, num_times=128)
 
     def test_the_series_itself_gives_its_own_map(self):
         series = torch.randn(3, 3072)

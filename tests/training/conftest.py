@@ -6,7 +6,7 @@ from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 
-QTRANSFORM = QTransformSettings(q=8.0, frequency_low=20, frequency_high=350, num_frequencies=64, num_times=128)
+QTRANSFORM = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=64, num_times=128)
 
 
 @pytest.fixture

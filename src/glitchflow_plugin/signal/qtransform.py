@@ -217,7 +217,7 @@ def q_transform(
 
 
 def q_transform_relative(
-    series: SeriesTensor, reference: SeriesTensor, sample_rate: float, settings: QTransformSettings
+    series: SeriesTensor, reference: Float[Tensor, "..."], sample_rate: float, settings: QTransformSettings
 ) -> Float[Tensor, "*batch frequency column"]:
     """Q-transform energy in the unit of another series' map: each row divided by what that row of the other is.
 
