@@ -88,6 +88,8 @@ def test_two_processes_learn_what_one_learns(training_set, tmp_path, strategy):
         "training.config.optim_lr": alone.config.optim_lr,
         "training.config.gradient_clip": alone.config.gradient_clip,
         "training.config.lr_scheduler_patience": alone.config.lr_scheduler_patience,
+        "training.config.warmup_epochs": alone.config.warmup_epochs,
+        "training.config.ema": "null",
     }
     torchrun = ["torchrun", "--standalone", "--nproc_per_node=2", "--no-python", "itwinai", "exec-pipeline"]
     overrides = [f"{key}={value}" for key, value in settings.items()]
