@@ -40,7 +40,7 @@ from glitchflow_plugin.products.page import insert_block
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now, versions
 from glitchflow_plugin.products.veto_table import write_table
 from glitchflow_plugin.signal.qtransform import QTransformSettings
-from glitchflow_plugin.tracking.registry import ModelVersion
+from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.calibration import coverage
 from glitchflow_plugin.training.evaluation import ZeroTwin
 

@@ -158,7 +158,7 @@ class HyperparameterSearch(BaseComponent):
         except TypeError as error:
             raise ConfigurationError(f"hpo.objective: {error}.") from error
         if self.registry is not None:
-            from glitchflow_plugin.tracking.registry import check_connection
+            from glitchflow_plugin.tracking.connection import check_connection
 
             # a server that is not there shall be noticed before hours of training
             check_connection(self.registry["tracking_uri"])
@@ -300,8 +300,8 @@ class HyperparameterSearch(BaseComponent):
         """Table, picture and figures of all trials in one MLflow run."""
         if self.registry is None:
             return
+        from glitchflow_plugin.tracking.connection import ensure_experiment, guarded
         from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, make_loggers
-        from glitchflow_plugin.tracking.registry import ensure_experiment, guarded
 
         uri, experiment = self.registry["tracking_uri"], self.registry["experiment"]
         with guarded(uri):
