@@ -23,6 +23,7 @@ from glitchflow_plugin.products.summary import read_summary
 from glitchflow_plugin.tracking.outbox import BusyError, upload, waiting
 from glitchflow_plugin.tracking.registry import load
 from glitchflow_plugin.tracking.versions import find
+from glitchflow_plugin.training import judged_maps
 from glitchflow_plugin.training.evaluation import ZeroTwin
 
 SMALL = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
@@ -136,14 +137,14 @@ def test_the_best_on_validation_is_taken_and_the_test_set_decides_nothing(make_t
         return torch.tensor(self._epoch_loss)
 
     seen = []
-    original = energy_module.judge_events
+    original = judged_maps.judge_events
 
     def watched(twin, maps, events, witnesses, **keywords):
         seen.append(set(events))
         return original(twin, maps, events, witnesses, **keywords)
 
     monkeypatch.setattr(Trainer, "validation_epoch", validation_epoch)
-    monkeypatch.setattr(energy_module, "judge_events", watched)
+    monkeypatch.setattr(judged_maps, "judge_events", watched)
     trainer = make_trainer(epochs=3)
     trainer.execute()
     for key, value in trainer.model.state_dict().items():

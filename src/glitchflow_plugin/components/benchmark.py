@@ -215,11 +215,10 @@ class Leaderboard(BaseComponent):
             raise ConfigurationError(
                 f"{len(seen)} held-out events are in the training set too (the first is {seen[0]}). Correct held_out."
             )
-        q = transform["q"]
         made = make_spectrograms(
             series,
             maps.channels[1:],
-            QTransformSettings(**{**transform, "q": tuple(q) if isinstance(q, list) else q}),
+            QTransformSettings.from_recipe(transform),
             self.folder / "spectrograms",
             device=self.device,
             engine=self.engine,

@@ -142,6 +142,7 @@ def make_maps(
     """
     from glitchflow_plugin.preprocessing.ingest import ingest_with_recipe
     from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
+    from glitchflow_plugin.signal.qtransform import QTransformSettings
 
     try:
         conditioning, transform = bundle.recipe["events"], bundle.recipe["qtransform"]
@@ -156,7 +157,7 @@ def make_maps(
     made = make_spectrograms(
         events,
         bundle.witnesses,
-        _qtransform(transform),
+        QTransformSettings.from_recipe(transform),
         folder / SPECTROGRAMS,
         device=device,
         engine=engine,
@@ -170,15 +171,17 @@ def make_maps(
     return made, EventCounts(quality.events_read, len(made), quality.events_rejected), tuple(quality.warnings())
 
 
-def _qtransform(values: Mapping[str, Any]) -> Any:
-    """Settings from a recipe, where JSON has made a list of several Q."""
-    from glitchflow_plugin.signal.qtransform import QTransformSettings
+def sets_of(spectrograms: str | None, events: str | None, data: str | None) -> tuple[Path | None, Path | None]:
+    """Folders of the spectrogram set and of the event set it was made of, for a step that runs alone.
 
-    q = values["q"]
-    try:
-        return QTransformSettings(**{**values, "q": tuple(q) if isinstance(q, list | tuple) else q})
-    except TypeError as error:
-        raise FormatError(f"the model's Q-transform has unknown settings ({error}). Train it again.") from error
+    Args:
+        spectrograms: As given.
+        events: As given; it belongs to the former.
+        data: Folder of Load-infdata, whose sets are used where none is given.
+    """
+    if spectrograms or not data:
+        return (Path(spectrograms) if spectrograms else None), (Path(events) if events else None)
+    return Path(data) / SPECTROGRAMS, Path(events) if events else Path(data) / EVENTS
 
 
 def _paths(datasets: Sequence[Mapping[str, Any]]) -> str:

@@ -11,7 +11,7 @@ from glitchflow_plugin.components._drift import drift_metrics, drift_of, drift_w
 from glitchflow_plugin.components._figures import save_figure
 from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name, open_events, require
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components.load_infdata import EVENTS, SPECTROGRAMS
+from glitchflow_plugin.components.load_infdata import sets_of
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.products.veto_table import write_table
@@ -74,8 +74,7 @@ class MakeInference(BaseComponent):
         self.folder, self.tensorboard = Path(folder), tensorboard
         self.registered = check_model(model) if model is not None else None
         self.tracking_uri, self.device = tracking_uri, device
-        self.spectrograms = spectrograms or (Path(data) / SPECTROGRAMS if data else None)
-        self.events = events if events or spectrograms else (Path(data) / EVENTS if data else None)
+        self.spectrograms, self.events = sets_of(spectrograms, events, data)
 
     @monitor_exec
     def execute(self, bundle: "ModelBundle | None" = None, spectrograms: SpectrogramSet | None = None) -> RunSummary:

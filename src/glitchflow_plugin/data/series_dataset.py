@@ -72,11 +72,9 @@ class SeriesDataset(CachedEvents):
     @property
     def places(self) -> WindowPlaces:
         """Where each event lies."""
-        sizes = [len(shard.event_ids) for shard in self.events.manifest.shards]
-        shard_of_row = np.repeat(np.arange(len(sizes)), sizes)
         return WindowPlaces(
             event=self._rows,
-            shard=shard_of_row[self._rows],
+            shard=self.events.shard_of_row[self._rows],
             glitch=self.windows["glitch"].to_numpy(dtype=bool),
             event_bytes=len(self.channels) * self.events.num_samples * np.dtype(np.float32).itemsize,
         )

@@ -417,6 +417,12 @@ class _ShardedSet:
                 yield np.arange(start, min(start + max_events, last))
 
     @cached_property
+    def shard_of_row(self) -> np.ndarray:
+        """Number of the shard that holds each event, int64."""
+        sizes = [len(shard.event_ids) for shard in self.manifest.shards]
+        return np.repeat(np.arange(len(sizes)), sizes)
+
+    @cached_property
     def _first_rows(self) -> list[int]:
         sizes = [len(shard.event_ids) for shard in self.manifest.shards]
         return [int(first) for first in np.cumsum([0, *sizes[:-1]])]

@@ -1,5 +1,6 @@
 """Windows as torch sees them: cut from the shards when they are asked for."""
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
@@ -14,7 +15,7 @@ from glitchflow_plugin.data.window_order import WindowPlaces
 from glitchflow_plugin.errors import ConfigurationError
 
 
-class CachedEvents(Dataset[tuple[Tensor, Tensor]]):
+class CachedEvents(Dataset[tuple[Tensor, Tensor]], ABC):
     """A data set whose items are cut from the arrays of events, some of which it keeps in memory.
 
     Args:
@@ -34,9 +35,9 @@ class CachedEvents(Dataset[tuple[Tensor, Tensor]]):
         self._cached_bytes = 0
 
     @property
+    @abstractmethod
     def places(self) -> WindowPlaces:
         """Where each item lies."""
-        raise NotImplementedError
 
     @property
     def needed_bytes(self) -> int:
@@ -54,8 +55,9 @@ class CachedEvents(Dataset[tuple[Tensor, Tensor]]):
         """Bytes in memory at this moment."""
         return self._cached_bytes
 
+    @abstractmethod
     def _read(self, row: int) -> np.ndarray:
-        raise NotImplementedError
+        """The array of an event, from its shard."""
 
     def _event(self, row: int) -> np.ndarray:
         """The array of an event, from memory where it is there."""
@@ -136,12 +138,10 @@ class WindowDataset(CachedEvents):
     @property
     def places(self) -> WindowPlaces:
         """Where each window lies."""
-        sizes = [len(shard.event_ids) for shard in self.spectrograms.manifest.shards]
-        shard_of_row = np.repeat(np.arange(len(sizes)), sizes)
         pixels = len(self.channels) * len(self.spectrograms.frequencies) * len(self.spectrograms.times)
         return WindowPlaces(
             event=self._rows,
-            shard=shard_of_row[self._rows],
+            shard=self.spectrograms.shard_of_row[self._rows],
             glitch=self.windows["glitch"].to_numpy(dtype=bool),
             event_bytes=pixels * np.dtype(np.float32).itemsize,
         )

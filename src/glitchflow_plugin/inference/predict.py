@@ -256,7 +256,7 @@ def make_predictor(
             f"{events.sample_rate:g} Hz). Make it by the model's recipe with Load-infdata."
         )
         raise FormatError(msg)
-    transform = QTransformSettings(**bundle.recipe["qtransform"])
+    transform = QTransformSettings.from_recipe(bundle.recipe["qtransform"])
     return SeriesPredictor(twin, events, bundle.target, bundle.witnesses, transform, max(1, batch_size // 4))
 
 

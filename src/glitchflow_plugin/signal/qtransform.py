@@ -25,19 +25,19 @@ References:
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby, pairwise
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.signal.interpolation import periodic_taps, spline_matrix
 from glitchflow_plugin.signal.tiling import LOWEST_Q, TileRow, distance, tile_rows
 from glitchflow_plugin.types.tensors import SeriesTensor
@@ -98,6 +98,18 @@ class QTransformSettings:
             raise ConfigurationError(f"mismatch is a fraction between 0 and 1, got {self.mismatch}.")
         if self.norm not in _NORMS:
             raise ConfigurationError(f"norm must be one of {', '.join(_NORMS)}, got {self.norm!r}.")
+
+    @classmethod
+    def from_recipe(cls, content: Mapping[str, Any]) -> Self:
+        """Settings from the recipe of a spectrogram set or a model.
+
+        Raises:
+            FormatError: They are of another version of this program.
+        """
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise FormatError(f"the recipe's Q-transform has unknown settings ({error}). Make it again.") from error
 
     @property
     def qs(self) -> tuple[float, ...]:

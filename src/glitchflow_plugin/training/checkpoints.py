@@ -1,7 +1,6 @@
 """Checkpoints: folders that are written whole or not at all, and are known by their checksums."""
 
 import logging
-import os
 import random
 import shutil
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from glitchflow_plugin.data.files import read_json, sha256, write_json
+from glitchflow_plugin.data.files import flush, read_json, sha256, write_json
 from glitchflow_plugin.errors import DataError, FormatError
 
 logger = logging.getLogger(__name__)
@@ -44,12 +43,12 @@ def write_checkpoint(
             write_json(new / f"{name}.json", content)
         write_json(new / CHECKSUMS, {path.name: sha256(path) for path in sorted(new.iterdir())})
         for path in (*new.glob("*.pt"), new):
-            _flush(path)
+            flush(path)
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         new.rename(folder)
-        _flush(folder.parent)
+        flush(folder.parent)
     # torch reports a full disk as a RuntimeError
     except (OSError, RuntimeError) as error:
         shutil.rmtree(new, ignore_errors=True)
@@ -147,11 +146,3 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
 
 def _beside(folder: Path, what: str) -> Path:
     return folder.with_name(f".{folder.name}.{what}")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,24 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from glitchflow_plugin.data.files import content_hash
-from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import WindowDataset
 from glitchflow_plugin.inference.predict import MapPredictor
-from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import build_model
-from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle
+from glitchflow_plugin.models.bundle import EnergyTwin
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
-from glitchflow_plugin.products.summary import versions
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings, fit_baseline
-from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, judge_events, judge_windows
+from glitchflow_plugin.training.evaluation import WindowResults, judge_windows
+from glitchflow_plugin.training.judged_maps import JudgedOnMaps
 from glitchflow_plugin.training.learner import Batches
 from glitchflow_plugin.training.losses import LossSettings, map_loss
 
 
 @dataclass(frozen=True, eq=False)
-class EnergyLearner:
+class EnergyLearner(JudgedOnMaps):
     """A `Learner` of strain energies from witness energies, SNR².
 
     Attributes:
@@ -43,16 +41,6 @@ class EnergyLearner:
     loss: LossSettings = field(default_factory=LossSettings)
     baseline_settings: BaselineSettings = field(default_factory=BaselineSettings)
     cache_mib: float = 2048.0
-
-    @cached_property
-    def maps(self) -> SpectrogramSet:
-        """The maps that the windows are cut from."""
-        return self.training_set.open_spectrograms()
-
-    @property
-    def witnesses(self) -> tuple[str, ...]:
-        """Witness channels, in the order of the network's input."""
-        return self.maps.channels[1:]
 
     def dataset(self, part: str) -> WindowDataset:
         """Windows of `train`, `validation` or `test`."""
@@ -144,34 +132,3 @@ class EnergyLearner:
     def predictor(self, twin: nn.Module) -> MapPredictor:
         """What predicts whole maps with this twin."""
         return MapPredictor(twin.eval(), len(self.witnesses), self.training_set.settings.size)
-
-    def test_scores(self, twin: EnergyTwin, baseline: Baseline, *, threshold: float) -> dict[str, Scores]:
-        """Scores of the network, the linear filter and the zero prediction on whole maps of the test events."""
-        events = self.training_set.split.test.event_ids
-        usable = set(np.asarray(self.maps.event_ids)[self.maps.valid[:, 0]])
-        if not usable.intersection(events):
-            return {}
-        twins: dict[str, nn.Module] = {"model": twin, "linear": baseline.twin, "zero": ZeroTwin()}
-        judge = partial(judge_events, window_size=self.training_set.settings.size, threshold=threshold)
-        return {key: judge(self.predictor(each), self.maps, events, self.witnesses) for key, each in twins.items()}
-
-    def bundle(
-        self, twin: EnergyTwin, baseline: Baseline, metrics: Mapping[str, float], notes: Mapping[str, Any]
-    ) -> ModelBundle:
-        """What is registered."""
-        return ModelBundle(
-            twin=twin,
-            target=self.maps.target,
-            witnesses=self.witnesses,
-            recipe=self.maps.recipe,
-            window_size=self.training_set.settings.size,
-            frequencies=tuple(self.maps.frequencies.tolist()),
-            times=tuple(self.maps.times.tolist()),
-            scaling=self.training_set.scaling,
-            metrics=metrics,
-            versions=versions(),
-            dataset=self.maps.manifest.fingerprint,
-            model=self.model,
-            notes=notes,
-            baseline=baseline.twin,
-        )

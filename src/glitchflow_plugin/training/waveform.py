@@ -11,21 +11,21 @@ from torch import Tensor, nn
 
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.series_dataset import SeriesDataset
-from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
-from glitchflow_plugin.errors import ConfigurationError, FormatError
-from glitchflow_plugin.inference.predict import MapPredictor, SeriesPredictor, expected_maps
-from glitchflow_plugin.inference.score import Scores, map_statistics, scoring_windows
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.predict import MapPredictor, SeriesPredictor, check_events, expected_maps
+from glitchflow_plugin.inference.score import map_statistics, scoring_windows
 from glitchflow_plugin.models.build import build_model
-from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
+from glitchflow_plugin.models.bundle import WaveformTwin
 from glitchflow_plugin.models.wiener import FILTER_SIZE, WienerSums
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
-from glitchflow_plugin.products.summary import versions
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.calibration import calibrate
-from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, judge_events
+from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin
+from glitchflow_plugin.training.judged_maps import JudgedOnMaps
 from glitchflow_plugin.training.learner import Batches
 
 #: Events that tell how loud quiet strain is.
@@ -57,7 +57,7 @@ class WaveformLoss:
 
 
 @dataclass(frozen=True, eq=False)
-class WaveformLearner:
+class WaveformLearner(JudgedOnMaps):
     """A `Learner` of whitened strain from whitened witnesses; an item is a whole event.
 
     Attributes:
@@ -78,23 +78,12 @@ class WaveformLearner:
 
     def __post_init__(self) -> None:
         """Refuse an event set that has nothing to do with the maps."""
-        made_of = self.maps.recipe.get("events")
-        if made_of is not None and content_hash(made_of) != content_hash(self.events.recipe):
-            message = (
-                f"the maps of {self.maps.folder} were not made of the event set {self.events.folder}. Run QT-dataset "
-                "on it, or correct saveconf.events."
-            )
-            raise FormatError(message)
-
-    @cached_property
-    def maps(self) -> SpectrogramSet:
-        """The maps on which twins are judged."""
-        return self.training_set.open_spectrograms()
+        check_events(self.maps, self.events)
 
     @cached_property
     def qtransform(self) -> QTransformSettings:
         """Of the maps."""
-        return QTransformSettings(**self.maps.recipe["qtransform"])
+        return QTransformSettings.from_recipe(self.maps.recipe["qtransform"])
 
     @cached_property
     def noise_power(self) -> float:
@@ -104,11 +93,6 @@ class WaveformLearner:
         known = quiet if len(quiet) else np.arange(len(dataset))
         chosen = known[np.linspace(0, len(known) - 1, min(len(known), _MOST_QUIET)).astype(int)]
         return float(np.median([dataset[int(index)][1].square().sum() for index in chosen]))
-
-    @property
-    def witnesses(self) -> tuple[str, ...]:
-        """Witness channels, in the order of the network's input."""
-        return self.maps.channels[1:]
 
     def dataset(self, part: str) -> SeriesDataset:
         """Events of `train`, `validation` or `test`."""
@@ -222,7 +206,9 @@ class WaveformLearner:
         candidates = []
         for ridge in self.baseline_settings.ridges:
             rival = self.twin(sums.solve(ridge).to(device)).eval()
-            results = self.judge(rival, batches("validation"), rival, device=device, threshold=_threshold(self))
+            results = self.judge(
+                rival, batches("validation"), rival, device=device, threshold=self.training_set.settings.threshold
+            )
             candidates.append(Baseline(rival, "waveform", ridge, results.figures()))
         return min(candidates, key=lambda candidate: candidate.validation["loss"])
 
@@ -231,45 +217,6 @@ class WaveformLearner:
         if isinstance(twin, ZeroTwin):
             return MapPredictor(twin, len(self.witnesses), self.training_set.settings.size)
         return SeriesPredictor(twin.eval(), self.events, self.maps.target, self.witnesses, self.qtransform)
-
-    def test_scores(self, twin: WaveformTwin, baseline: Baseline, *, threshold: float) -> dict[str, Scores]:
-        """Scores of the network, the linear filter and the zero prediction on test events."""
-        events = self.training_set.split.test.event_ids
-        if not set(np.asarray(self.maps.event_ids)[self.maps.valid[:, 0]]).intersection(events):
-            return {}
-        twins: dict[str, nn.Module] = {"model": twin, "linear": baseline.twin, "zero": ZeroTwin()}
-        size = self.training_set.settings.size
-        return {
-            key: judge_events(
-                self.predictor(each), self.maps, events, self.witnesses, window_size=size, threshold=threshold
-            )
-            for key, each in twins.items()
-        }
-
-    def bundle(
-        self, twin: WaveformTwin, baseline: Baseline, metrics: Mapping[str, float], notes: Mapping[str, Any]
-    ) -> ModelBundle:
-        """What is registered."""
-        return ModelBundle(
-            twin=twin,
-            target=self.maps.target,
-            witnesses=self.witnesses,
-            recipe=self.maps.recipe,
-            window_size=self.training_set.settings.size,
-            frequencies=tuple(self.maps.frequencies.tolist()),
-            times=tuple(self.maps.times.tolist()),
-            scaling=self.training_set.scaling,
-            metrics=metrics,
-            versions=versions(),
-            dataset=self.maps.manifest.fingerprint,
-            model=self.model,
-            notes=notes,
-            baseline=baseline.twin,
-        )
-
-
-def _threshold(learner: WaveformLearner) -> float:
-    return learner.training_set.settings.threshold
 
 
 def _by_window(maps: Tensor, cuts: list[tuple[int, int]]) -> np.ndarray:
