@@ -137,7 +137,7 @@ class GenerateGlitches(BaseComponent):
         figures = []
         for row in np.argsort(-made.labels["peak_snr2"].to_numpy(), kind="stable")[: self.settings.examples]:
             strain = made.spectrograms.read([int(row)], [bundle.target])
-            seen = witnesses.read([witnesses.event_ids.index(strain.event_ids[0])], bundle.witnesses)
+            seen = witnesses.read([witnesses.row_of[strain.event_ids[0]]], bundle.witnesses)
             figures.append(
                 plot_event(
                     np.concatenate([strain.maps[0], seen.maps[0]]),

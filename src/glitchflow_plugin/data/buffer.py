@@ -95,7 +95,6 @@ def _copy(events: EventSet, wanted: list[str], folder: Path) -> None:
         event_ids=tuple(wanted),
         inputs=events.manifest.fingerprint,
     )
-    row_of = {name: row for row, name in enumerate(events.event_ids)}
     for plan in writer.pending():
-        writer.write(plan, events.read(np.array([row_of[name] for name in plan.event_ids])))
+        writer.write(plan, events.read(np.array([events.row_of[name] for name in plan.event_ids])))
     writer.finish()

@@ -47,15 +47,14 @@ class SeriesDataset(CachedEvents):
         windows = training_set.part(part)
         loudest = windows.sort_values("peak", kind="stable").groupby("event_id", sort=False).tail(1)
         self.windows = loudest.sort_values("row", kind="stable").reset_index(drop=True)
-        row_of = {event_id: row for row, event_id in enumerate(events.event_ids)}
-        missing = [event_id for event_id in self.windows["event_id"] if event_id not in row_of]
+        missing = [event_id for event_id in self.windows["event_id"] if event_id not in events.row_of]
         if missing:
             message = (
                 f"{events.folder} lacks {len(missing)} events of the training set (the first is {missing[0]}). "
                 "Run preprocessing, Splitter and Processor on one event set."
             )
             raise FormatError(message)
-        self._rows = np.array([row_of[event_id] for event_id in self.windows["event_id"]], dtype=np.int64)
+        self._rows = np.array([events.row_of[event_id] for event_id in self.windows["event_id"]], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -417,6 +417,11 @@ class _ShardedSet:
                 yield np.arange(start, min(start + max_events, last))
 
     @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Row of each event by its id."""
+        return {event_id: row for row, event_id in enumerate(self.event_ids)}
+
+    @cached_property
     def shard_of_row(self) -> np.ndarray:
         """Number of the shard that holds each event, int64."""
         sizes = [len(shard.event_ids) for shard in self.manifest.shards]

@@ -129,11 +129,10 @@ def generate_glitches(
         inputs=f"{spectrograms.manifest.fingerprint} {weights_fingerprint(twin)}",
     )
     pending = writer.pending()
-    row_of = {event_id: row for row, event_id in enumerate(spectrograms.event_ids)}
     left = sum(len(plan.event_ids) for plan in pending)
     with tqdm(total=left, desc="Generate", unit="event", disable=not progress) as bar:
         for plan in pending:
-            batch = spectrograms.read([row_of[name] for name in plan.event_ids], bundle.witnesses)
+            batch = spectrograms.read([spectrograms.row_of[name] for name in plan.event_ids], bundle.witnesses)
             predicted = predict(batch).predicted
             kept, rejected = _select(batch, predicted.amax(dim=(1, 2)).cpu().numpy(), settings)
             writer.write(plan, _made(batch, predicted.float().cpu().numpy(), kept, settings), rejected)

@@ -165,7 +165,7 @@ class SeriesPredictor:
         Raises:
             FormatError: The event set lacks an event of the batch.
         """
-        row_of = {event_id: row for row, event_id in enumerate(self.events.event_ids)}
+        row_of = self.events.row_of
         missing = [event_id for event_id in batch.event_ids if event_id not in row_of]
         if missing:
             msg = (
