@@ -365,7 +365,7 @@ def _trust(
         with torch.no_grad():
             shown = (witnesses, witnesses * gains[..., None].to(device))
             for values, changed in zip(strangeness.values(), shown, strict=True):
-                values.extend(twin.strangeness(twin.explain(changed)[2]).cpu().tolist())
+                values.extend(twin.strangeness(twin.explain(changed)[2]).tolist())
     found = coverage(twin, batches)
     return {
         "coverage": {

@@ -149,6 +149,11 @@ class WaveformTwin(nn.Module):
         exponential = -torch.log1p(-torch.tensor(PROBABILITIES))
         self.register_buffer("limits", exponential.repeat(2, 1))
 
+    def keep(self, **found: Tensor | float) -> None:
+        """Put what calibration found into the buffers of these names, on the twin's own device and in its precision."""
+        for name, value in found.items():
+            setattr(self, name, torch.as_tensor(value).to(self.limits))
+
     def forward(self, witnesses: SeriesBatch) -> StrainSeries:
         """Predict whitened strain, (event, 1, time); a witness of zeros is missing."""
         return self.network(witnesses)
@@ -326,7 +331,7 @@ class ModelBundle:
 
 def pack_twin(bundle: ModelBundle) -> bytes:
     """A bundle's twin, not yet exported, by `save_twin`."""
-    twin: Any = bundle.twin.cpu()
+    twin: Any = bundle.twin
     own = {key: value for key, value in bundle.model.items() if key != "name"}
     settings = {"in_channels": len(bundle.witnesses), "window_size": bundle.window_size, **own}
     return save_twin(twin, bundle.model["name"], settings)
@@ -338,14 +343,14 @@ def pack_baseline(bundle: ModelBundle) -> bytes | None:
         return None
     network: Any = bundle.baseline.network
     name = "wiener" if bundle.representation == "waveform" else "linear"
-    return save_twin(bundle.baseline.cpu(), name, network.settings)
+    return save_twin(bundle.baseline, name, network.settings)
 
 
 def save_twin(twin: Twin, name: str, settings: Mapping[str, Any]) -> bytes:
     """A twin as safetensors, with the name and settings of its network in the header.
 
     Args:
-        twin: To be saved.
+        twin: To be saved; it stays on its device.
         name: Of its network, as for `build_model`.
         settings: Arguments of `build_model`.
 
@@ -356,7 +361,7 @@ def save_twin(twin: Twin, name: str, settings: Mapping[str, Any]) -> bytes:
     if isinstance(twin, EnergyTwin):
         described["transform"] = twin.transform
     header = {"model": json.dumps(described)}
-    return save({key: value.contiguous() for key, value in twin.state_dict().items()}, metadata=header)
+    return save({key: value.cpu().contiguous() for key, value in twin.state_dict().items()}, metadata=header)
 
 
 def load_twin(content: bytes) -> Twin:
