@@ -131,7 +131,7 @@ class DatasetSettings:
         values = {key: value for key, value in entry.items() if value is not None}
         triggers = values.get("triggers")
         if triggers is not None and not isinstance(triggers, Mapping | TriggerSettings):
-            values["triggers"] = {"path": triggers} if isinstance(triggers, str) else {"times": tuple(triggers)}
+            values["triggers"] = {"path" if isinstance(triggers, str) else "times": triggers}
         nested = {
             "channels": ChannelSelection,
             "events": EventRange,
