@@ -110,11 +110,14 @@ def read_text(path: Path | str) -> str:
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content
-        return content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+        text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise FormatError(f"{path} cannot be read: it is no text in UTF-8 ({error}). Save it as UTF-8.") from error
     except (OSError, EOFError, zlib.error) as error:
         raise FormatError(f"{path} cannot be read ({error}). Correct the path, or bring the file again.") from error
+    if "\0" in text:
+        raise FormatError(f"{path} cannot be read: it is no text, or parts of it were never written.")
+    return text
 
 
 def sha256(path: Path | str) -> str:

@@ -23,8 +23,8 @@ class Flaw:
     Attributes:
         event_id: The event.
         channel: The channel.
-        reason: `missing`, `nan`, `gap`, `constant`, `too short`, `band above nyquist`, `sample rate`, `unit` or
-            `unreadable`.
+        reason: `missing`, `nan`, `gap`, `constant`, `too short`, `band above nyquist`, `sample rate`, `unit`,
+            `unreadable` or `outside the data`.
         detail: What exactly was found.
     """
 

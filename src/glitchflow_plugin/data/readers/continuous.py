@@ -12,6 +12,7 @@ from glitchflow_plugin.data.files import read_text
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 GAP, SAMPLE_RATE, UNIT, UNREADABLE = "gap", "sample rate", "unit", "unreadable"
+OUTSIDE = "outside the data"
 """Reasons noted while cutting."""
 
 # LIGO-T010150: X-TAG-START-DURATION.ext

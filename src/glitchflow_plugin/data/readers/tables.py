@@ -35,11 +35,15 @@ TIME_COLUMNS = (
 """Names that a column of GPS times goes by, tried in this order; case, underscores and spaces do not count."""
 
 _NANOSECONDS = ("ns", "nsec", "nsecs", "nanosec", "nanosecs", "nanosecond", "nanoseconds", "nano", "nanos")
-_FRACTIONS: dict[str, float] = (
-    dict.fromkeys(_NANOSECONDS, 1e-9)
-    | dict.fromkeys(("us", "usec", "usecs", "microsec", "microsecs", "microsecond", "microseconds"), 1e-6)
-    | dict.fromkeys(("ms", "msec", "msecs", "millisec", "millisecs", "millisecond", "milliseconds"), 1e-3)
-)
+_FRACTIONS = {
+    end: unit
+    for unit, ends in (
+        (1e-9, _NANOSECONDS),
+        (1e-6, ("us", "usec", "usecs", "microsec", "microsecs", "microsecond", "microseconds")),
+        (1e-3, ("ms", "msec", "msecs", "millisec", "millisecs", "millisecond", "milliseconds")),
+    )
+    for end in ends
+}
 """How the name of a column with the rest of a second ends, and what one of its units is in s."""
 
 _AGREE = 1e-6
@@ -89,9 +93,9 @@ def read_csv(path: Path | str, comment: str = "#") -> dict[str, list[str]]:
                 rows.append(values)
             else:
                 raise FormatError(
-                    f"{path}, line {reader.line_num}: expected {len(names)} values, one for each name in "
-                    f"{names}, got {len(values)}: {separator.join(values)!r}. Give every column a name and every row all values; "
-                    "write decimal points, not commas, and no separators of thousands."
+                    f"{path}, line {reader.line_num}: expected {len(names)} values, one for each name in {names}, got "
+                    f"{len(values)}: {separator.join(values)!r}. Name every column in the header and give every row "
+                    "all values; write decimal points, not commas, and no separators of thousands."
                 )
     except csv.Error as error:
         raise FormatError(f"{path}, line {reader.line_num} cannot be read as CSV with a header ({error}).") from error
