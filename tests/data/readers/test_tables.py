@@ -349,7 +349,7 @@ def _width(text, change):
 _WIDTH = {
     "value more": lambda row: f"{row},7",
     "value more, first": lambda row: f"7,{row}",
-    "value less": lambda row: row.rpartition(",")[0],
+    "value less": lambda row: row.rpartition(",")[0] or row,
     "decimal commas": lambda row: row.replace(".", ","),
     "thousands": lambda row: row.replace("12640", "1,264,0"),
     "trailing commas": lambda row: f"{row},,",
