@@ -135,6 +135,25 @@ def test_a_gap_in_the_cut_is_named(tmp_path):
     assert np.isnan(loaded.event.channels[TARGET].series).sum() == 32
 
 
+def test_triggers_outside_the_data_are_told_with_both_ranges(tmp_path, caplog):
+    continuous_file(tmp_path, T0, 10, (TARGET,))
+    entry = {"path": str(tmp_path), "target": TARGET, "segment": 8.0, "processing": {"len": 2.0}}
+    some = entry | {"triggers": [T0 + 5, T0 + 500, T0 + 1000.25]}
+    words = (
+        "{} of {} triggers lie outside the data. The triggers reach from GPS {:.3f} to {:.3f}, the data from {:.3f} to"
+    )
+    events = {event.gps_event: event for event in open_datasets([some]).events}
+    assert words.format(2, 3, T0 + 5, T0 + 1000.25, T0) in caplog.text
+    assert events[T0 + 500].load().problems == {TARGET: "outside the data"}
+    assert not events[T0 + 5].load().problems
+    none = entry | {"triggers": [T0 - 500, T0 + 500]}
+    with pytest.raises(NoEventsError) as error:
+        open_datasets([none])
+    assert words.format(2, 2, T0 - 500, T0 + 500, T0) in str(error.value)
+    # of two data sets one may lie elsewhere
+    assert len(open_datasets([none, some]).events) == 4
+
+
 def test_frame_files_of_a_cache_are_cut_and_a_truncated_one_is_survived(tmp_path):
     pytest.importorskip("gwpy")
     try:
@@ -290,6 +309,18 @@ def test_moved_triggers_change_the_fingerprint(tmp_path):
         ([{"path": "x", "target": "a"}, {"path": "y", "processing": {"sr": 512.0}}], "agree on the sample rate"),
         ([{"path": "x", "target": "a"}, {"path": "y", "processing": {"len": 4.0}}], "agree on the length"),
         ([{"path": "nowhere", "target": "a"}], "names no file"),
+        (
+            [{"path": "x", "target": "a", "triggers": 1126259462.4}],
+            r"datasets\[0\]\.?.*triggers.*a list of GPS seconds",
+        ),
+        ([{"path": "x", "target": "a", "triggers": {"times": 1126259462.4}}], "triggers.*a list of GPS seconds"),
+        ([{"path": "x", "target": "a", "triggers": {"times": "1126259462.4"}}], "triggers.*a list of GPS seconds"),
+        ([{"path": "x", "target": "a", "triggers": {"times": {"a": 1}}}], "triggers.*a list of GPS seconds"),
+        ([{"path": "x", "target": "a", "triggers": ["1126259462,4"]}], "triggers.*decimal point"),
+        ([{"path": "x", "target": "a", "triggers": ["1.12626e9"]}], "triggers.*rounded"),
+        ([{"path": "x", "target": "a", "triggers": [True]}], "triggers.*double precision"),
+        ([{"path": "x", "target": "a", "triggers": [[1e9, 2e9]]}], "triggers.*expected GPS seconds"),
+        ([{"path": "x", "target": "a", "triggers": {"path": ["a.csv", "b.csv"]}}], "triggers.*one table"),
         ([{"format": "nds2", "target": "a"}], "needs `triggers`"),
         ([{"format": "nds2", "target": "a", "triggers": [1e9]}], "needs `ch_list`"),
         ([{"format": "open_data", "target": "a", "triggers": [1e9]}], r"remote\.detectors"),

@@ -12,7 +12,8 @@ from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._figures import save_figure
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._whitening import check_whitening
-from glitchflow_plugin.data.ranking_file import ChannelRanking, read_channel_list, read_ranking
+from glitchflow_plugin.data.channels import read_channel_list
+from glitchflow_plugin.data.ranking_file import ChannelRanking, read_ranking
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
@@ -112,8 +113,8 @@ class QTDataset(BaseComponent):
         self, events: EventSet, ranking: ChannelRanking | None
     ) -> tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]:
         """The witnesses, how they were chosen, and what the user should know of it."""
-        if self.ch_list is not None:
-            given = read_channel_list(self.ch_list) if isinstance(self.ch_list, str) else tuple(self.ch_list)
+        given = read_channel_list(self.ch_list)
+        if given is not None:
             return given, {"channels": "ch_list"}, ()
         ranking = ranking or read_ranking(self.scan_folder)
         warnings = self._compare(events, ranking)

@@ -1,11 +1,13 @@
-"""Files written whole or not at all, and JSON read with a clear error."""
+"""Files written whole or not at all; text and JSON read with a clear error."""
 
 import errno
+import gzip
 import hashlib
 import io
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,6 +98,26 @@ def read_json(path: Path | str) -> Any:
         raise FormatError(f"{path} does not exist. Run the step that writes it, or correct the path.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"{path} is not valid JSON ({error}). Delete it and run the step that writes it.") from error
+
+
+def read_text(path: Path | str) -> str:
+    """Read a file of text: UTF-8, or what its byte order mark says (spreadsheets write one); `.gz` is unpacked.
+
+    Raises:
+        FormatError: The file is missing, damaged, or no text.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} cannot be read: it is no text in UTF-8 ({error}). Save it as UTF-8.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise FormatError(f"{path} cannot be read ({error}). Correct the path, or bring the file again.") from error
+    if "\0" in text:
+        raise FormatError(f"{path} cannot be read: it is no text, or parts of it were never written.")
+    return text
 
 
 def sha256(path: Path | str) -> str:

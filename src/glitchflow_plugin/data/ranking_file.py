@@ -243,22 +243,3 @@ def read_ranking(path: Path | str) -> ChannelRanking:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"{path} is not the result of a scan ({error!r}). Run Annalisa-scan again.") from error
-
-
-def read_channel_list(path: Path | str) -> tuple[str, ...]:
-    """Read a text file with one channel a line; empty lines and lines that start with # are skipped.
-
-    Raises:
-        FormatError: The file is missing, holds no channel, or holds one twice.
-    """
-    path = Path(path)
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError as error:
-        raise FormatError(f"{path} does not exist: expected a text file with one channel a line.") from error
-    channels = tuple(line for line in lines if line and not line.startswith("#"))
-    if not channels:
-        raise FormatError(f"{path} names no channel; expected one a line.")
-    if len(set(channels)) != len(channels):
-        raise FormatError(f"{path} names channels twice: {sorted({c for c in channels if channels.count(c) > 1})[:5]}.")
-    return channels

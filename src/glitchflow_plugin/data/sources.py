@@ -26,6 +26,7 @@ from glitchflow_plugin.data.event_files import (
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.readers import frames, gwosc, hdf5, remote
 from glitchflow_plugin.data.readers.continuous import (
+    OUTSIDE,
     UNREADABLE,
     StoredChannel,
     StoredFile,
@@ -131,7 +132,7 @@ class DatasetSettings:
         values = {key: value for key, value in entry.items() if value is not None}
         triggers = values.get("triggers")
         if triggers is not None and not isinstance(triggers, Mapping | TriggerSettings):
-            values["triggers"] = {"path": triggers} if isinstance(triggers, str) else {"times": tuple(triggers)}
+            values["triggers"] = {"path" if isinstance(triggers, str) else "times": triggers}
         nested = {
             "channels": ChannelSelection,
             "events": EventRange,
@@ -226,12 +227,13 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class _Listed:
-    """One data set, listed."""
+    """One data set, listed; `astray` says why, if none of its triggers lies in its files."""
 
     events: Mapping[str, tuple[float, Loader]]
     channels: Mapping[str, StoredChannel]
     unreadable: Mapping[str, str]
     files: tuple[Path, ...] = ()
+    astray: str = ""
 
 
 def open_datasets(
@@ -260,6 +262,8 @@ def open_datasets(
     processing = _agreed_processing(settings, target is not None)
     target = target or _agreed_target(settings)
     listed = [_list_dataset(one) for one in settings]
+    if all(found.astray for found in listed):
+        raise NoEventsError(" ".join(found.astray for found in listed))
     origins: dict[str, ChannelOrigin] = {}
     offered: list[tuple[str, ...]] = []
     missing: list[str] = []
@@ -494,7 +498,24 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
     for event_id, gps in triggers:
         parts = tuple(file for file in stored if file.stop > gps - half and file.start < gps + half)
         events[event_id] = (gps, partial(_load_cut, kind, parts, gps - half, gps + half))
-    return _Listed(events, dict(sorted(channels.items())), unreadable, tuple(files))
+    astray = _astray(str(settings.path), [gps for _, gps in triggers], stored, half)
+    return _Listed(events, dict(sorted(channels.items())), unreadable, tuple(files), astray)
+
+
+def _astray(path: str, times: Sequence[float], files: Sequence[StoredFile], half: float) -> str:
+    """What to tell of triggers of which the files hold nothing within `half` s, if that are all; warns of some."""
+    outside = sum(not any(file.start - half < gps < file.stop + half for file in files) for gps in times)
+    if not outside or not files:
+        return ""
+    message = (
+        f"{path}: {outside} of {len(times)} triggers lie outside the data. The triggers reach from GPS {times[0]:.3f} "
+        f"to {times[-1]:.3f}, the data from {min(file.start for file in files):.3f} to "
+        f"{max(file.stop for file in files):.3f}. Correct `triggers` or `path` in datasets.yaml, or bring more data."
+    )
+    if outside == len(times):
+        return message
+    logger.warning("%s", message)
+    return ""
 
 
 def _middles(files: Sequence[StoredFile]) -> list[tuple[str, float]]:
@@ -507,6 +528,8 @@ def _middles(files: Sequence[StoredFile]) -> list[tuple[str, float]]:
 def _load_cut(
     kind: str, files: tuple[StoredFile, ...], start: float, stop: float, channels: Sequence[str]
 ) -> tuple[dict[str, Channel], dict[str, str]]:
+    if not files:
+        return {}, dict.fromkeys(channels, OUTSIDE)
     return cut(files, _READERS[kind].read, channels, start, stop)
 
 

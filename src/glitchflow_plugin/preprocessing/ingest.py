@@ -229,7 +229,7 @@ def _whitening(
 
 def _given_psd(name: str, path: str, quantity: Literal["psd", "asd"], origin: ChannelOrigin, sample_rate: float) -> Psd:
     """A spectrum from a file, on an even grid. It must span the band: nobody knows it beyond its ends."""
-    frequencies, values = read_psd(path, quantity)
+    frequencies, values = read_psd(path, quantity, name)
     low = origin.processing.minf
     # A slow channel has no spectrum above its own Nyquist frequency.
     high = min(origin.processing.maxf, sample_rate / 2, (origin.sample_rate or np.inf) / 2)

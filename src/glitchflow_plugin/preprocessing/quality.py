@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from glitchflow_plugin.data.files import atomic_path, read_json, write_json
+from glitchflow_plugin.data.readers.tables import read_csv
+from glitchflow_plugin.errors import FormatError
 
 QUALITY_NAME = "quality.json"
 RECORDS_NAME = "quality.csv"
@@ -21,8 +23,8 @@ class Flaw:
     Attributes:
         event_id: The event.
         channel: The channel.
-        reason: `missing`, `nan`, `gap`, `constant`, `too short`, `band above nyquist`, `sample rate`, `unit` or
-            `unreadable`.
+        reason: `missing`, `nan`, `gap`, `constant`, `too short`, `band above nyquist`, `sample rate`, `unit`,
+            `unreadable` or `outside the data`.
         detail: What exactly was found.
     """
 
@@ -106,12 +108,16 @@ def read_quality(folder: Path | str) -> QualityReport:
     Raises:
         FormatError: There is none.
     """
-    import pandas as pd  # noqa: PLC0415
-
     folder = Path(folder)
     content: dict[str, Any] = read_json(folder / QUALITY_NAME)
     content["missing_channels"] = tuple(content["missing_channels"])
     path = folder / RECORDS_NAME
-    table = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
-    flaws = tuple(Flaw(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records"))
+    # event ids and channels may start with any character: no line is a comment
+    table = read_csv(path, comment="") if path.exists() else {}
+    try:
+        flaws = tuple(Flaw(**dict(zip(table, row, strict=True))) for row in zip(*table.values(), strict=True))
+    except TypeError as error:
+        raise FormatError(
+            f"{path} is no list of flaws: it has the columns {list(table)}. Run the step again."
+        ) from error
     return QualityReport(**content, flaws=flaws)

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.files import read_text
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 GAP, SAMPLE_RATE, UNIT, UNREADABLE = "gap", "sample rate", "unit", "unreadable"
+OUTSIDE = "outside the data"
 """Reasons noted while cutting."""
 
 # LIGO-T010150: X-TAG-START-DURATION.ext
@@ -86,7 +88,7 @@ def list_files(path: Path | str, suffixes: tuple[str, ...]) -> list[Path]:
 def read_cache(path: Path | str) -> list[Path]:
     """Paths in a cache file: LAL's `X TAG START DURATION URL`, Virgo's `path start duration ...`, or a path a line."""
     found = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
