@@ -158,6 +158,7 @@ def register_trained(
     training: Path,
     checkpoint: Path,
     run_id: str | None = None,
+    trained_by: str = "",
     unsent: list[Unsent] | None = None,
 ) -> Outcome:
     """Keep a trained twin, register it, and let the gate decide whether it becomes champion.
@@ -168,7 +169,8 @@ def register_trained(
         judge: Judges bundles on the validation windows.
         training: Folder of the training set, whose statistics go with the model.
         checkpoint: Where the network is as well.
-        run_id: Run that trained it.
+        run_id: Run of MLflow that trained it.
+        trained_by: Id of the training, as it stands in its checkpoints.
         unsent: What that run could not log.
 
     Returns:
@@ -179,6 +181,7 @@ def register_trained(
         bundle = replace(bundle, notes={**bundle.notes, "reference": reference})
     made = origin(bundle.dataset)
     tags = {key: made[key] for key in ("dataset_fingerprint", "code_version", "git_commit")}
+    tags["trained_by"] = trained_by
     waits = [asdict(item) for item in unsent or ()]
     entry, full = None, None
     try:

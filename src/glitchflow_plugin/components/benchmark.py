@@ -15,6 +15,7 @@ from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._figures import save_figure
 from glitchflow_plugin.components._leaderboard_page import entrants_table, figures_of, groups_table, page_block
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.files import atomic_path, content_hash, read_json, write_json
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
@@ -176,6 +177,7 @@ class Leaderboard(BaseComponent):
         self.page, self.run_name, self.disable_tqdm = page, run_name, disable_tqdm
 
     @monitor_exec
+    @holding("folder", reads=("training",))
     def execute(self, training_set: TrainingSet | None = None) -> Standings:
         """Train, judge and compare all entrants; write tables, pictures and summary."""
         started = now()

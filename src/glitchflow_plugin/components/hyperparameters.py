@@ -18,6 +18,7 @@ from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._ray_room import check_room
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.files import atomic_path, content_hash, read_json, write_json
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
@@ -132,6 +133,7 @@ class HyperparameterSearch(BaseComponent):
         }
 
     @monitor_exec
+    @holding("folder", reads=("training",))
     def execute(self, training_set: TrainingSet | None = None) -> list[dict[str, Any]]:
         """Run the trials that are missing and write table, picture and summary.
 

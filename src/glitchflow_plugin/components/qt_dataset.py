@@ -11,6 +11,7 @@ from itwinai.components import BaseComponent, monitor_exec
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._figures import save_figure
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._whitening import check_whitening
 from glitchflow_plugin.data.channels import read_channel_list
 from glitchflow_plugin.data.ranking_file import ChannelRanking, read_ranking
@@ -70,6 +71,7 @@ class QTDataset(BaseComponent):
         self.engine = EngineSettings.of(engine)
 
     @monitor_exec
+    @holding("folder", reads=("events_folder", "scan_folder"))
     def execute(self, events: EventSet | None = None, ranking: ChannelRanking | None = None) -> SpectrogramSet:
         """Make what is missing of the set and return it."""
         from glitchflow_plugin.preprocessing.spectrograms import event_transform, make_spectrograms

@@ -1,11 +1,9 @@
 """Retrain: looks whether the latest events have drifted away from the champion's training data, and trains if so."""
 
-import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from itwinai.components import BaseComponent, monitor_exec
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._drift import drift_metrics, drift_or_refuse, drift_warnings
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components.load_infdata import EVENTS, make_maps
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
@@ -24,7 +23,6 @@ from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import (
     ConfigurationError,
     ConnectionFailedError,
-    DataError,
     GlitchflowError,
     RegistryError,
 )
@@ -125,22 +123,22 @@ class Retrain(BaseComponent):
         self.engine = EngineSettings.of(engine)
 
     @monitor_exec
+    @holding("folder", together=False)
     def execute(self) -> RunSummary:
         """Do what is to be done, and say it.
 
         Raises:
             GlitchflowError: Another run is at it, or what the steps raise. The next run continues.
         """
-        with _alone(self.folder):
-            status = {"state": "running", "started": now(), "pid": os.getpid()}
-            try:
-                summary = self._run(status)
-            except GlitchflowError as error:
-                if isinstance(error, ConnectionFailedError | RegistryError) and "attempt" in status:
-                    self._uncount()
-                self._say({**status, "state": "failed", "finished": now(), "reason": str(error)})
-                raise
-            return report(summary, self.folder)
+        status = {"state": "running", "started": now(), "pid": os.getpid()}
+        try:
+            summary = self._run(status)
+        except GlitchflowError as error:
+            if isinstance(error, ConnectionFailedError | RegistryError) and "attempt" in status:
+                self._uncount()
+            self._say({**status, "state": "failed", "finished": now(), "reason": str(error)})
+            raise
+        return report(summary, self.folder)
 
     @property
     def cycle(self) -> Path:
@@ -293,30 +291,3 @@ class Retrain(BaseComponent):
 
     def _say(self, status: Mapping[str, Any]) -> None:
         write_json(self.folder / STATUS_NAME, dict(status))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system lets go when the process ends, however it ends.
-
-    Raises:
-        DataError: The folder cannot be written.
-        GlitchflowError: Another process holds it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+")
-    except OSError as error:
-        raise DataError(f"Cannot write to {folder}: {error.strerror or error}.") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            message = f"another retraining (process {holder}) is at work in {folder}. Wait for it, or end it."
-            raise GlitchflowError(message) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

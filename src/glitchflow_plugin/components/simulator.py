@@ -9,6 +9,7 @@ from typing import Any
 from itwinai.components import DataGetter, monitor_exec
 
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.simulation.detector import SimulatedSet, simulate
@@ -47,6 +48,7 @@ class Simulator(DataGetter):
         _refuse_overlap(self.sets)
 
     @monitor_exec
+    @holding("folder")
     def execute(self, _before: Any = None) -> dict[str, SimulatedSet]:
         """Simulate every set; events that are there already are kept.
 

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import shutil
+import uuid
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from tqdm import tqdm
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._registration import RegistrySettings, origin, register_trained
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._strategies import backward
 from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, StrictConfiguration, unwrapped
 from glitchflow_plugin.data.files import read_json
@@ -44,10 +46,12 @@ from glitchflow_plugin.training.checkpoints import (
     BEST,
     LAST,
     PREVIOUS,
+    RUN,
     forget_damaged,
     judged_weights,
     read_checkpoint,
     recover,
+    run_of,
 )
 from glitchflow_plugin.training.energy import EnergyLearner
 from glitchflow_plugin.training.gate import Judgement
@@ -164,8 +168,12 @@ class Trainer(SoundTorchTrainer):
         )
         self.save_parameters(**arguments, **ray)
         self._is_main = True
+        self.run_id = uuid.uuid4().hex
+        #: Runs whose best network may be registered: this one, and the one that it goes on from.
+        self._runs = {self.run_id}
 
     @monitor_exec
+    @holding("checkpoints_location", reads=("folder",))
     def execute(self, training_set: TrainingSet | None = None) -> ModelVersion | None:  # pyright: ignore
         """Train, judge, register.
 
@@ -200,6 +208,11 @@ class Trainer(SoundTorchTrainer):
             self._tracker.params(self._settings() | origin(self.training_set.fingerprint))
             self._tracker.text("environment.json", json.dumps(environment(), indent=2))
         super().train()
+
+    @property
+    def holds_folders(self) -> bool:
+        """Whether this process holds the folders for all that train together."""
+        return detect_distributed_environment().global_rank == 0
 
     # training, one process among possibly several
 
@@ -296,8 +309,8 @@ class Trainer(SoundTorchTrainer):
         return hashlib.sha256(self.batch_order.order(self.current_epoch).tobytes()).hexdigest()
 
     def checkpoint_notes(self) -> dict[str, Any]:
-        """What a checkpoint was trained on."""
-        return {_ORIGIN: self.learner.origin()}
+        """What a checkpoint was trained on, and by which run."""
+        return {_ORIGIN: self.learner.origin(), RUN: self.run_id}
 
     def _check_origin(self) -> None:
         path = Path(self.from_checkpoint or "") / f"{_ORIGIN}.json"
@@ -416,6 +429,7 @@ class Trainer(SoundTorchTrainer):
             training=self.training_set.folder,
             checkpoint=Path(self.checkpoints_location) / BEST,
             run_id=run,
+            trained_by=self.run_id,
             unsent=unsent(self.logger),
         )
         report(summary(version=outcome.version, trouble=outcome.trouble), self.folder)
@@ -583,11 +597,12 @@ class Trainer(SoundTorchTrainer):
         if self.from_checkpoint:
             beside = Path(self.from_checkpoint).parent / BEST
             source = beside if beside.exists() else Path(self.from_checkpoint)
-        if source is not None and source.resolve() == best.resolve():
-            return
-        shutil.rmtree(best, ignore_errors=True)
-        if source is not None:
-            shutil.copytree(source, best)
+        if source is None or source.resolve() != best.resolve():
+            shutil.rmtree(best, ignore_errors=True)
+            if source is not None:
+                shutil.copytree(source, best)
+        if best.exists():
+            self._runs.add(run_of(best))
 
     def _load_best(self) -> None:
         """Take the network that was best on validation, in a fresh twin on the device of this process."""
@@ -597,6 +612,12 @@ class Trainer(SoundTorchTrainer):
             self._fetch_from_ray(best)
         if not best.exists():
             raise DataError("training left no checkpoint: epochs must be at least 1.")
+        if run_of(best) not in self._runs:
+            message = (
+                f"{best} is of another run, which has written to {best.parent} at the same time: what this run has "
+                "trained is lost, and nothing is registered. Train again with a run_name of its own."
+            )
+            raise DataError(message)
         self.load_weights(network, judged_weights(read_checkpoint(best)))
         self.model = network.to(choose_device(self._device)).eval()
         self.twin = self.learner.twin(self.model).eval()

@@ -41,7 +41,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".tmp{path.suffix}", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise _explained(error, path) from error
+        raise explained(error, path) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -50,7 +50,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.replace(path)
         flush(path.parent)
     except OSError as error:
-        raise _explained(error, path) from error
+        raise explained(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -165,7 +165,13 @@ def _umask() -> int:
     return current
 
 
-def _explained(error: OSError, path: Path) -> DataError:
+def explained(error: OSError, path: Path | str) -> DataError:
+    """An error of the system in the user's words.
+
+    Args:
+        error: What it said.
+        path: What could not be written.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError(f"No space left while writing {path}. Free some, then run again: finished files are kept.")
     return DataError(f"Cannot write {path}: {error.strerror or error}. Check the folder and its permissions.")

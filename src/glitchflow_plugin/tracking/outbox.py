@@ -4,22 +4,22 @@ Each is a folder with the networks as safetensors, `bundle.json`, and `entry.jso
 without it was never finished. What is registered is always made from here, so the way back is used every time.
 """
 
-import fcntl
 import logging
 import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from glitchflow_plugin.data.files import atomic_path, read_json, sha256, write_json
-from glitchflow_plugin.errors import DataError, FormatError
+from glitchflow_plugin.data.lock import LOCK_NAME, Hold, take
+from glitchflow_plugin.errors import BusyError, FormatError
 from glitchflow_plugin.models.bundle import ModelBundle, load_twin, pack_baseline, pack_twin
 from glitchflow_plugin.tracking.connection import registry
 from glitchflow_plugin.tracking.registry import BASELINE_FILE, TWIN_FILE, register
@@ -28,12 +28,7 @@ from glitchflow_plugin.tracking.versions import BUNDLE_FILE, CHAMPION, ModelVers
 logger = logging.getLogger(__name__)
 
 ENTRY_FILE = "entry.json"
-_LOCK_FILE = ".lock"
 _MARK = "outbox"
-
-
-class BusyError(DataError):
-    """Another process is at work on an entry, or has just finished it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ class Entry:
     tags: Mapping[str, str] = field(default_factory=dict)
     first: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    lock: IO[str] | None = field(default=None, compare=False)
+    lock: Hold | None = field(default=None, compare=False)
 
     @property
     def id(self) -> str:
@@ -256,22 +251,11 @@ def release(entry: Entry) -> None:
         entry.lock.close()
 
 
-def _lock(folder: Path) -> IO[str]:
-    """Hold an entry's lock, which the system lets go when the process ends, however it ends."""
-    try:
-        file = (folder / _LOCK_FILE).open("a")
-    except FileNotFoundError as error:
-        raise BusyError(f"{folder} is gone: another run has uploaded it.") from error
-    except OSError as error:
-        raise DataError(f"Cannot write to {folder}: {error.strerror or error}. Check permissions.") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise BusyError(f"another run is at work on {folder}. Wait for it, or end it.") from error
-    except OSError as error:
-        logger.warning("%s cannot be locked (%s). Let no two runs upload at once.", folder, error)
-    return file
+def _lock(folder: Path) -> Hold:
+    """Hold an entry."""
+    if not folder.exists():
+        raise BusyError(f"{folder} is gone: another run has uploaded it.")
+    return take(folder / LOCK_NAME, "upload")
 
 
 @contextmanager
@@ -280,7 +264,7 @@ def _held(entry: Entry) -> Iterator[None]:
     if entry.lock is not None:
         yield
         return
-    with _lock(entry.folder):
+    with closing(_lock(entry.folder)):
         if not (entry.folder / ENTRY_FILE).exists():
             raise BusyError(f"{entry.folder} is gone: another run has uploaded it.")
         yield
