@@ -156,7 +156,9 @@ def gps_numbers(texts: Iterable[str], where: str) -> np.ndarray:
     Raises:
         FormatError: One is no number, or is rounded to whole seconds or worse (`1.12626e9`).
     """
-    return np.array([_number(text, where, row, precise=True) for row, text in enumerate(texts, 1)], dtype=np.float64)
+    times = np.array([_number(text, where, row, precise=True) for row, text in enumerate(texts, 1)], dtype=np.float64)
+    _tell_rounded(times, where)
+    return times
 
 
 def _plain(name: str) -> str:
