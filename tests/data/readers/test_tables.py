@@ -268,7 +268,7 @@ def test_times_that_look_rounded_are_told(tmp_path, caplog):
     assert not caplog.text
 
 
-def test_columns_that_are_no_times_are_refused():
+def test_columns_are_times_in_seconds_or_refused():
     for column, match in (
         (np.array([True, False]), "expected numbers, got bool"),
         (np.array([1e9 + 1j, 2]), "complex"),
@@ -282,6 +282,9 @@ def test_columns_that_are_no_times_are_refused():
     with pytest.raises(FormatError, match="expected times in s, got the unit ms"):
         gps_times({"time": table.Column([1e12], unit="ms")}, "table")
     assert gps_times({"time": [b"1126259462.5"]}, "table").tolist() == [1126259462.5]
+    time = pytest.importorskip("astropy.time").Time([1126259462.5], format="gps")
+    time.format = "unix"
+    np.testing.assert_allclose(gps_times({"time": time}, "table"), 1126259462.5, rtol=0, atol=3e-7)
 
 
 def test_other_units_than_seconds_are_refused(tmp_path):
