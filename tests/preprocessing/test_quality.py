@@ -1,3 +1,6 @@
+import pytest
+
+from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.preprocessing.quality import Flaw, collect, read_quality, write_quality
 
 FLAWS = [
@@ -26,3 +29,12 @@ def test_nothing_wrong_is_nothing_said(tmp_path):
     assert report.warnings() == ()
     write_quality(tmp_path, report)
     assert read_quality(tmp_path) == report
+
+
+def test_flaws_come_back_whatever_their_names(tmp_path):
+    flaws = (Flaw("#1", 'V1:"A", x', "gap", "two\nlines; and, commas"), Flaw("2", "V1:B", "missing", ""))
+    write_quality(tmp_path, collect(flaws, {}, 2, ()))
+    assert read_quality(tmp_path).flaws == flaws
+    (tmp_path / "quality.csv").write_text("event_id,channel\na,b\n")
+    with pytest.raises(FormatError, match=r"quality\.csv is no list of flaws"):
+        read_quality(tmp_path)

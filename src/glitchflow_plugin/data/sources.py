@@ -495,16 +495,17 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
     triggers = triggers[settings.events.min : settings.events.max]
     half = settings.segment / 2
     events: dict[str, tuple[float, Loader]] = {}
+    outside = 0
     for event_id, gps in triggers:
         parts = tuple(file for file in stored if file.stop > gps - half and file.start < gps + half)
+        outside += not parts
         events[event_id] = (gps, partial(_load_cut, kind, parts, gps - half, gps + half))
-    astray = _astray(str(settings.path), [gps for _, gps in triggers], stored, half)
+    astray = _astray(str(settings.path), [gps for _, gps in triggers], stored, outside)
     return _Listed(events, dict(sorted(channels.items())), unreadable, tuple(files), astray)
 
 
-def _astray(path: str, times: Sequence[float], files: Sequence[StoredFile], half: float) -> str:
-    """What to tell of triggers of which the files hold nothing within `half` s, if that are all; warns of some."""
-    outside = sum(not any(file.start - half < gps < file.stop + half for file in files) for gps in times)
+def _astray(path: str, times: Sequence[float], files: Sequence[StoredFile], outside: int) -> str:
+    """What to tell of triggers (GPS s, sorted) about which the files hold nothing, if all are so; warns of some."""
     if not outside or not files:
         return ""
     message = (

@@ -151,8 +151,29 @@ def test_ligo_lw_times_are_whole_seconds_and_nanoseconds(tmp_path, table, name, 
     order = list(columns)[:: -1 if reverse else 1]
     path = tmp_path / "t.xml.gz"
     events({one: columns[one] for one in order}).write(str(path), format="ligolw", tablename=table)
-    found = read(path, table=table, time_column=name if name in ("start_time", "h_end_time") else None)
-    np.testing.assert_allclose(found, exact(times), rtol=0, atol=3e-7)
+    named = name if name in ("start_time", "h_end_time") else None
+    for one in (table, None):  # the only table of the file needs no name
+        found = read(path, table=one, time_column=named)
+        np.testing.assert_allclose(found, exact(times), rtol=0, atol=3e-7)
+    if named is None:
+        np.testing.assert_allclose(read_times(path), exact(times), rtol=0, atol=3e-7)
+
+
+def test_a_ligo_lw_file_with_several_tables_asks_which(tmp_path):
+    events = pytest.importorskip("gwpy.table").EventTable
+    path = tmp_path / "t.xml"
+    for number, table in enumerate(("sngl_inspiral", "coinc_inspiral")):
+        columns = {"end_time": [1264000000 + number], "end_time_ns": [500000000]}
+        events(columns).write(str(path), format="ligolw", tablename=table, append=bool(number))
+    with pytest.raises(FormatError, match=r"sngl_inspiral.*coinc_inspiral.*triggers\.table"):
+        read(path)
+    assert read(path, table="coinc_inspiral").tolist() == [1264000001.5]
+
+
+@pytest.mark.parametrize("name", ["t.tsv.gz", "t.txt.gz", "t.csv.gz"])
+def test_packed_text_is_read(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(b"gps\tgps_ns\n1264000000\t500000000\n"))
+    assert read(tmp_path / name).tolist() == [1264000000.5]
 
 
 def test_a_fraction_given_twice_counts_once_and_must_agree(tmp_path):
@@ -235,14 +256,19 @@ def test_times_that_look_rounded_are_told(tmp_path, caplog):
         caplog.clear()
         path.write_text("time\n" + "".join(f"{time}\n" for time in written))
         read(path)
+        assert "t.csv: column 'time'" in caplog.text
         assert "single precision" in caplog.text
+    caplog.clear()
+    path.write_text("".join(f"{time}\n" for time in single.astype(str)))
+    read_times(path)
+    assert "single precision" in caplog.text
     caplog.clear()
     path.write_text("time\n1264000010\n1264000020\n")
     read(path)
     assert not caplog.text
 
 
-def test_columns_that_are_no_times_are_refused():
+def test_columns_are_times_in_seconds_or_refused():
     for column, match in (
         (np.array([True, False]), "expected numbers, got bool"),
         (np.array([1e9 + 1j, 2]), "complex"),
@@ -256,6 +282,9 @@ def test_columns_that_are_no_times_are_refused():
     with pytest.raises(FormatError, match="expected times in s, got the unit ms"):
         gps_times({"time": table.Column([1e12], unit="ms")}, "table")
     assert gps_times({"time": [b"1126259462.5"]}, "table").tolist() == [1126259462.5]
+    time = pytest.importorskip("astropy.time").Time([1126259462.5], format="gps")
+    time.format = "unix"
+    np.testing.assert_allclose(gps_times({"time": time}, "table"), 1126259462.5, rtol=0, atol=3e-7)
 
 
 def test_other_units_than_seconds_are_refused(tmp_path):

@@ -156,7 +156,9 @@ def gps_numbers(texts: Iterable[str], where: str) -> np.ndarray:
     Raises:
         FormatError: One is no number, or is rounded to whole seconds or worse (`1.12626e9`).
     """
-    return np.array([_number(text, where, row, precise=True) for row, text in enumerate(texts, 1)], dtype=np.float64)
+    times = np.array([_number(text, where, row, precise=True) for row, text in enumerate(texts, 1)], dtype=np.float64)
+    _tell_rounded(times, where)
+    return times
 
 
 def _plain(name: str) -> str:
@@ -207,7 +209,7 @@ def _numbers(column: Any, where: str, *, unit: float = 1.0, precise: bool = Fals
     if named != "s" and _FRACTIONS.get(named) != unit:
         raise FormatError(f"{where}: expected times in s, got the unit {named}. Convert them.")
     try:
-        values = np.asarray(column)
+        values = np.asarray(getattr(column, "gps", column))  # astropy's Time may count from another epoch
     except Exception as error:  # columns of classes that are not numpy's
         raise FormatError(f"{where} holds no numbers ({error}).") from error
     if values.ndim != 1:

@@ -1,5 +1,6 @@
 """Tables of trigger times: CSV (read here), Omicron's HDF5 and LIGO_LW (through gwpy)."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ import numpy as np
 from glitchflow_plugin.data.files import atomic_path, read_text
 from glitchflow_plugin.data.readers.tables import column_of, gps_numbers, gps_times, read_csv
 from glitchflow_plugin.errors import ConfigurationError, FormatError, MissingDependencyError
+
+LIGOLW_TABLES = ("sngl_burst", "sngl_inspiral", "sngl_ringdown", "coinc_inspiral", "sim_inspiral", "sim_burst")
+"""Tables of LIGO_LW files with a row an event, and its time in two columns."""
 
 _SAME_TIME = 2e-6
 """Times closer than this (s) are one: ids made from times resolve a microsecond."""
@@ -28,7 +32,8 @@ class TriggerSettings:
         time_column: GPS times in s; the first of `tables.TIME_COLUMNS` that the table has by default. Whole seconds in
             `X` are joined with the rest in `X_ns`.
         id_column: Event ids; by default made from the GPS time, so that data sets cut at the same times merge.
-        table: Name of the table within the file (`triggers` for Omicron, `sngl_burst` for LIGO_LW by default).
+        table: Name of the table within the file; by default `triggers` for Omicron, and for LIGO_LW `sngl_burst` or the
+            only one of `LIGOLW_TABLES`.
         times: GPS times in s, in place of a table.
     """
 
@@ -123,8 +128,9 @@ def _columns(settings: TriggerSettings) -> tuple[np.ndarray, list[str] | None]:
     path = Path(str(settings.path))
     kind = settings.format
     if kind == "auto":
-        by_ending = {".h5": "omicron", ".hdf5": "omicron", ".xml": "ligolw", ".gz": "ligolw"}
-        kind = by_ending.get(path.suffix, "csv") if not path.name.endswith(".csv.gz") else "csv"
+        by_ending = {".h5": "omicron", ".hdf5": "omicron", ".hdf": "omicron", ".xml": "ligolw", ".gz": "ligolw"}
+        packed = Path(path.stem).suffix if path.suffix == ".gz" else ""
+        kind = by_ending.get(packed or path.suffix, "csv")
     if not path.is_file():
         raise FormatError(f"{path}: no such table of times. Correct the path.")
     if kind == "csv":
@@ -152,12 +158,24 @@ def _gwpy_columns(path: Path, kind: str, settings: TriggerSettings) -> dict[str,
         if kind == "omicron":
             table = EventTable.read(str(path), format="hdf5", path=settings.table or "triggers")
         else:
-            table = EventTable.read(str(path), format="ligolw", tablename=settings.table or "sngl_burst")
+            table = EventTable.read(str(path), format="ligolw", tablename=settings.table or _ligolw_table(path))
         return {str(name): table[name] for name in table.colnames}
     except ImportError as error:
         raise MissingDependencyError(f"{path}: {error}. Run: pip install igwn-ligolw") from error
     except Exception as error:  # the readers behind gwpy raise whatever they like
-        raise FormatError(f"{path} cannot be read as a table of triggers in the {kind} format ({error}).") from error
+        raise FormatError(
+            f"{path} cannot be read as a table of triggers in the {kind} format ({error}). "
+            "Bring the file again, or name its table in `triggers.table`."
+        ) from error
+
+
+def _ligolw_table(path: Path) -> str:
+    """The table of events in a LIGO_LW file: `sngl_burst`, or the only one of those that hold times."""
+    held = dict.fromkeys(re.findall(r"""<Table[^>]*\bName=["'](?:\w+:)*?(\w+)(?::table)?["']""", read_text(path)))
+    known = [name for name in LIGOLW_TABLES if name in held]
+    if "sngl_burst" in known or len(known) == 1:
+        return known[0]
+    raise ValueError(f"it holds the tables {list(held)}, and {len(known)} of them are tables of events")
 
 
 def _given_times(times: Any) -> tuple[float, ...]:
