@@ -86,9 +86,11 @@ def require_regular(path: Path | str) -> None:
 def shown(text: object) -> str:
     r"""Text that can be written anywhere: bytes that are not UTF-8 stand there as \xff.
 
-    >>> shown(b"\xb5m".decode("utf-8", "surrogateescape"))
+    >>> shown(b"\xb5m")
     '\\xb5m'
     """
+    if isinstance(text, bytes):
+        return text.decode("utf-8", "backslashreplace")
     try:
         return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # surrogates that stand for no byte

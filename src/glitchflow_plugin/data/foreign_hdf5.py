@@ -3,6 +3,7 @@
 To be called within functions that are marked with `apart.apart`.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def opened(path: Path | str) -> h5py.File:
         return h5py.File(path, "r")
 
 
-def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
+def member(group: h5py.Group, name: str | bytes) -> h5py.Group | h5py.Dataset:
     """A member of a group, if its data stand in this file or in one of the same folder.
 
     Raises:
@@ -43,13 +44,14 @@ def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
     """
     with explained("it cannot be opened, a link may lead nowhere"):
         home = Path(group.file.filename).resolve().parent
-        link = group.get(name, getlink=True)
-        if isinstance(link, h5py.ExternalLink):
-            target = (home / link.filename).resolve()
+        key = name if isinstance(name, bytes) else name.encode()  # what is no UTF-8, h5py gives as bytes
+        kind = group.id.links.get_info(key).type
+        if kind == h5py.h5l.TYPE_EXTERNAL:
+            target = (home / os.fsdecode(group.id.links.get_val(key)[0])).resolve()
             _require_near(target, home)
             require_regular(target)
-        item = group[name]
-        if not isinstance(link, h5py.HardLink):
+        item = group[key]
+        if kind != h5py.h5l.TYPE_HARD:
             _require_near(Path(item.file.filename).resolve(), home)
         if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
             raise FormatError("its samples stand in other files (virtual or external storage): copy them in")
@@ -72,7 +74,7 @@ def walk(group: h5py.Group) -> Iterator[tuple[str, h5py.Dataset | FormatError]]:
             continue
         entered.add((info.fileno, info.addr))
         for name in current:
-            path = f"{above}{name}"
+            path = f"{above}{shown(name)}"
             try:
                 item = member(current, name)
             except FormatError as error:
@@ -93,7 +95,7 @@ def number(item: h5py.Group | h5py.Dataset, name: str) -> np.floating | np.integ
     value = _attribute(item, name)
     if isinstance(value, bytes | str):
         try:
-            value = np.float64(text(value))
+            value = np.float64(shown(value))
         except ValueError:
             raise FormatError(f"{name}: expected a number, got {shown(value)[:40]!r}") from None
     array = np.asarray(value)
@@ -138,13 +140,6 @@ def sample_rate(item: h5py.Group | h5py.Dataset, name: str) -> float:
     return rate
 
 
-def text(value: object) -> str:
-    """An attribute or scalar dataset as text; bytes that are not UTF-8 stand there as they are written in Python."""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "surrogateescape")
-    return shown(value)
-
-
 def text_attribute(item: h5py.Group | h5py.Dataset, name: str) -> str:
     """A text attribute; empty if there is none, or something that is no text.
 
@@ -153,7 +148,7 @@ def text_attribute(item: h5py.Group | h5py.Dataset, name: str) -> str:
     """
     value = _attribute(item, name) if has(item, name) else ""
     value = value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value
-    return text(value) if isinstance(value, bytes | str) else ""
+    return shown(value) if isinstance(value, bytes | str) else ""
 
 
 def samples(dataset: h5py.Dataset, first: int, last: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from glitchflow_plugin.data.apart import apart, shown
 from glitchflow_plugin.data.event_files import Channel
-from glitchflow_plugin.data.foreign_hdf5 import gps, member, number, opened, require_series, samples, text
+from glitchflow_plugin.data.foreign_hdf5 import gps, member, number, opened, require_series, samples
 from glitchflow_plugin.data.readers.continuous import StoredChannel, StoredFile, slice_bounds
 from glitchflow_plugin.errors import FormatError
 
@@ -73,7 +73,7 @@ def _header(file: h5py.File, path: Path | str) -> tuple[str, float, float, int]:
         named = _dataset(file, "meta", "Detector")
         if named.size != 1:
             raise FormatError("meta/Detector is no text")
-        detector = text(np.asarray(named[()]).item())
+        detector = shown(np.asarray(named[()]).item())
         spacing = float(number(strain, "Xspacing"))
         if not spacing > 0:
             raise FormatError(f"Xspacing must be positive (s between two samples), got {spacing:g}")
