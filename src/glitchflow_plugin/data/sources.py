@@ -6,22 +6,23 @@ merged on the event id: a channel may come from any of them.
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import h5py
-
+from glitchflow_plugin.data.apart import apart, require_regular, shown
 from glitchflow_plugin.data.channels import ChannelSelection, read_channel_list, select_channels
 from glitchflow_plugin.data.event_files import (
     TRUTH_FILE_NAME,
     Channel,
     RawEvent,
     list_event_files,
-    read_event,
+    read_event_axes,
     read_event_header,
+    read_usable,
 )
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.readers import frames, gwosc, hdf5, remote
@@ -150,7 +151,7 @@ class DatasetSettings:
 
 @dataclass(frozen=True, eq=False)
 class LoadedEvent:
-    """What was read of an event, and by channel what went wrong."""
+    """What was read of an event, and by channel what went wrong: a reason to count by, `: ` and details."""
 
     event: RawEvent
     problems: dict[str, str] = field(default_factory=dict)
@@ -160,7 +161,7 @@ class Loader(Protocol):
     """Reads some channels of one event; small enough to be sent to another process."""
 
     def __call__(self, channels: Sequence[str]) -> tuple[dict[str, Channel], dict[str, str]]:
-        """Channels found by name, and reasons by name."""
+        """Channels found by name, and reasons by name; a channel may have both."""
         ...
 
 
@@ -178,18 +179,35 @@ class EventSource:
     gps_event: float
     loaders: tuple[tuple[Loader, tuple[str, ...]], ...]
 
+    def copies(self, channels: Sequence[str], done: Collection[str]) -> Iterator[LoadedEvent]:
+        """Read the event from one data set after the other.
+
+        Args:
+            channels: Names wanted.
+            done: Names that no further data set is asked for; the caller adds to it what it can use.
+        """
+        for loader, offered in self.loaders:
+            wanted = [name for name in offered if name in channels and name not in done]
+            if wanted:
+                read, reasons = loader(wanted)
+                yield LoadedEvent(RawEvent(self.event_id, self.gps_event, read), reasons)
+
     def load(self, channels: Sequence[str] | None = None) -> LoadedEvent:
-        """Read the event; a channel that several data sets have comes from the first."""
+        """Read the event; a channel that several data sets have comes from the first that has no problem with it."""
         found: dict[str, Channel] = {}
         problems: dict[str, str] = {}
-        for loader, offered in self.loaders:
-            wanted = [name for name in offered if name not in found and (channels is None or name in channels)]
-            if not wanted:
-                continue
-            read, reasons = loader(wanted)
-            found.update(read)
-            # what an earlier data set could not deliver is no problem once a later one has
-            problems = {name: reason for name, reason in problems.items() if name not in read} | reasons
+        offered = [name for _, names in self.loaders for name in names]
+        done: set[str] = set()
+        for loaded in self.copies(offered if channels is None else channels, done):
+            for name in {*loaded.event.channels, *loaded.problems}:
+                if name not in loaded.problems:
+                    done.add(name)
+                    problems.pop(name, None)
+                    found[name] = loaded.event.channels[name]
+                else:
+                    problems.setdefault(name, loaded.problems[name])
+                    if name in loaded.event.channels:
+                        found.setdefault(name, loaded.event.channels[name])
         return LoadedEvent(RawEvent(self.event_id, self.gps_event, found), problems)
 
 
@@ -210,7 +228,7 @@ class Catalogue:
         target: The strain channel.
         channels: By name, target first.
         events: In order of the event id.
-        unreadable: Reason by event id (or file name) for what cannot even be listed.
+        unreadable: By event id (or file name) why a file cannot even be listed; another may have the event.
         missing: Channels that a list asks for and no data set has.
         processing: Common rate, length, batch and whitening; the band is each channel's own.
         fingerprint: Changes when an input file does.
@@ -261,7 +279,8 @@ def open_datasets(
         raise ConfigurationError("`datasets` is empty. Give at least one data set with `path` and `target`.")
     processing = _agreed_processing(settings, target is not None)
     target = target or _agreed_target(settings)
-    listed = [_list_dataset(one) for one in settings]
+    asked = [{target, *(needed or ()), *(read_channel_list(one.ch_list) or ())} for one in settings]
+    listed = [_called(_list_dataset(one), names) for one, names in zip(settings, asked, strict=True)]
     if all(found.astray for found in listed):
         raise NoEventsError(" ".join(found.astray for found in listed))
     origins: dict[str, ChannelOrigin] = {}
@@ -297,7 +316,7 @@ def open_datasets(
         target=target,
         channels={name: origins.get(name, ChannelOrigin(processing)) for name in dict.fromkeys(order)},
         events=events,
-        unreadable={name: reason for name, reason in unreadable.items() if name not in {e.event_id for e in events}},
+        unreadable=unreadable,
         missing=tuple(dict.fromkeys(name for name in missing if name not in origins)),
         processing=processing,
         fingerprint=_fingerprint(settings, listed),
@@ -367,6 +386,19 @@ def _merged(listed: Sequence[_Listed], offered: Sequence[tuple[str, ...]]) -> tu
     return tuple(events)
 
 
+def _called(found: _Listed, wanted: Collection[str]) -> _Listed:
+    """The data set with those channels under their alias that are asked for by it, and by nothing else."""
+    aliases = Counter(channel.alias for channel in found.channels.values())
+    names = {
+        name: channel.alias
+        for name, channel in found.channels.items()
+        if channel.alias in wanted and channel.alias not in found.channels and aliases[channel.alias] == 1
+    }
+    channels = {names.get(name, name): channel for name, channel in found.channels.items()}
+    channels |= {name: found.channels[name] for name in names if name in wanted}
+    return replace(found, channels=channels)
+
+
 def _list_dataset(settings: DatasetSettings) -> _Listed:
     kind = settings.format if settings.format != "auto" else _recognised(str(settings.path))
     if kind in remote.FORMATS:
@@ -387,18 +419,21 @@ def _recognised(path: str) -> str:
             continue
         if file.suffix in frames.SUFFIXES:
             return "gwf"
-        if gwosc.is_gwosc(file):
-            return "gwosc"
-        try:
-            read_event_header(file)
-        except FormatError:
-            try:
-                hdf5.describe(file)
-            except FormatError:
-                continue  # truncated, perhaps: the next file tells
-            return "hdf5"
-        return "events"
+        with suppress(FormatError):  # truncated, perhaps: the next file tells
+            return _layout(file)
     raise ConfigurationError(f"{path}: none of {len(files)} file(s) is in a layout that is known. Set `format`.")
+
+
+@apart
+def _layout(path: Path) -> str:
+    """Layout of an HDF5 file."""
+    if gwosc.is_gwosc(path):
+        return "gwosc"
+    with suppress(FormatError):
+        read_event_header(path)
+        return "events"
+    hdf5.describe(path)
+    return "hdf5"
 
 
 # Event files
@@ -416,7 +451,7 @@ def _list_event_files(settings: DatasetSettings) -> _Listed:
             header = read_event_header(file)
         except FormatError as error:
             logger.warning("%s", error)
-            unreadable[file.stem] = UNREADABLE
+            unreadable[shown(file.stem)] = str(error)
             continue
         if header.event_id in events:
             raise ConfigurationError(f"{path}: the event {header.event_id} is in two files, the second is {file.name}.")
@@ -428,16 +463,10 @@ def _list_event_files(settings: DatasetSettings) -> _Listed:
 
 def _load_event_file(path: Path, channels: Sequence[str]) -> tuple[dict[str, Channel], dict[str, str]]:
     try:
-        return read_event(path, channels).channels, {}
-    except FormatError:
-        pass
-    found, problems = {}, {}
-    for name in channels:  # one spoilt channel must not take the others with it
-        try:
-            found.update(read_event(path, [name]).channels)
-        except FormatError:
-            problems[name] = UNREADABLE
-    return found, problems
+        event, problems = read_usable(path, channels)
+    except FormatError as error:  # it was listed: damaged samples end the reading process, or the file has changed
+        return {}, dict.fromkeys(channels, f"{UNREADABLE}: {error}")
+    return event.channels, {name: f"{UNREADABLE}: {why}" for name, why in problems.items()}
 
 
 def _usual(files: Sequence[Path]) -> dict[str, StoredChannel]:
@@ -446,16 +475,11 @@ def _usual(files: Sequence[Path]) -> dict[str, StoredChannel]:
     units: dict[str, Counter[str]] = {}
     step = max(len(files) // _SAMPLED_FILES, 1)
     for path in files[::step]:
-        try:
-            with hdf5.opened(path) as file:
-                for group in file.values():
-                    for name, dataset in group.items() if isinstance(group, h5py.Group) else ():
-                        if "sample_rate" in dataset.attrs:
-                            rates.setdefault(name, Counter())[float(dataset.attrs["sample_rate"])] += 1
-                        if "unit" in dataset.attrs:
-                            units.setdefault(name, Counter())[hdf5.text(dataset.attrs["unit"])] += 1
-        except (FormatError, OSError, RuntimeError):
-            continue
+        with suppress(FormatError):
+            for name, (rate, unit) in read_event_axes(path).items():
+                rates.setdefault(name, Counter())[rate] += 1
+                if unit:
+                    units.setdefault(name, Counter())[unit] += 1
     return {
         name: StoredChannel(count.most_common(1)[0][0], units[name].most_common(1)[0][0] if name in units else None)
         for name, count in rates.items()
@@ -475,6 +499,12 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
     unreadable: dict[str, str] = {}
     for file in files:
         span, description = span_in_name(file), description_in_name(file)
+        try:
+            require_regular(file)
+        except FormatError as error:
+            logger.warning("%s", error)
+            unreadable[shown(file.name)] = str(error)
+            continue
         if kind == "gwf" and span is not None and description in described:
             # Opening thousands of frame files takes minutes; those of one type (V-HREC, V-raw) hold the same channels.
             stored.append(StoredFile(file, *span, described[description]))
@@ -483,14 +513,16 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
             stored.append(module.describe(file))
         except FormatError as error:
             logger.warning("%s", error)
-            unreadable[file.name] = UNREADABLE
+            unreadable[shown(file.name)] = str(error)
             continue
         if description is not None:
             described[description] = stored[-1].channels
     channels: dict[str, StoredChannel] = {}
+    stored = _told_apart(stored)
     for file in stored:
         for name, known in file.channels.items():
-            channels.setdefault(name, known)
+            if name not in channels or channels[name].sample_rate is None:
+                channels[name] = known
     triggers = read_triggers(settings.triggers) if settings.triggers else _middles(stored)
     triggers = triggers[settings.events.min : settings.events.max]
     half = settings.segment / 2
@@ -517,6 +549,28 @@ def _astray(path: str, times: Sequence[float], files: Sequence[StoredFile], outs
         return message
     logger.warning("%s", message)
     return ""
+
+
+def _told_apart(files: Sequence[StoredFile]) -> list[StoredFile]:
+    """The files, where a key that has another alias in another file stands for neither: the alias is the channel."""
+    aliases: dict[str, set[str]] = {}
+    for file in files:
+        for name, channel in file.channels.items():
+            if channel.alias:
+                aliases.setdefault(name, set()).add(channel.alias)
+    several = {name for name, found in aliases.items() if len(found) > 1}
+    for name in sorted(several):
+        logger.warning("%s is another channel in each of the files: %s. Ask for these.", name, sorted(aliases[name]))
+    return [
+        replace(
+            file,
+            channels={
+                channel.alias if name in several and channel.alias else name: channel
+                for name, channel in file.channels.items()
+            },
+        )
+        for file in files
+    ]
 
 
 def _middles(files: Sequence[StoredFile]) -> list[tuple[str, float]]:
@@ -558,7 +612,7 @@ def _load_remote(
     except FormatError as error:  # the server answers but has no such data: the next event may be there
         if len(channels) == 1:
             logger.warning("%s: %s", channels[0], error)
-            return {}, {channels[0]: UNREADABLE}
+            return {}, {channels[0]: f"{UNREADABLE}: {error}"}
     # Services refuse a request for the sake of one channel. Halves find it in few requests.
     found, problems = {}, {}
     middle = len(channels) // 2

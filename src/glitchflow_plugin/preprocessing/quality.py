@@ -18,13 +18,13 @@ MISSING = "missing"
 
 @dataclass(frozen=True)
 class Flaw:
-    """A channel of an event that was masked.
+    """A channel of an event that was masked, or a file that cannot be read.
 
     Attributes:
-        event_id: The event.
-        channel: The channel.
+        event_id: The event; of a file that cannot be read, its name.
+        channel: The channel; empty for a file.
         reason: `missing`, `nan`, `gap`, `constant`, `too short`, `band above nyquist`, `sample rate`, `unit`,
-            `unreadable` or `outside the data`.
+            `copies differ`, `unreadable` or `outside the data`.
         detail: What exactly was found.
     """
 
@@ -44,7 +44,7 @@ class QualityReport:
         events_rejected: Count by reason.
         channels: For each channel the count by reason, over all events; channels without flaws are left out.
         missing_channels: Channels that were asked for and that no data set has.
-        flaws: One record an event and channel that was masked.
+        flaws: One record an event and channel that was masked, and one a file that cannot be read.
     """
 
     events_read: int
@@ -59,6 +59,9 @@ class QualityReport:
         said = []
         if self.missing_channels:
             said.append(f"asked for but in no data set: {', '.join(self.missing_channels[:10])}")
+        files = [flaw for flaw in self.flaws if not flaw.channel]
+        if files:
+            said.append(f"{len(files)} file(s) cannot be read, the first since {files[0].detail}")
         worst = sorted(self.channels.items(), key=lambda item: (-sum(item[1].values()), item[0]))
         for name, reasons in worst[:20]:
             counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
@@ -78,7 +81,8 @@ def collect(
     flaws = tuple(sorted(flaws, key=lambda flaw: (flaw.event_id, flaw.channel)))
     channels: dict[str, Counter[str]] = {}
     for flaw in flaws:
-        channels.setdefault(flaw.channel, Counter())[flaw.reason] += 1
+        if flaw.channel:
+            channels.setdefault(flaw.channel, Counter())[flaw.reason] += 1
     return QualityReport(
         events_read=kept + len(rejected),
         events_kept=kept,
@@ -98,7 +102,8 @@ def write_quality(folder: Path | str, report: QualityReport) -> tuple[Path, Path
     flaws = content.pop("flaws")
     write_json(folder / QUALITY_NAME, content)
     with atomic_path(folder / RECORDS_NAME) as temporary:
-        pd.DataFrame(flaws, columns=["event_id", "channel", "reason", "detail"]).to_csv(temporary, index=False)
+        table = pd.DataFrame(flaws, columns=["event_id", "channel", "reason", "detail"])
+        table.to_csv(temporary, index=False, errors="backslashreplace")  # details quote what files say
     return folder / QUALITY_NAME, folder / RECORDS_NAME
 
 

@@ -8,21 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
+import numpy as np
 
+from glitchflow_plugin.data.apart import apart, shown
 from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.foreign_hdf5 import gps, member, number, opened, require_series, samples
 from glitchflow_plugin.data.readers.continuous import StoredChannel, StoredFile, slice_bounds
-from glitchflow_plugin.data.readers.hdf5 import opened, text
 from glitchflow_plugin.errors import FormatError
 
 SUFFIXES = (".hdf5", ".h5")
 UNIT = "strain"
 
 
+@apart
 def is_gwosc(path: Path | str) -> bool:
     """Whether an HDF5 file is laid out like this; False also where it cannot be opened."""
     try:
         with opened(path) as file:
-            return "strain/Strain" in file and "meta/Detector" in file
+            return all(key in _group(file, group) for group, key in (("strain", "Strain"), ("meta", "Detector")))
     except FormatError:
         return False
 
@@ -32,6 +35,7 @@ def channel_name(detector: str, sample_rate: float) -> str:
     return f"{detector}:GWOSC-{sample_rate / 1024:g}KHZ_R1_STRAIN"
 
 
+@apart
 def describe(path: Path | str) -> StoredFile:
     """Span and channel of a file.
 
@@ -43,6 +47,7 @@ def describe(path: Path | str) -> StoredFile:
     return StoredFile(Path(path), t0, t0 + size / rate, {name: StoredChannel(rate, UNIT)})
 
 
+@apart
 def read(path: Path | str, channels: Sequence[str], start: float, stop: float) -> dict[str, Channel]:
     """Read the samples in [start, stop) GPS s, if the file's channel is among `channels`.
 
@@ -55,17 +60,40 @@ def read(path: Path | str, channels: Sequence[str], start: float, stop: float) -
             return {}
         first, last = slice_bounds(t0, rate, size, start, stop)
         try:
-            series = file["strain/Strain"][first:last]
-        except OSError as error:
-            raise FormatError(f"{path}: the strain cannot be read ({error}). Fetch the file again.") from error
+            series = samples(_dataset(file, "strain", "Strain"), first, last)
+        except FormatError as error:
+            raise FormatError(f"{shown(path)}: the strain: {str(error).rstrip('.')}. Fetch the file again.") from error
     return {name: Channel(name, series, t0 + first / rate, rate, UNIT)}
 
 
 def _header(file: h5py.File, path: Path | str) -> tuple[str, float, float, int]:
     try:
-        strain = file["strain/Strain"]
-        detector = text(file["meta/Detector"][()])
-        rate = float(round(1 / float(strain.attrs["Xspacing"])))
-        return channel_name(detector, rate), float(strain.attrs["Xstart"]), rate, len(strain)
-    except (KeyError, OSError) as error:
-        raise FormatError(f"{path} is not laid out like a file of GWOSC ({error}). Correct `format`.") from error
+        strain = _dataset(file, "strain", "Strain")
+        require_series(strain)
+        named = _dataset(file, "meta", "Detector")
+        if named.size != 1:
+            raise FormatError("meta/Detector is no text")
+        detector = shown(np.asarray(named[()]).item())
+        spacing = float(number(strain, "Xspacing"))
+        if not spacing > 0:
+            raise FormatError(f"Xspacing must be positive (s between two samples), got {spacing:g}")
+        rate = float(round(1 / spacing))
+        return channel_name(detector, rate), gps(strain, "Xstart"), rate, len(strain)
+    except FormatError as error:
+        raise FormatError(
+            f"{shown(path)} is not laid out like a file of GWOSC ({str(error).rstrip('.')}). Correct `format`."
+        ) from error
+
+
+def _group(file: h5py.File, name: str) -> h5py.Group:
+    item = member(file, name)
+    if not isinstance(item, h5py.Group):
+        raise FormatError(f"{name} is no group")
+    return item
+
+
+def _dataset(file: h5py.File, group: str, name: str) -> h5py.Dataset:
+    item = member(_group(file, group), name)
+    if not isinstance(item, h5py.Dataset):
+        raise FormatError(f"{group}/{name} is no data set")
+    return item
