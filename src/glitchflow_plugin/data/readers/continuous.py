@@ -161,18 +161,18 @@ def cut(
 
 def _read(
     reader: Reader, path: Path, channels: Sequence[str], start: float, stop: float
-) -> tuple[Mapping[str, Channel | Sequence[Channel]], list[str]]:
-    """What can be read of a file, and the channels that cannot: a spoilt one must not take the others with it."""
+) -> tuple[Mapping[str, Channel | Sequence[Channel]], dict[str, str]]:
+    """What can be read of a file, and why the rest cannot: a spoilt channel must not take the others with it."""
     try:
-        return reader(path, channels, start, stop), []
+        return reader(path, channels, start, stop), {}
     except FormatError as error:
         if len(channels) <= 1:
             logger.warning("%s", error)
-            return {}, list(channels)
+            return {}, dict.fromkeys(channels, str(error).rstrip("."))
     middle = len(channels) // 2
     found, spoilt = _read(reader, path, channels[:middle], start, stop)
     more_found, more_spoilt = _read(reader, path, channels[middle:], start, stop)
-    return {**found, **more_found}, spoilt + more_spoilt
+    return {**found, **more_found}, spoilt | more_spoilt
 
 
 def join(pieces: Sequence[Channel]) -> tuple[Channel, str | None]:
