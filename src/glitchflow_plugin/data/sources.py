@@ -5,8 +5,9 @@ merged on the event id: a channel may come from any of them.
 """
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,9 @@ logger = logging.getLogger(__name__)
 Format = Literal["auto", "events", "gwosc", "gwf", "hdf5", "open_data", "nds2", "datafind"]
 FORMATS = ("auto", "events", "gwosc", "gwf", "hdf5", "open_data", "nds2", "datafind")
 
+_SHOWN_FILES = 3
+"""Files whose reasons are told where none can be read; the log has all."""
+
 _SAMPLED_FILES = 64
 """Files looked into for sample rates and units; the names are taken from all."""
 
@@ -74,6 +78,20 @@ class ProcessingSettings:
     len: float = 6.0
     batch: int = 16
     whiten: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a band that the common rate cannot hold."""
+        for key in ("minf", "maxf", "sr", "len"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ConfigurationError(f"{key} must be a number, got {value!r}")
+        if not 0 < self.minf < self.maxf:
+            raise ConfigurationError(f"the band must fulfil 0 < minf < maxf, got {self.minf:g}-{self.maxf:g} Hz")
+        if self.maxf > self.sr / 2:
+            raise ConfigurationError(
+                f"maxf ({self.maxf:g} Hz) is above half of sr ({self.sr:g} Hz), where a series sampled at sr holds "
+                f"nothing. Raise sr to {2 * self.maxf:g} Hz or more, or lower maxf to {self.sr / 2:g} Hz or less"
+            )
 
 
 @dataclass(frozen=True)
@@ -213,6 +231,7 @@ class Catalogue:
         missing: Channels that a list asks for and no data set has.
         processing: Common rate, length, batch and whitening; the band is each channel's own.
         fingerprint: Changes when an input file does.
+        segment: Longest stretch (s) in which the target is read; infinite where event files tell.
     """
 
     target: str
@@ -222,6 +241,7 @@ class Catalogue:
     missing: tuple[str, ...]
     processing: ProcessingSettings
     fingerprint: str
+    segment: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -232,6 +252,7 @@ class _Listed:
     channels: Mapping[str, StoredChannel]
     unreadable: Mapping[str, str]
     files: tuple[Path, ...] = ()
+    segment: float = math.inf
 
 
 def open_datasets(
@@ -272,15 +293,17 @@ def open_datasets(
             origins.setdefault(name, ChannelOrigin(one.processing, known.sample_rate, known.unit))
     if not require_target and target not in origins:
         missing.append(target)
+    closed = sum(len(found.unreadable) for found in listed)
+    unknown = f" {closed} file(s) cannot be read, so what these hold is not known." if closed else ""
     lacking = [name for name in needed or () if name not in origins and (require_target or name != target)]
     if lacking:
         raise ChannelMismatchError(
             f"{len(lacking)} channel(s) that are needed are in none of the data sets: {lacking}. "
-            f"They hold {sorted(origins)[:20]}. Add a data set that has them, or choose another model."
+            f"They hold {sorted(origins)[:20]}.{unknown} Add a data set that has them, or choose another model."
         )
     if require_target and target not in origins:
         held = sorted({name for found in listed for name in found.channels})
-        raise ConfigurationError(f"the target {target} is in none of the data sets; they hold {held[:20]}.")
+        raise ConfigurationError(f"the target {target} is in none of the data sets; they hold {held[:20]}.{unknown}")
     order = needed if needed is not None else [target, *(name for names in offered for name in names)]
     events = _merged(listed, offered)
     unreadable = {name: reason for found in listed for name, reason in found.unreadable.items()}
@@ -297,6 +320,9 @@ def open_datasets(
         missing=tuple(dict.fromkeys(name for name in missing if name not in origins)),
         processing=processing,
         fingerprint=_fingerprint(settings, listed),
+        segment=max(
+            (one.segment for one, names in zip(listed, offered, strict=True) if target in names), default=math.inf
+        ),
     )
 
 
@@ -394,7 +420,28 @@ def _recognised(path: str) -> str:
                 continue  # truncated, perhaps: the next file tells
             return "hdf5"
         return "events"
-    raise ConfigurationError(f"{path}: none of {len(files)} file(s) is in a layout that is known. Set `format`.")
+    raise ConfigurationError(
+        f"{path}: none of {len(files)} file(s) is in a layout that is known. Set `format`. "
+        f"{_reasons(files, hdf5.describe)}"
+    )
+
+
+def _none_readable(path: Path | str | None, files: Sequence[Path], opened: Callable[[Path], object]) -> str:
+    return (
+        f"{path}: none of {len(files)} file(s) can be read. {_reasons(files, opened)} "
+        "Fetch them again, or correct `path` or `format` in datasets.yaml."
+    )
+
+
+def _reasons(files: Sequence[Path], opened: Callable[[Path], object]) -> str:
+    """What is wrong with the first of files that cannot be read."""
+    found: list[str] = []
+    for file in files[:_SHOWN_FILES]:
+        try:
+            opened(file)
+        except FormatError as error:
+            found.append(str(error))
+    return f"The first: {' '.join(found)}" if found else ""
 
 
 # Event files
@@ -418,6 +465,8 @@ def _list_event_files(settings: DatasetSettings) -> _Listed:
             raise ConfigurationError(f"{path}: the event {header.event_id} is in two files, the second is {file.name}.")
         events[header.event_id] = (header.gps_event, partial(_load_event_file, file))
         names.update(header.channels)
+    if files and not events:
+        raise NoEventsError(_none_readable(path, files, read_event_header))
     usual = _usual(files)
     return _Listed(events, {name: usual.get(name, StoredChannel()) for name in sorted(names)}, unreadable, tuple(files))
 
@@ -483,6 +532,8 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
             continue
         if description is not None:
             described[description] = stored[-1].channels
+    if files and not stored:
+        raise NoEventsError(_none_readable(settings.path, files, module.describe))
     channels: dict[str, StoredChannel] = {}
     for file in stored:
         for name, known in file.channels.items():
@@ -494,7 +545,7 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
     for event_id, gps in triggers:
         parts = tuple(file for file in stored if file.stop > gps - half and file.start < gps + half)
         events[event_id] = (gps, partial(_load_cut, kind, parts, gps - half, gps + half))
-    return _Listed(events, dict(sorted(channels.items())), unreadable, tuple(files))
+    return _Listed(events, dict(sorted(channels.items())), unreadable, tuple(files), settings.segment)
 
 
 def _middles(files: Sequence[StoredFile]) -> list[tuple[str, float]]:
@@ -523,7 +574,7 @@ def _list_remote(settings: DatasetSettings, kind: str) -> _Listed:
         event_id: (gps, partial(_load_remote, kind, settings.remote, gps - half, gps + half))
         for event_id, gps in triggers
     }
-    return _Listed(events, {name: StoredChannel() for name in offered}, {})
+    return _Listed(events, {name: StoredChannel() for name in offered}, {}, segment=settings.segment)
 
 
 def _load_remote(
