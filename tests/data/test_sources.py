@@ -313,7 +313,7 @@ def test_moved_triggers_change_the_fingerprint(tmp_path):
         ([{"path": "x", "segment": 5.0}], "longer than processing.len"),
         ([{"path": "x"}], "one `target`"),
         ([{"path": "x", "target": "a"}, {"path": "y", "target": "b"}], "one `target`"),
-        ([{"path": "x", "target": "a"}, {"path": "y", "processing": {"sr": 512.0}}], "agree on the sample rate"),
+        ([{"path": "x", "target": "a"}, {"path": "y", "processing": {"sr": 2048.0}}], "agree on the sample rate"),
         ([{"path": "x", "target": "a"}, {"path": "y", "processing": {"len": 4.0}}], "agree on the length"),
         ([{"path": "nowhere", "target": "a"}], "names no file"),
         (
@@ -349,3 +349,32 @@ def test_an_empty_selection_of_events_is_an_error(tmp_path):
 def test_settings_pass_through():
     settings = DatasetSettings(path="x", target="a")
     assert DatasetSettings.from_mapping(settings) is settings
+
+
+@pytest.mark.parametrize("kind", ["auto", "events", "hdf5", "gwosc"])
+def test_where_no_file_can_be_read_the_message_says_so_and_why(tmp_path, kind):
+    for number in range(5):
+        (tmp_path / f"file-{number}.h5").write_bytes(b"no HDF5")
+    with pytest.raises(
+        (NoEventsError, ConfigurationError), match=r"none of 5 file\(s\).*file-0\.h5.*file-2\.h5"
+    ) as caught:
+        open_datasets([{"path": str(tmp_path), "format": kind, "target": TARGET}])
+    assert "ch_list" not in str(caught.value)
+
+
+def test_where_no_frame_file_can_be_read_the_message_says_so_and_why(tmp_path):
+    pytest.importorskip("lalframe")
+    for start in (1264000000, 1264000010):
+        (tmp_path / f"V-TEST-{start}-10.gwf").write_bytes(b"IGWD\0 cut off")
+    with pytest.raises(NoEventsError, match=r"none of 2 file\(s\) can be read.*no frame file") as caught:
+        open_datasets([{"path": str(tmp_path), "target": TARGET, "triggers": [T0 + 5]}])
+    assert "ch_list" not in str(caught.value)
+
+
+def test_a_channel_that_may_be_in_a_closed_file_is_not_said_to_be_missing_alone(tmp_path):
+    event_file(tmp_path, 0, ("V1:A",))
+    (tmp_path / "event-01.h5").write_bytes(b"no HDF5")
+    with pytest.raises(ConfigurationError, match=r"1 file\(s\) cannot be read"):
+        open_datasets([{"path": str(tmp_path), "target": TARGET}])
+    with pytest.raises(ChannelMismatchError, match=r"1 file\(s\) cannot be read"):
+        open_datasets([{"path": str(tmp_path)}], target="V1:A", needed=["V1:A", "V1:B"])

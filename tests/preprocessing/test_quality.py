@@ -24,6 +24,15 @@ def test_counts_by_event_and_channel(tmp_path):
     assert read_quality(tmp_path) == report
 
 
+def test_channels_that_are_never_usable_come_first_together_with_what_to_do():
+    flaws = [Flaw(name, channel, "too short", "1.00 s") for name in "abc" for channel in ("V1:X", "V1:Y")]
+    report = collect([*flaws, Flaw("a", "V1:Z", "nan")], {"d": "file: unreadable"}, 3)
+    assert report.never_usable == ("V1:X", "V1:Y")
+    first, second = report.warnings()
+    assert first.startswith("MASKED IN ALL 3 EVENTS: 2 channel(s), V1:X, V1:Y: too short (1.00 s). Give longer events")
+    assert second == "V1:Z masked in 1 of 4 events (nan 1)"
+
+
 def test_nothing_wrong_is_nothing_said(tmp_path):
     report = collect([], {}, 3)
     assert report.warnings() == ()

@@ -72,6 +72,7 @@ def _summary(events: EventSet, datasets: Sequence[DatasetSettings], started: str
             "datasets": [str(entry.path or entry.format) for entry in datasets],
             "target": events.target,
             "channels": len(events.channels),
+            "channels masked in all events": len(quality.never_usable),
         },
         events=EventCounts(quality.events_read, quality.events_kept, quality.events_rejected),
         outputs={

@@ -5,8 +5,9 @@ merged on the event id: a channel may come from any of them.
 """
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -45,6 +46,9 @@ logger = logging.getLogger(__name__)
 Format = Literal["auto", "events", "gwosc", "gwf", "hdf5", "open_data", "nds2", "datafind"]
 FORMATS = ("auto", "events", "gwosc", "gwf", "hdf5", "open_data", "nds2", "datafind")
 
+_SHOWN_FILES = 3
+"""Files whose reasons are told where none can be read; the log has all."""
+
 _SAMPLED_FILES = 64
 """Files looked into for sample rates and units; the names are taken from all."""
 
@@ -76,6 +80,20 @@ class ProcessingSettings:
     len: float = 6.0
     batch: int = 16
     whiten: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a band that the common rate cannot hold."""
+        for key in ("minf", "maxf", "sr", "len"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ConfigurationError(f"{key} must be a number, got {value!r}")
+        if not 0 < self.minf < self.maxf:
+            raise ConfigurationError(f"the band must fulfil 0 < minf < maxf, got {self.minf:g}-{self.maxf:g} Hz")
+        if self.maxf > self.sr / 2:
+            raise ConfigurationError(
+                f"maxf ({self.maxf:g} Hz) is above half of sr ({self.sr:g} Hz), where a series sampled at sr holds "
+                f"nothing. Raise sr to {2 * self.maxf:g} Hz or more, or lower maxf to {self.sr / 2:g} Hz or less"
+            )
 
 
 @dataclass(frozen=True)
@@ -232,6 +250,7 @@ class Catalogue:
         missing: Channels that a list asks for and no data set has.
         processing: Common rate, length, batch and whitening; the band is each channel's own.
         fingerprint: Changes when an input file does.
+        segment: Longest stretch (s) in which the target is read; infinite where event files tell.
     """
 
     target: str
@@ -241,6 +260,7 @@ class Catalogue:
     missing: tuple[str, ...]
     processing: ProcessingSettings
     fingerprint: str
+    segment: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -252,6 +272,7 @@ class _Listed:
     unreadable: Mapping[str, str]
     files: tuple[Path, ...] = ()
     astray: str = ""
+    segment: float = math.inf
 
 
 def open_datasets(
@@ -295,15 +316,17 @@ def open_datasets(
             origins.setdefault(name, ChannelOrigin(one.processing, known.sample_rate, known.unit))
     if not require_target and target not in origins:
         missing.append(target)
+    closed = sum(len(found.unreadable) for found in listed)
+    unknown = f" {closed} file(s) cannot be read, so what these hold is not known." if closed else ""
     lacking = [name for name in needed or () if name not in origins and (require_target or name != target)]
     if lacking:
         raise ChannelMismatchError(
             f"{len(lacking)} channel(s) that are needed are in none of the data sets: {lacking}. "
-            f"They hold {sorted(origins)[:20]}. Add a data set that has them, or choose another model."
+            f"They hold {sorted(origins)[:20]}.{unknown} Add a data set that has them, or choose another model."
         )
     if require_target and target not in origins:
         held = sorted({name for found in listed for name in found.channels})
-        raise ConfigurationError(f"the target {target} is in none of the data sets; they hold {held[:20]}.")
+        raise ConfigurationError(f"the target {target} is in none of the data sets; they hold {held[:20]}.{unknown}")
     order = needed if needed is not None else [target, *(name for names in offered for name in names)]
     events = _merged(listed, offered)
     unreadable = {name: reason for found in listed for name, reason in found.unreadable.items()}
@@ -320,6 +343,9 @@ def open_datasets(
         missing=tuple(dict.fromkeys(name for name in missing if name not in origins)),
         processing=processing,
         fingerprint=_fingerprint(settings, listed),
+        segment=max(
+            (one.segment for one, names in zip(listed, offered, strict=True) if target in names), default=math.inf
+        ),
     )
 
 
@@ -421,7 +447,27 @@ def _recognised(path: str) -> str:
             return "gwf"
         with suppress(FormatError):  # truncated, perhaps: the next file tells
             return _layout(file)
-    raise ConfigurationError(f"{path}: none of {len(files)} file(s) is in a layout that is known. Set `format`.")
+    raise ConfigurationError(
+        f"{path}: none of {len(files)} file(s) is in a layout that is known. Set `format`. {_reasons(files, _layout)}"
+    )
+
+
+def _none_readable(path: Path | str | None, files: Sequence[Path], opened: Callable[[Path], object]) -> str:
+    return (
+        f"{path}: none of {len(files)} file(s) can be read. {_reasons(files, opened)} "
+        "Fetch them again, or correct `path` or `format` in datasets.yaml."
+    )
+
+
+def _reasons(files: Sequence[Path], opened: Callable[[Path], object]) -> str:
+    """What is wrong with the first of files that cannot be read."""
+    found: list[str] = []
+    for file in files[:_SHOWN_FILES]:
+        try:
+            opened(file)
+        except FormatError as error:
+            found.append(str(error))
+    return f"The first: {' '.join(found)}" if found else ""
 
 
 @apart
@@ -457,6 +503,8 @@ def _list_event_files(settings: DatasetSettings) -> _Listed:
             raise ConfigurationError(f"{path}: the event {header.event_id} is in two files, the second is {file.name}.")
         events[header.event_id] = (header.gps_event, partial(_load_event_file, file))
         names.update(header.channels)
+    if files and not events:
+        raise NoEventsError(_none_readable(path, files, read_event_header))
     usual = _usual(files)
     return _Listed(events, {name: usual.get(name, StoredChannel()) for name in sorted(names)}, unreadable, tuple(files))
 
@@ -517,6 +565,8 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
             continue
         if description is not None:
             described[description] = stored[-1].channels
+    if files and not stored:
+        raise NoEventsError(_none_readable(settings.path, files, module.describe))
     channels: dict[str, StoredChannel] = {}
     stored = _told_apart(stored)
     for file in stored:
@@ -533,7 +583,7 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
         outside += not parts
         events[event_id] = (gps, partial(_load_cut, kind, parts, gps - half, gps + half))
     astray = _astray(str(settings.path), [gps for _, gps in triggers], stored, outside)
-    return _Listed(events, dict(sorted(channels.items())), unreadable, tuple(files), astray)
+    return _Listed(events, dict(sorted(channels.items())), unreadable, tuple(files), astray, settings.segment)
 
 
 def _astray(path: str, times: Sequence[float], files: Sequence[StoredFile], outside: int) -> str:
@@ -601,7 +651,7 @@ def _list_remote(settings: DatasetSettings, kind: str) -> _Listed:
         event_id: (gps, partial(_load_remote, kind, settings.remote, gps - half, gps + half))
         for event_id, gps in triggers
     }
-    return _Listed(events, {name: StoredChannel() for name in offered}, {})
+    return _Listed(events, {name: StoredChannel() for name in offered}, {}, segment=settings.segment)
 
 
 def _load_remote(

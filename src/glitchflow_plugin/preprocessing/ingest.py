@@ -20,13 +20,15 @@ from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan
 from glitchflow_plugin.data.sources import Catalogue, ChannelOrigin, DatasetSettings, EventSource, open_datasets
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
-from glitchflow_plugin.preprocessing.quality import MISSING, Flaw, QualityReport, collect, write_quality
+from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
 from glitchflow_plugin.signal.conditioning import (
     SAMPLE_RATE,
+    TOO_SHORT,
     ChannelRejectedError,
     ConditioningSettings,
     condition,
     crop_start,
+    needed_length,
 )
 from glitchflow_plugin.signal.psd import Psd
 from glitchflow_plugin.signal.whitening import WhiteningSettings
@@ -253,6 +255,8 @@ def _run(
     require_target: bool = True,
 ) -> EventSet:
     common = channels[0].settings
+    if require_target:
+        _check_segment(catalogue, next(one for one in channels if one.name == catalogue.target))
     recipe = as_recipe(catalogue.target, channels)
     writer = ShardedWriter(
         folder=Path(folder),
@@ -277,6 +281,24 @@ def _run(
     work = partial(_make_shard, writer, expected, require_target=require_target)
     map_shards(work, jobs, engine, "Data-processor", left=writer.pending)
     return _finished(writer, catalogue)
+
+
+def _check_segment(catalogue: Catalogue, target: ChannelRecipe) -> None:
+    """Refuse stretches that are too short for every event, before any is read."""
+    settings = target.settings
+    rate = catalogue.channels[target.name].sample_rate or settings.sample_rate
+    try:
+        needed = needed_length(settings, rate, psd=target.psd is not None)
+    except ChannelRejectedError as error:
+        raise ConfigurationError(
+            f"the target {target.name} cannot be used in any event: {error}. {ADVICE[error.reason]}"
+        ) from error
+    if catalogue.segment < needed - 1e-2:
+        raise ConfigurationError(
+            f"segment ({catalogue.segment:g} s in datasets.yaml) is too short for every event: a crop of "
+            f"{settings.duration:g} s with what the filters and the spectrum need beside it takes {needed:.2f} s. "
+            f"{ADVICE[TOO_SHORT]}"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What was wrong with the data: one record an event and channel, counted and written as tables."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,22 @@ QUALITY_NAME = "quality.json"
 RECORDS_NAME = "quality.csv"
 MISSING = "missing"
 """Reason of a channel that an event does not have."""
+
+ADVICE = {
+    "missing": "Correct `ch_list`, or add a data set that has it at these times.",
+    "nan": "Leave such channels out with `channels.exclude`, or such times out of `triggers`.",
+    "gap": "Add the files that are missing, or leave such times out of `triggers`.",
+    "constant": "Leave dead channels out with `channels.exclude`.",
+    "too short": "Give longer events (or a longer `segment` of continuous data), or ask for less: a smaller "
+    "processing.len, a larger processing.minf, or in whiten.yaml a smaller filter_length, fft_length or "
+    "exclude_length. Slow channels need more than fast ones.",
+    "band above nyquist": "Such a slow channel has nothing above processing.minf: give it a data set of its own with a "
+    "lower minf, or leave it out with `channels.exclude`.",
+    "sample rate": "Correct the sample rate in the files.",
+    "unit": "Correct the unit in the files.",
+    "unreadable": "Fetch the files again; the log names them.",
+}
+"""What to do about a reason, by reason."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +70,51 @@ class QualityReport:
     missing_channels: tuple[str, ...] = ()
     flaws: tuple[Flaw, ...] = ()
 
+    @property
+    def events_seen(self) -> int:
+        """Events whose file could be read."""
+        return self.events_read - sum(count for why, count in self.events_rejected.items() if why.startswith("file:"))
+
+    @property
+    def never_usable(self) -> tuple[str, ...]:
+        """Channels that are masked in every event: whatever is computed from the set knows nothing of them."""
+        return tuple(name for name, reasons in self.channels.items() if sum(reasons.values()) >= self.events_seen)
+
     def warnings(self) -> tuple[str, ...]:
-        """A sentence for each channel with flaws, the worst first, and one for channels that do not exist."""
-        said = []
+        """What a user must know.
+
+        Returns:
+            A sentence for each reason for which channels are never usable, with what to do; one for channels that do
+            not exist; and one for each other channel with flaws, the worst first.
+        """
+        said = list(self._warnings_of_never_usable())
         if self.missing_channels:
             said.append(f"asked for but in no data set: {', '.join(self.missing_channels[:10])}")
         files = [flaw for flaw in self.flaws if not flaw.channel]
         if files:
             said.append(f"{len(files)} file(s) cannot be read, the first since {files[0].detail}")
-        worst = sorted(self.channels.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+        never = set(self.never_usable)
+        partly = [item for item in self.channels.items() if item[0] not in never]
+        worst = sorted(partly, key=lambda item: (-sum(item[1].values()), item[0]))
         for name, reasons in worst[:20]:
             counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
             said.append(f"{name} masked in {sum(reasons.values())} of {self.events_read} events ({counts})")
         if len(worst) > 20:
             said.append(f"{len(worst) - 20} more channels have flaws: see {QUALITY_NAME}")
         return tuple(said)
+
+    def _warnings_of_never_usable(self) -> Iterator[str]:
+        by_reason: dict[str, list[str]] = {}
+        for name in self.never_usable:
+            by_reason.setdefault(max(self.channels[name].items(), key=lambda item: item[1])[0], []).append(name)
+        for reason, names in by_reason.items():
+            flaws = (flaw for flaw in self.flaws if (flaw.channel, flaw.reason) == (names[0], reason) and flaw.detail)
+            detail = next((f" ({flaw.detail})" for flaw in flaws), "")
+            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            yield (
+                f"MASKED IN ALL {self.events_seen} EVENTS: {len(names)} channel(s), {', '.join(names[:10])}{more}: "
+                f"{reason}{detail}. {ADVICE.get(reason, '')}".rstrip()
+            )
 
 
 def collect(

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -48,14 +49,18 @@ class StoredFile:
     channels: Mapping[str, StoredChannel]
 
 
-Reader = Callable[[Path, Sequence[str], float, float], dict[str, Channel]]
-"""Reads some channels of one file between two GPS times; channels that the file lacks are left out."""
+Reader = Callable[[Path, Sequence[str], float, float], Mapping[str, Channel | Sequence[Channel]]]
+"""Reads some channels of one file between two GPS times, in pieces where the file has holes.
+
+Channels that the file lacks are left out.
+"""
 
 
 def span_in_name(path: Path | str) -> tuple[float, float] | None:
     """GPS span in a name such as `V-V1_TAG-1264625000-100.gwf`; None if it says none."""
     match = _SPAN_IN_NAME.search(Path(path).name)
-    return None if match is None else (float(match[1]), float(match[1]) + float(match[2]))
+    # a duration of 0 says nothing of what is in the file
+    return None if match is None or not float(match[2]) else (float(match[1]), float(match[1]) + float(match[2]))
 
 
 def description_in_name(path: Path | str) -> str | None:
@@ -83,8 +88,7 @@ def list_files(path: Path | str, suffixes: tuple[str, ...]) -> list[Path]:
     elif path.is_file():
         found = [path]
     elif any(character in str(path) for character in "*?["):
-        anchor = Path(path.anchor) if path.is_absolute() else Path()
-        found = list(anchor.glob(str(path.relative_to(anchor) if path.is_absolute() else path)))
+        found = _matches(path)
     else:
         found = []
     if not found:
@@ -95,15 +99,28 @@ def list_files(path: Path | str, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(set(found))
 
 
+def _matches(pattern: Path) -> list[Path]:
+    """Files that a pattern matches; `[1]` in the name of a folder that exists is no pattern but a name."""
+    folder = next(parent for parent in pattern.parents if parent.is_dir())
+    rest = str(pattern.relative_to(folder))
+    return list(folder.glob(rest)) or list(folder.glob(rest.replace("[", "[[]")))
+
+
+_LAL_LINE = re.compile(r"[^/.\s]\S*\s+\S+\s+(?:[\d.]+|-)\s+(?:[\d.]+|-)\s+(?P<path>\S.*)")
+_VIRGO_LINE = re.compile(r"(?P<path>\S.*?)(?:\s+[-+.\deE]+){2,}")
+
+
 def read_cache(path: Path | str) -> list[Path]:
     """Paths in a cache file: LAL's `X TAG START DURATION URL`, Virgo's `path start duration ...`, or a path a line."""
     found = []
-    for line in read_text(path).splitlines():
-        words = line.split()
-        if not words or words[0].startswith("#"):
+    for line in map(str.strip, read_text(path).splitlines()):
+        if not line or line.startswith("#"):
             continue
-        entry = words[4] if len(words) == 5 and not words[0].startswith(("/", ".", "file:")) else words[0]
+        columns = (None if line.startswith("file:") else _LAL_LINE.fullmatch(line)) or _VIRGO_LINE.fullmatch(line)
+        entry = columns["path"] if columns else line
         file = Path(re.sub(r"^file://(localhost)?", "", entry))
+        if entry.startswith("file:") and not file.exists():  # as a URL it may write a blank as %20
+            file = Path(unquote(str(file)))
         found.append(file if file.is_absolute() else Path(path).parent / file)
     return found
 
@@ -139,14 +156,15 @@ def cut(
         read, spoilt = _read(reader, file.path, channels, max(start, file.start), min(stop, file.stop))
         held = {*file.channels, *(channel.alias for channel in file.channels.values())}
         problems |= {name: f"{UNREADABLE}: {why}" for name, why in spoilt.items() if name in held or not file.channels}
-        for name, channel in read.items():
-            if len(channel.series):
-                pieces.setdefault(name, []).append(channel)
+        for name, found in read.items():
+            parts = [found] if isinstance(found, Channel) else found
+            pieces.setdefault(name, []).extend(part for part in parts if len(part.series))
     joined = {}
     for name, parts in pieces.items():
-        channel, problem = join(parts)
-        joined[name] = channel
-        if problem is None and name in problems and _covers(channel, start, stop):
+        problem: str | None = GAP  # files have the channel, but nothing of it in this stretch
+        if parts:
+            joined[name], problem = join(parts)
+        if problem is None and name in problems and _covers(joined[name], start, stop):
             logger.warning("%s: %s. Another file has the same stretch, which is taken.", name, problems.pop(name))
         if problem:
             problems.setdefault(name, problem)
@@ -155,7 +173,7 @@ def cut(
 
 def _read(
     reader: Reader, path: Path, channels: Sequence[str], start: float, stop: float
-) -> tuple[Mapping[str, Channel], dict[str, str]]:
+) -> tuple[Mapping[str, Channel | Sequence[Channel]], dict[str, str]]:
     """What can be read of a file, and why the rest cannot: a spoilt channel must not take the others with it."""
     try:
         return reader(path, channels, start, stop), {}

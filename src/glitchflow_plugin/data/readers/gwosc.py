@@ -1,9 +1,10 @@
 """HDF5 files of the Gravitational Wave Open Science Center, as they are distributed.
 
 The strain of one detector stands in `strain/Strain`; the channel gets the name it has in GWOSC's frame files, such as
-`H1:GWOSC-16KHZ_R1_STRAIN`. Missing data are NaN there already.
+`H1:GWOSC-16KHZ_R1_STRAIN`. The release (R1) stands in the name of the file alone. Missing data are NaN there already.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from glitchflow_plugin.data.apart import apart, shown
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.foreign_hdf5 import gps, member, number, opened, require_series, samples
-from glitchflow_plugin.data.readers.continuous import StoredChannel, StoredFile, slice_bounds
+from glitchflow_plugin.data.readers.continuous import StoredChannel, StoredFile, description_in_name, slice_bounds
 from glitchflow_plugin.errors import FormatError
 
 SUFFIXES = (".hdf5", ".h5")
@@ -30,9 +31,20 @@ def is_gwosc(path: Path | str) -> bool:
         return False
 
 
-def channel_name(detector: str, sample_rate: float) -> str:
-    """Name of the strain channel, for instance `H1:GWOSC-4KHZ_R1_STRAIN`."""
-    return f"{detector}:GWOSC-{sample_rate / 1024:g}KHZ_R1_STRAIN"
+def channel_name(detector: str, sample_rate: float, path: Path | str = "") -> str:
+    """Name of the strain channel, for instance `H1:GWOSC-4KHZ_R1_STRAIN`.
+
+    Args:
+        detector: Its prefix, `H1`.
+        sample_rate: Hz.
+        path: Of the file, whose name tells the release: `H-H1_GWOSC_O4a_4KHZ_R2-1384120320-4096.hdf5`. The first is
+            assumed where it does not. Files of before the releases (`H-H1_LOSC_4_V2-...`) have one name for all.
+    """
+    description = description_in_name(path) or Path(path).stem
+    if re.search(r"_LOSC_\d+_V\d+$", description):
+        return f"{detector}:LOSC-STRAIN"
+    release = re.search(r"_R(\d+)(?=_|$)", description)
+    return f"{detector}:GWOSC-{sample_rate / 1024:g}KHZ_R{release[1] if release else 1}_STRAIN"
 
 
 @apart
@@ -78,7 +90,7 @@ def _header(file: h5py.File, path: Path | str) -> tuple[str, float, float, int]:
         if not spacing > 0:
             raise FormatError(f"Xspacing must be positive (s between two samples), got {spacing:g}")
         rate = float(round(1 / spacing))
-        return channel_name(detector, rate), gps(strain, "Xstart"), rate, len(strain)
+        return channel_name(detector, rate, path), gps(strain, "Xstart"), rate, len(strain)
     except FormatError as error:
         raise FormatError(
             f"{shown(path)} is not laid out like a file of GWOSC ({str(error).rstrip('.')}). Correct `format`."
