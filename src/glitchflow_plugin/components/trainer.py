@@ -27,6 +27,7 @@ from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._strategies import backward
 from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, StrictConfiguration, unwrapped
 from glitchflow_plugin.data.files import read_json
+from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
@@ -130,6 +131,8 @@ class Trainer(SoundTorchTrainer):
             raise TypeError(f"Trainer got unexpected arguments {unknown}")
         if "name" not in model:
             raise ConfigurationError("model.yaml: expected `name`, for instance unet.")
+        if run_name is not None:
+            check_name(str(run_name), "run_name")
         checked = StrictConfiguration.checked(config)
         LossSettings(l1=checked.loss_l1, ssim=checked.loss_ssim)  # wrong weights are refused before anything is read
         self.baseline_settings = BaselineSettings(**(baseline or {}))
