@@ -137,7 +137,8 @@ def registry(tracking_uri: str, *, must_exist: bool = False) -> Iterator[None]:
         message = f"no registry at {tracking_uri}: {path} does not exist. Train a model first, or correct tracking_uri."
         raise RegistryError(message)
     if path is not None:
-        from glitchflow_plugin.tracking.database import ensure_database  # MLflow's stores are slow to import
+        # MLflow's stores are slow to import
+        from glitchflow_plugin.tracking.database import ensure_database  # noqa: PLC0415
 
         ensure_database(path)
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None

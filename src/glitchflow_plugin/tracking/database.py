@@ -96,9 +96,9 @@ def _put_aside(path: Path) -> None:
     if held or not _is_ours(revision):
         raise RegistryError(
             f"{path} was not finished when it was made or upgraded, or is of another version of MLflow (revision "
-            f"{revision}, expected {_get_latest_schema_revision()}). It holds {', '.join(held[:5]) or 'nothing'} and is "
-            f"left as it is. Copy it, then try: mlflow db upgrade sqlite:///{path}. If that fails, move it away: a new one is "
-            "made."
+            f"{revision}, expected {_get_latest_schema_revision()}). It is left as it is, with "
+            f"{', '.join(held[:5]) or 'no rows'}. Copy it, then try: mlflow db upgrade sqlite:///{path}. If that "
+            "fails, move it away: a new one is made."
         )
     aside = path.with_name(f"{path.name}.unfinished-{time.strftime('%Y%m%dT%H%M%S')}")
     logger.warning("%s was never finished (its process was killed?) and holds nothing: moved to %s.", path, aside)
