@@ -53,6 +53,7 @@ def holding(*writes: str, reads: Sequence[str] = (), together: bool = True) -> C
                         stack.enter_context(in_use(folder, work))
                 return execute(self, *arguments, **keywords)
 
+        held.holds = writes  # pyright: ignore[reportFunctionMemberAccess]  # a test looks for it in every step
         return held
 
     return decorate
