@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from itwinai.distributed import detect_distributed_environment
+
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.lock import at_work, in_use
 from glitchflow_plugin.errors import DataError
@@ -41,14 +43,17 @@ def holding(*writes: str, reads: Sequence[str] = (), together: bool = True) -> C
                 shared = content_hash({key: str(value) for key, value in self.parameters.items() if key not in _OWN})
             with ExitStack() as stack:
                 stack.enter_context(_told())
-                if getattr(self, "holds_folders", True):
+                ranks = detect_distributed_environment()
+                if ranks.global_rank == 0:  # holds them for all that do this step together
                     here = {str(getattr(self, name)) for name in writes}
+                    several = ranks.global_world_size > 1
                     for folder in sorted(here):
-                        stack.enter_context(at_work(folder, work, shared=shared))
+                        stack.enter_context(at_work(folder, work, shared=shared, several=several))
                     for folder in sorted({str(getattr(self, name)) for name in reads} - here):
                         stack.enter_context(in_use(folder, work))
                 return execute(self, *arguments, **keywords)
 
+        held.holds = writes  # pyright: ignore[reportFunctionMemberAccess]  # a test looks for it in every step
         return held
 
     return decorate

@@ -18,6 +18,7 @@ from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.files import atomic_path, content_hash, read_json, write_json
+from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
@@ -168,6 +169,9 @@ class Leaderboard(BaseComponent):
             )
         if not entrants:
             raise ConfigurationError("benchmark.yaml: expected at least one entrant, got none.")
+        check_name(str(run_name), "run_name")
+        for entrant in entrants:
+            check_name(entrant, "benchmark.yaml: name of an entrant")
         self.entrants = {key: Entrant(**content) for key, content in entrants.items() if content}
         self.settings, self.held_out = LeaderboardSettings(**settings), dict(held_out)
         self.training, self.events, self.folder = Path(training), Path(events), Path(folder)

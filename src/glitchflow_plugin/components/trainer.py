@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import shutil
 import uuid
 from collections.abc import Iterable
@@ -27,6 +28,8 @@ from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._strategies import backward
 from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, StrictConfiguration, unwrapped
 from glitchflow_plugin.data.files import read_json
+from glitchflow_plugin.data.names import check_name
+from glitchflow_plugin.data.parent import end_with_parent
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
@@ -130,6 +133,8 @@ class Trainer(SoundTorchTrainer):
             raise TypeError(f"Trainer got unexpected arguments {unknown}")
         if "name" not in model:
             raise ConfigurationError("model.yaml: expected `name`, for instance unet.")
+        if run_name is not None:
+            check_name(str(run_name), "run_name")
         checked = StrictConfiguration.checked(config)
         LossSettings(l1=checked.loss_l1, ssim=checked.loss_ssim)  # wrong weights are refused before anything is read
         self.baseline_settings = BaselineSettings(**(baseline or {}))
@@ -184,6 +189,8 @@ class Trainer(SoundTorchTrainer):
             The registered version; None without a registry, and in all processes but the first.
         """
         started = now()
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            end_with_parent()
         self.training_set = training_set or TrainingSet.open(self.folder)
         self.learner = self._choose_learner()
         self.witnesses = self.learner.witnesses
@@ -208,11 +215,6 @@ class Trainer(SoundTorchTrainer):
             self._tracker.params(self._settings() | origin(self.training_set.fingerprint))
             self._tracker.text("environment.json", json.dumps(environment(), indent=2))
         super().train()
-
-    @property
-    def holds_folders(self) -> bool:
-        """Whether this process holds the folders for all that train together."""
-        return detect_distributed_environment().global_rank == 0
 
     # training, one process among possibly several
 

@@ -108,13 +108,14 @@ def take(path: Path | str, work: str, *, shared: str | None = None, patience: fl
 
 
 @contextmanager
-def at_work(folder: Path | str, work: str, *, shared: str | None = None) -> Iterator[None]:
+def at_work(folder: Path | str, work: str, *, shared: str | None = None, several: bool = False) -> Iterator[None]:
     """Hold a folder while something is written there; what a killed run left half-written in it is removed.
 
     Args:
         folder: Where `work` writes. Folders below it that have a lock of their own are others'.
         work: As for `take`.
         shared: As for `take`; nothing is removed then.
+        several: Whether this process holds it for others too, who write there; nothing is removed then.
 
     Raises:
         BusyError: Somebody else is at work there.
@@ -122,7 +123,7 @@ def at_work(folder: Path | str, work: str, *, shared: str | None = None) -> Iter
     """
     hold = take(Path(folder) / LOCK_NAME, work, shared=shared)
     try:
-        if shared is None:
+        if shared is None and not several:
             tidy(Path(folder))
         yield
     finally:

@@ -42,7 +42,13 @@ def ensure_experiment(tracking_uri: str, experiment: str, artifacts: Path | str 
         found = client.get_experiment_by_name(experiment)
         if found is None:
             place = None if is_server(tracking_uri) else Path(artifacts).resolve().as_uri()
-            return client.create_experiment(experiment, artifact_location=place)
+            try:
+                return client.create_experiment(experiment, artifact_location=place)
+            except MlflowException as error:
+                # another run was faster
+                found = client.get_experiment_by_name(experiment)
+                if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                    raise
         if found.lifecycle_stage != "active":
             message = f"the experiment {experiment} was deleted. Restore it in MLflow, or choose another name."
             raise RegistryError(message)
@@ -130,6 +136,11 @@ def registry(tracking_uri: str, *, must_exist: bool = False) -> Iterator[None]:
     if path is not None and must_exist and not path.exists():
         message = f"no registry at {tracking_uri}: {path} does not exist. Train a model first, or correct tracking_uri."
         raise RegistryError(message)
+    if path is not None:
+        # MLflow's stores are slow to import
+        from glitchflow_plugin.tracking.database import ensure_database  # noqa: PLC0415
+
+        ensure_database(path)
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     with guarded(tracking_uri):
         # the registry follows the tracking address as long as nobody sets it apart
@@ -170,7 +181,8 @@ def is_server(tracking_uri: str) -> bool:
 
 def _database_file(tracking_uri: str) -> Path | None:
     prefix = "sqlite:///"
-    return Path(tracking_uri.removeprefix(prefix)) if tracking_uri.startswith(prefix) else None
+    name = tracking_uri.removeprefix(prefix).partition("?")[0]
+    return Path(name) if tracking_uri.startswith(prefix) and name not in ("", ":memory:") else None
 
 
 def _unreachable(tracking_uri: str, error: BaseException) -> ConnectionFailedError:

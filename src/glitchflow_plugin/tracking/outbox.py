@@ -19,7 +19,8 @@ from mlflow.exceptions import MlflowException
 
 from glitchflow_plugin.data.files import atomic_path, read_json, sha256, write_json
 from glitchflow_plugin.data.lock import LOCK_NAME, Hold, take
-from glitchflow_plugin.errors import BusyError, FormatError
+from glitchflow_plugin.data.names import check_alias, check_name
+from glitchflow_plugin.errors import BusyError, ConfigurationError, FormatError, RegistryError
 from glitchflow_plugin.models.bundle import ModelBundle, load_twin, pack_baseline, pack_twin
 from glitchflow_plugin.tracking.connection import registry
 from glitchflow_plugin.tracking.registry import BASELINE_FILE, TWIN_FILE, register
@@ -176,6 +177,12 @@ def send(entry: Entry) -> ModelVersion:
 
 def _send(entry: Entry) -> ModelVersion:
     there, uri = entry.destination, entry.destination.tracking_uri
+    try:
+        check_name(there.name, "name")
+        check_alias(there.alias, "alias")
+    except ConfigurationError as error:
+        advice = f"glitchflow models rename {entry.id} NAME --outbox {entry.folder.parent}"
+        raise RegistryError(f"the registry does not take it: {error} To change it: {advice}") from error
     for name, expected in entry.files.items():
         path = entry.folder / name
         if not path.exists() or sha256(path) != expected:
@@ -238,6 +245,45 @@ def _upload(entry: Entry) -> ModelVersion:
     return find(there.name, version.version, there.tracking_uri)
 
 
+def rename(outbox: Path | str, entry_id: str, name: str, alias: str | None = None) -> Entry:
+    """Give what waits another name in the registry; what is not taken under the present one would wait for ever.
+
+    Args:
+        outbox: The folder.
+        entry_id: Which entry.
+        name: Of the registered model.
+        alias: Of the champion; None: as it is.
+
+    Returns:
+        The entry as it is now.
+
+    Raises:
+        ConfigurationError: The registry would not take that either.
+        RegistryError: There is no such entry.
+        BusyError: Another process is at work on it.
+        FormatError: It cannot be read.
+    """
+    entry = _open(_folder_of(outbox, entry_id))
+    alias = alias or entry.destination.alias
+    there = replace(entry.destination, name=check_name(name, "name"), alias=check_alias(alias, "alias"))
+    with _held(entry):
+        entry = replace(entry, destination=there)
+        _save(entry)
+    return entry
+
+
+def drop(outbox: Path | str, entry_id: str) -> None:
+    """Remove what waits, even if it cannot be read.
+
+    Raises:
+        RegistryError: There is no such entry.
+        BusyError: Another process is at work on it.
+    """
+    folder = _folder_of(outbox, entry_id)
+    with closing(_lock(folder)):
+        discard(Entry(folder, Destination("", "", "", "")))
+
+
 def discard(entry: Entry) -> None:
     """Remove an entry, `entry.json` first, so that half an entry is none."""
     (entry.folder / ENTRY_FILE).unlink(missing_ok=True)
@@ -249,6 +295,14 @@ def release(entry: Entry) -> None:
     """Let other processes send an entry."""
     if entry.lock is not None:
         entry.lock.close()
+
+
+def _folder_of(outbox: Path | str, entry_id: str) -> Path:
+    """Folder of an entry."""
+    there = sorted(path.parent.name for path in Path(outbox).glob(f"*/{ENTRY_FILE}"))
+    if entry_id not in there:
+        raise RegistryError(f"nothing called {entry_id!r} waits in {outbox}. There: {', '.join(there) or 'nothing'}.")
+    return Path(outbox) / entry_id
 
 
 def _lock(folder: Path) -> Hold:
@@ -334,9 +388,11 @@ __all__ = [
     "Destination",
     "Entry",
     "discard",
+    "drop",
     "judged",
     "keep",
     "release",
+    "rename",
     "send",
     "survey",
     "upload",

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
 from glitchflow_plugin.data.files import sha256
+from glitchflow_plugin.data.names import check_alias
 from glitchflow_plugin.errors import FormatError, RegistryError
 from glitchflow_plugin.tracking.connection import DEFAULT_TRACKING_URI, registry
 
@@ -116,6 +117,7 @@ def promote(
         RegistryError: There is no such version, or it has the alias already.
         ConnectionFailedError: The server cannot be reached.
     """
+    check_alias(alias, "alias")
     with registry(tracking_uri, must_exist=True):
         client = _client(tracking_uri)
         number = resolve(name, version_or_alias, tracking_uri)
