@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from glitchflow_plugin.data.files import atomic_path, read_json, sha256, write_json
 from glitchflow_plugin.errors import DataError, FormatError
-from glitchflow_plugin.models.bundle import ModelBundle, load_twin, pack_baseline, pack_twin
+from glitchflow_plugin.models.bundle import ModelBundle, pack_baseline, pack_twin, unpack
 from glitchflow_plugin.tracking.connection import registry
 from glitchflow_plugin.tracking.registry import BASELINE_FILE, TWIN_FILE, register
 from glitchflow_plugin.tracking.versions import BUNDLE_FILE, CHAMPION, ModelVersion, aliases_of, crown, find, note
@@ -192,10 +192,10 @@ def _send(entry: Entry) -> ModelVersion:
     if found is not None:
         return find(there.name, found, uri)
     baseline = entry.folder / BASELINE_FILE
-    bundle = ModelBundle.from_dict(
+    bundle = unpack(
         read_json(entry.folder / BUNDLE_FILE),
-        load_twin((entry.folder / TWIN_FILE).read_bytes()),
-        load_twin(baseline.read_bytes()) if baseline.exists() else None,
+        (entry.folder / TWIN_FILE).read_bytes(),
+        baseline.read_bytes() if baseline.exists() else None,
     )
     with registry(uri):
         run_id = _complete_run(MlflowClient(uri, uri), entry)

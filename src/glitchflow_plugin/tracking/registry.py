@@ -1,10 +1,10 @@
 """The model registry: MLflow, with nothing pickled in it.
 
-One registered version holds the twin as an exported program (torch.export, MLflow's `pt2`), and beside it
-`bundle.json` (channels, recipe, axes, scaling, figures, versions), `baseline.safetensors` (the linear filter) and, for
-a twin of waveforms, `twin.safetensors` (its network and calibration: the program alone does not say how sure it is).
-MLflow's own API finds and loads it; nothing outside the version is needed. The checksums of all files stand in a tag
-of the version, in the database, and are compared before anything is parsed.
+One registered version holds the networks as safetensors (`twin`, and `baseline`, the linear filter) with the names and
+settings of the classes that they belong to, and `bundle.json`: channels, recipe, axes, scaling, figures, versions.
+Nothing else is read here, and none of it is run. Beside them is the twin as an exported program (torch.export, MLflow's
+`pt2`), by which MLflow's own API finds and loads it; it is for other tools, since parsing one can run code. The
+checksums of all files stand in a tag of the version, in the database, and are compared before anything is parsed.
 """
 
 import json
@@ -18,32 +18,32 @@ from typing import Any, Protocol
 import mlflow
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModelOutput
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from glitchflow_plugin.errors import FormatError, RegistryError
-from glitchflow_plugin.models.bundle import ExportedTwin, ModelBundle, WaveformTwin, load_twin, pack_baseline, pack_twin
+from glitchflow_plugin.models.bundle import ModelBundle, pack_baseline, pack_twin, unpack
 from glitchflow_plugin.tracking.connection import (
     DEFAULT_ARTIFACTS,
     DEFAULT_EXPERIMENT,
     DEFAULT_TRACKING_URI,
     ensure_experiment,
-    environment,
     registry,
 )
 from glitchflow_plugin.tracking.versions import (
     BUNDLE_FILE,
     CHAMPION,
     CHECKSUMS,
+    OWN_FILES,
     ModelVersion,
     aliases_of,
     checksums,
     crown,
+    fetch,
     find,
     note,
-    verify,
+    parse_description,
 )
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ def register(
 
 
 def load(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = DEFAULT_TRACKING_URI) -> ModelBundle:
-    """Load a registered twin with all that is needed to use it. No pickle is read.
+    """Load a registered twin with all that is needed to use it. Nothing that is stored is run.
 
     Args:
         name: Of the registered model.
@@ -152,19 +152,20 @@ def load(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = 
         FormatError: The version was not made by this program, or its files are not those that were registered.
     """
     version = find(name, version_or_alias, tracking_uri)
-    with registry(tracking_uri, must_exist=True), _no_pickle(), tempfile.TemporaryDirectory() as temporary:
-        folder = Path(download_artifacts(version.uri, dst_path=temporary))
-        # MLflow's own note about where the model came from, made by the download
-        (folder / "registered_model_meta").unlink(missing_ok=True)
-        verify(version, folder)
-        described = next(folder.rglob(BUNDLE_FILE))
-        program = mlflow.pytorch.load_model(str(folder))  # pyright: ignore[reportPrivateImportUsage]
-        saved = next(iter(folder.rglob(BASELINE_FILE)), None)
-        baseline = load_twin(saved.read_bytes()) if saved is not None else None
-        content = json.loads(described.read_text(encoding="utf-8"))
-        own = next(iter(folder.rglob(TWIN_FILE)), None)
-        twin = ExportedTwin(program) if own is None else load_twin(own.read_bytes())
-    return ModelBundle.from_dict(content, twin, baseline)
+    with tempfile.TemporaryDirectory() as temporary:
+        own = fetch(name, version.version, temporary, tracking_uri) / OWN_FILES
+        if not (own / BUNDLE_FILE).is_file():
+            raise FormatError(f"version {version.version} of {name} has no {BUNDLE_FILE}. Choose another version.")
+        if not (own / TWIN_FILE).is_file():
+            message = (
+                f"version {version.version} of {name} is from an older release and holds its network only as a "
+                "program, which is not run any more. Register it again from its checkpoint "
+                "(training.from_checkpoint=.../checkpoints/last), train again, or choose another version."
+            )
+            raise FormatError(message)
+        content = parse_description(version, own / BUNDLE_FILE)
+        baseline = own / BASELINE_FILE
+        return unpack(content, (own / TWIN_FILE).read_bytes(), baseline.read_bytes() if baseline.is_file() else None)
 
 
 def promote_if_better(
@@ -279,9 +280,7 @@ def _write(bundle: ModelBundle, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         files = [Path(temporary) / BUNDLE_FILE]
         files[0].write_text(json.dumps(bundle.to_dict(), indent=2), encoding="utf-8")
-        # the exported program only predicts; how sure a waveform twin is takes the network itself
-        own = pack_twin(bundle) if isinstance(bundle.twin, WaveformTwin) else None
-        for name, content in ((TWIN_FILE, own), (BASELINE_FILE, pack_baseline(bundle))):
+        for name, content in ((TWIN_FILE, pack_twin(bundle)), (BASELINE_FILE, pack_baseline(bundle))):
             if content is not None:
                 files.append(Path(temporary) / name)
                 files[-1].write_bytes(content)
@@ -295,10 +294,6 @@ def _write(bundle: ModelBundle, folder: Path) -> None:
             serialization_format="pt2",
             metadata={"target": bundle.target, "witnesses": ",".join(bundle.witnesses)},
         )
-
-
-def _no_pickle() -> Any:
-    return environment({"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}, keep=False)
 
 
 def _close(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
