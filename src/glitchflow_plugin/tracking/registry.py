@@ -11,13 +11,13 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import mlflow
 import numpy as np
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModelOutput
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -29,6 +29,7 @@ from glitchflow_plugin.tracking.connection import (
     DEFAULT_EXPERIMENT,
     DEFAULT_TRACKING_URI,
     ensure_experiment,
+    nonsense,
     registry,
 )
 from glitchflow_plugin.tracking.versions import (
@@ -39,11 +40,11 @@ from glitchflow_plugin.tracking.versions import (
     ModelVersion,
     aliases_of,
     checksums,
-    crown,
     fetch,
     find,
-    note,
     parse_description,
+    settle,
+    tag,
 )
 
 logger = logging.getLogger(__name__)
@@ -112,27 +113,35 @@ def register(
         RegistryError: The registry refused it.
         ConnectionFailedError: The server cannot be reached.
     """
-    with registry(tracking_uri), tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "twin"
         _write(bundle, folder)
         sealed = checksums(folder)
-        client = MlflowClient(tracking_uri, tracking_uri)
-        experiment_id = ensure_experiment(tracking_uri, experiment, artifacts)
-        if run_id is None:
-            run_id = str(client.create_run(experiment_id).info.run_id)
-            client.set_terminated(run_id)
-        logged = client.create_logged_model(experiment_id, name="twin", source_run_id=run_id)
-        client.log_model_artifacts(logged.model_id, str(folder))
-        client.finalize_logged_model(logged.model_id, "READY")
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        info = mlflow.register_model(f"models:/{logged.model_id}", name)
-        # an int from a database, a str from a server
-        version = int(str(info.version))
-        # the checksums first: without them the version cannot be loaded
-        client.set_model_version_tag(name, str(version), CHECKSUMS, json.dumps(sealed))
-        note(client, name, version, tags or {})
+        with registry(tracking_uri):
+            client = MlflowClient(tracking_uri, tracking_uri)
+            experiment_id = ensure_experiment(tracking_uri, experiment, artifacts)
+            if run_id is None:
+                run_id = str(client.create_run(experiment_id).info.run_id)
+                client.set_terminated(run_id)
+            logged = client.create_logged_model(experiment_id, name="twin", source_run_id=run_id)
+            if not (run_id and logged.model_id):
+                raise nonsense(tracking_uri, "a new model")
+            client.log_model_artifacts(logged.model_id, str(folder))
+            _read_back(f"models:/{logged.model_id}", sealed, tracking_uri)
+            client.finalize_logged_model(logged.model_id, "READY")
+            client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+            # with all its tags at once: a version without checksums cannot be loaded
+            noted = {key: tag(text) for key, text in (tags or {}).items()}
+            info = mlflow.register_model(
+                f"models:/{logged.model_id}", name, tags={**noted, CHECKSUMS: json.dumps(sealed)}
+            )
+            # an int from a database, a str from a server
+            version = int(str(info.version))
+    found = find(name, version, tracking_uri)
+    if found.tags.get(CHECKSUMS) != json.dumps(sealed):
+        raise nonsense(tracking_uri, f"version {version} of {name}")
     logger.info("Registered %s version %d at %s", name, version, tracking_uri)
-    return find(name, version, tracking_uri)
+    return found
 
 
 def load(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = DEFAULT_TRACKING_URI) -> ModelBundle:
@@ -171,7 +180,16 @@ def load(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = 
 def promote_if_better(
     challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alias: str = CHAMPION
 ) -> ModelVersion:
-    """Give a version the alias if a gate lets it pass.
+    """Give a version the alias if a gate lets it pass: `compare`, then `versions.settle`."""
+    decision = compare(challenger, bundle, judge, alias=alias)
+    version = settle(challenger, decision, alias)
+    state = f"is now {alias}" if version.promoted else "waits"
+    logger.info("%s version %d %s: %s", version.name, version.version, state, version.reason)
+    return version
+
+
+def compare(challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alias: str = CHAMPION) -> dict[str, Any]:
+    """Ask a gate whether a version shall have the alias.
 
     A champion that was trained on other channels or another recipe cannot be fed with the challenger's data: then
     nothing is promoted, and the reason says so.
@@ -184,7 +202,7 @@ def promote_if_better(
         alias: To be given.
 
     Returns:
-        The version with `promoted` and `reason`; these and the gate's figures stand in the version's tags.
+        `promoted`, `reason` and `figures`, and `against`: the version that had the alias.
 
     Raises:
         RegistryError: The registry refused it.
@@ -196,22 +214,12 @@ def promote_if_better(
     champion, why = None, None
     if held is not None and held != challenger.version:
         champion, why = _rival(bundle, challenger, held, alias)
-    figures: Mapping[str, float] = {}
     if why is not None:
-        promoted, reason = False, why
-    else:
-        seen = frozenset(champion.notes.get("training_events", ())) if champion is not None else frozenset()
-        verdict = judge(champion, seen)
-        promoted, figures = verdict.promoted, verdict.figures
-        reason = verdict.reason if champion is None else f"against version {held}: {verdict.reason}"
-    with registry(uri):
-        client = MlflowClient(uri, uri)
-        note(client, name, challenger.version, {key: f"{value:.6g}" for key, value in figures.items()})
-        note(client, name, challenger.version, {"promoted": str(promoted).lower(), "promotion_reason": reason})
-        if promoted:
-            crown(client, name, challenger.version, alias)
-    logger.info("%s version %d %s: %s", name, challenger.version, f"is now {alias}" if promoted else "waits", reason)
-    return replace(find(name, challenger.version, uri), promoted=promoted, reason=reason)
+        return {"promoted": False, "reason": why, "figures": {}, "against": held}
+    seen = frozenset(champion.notes.get("training_events", ())) if champion is not None else frozenset()
+    verdict = judge(champion, seen)
+    reason = verdict.reason if champion is None else f"against version {held}: {verdict.reason}"
+    return {"promoted": verdict.promoted, "reason": reason, "figures": dict(verdict.figures), "against": held}
 
 
 def disagreement(first: ModelBundle, second: ModelBundle) -> str | None:
@@ -265,6 +273,15 @@ def _rival(
     if why is not None:
         return None, f"cannot be compared with the present {alias} (version {held}): {why}. {by_hand}"
     return champion, None
+
+
+def _read_back(uri: str, sealed: Mapping[str, str], tracking_uri: str) -> None:
+    """Refuse a store that does not hold what it took: what is registered is removed from the outbox."""
+    with tempfile.TemporaryDirectory() as temporary:
+        stored = checksums(Path(download_artifacts(uri, dst_path=temporary)))
+        lost = sorted(name for name, digest in sealed.items() if stored.get(name) != digest)
+    if lost:
+        raise nonsense(tracking_uri, f"back the files that it took ({', '.join(lost[:5])})")
 
 
 def _write(bundle: ModelBundle, folder: Path) -> None:

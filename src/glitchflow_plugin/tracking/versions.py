@@ -123,10 +123,10 @@ def promote(
     with registry(tracking_uri, must_exist=True):
         client = _client(tracking_uri)
         number = resolve(name, version_or_alias, tracking_uri)
-        if aliases_of(client, name).get(alias) == number:
+        noted = client.get_model_version(name, str(number)).tags.get("promoted") == "true"
+        if noted and aliases_of(client, name).get(alias) == number:
             raise RegistryError(f"version {number} of {name} is {alias} already.")
-        crown(client, name, number, alias)
-        note(client, name, number, {"promoted": "true", "promotion_reason": reason})
+        crown(client, name, number, alias, reason)
         return _described(client, name, number, tracking_uri)
 
 
@@ -161,13 +161,14 @@ def rollback(
                 f"to one of them: glitchflow models promote {name} VERSION"
             )
             raise RegistryError(message)
-        client.set_registered_model_alias(name, alias, str(past[-1]))
-        client.set_registered_model_tag(name, _history_tag(alias), json.dumps(past))
+        # the alias last: it says which version is to be left, should this fail in between and be repeated
         if present is not None:
             lost = f"rolled back to version {past[-1]}: {reason}"
             note(client, name, present, {"promoted": "false", "promotion_reason": lost})
         again = f"{alias} again, after version {present}: {reason}"
         note(client, name, past[-1], {"promoted": "true", "promotion_reason": again})
+        client.set_registered_model_tag(name, _history_tag(alias), json.dumps(past))
+        client.set_registered_model_alias(name, alias, str(past[-1]))
         return _described(client, name, past[-1], tracking_uri)
 
 
@@ -329,21 +330,53 @@ def aliases_of(client: MlflowClient, name: str) -> dict[str, int]:
     return {alias: int(str(number)) for alias, number in client.get_registered_model(name).aliases.items()}
 
 
-def crown(client: MlflowClient, name: str, number: int, alias: str) -> None:
-    """Give the alias, and put it into the history of the model."""
+def settle(version: ModelVersion, decision: Mapping[str, Any], alias: str) -> ModelVersion:
+    """Carry out what a gate has decided. Repeated after a failure, it completes what is there.
+
+    Args:
+        version: The version that was judged.
+        decision: `promoted`, `reason` and `figures`.
+        alias: Of the champion.
+
+    Raises:
+        RegistryError: The registry refused it.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    name, number, uri = version.name, version.version, version.tracking_uri
+    promoted, reason = bool(decision.get("promoted")), str(decision.get("reason", ""))
+    with registry(uri):
+        client = _client(uri)
+        note(client, name, number, {key: f"{value:.6g}" for key, value in (decision.get("figures") or {}).items()})
+        if promoted:
+            crown(client, name, number, alias, reason)
+        else:
+            note(client, name, number, {"promoted": "false", "promotion_reason": reason})
+        return _described(client, name, number, uri)
+
+
+def crown(client: MlflowClient, name: str, number: int, alias: str, reason: str) -> None:
+    """Give the alias, put it into the history of the model, and note why. May be repeated after a failure."""
     held = aliases_of(client, name).get(alias)
     past = _history(client, name, alias)
-    if held is not None and past[-1:] != [held]:
-        past.append(held)
+    for each in (held, number):
+        if each is not None and past[-1:] != [each]:
+            past.append(each)
     # history first: a run that is killed in between leaves the alias where it was, and a harmless entry
-    client.set_registered_model_tag(name, _history_tag(alias), json.dumps([*past, number][-50:]))
+    client.set_registered_model_tag(name, _history_tag(alias), json.dumps(past[-50:]))
     client.set_registered_model_alias(name, alias, str(number))
+    # only now: no version shall count as promoted that has never had the alias
+    note(client, name, number, {"promotion_reason": reason, "promoted": "true"})
 
 
 def note(client: MlflowClient, name: str, number: int, tags: Mapping[str, str]) -> None:
     """Tags of a version."""
     for key, text in tags.items():
-        client.set_model_version_tag(name, str(number), key, str(text)[:_LONGEST_TAG])
+        client.set_model_version_tag(name, str(number), key, tag(text))
+
+
+def tag(text: Any) -> str:
+    """A text as every store of MLflow takes it."""
+    return str(text)[:_LONGEST_TAG]
 
 
 def _listed(uri: str) -> dict[str, int]:
