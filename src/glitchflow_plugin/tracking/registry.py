@@ -29,6 +29,7 @@ from glitchflow_plugin.tracking.connection import (
     DEFAULT_EXPERIMENT,
     DEFAULT_TRACKING_URI,
     ensure_experiment,
+    environment,
     nonsense,
     registry,
 )
@@ -132,9 +133,10 @@ def register(
             client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
             # with all its tags at once: a version without checksums cannot be loaded
             noted = {key: tag(text) for key, text in (tags or {}).items()}
-            info = mlflow.register_model(
-                f"models:/{logged.model_id}", name, tags={**noted, CHECKSUMS: json.dumps(sealed)}
-            )
+            # asked once: a second try after a lost answer would make a second version
+            with environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}, keep=False):
+                sealed_tags = {**noted, CHECKSUMS: json.dumps(sealed)}
+                info = mlflow.register_model(f"models:/{logged.model_id}", name, tags=sealed_tags)
             # an int from a database, a str from a server
             version = int(str(info.version))
     found = find(name, version, tracking_uri)
