@@ -31,8 +31,8 @@ from glitchflow_plugin.tracking.outbox import (
     upload,
     waiting,
 )
-from glitchflow_plugin.tracking.registry import promote_if_better, register
-from glitchflow_plugin.tracking.versions import ModelVersion
+from glitchflow_plugin.tracking.registry import compare, register
+from glitchflow_plugin.tracking.versions import ModelVersion, settle
 from glitchflow_plugin.training.gate import GateSettings, Judgement, Verdict, decide
 
 logger = logging.getLogger(__name__)
@@ -218,10 +218,7 @@ def _judge_and_send(
         logger.error("The trained twin was not judged. %s", _advice(None, entry, full, checkpoint, settings))
         raise
     if entry is not None:
-        try:
-            entry = judged(entry, asdict(first))
-        except DataError as error:
-            logger.warning("What the gate says is not kept with the trained twin: %s", error)
+        entry = _noted(entry, asdict(first))
 
     def gate(champion: ModelBundle | None, seen: frozenset[str]) -> Verdict:
         if champion is None:
@@ -231,13 +228,32 @@ def _judge_and_send(
     version = None
     try:
         version = _taken(entry, bundle, settings, run_id, tags)
+        # a training that had ended before, and was resumed, has its verdict
+        if version.promoted is None:
+            decision = compare(version, bundle, gate, alias=settings.alias)
+            if entry is not None:
+                entry = _noted(entry, decision)
+            version = settle(version, decision, settings.alias)
         if entry is not None:
             discard(entry)
-        version = promote_if_better(version, bundle, gate, alias=settings.alias)
     except (ConnectionFailedError, RegistryError) as error:
         return Outcome(version, f"{error} {_advice(version, entry, full, checkpoint, settings)}", error)
+    logger.info("%s version %d, %s: %s", version.name, version.version, _state(version, settings), version.reason)
     _upload_waiting(settings)
     return Outcome(version)
+
+
+def _state(version: ModelVersion, settings: RegistrySettings) -> str:
+    return settings.alias if version.promoted else "waiting"
+
+
+def _noted(entry: Entry, decision: Mapping[str, Any]) -> Entry:
+    """The entry with what was decided of it, so that a later run can carry that out."""
+    try:
+        return judged(entry, decision)
+    except DataError as error:
+        logger.warning("What the gate says is not kept with the trained twin: %s", error)
+        return entry
 
 
 def _taken(
@@ -258,9 +274,11 @@ def _advice(
     settings: RegistrySettings,
 ) -> str:
     if version is not None:
+        later = f"The next run completes that, or: glitchflow models upload --outbox {settings.outbox}"
+        by_hand = f"glitchflow models promote {version.name} {version.version}"
         return (
-            f"It is registered as version {version.version}, but was not compared with the champion: "
-            f"glitchflow models promote {version.name} {version.version}"
+            f"It is registered as version {version.version}, but whether it becomes {settings.alias} is not settled. "
+            f"{by_hand if entry is None else later}"
         )
     if entry is not None:
         return (

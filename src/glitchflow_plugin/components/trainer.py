@@ -27,7 +27,7 @@ from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._strategies import backward
 from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, StrictConfiguration, unwrapped
-from glitchflow_plugin.data.files import read_json
+from glitchflow_plugin.data.files import read_json, write_json
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.parent import end_with_parent
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
@@ -42,7 +42,7 @@ from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.tracking.connection import guarded
-from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, make_loggers, unsent
+from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, PatientMLFlowLogger, make_loggers, unsent
 from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.checkpoints import (
@@ -69,6 +69,8 @@ logger = logging.getLogger(__name__)
 
 #: In a checkpoint: what it was trained on.
 _ORIGIN = "trained_on"
+#: Beside the checkpoints: the MLflow run of the training.
+_RUN = "mlflow_run.json"
 #: A block of the shuffled order is this part of the cache, so that up to seven loader workers can hold it.
 _BLOCKS = 8
 
@@ -212,9 +214,42 @@ class Trainer(SoundTorchTrainer):
         self._is_main = self.strategy.is_main_worker
         if self._is_main:
             self._prepare_best()
+            self._remember_run()
             self._tracker.params(self._settings() | origin(self.training_set.fingerprint))
             self._tracker.text("environment.json", json.dumps(environment(), indent=2))
         super().train()
+
+    def _run_worker(self, *arguments: Any, **keywords: Any) -> None:
+        """Train as one of possibly several processes, in the MLflow run of the training that is resumed."""
+        if detect_distributed_environment().global_rank == 0 and not self.uses_ray:
+            self._take_up_run()
+        super()._run_worker(*arguments, **keywords)
+
+    def _take_up_run(self) -> None:
+        """Continue the MLflow run of the training that is resumed; one that is not resumed has been killed."""
+        path, mlflow = Path(self.checkpoints_location) / _RUN, self.mlflow_logger
+        if not isinstance(mlflow, PatientMLFlowLogger) or not path.exists():
+            return
+        before = read_json(path)
+        if not isinstance(before, dict) or before.get("tracking_uri") != mlflow.tracking_uri:
+            return
+        run_id, parent_id = str(before.get("run_id")), before.get("parent_id")
+        if self.resume or self._goes_on_here():
+            mlflow.go_on_with(run_id, parent_id)
+        else:
+            mlflow.give_up([run_id])
+
+    def _remember_run(self) -> None:
+        """Write down which MLflow run this training has, for whoever resumes it."""
+        mlflow = self.mlflow_logger
+        if isinstance(mlflow, PatientMLFlowLogger) and self.mlflow_worker_run_id and not self.uses_ray:
+            runs = {"run_id": self.mlflow_worker_run_id, "parent_id": self.mlflow_train_run_id}
+            write_json(Path(self.checkpoints_location) / _RUN, {"tracking_uri": mlflow.tracking_uri, **runs})
+
+    def _goes_on_here(self) -> bool:
+        """Whether the training goes on from a checkpoint of its own folder."""
+        root = Path(self.checkpoints_location).resolve()
+        return self.from_checkpoint is not None and Path(self.from_checkpoint).resolve().parent == root
 
     # training, one process among possibly several
 
@@ -589,11 +624,11 @@ class Trainer(SoundTorchTrainer):
         root = Path(self.checkpoints_location)
         best = root / BEST
         recover(best)
-        if self.from_checkpoint is None or Path(self.from_checkpoint).resolve().parent != root.resolve():
+        if not self._goes_on_here():
             # a resumption must not find those of an earlier training
             for name in (LAST, PREVIOUS):
                 shutil.rmtree(root / name, ignore_errors=True)
-        elif self.resume:
+        elif self.resume and self.from_checkpoint is not None:
             forget_damaged(root, Path(self.from_checkpoint))
         source = None
         if self.from_checkpoint:
