@@ -4,12 +4,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from glitchflow_plugin.data.files import atomic_path, read_json, write_json
+from glitchflow_plugin.data.files import atomic_path, check_file, parsed, read_json, sha256, write_json
+from glitchflow_plugin.errors import FormatError
 
 QUALITY_NAME = "quality.json"
 RECORDS_NAME = "quality.csv"
+_COLUMNS = ["event_id", "channel", "reason", "detail"]
+_FLAWS = "flaws_sha256"
+_STEP = "the step that made the event set"
 MISSING = "missing"
 """Reason of a channel that an event does not have."""
 
@@ -94,9 +97,9 @@ def write_quality(folder: Path | str, report: QualityReport) -> tuple[Path, Path
     folder = Path(folder)
     content = asdict(report)
     flaws = content.pop("flaws")
-    write_json(folder / QUALITY_NAME, content)
     with atomic_path(folder / RECORDS_NAME) as temporary:
-        pd.DataFrame(flaws, columns=["event_id", "channel", "reason", "detail"]).to_csv(temporary, index=False)
+        pd.DataFrame(flaws, columns=_COLUMNS).to_csv(temporary, index=False)
+    write_json(folder / QUALITY_NAME, {**content, _FLAWS: sha256(folder / RECORDS_NAME)})
     return folder / QUALITY_NAME, folder / RECORDS_NAME
 
 
@@ -104,14 +107,17 @@ def read_quality(folder: Path | str) -> QualityReport:
     """Read the report beside an event set, with its flaws.
 
     Raises:
-        FormatError: There is none.
+        FormatError: There is none, or it is not what was written.
     """
     import pandas as pd  # noqa: PLC0415
 
-    folder = Path(folder)
-    content: dict[str, Any] = read_json(folder / QUALITY_NAME)
-    content["missing_channels"] = tuple(content["missing_channels"])
-    path = folder / RECORDS_NAME
-    table = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
-    flaws = tuple(Flaw(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records"))
-    return QualityReport(**content, flaws=flaws)
+    path, records = Path(folder) / QUALITY_NAME, Path(folder) / RECORDS_NAME
+    content = read_json(path, _STEP)
+    expected = content.pop(_FLAWS, None)  # not there in reports of earlier versions
+    if expected is not None:
+        check_file(records, str(expected), _STEP)
+    try:
+        table = pd.read_csv(records, dtype=str, keep_default_na=False) if records.exists() else pd.DataFrame()
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{records} cannot be read ({error}). Delete it and run {_STEP} again.") from error
+    return parsed({**content, "flaws": table.to_dict("records")}, QualityReport, path, _STEP)
