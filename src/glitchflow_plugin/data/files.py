@@ -24,6 +24,7 @@ from glitchflow_plugin.errors import DataError, FormatError, GlitchflowError
 
 CHECKSUM = "checksum"
 _CHUNK = 1 << 20
+_LARGEST_RECORD = 1 << 30  # bytes; that of a million events has some 100 MB
 _SEAL_SIZE = 512  # the smallest user block that HDF5 allows
 _SEAL = b"glitchflow sha256 "
 T = TypeVar("T")
@@ -99,9 +100,10 @@ def is_intact(path: Path | str) -> bool:
     HDF5 looks at no checksum of its own: a damaged file may be read wrongly, or be read for ever.
 
     Raises:
+        FormatError: It is a folder or a pipe.
         OSError: The file cannot be read.
     """
-    with Path(path).open("rb") as file:
+    with _regular(path).open("rb") as file:
         head = file.read(_SEAL_SIZE)
         return head.startswith(b"\x89HDF") or head.rstrip(b"\0") == _SEAL + _digest(file).encode()
 
@@ -165,20 +167,37 @@ def read_json(path: Path | str, step: str = "the step that writes it") -> dict[s
     Raises:
         FormatError: The file is missing, is no JSON, or is not what was written; the message says which.
     """
-    path = Path(path)
-    if path.exists() and not path.is_file():  # a pipe would be read for ever
-        raise FormatError(f"{path} is no file. Remove it and run {step} again.")
+    text = read_text(path, step)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
-        return unsealed(content, path, step)
-    except FileNotFoundError as error:
-        raise FormatError(f"{path} does not exist. Run {step}, or correct the path.") from error
-    except OSError as error:
-        raise FormatError(f"{path} cannot be read ({error.strerror or error}). Check its permissions.") from error
+        return unsealed(json.loads(text, parse_constant=_finite, parse_float=_finite), path, step)
     # a flipped byte may nest a million brackets or ask for a number of as many digits
     except (ValueError, RecursionError, MemoryError) as error:
         reason = str(error) or type(error).__name__
         raise FormatError(f"{path} is not valid JSON ({reason}). {_again(step)}") from error
+
+
+def read_text(path: Path | str, step: str) -> str:
+    """The text of a record.
+
+    Args:
+        path: The file.
+        step: The step that writes it, for the message.
+
+    Raises:
+        FormatError: The file is missing, is no text, or is larger than any record.
+    """
+    path = _regular(path)
+    try:
+        size = path.stat().st_size
+        if size <= _LARGEST_RECORD:
+            return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise FormatError(f"{path} does not exist. Run {step}, or correct the path.") from error
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read ({error.strerror or error}). Check its permissions.") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is no text ({error}). {_again(step)}") from error
+    raise FormatError(f"{path} is larger than any record of this program: {size} bytes. {_again(step)}")
 
 
 def parsed(content: Any, kind: type[T], path: Path | str, step: str) -> T:
@@ -220,15 +239,19 @@ def check_file(path: Path, expected: str, step: str) -> None:
     Raises:
         FormatError: The file is missing, or is another one.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FormatError(f"{path} does not exist. {_again(step, delete=False)}")
     if sha256(path) != expected:
         raise FormatError(f"{path} does not match its checksum: it has been damaged or edited. {_again(step)}")
 
 
 def sha256(path: Path | str) -> str:
-    """Checksum of a file's bytes, as 64 hexadecimal digits (FIPS 180-4)."""
-    with Path(path).open("rb") as file:
+    """Checksum of a file's bytes, as 64 hexadecimal digits (FIPS 180-4).
+
+    Raises:
+        FormatError: It is a folder or a pipe.
+    """
+    with _regular(path).open("rb") as file:
         return _digest(file)
 
 
@@ -236,6 +259,18 @@ def content_hash(content: Any) -> str:
     """Checksum of a JSON-like value, independent of the order of its keys."""
     text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _regular(path: Path | str) -> Path:
+    """The path, unless there is something that is no file: a pipe would be read for ever.
+
+    Raises:
+        FormatError: It is a folder, a pipe or alike.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise FormatError(f"{path} is no file. Remove it, and run the step that writes it again.")
+    return path
 
 
 def _digest(file: BinaryIO) -> str:

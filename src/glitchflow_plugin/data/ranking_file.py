@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from glitchflow_plugin.data.files import CHECKSUM, atomic_path, parsed, sealed, unsealed
+from glitchflow_plugin.data.files import CHECKSUM, atomic_path, parsed, read_text, sealed, unsealed
 from glitchflow_plugin.errors import FormatError
 
 if TYPE_CHECKING:
@@ -219,12 +219,9 @@ def read_ranking(path: Path | str) -> ChannelRanking:
     """
     path = Path(path)
     path = path / RESULTS_NAME if path.is_dir() or not path.suffix else path
+    text = read_text(path, _STEP)
     try:
-        content = unsealed(yaml.safe_load(path.read_text(encoding="utf-8")), path, _STEP)
-    except FileNotFoundError as error:
-        raise FormatError(f"{path} does not exist. Run {_STEP}, or correct the path.") from error
-    except OSError as error:
-        raise FormatError(f"{path} cannot be read ({error.strerror or error}). Correct the path.") from error
+        content = unsealed(yaml.safe_load(text), path, _STEP)
     # PyYAML raises ValueError and its children where a date or a number is none
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise FormatError(f"{path} is not valid YAML ({error}). Run {_STEP} again.") from error
@@ -233,11 +230,11 @@ def read_ranking(path: Path | str) -> ChannelRanking:
             f"{path} has format version {content.get('format_version')}, this program reads {FORMAT_VERSION}. "
             f"Run {_STEP} again."
         )
-    values = vars(parsed(content, _Stored, path, _STEP))
+    values: dict[str, Any] = dict(vars(parsed(content, _Stored, path, _STEP)))
     values.pop("format_version")
-    columns = {name: np.array(values.pop(name), dtype=kind) for name, kind in _COLUMNS.items()}
+    values |= {name: np.array(values[name], dtype=kind) for name, kind in _COLUMNS.items()}
     try:
-        return ChannelRanking(**values, **columns)
+        return ChannelRanking(**values)
     except FormatError as error:
         raise FormatError(f"{path}: {error}. Run {_STEP} again.") from error
 

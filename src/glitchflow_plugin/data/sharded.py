@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeGuard
 
 import h5py
 import numpy as np
@@ -118,9 +118,9 @@ class Manifest:
         """
         if self.kind == "events":
             rate, number = self.axes.get("sample_rate"), self.axes.get("num_samples")
-            if not (_is_number(rate) and rate > 0 and isinstance(number, int) and _is_number(number) and number > 0):
+            if not (_is_number(rate) and _is_number(number) and rate > 0 and number > 0 and number == int(number)):
                 raise FormatError(f"expected axes sample_rate > 0 and num_samples >= 1, got {rate!r}, {number!r}")
-            return len(self.channels), number
+            return len(self.channels), int(number)
         return len(self.channels), _size(self.axes, "frequencies"), _size(self.axes, "times")
 
 
@@ -636,7 +636,7 @@ def _size(axes: Mapping[str, Any], name: str) -> int:
     return len(axis)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
