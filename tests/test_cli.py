@@ -159,7 +159,7 @@ def test_show_explains_a_folder_without_summaries_and_a_wrong_file(tmp_path, cap
     assert "Run a pipeline first" in capsys.readouterr().err
     (tmp_path / "summary.json").write_text(json.dumps({"a": 1}), encoding="utf-8")
     assert cli.main(["show", str(tmp_path / "summary.json")]) == 1
-    assert "not a run summary" in capsys.readouterr().err
+    assert "not a record of this program" in capsys.readouterr().err
 
 
 def test_a_wrong_command_line_is_status_two():

@@ -83,7 +83,7 @@ def test_unreadable_results_say_what_to_do(tmp_path, ranking):
     with pytest.raises(FormatError, match="Run the step Annalisa-scan"):
         read_ranking(tmp_path)
     path = write_ranking(tmp_path, ranking)["results"]
-    for text, words in (("a: [1", "not valid YAML"), ("", "not the result"), ("format_version: 99", "99")):
+    for text, words in (("a: [1", "not valid YAML"), ("", "expected a record"), ("format_version: 99", "99")):
         path.write_text(text)
         with pytest.raises(FormatError, match=words):
             read_ranking(path)

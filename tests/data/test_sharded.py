@@ -1,4 +1,3 @@
-import json
 import multiprocessing
 import os
 import pickle
@@ -11,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glitchflow_plugin.data import sharded
-from glitchflow_plugin.data.files import atomic_path, sha256
+from glitchflow_plugin.data.files import atomic_path, read_json, sha256, write_json
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
-from glitchflow_plugin.data.sharded import MANIFEST_NAME, EventSet, ShardedWriter, SpectrogramSet
+from glitchflow_plugin.data.sharded import MANIFEST_NAME, ROWS_NAME, EventSet, ShardedWriter, SpectrogramSet
 from glitchflow_plugin.errors import ChannelMismatchError, DataError, FormatError, NoEventsError
 
 CHANNELS = ("V1:STRAIN", "V1:A", "V1:B")
@@ -120,7 +119,12 @@ def test_another_recipe_replaces_the_old_set(tmp_path):
         EventSet.open(tmp_path)
     (tmp_path / ".shard-00001-xyz.tmp.h5").write_bytes(b"half")  # left by a killed run
     fill(other)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [MANIFEST_NAME, "shard-00000.h5", "shard-00001.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        MANIFEST_NAME,
+        ROWS_NAME,
+        "shard-00000.h5",
+        "shard-00001.h5",
+    ]
 
 
 def test_processes_that_write_one_set_remove_nothing_of_each_other(tmp_path):
@@ -217,7 +221,7 @@ def test_wrong_kind_version_and_channel_are_named(tmp_path):
     with pytest.raises(ChannelMismatchError, match="V1:C"):
         events.read(channels=["V1:C"])
     path = tmp_path / MANIFEST_NAME
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
+    write_json(path, {**read_json(path), "format_version": 99})
     with pytest.raises(FormatError, match="format version 99"):
         EventSet.open(tmp_path)
 

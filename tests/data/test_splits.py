@@ -102,7 +102,7 @@ def test_a_file_edited_into_leakage_is_refused(tmp_path):
     with pytest.raises(LeakageError):
         Split.open(path)
     write_json(path, {"format_version": 1})
-    with pytest.raises(FormatError, match="Run the Splitter"):
+    with pytest.raises(FormatError, match="run the Splitter"):
         Split.open(path)
 
 

@@ -56,7 +56,7 @@ def test_nan_becomes_null_so_that_any_json_reader_takes_the_file(tmp_path):
 
 def test_what_is_no_summary_is_refused(tmp_path):
     (tmp_path / "summary.json").write_text('{"metrics": 3}')
-    with pytest.raises(FormatError, match="not a run summary"):
+    with pytest.raises(FormatError, match="not a record of this program"):
         read_summary(tmp_path)
     with pytest.raises(FormatError, match="does not exist"):
         read_summary(tmp_path / "none")

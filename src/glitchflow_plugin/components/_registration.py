@@ -12,6 +12,7 @@ from glitchflow_plugin.errors import (
     ConfigurationError,
     ConnectionFailedError,
     DataError,
+    FormatError,
     GlitchflowError,
     RegistryError,
 )
@@ -180,7 +181,11 @@ def register_trained(
     Returns:
         What became of it. Nothing is raised for a registry that is down or full.
     """
-    reference = read_reference(training)
+    try:
+        reference = read_reference(training)
+    except FormatError as error:  # no reason to lose what was trained
+        logger.warning("%s The twin is registered without these statistics: its drift cannot be told.", error)
+        reference = None
     if reference is not None:
         bundle = replace(bundle, notes={**bundle.notes, "reference": reference})
     made = origin(bundle.dataset)

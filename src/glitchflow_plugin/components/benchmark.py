@@ -260,7 +260,7 @@ class Leaderboard(BaseComponent):
             if kept.get("key") == key:
                 logger.info("%s: judged before with the same settings and data", name)
                 return Judgement.from_dict(kept["judgement"])
-        except (FormatError, KeyError, TypeError, AttributeError):
+        except (FormatError, KeyError, TypeError, AttributeError, ValueError):
             pass  # none, or not ours: made anew
         logger.info("%s: training", name)
         predict, facts = self._trained(name, entrant, training_set, held_out.maps.channels, series)

@@ -19,7 +19,7 @@ from itwinai.components import BaseComponent, monitor_exec
 from glitchflow_plugin.components._ray_room import check_room
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
-from glitchflow_plugin.data.files import atomic_path, content_hash, read_json, write_json
+from glitchflow_plugin.data.files import atomic_path, content_hash, parsed, read_json, write_json
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
@@ -228,7 +228,7 @@ class HyperparameterSearch(BaseComponent):
         if not kept.exists():
             write_json(kept, here)
             return
-        there = read_json(kept)
+        there = read_json(kept, "the search")
         other = [name for name in here if here[name] != there.get(name)]
         if other:
             raise ConfigurationError(
@@ -384,7 +384,23 @@ def _finished(folder: Path, number: int) -> bool:
 
 def _record(folder: Path, number: int, settings: dict[str, Any]) -> dict[str, Any]:
     path = folder / "trials" / f"{number:04d}" / "result.json"
-    return read_json(path) if path.exists() else {"number": number, "settings": settings}
+    if not path.exists():
+        return {"number": number, "settings": settings}
+    content = read_json(path, "the search")
+    parsed(content, _Record, path, "the search")
+    return content
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What a trial's file holds, as `run_trial` writes it."""
+
+    number: int
+    settings: dict[str, dict[str, Any]]
+    figures: dict[str, float | None] | None = None
+    parameters: int = 0
+    seconds: float = 0.0
+    error: str = ""
 
 
 def _rank(record: dict[str, Any]) -> tuple[bool, float, int]:

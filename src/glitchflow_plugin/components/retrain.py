@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from glitchflow_plugin.components.load_infdata import EVENTS, make_maps
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.buffer import buffered_events, is_event_set, pin_events
-from glitchflow_plugin.data.files import content_hash, read_json, write_json
+from glitchflow_plugin.data.files import content_hash, read_json, read_record, write_json
 from glitchflow_plugin.data.names import check_alias, check_name
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import (
@@ -191,7 +191,7 @@ class Retrain(BaseComponent):
         path = self.cycle / _PLAN
         if before.get("state") not in ("running", "failed") or not path.exists():
             return None
-        plan = read_json(path)
+        plan = self._read_plan()
         if plan["attempts"] >= _MOST_ATTEMPTS:
             logger.warning("The last run failed %d times: beginning anew with the latest events.", plan["attempts"])
             return None
@@ -200,9 +200,12 @@ class Retrain(BaseComponent):
         logger.info("Continuing a run that did not end (attempt %d)", plan["attempts"])
         return plan
 
+    def _read_plan(self) -> dict[str, Any]:
+        return asdict(read_record(self.cycle / _PLAN, _Plan, "Retrain"))
+
     def _uncount(self) -> None:
         """Take an attempt back: a registry that is away must not cost a twin that is trained."""
-        plan = read_json(self.cycle / _PLAN)
+        plan = self._read_plan()
         write_json(self.cycle / _PLAN, {**plan, "attempts": plan["attempts"] - 1})
 
     def _begin(self, buffer: str) -> dict[str, Any]:
@@ -292,7 +295,15 @@ class Retrain(BaseComponent):
 
     def _status(self) -> dict[str, Any]:
         path = self.folder / STATUS_NAME
-        return read_json(path) if path.exists() else {}
+        return read_json(path, "Retrain") if path.exists() else {}
 
     def _say(self, status: Mapping[str, Any]) -> None:
         write_json(self.folder / STATUS_NAME, dict(status))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a run has begun: the events it has pinned, and how often it was tried."""
+
+    buffer: str
+    attempts: int

@@ -184,7 +184,7 @@ def read_usable(path: Path | str, channels: Iterable[str] | None = None) -> tupl
 
 def write_event(path: Path | str, event: RawEvent) -> None:
     """Write an event file, whole or not at all."""
-    with new_hdf5(path) as file:
+    with new_hdf5(path, seal=False) as file:
         group = file.create_group(event.event_id)
         group.attrs["gps_event"] = np.float64(event.gps_event)
         for name, channel in event.channels.items():

@@ -1,4 +1,9 @@
-"""Files written whole or not at all; text and JSON read with a clear error."""
+"""Files written whole or not at all; text read with a clear error; files of ours that know when they have been damaged.
+
+A record is a JSON object with its own checksum under the key `checksum`; an HDF5 file of ours begins with a user block
+that holds the checksum of all that follows it. Neither keeps anybody out: a record without the key, from an earlier
+version or edited on purpose, is taken for what its content says.
+"""
 
 import errno
 import gzip
@@ -8,16 +13,23 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import h5py
+from pydantic import TypeAdapter, ValidationError
 
-from glitchflow_plugin.errors import DataError, FormatError
+from glitchflow_plugin.errors import DataError, FormatError, GlitchflowError
 
+CHECKSUM = "checksum"
 _CHUNK = 1 << 20
+_LARGEST_RECORD = 1 << 30  # bytes; that of a million events has some 100 MB
+_SEAL_SIZE = 512  # the smallest user block that HDF5 allows
+_SEAL = b"glitchflow sha256 "
+T = TypeVar("T")
 
 
 @contextmanager
@@ -56,7 +68,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def new_hdf5(path: Path | str) -> Iterator[h5py.File]:
+def new_hdf5(path: Path | str, *, seal: bool = True) -> Iterator[h5py.File]:
     """Give an HDF5 file to fill, which is written to `path` at the end, whole or not at all.
 
     It is filled in memory. HDF5 itself does not survive a disk that is full: it leaves holes of zeros without telling,
@@ -64,6 +76,8 @@ def new_hdf5(path: Path | str) -> Iterator[h5py.File]:
 
     Args:
         path: Where the finished file shall be.
+        seal: Begin it with a checksum of the rest, for `sealed_hdf5`. Not for files that other programs shall read:
+            some look for HDF5's signature in the first bytes only.
 
     Yields:
         The open file.
@@ -72,32 +86,165 @@ def new_hdf5(path: Path | str) -> Iterator[h5py.File]:
         DataError: The disk is full or the folder cannot be written; the message names the folder.
     """
     image = io.BytesIO()
-    with h5py.File(image, "w") as file:
+    with h5py.File(image, "w", userblock_size=_SEAL_SIZE if seal else 0) as file:
         yield file
+    content = image.getbuffer()
+    if seal:
+        line = _SEAL + hashlib.sha256(content[_SEAL_SIZE:]).hexdigest().encode()
+        content[: len(line)] = line
     with atomic_path(path) as temporary:
-        temporary.write_bytes(image.getbuffer())
+        temporary.write_bytes(content)
 
 
-def write_json(path: Path | str, content: Any) -> None:
-    """Write `content` as indented JSON, whole or not at all. NaN becomes null."""
-    text = json.dumps(_plain(content), indent=2, allow_nan=False)
+def is_intact(path: Path | str) -> bool:
+    """Whether the bytes of an HDF5 file are those that `new_hdf5` wrote; true for a file without a seal.
+
+    HDF5 looks at no checksum of its own: a damaged file may be read wrongly, or be read for ever.
+
+    Raises:
+        FormatError: It is a folder or a pipe.
+        OSError: The file cannot be read.
+    """
+    with _regular(path).open("rb") as file:
+        head = file.read(_SEAL_SIZE)
+        return head.startswith(b"\x89HDF") or head.rstrip(b"\0") == _SEAL + _digest(file).encode()
+
+
+@contextmanager
+def sealed_hdf5(path: Path | str) -> Iterator[h5py.File]:
+    """Open an HDF5 file that `new_hdf5` wrote, if its bytes are still those.
+
+    Raises:
+        OSError: The file is missing, cannot be read, or has been damaged.
+    """
+    if not is_intact(path):
+        raise OSError("its bytes are not those that were written")
+    with h5py.File(path, "r") as file:
+        yield file
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with its checksum, JSON types only. NaN becomes null."""
+    plain = _plain(dict(content))
+    return {**plain, CHECKSUM: content_hash(plain)}
+
+
+def unsealed(content: Any, path: Path | str, step: str) -> dict[str, Any]:
+    """The record without its checksum, once that is found to be right.
+
+    Args:
+        content: From `sealed`, after its way through a file.
+        path: The file, for the message.
+        step: The step that writes it, for the message.
+
+    Raises:
+        FormatError: It is no record, or has been damaged or edited.
+    """
+    if not isinstance(content, dict):
+        message = f"{path}: expected a record of named values, got {type(content).__name__}. {_again(step)}"
+        raise FormatError(message)
+    found = {key: value for key, value in content.items() if key != CHECKSUM}
+    if CHECKSUM in content and content[CHECKSUM] != content_hash(found):
+        raise FormatError(
+            f"{path} is not what was written: its checksum is another. {_again(step)} "
+            f"(If you have edited it on purpose, remove its entry {CHECKSUM!r}.)"
+        )
+    return found
+
+
+def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Write a record as indented JSON with its checksum, whole or not at all. NaN becomes null."""
+    text = json.dumps(sealed(content), indent=2, allow_nan=False)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path | str) -> Any:
-    """Read a JSON file.
+def read_json(path: Path | str, step: str = "the step that writes it") -> dict[str, Any]:
+    """Read a record that `write_json` wrote, without its checksum.
+
+    Args:
+        path: The file.
+        step: The step that writes it, for the message.
 
     Raises:
-        FormatError: The file is missing or is no JSON; the message says which.
+        FormatError: The file is missing, is no JSON, or is not what was written; the message says which.
     """
-    path = Path(path)
+    text = record_text(path, step)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return unsealed(json.loads(text, parse_constant=_finite, parse_float=_finite), path, step)
+    # a flipped byte may nest a million brackets or ask for a number of as many digits
+    except (ValueError, RecursionError, MemoryError) as error:
+        reason = str(error) or type(error).__name__
+        raise FormatError(f"{path} is not valid JSON ({reason}). {_again(step)}") from error
+
+
+def record_text(path: Path | str, step: str) -> str:
+    """The text of a record.
+
+    Args:
+        path: The file.
+        step: The step that writes it, for the message.
+
+    Raises:
+        FormatError: The file is missing, is no text, or is larger than any record.
+    """
+    path = _regular(path)
+    try:
+        size = path.stat().st_size
+        if size <= _LARGEST_RECORD:
+            return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise FormatError(f"{path} does not exist. Run the step that writes it, or correct the path.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path} is not valid JSON ({error}). Delete it and run the step that writes it.") from error
+        raise FormatError(f"{path} does not exist. Run {step}, or correct the path.") from error
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read ({error.strerror or error}). Check its permissions.") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is no text ({error}). {_again(step)}") from error
+    raise FormatError(f"{path} is larger than any record of this program: {size} bytes. {_again(step)}")
+
+
+def parsed(content: Any, kind: type[T], path: Path | str, step: str) -> T:
+    """A record as a dataclass, its types checked: nothing is converted, nothing unknown is passed over.
+
+    Args:
+        content: JSON-like.
+        kind: A dataclass with annotations.
+        path: The file that it is from, for the message.
+        step: The step that writes it, for the message.
+
+    Raises:
+        FormatError: A key is missing or unknown, a value is of another type, or the dataclass refuses it.
+    """
+    try:
+        return _adapter(kind).validate_json(json.dumps(content), strict=True, extra="forbid")
+    except ValidationError as error:
+        flaws = [
+            f"{'.'.join(map(str, flaw['loc'])) or 'the whole'}: {flaw['msg']}, got {_short(flaw['input'])}"
+            for flaw in error.errors(include_url=False)[:3]
+        ]
+        raise FormatError(f"{path} is not a record of this program ({'; '.join(flaws)}). {_again(step)}") from error
+    except (GlitchflowError, TypeError, RecursionError) as error:
+        raise FormatError(f"{path} is not a record of this program ({error}). {_again(step)}") from error
+
+
+def read_record(path: Path | str, kind: type[T], step: str) -> T:
+    """`read_json` and `parsed` in one.
+
+    Raises:
+        FormatError: As there.
+    """
+    return parsed(read_json(path, step), kind, path, step)
+
+
+def check_file(path: Path, expected: str, step: str) -> None:
+    """Compare a file that a record lists with its checksum.
+
+    Raises:
+        FormatError: The file is missing, or is another one.
+    """
+    if not path.exists():
+        raise FormatError(f"{path} does not exist. {_again(step, delete=False)}")
+    if sha256(path) != expected:
+        raise FormatError(f"{path} does not match its checksum: it has been damaged or edited. {_again(step)}")
 
 
 def read_text(path: Path | str) -> str:
@@ -121,18 +268,59 @@ def read_text(path: Path | str) -> str:
 
 
 def sha256(path: Path | str) -> str:
-    """Checksum of a file's bytes, as 64 hexadecimal digits (FIPS 180-4)."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    """Checksum of a file's bytes, as 64 hexadecimal digits (FIPS 180-4).
+
+    Raises:
+        FormatError: It is a folder or a pipe.
+    """
+    with _regular(path).open("rb") as file:
+        return _digest(file)
 
 
 def content_hash(content: Any) -> str:
     """Checksum of a JSON-like value, independent of the order of its keys."""
     text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _regular(path: Path | str) -> Path:
+    """The path, unless there is something that is no file: a pipe would be read for ever.
+
+    Raises:
+        FormatError: It is a folder, a pipe or alike.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise FormatError(f"{path} is no file. Remove it, and run the step that writes it again.")
+    return path
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not float("-inf") < value < float("inf"):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def _again(step: str, *, delete: bool = True) -> str:
+    return f"Delete it and run {step} again." if delete else f"Run {step} again."
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _plain(content: Any) -> Any:

@@ -4,14 +4,14 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
-from glitchflow_plugin.data.files import atomic_path
+from glitchflow_plugin.data.files import CHECKSUM, atomic_path, parsed, record_text, sealed, unsealed
 from glitchflow_plugin.errors import FormatError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ TABLE_NAME = "ranking.csv"
 PARQUET_NAME = "ranking.parquet"
 SELECTION_NAME = "selected.txt"
 FORMAT_VERSION = 2
+_STEP = "the step Annalisa-scan"
 _REAL = (
     "correlation",
     "iou",
@@ -200,7 +201,7 @@ def write_ranking(folder: Path | str, ranking: ChannelRanking) -> dict[str, Path
         "selection": folder / SELECTION_NAME,
     }
     with atomic_path(written["results"]) as path:
-        path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        path.write_text(yaml.safe_dump(_sealed(content), sort_keys=False, allow_unicode=True), encoding="utf-8")
     with atomic_path(written["table"]) as path:
         table.to_csv(path, index=False)
     with atomic_path(written["parquet"]) as path:
@@ -218,28 +219,46 @@ def read_ranking(path: Path | str) -> ChannelRanking:
     """
     path = Path(path)
     path = path / RESULTS_NAME if path.is_dir() or not path.suffix else path
+    text = record_text(path, _STEP)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FormatError(f"{path} does not exist. Run the step Annalisa-scan, or correct the path.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path} is not valid YAML ({error}). Run the step Annalisa-scan again.") from error
-    try:
-        if content["format_version"] != FORMAT_VERSION:
-            raise FormatError(
-                f"{path} has format version {content['format_version']}, this program reads {FORMAT_VERSION}. "
-                "Run the step Annalisa-scan again."
-            )
-        return ChannelRanking(
-            target=content["target"],
-            channels=tuple(content["channels"]),
-            selected=tuple(content["selected"]),
-            rounds=tuple(RankingRound(**one) for one in content["rounds"]),
-            unsafe=content["unsafe"],
-            overridden=content["overridden"],
-            parameters=content["parameters"],
-            event_set=content["event_set"],
-            **{name: np.array(content[name], dtype=kind) for name, kind in _COLUMNS.items()},
+        content = unsealed(yaml.safe_load(text), path, _STEP)
+    # PyYAML raises ValueError and its children where a date or a number is none
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise FormatError(f"{path} is not valid YAML ({error}). Run {_STEP} again.") from error
+    if content.get("format_version") != FORMAT_VERSION:
+        raise FormatError(
+            f"{path} has format version {content.get('format_version')}, this program reads {FORMAT_VERSION}. "
+            f"Run {_STEP} again."
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"{path} is not the result of a scan ({error!r}). Run Annalisa-scan again.") from error
+    values: dict[str, Any] = dict(vars(parsed(content, _Stored, path, _STEP)))
+    values.pop("format_version")
+    values |= {name: np.array(values[name], dtype=kind) for name, kind in _COLUMNS.items()}
+    try:
+        return ChannelRanking(**values)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}. Run {_STEP} again.") from error
+
+
+def _sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """With its checksum; NaN stays what it is, as YAML can say it."""
+    return {**content, CHECKSUM: sealed(content)[CHECKSUM]}
+
+
+#: Content of results.yaml.
+_Stored = make_dataclass(
+    "_Stored",
+    [
+        ("format_version", int),
+        ("parameters", dict[str, Any]),
+        ("event_set", str),
+        ("target", str),
+        ("selected", tuple[str, ...]),
+        ("rounds", tuple[RankingRound, ...]),
+        ("unsafe", dict[str, str]),
+        ("overridden", dict[str, str]),
+        ("channels", tuple[str, ...]),
+        *((name, list[float]) for name in _REAL),
+        *((name, list[int]) for name in _WHOLE),
+        ("representative", list[bool]),
+    ],
+)

@@ -13,10 +13,10 @@ def read_reference(folder: Path | str) -> dict[str, Any] | None:
     """The statistics, JSON-like as `signal.drift.Reference.to_dict` gives them; None where there are none.
 
     Raises:
-        FormatError: The file is no JSON.
+        FormatError: The file is not what was written.
     """
     path = Path(folder) / REFERENCE_NAME
-    return read_json(path) if path.exists() else None
+    return read_json(path, "the Processor") if path.exists() else None
 
 
 def write_reference(folder: Path | str, reference: Mapping[str, Any]) -> Path:

@@ -3,20 +3,35 @@
 A shard is written whole and carries the fingerprint of the set it belongs to, so a killed run resumes at the missing
 shards. The manifest is written last: a folder without one is an unfinished set. Several processes may write one set at
 the same time, each its own shards, and more than one may finish it: nothing is removed that another has just written.
+
+Nothing of a shard is believed before its checksum is compared. That takes reading it whole, so it is done once a
+handle, when its data are first asked for; what is known of the events beside their data (times, validity) is in one
+small file of its own as well, which is compared at every opening.
 """
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeGuard
 
 import h5py
 import numpy as np
 
-from glitchflow_plugin.data.files import content_hash, new_hdf5, read_json, sha256, write_json
+from glitchflow_plugin.data.files import (
+    check_file,
+    content_hash,
+    is_intact,
+    new_hdf5,
+    read_record,
+    sha256,
+    write_json,
+)
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
 from glitchflow_plugin.errors import ChannelMismatchError, FormatError, NoEventsError
 
@@ -24,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+ROWS_NAME = "rows.h5"
+_ROWS = {"gps_start": np.float64, "gps_event": np.float64, "valid": np.bool_}
+_STEP = "the step that made the set"
 Kind = Literal["events", "spectrograms"]
 
 
@@ -35,6 +53,13 @@ class Shard:
     event_ids: tuple[str, ...]
     num_bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no shard."""
+        if not re.fullmatch(r"shard-\d{5,}\.h5", self.file):  # never a path that leads out of the folder
+            raise FormatError(f"expected a shard named shard-00000.h5 or alike, got {self.file!r}")
+        if not self.event_ids or self.num_bytes < 1 or not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise FormatError(f"{self.file}: expected events, a size and a SHA-256 checksum")
 
 
 @dataclass(frozen=True)
@@ -52,6 +77,7 @@ class Manifest:
         rejected: Reason by event id for the events that were asked for and are not in the set.
         fingerprint: Checksum over recipe, channels, axes, planned events and input.
         format_version: Version of this layout.
+        rows_sha256: Of the file of ids, times and validity of all events; empty in sets of earlier versions.
     """
 
     kind: Kind
@@ -64,6 +90,7 @@ class Manifest:
     rejected: dict[str, str]
     fingerprint: str
     format_version: int = FORMAT_VERSION
+    rows_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a manifest that contradicts itself."""
@@ -75,6 +102,26 @@ class Manifest:
             raise FormatError(
                 f"the set has format version {self.format_version}, this program reads {FORMAT_VERSION}. Make it again."
             )
+        ids = [event_id for shard in self.shards for event_id in shard.event_ids]
+        if not ids or len({*ids, *self.rejected}) != len(ids) + len(self.rejected):
+            raise FormatError("expected events, each in one shard or rejected, got none, or some twice")
+        if len({shard.file for shard in self.shards}) != len(self.shards):
+            raise FormatError("shards must be different files")
+        self.data_shape  # noqa: B018  # the axes are checked where they are used
+
+    @property
+    def data_shape(self) -> tuple[int, ...]:
+        """Shape of the data of one event: (channel, time) or (channel, frequency, time).
+
+        Raises:
+            FormatError: The axes are not those of this kind of set.
+        """
+        if self.kind == "events":
+            rate, number = self.axes.get("sample_rate"), self.axes.get("num_samples")
+            if not (_is_number(rate) and _is_number(number) and rate > 0 and number > 0 and number == int(number)):
+                raise FormatError(f"expected axes sample_rate > 0 and num_samples >= 1, got {rate!r}, {number!r}")
+            return len(self.channels), int(number)
+        return len(self.channels), _size(self.axes, "frequencies"), _size(self.axes, "times")
 
 
 @dataclass(frozen=True)
@@ -133,7 +180,7 @@ class ShardedWriter:
     def pending(self) -> list[ShardPlan]:
         """Shards that are not on disk yet, are damaged, or belong to another recipe or input.
 
-        A truncated shard cannot be opened. Where the set was finished before, checksums tell of any other damage.
+        The checksums of a set that was finished tell of damage; of one that was not, those in the shards.
         """
         finished = self._finished()
         known = {} if finished is None else {shard.file: shard.sha256 for shard in finished.manifest.shards}
@@ -141,7 +188,8 @@ class ShardedWriter:
         for plan in self._plans:
             path = self._path(plan.index)
             there = path.exists()
-            damaged = there and path.name in known and sha256(path) != known[path.name]
+            known_good = known.get(path.name)
+            damaged = there and not (is_intact(path) if known_good is None else sha256(path) == known_good)
             if (
                 damaged
             ):  # the manifest, which tells, goes with the first shard that is made; this one must not stay behind
@@ -216,12 +264,14 @@ class ShardedWriter:
         if finished is not None:
             self._tidy()
             return finished
-        shards, rejected = [], {}
+        shards, rejected, rows = [], {}, []
         for plan in self._plans:
             path = self._path(plan.index)
             with h5py.File(path, "r") as file:
                 rejected.update(json.loads(file.attrs["rejected"]))
                 ids = tuple(file["event_id"].asstr()[()])
+                if ids:
+                    rows.append({name: file[name][()] for name in _ROWS})
             if ids:
                 shards.append(Shard(path.name, ids, path.stat().st_size, sha256(path)))
         if not shards:
@@ -229,6 +279,9 @@ class ShardedWriter:
             raise NoEventsError(
                 f"No event is left of {len(self.event_ids)}. Reasons: {'; '.join(reasons[:5]) or 'none'}."
             )
+        with new_hdf5(self.folder / ROWS_NAME) as file:
+            for name in _ROWS:
+                file[name] = np.concatenate([part[name] for part in rows])
         manifest = Manifest(
             kind=self.kind,
             target=self.target,
@@ -239,6 +292,7 @@ class ShardedWriter:
             shards=tuple(shards),
             rejected=rejected,
             fingerprint=self.fingerprint,
+            rows_sha256=sha256(self.folder / ROWS_NAME),
         )
         write_json(self.folder / MANIFEST_NAME, asdict(manifest))
         self._tidy()
@@ -285,22 +339,19 @@ class _ShardedSet:
             raise FormatError(
                 f"{folder} holds no finished {cls.kind} set (no {MANIFEST_NAME}). Run the step that makes it."
             )
-        content = read_json(path)
-        try:
-            shards = tuple(Shard(**{**shard, "event_ids": tuple(shard["event_ids"])}) for shard in content["shards"])
-            manifest = Manifest(**{**content, "channels": tuple(content["channels"]), "shards": shards})
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"{path} is not a manifest of this program ({error}). Make the set again.") from error
+        manifest = read_record(path, Manifest, _STEP)
         if manifest.kind != cls.kind:
             raise FormatError(f"{folder} holds a set of {manifest.kind}, expected {cls.kind}. Correct the path.")
         for shard in manifest.shards:
             file = folder / shard.file
-            found = file.stat().st_size if file.exists() else None
+            found = file.stat().st_size if file.is_file() else None
             if found != shard.num_bytes:
                 raise FormatError(
                     f"{file}: expected {shard.num_bytes} bytes, found {'nothing' if found is None else found}. "
                     "Run the step that made the set again: only that shard is remade."
                 )
+        if manifest.rows_sha256:
+            check_file(folder / ROWS_NAME, manifest.rows_sha256, f"{_STEP} (no shard is remade)")
         return cls(folder, manifest)
 
     def verify(self) -> None:
@@ -338,17 +389,17 @@ class _ShardedSet:
     @cached_property
     def gps_start(self) -> np.ndarray:
         """GPS time of each event's first sample or left edge, s, float64."""
-        return self._gathered("gps_start")
+        return self._rows["gps_start"]
 
     @cached_property
     def gps_event(self) -> np.ndarray:
         """Trigger time of each event, GPS s, float64."""
-        return self._gathered("gps_event")
+        return self._rows["gps_event"]
 
     @cached_property
     def valid(self) -> np.ndarray:
         """Validity mask, bool, shape (event, channel)."""
-        return self._gathered("valid")
+        return self._rows["valid"]
 
     def channel_rows(self, channels: Sequence[str]) -> list[int]:
         """Positions of channels on the channel axis.
@@ -390,8 +441,8 @@ class _ShardedSet:
                 continue
             if shard.file not in self._verified:  # once, so that random rows do not pay for it again
                 self._verify(shard)
-            with h5py.File(self.folder / shard.file, "r") as file:
-                stored = file["data"]
+            with self._opened(shard.file) as file:
+                stored = _dataset(file, "data", (len(shard.event_ids), *self.manifest.data_shape))
                 if data is None:
                     width = stored.shape[1] if columns is None else len(columns)
                     data = np.empty((len(wanted), width, *stored.shape[2:]), stored.dtype)
@@ -432,18 +483,39 @@ class _ShardedSet:
         sizes = [len(shard.event_ids) for shard in self.manifest.shards]
         return [int(first) for first in np.cumsum([0, *sizes[:-1]])]
 
-    def _gathered(self, name: str) -> np.ndarray:
-        parts = []
+    @cached_property
+    def _rows(self) -> dict[str, np.ndarray]:
+        """Times and validity of all events."""
+        if self.manifest.rows_sha256:
+            with self._opened(ROWS_NAME) as file:
+                return {name: self._column(file, name, len(self)) for name in _ROWS}
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in _ROWS}
         for shard in self.manifest.shards:
-            try:
-                with h5py.File(self.folder / shard.file, "r") as file:
-                    parts.append(file[name][()])
-            except OSError as error:
-                raise FormatError(
-                    f"{self.folder / shard.file} cannot be read ({error}). Run the step that made the set again: only "
-                    "that shard is remade."
-                ) from error
-        return np.concatenate(parts)
+            with self._opened(shard.file) as file:
+                for name, found in parts.items():
+                    found.append(self._column(file, name, len(shard.event_ids)))
+        return {name: np.concatenate(found) for name, found in parts.items()}
+
+    def _column(self, file: h5py.File, name: str, events: int) -> np.ndarray:
+        """A small data set of a file, once its shape and type are what they must be, and its times are times."""
+        shape = (events, len(self.channels)) if name == "valid" else (events,)
+        stored = _dataset(file, name, shape, np.dtype(_ROWS[name]))
+        values = stored[()]
+        if not np.isfinite(values).all():
+            raise OSError(f"{name} holds what is no finite number")
+        return values
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[h5py.File]:
+        """A file of the set; whatever HDF5 raises at damage is one error."""
+        try:
+            with h5py.File(self.folder / name, "r") as file:
+                yield file
+        except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise FormatError(
+                f"{self.folder / name} cannot be read ({error}). Delete it and run {_STEP} again: only that file is "
+                "remade."
+            ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -535,10 +607,43 @@ def _hyperslab(columns: Sequence[int] | None) -> tuple[slice | list[int], np.nda
     return rising.tolist(), arrange
 
 
+def _dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype | None = None) -> h5py.Dataset:
+    """A data set, before anything of it is read. Without a `dtype` it must hold floating-point numbers.
+
+    Raises:
+        OSError: It is not there, or of another shape or type.
+    """
+    stored = file.get(name)
+    if not isinstance(stored, h5py.Dataset):
+        raise OSError(f"there is no data set {name}")
+    fits = stored.dtype == dtype if dtype is not None else stored.dtype.kind == "f"
+    if stored.shape != shape or not fits:
+        raise OSError(f"{name} has shape {stored.shape} and type {stored.dtype}, the manifest asks for {shape}")
+    return stored
+
+
+def _size(axes: Mapping[str, Any], name: str) -> int:
+    """Length of an axis that is a list of rising numbers.
+
+    Raises:
+        FormatError: It is something else.
+    """
+    axis = axes.get(name)
+    if not isinstance(axis, list | tuple) or not axis or not all(map(_is_number, axis)):
+        raise FormatError(f"expected the axis {name} as a list of numbers")
+    if any(after <= before for before, after in pairwise(axis)):
+        raise FormatError(f"expected the axis {name} to rise")
+    return len(axis)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _fingerprint(path: Path) -> str | None:
     """Of the set that a shard belongs to; None where there is no shard, or part of one."""
     try:
         with h5py.File(path, "r") as file:
             return str(file.attrs.get("fingerprint"))
-    except OSError:
+    except (OSError, RuntimeError, ValueError, TypeError):  # what h5py raises depends on where the damage is
         return None

@@ -12,10 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
-from glitchflow_plugin.data.files import content_hash, new_hdf5
+from glitchflow_plugin.data.files import content_hash, new_hdf5, sealed_hdf5
 from glitchflow_plugin.data.sharded import ShardPlan
 from glitchflow_plugin.errors import FormatError
 
@@ -96,12 +95,18 @@ class SpikeStore:
         if not path.exists():
             return None
         try:
-            with h5py.File(path, "r") as file:
+            with sealed_hdf5(path) as file:
                 if file.attrs["fingerprint"] != self.fingerprint:
                     return None
                 columns = {name: file[name][()] for name in COLUMNS}
                 intact = file.attrs["sha256"] == _checksum(columns)
-        except (OSError, KeyError, RuntimeError):  # what h5py raises depends on where the damage is
+        except (
+            OSError,
+            KeyError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ):  # what h5py raises depends on where the damage is
             intact, columns = False, {}
         if not intact:
             logger.warning("%s is damaged: its spikes are looked for again.", path)

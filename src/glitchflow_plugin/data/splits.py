@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
-from glitchflow_plugin.data.files import read_json, write_json
+from glitchflow_plugin.data.files import read_record, write_json
 from glitchflow_plugin.errors import ConfigurationError, FormatError, LeakageError, NoEventsError
 
 FORMAT_VERSION = 1
@@ -75,6 +75,10 @@ class SplitPart:
                     f"{times.shape} (float32 rounds GPS times to 128 s)."
                 )
                 raise FormatError(message)
+        if not (np.isfinite(self.gps_event) & (self.gps_start < self.gps_stop) & np.isfinite(self.gps_stop)).all():
+            raise FormatError("expected finite times with gps_start < gps_stop for every event.")
+        if len(set(self.event_ids)) != len(self.event_ids):
+            raise FormatError("expected each event once in a part.")
 
     def __len__(self) -> int:
         return len(self.event_ids)
@@ -148,21 +152,42 @@ class Split:
         """
         path = Path(path)
         path = path / SPLIT_NAME if path.is_dir() else path
-        content = read_json(path)
+        stored = read_record(path, _StoredSplit, "the Splitter")
         try:
-            if content["format_version"] != FORMAT_VERSION:
-                message = f"{path} has format version {content['format_version']}, this program reads {FORMAT_VERSION}."
-                raise FormatError(f"{message} Run the Splitter again.")
-            parts = {name: _read_part(content[name]) for name in PARTS}
-            return cls(
-                **parts,
-                block_length=float(content["block_length"]),
-                seed=int(content["seed"]),
-                source=dict(content["source"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            message = f"{path} is not a split ({type(error).__name__}: {error}). Run the Splitter again."
-            raise FormatError(message) from error
+            parts = {name: _read_part(getattr(stored, name)) for name in PARTS}
+            return cls(**parts, block_length=stored.block_length, seed=stored.seed, source=stored.source)
+        except FormatError as error:
+            raise FormatError(f"{path} is not a split ({error}) Run the Splitter again.") from error
+
+
+@dataclass(frozen=True)
+class _StoredEvent:
+    """An event as it stands in split.json."""
+
+    event_id: str
+    gps_start: float
+    gps_stop: float
+    gps_event: float
+
+
+@dataclass(frozen=True)
+class _StoredSplit:
+    """Content of split.json."""
+
+    format_version: int
+    block_length: float
+    seed: int
+    source: dict[str, str]
+    train: list[_StoredEvent]
+    validation: list[_StoredEvent]
+    test: list[_StoredEvent]
+
+    def __post_init__(self) -> None:
+        """Refuse what this program does not read."""
+        if self.format_version != FORMAT_VERSION:
+            raise FormatError(f"format version {self.format_version}, this program reads {FORMAT_VERSION}")
+        if not self.block_length > 0 or not self.train:
+            raise FormatError(f"expected block_length > 0 (s) and training events, got {self.block_length}")
 
 
 def make_split(
@@ -250,11 +275,12 @@ def _take(events: SplitPart, rows: list[int]) -> SplitPart:
     return SplitPart(ids, events.gps_start[chosen], events.gps_stop[chosen], events.gps_event[chosen])
 
 
-def _read_part(rows: list[dict[str, Any]]) -> SplitPart:
+def _read_part(rows: list[_StoredEvent]) -> SplitPart:
     times = {
-        name: np.array([row[name] for row in rows], dtype=np.float64) for name in ("gps_start", "gps_stop", "gps_event")
+        name: np.array([getattr(row, name) for row in rows], dtype=np.float64)
+        for name in ("gps_start", "gps_stop", "gps_event")
     }
-    return SplitPart(tuple(str(row["event_id"]) for row in rows), **times)
+    return SplitPart(tuple(row.event_id for row in rows), **times)
 
 
 def _refuse_leakage(first: str, a: SplitPart, second: str, b: SplitPart, block_length: float) -> None:

@@ -3,20 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 
-from glitchflow_plugin.data.files import atomic_path, read_json, write_json
+from glitchflow_plugin.data.files import atomic_path, check_file, parsed, read_json, read_record, sha256, write_json
+from glitchflow_plugin.data.reference_file import REFERENCE_NAME
 from glitchflow_plugin.data.sharded import SpectrogramSet
-from glitchflow_plugin.data.splits import PARTS, Split
+from glitchflow_plugin.data.splits import PARTS, SPLIT_NAME, Split
 from glitchflow_plugin.errors import ConfigurationError, FormatError, LeakageError, NoEventsError
 
 FORMAT_VERSION = 1
 INDEX_NAME = "windows.parquet"
 SCALING_NAME = "scaling.json"
 DESCRIPTION_NAME = "training_set.json"
+_LISTED = (SPLIT_NAME, INDEX_NAME, SCALING_NAME)
+_STEP = "the Processor"
 
 COLUMNS: dict[str, str] = {
     "part": "str",
@@ -69,6 +72,43 @@ class WindowSettings:
             raise ConfigurationError(message)
 
 
+@dataclass(frozen=True)
+class _Scaling:
+    """Content of scaling.json, as `signal.scaling.Scaling.to_dict` gives it."""
+
+    transform: Literal["sqrt", "log1p"]
+    clamp: float
+    scale: dict[str, float]
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot scale."""
+        if not self.clamp > 0 or not self.scale or not all(value > 0 for value in self.scale.values()):
+            raise FormatError(f"expected a clamp > 0 and a scale > 0 for each channel, got {self.clamp}, {self.scale}")
+
+
+@dataclass(frozen=True)
+class _Description:
+    """Content of training_set.json.
+
+    Attributes:
+        files: Checksum of each file of the set; empty in sets of earlier versions.
+    """
+
+    format_version: int
+    spectrograms: str
+    fingerprint: str
+    settings: WindowSettings
+    counts: dict[str, dict[str, int]]
+    files: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what this program does not read."""
+        if self.format_version != FORMAT_VERSION:
+            raise FormatError(f"format version {self.format_version}, this program reads {FORMAT_VERSION}")
+        if self.files and self.files.keys() - {REFERENCE_NAME} != set(_LISTED):
+            raise FormatError(f"expected checksums of {', '.join(_LISTED)}, got some of {', '.join(self.files)}")
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
     """Split, window index and scaling over a spectrogram set on disk.
@@ -93,9 +133,7 @@ class TrainingSet:
 
     def __post_init__(self) -> None:
         """Refuse an index that contradicts the split."""
-        missing = [name for name in COLUMNS if name not in self.windows.columns]
-        if missing:
-            raise FormatError(f"the window index lacks the columns {missing}. Run the Processor again.")
+        _check_windows(self.windows, self.settings)
         part_of = self.split.part_of()
         expected = self.windows["event_id"].map(part_of.get)
         wrong = self.windows.loc[expected != self.windows["part"], "event_id"]
@@ -104,8 +142,7 @@ class TrainingSet:
                 f"{len(wrong)} windows stand in another part than their event (the first is {wrong.iloc[0]}). "
                 "Run the Processor again."
             )
-        if self.windows["gps_start"].dtype != np.float64:
-            raise FormatError(f"gps_start must be float64, got {self.windows['gps_start'].dtype}.")
+        parsed(dict(self.scaling), _Scaling, self.folder / SCALING_NAME, _STEP)
 
     def unused_events(self) -> list[str]:
         """Why each event of the split that has no window has none."""
@@ -142,7 +179,25 @@ class TrainingSet:
         if spectrograms.manifest.fingerprint != self.fingerprint:
             message = f"{self.spectrograms} has changed since the windows were made. Run Splitter and Processor again."
             raise FormatError(message)
+        self._check_against(spectrograms)
         return spectrograms
+
+    def _check_against(self, spectrograms: SpectrogramSet) -> None:
+        """Refuse windows that lie outside the maps, and scales of other channels."""
+        rows, starts = self.windows["row"].to_numpy(), self.windows["start"].to_numpy()
+        inside = (rows < len(spectrograms)) & (starts <= len(spectrograms.times) - self.settings.size)
+        if inside.all():
+            here = np.array(spectrograms.event_ids, dtype=object)[rows]
+            inside = here == self.windows["event_id"].to_numpy(dtype=object)
+        if not inside.all():
+            place = f"{int((~inside).sum())} of {len(inside)} windows of {self.folder}"
+            raise FormatError(f"{place} lie outside the maps in {self.spectrograms}. Run the Processor again.")
+        lacking = sorted(set(spectrograms.channels) ^ set(self.scaling["scale"]))
+        if lacking:
+            raise FormatError(
+                f"{self.folder / SCALING_NAME} and the maps in {self.spectrograms} do not have the same channels: only "
+                f"one has {lacking[:5]}. Run the Processor again."
+            )
 
     def save(self) -> None:
         """Write everything into the folder, the description last."""
@@ -156,6 +211,11 @@ class TrainingSet:
             "fingerprint": self.fingerprint,
             "settings": vars(self.settings),
             "counts": self.counts(),
+            "files": {
+                name: sha256(self.folder / name)
+                for name in (*_LISTED, REFERENCE_NAME)
+                if name in _LISTED or (self.folder / name).exists()
+            },
         }
         write_json(self.folder / DESCRIPTION_NAME, description)
 
@@ -168,23 +228,54 @@ class TrainingSet:
             LeakageError: The index contradicts the split.
         """
         folder = Path(folder)
-        description = read_json(folder / DESCRIPTION_NAME)
+        description = read_record(folder / DESCRIPTION_NAME, _Description, _STEP)
+        for name, expected in description.files.items():
+            check_file(folder / name, expected, _STEP)
         try:
-            if description["format_version"] != FORMAT_VERSION:
-                raise FormatError(f"{folder}: format version {description['format_version']} cannot be read.")
             windows = pd.read_parquet(folder / INDEX_NAME)
-            return cls(
-                folder=folder,
-                spectrograms=Path(description["spectrograms"]),
-                fingerprint=description["fingerprint"],
-                split=Split.open(folder),
-                windows=windows,
-                scaling=read_json(folder / SCALING_NAME),
-                settings=WindowSettings(**description["settings"]),
-            )
-        except (KeyError, TypeError, OSError, ValueError) as error:
-            message = f"{folder} is not a training set ({type(error).__name__}: {error}). Run the Processor again."
+        except Exception as error:  # pyarrow raises whatever the damaged byte leads to
+            message = f"{folder / INDEX_NAME} cannot be read ({type(error).__name__}: {error}). Run {_STEP} again."
             raise FormatError(message) from error
+        found = cls(
+            folder=folder,
+            spectrograms=Path(description.spectrograms),
+            fingerprint=description.fingerprint,
+            split=Split.open(folder),
+            windows=windows,
+            scaling=read_json(folder / SCALING_NAME, _STEP),
+            settings=description.settings,
+        )
+        if found.counts() != description.counts:
+            raise FormatError(f"{folder / INDEX_NAME} has other windows than {DESCRIPTION_NAME}. Run {_STEP} again.")
+        return found
+
+
+def _check_windows(windows: pd.DataFrame, settings: WindowSettings) -> None:
+    """Refuse an index that cannot be one.
+
+    Raises:
+        FormatError: A column is missing or of another type, or a value is out of range.
+    """
+    missing = [name for name in COLUMNS if name not in windows.columns]
+    if missing:
+        raise FormatError(f"the window index lacks the columns {missing}. Run {_STEP} again.")
+    for name, kind in COLUMNS.items():
+        found = windows[name].dtype
+        fits = pd.api.types.is_string_dtype(windows[name]) if kind == "str" else found == kind
+        if not fits:
+            raise FormatError(f"the window index: expected {name} as {kind}, got {found}. Run {_STEP} again.")
+    peak = windows["peak"].to_numpy()
+    flaws = {
+        "row": windows["row"] < 0,
+        "start": windows["start"] < 0,
+        "gps_start": ~np.isfinite(windows["gps_start"]),
+        "peak": ~np.isfinite(peak) | (peak < 0),
+        "glitch": windows["glitch"].to_numpy() != (peak.astype(np.float64) > settings.threshold),
+        "event_id": windows.duplicated(["event_id", "start"]),
+    }
+    wrong = [f"{name} in {int(np.sum(flaw))}" for name, flaw in flaws.items() if np.any(flaw)]
+    if wrong:
+        raise FormatError(f"the window index: out of range or doubled: {', '.join(wrong)} windows. Run {_STEP} again.")
 
 
 def index_windows(

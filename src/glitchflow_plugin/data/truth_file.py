@@ -15,11 +15,13 @@ import h5py
 import numpy as np
 
 from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME
-from glitchflow_plugin.data.files import new_hdf5
+from glitchflow_plugin.data.files import new_hdf5, sealed_hdf5
 from glitchflow_plugin.errors import DataError, FormatError
 from glitchflow_plugin.types.arrays import Series
 
 FORMAT_VERSION = 1
+#: What h5py and the records raise depends on where the damage is.
+_DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +179,7 @@ def read_truth(path: Path | str) -> Truth:
     path = Path(path)
     path = truth_path(path) if path.is_dir() else path
     try:
-        with h5py.File(path, "r") as file:
+        with sealed_hdf5(path) as file:
             version = int(file.attrs["format_version"])
             if version != FORMAT_VERSION:
                 raise FormatError(f"{path} has format {version}, this program reads {FORMAT_VERSION}. Simulate again.")
@@ -190,7 +192,7 @@ def read_truth(path: Path | str) -> Truth:
                 events={event.event_id: event for event in events},
                 recipe=json.loads(file.attrs["recipe"]),
             )
-    except (OSError, KeyError, ValueError) as error:
+    except _DAMAGE as error:
         raise FormatError(f"{path} is no truth file of a simulation ({error}). Run simulate_pipeline again.") from error
 
 
@@ -209,9 +211,9 @@ def read_event_truths(paths: Iterable[Path | str]) -> dict[str, EventTruth]:
     events: list[EventTruth] = []
     for path in paths:
         try:
-            with h5py.File(path, "r") as file:
+            with sealed_hdf5(path) as file:
                 events += [_read_event(group) for group in file.values()]
-        except (OSError, KeyError, ValueError) as error:
+        except _DAMAGE as error:
             raise FormatError(f"{path} cannot be read ({error}). Delete its folder and simulate again.") from error
     return {event.event_id: event for event in sorted(events, key=lambda one: one.gps_event)}
 

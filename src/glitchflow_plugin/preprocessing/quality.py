@@ -4,14 +4,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from glitchflow_plugin.data.files import atomic_path, read_json, write_json
+from glitchflow_plugin.data.files import atomic_path, check_file, parsed, read_json, sha256, write_json
 from glitchflow_plugin.data.readers.tables import read_csv
-from glitchflow_plugin.errors import FormatError
 
 QUALITY_NAME = "quality.json"
 RECORDS_NAME = "quality.csv"
+_COLUMNS = ["event_id", "channel", "reason", "detail"]
+_FLAWS = "flaws_sha256"
+_STEP = "the step that made the event set"
 MISSING = "missing"
 """Reason of a channel that an event does not have."""
 
@@ -146,10 +147,10 @@ def write_quality(folder: Path | str, report: QualityReport) -> tuple[Path, Path
     folder = Path(folder)
     content = asdict(report)
     flaws = content.pop("flaws")
-    write_json(folder / QUALITY_NAME, content)
     with atomic_path(folder / RECORDS_NAME) as temporary:
-        table = pd.DataFrame(flaws, columns=["event_id", "channel", "reason", "detail"])
+        table = pd.DataFrame(flaws, columns=_COLUMNS)
         table.to_csv(temporary, index=False, errors="backslashreplace")  # details quote what files say
+    write_json(folder / QUALITY_NAME, {**content, _FLAWS: sha256(folder / RECORDS_NAME)})
     return folder / QUALITY_NAME, folder / RECORDS_NAME
 
 
@@ -157,18 +158,14 @@ def read_quality(folder: Path | str) -> QualityReport:
     """Read the report beside an event set, with its flaws.
 
     Raises:
-        FormatError: There is none.
+        FormatError: There is none, or it is not what was written.
     """
-    folder = Path(folder)
-    content: dict[str, Any] = read_json(folder / QUALITY_NAME)
-    content["missing_channels"] = tuple(content["missing_channels"])
-    path = folder / RECORDS_NAME
+    path, records = Path(folder) / QUALITY_NAME, Path(folder) / RECORDS_NAME
+    content = read_json(path, _STEP)
+    expected = content.pop(_FLAWS, None)  # not there in reports of earlier versions
+    if expected is not None:
+        check_file(records, str(expected), _STEP)
     # event ids and channels may start with any character: no line is a comment
-    table = read_csv(path, comment="") if path.exists() else {}
-    try:
-        flaws = tuple(Flaw(**dict(zip(table, row, strict=True))) for row in zip(*table.values(), strict=True))
-    except TypeError as error:
-        raise FormatError(
-            f"{path} is no list of flaws: it has the columns {list(table)}. Run the step again."
-        ) from error
-    return QualityReport(**content, flaws=flaws)
+    table = read_csv(records, comment="") if records.exists() else {}
+    flaws = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+    return parsed({**content, "flaws": flaws}, QualityReport, path, _STEP)

@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from glitchflow_plugin import __version__
-from glitchflow_plugin.data.files import read_json, write_json
-from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.data.files import read_record, write_json
 
 SUMMARY_NAME = "summary.json"
 _PACKAGES = ("itwinai", "torch", "ml4gw", "gwpy", "mlflow", "numpy", "h5py")
@@ -113,14 +112,7 @@ def read_summary(path: Path | str) -> RunSummary:
     """
     path = Path(path)
     path = path / SUMMARY_NAME if path.is_dir() else path
-    content = read_json(path)
-    try:
-        metrics = {name: Metric(**metric) for name, metric in content["metrics"].items()}
-        events = EventCounts(**content["events"])
-        warnings = tuple(content["warnings"])
-        return RunSummary(**{**content, "metrics": metrics, "events": events, "warnings": warnings})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"{path} is not a run summary ({error}). Run the step again.") from error
+    return read_record(path, RunSummary, "the step")
 
 
 def format_summary(summary: RunSummary, width: int = 110) -> str:

@@ -156,6 +156,11 @@ class Reference:
         lengths = {len(values) for values in (*shares.values(), *spreads.values())}
         if not complete or ladder != LADDER or lengths - {len(LADDER)}:
             raise FormatError("the reference statistics were made with another ladder of energies. Train again.")
+        shares_fit = all(0 <= value <= 1 + 1e-9 for values in (*shares.values(), *spreads.values()) for value in values)
+        counted = [found.num_events, *found.counts.values()]
+        counts_fit = all(isinstance(number, int) and 0 <= number <= found.num_events for number in counted)
+        if not shares_fit or not counts_fit or not shares.keys() <= found.counts.keys():
+            raise FormatError("the reference statistics hold shares outside 0..1 or counts of no events. Train again.")
         return found
 
 

@@ -68,11 +68,14 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     try:
-        known = read_json(folder / CHECKSUMS) if (folder / CHECKSUMS).exists() else {}
-        damaged = [name for name, digest in known.items() if sha256(folder / name) != digest]
-        if damaged:
-            raise FormatError(f"{', '.join(damaged)} differ from what was written")
-        found = {path.stem: torch.load(path, map_location="cpu", weights_only=True) for path in folder.glob("*.pt")}
+        files = {path.name: path for path in (*folder.glob("*.pt"), *folder.glob("*.json")) if path.name != CHECKSUMS}
+        known = read_json(folder / CHECKSUMS, "the training") if (folder / CHECKSUMS).exists() else None
+        if known is not None:  # there is none in checkpoints of early versions
+            other = files.keys() ^ known.keys() | {name for name in files if sha256(files[name]) != known.get(name)}
+            if other:
+                raise FormatError(f"{', '.join(sorted(other))} differ from what was written")
+        tensors = [path for name, path in files.items() if name.endswith(".pt")]
+        found = {path.stem: torch.load(path, map_location="cpu", weights_only=True) for path in tensors}
         if not {"state", "model"} <= set(found):
             raise FormatError("state.pt or model.pt is missing")
     except Exception as error:

@@ -91,6 +91,7 @@ def test_a_damaged_file_is_no_problem_where_another_has_the_stretch(tmp_path, ca
     assert len(found["V1:A"].series) == 160
     assert "Another file has the same stretch" in caplog.text
 
+
 def test_files_are_found_by_folder_glob_and_cache(tmp_path):
     paths = [store(tmp_path, T0 + offset, 10) for offset in (10, 0)]
     expected = sorted(paths)

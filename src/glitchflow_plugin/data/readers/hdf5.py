@@ -94,7 +94,7 @@ def read(path: Path | str, channels: Sequence[str], start: float, stop: float) -
 
 def write(path: Path | str, channels: Mapping[str, Channel]) -> None:
     """Write channels so that gwpy's `TimeSeriesDict.read(path)` finds them, whole or not at all."""
-    with new_hdf5(path) as file:
+    with new_hdf5(path, seal=False) as file:
         for name, channel in channels.items():
             dataset = file.create_dataset(name, data=channel.series)
             dataset.attrs.update(
