@@ -333,6 +333,7 @@ def test_rows_that_fit_are_read(tmp_path, text, encoding):
         ('time,snr\n"1,264,000,010.5",8\n', "thousands"),
         ("time,snr\n1,264,000,010.5,8\n", "got 5"),
         ("time,time\n1264000010,1264000020\n", "more than once"),
+        ("event_id;snr,time\na,8\n", "mixes separators"),
         ('time,snr\n"1264000010.5,8\n1264000000.25,9\n', "cannot be read as CSV"),
         ("# only this\n", "is empty|holds no time"),
         ("1264000010.5,8\n1264000000.5,8\n", "first line must be the header"),
@@ -427,7 +428,7 @@ SPOILT = {
                       unique_by=lambda time: time[0]),
     "names": st.sampled_from(COLUMNS).map(lambda names: names.split(",")),
     "change": st.tuples(st.sampled_from(list(_WIDTH)), st.booleans()),
-    "dress": st.lists(st.sampled_from(list(_DRESS)), max_size=3),
+    "dress": st.lists(st.sampled_from(list(_DRESS)), max_size=3, unique=True),
 }  # fmt: skip
 
 

@@ -76,7 +76,12 @@ def read_csv(path: Path | str, comment: str = "#") -> dict[str, list[str]]:
         for line in io.StringIO(read_text(path), newline="")
     ]
     header = next((line for line in lines if line.strip()), "")
-    separator = next((one for one in ",;\t" if one in header), ",")
+    separators = [one for one in ",;\t" if one in header.strip()] or [","]
+    if len(separators) > 1:
+        raise FormatError(
+            f"{path}: the header {header.strip()!r} mixes separators. Use commas, semicolons or tabs only."
+        )
+    separator = separators[0]
     names: list[str] = []
     rows: list[list[str]] = []
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
