@@ -9,17 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests._forked import Refused, limited
+from tests.data.test_sharded import make_batch, make_writer
 
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.files import CHECKSUM, content_hash, read_json
+from glitchflow_plugin.data.lock import LOCK_NAME
 from glitchflow_plugin.data.ranking_file import ChannelRanking, RankingRound, read_ranking, write_ranking
 from glitchflow_plugin.data.reference_file import read_reference
 from glitchflow_plugin.data.sharded import MANIFEST_NAME, ROWS_NAME, EventSet, SpectrogramSet
@@ -27,13 +29,10 @@ from glitchflow_plugin.data.spike_store import COLUMNS, SpikeStore
 from glitchflow_plugin.data.splits import Split
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.truth_file import EventTruth, Truth, WaveformTruth, read_truth, write_truth
-from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.preprocessing.quality import Flaw, collect, read_quality, write_quality
 from glitchflow_plugin.products.summary import Metric, RunSummary, read_summary, write_summary
 from glitchflow_plugin.signal.drift import Reference
 from glitchflow_plugin.training.checkpoints import read_checkpoint, write_checkpoint
-from tests._forked import Refused, limited
-from tests.data.test_sharded import CHANNELS, fill, make_batch, make_writer
 
 MADE_AGAIN = "made again"
 
@@ -287,7 +286,11 @@ DAMAGES = [flip, cut, extend, blank, swap_blocks, remove, become_folder, become_
 
 def harm(folder, other, data, *, may_swap):
     """Damage one file of a folder and say how."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in FOR_PEOPLE)
+    names = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.is_file() and path.name not in FOR_PEOPLE and path.name != LOCK_NAME
+    )
     name = data.draw(st.sampled_from(names))
     swappable = may_swap and (other / name).exists()
     damage = data.draw(st.sampled_from([*DAMAGES, *(["swapped"] * 2 if swappable else [])]))

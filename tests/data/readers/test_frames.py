@@ -203,7 +203,8 @@ def test_a_damaged_channel_does_not_take_the_others_with_it(tmp_path):
     with pytest.raises(FormatError, match="V1:C3 fails its checksum"):
         frames.read(path, names, T0, T0 + 16)
     found, problems = cut_out([path], T0, T0 + 16, names)
-    assert problems == {"V1:C3": "unreadable"}
+    assert set(problems) == {"V1:C3"}
+    assert problems["V1:C3"].startswith("unreadable: ")
     assert set(found) == set(names) - {"V1:C3"}
     np.testing.assert_array_equal(found["V1:C6"].series, noise[6])
 
@@ -222,7 +223,8 @@ def test_what_is_no_series_of_real_numbers_is_refused_alone(tmp_path):
     del file
     found, problems = cut_out([path], T0, T0 + 4, ("V1:REAL", "V1:COMPLEX"))
     assert list(found) == ["V1:REAL"]
-    assert problems == {"V1:COMPLEX": "unreadable"}
+    assert set(problems) == {"V1:COMPLEX"}
+    assert problems["V1:COMPLEX"].startswith("unreadable: ")
 
 
 @pytest.mark.usefixtures("backend")
