@@ -243,7 +243,13 @@ def losses(trainer):
     ).losses
 
 
-@pytest.mark.parametrize("name", MODELS)
+#: What is learnt by default or in closed form; the others have the same learners.
+OFTEN = {"coupling", "linear", "unet", "wiener"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.slow) for name in MODELS]
+)
 def test_a_training_from_the_first_step_to_the_gate(cuda, make_trainer, name):
     here = make_trainer(name, "cpu")
     here.execute()
