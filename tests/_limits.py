@@ -80,8 +80,7 @@ def _main(function: str, args: str, memory: int) -> None:
     module, name = function.split(":")
     result = getattr(importlib.import_module(module), name)(*json.loads(args))
     used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    sys.stdout.flush()
-    print(f"{_MARK}{json.dumps({'result': result, 'peak': max(used) / 1024**2})}", flush=True)
+    sys.stdout.write(f"{_MARK}{json.dumps({'result': result, 'peak': max(used) / 1024**2})}\n")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from tests._limits import run_limited
 from tests.data._mutants import ATTRIBUTES, BYTES, FILES, OTHER, RATES, SHAPES, TARGET, VALUES, WITNESS
 
@@ -41,7 +40,7 @@ def check(folder, chosen, *, seconds):
         told.setdefault(name, {})[channel] = detail
     for number in range(len(chosen) + 2):
         name = f"event-{number:04d}"
-        kind, what, channel, _ = chosen[number] if number < len(chosen) else ("good", "", "", 0)
+        kind, _, channel, _ = chosen[number] if number < len(chosen) else ("good", "", "", 0)
         held = [event_id for event_id in result["events"] if event_id.endswith(name)]
         if not held:  # rejected: the file or its target
             assert kind != "good", result

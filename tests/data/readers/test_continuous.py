@@ -76,7 +76,7 @@ def test_a_copy_without_unit_or_with_holes_masks_nothing():
 def test_copies_that_differ_are_told():
     other = channel(T0 + 8, T0 + 12)
     other.series[:] += 1
-    joined, problem = join([channel(T0, T0 + 10), other])
+    problem = join([channel(T0, T0 + 10), other])[1]
     assert problem.startswith("copies differ: files that overlap from GPS")
     single = Channel("V1:A", channel(T0 + 8, T0 + 12).series.astype(np.float32), T0 + 8, 16.0, "m")
     assert join([channel(T0, T0 + 10), single])[1] is None
@@ -90,6 +90,7 @@ def test_a_damaged_file_is_no_problem_where_another_has_the_stretch(tmp_path, ca
     assert not problems
     assert len(found["V1:A"].series) == 160
     assert "Another file has the same stretch" in caplog.text
+
 
 def test_files_are_found_by_folder_glob_and_cache(tmp_path):
     paths = [store(tmp_path, T0 + offset, 10) for offset in (10, 0)]
