@@ -236,9 +236,6 @@ def _only_group(file: h5py.File, path: Path | str) -> tuple[str, h5py.Group]:
 def _axis(item: h5py.Dataset | h5py.Group) -> tuple[float, float, str]:
     """GPS time of the first sample (s), rate (Hz) and unit of a channel."""
     require_series(item)
-    missing = [name for name in ("sample_rate", "t0") if not has(item, name)]
-    if missing:
-        raise FormatError(f"lacks the attributes {missing}")
     return gps(item, "t0"), sample_rate(item, "sample_rate"), text_attribute(item, "unit")
 
 

@@ -450,12 +450,12 @@ def _list_event_files(settings: DatasetSettings) -> _Listed:
     for file in files:
         try:
             header = read_event_header(file)
+            if header.event_id in events:
+                raise FormatError(f"{shown(file)}: the event {header.event_id} is in another file too, which is taken.")
         except FormatError as error:
             logger.warning("%s", error)
             unreadable[shown(file.stem)] = str(error)
             continue
-        if header.event_id in events:
-            raise ConfigurationError(f"{path}: the event {header.event_id} is in two files, the second is {file.name}.")
         events[header.event_id] = (header.gps_event, partial(_load_event_file, file))
         names.update(header.channels)
     usual = _usual(files)
