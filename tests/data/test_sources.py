@@ -383,3 +383,24 @@ def test_a_link_to_a_witness_that_leads_nowhere_is_not_left_out_in_silence(tmp_p
     catalogue = open_datasets([{"path": str(tmp_path), "target": TARGET}])
     assert list(catalogue.channels) == [TARGET, "V1:A", "V1:LINK"]
     assert "lead nowhere" in catalogue.events[1].load().problems["V1:LINK"]
+
+
+def test_an_event_in_two_files_is_taken_once(tmp_path):
+    for number in (0, 1):
+        event_file(tmp_path, number)
+    (tmp_path / "copy.h5").write_bytes((tmp_path / "event-01.h5").read_bytes())
+    catalogue = open_datasets([{"path": str(tmp_path), "target": TARGET}])
+    assert [event.event_id for event in catalogue.events] == ["event-00", "event-01"]
+    assert "event-01.h5: the event event-01 is in another file too" in catalogue.unreadable["event-01"]
+
+
+def test_the_odd_one_among_the_first_files_does_not_decide_on_the_format(tmp_path):
+    for number in (1, 2, 3):
+        event_file(tmp_path, number)
+    hdf5.write(tmp_path / "a.h5", {TARGET: Channel(TARGET, np.zeros(160), T0, 16.0)})
+    event_file(tmp_path, 0)
+    with h5py.File(tmp_path / "event-00.h5", "r+") as file:
+        file["event-00"].attrs["gps_event"] = np.float32(T0)
+    catalogue = open_datasets([{"path": str(tmp_path), "target": TARGET}])
+    assert [event.event_id for event in catalogue.events] == ["event-01", "event-02", "event-03"]
+    assert set(catalogue.unreadable) == {"a", "event-00"}
