@@ -6,8 +6,9 @@ from typing import Literal
 import h5py
 import numpy as np
 
+from glitchflow_plugin.data.apart import shown
 from glitchflow_plugin.data.files import read_text
-from glitchflow_plugin.data.readers.hdf5 import opened, text
+from glitchflow_plugin.data.foreign_hdf5 import opened
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 
@@ -61,7 +62,7 @@ def _hdf5(path: Path, channel: str | None) -> tuple[np.ndarray, np.ndarray]:
             )
         dataset = found[named[0]]
         try:
-            unit = text(dataset.attrs.get("xunit", "Hz"))
+            unit = shown(dataset.attrs.get("xunit", "Hz"))
             if dataset.ndim != 1 or dataset.dtype.kind not in "fiu" or unit != "Hz":
                 raise FormatError(
                     f"{path}: {named[0]} must hold one real density a frequency in Hz, got {dataset.dtype} of shape "
