@@ -32,7 +32,7 @@ def check_name(name: object, what: str) -> str:
         return name
     raise ConfigurationError(
         f"{what}: expected letters, digits, spaces and ._- (first a letter, a digit or _, last no space or dot, "
-        f" at most {_LONGEST} bytes), got {_shown(name)}. It becomes the name of a folder or of a registered "
+        f"at most {_LONGEST} bytes), got {_shown(name)}. It becomes the name of a folder or of a registered "
         "model: choose another one."
     )
 
