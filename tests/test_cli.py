@@ -1,7 +1,10 @@
 """The command `glitchflow`."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,3 +169,26 @@ def test_a_wrong_command_line_is_status_two():
     with pytest.raises(SystemExit) as raised:
         cli.main(["dance"])
     assert raised.value.code == 2
+
+
+def test_a_name_that_leads_elsewhere_is_found_by_check(run_folder):
+    findings = cli.check(run_folder, ["run_name=../../evil"])
+    assert [one.level for one in findings if one.subject == "run_name"] == ["ERROR"]
+
+
+def test_what_the_system_refuses_is_told_in_words(tmp_path, capsys, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(30, "Read-only file system", "/somewhere/config.yaml")
+
+    monkeypatch.setattr(cli.shutil, "copyfile", refuse)
+    assert cli.main(["init", str(tmp_path / "new")]) == 1
+    assert "/somewhere/config.yaml: Read-only file system" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_summaries_are_shown_in_any_encoding(tmp_path, encoding):
+    write_summary(tmp_path, RunSummary("toy/Step", "2026-01-01", inputs={"threshold": "20 SNR² ≥"}))
+    command = [sys.executable, "-m", "glitchflow_plugin.cli", "show", str(tmp_path)]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    ended = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert "20 SNR" in ended.stdout.decode(encoding)

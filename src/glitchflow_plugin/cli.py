@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from glitchflow_plugin import __version__
-from glitchflow_plugin.data.names import check_alias, check_name
+from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
 from glitchflow_plugin.products.console import never_fail_on_output
 from glitchflow_plugin.products.summary import SUMMARY_NAME, format_summary, read_summary
@@ -360,7 +360,7 @@ def _models_upload(options: argparse.Namespace) -> int:
 def _models_rename(options: argparse.Namespace) -> int:
     from glitchflow_plugin.tracking.outbox import rename
 
-    check_name(options.name, "name")
+    check_name(options.name, "name", LONGEST_MODEL)
     if options.alias is not None:
         check_alias(options.alias, "--alias")
     outbox = _registry_key("outbox", options.outbox, "outbox")

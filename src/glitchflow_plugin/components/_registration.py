@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from glitchflow_plugin.data.names import check_alias, check_name
+from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
 from glitchflow_plugin.data.reference_file import read_reference
 from glitchflow_plugin.errors import (
     ConfigurationError,
@@ -89,7 +89,7 @@ class RegistrySettings:
         except TypeError as error:
             limits = sorted(GateSettings.__dataclass_fields__)
             raise ConfigurationError(f"registry.yaml: {error}. Keys: {known}; keys of gate: {limits}.") from error
-        check_name(settings.name, "registry.yaml: name")
+        check_name(settings.name, "registry.yaml: name", LONGEST_MODEL)
         check_alias(settings.alias, "registry.yaml: alias")
         return settings
 

@@ -19,7 +19,7 @@ from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.buffer import buffered_events, is_event_set, pin_events
 from glitchflow_plugin.data.files import content_hash, read_json, read_record, write_json
-from glitchflow_plugin.data.names import check_alias, check_name
+from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import (
     ConfigurationError,
@@ -119,7 +119,7 @@ class Retrain(BaseComponent):
             self.drift = DriftSettings(**self.settings.drift)
         except TypeError as error:
             raise ConfigurationError(f"retrain.yaml: {error}.") from error
-        check_name(registry["name"], "registry.yaml: name")
+        check_name(registry["name"], "registry.yaml: name", LONGEST_MODEL)
         check_alias(registry.get("alias", "champion"), "registry.yaml: alias")
         if trainer.get("run_name") is not None:
             check_name(str(trainer["run_name"]), "run_name")

@@ -8,16 +8,19 @@ from glitchflow_plugin.errors import ConfigurationError
 _NAME = re.compile(r"\w[\w .-]*")
 _ALIAS = re.compile(r"\w[\w-]*")
 _RESERVED = re.compile(r"v?\d+|latest", re.IGNORECASE)
-#: Bytes, so that what is put around a name still fits a file name (255) and a column of the registry (256).
+#: Bytes, so that what is put around a name still fits a file name (255).
 _LONGEST = 160
+#: Bytes of the name of a registered model, which is made from that of the run; the registry's column has 256.
+LONGEST_MODEL = 200
 
 
-def check_name(name: object, what: str) -> str:
+def check_name(name: object, what: str, longest: int = _LONGEST) -> str:
     """Refuse a name that cannot be a folder, a registered model and a word of a command line.
 
     Args:
         name: The name.
         what: Where it was given: a key of the configuration.
+        longest: Bytes.
 
     Returns:
         The name.
@@ -28,11 +31,11 @@ def check_name(name: object, what: str) -> str:
     >>> check_name("o4-scan_2", "run_name")
     'o4-scan_2'
     """
-    if isinstance(name, str) and _NAME.fullmatch(name) and not name.endswith((" ", ".")) and _fits(name):
+    if isinstance(name, str) and _NAME.fullmatch(name) and not name.endswith((" ", ".")) and _fits(name, longest):
         return name
     raise ConfigurationError(
         f"{what}: expected letters, digits, spaces and ._- (first a letter, a digit or _, last no space or dot, "
-        f" at most {_LONGEST} bytes), got {_shown(name)}. It becomes the name of a folder or of a registered "
+        f"at most {longest} bytes), got {_shown(name)}. It becomes the name of a folder or of a registered "
         "model: choose another one."
     )
 
@@ -50,7 +53,7 @@ def check_alias(alias: object, what: str) -> str:
     Raises:
         ConfigurationError: The message says what is allowed.
     """
-    if isinstance(alias, str) and _ALIAS.fullmatch(alias) and not _RESERVED.fullmatch(alias) and _fits(alias):
+    if isinstance(alias, str) and _ALIAS.fullmatch(alias) and not _RESERVED.fullmatch(alias) and _fits(alias, _LONGEST):
         return alias
     raise ConfigurationError(
         f"{what}: expected letters, digits and _- (not a number, v with a number, or latest), got {_shown(alias)}. "
@@ -58,9 +61,9 @@ def check_alias(alias: object, what: str) -> str:
     )
 
 
-def _fits(name: str) -> bool:
+def _fits(name: str, longest: int) -> bool:
     try:
-        return len(os.fsencode(name)) <= _LONGEST
+        return len(os.fsencode(name)) <= longest
     except UnicodeEncodeError:  # the file names of this system have no such letters
         return False
 

@@ -259,7 +259,10 @@ class ShardedWriter:
         # Whoever made the shards has asked for those that are damaged: their bytes are not read a second time.
         missing = [plan.index for plan in self._plans if _fingerprint(self._path(plan.index)) != self.fingerprint]
         if missing:
-            raise FormatError(f"{self.folder}: shards {missing[:10]} are missing. Run the step again to make them.")
+            raise FormatError(
+                f"{self.folder}: shards {missing[:10]} are missing, or another run has put its own in their place. Run "
+                "the step again to make them, and no other on this folder."
+            )
         finished = self._finished()
         if finished is not None:
             self._tidy()

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from glitchflow_plugin.data.files import atomic_path, read_json, sha256, write_json
 from glitchflow_plugin.data.lock import LOCK_NAME, Hold, take
-from glitchflow_plugin.data.names import check_alias, check_name
+from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
 from glitchflow_plugin.errors import BusyError, ConfigurationError, DataError, FormatError, RegistryError
 from glitchflow_plugin.models.bundle import ModelBundle, pack_baseline, pack_twin, unpack
 from glitchflow_plugin.tracking.connection import registry
@@ -180,7 +180,7 @@ def send(entry: Entry) -> ModelVersion:
 def _send(entry: Entry) -> ModelVersion:
     there, uri = entry.destination, entry.destination.tracking_uri
     try:
-        check_name(there.name, "name")
+        check_name(there.name, "name", LONGEST_MODEL)
         check_alias(there.alias, "alias")
     except ConfigurationError as error:
         advice = f"glitchflow models rename {entry.id} NAME --outbox {entry.folder.parent}"
@@ -266,7 +266,7 @@ def rename(outbox: Path | str, entry_id: str, name: str, alias: str | None = Non
     """
     entry = _open(_folder_of(outbox, entry_id))
     alias = alias or entry.destination.alias
-    there = replace(entry.destination, name=check_name(name, "name"), alias=check_alias(alias, "alias"))
+    there = replace(entry.destination, name=check_name(name, "name", LONGEST_MODEL), alias=check_alias(alias, "alias"))
     with _held(entry):
         entry = replace(entry, destination=there)
         _save(entry)

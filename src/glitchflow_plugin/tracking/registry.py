@@ -22,7 +22,7 @@ from mlflow.entities import LoggedModelOutput
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from glitchflow_plugin.data.names import check_name
+from glitchflow_plugin.data.names import LONGEST_MODEL, check_name
 from glitchflow_plugin.errors import FormatError, RegistryError
 from glitchflow_plugin.models.bundle import ModelBundle, pack_baseline, pack_twin, unpack
 from glitchflow_plugin.tracking.connection import (
@@ -115,7 +115,7 @@ def register(
         RegistryError: The registry refused it.
         ConnectionFailedError: The server cannot be reached.
     """
-    check_name(name, "name")
+    check_name(name, "name", LONGEST_MODEL)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "twin"
         _write(bundle, folder)
