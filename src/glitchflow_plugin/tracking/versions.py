@@ -217,8 +217,9 @@ def fetch(name: str, version_or_alias: int | str, folder: Path | str, tracking_u
         expected = expected_checksums(version)
         _check_listing(version, expected, _listed(version.uri))
         folder.mkdir(parents=True, exist_ok=True)
-        for place in expected:
-            download_artifacts(f"{version.uri}/{place}", dst_path=str(folder))
+        download_artifacts(version.uri, dst_path=str(folder))
+        # MLflow's own note about where the model came from, made by the download
+        (folder / "registered_model_meta").unlink(missing_ok=True)
         verify(version, folder)
     return folder
 
