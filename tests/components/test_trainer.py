@@ -252,7 +252,7 @@ def test_a_registry_that_goes_down_costs_no_training(make_trainer, training_set,
     assert "glitchflow models promote twin 3" in late.reason
 
 
-def test_a_resumed_training_keeps_its_run_and_its_version(make_trainer, registry, tmp_path):
+def test_a_resumed_training_keeps_its_run_and_its_version(make_trainer, registry):
     client, outcome = MlflowClient(registry["tracking_uri"]), []
     for epochs in (1, 2, 2):
         outcome.append(make_trainer(registry=registry, epochs=epochs, resume=True).execute())
