@@ -253,6 +253,28 @@ def test_a_registry_that_goes_down_costs_no_training(make_trainer, training_set,
     assert "glitchflow models promote twin 3" in late.reason
 
 
+def test_a_resumed_training_keeps_its_run_and_its_version(make_trainer, registry):
+    client, outcome = MlflowClient(registry["tracking_uri"]), []
+    for epochs in (1, 2, 2):
+        outcome.append(make_trainer(registry=registry, epochs=epochs, resume=True).execute())
+        # as after kill -9
+        client.update_run(outcome[-1].run_id, status="RUNNING")
+    first, second, third = outcome
+    assert first.run_id == second.run_id == third.run_id
+    # one curve, and the training that had ended already is no new version
+    history = client.get_metric_history(first.run_id, "validation_loss")
+    assert [point.step for point in history] == [0, 1]
+    assert (first.version, second.version, third.version) == (1, 2, 2)
+    assert third.promoted == second.promoted
+    experiment = client.get_experiment_by_name("trial").experiment_id
+    assert len(client.search_runs([experiment])) == 2  # itwinai's parent, and the run
+    # killed, and never resumed: the next training in its place marks it
+    other = make_trainer(registry=registry, epochs=1).execute()
+    assert other.run_id != first.run_id
+    assert client.get_run(first.run_id).info.status == "KILLED"
+    assert client.get_run(other.run_id).info.status == "FINISHED"
+
+
 def test_a_twin_that_cannot_be_judged_is_kept(make_trainer, registry, monkeypatch, caplog):
     def judge(*_):
         (entry,) = waiting(registry["outbox"])

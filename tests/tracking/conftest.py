@@ -94,8 +94,8 @@ class Proxy:
     """Stands before a server and spoils answers.
 
     Attributes:
-        rule: Called with the number of the request, its method and its path. None: passed on. `lost`: passed on, and not
-            answered. `stall`: not answered before `release`. A text: the answer, in place of the server's.
+        rule: Called with the number of the request, its method and its path. None: passed on. `lost`: passed on, and
+            not answered. `stall`: not answered before `release`. A text: the answer, in place of the server's.
         seen: Requests so far.
     """
 
@@ -136,7 +136,7 @@ class Proxy:
                 if self.command != "HEAD":
                     self.wfile.write(content)
 
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = answer
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = answer  # noqa: N815
 
         self.httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.httpd.daemon_threads = True

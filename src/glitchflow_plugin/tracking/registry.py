@@ -138,7 +138,9 @@ def register(
             # asked once: a second try after a lost answer would make a second version
             with environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}, keep=False):
                 sealed_tags = {**noted, CHECKSUMS: json.dumps(sealed)}
-                info = mlflow.register_model(f"models:/{logged.model_id}", name, tags=sealed_tags)
+                # nor is it waited for (MLflow: 300 s, whatever is answered): what was made is read below
+                uri = f"models:/{logged.model_id}"
+                info = mlflow.register_model(uri, name, await_registration_for=0, tags=sealed_tags)
             # an int from a database, a str from a server
             version = int(str(info.version))
     found = find(name, version, tracking_uri)

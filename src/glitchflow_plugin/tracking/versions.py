@@ -17,7 +17,7 @@ from mlflow.artifacts import download_artifacts, list_artifacts
 from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.names import check_alias
 from glitchflow_plugin.errors import FormatError, RegistryError
-from glitchflow_plugin.tracking.connection import DEFAULT_TRACKING_URI, registry
+from glitchflow_plugin.tracking.connection import DEFAULT_TRACKING_URI, nonsense, registry
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def promote(
         if noted and aliases_of(client, name).get(alias) == number:
             raise RegistryError(f"version {number} of {name} is {alias} already.")
         crown(client, name, number, alias, reason)
-        return _described(client, name, number, tracking_uri)
+        return _confirmed(client, name, number, tracking_uri, alias)
 
 
 def rollback(
@@ -171,7 +171,7 @@ def rollback(
         note(client, name, past[-1], {"promoted": "true", "promotion_reason": again})
         client.set_registered_model_tag(name, _history_tag(alias), json.dumps(past))
         client.set_registered_model_alias(name, alias, str(past[-1]))
-        return _described(client, name, past[-1], tracking_uri)
+        return _confirmed(client, name, past[-1], tracking_uri, alias)
 
 
 def read_description(version: ModelVersion) -> dict[str, Any]:
@@ -219,8 +219,9 @@ def fetch(name: str, version_or_alias: int | str, folder: Path | str, tracking_u
         expected = expected_checksums(version)
         _check_listing(version, expected, _listed(version.uri))
         folder.mkdir(parents=True, exist_ok=True)
-        for place in expected:
-            download_artifacts(f"{version.uri}/{place}", dst_path=str(folder))
+        download_artifacts(version.uri, dst_path=str(folder))
+        # MLflow's own note about where the model came from, made by the download
+        (folder / "registered_model_meta").unlink(missing_ok=True)
         verify(version, folder)
     return folder
 
@@ -353,7 +354,7 @@ def settle(version: ModelVersion, decision: Mapping[str, Any], alias: str) -> Mo
             crown(client, name, number, alias, reason)
         else:
             note(client, name, number, {"promoted": "false", "promotion_reason": reason})
-        return _described(client, name, number, uri)
+        return _confirmed(client, name, number, uri, alias if promoted else None)
 
 
 def crown(client: MlflowClient, name: str, number: int, alias: str, reason: str) -> None:
@@ -444,6 +445,14 @@ def _described(client: MlflowClient, name: str, number: int, tracking_uri: str) 
         tags=tags,
         created=int(stored.creation_timestamp or 0),
     )
+
+
+def _confirmed(client: MlflowClient, name: str, number: int, tracking_uri: str, alias: str | None) -> ModelVersion:
+    """A version as it is now, which must have the alias, or no promotion where that is None: a server can forget."""
+    now = _described(client, name, number, tracking_uri)
+    if now.promoted is not (alias is not None) or (alias is not None and alias not in now.aliases):
+        raise nonsense(tracking_uri, f"back what was noted of version {number} of {name}")
+    return now
 
 
 def _numbers(client: MlflowClient, name: str) -> list[int]:
