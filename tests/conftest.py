@@ -1,4 +1,4 @@
-"""Seeds for every test, and the folder of real detector data where there is one."""
+"""The device that tests run on, seeds for every test, and the folder of real detector data where there is one."""
 
 import os
 import random
@@ -6,6 +6,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+
+def pytest_configure(config):
+    """Choose the device: the CPU, whatever else there is, for this process and those that tests start.
+
+    Without `-m gpu`, a test that leaves the device to the program gives the same with and without a GPU.
+    """
+    if not _wants_gpu(config):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(config, items):
+    """Say why the tests of a GPU are skipped."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    reason = _why_no_gpu(config) if marked else None
+    for item in marked if reason else ():
+        item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _wants_gpu(config):
+    return "gpu" in config.getoption("markexpr").replace("not gpu", "").split()
+
+
+def _why_no_gpu(config):
+    if not _wants_gpu(config):
+        return "the CPU was chosen for this run: `pytest -m gpu` runs the tests of a GPU"
+    import torch
+
+    return None if torch.cuda.is_available() else "there is no GPU here, or torch cannot use it"
 
 
 @pytest.fixture(autouse=True)
@@ -131,5 +160,38 @@ def make_coupled_maps(tmp_path):
             )
             writer.write(plan, batch)
         return writer.finish()
+
+    return make
+
+
+@pytest.fixture
+def make_coupled_events(make_event_set, tmp_path):
+    """Training set and event set of a strain that follows one witness by 8 samples, at half its amplitude.
+
+    Each event lasts 3 s; three in four have a burst in the witness, another witness is noise. The event set has a third
+    channel, which no map was made of.
+    """
+    from glitchflow_plugin.components.processor import Processor
+    from glitchflow_plugin.components.splitter import Splitter
+    from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
+    from glitchflow_plugin.signal.qtransform import QTransformSettings
+
+    transform = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=64, num_times=128)
+
+    def make(num_events=16, seed=0, **changes):
+        generator = np.random.default_rng(seed)
+        series = generator.standard_normal((num_events, 4, 3072)).astype(np.float32)
+        for event in range(num_events):
+            if event % 4 == 3:
+                continue
+            start = 1400 + int(generator.integers(0, 200))
+            burst = 10 * generator.standard_normal(60)
+            series[event, 1, start : start + 60] += burst
+            series[event, 0, start + 8 : start + 68] += 0.5 * burst
+        events = make_event_set(series, **changes)
+        maps = make_spectrograms(events, ("WITNESS_1", "WITNESS_2"), transform, tmp_path / "maps", device="cpu")
+        folder = str(tmp_path / "training")
+        split = Splitter({"block_length": 100.0}, str(maps.folder), folder).execute(maps)
+        return Processor({}, str(maps.folder), folder).execute(split), events
 
     return make

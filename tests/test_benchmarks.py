@@ -16,6 +16,7 @@ PEERS = {
     "whitening": {"ml4gw", "gwpy"},
     "scan": {"ml4gw maps", "gwpy maps"},
     "reading": {"gwpy HDF5"},
+    "frames": {"gwpy GWF", "ours HDF5"},
     "training": {"wide", "plain"},
 }
 

@@ -4,7 +4,7 @@ glitchflow init FOLDER      copy config.yaml, conf/ and slurm/ into a folder and
 glitchflow check            is everything there that the pipelines need?
 glitchflow show PATH...     print run summaries as tables
 glitchflow folders FOLDER   make the run folders that conf/saveconf.yaml names
-glitchflow models ...       list, compare, promote, roll back and upload registered models
+glitchflow models ...       list, compare, promote, roll back and upload registered models; rename or drop what waits
 """
 
 import argparse
@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from glitchflow_plugin import __version__
+from glitchflow_plugin.data.names import check_alias, check_name
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
+from glitchflow_plugin.products.console import never_fail_on_output
 from glitchflow_plugin.products.summary import SUMMARY_NAME, format_summary, read_summary
 
 CONFIG_NAME = "config.yaml"
@@ -30,7 +32,7 @@ BATCH_FOLDER = "slurm"
 MIN_FREE_GB = 2.0
 #: Keys of conf/saveconf.yaml that hold an address or a name.
 _NO_FOLDERS = ("tracking_uri", "registered_model")
-_PIPELINE_CLASS = "itwinai.pipeline.Pipeline"
+_PIPELINES = ("itwinai.pipeline.Pipeline", "glitchflow_plugin.components.pipeline.NamedPipeline")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,11 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 success, 1 a failure that the message explains, 2 a wrong command line.
     """
+    never_fail_on_output()
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
+    except BrokenPipeError:  # whoever reads has seen enough: glitchflow show ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except GlitchflowError as error:
         print(f"glitchflow: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"glitchflow: {place}{error.strerror or error}. Check the path and its permissions.", file=sys.stderr)
         return 1
 
 
@@ -74,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     folders = commands.add_parser("folders", help="make the run folders that conf/saveconf.yaml names")
     folders.add_argument("folder", type=Path, nargs="?", default=Path(), help="folder with config.yaml (default: here)")
     folders.set_defaults(run=_folders)
-    _models_parser(commands.add_parser("models", help="list, compare, promote, roll back and upload registered models"))
+    _models_parser(
+        commands.add_parser("models", help="list, compare, promote, roll back, upload, rename and drop models")
+    )
     return parser
 
 
@@ -100,7 +112,14 @@ def _models_parser(models: argparse.ArgumentParser) -> None:
         action.add_argument("--reason", default="by hand", help="kept with the version")
         action.add_argument("--alias", default="champion")
     uploading = add("upload", _models_upload, "register what training kept while the registry was down")
-    uploading.add_argument("--outbox", type=Path, help="default: outbox in conf/registry.yaml here, or ./outbox")
+    renaming = add("rename", _models_rename, "give what waits in the outbox another name in the registry")
+    dropping = add("drop", _models_drop, "remove what waits in the outbox; what it holds is lost")
+    for action in (renaming, dropping):
+        action.add_argument("entry", help="as `glitchflow models upload` calls it, the name of its folder")
+    renaming.add_argument("name", help="of the registered model")
+    renaming.add_argument("--alias", help="another alias for it, should it become champion")
+    for action in (uploading, renaming, dropping):
+        action.add_argument("--outbox", type=Path, help="default: outbox in conf/registry.yaml here, or ./outbox")
 
 
 # ---------------------------------------------------------------------------------------------------- init, folders
@@ -338,6 +357,27 @@ def _models_upload(options: argparse.Namespace) -> int:
     return 1 if troubles else 0
 
 
+def _models_rename(options: argparse.Namespace) -> int:
+    from glitchflow_plugin.tracking.outbox import rename
+
+    check_name(options.name, "name")
+    if options.alias is not None:
+        check_alias(options.alias, "--alias")
+    outbox = _registry_key("outbox", options.outbox, "outbox")
+    entry = rename(outbox, options.entry, options.name, options.alias)
+    print(f"{entry.id} will be registered as {options.name}: glitchflow models upload --outbox {outbox}")
+    return 0
+
+
+def _models_drop(options: argparse.Namespace) -> int:
+    from glitchflow_plugin.tracking.outbox import drop
+
+    outbox = _registry_key("outbox", options.outbox, "outbox")
+    drop(outbox, options.entry)
+    print(f"{options.entry} is removed from {outbox}.")
+    return 0
+
+
 def _number(value: Any) -> str:
     return "-" if value is None else f"{value:.6g}"
 
@@ -489,10 +529,14 @@ def _check_configuration(folder: Path, overrides: Sequence[str]) -> Iterator[Fin
         yield Finding("ERROR", "configuration", str(error))
         return
     yield Finding("ok", "configuration", f"composes (run_name: {config.get('run_name')})")
+    try:
+        check_name(str(config.get("run_name")), "run_name")
+    except ConfigurationError as error:
+        yield Finding("ERROR", "run_name", str(error))
     with chdir(folder):
         for name in config:
             section = OmegaConf.to_container(config[name], resolve=False) if OmegaConf.is_dict(config[name]) else None
-            if not isinstance(section, dict) or section.get("_target_") != _PIPELINE_CLASS:
+            if not isinstance(section, dict) or section.get("_target_") not in _PIPELINES:
                 continue
             try:
                 pipeline = OmegaConf.to_container(config[name], resolve=True)

@@ -17,6 +17,10 @@ class FormatError(DataError):
     """A file is not in the layout it claims, is truncated, or fails its checksum."""
 
 
+class BusyError(DataError):
+    """Another process is at work on the same, or has just finished it."""
+
+
 class ChannelMismatchError(DataError):
     """The channels that are needed and the channels at hand differ."""
 

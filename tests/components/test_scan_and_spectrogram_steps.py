@@ -12,7 +12,8 @@ from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components.annalisa_scan import AnnalisaScan
 from glitchflow_plugin.components.data_vis import DataVis
 from glitchflow_plugin.components.qt_dataset import QTDataset
-from glitchflow_plugin.data.ranking_file import read_channel_list, read_ranking
+from glitchflow_plugin.data.channels import read_channel_list
+from glitchflow_plugin.data.ranking_file import read_ranking
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 

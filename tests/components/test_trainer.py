@@ -18,9 +18,10 @@ import glitchflow_plugin.training.energy as energy_module
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.components.trainer import Trainer
-from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, DataError, RegistryError
+from glitchflow_plugin.data.lock import at_work
+from glitchflow_plugin.errors import BusyError, ConfigurationError, ConnectionFailedError, DataError, RegistryError
 from glitchflow_plugin.products.summary import read_summary
-from glitchflow_plugin.tracking.outbox import BusyError, upload, waiting
+from glitchflow_plugin.tracking.outbox import upload, waiting
 from glitchflow_plugin.tracking.registry import load
 from glitchflow_plugin.tracking.versions import find
 from glitchflow_plugin.training import judged_maps
@@ -432,3 +433,43 @@ def test_data_steps_start_without_torch():
         "assert not {'torch', 'mlflow', 'gwpy', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_only_the_network_that_this_run_trained_is_registered(make_trainer, registry, tmp_path, monkeypatch):
+    best = tmp_path / "checkpoints" / "best_model"
+    # a file system without locks lets another run write there
+    monkeypatch.setattr("glitchflow_plugin.data.lock.fcntl.flock", lambda *_: None)
+    train = Trainer.train
+
+    def disturbed(trainer):
+        train(trainer)
+        mine = json.loads((best / "run.json").read_text())
+        assert mine == trainer.run_id
+        monkeypatch.setattr(Trainer, "train", train)
+        make_trainer(epochs=1, random_seed=2).execute()
+        assert json.loads((best / "run.json").read_text()) != mine
+
+    monkeypatch.setattr(Trainer, "train", disturbed)
+    with pytest.raises(DataError, match="is of another run"):
+        make_trainer(registry=registry, epochs=1).execute()
+    with pytest.raises(RegistryError, match="no registered model"):
+        find("twin", "champion", registry["tracking_uri"])
+    # what goes on from a checkpoint may find no better network than that of the run before
+    trainer = make_trainer(registry=registry, epochs=1, from_checkpoint=str(tmp_path / "checkpoints" / "last"))
+    assert trainer.execute().tags["trained_by"] == trainer.run_id
+
+
+def test_a_second_trainer_is_refused_before_it_touches_anything(make_trainer, tmp_path):
+    folder = tmp_path / "checkpoints"
+    with at_work(folder, "Trainer"), pytest.raises(BusyError, match=rf"Trainer, process {os.getpid()}"):
+        make_trainer().execute()
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "", "-x"])
+def test_names_are_checked_before_training(make_trainer, registry, name):
+    with pytest.raises(ConfigurationError, match="run_name"):
+        make_trainer(run_name=name)
+    for key in ("name", "alias"):
+        with pytest.raises(ConfigurationError, match=rf"registry\.yaml: {key}"):
+            make_trainer(registry={**registry, key: name})

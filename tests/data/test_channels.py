@@ -1,7 +1,7 @@
 import pytest
 
 from glitchflow_plugin.data.channels import ChannelSelection, read_channel_list, select_channels
-from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 NAMES = ["V1:STRAIN", "V1:ENV_MIC_1", "V1:ENV_MIC_2", "V1:SUS_X", "V1:LSC_A"]
 
@@ -51,3 +51,15 @@ def test_mistakes_are_explained(tmp_path):
 
 def test_a_data_set_without_the_target_gives_its_witnesses():
     assert select_channels(["V1:A"], "V1:STRAIN") == ("V1:A",)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, encoding):
+    path = tmp_path / "list.txt"
+    path.write_text("V1:A\r\nV1:B\r\n", encoding=encoding)
+    assert read_channel_list(path) == ("V1:A", "V1:B")
+    path.write_bytes(b"V1:\xe9\n")
+    with pytest.raises(FormatError, match="UTF-8"):
+        read_channel_list(path)
+    with pytest.raises(ConfigurationError, match="list of channel names"):
+        read_channel_list(5)  # type: ignore[arg-type]

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from glitchflow_plugin.data.channels import read_channel_list
 from glitchflow_plugin.data.ranking_file import (
     ChannelRanking,
     RankingRound,
-    read_channel_list,
     read_ranking,
     write_ranking,
 )
@@ -77,20 +77,6 @@ def test_parquet_holds_the_same_table_without_loss(tmp_path, ranking):
 
 def test_selection_is_a_channel_list(tmp_path, ranking):
     assert read_channel_list(write_ranking(tmp_path, ranking)["selection"]) == ("GOOD",)
-
-
-def test_channel_list_skips_comments_and_refuses_doubles(tmp_path):
-    path = tmp_path / "list.txt"
-    path.write_text("# mine\nA\n\n  B  \n")
-    assert read_channel_list(path) == ("A", "B")
-    path.write_text("A\nA\n")
-    with pytest.raises(FormatError, match="twice"):
-        read_channel_list(path)
-    path.write_text("# none\n")
-    with pytest.raises(FormatError, match="names no channel"):
-        read_channel_list(path)
-    with pytest.raises(FormatError, match="does not exist"):
-        read_channel_list(tmp_path / "missing.txt")
 
 
 def test_unreadable_results_say_what_to_do(tmp_path, ranking):

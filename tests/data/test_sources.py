@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import h5py
 import numpy as np
@@ -19,6 +20,11 @@ from glitchflow_plugin.errors import (
 
 T0 = 1_264_000_000.0
 TARGET = "V1:STRAIN"
+
+
+def reasons(problems):
+    """Without the details that follow the reason."""
+    return {name: why.partition(": ")[0] for name, why in problems.items()}
 
 
 def event_file(folder, number, channels=(TARGET, "V1:A"), rate=16.0, unit="m"):
@@ -82,7 +88,7 @@ def test_a_channel_that_a_later_data_set_delivers_is_no_problem(tmp_path):
         del file["event-00/V1:A"].attrs["sample_rate"]
     entries = [{"path": str(tmp_path / name), "target": TARGET} for name in ("first", "second")]
     alone = open_datasets(entries[:1]).events[0].load()
-    assert alone.problems == {"V1:A": "unreadable"}
+    assert reasons(alone.problems) == {"V1:A": "unreadable"}
     both = open_datasets(entries).events[0].load()
     assert set(both.event.channels) == {TARGET, "V1:A"}
     assert not both.problems
@@ -102,7 +108,8 @@ def test_a_truncated_file_is_listed_as_unreadable(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     catalogue = open_datasets([{"path": str(tmp_path), "target": TARGET}])
     assert [event.event_id for event in catalogue.events] == ["event-00"]
-    assert catalogue.unreadable == {"event-01": "unreadable"}
+    assert list(catalogue.unreadable) == ["event-01"]
+    assert re.search(r"event-01\.h5 cannot be read as HDF5 .*truncated", catalogue.unreadable["event-01"])
 
 
 def test_continuous_files_are_cut_at_trigger_times(tmp_path):
@@ -135,6 +142,25 @@ def test_a_gap_in_the_cut_is_named(tmp_path):
     assert np.isnan(loaded.event.channels[TARGET].series).sum() == 32
 
 
+def test_triggers_outside_the_data_are_told_with_both_ranges(tmp_path, caplog):
+    continuous_file(tmp_path, T0, 10, (TARGET,))
+    entry = {"path": str(tmp_path), "target": TARGET, "segment": 8.0, "processing": {"len": 2.0}}
+    some = entry | {"triggers": [T0 + 5, T0 + 500, T0 + 1000.25]}
+    words = (
+        "{} of {} triggers lie outside the data. The triggers reach from GPS {:.3f} to {:.3f}, the data from {:.3f} to"
+    )
+    events = {event.gps_event: event for event in open_datasets([some]).events}
+    assert words.format(2, 3, T0 + 5, T0 + 1000.25, T0) in caplog.text
+    assert events[T0 + 500].load().problems == {TARGET: "outside the data"}
+    assert not events[T0 + 5].load().problems
+    none = entry | {"triggers": [T0 - 500, T0 + 500]}
+    with pytest.raises(NoEventsError) as error:
+        open_datasets([none])
+    assert words.format(2, 2, T0 - 500, T0 + 500, T0) in str(error.value)
+    # of two data sets one may lie elsewhere
+    assert len(open_datasets([none, some]).events) == 4
+
+
 def test_frame_files_of_a_cache_are_cut_and_a_truncated_one_is_survived(tmp_path):
     pytest.importorskip("gwpy")
     try:
@@ -153,7 +179,7 @@ def test_frame_files_of_a_cache_are_cut_and_a_truncated_one_is_survived(tmp_path
     joined, spoilt = (event.load() for event in catalogue.events)
     np.testing.assert_array_equal(joined.event.channels["V1:A"].series, np.arange(6 * 16, 14 * 16))
     assert not joined.problems
-    assert spoilt.problems == {TARGET: "unreadable", "V1:A": "unreadable"}
+    assert reasons(spoilt.problems) == {TARGET: "unreadable", "V1:A": "unreadable"}
 
 
 def test_frame_files_are_opened_once_a_description(tmp_path, monkeypatch):
@@ -202,7 +228,7 @@ def test_services_are_asked_when_the_event_is_read(monkeypatch):
     assert not asked
     assert first.load().event.channels[name].t0 == T0 - 8
     assert asked == [("open_data", ("H1",), (name,), T0 - 8, T0 + 8)]
-    assert second.load().problems == {name: "unreadable"}
+    assert reasons(second.load().problems) == {name: "unreadable"}
 
     def unreachable(*_):
         raise ConnectionFailedError("no network")
@@ -226,7 +252,7 @@ def test_a_channel_that_a_service_lacks_does_not_take_the_others_with_it(monkeyp
     entry = {"format": "nds2", "target": TARGET, "ch_list": names, "triggers": [T0]}
     loaded = open_datasets([entry]).events[0].load()
     assert set(loaded.event.channels) == {TARGET, "V1:A", "V1:B", "V1:C"}
-    assert loaded.problems == {"V1:ABSENT": "unreadable"}
+    assert reasons(loaded.problems) == {"V1:ABSENT": "unreadable"}
     assert asked.count(("V1:ABSENT",)) == 1
 
 
@@ -287,9 +313,21 @@ def test_moved_triggers_change_the_fingerprint(tmp_path):
         ([{"path": "x", "segment": 5.0}], "longer than processing.len"),
         ([{"path": "x"}], "one `target`"),
         ([{"path": "x", "target": "a"}, {"path": "y", "target": "b"}], "one `target`"),
-        ([{"path": "x", "target": "a"}, {"path": "y", "processing": {"sr": 512.0}}], "agree on the sample rate"),
+        ([{"path": "x", "target": "a"}, {"path": "y", "processing": {"sr": 2048.0}}], "agree on the sample rate"),
         ([{"path": "x", "target": "a"}, {"path": "y", "processing": {"len": 4.0}}], "agree on the length"),
         ([{"path": "nowhere", "target": "a"}], "names no file"),
+        (
+            [{"path": "x", "target": "a", "triggers": 1126259462.4}],
+            r"datasets\[0\]\.?.*triggers.*a list of GPS seconds",
+        ),
+        ([{"path": "x", "target": "a", "triggers": {"times": 1126259462.4}}], "triggers.*a list of GPS seconds"),
+        ([{"path": "x", "target": "a", "triggers": {"times": "1126259462.4"}}], "triggers.*a list of GPS seconds"),
+        ([{"path": "x", "target": "a", "triggers": {"times": {"a": 1}}}], "triggers.*a list of GPS seconds"),
+        ([{"path": "x", "target": "a", "triggers": ["1126259462,4"]}], "triggers.*decimal point"),
+        ([{"path": "x", "target": "a", "triggers": ["1.12626e9"]}], "triggers.*rounded"),
+        ([{"path": "x", "target": "a", "triggers": [True]}], "triggers.*double precision"),
+        ([{"path": "x", "target": "a", "triggers": [[1e9, 2e9]]}], "triggers.*expected GPS seconds"),
+        ([{"path": "x", "target": "a", "triggers": {"path": ["a.csv", "b.csv"]}}], "triggers.*one table"),
         ([{"format": "nds2", "target": "a"}], "needs `triggers`"),
         ([{"format": "nds2", "target": "a", "triggers": [1e9]}], "needs `ch_list`"),
         ([{"format": "open_data", "target": "a", "triggers": [1e9]}], r"remote\.detectors"),
@@ -311,3 +349,32 @@ def test_an_empty_selection_of_events_is_an_error(tmp_path):
 def test_settings_pass_through():
     settings = DatasetSettings(path="x", target="a")
     assert DatasetSettings.from_mapping(settings) is settings
+
+
+@pytest.mark.parametrize("kind", ["auto", "events", "hdf5", "gwosc"])
+def test_where_no_file_can_be_read_the_message_says_so_and_why(tmp_path, kind):
+    for number in range(5):
+        (tmp_path / f"file-{number}.h5").write_bytes(b"no HDF5")
+    with pytest.raises(
+        (NoEventsError, ConfigurationError), match=r"none of 5 file\(s\).*file-0\.h5.*file-2\.h5"
+    ) as caught:
+        open_datasets([{"path": str(tmp_path), "format": kind, "target": TARGET}])
+    assert "ch_list" not in str(caught.value)
+
+
+def test_where_no_frame_file_can_be_read_the_message_says_so_and_why(tmp_path):
+    pytest.importorskip("lalframe")
+    for start in (1264000000, 1264000010):
+        (tmp_path / f"V-TEST-{start}-10.gwf").write_bytes(b"IGWD\0 cut off")
+    with pytest.raises(NoEventsError, match=r"none of 2 file\(s\) can be read.*no frame file") as caught:
+        open_datasets([{"path": str(tmp_path), "target": TARGET, "triggers": [T0 + 5]}])
+    assert "ch_list" not in str(caught.value)
+
+
+def test_a_channel_that_may_be_in_a_closed_file_is_not_said_to_be_missing_alone(tmp_path):
+    event_file(tmp_path, 0, ("V1:A",))
+    (tmp_path / "event-01.h5").write_bytes(b"no HDF5")
+    with pytest.raises(ConfigurationError, match=r"1 file\(s\) cannot be read"):
+        open_datasets([{"path": str(tmp_path), "target": TARGET}])
+    with pytest.raises(ChannelMismatchError, match=r"1 file\(s\) cannot be read"):
+        open_datasets([{"path": str(tmp_path)}], target="V1:A", needed=["V1:A", "V1:B"])

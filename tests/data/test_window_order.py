@@ -97,6 +97,29 @@ def test_labels_come_from_a_table(tmp_path):
         read_labels(tmp_path / "nothing.csv")
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("event_id,label\na,blip,\nb,tomte,\n", {"a": "blip", "b": "tomte"}),
+        ("event_id;label\na;blip\n", {"a": "blip"}),
+        ("\ufeffevent_id,label\na,NA\nb,\n", {"a": "NA", "b": ""}),
+        ("number,event_id,label\n1,a,blip\n", {"a": "blip"}),
+        ("event_id,label\n1,a,blip\n", "got 3"),
+        ("event_id,label\na,blip\nb\n", "got 1"),
+        ("event_id,label,snr\na,blip,8,5\n", "got 4"),
+        ("event_id,label,label\na,blip,tomte\n", "more than once"),
+    ],
+)
+def test_labels_are_right_or_refused_never_of_another_column(tmp_path, text, wanted):
+    path = tmp_path / "labels.csv"
+    path.write_text(text, encoding="utf-8")
+    if isinstance(wanted, dict):
+        assert read_labels(path) == wanted
+    else:
+        with pytest.raises(FormatError, match=rf"labels: .*{wanted}"):
+            read_labels(path)
+
+
 def test_wrong_settings_are_refused():
     with pytest.raises(ConfigurationError, match="without quotes"):
         WindowOrder(make_places(2), shuffle="False")  # type: ignore[arg-type]

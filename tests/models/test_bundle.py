@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from glitchflow_plugin.errors import FormatError
-from glitchflow_plugin.models.bundle import EnergyTwin, ExportedTwin, ModelBundle, load_twin, save_twin
+from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle, load_twin, save_twin
 from glitchflow_plugin.models.linear import LinearFilter
 from glitchflow_plugin.models.unet import UNet
 
@@ -80,17 +80,6 @@ def test_a_bundle_that_cannot_be_fed_is_refused():
         ModelBundle.from_dict(content, make_twin(), None)
     with pytest.raises(FormatError, match="unknown parts"):
         ModelBundle.from_dict({**make_bundle().to_dict(), "surprise": 1}, make_twin(), None)
-
-
-def test_an_exported_program_takes_eval_in_silence():
-    twin = make_twin(LinearFilter(2, 64))
-    windows = (torch.rand(2, 2, 64, 64) * 50,)
-    program = torch.export.export(twin, windows, dynamic_shapes=({0: torch.export.Dim("window", min=1)},)).module()
-    with pytest.raises(NotImplementedError):
-        program.eval()
-    exported = ExportedTwin(program).eval()
-    torch.testing.assert_close(exported(windows[0]), twin(windows[0]))
-    assert exported(windows[0][:1]).shape == (1, 1, 64, 64)
 
 
 def test_replacing_keeps_the_checks():

@@ -1,10 +1,12 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,13 @@ from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, N
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest, ingest_with_recipe
 from glitchflow_plugin.preprocessing.quality import read_quality
-from glitchflow_plugin.signal.conditioning import ConditioningSettings, condition
+from glitchflow_plugin.signal.conditioning import (
+    ChannelRejectedError,
+    ConditioningSettings,
+    condition,
+    needed_length,
+)
+from glitchflow_plugin.signal.whitening import WhiteningSettings
 
 T0 = 1_264_000_000.0
 TARGET = "V1:STRAIN"
@@ -110,6 +118,66 @@ def test_nothing_left_is_an_error_that_says_why(tmp_path):
     with pytest.raises(NoEventsError, match=r"target: nan.*quality\.csv"):
         ingest(datasets, None, tmp_path / "out")
     assert read_quality(tmp_path / "out").events_rejected == {"target: nan": 1, "target: too short": 1}
+
+
+def shortened(seconds):
+    def change(channel):
+        size = round(seconds * channel.sample_rate)
+        first = (len(channel.series) - size) // 2
+        t0 = channel.t0 + first / channel.sample_rate
+        return replace(channel, series=channel.series[first : first + size], t0=t0)
+
+    return change
+
+
+def test_events_that_are_all_too_short_name_the_lengths_and_the_keys(tmp_path):
+    cut = {name: shortened(8) for name in RATES}
+    datasets = write(tmp_path / "in", event(0, **cut), event(1, **cut))
+    with pytest.raises(NoEventsError) as caught:
+        ingest(datasets, None, tmp_path / "out")
+    message = str(caught.value)
+    assert "MASKED IN ALL 2 EVENTS" in message
+    assert re.search(r"crop of 6 s, the filters need 1\.\d\d s at each side: 9\.\d\d s in all", message)
+    for key in ("segment", "processing.len", "processing.minf", "filter_length"):
+        assert key in message
+
+
+def test_a_segment_that_is_too_short_for_all_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    for offset in (0, 32):
+        held = {name: Channel(name, np.ones(int(32 * rate)), T0 + offset, rate, "m") for name, rate in RATES.items()}
+        hdf5.write(tmp_path / "in" / f"V-TEST-{T0 + offset:.0f}-32.h5", held)
+    monkeypatch.setattr("glitchflow_plugin.preprocessing.ingest._make_shard", None)
+    entry = {"path": str(tmp_path / "in"), "target": TARGET, "triggers": [T0 + 16]}
+    with pytest.raises(ConfigurationError, match=r"segment \(8 s.*takes 9\.\d\d s.*processing\.len"):
+        ingest([entry | {"segment": 8.0}], None, tmp_path / "out")
+    with pytest.raises(ConfigurationError, match=r"segment \(16 s.*exclude_length"):
+        ingest([entry], {"exclude_length": 15.0}, tmp_path / "out")
+    with pytest.raises(ConfigurationError, match=r"twentieth.*widen the band, or raise sr"):
+        ingest([entry | {"processing": {"minf": 390.0}}], None, tmp_path / "out")
+
+
+@pytest.mark.parametrize("rate", [500.0, 1024.0, 4096.0])
+@pytest.mark.parametrize("whitening", [None, {"filter_length": 1.0}, {"exclude_length": 8.0}, {"fft_length": 3.0}])
+def test_the_needed_length_is_the_least_that_will_do(rate, whitening):
+    settings = ConditioningSettings(whitening=WhiteningSettings(**whitening or {}))
+    needed = needed_length(settings, rate)
+    noise = np.random.default_rng(1).normal(size=round(40 * rate))
+    for length, enough in ((needed + 0.1, True), (needed - 0.1, False)):
+        size = 2 * round(length * rate / 2)
+        t0 = T0 - size / 2 / rate
+        if enough:
+            condition(noise[:size], rate, t0, T0, settings)
+        else:
+            with pytest.raises(ChannelRejectedError, match="too short"):
+                condition(noise[:size], rate, t0, T0, settings)
+
+
+def test_a_channel_that_no_event_can_use_is_said_first_with_what_to_do(tmp_path):
+    datasets = write(tmp_path / "in", *(event(number, **{"V1:SLOW": altered(sample_rate=16.0)}) for number in range(3)))
+    events = ingest(datasets, None, tmp_path / "out")
+    report = read_quality(events.folder)
+    assert report.never_usable == ("V1:SLOW",)
+    assert re.match(r"MASKED IN ALL 3 EVENTS: 1 channel.*V1:SLOW: .*processing\.minf", report.warnings()[0])
 
 
 def test_inference_repeats_the_recipe(tmp_path):
@@ -207,6 +275,42 @@ def test_triggers_cut_out_of_continuous_files(tmp_path):
     assert events.event_ids == (f"{T0 + 16:.6f}", f"{T0 + 33:.6f}")
     assert events.manifest.rejected == {f"{T0 + 62:.6f}": "target: too short"}
     np.testing.assert_allclose(events.read().series.std(axis=-1), np.sqrt(392 / 512), rtol=0.1)
+
+
+def test_a_hole_in_a_frame_file_masks_what_it_masks_between_two(tmp_path):
+    lal, lalframe = pytest.importorskip("lal"), pytest.importorskip("lalframe")
+    noise = np.random.default_rng(5).normal(size=(2, 96 * 1024))
+
+    def frame(start, stop):
+        made = lalframe.FrameNew(lal.LIGOTimeGPS(T0 + start), stop - start, "TEST", 0, 0, 0)
+        for name, values in zip((TARGET, "V1:FAST"), noise, strict=True):
+            if name == TARGET and start == 64:
+                continue
+            size = (stop - start) * 1024
+            series = lal.CreateREAL8TimeSeries(name, lal.LIGOTimeGPS(T0 + start), 0, 1 / 1024, lal.Unit("m"), size)
+            series.data.data = values[start * 1024 : stop * 1024]
+            lalframe.FrameAddREAL8TimeSeriesProcData(made, series)
+        return made
+
+    spans = ((0, 30), (34, 64), (64, 80), (80, 96))
+    for folder, share in (("one", [spans]), ("many", [[span] for span in spans])):
+        (tmp_path / folder).mkdir()
+        for number, part in enumerate(share):
+            file = lalframe.FrameUFrFileOpen(str(tmp_path / folder / f"{number}.gwf"), "w")
+            for span in part:
+                lalframe.FrameUFrameHWrite(file, frame(*span))
+            del file  # closes it
+    triggers = [T0 + 16, T0 + 31, T0 + 40, T0 + 72, T0 + 82]
+    made = {}
+    for folder in ("one", "many"):
+        entry = {"path": str(tmp_path / folder), "target": TARGET, "triggers": triggers}
+        made[folder] = ingest([entry], None, tmp_path / f"{folder}-out")
+    for folder, events in made.items():
+        # of several files, one lacks the target altogether; at the last trigger the hole begins before the segment
+        reasons = {T0 + 31: "gap", T0 + 72: "gap" if folder == "one" else "missing", T0 + 82: "too short"}
+        assert events.manifest.rejected == {f"{gps:.6f}": f"target: {reason}" for gps, reason in reasons.items()}
+        assert events.valid.all()
+    np.testing.assert_array_equal(made["one"].read().series, made["many"].read().series)
 
 
 def checksums(folder):

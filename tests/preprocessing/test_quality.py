@@ -1,3 +1,6 @@
+import pytest
+
+from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.preprocessing.quality import Flaw, collect, read_quality, write_quality
 
 FLAWS = [
@@ -21,8 +24,26 @@ def test_counts_by_event_and_channel(tmp_path):
     assert read_quality(tmp_path) == report
 
 
+def test_channels_that_are_never_usable_come_first_together_with_what_to_do():
+    flaws = [Flaw(name, channel, "too short", "1.00 s") for name in "abc" for channel in ("V1:X", "V1:Y")]
+    report = collect([*flaws, Flaw("a", "V1:Z", "nan")], {"d": "file: unreadable"}, 3)
+    assert report.never_usable == ("V1:X", "V1:Y")
+    first, second = report.warnings()
+    assert first.startswith("MASKED IN ALL 3 EVENTS: 2 channel(s), V1:X, V1:Y: too short (1.00 s). Give longer events")
+    assert second == "V1:Z masked in 1 of 4 events (nan 1)"
+
+
 def test_nothing_wrong_is_nothing_said(tmp_path):
     report = collect([], {}, 3)
     assert report.warnings() == ()
     write_quality(tmp_path, report)
     assert read_quality(tmp_path) == report
+
+
+def test_flaws_come_back_whatever_their_names(tmp_path):
+    flaws = (Flaw("#1", 'V1:"A", x', "gap", "two\nlines; and, commas"), Flaw("2", "V1:B", "missing", ""))
+    write_quality(tmp_path, collect(flaws, {}, 2, ()))
+    assert read_quality(tmp_path).flaws == flaws
+    (tmp_path / "quality.csv").write_text("event_id,channel\na,b\n")
+    with pytest.raises(FormatError, match=r"quality\.csv is no list of flaws"):
+        read_quality(tmp_path)

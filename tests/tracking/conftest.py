@@ -1,17 +1,21 @@
+import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+import requests
 import torch
 
 from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle
 from glitchflow_plugin.models.linear import LinearFilter
+from glitchflow_plugin.tracking.connection import patience
 
 WITNESSES = ("GUIDE", "BYSTANDER")
 
@@ -84,6 +88,80 @@ class Server:
     def kill(self):
         self.signal(signal.SIGKILL)
         self.process.wait(timeout=30)
+
+
+class Proxy:
+    """Stands before a server and spoils answers.
+
+    Attributes:
+        rule: Called with the number of the request, its method and its path. None: passed on. `lost`: passed on, and not
+            answered. `stall`: not answered before `release`. A text: the answer, in place of the server's.
+        seen: Requests so far.
+    """
+
+    def __init__(self, uri):
+        self.rule, self.seen, self.released = (lambda *_: None), [], threading.Event()
+        self._lock = threading.Lock()
+        proxy = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def answer(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                with proxy._lock:
+                    proxy.seen.append((self.command, self.path))
+                    number = len(proxy.seen) - 1
+                wanted = proxy.rule(number, self.command, self.path)
+                if wanted == "stall":
+                    proxy.released.wait(60)
+                if wanted in (None, "lost"):
+                    headers = {key: text for key, text in self.headers.items() if key.lower() != "host"}
+                    reply = requests.request(
+                        self.command, uri + self.path, data=body, headers=headers, timeout=60, allow_redirects=False
+                    )
+                    status, kind, content = reply.status_code, reply.headers.get("Content-Type", ""), reply.content
+                else:
+                    status, kind, content = 200, "application/json", wanted.encode()
+                if wanted in ("lost", "stall"):
+                    self.close_connection = True
+                    return
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(content)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = answer
+
+        self.httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.httpd.daemon_threads = True
+        self.uri = f"http://127.0.0.1:{self.httpd.server_address[1]}"
+        threading.Thread(target=self.httpd.serve_forever, daemon=True).start()
+
+    def release(self):
+        """Let all go that waits, and pass everything on."""
+        self.rule = lambda *_: None
+        self.released.set()
+        self.released = threading.Event()
+
+
+@pytest.fixture
+def proxy(server):
+    between = Proxy(server.uri)
+    yield between
+    between.release()
+    between.httpd.shutdown()
+    between.httpd.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _all_the_patience(monkeypatch):
+    monkeypatch.setattr(patience, "waited", 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """A real server that is down, stalls or cannot store: nothing that was trained or measured is lost."""
 
+import os
 import signal
 from dataclasses import asdict
 
@@ -8,6 +9,7 @@ import torch
 from mlflow import MlflowClient
 
 from glitchflow_plugin.errors import ConnectionFailedError, FormatError, RegistryError
+from glitchflow_plugin.tracking.connection import patience, quick
 from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, make_loggers, unsent
 from glitchflow_plugin.tracking.outbox import Destination, keep, upload, waiting
 from glitchflow_plugin.tracking.registry import load, promote_if_better, register
@@ -132,3 +134,128 @@ def test_a_server_that_stalls_is_given_up(server, make_bundle, tmp_path, monkeyp
     finally:
         server.signal(signal.SIGCONT)
     assert upload(entry).version == 1
+
+
+NONSENSE = ("{}", "[]", "7", "<html>Please log in</html>", '{"run": 1}', '{"registered_model": []}', "")
+
+
+@pytest.mark.parametrize("answer", NONSENSE)
+def test_who_answers_as_no_mlflow_does_is_not_believed(proxy, make_bundle, tmp_path, answer):
+    entry = keep(tmp_path / "outbox", make_bundle(), Destination(proxy.uri, "nonsense", "nonsense", "unused"))
+    proxy.rule = lambda *_: answer
+    with pytest.raises((RegistryError, ConnectionFailedError)) as met:
+        upload(entry)
+    assert proxy.uri in str(met.value)
+    with pytest.raises((RegistryError, ConnectionFailedError)):
+        find("nonsense", 1, proxy.uri)
+    assert [one.id for one in waiting(tmp_path / "outbox")] == [entry.id]
+
+
+def test_numbers_that_a_server_loses_are_sent_again(proxy, server, tmp_path):
+    loggers = make_loggers(proxy.uri, "lossy", None, tmp_path, system_metrics=False)
+    loggers.create_logger_context(rank=0)
+    run_id = loggers.loggers[0].active_run.info.run_id
+    tracker = ItwinaiTracker(loggers)
+    tracker.metric("loss", 3.0, 0)
+    # "taken", it says, as it says of everything
+    proxy.rule = lambda *_: "{}"
+    tracker.metric("loss", 2.0, 1)
+    tracker.params({"late": "yes"})
+    tracker.text("note.txt", "lost")
+    tracker.text("deep/note.txt", "lost too")
+    assert unsent(loggers) == []
+    proxy.release()
+    tracker.metric("loss", 1.0, 2)
+    loggers.destroy_logger_context()
+    assert unsent(loggers) == []
+    client = MlflowClient(server.uri)
+    assert {(point.step, point.value) for point in client.get_metric_history(run_id, "loss")} == {
+        (0, 3.0),
+        (1, 2.0),
+        (2, 1.0),
+    }
+    assert client.get_run(run_id).data.params["late"] == "yes"
+    assert {file.path for file in client.list_artifacts(run_id)} == {"note.txt", "deep"}
+
+
+def test_numbers_that_a_server_never_keeps_go_to_the_outbox(proxy, server, make_bundle, tmp_path):
+    loggers = make_loggers(proxy.uri, "losing", None, tmp_path, system_metrics=False)
+    loggers.create_logger_context(rank=0)
+    run_id = loggers.loggers[0].active_run.info.run_id
+    proxy.rule = lambda _number, method, path: "{}" if method == "POST" and "metric" in path else None
+    ItwinaiTracker(loggers).metric("loss", 3.0, 0)
+    loggers.destroy_logger_context()
+    (lost,) = unsent(loggers)
+    assert (lost.name, lost.value) == ("loss", 3.0)
+    there = Destination(proxy.uri, "losing", "losing", "unused")
+    entry = keep(tmp_path / "outbox", make_bundle(), there, run_id=run_id, unsent=[asdict(lost)])
+    with pytest.raises(RegistryError, match="does not keep"):
+        upload(entry)
+    proxy.release()
+    assert upload(entry).version == 1
+    assert [point.value for point in MlflowClient(server.uri).get_metric_history(run_id, "loss")] == [3.0]
+
+
+@pytest.mark.parametrize("fault", ["{}", "lost"])
+def test_a_registration_that_fails_anywhere_is_completed(proxy, server, make_bundle, tmp_path, monkeypatch, fault):
+    """One request after the other is spoilt, with all that follow; the next upload completes what is there."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    bundle, client = make_bundle(), MlflowClient(server.uri)
+    decision = {"promoted": True, "reason": "harmless", "figures": {"validation_loss": 0.5}}
+    place, finished = 0, False
+    while not finished:
+        name = f"anywhere-{'empty' if fault == '{}' else fault}-{place}"
+        entry = keep(tmp_path / "outbox", bundle, Destination(proxy.uri, name, "anywhere", "unused"), first=decision)
+        proxy.seen.clear()
+        proxy.rule = lambda number, *_, place=place: fault if number >= place else None
+        try:
+            upload(entry)
+            # notes of the end may have been lost; what was said must be true
+            finished = len(proxy.seen) <= place
+        except (RegistryError, ConnectionFailedError):
+            assert waiting(tmp_path / "outbox")
+        proxy.release()
+        promoted = [one for one in client.search_model_versions(f"name='{name}'") if one.tags.get("promoted") == "true"]
+        assert len(promoted) <= (1 if promoted and client.get_model_version_by_alias(name, "champion") else 0)
+        for left in waiting(tmp_path / "outbox"):
+            upload(left)
+        (version,) = client.search_model_versions(f"name='{name}'")
+        champion = find(name, "champion", server.uri)
+        assert (champion.version, champion.promoted, champion.reason) == (int(version.version), True, "harmless")
+        place += 1
+    assert place > 10
+    load(name, "champion", server.uri)
+
+
+def test_waiting_for_a_server_that_stalls_has_one_budget(proxy, make_bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(patience, "budget", 1.5)
+    monkeypatch.setattr(patience, "share", 0.0)
+    loggers = make_loggers(proxy.uri, "stalls", None, tmp_path, system_metrics=False)
+    loggers.create_logger_context(rank=0)
+    patient = loggers.loggers[0]
+    proxy.rule = lambda *_: "stall"
+    proxy.seen.clear()
+    tracker = ItwinaiTracker(loggers)
+    tracker.metric("loss", 1.0, 0)
+    # two tries, and the budget is gone
+    assert (len(proxy.seen), patience.used_up) == (2, True)
+    asked = []
+    for step in range(1, 4):
+        patient._wait_until = 0.0
+        proxy.seen.clear()
+        with quick():
+            asked.append((os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"], os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]))
+        tracker.metric("loss", 1.0, step)
+        assert len(proxy.seen) == 1
+    assert asked == [("2", "0")] * 3
+    loggers.destroy_logger_context()
+    assert len(unsent(loggers)) == 4
+    entry = keep(tmp_path / "outbox", make_bundle(), Destination(proxy.uri, "stalls", "stalls", "unused"))
+    proxy.seen.clear()
+    with pytest.raises(ConnectionFailedError):
+        upload(entry)
+    assert len(proxy.seen) == 1
+    # time that passes gives some back
+    monkeypatch.setattr(patience, "share", 1e9)
+    assert not patience.used_up

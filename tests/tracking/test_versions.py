@@ -171,3 +171,24 @@ def test_a_registry_whose_files_cannot_be_written_says_so(make_bundle, tmp_path)
 def test_listing_models_needs_no_torch():
     code = "import sys, glitchflow_plugin.cli, glitchflow_plugin.tracking.versions; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_the_registry_would_not_take_is_renamed_or_dropped(registry, make_bundle, tmp_path, capsys):
+    uri, folder = registry
+    outbox = str(tmp_path / "outbox")
+    there = Destination(uri, "a/b", "glitchflow", str(folder / "artifacts"))
+    stuck, other = (keep(outbox, make_bundle(), there) for _ in range(2))
+    assert main(["models", "upload", "--outbox", outbox]) == 1
+    told = capsys.readouterr().err
+    assert f"glitchflow models rename {stuck.id} NAME --outbox {outbox}" in told
+    assert main(["models", "rename", stuck.id, "c:d", "--outbox", outbox]) == 1
+    assert main(["models", "rename", stuck.id, "renamed", "--alias", "7", "--outbox", outbox]) == 1
+    assert main(["models", "rename", "nothing", "renamed", "--outbox", outbox]) == 1
+    assert other.id in capsys.readouterr().err
+    assert main(["models", "rename", stuck.id, "renamed", "--outbox", outbox]) == 0
+    (other.folder / ENTRY_FILE).write_text("{")
+    assert main(["models", "drop", other.id, "--outbox", outbox]) == 0
+    assert not other.folder.exists()
+    assert main(["models", "upload", "--outbox", outbox]) == 0
+    assert find("renamed", 1, uri).tags["outbox"] == stuck.id
+    assert waiting(outbox) == []

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from glitchflow_plugin.data.names import check_alias, check_name
 from glitchflow_plugin.data.reference_file import read_reference
 from glitchflow_plugin.errors import (
     ConfigurationError,
@@ -31,8 +32,8 @@ from glitchflow_plugin.tracking.outbox import (
     upload,
     waiting,
 )
-from glitchflow_plugin.tracking.registry import promote_if_better, register
-from glitchflow_plugin.tracking.versions import ModelVersion
+from glitchflow_plugin.tracking.registry import compare, register
+from glitchflow_plugin.tracking.versions import ModelVersion, settle
 from glitchflow_plugin.training.gate import GateSettings, Judgement, Verdict, decide
 
 logger = logging.getLogger(__name__)
@@ -84,10 +85,13 @@ class RegistrySettings:
         if unknown:
             raise ConfigurationError(f"registry.yaml: unknown {unknown}; known are {known}.")
         try:
-            return cls(**{**content, "gate": GateSettings(**(content.get("gate") or {}))})
+            settings = cls(**{**content, "gate": GateSettings(**(content.get("gate") or {}))})
         except TypeError as error:
             limits = sorted(GateSettings.__dataclass_fields__)
             raise ConfigurationError(f"registry.yaml: {error}. Keys: {known}; keys of gate: {limits}.") from error
+        check_name(settings.name, "registry.yaml: name")
+        check_alias(settings.alias, "registry.yaml: alias")
+        return settings
 
     @property
     def destination(self) -> Destination:
@@ -159,6 +163,7 @@ def register_trained(
     training: Path,
     checkpoint: Path,
     run_id: str | None = None,
+    trained_by: str = "",
     unsent: list[Unsent] | None = None,
 ) -> Outcome:
     """Keep a trained twin, register it, and let the gate decide whether it becomes champion.
@@ -169,7 +174,8 @@ def register_trained(
         judge: Judges bundles on the validation windows.
         training: Folder of the training set, whose statistics go with the model.
         checkpoint: Where the network is as well.
-        run_id: Run that trained it.
+        run_id: Run of MLflow that trained it.
+        trained_by: Id of the training, as it stands in its checkpoints.
         unsent: What that run could not log.
 
     Returns:
@@ -184,6 +190,7 @@ def register_trained(
         bundle = replace(bundle, notes={**bundle.notes, "reference": reference})
     made = origin(bundle.dataset)
     tags = {key: made[key] for key in ("dataset_fingerprint", "code_version", "git_commit")}
+    tags["trained_by"] = trained_by
     waits = [asdict(item) for item in unsent or ()]
     entry, full = None, None
     try:
@@ -216,10 +223,7 @@ def _judge_and_send(
         logger.error("The trained twin was not judged. %s", _advice(None, entry, full, checkpoint, settings))
         raise
     if entry is not None:
-        try:
-            entry = judged(entry, asdict(first))
-        except DataError as error:
-            logger.warning("What the gate says is not kept with the trained twin: %s", error)
+        entry = _noted(entry, asdict(first))
 
     def gate(champion: ModelBundle | None, seen: frozenset[str]) -> Verdict:
         if champion is None:
@@ -229,13 +233,32 @@ def _judge_and_send(
     version = None
     try:
         version = _taken(entry, bundle, settings, run_id, tags)
+        # a training that had ended before, and was resumed, has its verdict
+        if version.promoted is None:
+            decision = compare(version, bundle, gate, alias=settings.alias)
+            if entry is not None:
+                entry = _noted(entry, decision)
+            version = settle(version, decision, settings.alias)
         if entry is not None:
             discard(entry)
-        version = promote_if_better(version, bundle, gate, alias=settings.alias)
     except (ConnectionFailedError, RegistryError) as error:
         return Outcome(version, f"{error} {_advice(version, entry, full, checkpoint, settings)}", error)
+    logger.info("%s version %d, %s: %s", version.name, version.version, _state(version, settings), version.reason)
     _upload_waiting(settings)
     return Outcome(version)
+
+
+def _state(version: ModelVersion, settings: RegistrySettings) -> str:
+    return settings.alias if version.promoted else "waiting"
+
+
+def _noted(entry: Entry, decision: Mapping[str, Any]) -> Entry:
+    """The entry with what was decided of it, so that a later run can carry that out."""
+    try:
+        return judged(entry, decision)
+    except DataError as error:
+        logger.warning("What the gate says is not kept with the trained twin: %s", error)
+        return entry
 
 
 def _taken(
@@ -256,9 +279,11 @@ def _advice(
     settings: RegistrySettings,
 ) -> str:
     if version is not None:
+        later = f"The next run completes that, or: glitchflow models upload --outbox {settings.outbox}"
+        by_hand = f"glitchflow models promote {version.name} {version.version}"
         return (
-            f"It is registered as version {version.version}, but was not compared with the champion: "
-            f"glitchflow models promote {version.name} {version.version}"
+            f"It is registered as version {version.version}, but whether it becomes {settings.alias} is not settled. "
+            f"{by_hand if entry is None else later}"
         )
     if entry is not None:
         return (

@@ -11,6 +11,7 @@ from itwinai.components import BaseComponent, monitor_exec
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._figures import save_figure
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._whitening import check_whitening
 from glitchflow_plugin.data.ranking_file import ChannelRanking, write_ranking
 from glitchflow_plugin.data.sharded import EventSet
@@ -54,6 +55,7 @@ class AnnalisaScan(BaseComponent):
         self.engine = EngineSettings.of(engine)
 
     @monitor_exec
+    @holding("folder", reads=("events_folder",))
     def execute(self, events: EventSet | None = None) -> tuple[EventSet, ChannelRanking]:
         """Scan, write the results, and return the event set with the ranking."""
         from glitchflow_plugin.preprocessing.scan import scan_channels

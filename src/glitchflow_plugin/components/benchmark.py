@@ -15,8 +15,10 @@ from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._figures import save_figure
 from glitchflow_plugin.components._leaderboard_page import entrants_table, figures_of, groups_table, page_block
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.files import atomic_path, content_hash, read_json, write_json
+from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
@@ -167,6 +169,9 @@ class Leaderboard(BaseComponent):
             )
         if not entrants:
             raise ConfigurationError("benchmark.yaml: expected at least one entrant, got none.")
+        check_name(str(run_name), "run_name")
+        for entrant in entrants:
+            check_name(entrant, "benchmark.yaml: name of an entrant")
         self.entrants = {key: Entrant(**content) for key, content in entrants.items() if content}
         self.settings, self.held_out = LeaderboardSettings(**settings), dict(held_out)
         self.training, self.events, self.folder = Path(training), Path(events), Path(folder)
@@ -176,6 +181,7 @@ class Leaderboard(BaseComponent):
         self.page, self.run_name, self.disable_tqdm = page, run_name, disable_tqdm
 
     @monitor_exec
+    @holding("folder", reads=("training",))
     def execute(self, training_set: TrainingSet | None = None) -> Standings:
         """Train, judge and compare all entrants; write tables, pictures and summary."""
         started = now()
@@ -365,7 +371,7 @@ def _trust(
         with torch.no_grad():
             shown = (witnesses, witnesses * gains[..., None].to(device))
             for values, changed in zip(strangeness.values(), shown, strict=True):
-                values.extend(twin.strangeness(twin.explain(changed)[2]).cpu().tolist())
+                values.extend(twin.strangeness(twin.explain(changed)[2]).tolist())
     found = coverage(twin, batches)
     return {
         "coverage": {

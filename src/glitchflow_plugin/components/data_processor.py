@@ -7,6 +7,7 @@ from typing import Any
 from itwinai.components import DataGetter, monitor_exec
 
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.sources import DatasetSettings
 from glitchflow_plugin.preprocessing.engine import EngineSettings
@@ -47,6 +48,7 @@ class DataProcessor(DataGetter):
         self.settings, self.engine = IngestSettings.of(ingest), EngineSettings.of(engine)
 
     @monitor_exec
+    @holding("folder")
     def execute(self, _before: Any = None) -> EventSet:
         """Make the event set, or what a killed run left to make of it, and return its handle."""
         started = now()
@@ -70,6 +72,7 @@ def _summary(events: EventSet, datasets: Sequence[DatasetSettings], started: str
             "datasets": [str(entry.path or entry.format) for entry in datasets],
             "target": events.target,
             "channels": len(events.channels),
+            "channels masked in all events": len(quality.never_usable),
         },
         events=EventCounts(quality.events_read, quality.events_kept, quality.events_rejected),
         outputs={

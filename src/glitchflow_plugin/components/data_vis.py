@@ -7,6 +7,7 @@ import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
@@ -56,6 +57,7 @@ class DataVis(BaseComponent):
         self.num_events, self.num_channels, self.num_rows = num_events, num_channels, num_rows
 
     @monitor_exec
+    @holding("folder")
     def execute(self, spectrograms: SpectrogramSet | None = None) -> SpectrogramSet:
         """Write the TensorBoard folder and return the set."""
         from glitchflow_plugin.plots.spectrograms import plot_peak_histograms

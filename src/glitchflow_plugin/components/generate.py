@@ -11,6 +11,7 @@ from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._figures import save_figure
 from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name, open_events, require
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components.load_infdata import sets_of
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
@@ -76,6 +77,7 @@ class GenerateGlitches(BaseComponent):
         self.spectrograms, self.events = sets_of(spectrograms, events, data)
 
     @monitor_exec
+    @holding("folder")
     def execute(
         self, bundle: "ModelBundle | None" = None, spectrograms: SpectrogramSet | None = None
     ) -> SpectrogramSet:

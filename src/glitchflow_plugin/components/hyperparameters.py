@@ -18,7 +18,9 @@ from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._ray_room import check_room
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.files import atomic_path, content_hash, parsed, read_json, write_json
+from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
@@ -123,6 +125,7 @@ class HyperparameterSearch(BaseComponent):
         except TypeError as error:
             raise ConfigurationError(f"hpo.yaml: {error}.") from error
         self.folder, self.training, self.registry, self.run_name = Path(folder), Path(training), registry, run_name
+        check_name(str(run_name), "run_name")
         self.trainer = {
             "model": model,
             "config": config or {},
@@ -132,6 +135,7 @@ class HyperparameterSearch(BaseComponent):
         }
 
     @monitor_exec
+    @holding("folder", reads=("training",))
     def execute(self, training_set: TrainingSet | None = None) -> list[dict[str, Any]]:
         """Run the trials that are missing and write table, picture and summary.
 

@@ -9,6 +9,7 @@ from itwinai.components import DataGetter, monitor_exec
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
@@ -74,6 +75,7 @@ class LoadInfdata(DataGetter):
         self.engine, self.batch_events, self.device = EngineSettings.of(engine), batch_events, device
 
     @monitor_exec
+    @holding("folder")
     def execute(self) -> "tuple[ModelBundle, SpectrogramSet]":
         """Load the model, make what is missing of the maps, and return both."""
         from glitchflow_plugin.inference.run import check_spectrograms

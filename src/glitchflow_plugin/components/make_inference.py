@@ -11,6 +11,7 @@ from glitchflow_plugin.components._drift import drift_metrics, drift_of, drift_w
 from glitchflow_plugin.components._figures import save_figure
 from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name, open_events, require
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components.load_infdata import sets_of
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
@@ -77,6 +78,7 @@ class MakeInference(BaseComponent):
         self.spectrograms, self.events = sets_of(spectrograms, events, data)
 
     @monitor_exec
+    @holding("folder")
     def execute(self, bundle: "ModelBundle | None" = None, spectrograms: SpectrogramSet | None = None) -> RunSummary:
         """Run the model over the maps and write everything that comes of it."""
         from glitchflow_plugin.inference.report import run_warnings, summary_details, summary_metrics

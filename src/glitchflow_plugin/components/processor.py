@@ -7,6 +7,7 @@ import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.reference_file import write_reference
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS, Split
@@ -39,6 +40,7 @@ class Processor(BaseComponent):
         self.spectrograms_folder, self.folder = Path(spectrograms), Path(folder)
 
     @monitor_exec
+    @holding("folder", reads=("spectrograms_folder",))
     def execute(self, split: Split | None = None) -> TrainingSet:
         """Make the index and the scaling, write them, and return the training set."""
         started = now()

@@ -11,8 +11,10 @@ from itwinai.components import BaseComponent, monitor_exec
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._figures import save_figure
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._whitening import check_whitening
-from glitchflow_plugin.data.ranking_file import ChannelRanking, read_channel_list, read_ranking
+from glitchflow_plugin.data.channels import read_channel_list
+from glitchflow_plugin.data.ranking_file import ChannelRanking, read_ranking
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
@@ -69,6 +71,7 @@ class QTDataset(BaseComponent):
         self.engine = EngineSettings.of(engine)
 
     @monitor_exec
+    @holding("folder", reads=("events_folder", "scan_folder"))
     def execute(self, events: EventSet | None = None, ranking: ChannelRanking | None = None) -> SpectrogramSet:
         """Make what is missing of the set and return it."""
         from glitchflow_plugin.preprocessing.spectrograms import event_transform, make_spectrograms
@@ -112,8 +115,8 @@ class QTDataset(BaseComponent):
         self, events: EventSet, ranking: ChannelRanking | None
     ) -> tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]:
         """The witnesses, how they were chosen, and what the user should know of it."""
-        if self.ch_list is not None:
-            given = read_channel_list(self.ch_list) if isinstance(self.ch_list, str) else tuple(self.ch_list)
+        given = read_channel_list(self.ch_list)
+        if given is not None:
             return given, {"channels": "ch_list"}, ()
         ranking = ranking or read_ranking(self.scan_folder)
         warnings = self._compare(events, ranking)

@@ -1,11 +1,9 @@
 """Retrain: looks whether the latest events have drifted away from the champion's training data, and trains if so."""
 
-import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +13,17 @@ from itwinai.components import BaseComponent, monitor_exec
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._drift import drift_metrics, drift_or_refuse, drift_warnings
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components.load_infdata import EVENTS, make_maps
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.buffer import buffered_events, is_event_set, pin_events
 from glitchflow_plugin.data.files import content_hash, read_json, read_record, write_json
+from glitchflow_plugin.data.names import check_alias, check_name
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import (
     ConfigurationError,
     ConnectionFailedError,
-    DataError,
     GlitchflowError,
     RegistryError,
 )
@@ -120,27 +119,31 @@ class Retrain(BaseComponent):
             self.drift = DriftSettings(**self.settings.drift)
         except TypeError as error:
             raise ConfigurationError(f"retrain.yaml: {error}.") from error
+        check_name(registry["name"], "registry.yaml: name")
+        check_alias(registry.get("alias", "champion"), "registry.yaml: alias")
+        if trainer.get("run_name") is not None:
+            check_name(str(trainer["run_name"]), "run_name")
         self.registry, self.folder, self.trainer = dict(registry), Path(folder), dict(trainer)
         self.split, self.windows, self.device = split, windows, device
         self.engine = EngineSettings.of(engine)
 
     @monitor_exec
+    @holding("folder", together=False)
     def execute(self) -> RunSummary:
         """Do what is to be done, and say it.
 
         Raises:
             GlitchflowError: Another run is at it, or what the steps raise. The next run continues.
         """
-        with _alone(self.folder):
-            status = {"state": "running", "started": now(), "pid": os.getpid()}
-            try:
-                summary = self._run(status)
-            except GlitchflowError as error:
-                if isinstance(error, ConnectionFailedError | RegistryError) and "attempt" in status:
-                    self._uncount()
-                self._say({**status, "state": "failed", "finished": now(), "reason": str(error)})
-                raise
-            return report(summary, self.folder)
+        status = {"state": "running", "started": now(), "pid": os.getpid()}
+        try:
+            summary = self._run(status)
+        except GlitchflowError as error:
+            if isinstance(error, ConnectionFailedError | RegistryError) and "attempt" in status:
+                self._uncount()
+            self._say({**status, "state": "failed", "finished": now(), "reason": str(error)})
+            raise
+        return report(summary, self.folder)
 
     @property
     def cycle(self) -> Path:
@@ -304,30 +307,3 @@ class _Plan:
 
     buffer: str
     attempts: int
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system lets go when the process ends, however it ends.
-
-    Raises:
-        DataError: The folder cannot be written.
-        GlitchflowError: Another process holds it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+")
-    except OSError as error:
-        raise DataError(f"Cannot write to {folder}: {error.strerror or error}.") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            message = f"another retraining (process {holder}) is at work in {folder}. Wait for it, or end it."
-            raise GlitchflowError(message) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

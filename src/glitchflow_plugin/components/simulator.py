@@ -9,6 +9,8 @@ from typing import Any
 from itwinai.components import DataGetter, monitor_exec
 
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.simulation.detector import SimulatedSet, simulate
@@ -43,10 +45,13 @@ class Simulator(DataGetter):
         self.folder, self.workers, self.progress = Path(folder), workers, progress
         if not sets:
             raise ConfigurationError("simulate.sets is empty. Name at least one set, for instance `training: {}`.")
+        for key in sets:
+            check_name(key, "simulate.sets: name of a set")
         self.sets = {key: _settings(key, _merged(detector or {}, own or {})) for key, own in sets.items()}
         _refuse_overlap(self.sets)
 
     @monitor_exec
+    @holding("folder")
     def execute(self, _before: Any = None) -> dict[str, SimulatedSet]:
         """Simulate every set; events that are there already are kept.
 

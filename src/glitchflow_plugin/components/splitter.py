@@ -6,6 +6,7 @@ from typing import Any
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS, Split, SplitSettings, make_split
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
@@ -28,6 +29,7 @@ class Splitter(BaseComponent):
         self.spectrograms_folder, self.folder = Path(spectrograms), Path(folder)
 
     @monitor_exec
+    @holding("folder")
     def execute(self, spectrograms: SpectrogramSet | None = None) -> Split:
         """Divide the events, write the split, and return it."""
         started = now()

@@ -4,7 +4,9 @@ import hashlib
 import json
 import logging
 import math
+import os
 import shutil
+import uuid
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -22,9 +24,12 @@ from tqdm import tqdm
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._registration import RegistrySettings, origin, register_trained
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._strategies import backward
 from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, StrictConfiguration, unwrapped
-from glitchflow_plugin.data.files import read_json
+from glitchflow_plugin.data.files import read_json, write_json
+from glitchflow_plugin.data.names import check_name
+from glitchflow_plugin.data.parent import end_with_parent
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
@@ -37,17 +42,19 @@ from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.tracking.connection import guarded
-from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, make_loggers, unsent
+from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, PatientMLFlowLogger, make_loggers, unsent
 from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.checkpoints import (
     BEST,
     LAST,
     PREVIOUS,
+    RUN,
     forget_damaged,
     judged_weights,
     read_checkpoint,
     recover,
+    run_of,
 )
 from glitchflow_plugin.training.energy import EnergyLearner
 from glitchflow_plugin.training.gate import Judgement
@@ -62,6 +69,8 @@ logger = logging.getLogger(__name__)
 
 #: In a checkpoint: what it was trained on.
 _ORIGIN = "trained_on"
+#: Beside the checkpoints: the MLflow run of the training.
+_RUN = "mlflow_run.json"
 #: A block of the shuffled order is this part of the cache, so that up to seven loader workers can hold it.
 _BLOCKS = 8
 
@@ -126,6 +135,8 @@ class Trainer(SoundTorchTrainer):
             raise TypeError(f"Trainer got unexpected arguments {unknown}")
         if "name" not in model:
             raise ConfigurationError("model.yaml: expected `name`, for instance unet.")
+        if run_name is not None:
+            check_name(str(run_name), "run_name")
         checked = StrictConfiguration.checked(config)
         LossSettings(l1=checked.loss_l1, ssim=checked.loss_ssim)  # wrong weights are refused before anything is read
         self.baseline_settings = BaselineSettings(**(baseline or {}))
@@ -164,8 +175,12 @@ class Trainer(SoundTorchTrainer):
         )
         self.save_parameters(**arguments, **ray)
         self._is_main = True
+        self.run_id = uuid.uuid4().hex
+        #: Runs whose best network may be registered: this one, and the one that it goes on from.
+        self._runs = {self.run_id}
 
     @monitor_exec
+    @holding("checkpoints_location", reads=("folder",))
     def execute(self, training_set: TrainingSet | None = None) -> ModelVersion | None:  # pyright: ignore
         """Train, judge, register.
 
@@ -176,6 +191,8 @@ class Trainer(SoundTorchTrainer):
             The registered version; None without a registry, and in all processes but the first.
         """
         started = now()
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            end_with_parent()
         self.training_set = training_set or TrainingSet.open(self.folder)
         self.learner = self._choose_learner()
         self.witnesses = self.learner.witnesses
@@ -197,9 +214,42 @@ class Trainer(SoundTorchTrainer):
         self._is_main = self.strategy.is_main_worker
         if self._is_main:
             self._prepare_best()
+            self._remember_run()
             self._tracker.params(self._settings() | origin(self.training_set.fingerprint))
             self._tracker.text("environment.json", json.dumps(environment(), indent=2))
         super().train()
+
+    def _run_worker(self, *arguments: Any, **keywords: Any) -> None:
+        """Train as one of possibly several processes, in the MLflow run of the training that is resumed."""
+        if detect_distributed_environment().global_rank == 0 and not self.uses_ray:
+            self._take_up_run()
+        super()._run_worker(*arguments, **keywords)
+
+    def _take_up_run(self) -> None:
+        """Continue the MLflow run of the training that is resumed; one that is not resumed has been killed."""
+        path, mlflow = Path(self.checkpoints_location) / _RUN, self.mlflow_logger
+        if not isinstance(mlflow, PatientMLFlowLogger) or not path.exists():
+            return
+        before = read_json(path)
+        if not isinstance(before, dict) or before.get("tracking_uri") != mlflow.tracking_uri:
+            return
+        run_id, parent_id = str(before.get("run_id")), before.get("parent_id")
+        if self.resume or self._goes_on_here():
+            mlflow.go_on_with(run_id, parent_id)
+        else:
+            mlflow.give_up([run_id])
+
+    def _remember_run(self) -> None:
+        """Write down which MLflow run this training has, for whoever resumes it."""
+        mlflow = self.mlflow_logger
+        if isinstance(mlflow, PatientMLFlowLogger) and self.mlflow_worker_run_id and not self.uses_ray:
+            runs = {"run_id": self.mlflow_worker_run_id, "parent_id": self.mlflow_train_run_id}
+            write_json(Path(self.checkpoints_location) / _RUN, {"tracking_uri": mlflow.tracking_uri, **runs})
+
+    def _goes_on_here(self) -> bool:
+        """Whether the training goes on from a checkpoint of its own folder."""
+        root = Path(self.checkpoints_location).resolve()
+        return self.from_checkpoint is not None and Path(self.from_checkpoint).resolve().parent == root
 
     # training, one process among possibly several
 
@@ -296,8 +346,8 @@ class Trainer(SoundTorchTrainer):
         return hashlib.sha256(self.batch_order.order(self.current_epoch).tobytes()).hexdigest()
 
     def checkpoint_notes(self) -> dict[str, Any]:
-        """What a checkpoint was trained on."""
-        return {_ORIGIN: self.learner.origin()}
+        """What a checkpoint was trained on, and by which run."""
+        return {_ORIGIN: self.learner.origin(), RUN: self.run_id}
 
     def _check_origin(self) -> None:
         path = Path(self.from_checkpoint or "") / f"{_ORIGIN}.json"
@@ -416,6 +466,7 @@ class Trainer(SoundTorchTrainer):
             training=self.training_set.folder,
             checkpoint=Path(self.checkpoints_location) / BEST,
             run_id=run,
+            trained_by=self.run_id,
             unsent=unsent(self.logger),
         )
         report(summary(version=outcome.version, trouble=outcome.trouble), self.folder)
@@ -573,21 +624,22 @@ class Trainer(SoundTorchTrainer):
         root = Path(self.checkpoints_location)
         best = root / BEST
         recover(best)
-        if self.from_checkpoint is None or Path(self.from_checkpoint).resolve().parent != root.resolve():
+        if not self._goes_on_here():
             # a resumption must not find those of an earlier training
             for name in (LAST, PREVIOUS):
                 shutil.rmtree(root / name, ignore_errors=True)
-        elif self.resume:
+        elif self.resume and self.from_checkpoint is not None:
             forget_damaged(root, Path(self.from_checkpoint))
         source = None
         if self.from_checkpoint:
             beside = Path(self.from_checkpoint).parent / BEST
             source = beside if beside.exists() else Path(self.from_checkpoint)
-        if source is not None and source.resolve() == best.resolve():
-            return
-        shutil.rmtree(best, ignore_errors=True)
-        if source is not None:
-            shutil.copytree(source, best)
+        if source is None or source.resolve() != best.resolve():
+            shutil.rmtree(best, ignore_errors=True)
+            if source is not None:
+                shutil.copytree(source, best)
+        if best.exists():
+            self._runs.add(run_of(best))
 
     def _load_best(self) -> None:
         """Take the network that was best on validation, in a fresh twin on the device of this process."""
@@ -597,6 +649,12 @@ class Trainer(SoundTorchTrainer):
             self._fetch_from_ray(best)
         if not best.exists():
             raise DataError("training left no checkpoint: epochs must be at least 1.")
+        if run_of(best) not in self._runs:
+            message = (
+                f"{best} is of another run, which has written to {best.parent} at the same time: what this run has "
+                "trained is lost, and nothing is registered. Train again with a run_name of its own."
+            )
+            raise DataError(message)
         self.load_weights(network, judged_weights(read_checkpoint(best)))
         self.model = network.to(choose_device(self._device)).eval()
         self.twin = self.learner.twin(self.model).eval()

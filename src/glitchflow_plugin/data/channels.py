@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from glitchflow_plugin.data.files import read_text
 from glitchflow_plugin.errors import ConfigurationError
 
 
@@ -40,6 +41,7 @@ def read_channel_list(ch_list: str | Path | Sequence[str] | None) -> tuple[str, 
 
     Raises:
         ConfigurationError: The file is missing or empty.
+        FormatError: The file is no text.
     """
     if ch_list is None:
         return None
@@ -47,10 +49,12 @@ def read_channel_list(ch_list: str | Path | Sequence[str] | None) -> tuple[str, 
         path = Path(ch_list)
         if not path.is_file():
             raise ConfigurationError(f"ch_list: {path} is no file. Give a text file with a channel a line, or a list.")
-        lines = [line.split("#", 1)[0].split() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.split("#", 1)[0].split() for line in read_text(path).splitlines()]
         names = [words[0] for words in lines if words]
-    else:
+    elif isinstance(ch_list, Sequence):
         names = [str(name) for name in ch_list]
+    else:
+        raise ConfigurationError(f"ch_list must be a list of channel names or the path of a file, got {ch_list!r}.")
     if not names:
         raise ConfigurationError("ch_list holds no channel. Leave it out to take all channels.")
     return tuple(dict.fromkeys(names))

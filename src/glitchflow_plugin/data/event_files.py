@@ -6,17 +6,31 @@ time; without it the trigger is the middle of the longest channel. Channels may 
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from glitchflow_plugin.data.apart import apart, shown
 from glitchflow_plugin.data.files import new_hdf5
+from glitchflow_plugin.data.foreign_hdf5 import (
+    gps,
+    has,
+    member,
+    opened,
+    require_series,
+    sample_rate,
+    samples,
+    text_attribute,
+)
 from glitchflow_plugin.errors import DataError, FormatError
 
 TRUTH_FILE_NAME = "truth.h5"
 _SUFFIXES = (".h5", ".hdf5")
+_LONGEST = 256.0
+"""Longest stretch about the trigger that is read of an event, s."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +55,11 @@ class Channel:
         """Refuse what is no time series."""
         if self.series.ndim != 1:
             raise FormatError(f"Channel {self.name}: expected one dimension (time), got shape {self.series.shape}.")
+        if self.series.dtype.kind not in "biuf":
+            raise FormatError(
+                f"Channel {self.name}: expected samples that are real numbers, got {self.series.dtype}. Of complex "
+                "samples store two real channels instead."
+            )
         if not (np.isfinite(self.sample_rate) and self.sample_rate > 0):
             raise FormatError(f"Channel {self.name}: sample_rate must be positive (Hz), got {self.sample_rate}.")
         if not np.isfinite(self.t0):
@@ -92,15 +111,32 @@ def list_event_files(folder: Path | str) -> list[Path]:
     )
 
 
+@apart
 def read_event_header(path: Path | str) -> EventHeader:
     """Read an event file's id, trigger time and channel names.
 
     Raises:
         FormatError: The file is truncated or not in the event layout.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         event_id, group = _only_group(file, path)
-        return EventHeader(event_id, _gps_event(group, path), tuple(sorted(group)))
+        return EventHeader(event_id, _gps_event(group, path), tuple(sorted(shown(name) for name in group)))
+
+
+@apart
+def read_event_axes(path: Path | str) -> dict[str, tuple[float, str]]:
+    """Sample rate (Hz) and unit of the channels of an event file that can be read, by name.
+
+    Raises:
+        FormatError: The file is truncated or not in the event layout.
+    """
+    found = {}
+    with opened(path) as file:
+        _, group = _only_group(file, path)
+        for name in group:
+            with suppress(FormatError):
+                found[shown(name)] = _axis(member(group, name))[1:3]
+    return found
 
 
 def read_event(path: Path | str, channels: Iterable[str] | None = None) -> RawEvent:
@@ -111,13 +147,39 @@ def read_event(path: Path | str, channels: Iterable[str] | None = None) -> RawEv
         channels: Names to read; those the file lacks are left out. All by default.
 
     Raises:
+        FormatError: The file is truncated or not in the event layout, or one of the channels cannot be read.
+    """
+    event, problems = read_usable(path, channels)
+    for name, reason in problems.items():
+        raise FormatError(f"{shown(path)}: {name}: {reason}.")
+    return event
+
+
+@apart
+def read_usable(path: Path | str, channels: Iterable[str] | None = None) -> tuple[RawEvent, dict[str, str]]:
+    """Read those channels of an event file that can be read. Of one that is longer, 256 s about the trigger are read.
+
+    Args:
+        path: The file.
+        channels: Names to read; those the file lacks are left out. All by default.
+
+    Returns:
+        The event, and by channel why the others cannot be read.
+
+    Raises:
         FormatError: The file is truncated or not in the event layout.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         event_id, group = _only_group(file, path)
-        names = sorted(group) if channels is None else [name for name in channels if name in group]
-        read = {name: _read_channel(group[name], name, path) for name in names}
-        return RawEvent(event_id, _gps_event(group, path), read)
+        gps_event = _gps_event(group, path)
+        keys = {shown(name): name for name in group}
+        found, problems = {}, {}
+        for name in sorted(keys) if channels is None else [name for name in channels if name in keys]:
+            try:
+                found[name] = _read_channel(member(group, keys[name]), name, gps_event)
+            except FormatError as error:
+                problems[name] = str(error).rstrip(".")
+        return RawEvent(event_id, gps_event, found), problems
 
 
 def write_event(path: Path | str, event: RawEvent) -> None:
@@ -132,48 +194,58 @@ def write_event(path: Path | str, event: RawEvent) -> None:
             dataset.attrs["unit"] = channel.unit
 
 
-def _opened(path: Path | str) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except FileNotFoundError as error:
-        raise FormatError(f"{path} does not exist.") from error
-    except OSError as error:
-        raise FormatError(f"{path} cannot be read as HDF5 ({error}). It may be truncated: fetch it again.") from error
-
-
 def _only_group(file: h5py.File, path: Path | str) -> tuple[str, h5py.Group]:
-    groups = [name for name, item in file.items() if isinstance(item, h5py.Group)]
+    groups, refused = {}, []
+    for name in file:
+        try:
+            item = member(file, name)
+        except FormatError as error:
+            refused.append(f"{shown(name)}: {error}")
+            continue
+        if isinstance(item, h5py.Group):
+            groups[shown(name)] = item
     if len(groups) != 1:
-        raise FormatError(f"{path}: expected one top-level group named by the event id, got {groups or 'none'}.")
-    return groups[0], file[groups[0]]
+        raise FormatError(
+            f"{shown(path)}: expected one top-level group named by the event id, got {sorted(groups)[:5] or 'none'}"
+            f"{' (' + '; '.join(refused[:3]) + ')' if refused else ''}."
+        )
+    return groups.popitem()
 
 
-def _read_channel(dataset: h5py.Dataset, name: str, path: Path | str) -> Channel:
-    missing = {"t0", "sample_rate"} - set(dataset.attrs)
+def _axis(item: h5py.Dataset | h5py.Group) -> tuple[float, float, str]:
+    """GPS time of the first sample (s), rate (Hz) and unit of a channel."""
+    require_series(item)
+    missing = [name for name in ("sample_rate", "t0") if not has(item, name)]
     if missing:
-        raise FormatError(f"{path}: dataset {name} lacks the attributes {sorted(missing)}.")
-    unit = dataset.attrs.get("unit", "")
-    try:
-        series = dataset[()]
-    except OSError as error:
-        raise FormatError(f"{path}: dataset {name} cannot be read ({error}). The file may be truncated.") from error
-    return Channel(
-        name=name,
-        series=series,
-        t0=float(dataset.attrs["t0"]),
-        sample_rate=float(dataset.attrs["sample_rate"]),
-        unit=unit.decode() if isinstance(unit, bytes) else str(unit),
-    )
+        raise FormatError(f"lacks the attributes {missing}")
+    return gps(item, "t0"), sample_rate(item, "sample_rate"), text_attribute(item, "unit")
+
+
+def _read_channel(item: h5py.Dataset | h5py.Group, name: str, gps_event: float) -> Channel:
+    t0, rate, unit = _axis(item)
+    size = len(item)
+    first, last = 0, size
+    if size > _LONGEST * rate:
+        first = round(min(max((gps_event - t0 - _LONGEST / 2) * rate, 0), size - _LONGEST * rate))
+        last = first + round(_LONGEST * rate)
+    return Channel(name, samples(item, first, last), t0 + first / rate, rate, unit)
 
 
 def _gps_event(group: h5py.Group, path: Path | str) -> float:
-    if "gps_event" in group.attrs:
-        return float(group.attrs["gps_event"])
+    try:
+        if has(group, "gps_event"):
+            return gps(group, "gps_event")
+    except FormatError as error:
+        raise FormatError(f"{shown(path)}: {error}.") from error
     spans = []
-    for name, dataset in group.items():
-        if {"t0", "sample_rate"} <= set(dataset.attrs) and dataset.ndim == 1:
-            duration = len(dataset) / float(dataset.attrs["sample_rate"])
-            spans.append((duration, float(dataset.attrs["t0"]) + duration / 2, name))
+    reason = "it holds no channel"
+    for name in group:
+        try:
+            item = member(group, name)
+            t0, rate, _ = _axis(item)
+            spans.append((len(item) / rate, t0 + len(item) / rate / 2, name))
+        except FormatError as error:
+            reason = f"{shown(name)}: {error}"
     if not spans:
-        raise FormatError(f"{path}: no channel with the attributes t0 and sample_rate, so no time is known.")
+        raise FormatError(f"{shown(path)}: no gps_event, and no channel that tells a time ({reason}).")
     return max(spans)[1]

@@ -1,4 +1,4 @@
-"""Files written whole or not at all; records and HDF5 files that know when they have been damaged.
+"""Files written whole or not at all; text read with a clear error; files of ours that know when they have been damaged.
 
 A record is a JSON object with its own checksum under the key `checksum`; an HDF5 file of ours begins with a user block
 that holds the checksum of all that follows it. Neither keeps anybody out: a record without the key, from an earlier
@@ -6,11 +6,13 @@ version or edited on purpose, is taken for what its content says.
 """
 
 import errno
+import gzip
 import hashlib
 import io
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -51,7 +53,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".tmp{path.suffix}", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise _explained(error, path) from error
+        raise explained(error, path) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -60,7 +62,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.replace(path)
         flush(path.parent)
     except OSError as error:
-        raise _explained(error, path) from error
+        raise explained(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -167,7 +169,7 @@ def read_json(path: Path | str, step: str = "the step that writes it") -> dict[s
     Raises:
         FormatError: The file is missing, is no JSON, or is not what was written; the message says which.
     """
-    text = read_text(path, step)
+    text = record_text(path, step)
     try:
         return unsealed(json.loads(text, parse_constant=_finite, parse_float=_finite), path, step)
     # a flipped byte may nest a million brackets or ask for a number of as many digits
@@ -176,7 +178,7 @@ def read_json(path: Path | str, step: str = "the step that writes it") -> dict[s
         raise FormatError(f"{path} is not valid JSON ({reason}). {_again(step)}") from error
 
 
-def read_text(path: Path | str, step: str) -> str:
+def record_text(path: Path | str, step: str) -> str:
     """The text of a record.
 
     Args:
@@ -243,6 +245,26 @@ def check_file(path: Path, expected: str, step: str) -> None:
         raise FormatError(f"{path} does not exist. {_again(step, delete=False)}")
     if sha256(path) != expected:
         raise FormatError(f"{path} does not match its checksum: it has been damaged or edited. {_again(step)}")
+
+
+def read_text(path: Path | str) -> str:
+    """Read a file of text: UTF-8, or what its byte order mark says (spreadsheets write one); `.gz` is unpacked.
+
+    Raises:
+        FormatError: The file is missing, damaged, or no text.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} cannot be read: it is no text in UTF-8 ({error}). Save it as UTF-8.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise FormatError(f"{path} cannot be read ({error}). Correct the path, or bring the file again.") from error
+    if "\0" in text:
+        raise FormatError(f"{path} cannot be read: it is no text, or parts of it were never written.")
+    return text
 
 
 def sha256(path: Path | str) -> str:
@@ -331,7 +353,13 @@ def _umask() -> int:
     return current
 
 
-def _explained(error: OSError, path: Path) -> DataError:
+def explained(error: OSError, path: Path | str) -> DataError:
+    """An error of the system in the user's words.
+
+    Args:
+        error: What it said.
+        path: What could not be written.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError(f"No space left while writing {path}. Free some, then run again: finished files are kept.")
     return DataError(f"Cannot write {path}: {error.strerror or error}. Check the folder and its permissions.")

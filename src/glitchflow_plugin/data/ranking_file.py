@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from glitchflow_plugin.data.files import CHECKSUM, atomic_path, parsed, read_text, sealed, unsealed
+from glitchflow_plugin.data.files import CHECKSUM, atomic_path, parsed, record_text, sealed, unsealed
 from glitchflow_plugin.errors import FormatError
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def read_ranking(path: Path | str) -> ChannelRanking:
     """
     path = Path(path)
     path = path / RESULTS_NAME if path.is_dir() or not path.suffix else path
-    text = read_text(path, _STEP)
+    text = record_text(path, _STEP)
     try:
         content = unsealed(yaml.safe_load(text), path, _STEP)
     # PyYAML raises ValueError and its children where a date or a number is none
@@ -262,22 +262,3 @@ _Stored = make_dataclass(
         ("representative", list[bool]),
     ],
 )
-
-
-def read_channel_list(path: Path | str) -> tuple[str, ...]:
-    """Read a text file with one channel a line; empty lines and lines that start with # are skipped.
-
-    Raises:
-        FormatError: The file is missing, holds no channel, or holds one twice.
-    """
-    path = Path(path)
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError as error:
-        raise FormatError(f"{path} does not exist: expected a text file with one channel a line.") from error
-    channels = tuple(line for line in lines if line and not line.startswith("#"))
-    if not channels:
-        raise FormatError(f"{path} names no channel; expected one a line.")
-    if len(set(channels)) != len(channels):
-        raise FormatError(f"{path} names channels twice: {sorted({c for c in channels if channels.count(c) > 1})[:5]}.")
-    return channels

@@ -5,27 +5,30 @@ merged on the event id: a channel may come from any of them.
 """
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import h5py
-
+from glitchflow_plugin.data.apart import apart, require_regular, shown
 from glitchflow_plugin.data.channels import ChannelSelection, read_channel_list, select_channels
 from glitchflow_plugin.data.event_files import (
     TRUTH_FILE_NAME,
     Channel,
     RawEvent,
     list_event_files,
-    read_event,
+    read_event_axes,
     read_event_header,
+    read_usable,
 )
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.readers import frames, gwosc, hdf5, remote
 from glitchflow_plugin.data.readers.continuous import (
+    OUTSIDE,
     UNREADABLE,
     StoredChannel,
     StoredFile,
@@ -42,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 Format = Literal["auto", "events", "gwosc", "gwf", "hdf5", "open_data", "nds2", "datafind"]
 FORMATS = ("auto", "events", "gwosc", "gwf", "hdf5", "open_data", "nds2", "datafind")
+
+_SHOWN_FILES = 3
+"""Files whose reasons are told where none can be read; the log has all."""
 
 _SAMPLED_FILES = 64
 """Files looked into for sample rates and units; the names are taken from all."""
@@ -74,6 +80,20 @@ class ProcessingSettings:
     len: float = 6.0
     batch: int = 16
     whiten: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a band that the common rate cannot hold."""
+        for key in ("minf", "maxf", "sr", "len"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ConfigurationError(f"{key} must be a number, got {value!r}")
+        if not 0 < self.minf < self.maxf:
+            raise ConfigurationError(f"the band must fulfil 0 < minf < maxf, got {self.minf:g}-{self.maxf:g} Hz")
+        if self.maxf > self.sr / 2:
+            raise ConfigurationError(
+                f"maxf ({self.maxf:g} Hz) is above half of sr ({self.sr:g} Hz), where a series sampled at sr holds "
+                f"nothing. Raise sr to {2 * self.maxf:g} Hz or more, or lower maxf to {self.sr / 2:g} Hz or less"
+            )
 
 
 @dataclass(frozen=True)
@@ -131,7 +151,7 @@ class DatasetSettings:
         values = {key: value for key, value in entry.items() if value is not None}
         triggers = values.get("triggers")
         if triggers is not None and not isinstance(triggers, Mapping | TriggerSettings):
-            values["triggers"] = {"path": triggers} if isinstance(triggers, str) else {"times": tuple(triggers)}
+            values["triggers"] = {"path" if isinstance(triggers, str) else "times": triggers}
         nested = {
             "channels": ChannelSelection,
             "events": EventRange,
@@ -149,7 +169,7 @@ class DatasetSettings:
 
 @dataclass(frozen=True, eq=False)
 class LoadedEvent:
-    """What was read of an event, and by channel what went wrong."""
+    """What was read of an event, and by channel what went wrong: a reason to count by, `: ` and details."""
 
     event: RawEvent
     problems: dict[str, str] = field(default_factory=dict)
@@ -159,7 +179,7 @@ class Loader(Protocol):
     """Reads some channels of one event; small enough to be sent to another process."""
 
     def __call__(self, channels: Sequence[str]) -> tuple[dict[str, Channel], dict[str, str]]:
-        """Channels found by name, and reasons by name."""
+        """Channels found by name, and reasons by name; a channel may have both."""
         ...
 
 
@@ -177,18 +197,35 @@ class EventSource:
     gps_event: float
     loaders: tuple[tuple[Loader, tuple[str, ...]], ...]
 
+    def copies(self, channels: Sequence[str], done: Collection[str]) -> Iterator[LoadedEvent]:
+        """Read the event from one data set after the other.
+
+        Args:
+            channels: Names wanted.
+            done: Names that no further data set is asked for; the caller adds to it what it can use.
+        """
+        for loader, offered in self.loaders:
+            wanted = [name for name in offered if name in channels and name not in done]
+            if wanted:
+                read, reasons = loader(wanted)
+                yield LoadedEvent(RawEvent(self.event_id, self.gps_event, read), reasons)
+
     def load(self, channels: Sequence[str] | None = None) -> LoadedEvent:
-        """Read the event; a channel that several data sets have comes from the first."""
+        """Read the event; a channel that several data sets have comes from the first that has no problem with it."""
         found: dict[str, Channel] = {}
         problems: dict[str, str] = {}
-        for loader, offered in self.loaders:
-            wanted = [name for name in offered if name not in found and (channels is None or name in channels)]
-            if not wanted:
-                continue
-            read, reasons = loader(wanted)
-            found.update(read)
-            # what an earlier data set could not deliver is no problem once a later one has
-            problems = {name: reason for name, reason in problems.items() if name not in read} | reasons
+        offered = [name for _, names in self.loaders for name in names]
+        done: set[str] = set()
+        for loaded in self.copies(offered if channels is None else channels, done):
+            for name in {*loaded.event.channels, *loaded.problems}:
+                if name not in loaded.problems:
+                    done.add(name)
+                    problems.pop(name, None)
+                    found[name] = loaded.event.channels[name]
+                else:
+                    problems.setdefault(name, loaded.problems[name])
+                    if name in loaded.event.channels:
+                        found.setdefault(name, loaded.event.channels[name])
         return LoadedEvent(RawEvent(self.event_id, self.gps_event, found), problems)
 
 
@@ -209,10 +246,11 @@ class Catalogue:
         target: The strain channel.
         channels: By name, target first.
         events: In order of the event id.
-        unreadable: Reason by event id (or file name) for what cannot even be listed.
+        unreadable: By event id (or file name) why a file cannot even be listed; another may have the event.
         missing: Channels that a list asks for and no data set has.
         processing: Common rate, length, batch and whitening; the band is each channel's own.
         fingerprint: Changes when an input file does.
+        segment: Longest stretch (s) in which the target is read; infinite where event files tell.
     """
 
     target: str
@@ -222,16 +260,19 @@ class Catalogue:
     missing: tuple[str, ...]
     processing: ProcessingSettings
     fingerprint: str
+    segment: float = math.inf
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """One data set, listed."""
+    """One data set, listed; `astray` says why, if none of its triggers lies in its files."""
 
     events: Mapping[str, tuple[float, Loader]]
     channels: Mapping[str, StoredChannel]
     unreadable: Mapping[str, str]
     files: tuple[Path, ...] = ()
+    astray: str = ""
+    segment: float = math.inf
 
 
 def open_datasets(
@@ -259,7 +300,10 @@ def open_datasets(
         raise ConfigurationError("`datasets` is empty. Give at least one data set with `path` and `target`.")
     processing = _agreed_processing(settings, target is not None)
     target = target or _agreed_target(settings)
-    listed = [_list_dataset(one) for one in settings]
+    asked = [{target, *(needed or ()), *(read_channel_list(one.ch_list) or ())} for one in settings]
+    listed = [_called(_list_dataset(one), names) for one, names in zip(settings, asked, strict=True)]
+    if all(found.astray for found in listed):
+        raise NoEventsError(" ".join(found.astray for found in listed))
     origins: dict[str, ChannelOrigin] = {}
     offered: list[tuple[str, ...]] = []
     missing: list[str] = []
@@ -272,15 +316,17 @@ def open_datasets(
             origins.setdefault(name, ChannelOrigin(one.processing, known.sample_rate, known.unit))
     if not require_target and target not in origins:
         missing.append(target)
+    closed = sum(len(found.unreadable) for found in listed)
+    unknown = f" {closed} file(s) cannot be read, so what these hold is not known." if closed else ""
     lacking = [name for name in needed or () if name not in origins and (require_target or name != target)]
     if lacking:
         raise ChannelMismatchError(
             f"{len(lacking)} channel(s) that are needed are in none of the data sets: {lacking}. "
-            f"They hold {sorted(origins)[:20]}. Add a data set that has them, or choose another model."
+            f"They hold {sorted(origins)[:20]}.{unknown} Add a data set that has them, or choose another model."
         )
     if require_target and target not in origins:
         held = sorted({name for found in listed for name in found.channels})
-        raise ConfigurationError(f"the target {target} is in none of the data sets; they hold {held[:20]}.")
+        raise ConfigurationError(f"the target {target} is in none of the data sets; they hold {held[:20]}.{unknown}")
     order = needed if needed is not None else [target, *(name for names in offered for name in names)]
     events = _merged(listed, offered)
     unreadable = {name: reason for found in listed for name, reason in found.unreadable.items()}
@@ -293,10 +339,13 @@ def open_datasets(
         target=target,
         channels={name: origins.get(name, ChannelOrigin(processing)) for name in dict.fromkeys(order)},
         events=events,
-        unreadable={name: reason for name, reason in unreadable.items() if name not in {e.event_id for e in events}},
+        unreadable=unreadable,
         missing=tuple(dict.fromkeys(name for name in missing if name not in origins)),
         processing=processing,
         fingerprint=_fingerprint(settings, listed),
+        segment=max(
+            (one.segment for one, names in zip(listed, offered, strict=True) if target in names), default=math.inf
+        ),
     )
 
 
@@ -363,6 +412,19 @@ def _merged(listed: Sequence[_Listed], offered: Sequence[tuple[str, ...]]) -> tu
     return tuple(events)
 
 
+def _called(found: _Listed, wanted: Collection[str]) -> _Listed:
+    """The data set with those channels under their alias that are asked for by it, and by nothing else."""
+    aliases = Counter(channel.alias for channel in found.channels.values())
+    names = {
+        name: channel.alias
+        for name, channel in found.channels.items()
+        if channel.alias in wanted and channel.alias not in found.channels and aliases[channel.alias] == 1
+    }
+    channels = {names.get(name, name): channel for name, channel in found.channels.items()}
+    channels |= {name: found.channels[name] for name in names if name in wanted}
+    return replace(found, channels=channels)
+
+
 def _list_dataset(settings: DatasetSettings) -> _Listed:
     kind = settings.format if settings.format != "auto" else _recognised(str(settings.path))
     if kind in remote.FORMATS:
@@ -383,18 +445,41 @@ def _recognised(path: str) -> str:
             continue
         if file.suffix in frames.SUFFIXES:
             return "gwf"
-        if gwosc.is_gwosc(file):
-            return "gwosc"
+        with suppress(FormatError):  # truncated, perhaps: the next file tells
+            return _layout(file)
+    raise ConfigurationError(
+        f"{path}: none of {len(files)} file(s) is in a layout that is known. Set `format`. {_reasons(files, _layout)}"
+    )
+
+
+def _none_readable(path: Path | str | None, files: Sequence[Path], opened: Callable[[Path], object]) -> str:
+    return (
+        f"{path}: none of {len(files)} file(s) can be read. {_reasons(files, opened)} "
+        "Fetch them again, or correct `path` or `format` in datasets.yaml."
+    )
+
+
+def _reasons(files: Sequence[Path], opened: Callable[[Path], object]) -> str:
+    """What is wrong with the first of files that cannot be read."""
+    found: list[str] = []
+    for file in files[:_SHOWN_FILES]:
         try:
-            read_event_header(file)
-        except FormatError:
-            try:
-                hdf5.describe(file)
-            except FormatError:
-                continue  # truncated, perhaps: the next file tells
-            return "hdf5"
+            opened(file)
+        except FormatError as error:
+            found.append(str(error))
+    return f"The first: {' '.join(found)}" if found else ""
+
+
+@apart
+def _layout(path: Path) -> str:
+    """Layout of an HDF5 file."""
+    if gwosc.is_gwosc(path):
+        return "gwosc"
+    with suppress(FormatError):
+        read_event_header(path)
         return "events"
-    raise ConfigurationError(f"{path}: none of {len(files)} file(s) is in a layout that is known. Set `format`.")
+    hdf5.describe(path)
+    return "hdf5"
 
 
 # Event files
@@ -412,28 +497,24 @@ def _list_event_files(settings: DatasetSettings) -> _Listed:
             header = read_event_header(file)
         except FormatError as error:
             logger.warning("%s", error)
-            unreadable[file.stem] = UNREADABLE
+            unreadable[shown(file.stem)] = str(error)
             continue
         if header.event_id in events:
             raise ConfigurationError(f"{path}: the event {header.event_id} is in two files, the second is {file.name}.")
         events[header.event_id] = (header.gps_event, partial(_load_event_file, file))
         names.update(header.channels)
+    if files and not events:
+        raise NoEventsError(_none_readable(path, files, read_event_header))
     usual = _usual(files)
     return _Listed(events, {name: usual.get(name, StoredChannel()) for name in sorted(names)}, unreadable, tuple(files))
 
 
 def _load_event_file(path: Path, channels: Sequence[str]) -> tuple[dict[str, Channel], dict[str, str]]:
     try:
-        return read_event(path, channels).channels, {}
-    except FormatError:
-        pass
-    found, problems = {}, {}
-    for name in channels:  # one spoilt channel must not take the others with it
-        try:
-            found.update(read_event(path, [name]).channels)
-        except FormatError:
-            problems[name] = UNREADABLE
-    return found, problems
+        event, problems = read_usable(path, channels)
+    except FormatError as error:  # it was listed: damaged samples end the reading process, or the file has changed
+        return {}, dict.fromkeys(channels, f"{UNREADABLE}: {error}")
+    return event.channels, {name: f"{UNREADABLE}: {why}" for name, why in problems.items()}
 
 
 def _usual(files: Sequence[Path]) -> dict[str, StoredChannel]:
@@ -442,16 +523,11 @@ def _usual(files: Sequence[Path]) -> dict[str, StoredChannel]:
     units: dict[str, Counter[str]] = {}
     step = max(len(files) // _SAMPLED_FILES, 1)
     for path in files[::step]:
-        try:
-            with hdf5.opened(path) as file:
-                for group in file.values():
-                    for name, dataset in group.items() if isinstance(group, h5py.Group) else ():
-                        if "sample_rate" in dataset.attrs:
-                            rates.setdefault(name, Counter())[float(dataset.attrs["sample_rate"])] += 1
-                        if "unit" in dataset.attrs:
-                            units.setdefault(name, Counter())[hdf5.text(dataset.attrs["unit"])] += 1
-        except (FormatError, OSError, RuntimeError):
-            continue
+        with suppress(FormatError):
+            for name, (rate, unit) in read_event_axes(path).items():
+                rates.setdefault(name, Counter())[rate] += 1
+                if unit:
+                    units.setdefault(name, Counter())[unit] += 1
     return {
         name: StoredChannel(count.most_common(1)[0][0], units[name].most_common(1)[0][0] if name in units else None)
         for name, count in rates.items()
@@ -471,6 +547,12 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
     unreadable: dict[str, str] = {}
     for file in files:
         span, description = span_in_name(file), description_in_name(file)
+        try:
+            require_regular(file)
+        except FormatError as error:
+            logger.warning("%s", error)
+            unreadable[shown(file.name)] = str(error)
+            continue
         if kind == "gwf" and span is not None and description in described:
             # Opening thousands of frame files takes minutes; those of one type (V-HREC, V-raw) hold the same channels.
             stored.append(StoredFile(file, *span, described[description]))
@@ -479,22 +561,66 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
             stored.append(module.describe(file))
         except FormatError as error:
             logger.warning("%s", error)
-            unreadable[file.name] = UNREADABLE
+            unreadable[shown(file.name)] = str(error)
             continue
         if description is not None:
             described[description] = stored[-1].channels
+    if files and not stored:
+        raise NoEventsError(_none_readable(settings.path, files, module.describe))
     channels: dict[str, StoredChannel] = {}
+    stored = _told_apart(stored)
     for file in stored:
         for name, known in file.channels.items():
-            channels.setdefault(name, known)
+            if name not in channels or channels[name].sample_rate is None:
+                channels[name] = known
     triggers = read_triggers(settings.triggers) if settings.triggers else _middles(stored)
     triggers = triggers[settings.events.min : settings.events.max]
     half = settings.segment / 2
     events: dict[str, tuple[float, Loader]] = {}
+    outside = 0
     for event_id, gps in triggers:
         parts = tuple(file for file in stored if file.stop > gps - half and file.start < gps + half)
+        outside += not parts
         events[event_id] = (gps, partial(_load_cut, kind, parts, gps - half, gps + half))
-    return _Listed(events, dict(sorted(channels.items())), unreadable, tuple(files))
+    astray = _astray(str(settings.path), [gps for _, gps in triggers], stored, outside)
+    return _Listed(events, dict(sorted(channels.items())), unreadable, tuple(files), astray, settings.segment)
+
+
+def _astray(path: str, times: Sequence[float], files: Sequence[StoredFile], outside: int) -> str:
+    """What to tell of triggers (GPS s, sorted) about which the files hold nothing, if all are so; warns of some."""
+    if not outside or not files:
+        return ""
+    message = (
+        f"{path}: {outside} of {len(times)} triggers lie outside the data. The triggers reach from GPS {times[0]:.3f} "
+        f"to {times[-1]:.3f}, the data from {min(file.start for file in files):.3f} to "
+        f"{max(file.stop for file in files):.3f}. Correct `triggers` or `path` in datasets.yaml, or bring more data."
+    )
+    if outside == len(times):
+        return message
+    logger.warning("%s", message)
+    return ""
+
+
+def _told_apart(files: Sequence[StoredFile]) -> list[StoredFile]:
+    """The files, where a key that has another alias in another file stands for neither: the alias is the channel."""
+    aliases: dict[str, set[str]] = {}
+    for file in files:
+        for name, channel in file.channels.items():
+            if channel.alias:
+                aliases.setdefault(name, set()).add(channel.alias)
+    several = {name for name, found in aliases.items() if len(found) > 1}
+    for name in sorted(several):
+        logger.warning("%s is another channel in each of the files: %s. Ask for these.", name, sorted(aliases[name]))
+    return [
+        replace(
+            file,
+            channels={
+                channel.alias if name in several and channel.alias else name: channel
+                for name, channel in file.channels.items()
+            },
+        )
+        for file in files
+    ]
 
 
 def _middles(files: Sequence[StoredFile]) -> list[tuple[str, float]]:
@@ -507,6 +633,8 @@ def _middles(files: Sequence[StoredFile]) -> list[tuple[str, float]]:
 def _load_cut(
     kind: str, files: tuple[StoredFile, ...], start: float, stop: float, channels: Sequence[str]
 ) -> tuple[dict[str, Channel], dict[str, str]]:
+    if not files:
+        return {}, dict.fromkeys(channels, OUTSIDE)
     return cut(files, _READERS[kind].read, channels, start, stop)
 
 
@@ -523,7 +651,7 @@ def _list_remote(settings: DatasetSettings, kind: str) -> _Listed:
         event_id: (gps, partial(_load_remote, kind, settings.remote, gps - half, gps + half))
         for event_id, gps in triggers
     }
-    return _Listed(events, {name: StoredChannel() for name in offered}, {})
+    return _Listed(events, {name: StoredChannel() for name in offered}, {}, segment=settings.segment)
 
 
 def _load_remote(
@@ -534,7 +662,7 @@ def _load_remote(
     except FormatError as error:  # the server answers but has no such data: the next event may be there
         if len(channels) == 1:
             logger.warning("%s: %s", channels[0], error)
-            return {}, {channels[0]: UNREADABLE}
+            return {}, {channels[0]: f"{UNREADABLE}: {error}"}
     # Services refuse a request for the sake of one channel. Halves find it in few requests.
     found, problems = {}, {}
     middle = len(channels) // 2

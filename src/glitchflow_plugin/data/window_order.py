@@ -1,13 +1,14 @@
 """The order in which windows are visited: seeded, balanced if wished, and such that few maps are in use at a time."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
+from glitchflow_plugin.data.readers.tables import read_csv
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 Balance = Literal["none", "event", "class"]
@@ -183,15 +184,14 @@ def read_labels(path: Path | str) -> dict[str, str]:
         FormatError: The file is no such table, or names an event twice.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        message = f"labels: {path} cannot be read ({error}). Expected a CSV file with the columns event_id and label."
-        raise FormatError(message) from error
-    missing = sorted({"event_id", "label"} - set(table.columns))
+        table = read_csv(path)
+    except FormatError as error:
+        raise FormatError(f"labels: {error} Expected a CSV file with the columns event_id and label.") from error
+    missing = sorted({"event_id", "label"} - set(table))
     if missing:
-        message = f"labels: {path} lacks the columns {missing}; it has {list(table.columns)}."
+        message = f"labels: {path} lacks the columns {missing}; it has {list(table)}."
         raise FormatError(message)
-    twice = sorted(set(table.loc[table["event_id"].duplicated(), "event_id"]))
+    twice = sorted(name for name, count in Counter(table["event_id"]).items() if count > 1)
     if twice:
         message = f"labels: {path} names {len(twice)} events more than once, the first is {twice[0]}. Keep one of each."
         raise FormatError(message)

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from glitchflow_plugin.inference.score import CONFIDENCE, GLITCH_THRESHOLD, Estimate
+from glitchflow_plugin.types.tensors import host
 
 NOISE_MEAN = 1 / math.log(2)
 """Mean energy (SNR²) of Gaussian noise in a map whose rows are divided by their median: exponential with median 1."""
@@ -60,9 +61,9 @@ def excess_removed(
     loud = measured > threshold
     wide = functional.max_pool2d(loud[:, None].float(), 2 * dilation + 1, stride=1, padding=dilation)[:, 0] > 0
     pixels = (wide | (predicted > threshold)).double()
-    before = ((measured.double() - NOISE_MEAN) * pixels).sum(dim=(1, 2)).cpu().numpy()
-    after = ((cleaned.double() - NOISE_MEAN) * pixels).sum(dim=(1, 2)).cpu().numpy()
-    there = loud.flatten(1).any(dim=1).cpu().numpy() & (before > 0)
+    before = host(((measured.double() - NOISE_MEAN) * pixels).sum(dim=(1, 2)))
+    after = host(((cleaned.double() - NOISE_MEAN) * pixels).sum(dim=(1, 2)))
+    there = host(loud.flatten(1).any(dim=1)) & (before > 0)
     return np.where(there, 1 - np.maximum(after, 0) / np.where(there, before, 1), np.nan)
 
 

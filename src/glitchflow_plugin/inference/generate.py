@@ -17,6 +17,7 @@ from glitchflow_plugin.inference.predict import check_events, make_predictor
 from glitchflow_plugin.inference.run import UNITS, check_spectrograms, weights_fingerprint
 from glitchflow_plugin.inference.score import GLITCH_THRESHOLD
 from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.types.tensors import host
 
 GLITCH, BACKGROUND = "glitch", "background"
 """Labels of generated maps."""
@@ -133,9 +134,9 @@ def generate_glitches(
     with tqdm(total=left, desc="Generate", unit="event", disable=not progress) as bar:
         for plan in pending:
             batch = spectrograms.read([spectrograms.row_of[name] for name in plan.event_ids], bundle.witnesses)
-            predicted = predict(batch).predicted
-            kept, rejected = _select(batch, predicted.amax(dim=(1, 2)).cpu().numpy(), settings)
-            writer.write(plan, _made(batch, predicted.float().cpu().numpy(), kept, settings), rejected)
+            predicted = host(predict(batch).predicted.float())
+            kept, rejected = _select(batch, predicted.max(axis=(1, 2)), settings)
+            writer.write(plan, _made(batch, predicted, kept, settings), rejected)
             bar.update(len(batch))
     made = writer.finish()
     assert isinstance(made, SpectrogramSet)  # noqa: S101  # tells the type checker what the writer's kind decides

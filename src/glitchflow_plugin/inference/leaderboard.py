@@ -29,6 +29,7 @@ from glitchflow_plugin.inference.score import (
     score_statistics,
 )
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
+from glitchflow_plugin.types.tensors import host
 
 
 @dataclass(frozen=True)
@@ -183,11 +184,11 @@ def judge_entrant(
         )
         column = {
             "excess_removed": excess_removed(found.measured, found.predicted, found.cleaned, settings.threshold),
-            "map_before": found.measured.double().sum(dim=(1, 2)).cpu().numpy(),
-            "map_after": found.cleaned.double().sum(dim=(1, 2)).cpu().numpy(),
+            "map_before": host(found.measured.double().sum(dim=(1, 2))),
+            "map_after": host(found.cleaned.double().sum(dim=(1, 2))),
         }
         if found.strain is not None and found.measured_strain is not None:
-            strain, measured = found.strain.double().cpu().numpy(), found.measured_strain.double().cpu().numpy()
+            strain, measured = host(found.strain.double()), host(found.measured_strain.double())
             column["power_removed"] = power_removed(truth.strain[rows], strain)
             column["series_before"], column["series_added"] = (measured**2).sum(axis=1), (strain**2).sum(axis=1)
         columns.append(column)

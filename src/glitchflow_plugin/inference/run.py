@@ -31,6 +31,7 @@ from glitchflow_plugin.inference.score import (
 )
 from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
 from glitchflow_plugin.products.veto_table import WindowVerdicts, event_table, window_table
+from glitchflow_plugin.types.tensors import host
 
 logger = logging.getLogger(__name__)
 
@@ -250,7 +251,7 @@ def run_inference(
             verdicts.append(verdict)
             strangeness = found[MODEL].strangeness
             if strangeness is not None:
-                strange.append(strangeness.double().cpu().numpy())
+                strange.append(host(strangeness.double()))
             for name, part in judged.items():
                 statistics.setdefault(name, []).append(part)
             if index in pending:
@@ -314,7 +315,7 @@ def _judge(
         peak_predicted=own.peak_predicted.reshape(shape),
         peak_measured=own.peak_measured.reshape(shape),
         peak_cleaned=own.peak_cleaned.reshape(shape),
-        residual_area=area.cpu().numpy(),
+        residual_area=host(area),
         measured_valid=has_strain,
         witnesses_missing=witnesses_missing,
     )
@@ -367,7 +368,7 @@ def weights_fingerprint(twin: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(twin.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(host(tensor).tobytes())
     return digest.hexdigest()
 
 
@@ -379,7 +380,7 @@ def _maps_batch(batch: SpectrogramBatch, found: Prediction, has_strain: Bool[np.
         event_ids=batch.event_ids,
         gps_start=batch.gps_start,
         gps_event=batch.gps_event,
-        maps=torch.stack(maps, dim=1).float().cpu().numpy(),
+        maps=host(torch.stack(maps, dim=1).float()),
         valid=np.stack([has_strain, *[np.ones_like(has_strain)] * (len(maps) - 1)], axis=1),
     )
 

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from glitchflow_plugin.errors import ConfigurationError, DataError, NoEventsError
 from glitchflow_plugin.inference.clean import clean_maps
+from glitchflow_plugin.types.tensors import host
 
 THRESHOLDS: tuple[float, ...] = tuple(float(value) for value in range(1, 51))
 """SNR² thresholds of the accuracy curves."""
@@ -328,16 +329,13 @@ def window_statistics(
     loud = measured > glitch_threshold
     either = loud | (predicted > glitch_threshold)
 
-    def _host(values: Tensor) -> NDArray[np.float64]:
-        return values.detach().double().cpu().numpy()
-
     return WindowStatistics(
         event=event,
-        peak_measured=_host(measured.amax(dim=1)),
-        peak_predicted=_host(predicted.amax(dim=1)),
-        peak_cleaned=_host(cleaned.amax(dim=1)),
-        power_measured=_host((measured * loud).sum(dim=1)),
-        power_residual=_host((cleaned * either).sum(dim=1)),
+        peak_measured=host(measured.amax(dim=1).double()),
+        peak_predicted=host(predicted.amax(dim=1).double()),
+        peak_cleaned=host(cleaned.amax(dim=1).double()),
+        power_measured=host((measured * loud).sum(dim=1).double()),
+        power_residual=host((cleaned * either).sum(dim=1).double()),
         glitch_threshold=float(glitch_threshold),
     )
 

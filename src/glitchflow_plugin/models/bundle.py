@@ -1,7 +1,9 @@
 """A trained twin with everything that is needed to use it."""
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
@@ -9,6 +11,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.models.build import build_model, representation
@@ -22,6 +25,8 @@ PROBABILITIES = (0.5, 0.68, 0.9, 0.95, 0.99)
 
 BUNDLE_VERSION = 1
 TRANSFORMS = ("sqrt", "log1p", "none")
+#: Numbers that a network may hold beside its weights; those of the networks of this package are some hundreds.
+_LARGEST_BUFFERS = 1 << 26
 
 
 def scale_energy(energy: Energies, clamp: Tensor, scale: Tensor, transform: str) -> Energies:
@@ -149,6 +154,11 @@ class WaveformTwin(nn.Module):
         exponential = -torch.log1p(-torch.tensor(PROBABILITIES))
         self.register_buffer("limits", exponential.repeat(2, 1))
 
+    def keep(self, **found: Tensor | float) -> None:
+        """Put what calibration found into the buffers of these names, on the twin's own device and in its precision."""
+        for name, value in found.items():
+            setattr(self, name, torch.as_tensor(value).to(self.limits))
+
     def forward(self, witnesses: SeriesBatch) -> StrainSeries:
         """Predict whitened strain, (event, 1, time); a witness of zeros is missing."""
         return self.network(witnesses)
@@ -205,29 +215,6 @@ class WaveformTwin(nn.Module):
 
 Twin: TypeAlias = EnergyTwin | WaveformTwin
 """Either kind."""
-
-
-class ExportedTwin(nn.Module):
-    """A twin that came back from the registry as an exported program.
-
-    Such a program is fixed in evaluation and refuses `eval()` and `train()`; this wrapper takes both in silence.
-
-    Args:
-        program: The module of the exported program.
-    """
-
-    def __init__(self, program: nn.Module) -> None:
-        super().__init__()
-        self.program = program
-
-    def forward(self, witnesses: WindowBatch) -> StrainWindows:
-        """Predict strain energy, as `EnergyTwin` does."""
-        return self.program(witnesses)
-
-    def train(self, mode: bool = True) -> "ExportedTwin":
-        """Do nothing: the program is fixed in evaluation."""
-        del mode
-        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,11 +297,17 @@ class ModelBundle:
         Raises:
             FormatError: The content is of another version or incomplete.
         """
-        values = dict(content)
+        values = dict(content) if isinstance(content, Mapping) else {}
         version = values.pop("format_version", None)
         if version != BUNDLE_VERSION:
             message = f"the model has format version {version}, this program reads {BUNDLE_VERSION}. Train it again."
             raise FormatError(message)
+        for name, wanted in _KINDS.items():
+            if name in values and not wanted(values[name]):
+                message = (
+                    f"the description of the model is damaged: {name} is {str(values[name])[:60]}. Train it again."
+                )
+                raise FormatError(message)
         try:
             for name in ("witnesses", "frequencies", "times"):
                 values[name] = tuple(values[name])
@@ -324,9 +317,36 @@ class ModelBundle:
             raise FormatError(message) from error
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_record(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_axis(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(
+        isinstance(item, int | float) and math.isfinite(item) for item in value
+    )
+
+
+#: What each part of a description must be.
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "target": _is_text,
+    "witnesses": lambda value: isinstance(value, list | tuple) and all(map(_is_text, value)),
+    "recipe": _is_record,
+    "window_size": lambda value: type(value) is int and value > 0,
+    "frequencies": _is_axis,
+    "times": _is_axis,
+    **dict.fromkeys(("scaling", "metrics", "versions", "model", "notes"), _is_record),
+    "dataset": _is_text,
+}
+
+
 def pack_twin(bundle: ModelBundle) -> bytes:
-    """A bundle's twin, not yet exported, by `save_twin`."""
-    twin: Any = bundle.twin.cpu()
+    """A bundle's twin by `save_twin`."""
+    twin: Any = bundle.twin
     own = {key: value for key, value in bundle.model.items() if key != "name"}
     settings = {"in_channels": len(bundle.witnesses), "window_size": bundle.window_size, **own}
     return save_twin(twin, bundle.model["name"], settings)
@@ -338,14 +358,14 @@ def pack_baseline(bundle: ModelBundle) -> bytes | None:
         return None
     network: Any = bundle.baseline.network
     name = "wiener" if bundle.representation == "waveform" else "linear"
-    return save_twin(bundle.baseline.cpu(), name, network.settings)
+    return save_twin(bundle.baseline, name, network.settings)
 
 
 def save_twin(twin: Twin, name: str, settings: Mapping[str, Any]) -> bytes:
     """A twin as safetensors, with the name and settings of its network in the header.
 
     Args:
-        twin: To be saved.
+        twin: To be saved; it stays on its device.
         name: Of its network, as for `build_model`.
         settings: Arguments of `build_model`.
 
@@ -356,37 +376,92 @@ def save_twin(twin: Twin, name: str, settings: Mapping[str, Any]) -> bytes:
     if isinstance(twin, EnergyTwin):
         described["transform"] = twin.transform
     header = {"model": json.dumps(described)}
-    return save({key: value.contiguous() for key, value in twin.state_dict().items()}, metadata=header)
+    return save({key: value.cpu().contiguous() for key, value in twin.state_dict().items()}, metadata=header)
 
 
 def load_twin(content: bytes) -> Twin:
-    """Rebuild what `save_twin` wrote.
+    """Rebuild what `save_twin` wrote. Nothing in it is run: the network is one of `models.build`, by its name.
 
     Raises:
-        FormatError: The content is something else.
+        FormatError: The content is something else, or its tensors are not those of the network that it names.
     """
     try:
-        length = int.from_bytes(content[:8], "little")
-        described = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["model"])
-        tensors = load(content)
-        network = build_model(described["name"], **described["settings"])
-        twin = _twin_around(network, described, tensors)
-        twin.load_state_dict(tensors, strict=True)
+        shapes, described = _header(content)
+        # without memory at first: settings can ask for more than any machine has
+        with torch.device("meta"), _at_most(len(shapes)):
+            sketch = _twin_of(described, shapes)
+        expected = {key: tuple(value.shape) for key, value in sketch.state_dict().items()}
+        other = [key for key in sorted({*shapes, *expected}) if shapes.get(key) != expected.get(key)]
+        if other:
+            raise FormatError(f"other tensors than those of its settings: {', '.join(other[:3])}")
+        held = sum(buffer.numel() for buffer in sketch.buffers())
+        if held > _LARGEST_BUFFERS:
+            raise FormatError(f"{held} numbers beside its weights, at most {_LARGEST_BUFFERS} expected")
+        twin = _twin_of(described, shapes)
+        twin.load_state_dict(load(content), strict=True)
     except Exception as error:
         message = f"these are not the weights of a twin ({type(error).__name__}: {error}). Train and register again."
         raise FormatError(message) from error
     return twin.eval()
 
 
-def _twin_around(network: nn.Module, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Twin:
+def unpack(content: Any, twin: bytes, baseline: bytes | None) -> ModelBundle:
+    """Rebuild a bundle from `to_dict`, `pack_twin` and `pack_baseline`.
+
+    Args:
+        content: The description.
+        twin: Safetensors of the twin.
+        baseline: Those of the linear filter; None if there is none.
+
+    Raises:
+        FormatError: A part cannot be read, or they are not of one model.
+    """
+    bundle = ModelBundle.from_dict(content, load_twin(twin), None if baseline is None else load_twin(baseline))
+    parts = [_header(part)[1] for part in (twin, baseline) if part is not None]
+    name, witnesses = parts[0]["name"], len(bundle.witnesses)
+    if name != bundle.model.get("name") or any(part["settings"]["in_channels"] != witnesses for part in parts):
+        message = (
+            f"the description is of {bundle.model.get('name')} with {witnesses} witnesses, the weights are of {name} "
+            f"with {parts[0]['settings']['in_channels']}. Train and register again."
+        )
+        raise FormatError(message)
+    return bundle
+
+
+def _header(content: bytes) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
+    """Shape by tensor, and name and settings of the network, of a safetensors file; its data are not looked at."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    described = json.loads(header.pop("__metadata__")["model"])
+    return {str(key): tuple(map(int, value["shape"])) for key, value in header.items()}, described
+
+
+@contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Modules with more parameters than this cannot be built."""
+    built = 0
+
+    def counted(*_: Any) -> None:
+        nonlocal built
+        built += 1
+        if built > count:
+            raise FormatError(f"its settings are of a network of more than {count} tensors")
+
+    hook = register_module_parameter_registration_hook(counted)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _twin_of(described: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Twin:
+    """An untrained twin of a network by name and settings, with room for tensors of these shapes."""
+    network = build_model(described["name"], **described["settings"])
     if representation(described["name"]) == "waveform":
-        return WaveformTwin(network, len(tensors["summary_mean"]), len(tensors["novelty_reference"]))
+        return WaveformTwin(network, shapes["summary_mean"][0], shapes["novelty_reference"][0])
+    witness_scale = [1.0] * shapes["witness_scale"][0]
     return EnergyTwin(
-        network,
-        clamp=float(tensors["clamp"]),
-        witness_scale=tensors["witness_scale"].flatten().tolist(),
-        target_scale=float(tensors["target_scale"]),
-        transform=described["transform"],
+        network, clamp=1.0, witness_scale=witness_scale, target_scale=1.0, transform=described["transform"]
     )
 
 

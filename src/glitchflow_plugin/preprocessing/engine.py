@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
 
+from glitchflow_plugin.data.parent import end_with_parent
 from glitchflow_plugin.data.sharded import ShardPlan
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, GlitchflowError, MissingDependencyError
 
@@ -273,6 +274,7 @@ _function: Callable[[ShardPlan], Any] | None = None
 def _remember(function: Callable[[ShardPlan], object]) -> None:
     """Keep the function in a new worker: it may carry much, and is sent once a worker instead of once a shard."""
     global _function  # noqa: PLW0603  # a worker process has no other place that outlives a call
+    end_with_parent()
     _function = function
 
 

@@ -13,19 +13,22 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.readers.continuous import GAP, UNREADABLE
 from glitchflow_plugin.data.readers.psd import read_psd
 from glitchflow_plugin.data.records import EventBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan
 from glitchflow_plugin.data.sources import Catalogue, ChannelOrigin, DatasetSettings, EventSource, open_datasets
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
-from glitchflow_plugin.preprocessing.quality import MISSING, Flaw, QualityReport, collect, write_quality
+from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
 from glitchflow_plugin.signal.conditioning import (
     SAMPLE_RATE,
+    TOO_SHORT,
     ChannelRejectedError,
     ConditioningSettings,
     condition,
     crop_start,
+    needed_length,
 )
 from glitchflow_plugin.signal.psd import Psd
 from glitchflow_plugin.signal.whitening import WhiteningSettings
@@ -229,7 +232,7 @@ def _whitening(
 
 def _given_psd(name: str, path: str, quantity: Literal["psd", "asd"], origin: ChannelOrigin, sample_rate: float) -> Psd:
     """A spectrum from a file, on an even grid. It must span the band: nobody knows it beyond its ends."""
-    frequencies, values = read_psd(path, quantity)
+    frequencies, values = read_psd(path, quantity, name)
     low = origin.processing.minf
     # A slow channel has no spectrum above its own Nyquist frequency.
     high = min(origin.processing.maxf, sample_rate / 2, (origin.sample_rate or np.inf) / 2)
@@ -252,6 +255,8 @@ def _run(
     require_target: bool = True,
 ) -> EventSet:
     common = channels[0].settings
+    if require_target:
+        _check_segment(catalogue, next(one for one in channels if one.name == catalogue.target))
     recipe = as_recipe(catalogue.target, channels)
     writer = ShardedWriter(
         folder=Path(folder),
@@ -276,6 +281,24 @@ def _run(
     work = partial(_make_shard, writer, expected, require_target=require_target)
     map_shards(work, jobs, engine, "Data-processor", left=writer.pending)
     return _finished(writer, catalogue)
+
+
+def _check_segment(catalogue: Catalogue, target: ChannelRecipe) -> None:
+    """Refuse stretches that are too short for every event, before any is read."""
+    settings = target.settings
+    rate = catalogue.channels[target.name].sample_rate or settings.sample_rate
+    try:
+        needed = needed_length(settings, rate, psd=target.psd is not None)
+    except ChannelRejectedError as error:
+        raise ConfigurationError(
+            f"the target {target.name} cannot be used in any event: {error}. {ADVICE[error.reason]}"
+        ) from error
+    if catalogue.segment < needed - 1e-2:
+        raise ConfigurationError(
+            f"segment ({catalogue.segment:g} s in datasets.yaml) is too short for every event: a crop of "
+            f"{settings.duration:g} s with what the filters and the spectrum need beside it takes {needed:.2f} s. "
+            f"{ADVICE[TOO_SHORT]}"
+        )
 
 
 @dataclass(frozen=True)
@@ -324,30 +347,41 @@ def _condition_event(
     source: EventSource, channels: Sequence[ChannelRecipe], series: np.ndarray, valid: np.ndarray
 ) -> list[Flaw]:
     """Fill in the channels of one event; tell which cannot be used, and why: those keep their zeros."""
-    loaded = source.load([one.name for one in channels])
-    flaws = []
-    for row, recipe in enumerate(channels):
-        found, problem = loaded.event.channels.get(recipe.name), loaded.problems.get(recipe.name)
-        try:
-            _compare(found, problem, recipe)
-            assert found is not None  # noqa: S101  # _compare has refused it
-            series[row], _ = condition(
-                found.series, found.sample_rate, found.t0, source.gps_event, recipe.settings, psd=recipe.psd
-            )
-            valid[row] = True
-        except ChannelRejectedError as error:
-            # A hole that the reader left is a gap, wherever the NaN came from.
-            reason = problem if problem is not None else error.reason
-            flaws.append(Flaw(source.event_id, recipe.name, reason, error.detail))
-    return flaws
+    names = [one.name for one in channels]
+    refused: dict[str, ChannelRejectedError] = {}
+    used: set[str] = set()
+    for loaded in source.copies(names, used):  # of several copies of a channel, the first that can be used
+        for row, recipe in enumerate(channels):
+            found, problem = loaded.event.channels.get(recipe.name), loaded.problems.get(recipe.name, "")
+            if recipe.name in used or (found is None and not problem):
+                continue
+            reason, _, detail = problem.partition(": ")
+            try:
+                _compare(found, reason, detail, recipe)
+                assert found is not None  # noqa: S101  # _compare has refused it
+                series[row], _ = condition(
+                    found.series, found.sample_rate, found.t0, source.gps_event, recipe.settings, psd=recipe.psd
+                )
+                valid[row] = True
+                used.add(recipe.name)
+            except ChannelRejectedError as error:
+                # A hole that the reader left is a gap, wherever the NaN came from.
+                why = ChannelRejectedError(reason or error.reason, error.detail)
+                refused.setdefault(recipe.name, why)
+    for name in used & refused.keys():
+        logger.warning("%s, %s: a copy in another data set is taken, since %s.", source.event_id, name, refused[name])
+    absent = ChannelRejectedError(MISSING, "not in the data")
+    rejected = {name: refused.get(name, absent) for name in names if name not in used}
+    return [Flaw(source.event_id, name, error.reason, error.detail) for name, error in rejected.items()]
 
 
-def _compare(found: Channel | None, problem: str | None, recipe: ChannelRecipe) -> None:
+def _compare(found: Channel | None, reason: str, detail: str, recipe: ChannelRecipe) -> None:
     """Refuse a channel that is absent, or that is not what it is elsewhere."""
     if found is None:
-        raise ChannelRejectedError(problem or MISSING, "not in the data")
-    if problem is not None and problem != "gap":  # about a gap, conditioning decides: it may lie outside the crop
-        raise ChannelRejectedError(problem, "the files that this event is cut from disagree or cannot be read")
+        raise ChannelRejectedError(reason, detail or "not in the data")
+    # about what is missing from a stretch, conditioning decides: it may lie outside the crop
+    if reason not in ("", GAP, UNREADABLE):
+        raise ChannelRejectedError(reason, detail or "the files that this event is cut from disagree")
     if recipe.unit and found.unit and found.unit != recipe.unit:
         raise ChannelRejectedError(UNIT, f"expected {recipe.unit}, got {found.unit}")
     if recipe.sample_rate is not None and found.sample_rate != recipe.sample_rate:
@@ -365,8 +399,7 @@ def _finished(writer: ShardedWriter, catalogue: Catalogue) -> EventSet:
         events = writer.finish()
     except NoEventsError as error:
         rejected = {flaw.event_id: f"target: {flaw.reason}" for flaw in flaws if flaw.channel == catalogue.target}
-        rejected |= {name: f"file: {why}" for name, why in catalogue.unreadable.items()}
-        report = collect(flaws, rejected, 0, catalogue.missing)
+        report = _report(flaws, rejected, 0, catalogue)
         write_quality(writer.folder, report)
         raise NoEventsError(
             f"{error} Details stand in {writer.folder / 'quality.csv'}. " + "; ".join(report.warnings()[:5])
@@ -378,5 +411,12 @@ def _finished(writer: ShardedWriter, catalogue: Catalogue) -> EventSet:
 
 def report_of(events: EventSet, flaws: Sequence[Flaw], catalogue: Catalogue) -> QualityReport:
     """The quality report of a finished set."""
-    rejected = dict(events.manifest.rejected) | {name: f"file: {why}" for name, why in catalogue.unreadable.items()}
-    return collect(flaws, rejected, len(events), catalogue.missing)
+    return _report(flaws, events.manifest.rejected, len(events), catalogue)
+
+
+def _report(flaws: Sequence[Flaw], rejected: Mapping[str, str], kept: int, catalogue: Catalogue) -> QualityReport:
+    """Count what was rejected, and files that cannot be read: they have a record too, but with no channel."""
+    held = {source.event_id for source in catalogue.events}
+    files = [Flaw(name, "", UNREADABLE, why) for name, why in catalogue.unreadable.items()]
+    lost = {flaw.event_id: f"file: {flaw.reason}" for flaw in files if flaw.event_id not in held}
+    return collect([*flaws, *files], {**rejected, **lost}, kept, catalogue.missing)

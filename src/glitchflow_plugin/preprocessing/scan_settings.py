@@ -100,7 +100,9 @@ class ScanSettings:
         if given is None or isinstance(given, str):
             return
         numbers = list(given) if isinstance(given, Sequence) else [None]
-        if not all(isinstance(time, int | float) and math.isfinite(time) for time in numbers):
+        if not all(
+            isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in numbers
+        ):
             raise ConfigurationError(
                 f"injections must be a list of GPS times in s, or the path of a file with them, got {given!r}."
             )

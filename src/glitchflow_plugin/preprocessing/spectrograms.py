@@ -17,6 +17,7 @@ from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan, S
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, check_settings, q_transform
+from glitchflow_plugin.types.tensors import host
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +208,7 @@ def batch_maps(
     maps = np.zeros((*batch.valid.shape, settings.num_frequencies, settings.num_times), dtype=np.float32)
     if batch.valid.any():
         series = torch.from_numpy(batch.series[batch.valid]).to(device)
-        maps[batch.valid] = q_transform(series, sample_rate, settings).cpu().numpy()
+        maps[batch.valid] = host(q_transform(series, sample_rate, settings))
     return maps
 
 

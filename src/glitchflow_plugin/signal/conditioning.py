@@ -76,8 +76,13 @@ class ConditioningSettings:
         """Refuse settings that no channel can fulfil."""
         if not 0 < self.low < self.high:
             raise ConfigurationError(f"the band must fulfil 0 < minf < maxf, got {self.low:g}-{self.high:g} Hz")
-        if self.low >= self.sample_rate / 2:
-            raise ConfigurationError(f"minf ({self.low:g} Hz) must be below half of sr ({self.sample_rate:g} Hz)")
+        try:
+            filters.usable_band(self.low, self.high, self.sample_rate, self.sample_rate)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"minf ({self.low:g} Hz) must be below maxf ({self.high:g} Hz) and below half of sr "
+                f"({self.sample_rate:g} Hz) by more than a twentieth of it: widen the band, or raise sr"
+            ) from error
         if self.duration * self.sample_rate < 2:
             raise ConfigurationError(f"len must be positive, got {self.duration:g} s")
 
@@ -103,6 +108,32 @@ def usable_band(settings: ConditioningSettings, sample_rate: float) -> tuple[flo
         return filters.usable_band(settings.low, settings.high, sample_rate, settings.sample_rate)
     except ValueError as error:
         raise ChannelRejectedError(NYQUIST, str(error)) from error
+
+
+def needed_length(settings: ConditioningSettings, sample_rate: float, *, psd: bool = False) -> float:
+    """Shortest series (s), the trigger in its middle, that a channel can be conditioned from.
+
+    Args:
+        settings: What will be done.
+        sample_rate: The channel's own, Hz.
+        psd: Whether its spectrum is given.
+
+    Raises:
+        ChannelRejectedError: Nothing of the band is left at this rate, or it has nothing in common with the other.
+    """
+    low, high = usable_band(settings, sample_rate)
+    whitening = settings.whitening
+    try:
+        edge = filters.band_pass_loss(sample_rate, low, high, settings.order) / sample_rate
+        edge += filters.resample_loss(sample_rate, settings.sample_rate, high) / settings.sample_rate
+    except ValueError as error:
+        raise ChannelRejectedError(SAMPLE_RATE, str(error)) from error
+    if not settings.whiten:
+        return settings.duration + 2 * edge
+    filtered = settings.duration + 2 * edge + whitening.filter_length
+    # a segment of the spectrum on either side of the event
+    measured = whitening.exclude_length + 2 * edge + 2 * whitening.fft_length
+    return filtered if psd else max(filtered, measured)
 
 
 def condition(
@@ -202,8 +233,9 @@ def condition_together(
     if start < edge or stop > length - edge:
         raise ChannelRejectedError(
             TOO_SHORT,
-            f"{start / rate:.2f} s before and {(length - stop) / rate:.2f} s after the crop, "
-            f"the filters need {edge / rate:.2f} s at each side",
+            f"{start / rate:.2f} s before and {(length - stop) / rate:.2f} s after the crop of "
+            f"{settings.duration:g} s, the filters need {edge / rate:.2f} s at each side: "
+            f"{settings.duration + 2 * edge / rate:.2f} s in all",
         )
     crops = np.stack([one[start:stop] for one in resampled])
     if not np.all(np.isfinite(crops)):
@@ -232,7 +264,11 @@ def _whitened(
                 clean, rate, whitening.fft_length, whitening.overlap, method=whitening.method, exclude=exclude
             )
         except ValueError as error:
-            raise ChannelRejectedError(TOO_SHORT, str(error)) from error
+            raise ChannelRejectedError(
+                TOO_SHORT,
+                f"{error}. There are {len(measured) / rate:.2f} s: the filters spoil {edge / rate:.2f} s at each side, "
+                f"and the spectrum leaves out {whitening.exclude_length:g} s about the event",
+            ) from error
     else:
         # The density is that of the channel as recorded; the series has been band-passed already.
         power = filters.band_pass_power(psd.frequencies, own_rate, *band, settings.order)
@@ -274,7 +310,9 @@ def _finite_stretch(
     stop = math.ceil((gps_start + settings.duration - t0) * sample_rate - 1e-6)
     if start < 0 or stop > len(values):
         raise ChannelRejectedError(
-            TOO_SHORT, f"{len(values) / sample_rate:.2f} s from GPS {t0:.3f} do not hold the crop from {gps_start:.3f}"
+            TOO_SHORT,
+            f"{len(values) / sample_rate:.2f} s from GPS {t0:.3f} do not hold the crop of {settings.duration:g} s from "
+            f"{gps_start:.3f}",
         )
     bad = np.flatnonzero(~np.isfinite(values))
     if not len(bad):

@@ -116,9 +116,15 @@ def band_pass(series: Series, sample_rate: float, low: float, high: float, order
     values = np.asarray(series, dtype=np.float64)
     if len(values) <= 6 * len(sos) + 3:
         raise ValueError(f"{len(values)} samples are too few for a band-pass of {len(sos)} sections")
-    return signal.sosfiltfilt(sos, values - values.mean()), _settling(
+    return signal.sosfiltfilt(sos, values - values.mean()), band_pass_loss(
         float(sample_rate), float(low), float(high), order
     )
+
+
+@lru_cache(maxsize=256)
+def band_pass_loss(sample_rate: float, low: float, high: float, order: int = 4) -> int:
+    """Samples that `band_pass` corrupts at each end."""
+    return settling_size(design_band_pass(sample_rate, low, high, order))
 
 
 def band_pass_power(frequencies: np.ndarray, sample_rate: float, low: float, high: float, order: int = 4) -> np.ndarray:
@@ -147,9 +153,22 @@ def resample(series: Series, sample_rate: float, new_rate: float, high: float) -
     if sample_rate == new_rate:
         return np.asarray(series, dtype=np.float64), 0
     up, down = _factors(sample_rate, new_rate)
-    half, taps = _resampling_filter(up, down, round(2 * high / min(sample_rate, new_rate), 6))
+    _, taps = _resampling_filter(up, down, round(2 * high / min(sample_rate, new_rate), 6))
     resampled = signal.resample_poly(np.asarray(series, dtype=np.float64), up, down, window=taps)
-    return resampled, math.ceil(half / down)
+    return resampled, resample_loss(sample_rate, new_rate, high)
+
+
+def resample_loss(sample_rate: float, new_rate: float, high: float) -> int:
+    """Samples at `new_rate` that `resample` corrupts at each end.
+
+    Raises:
+        ValueError: As from `resample`.
+    """
+    if sample_rate == new_rate:
+        return 0
+    up, down = _factors(sample_rate, new_rate)
+    half, _ = _resampling_filter(up, down, round(2 * high / min(sample_rate, new_rate), 6))
+    return math.ceil(half / down)
 
 
 def shift(series: Series, delay: float, high_share: float) -> tuple[Series, int]:
@@ -169,11 +188,6 @@ def shift(series: Series, delay: float, high_share: float) -> tuple[Series, int]
     window = np.i0(_KAISER_BETA * np.sqrt(np.maximum(1 - ((grid - delay) / (half + 1)) ** 2, 0))) / np.i0(_KAISER_BETA)
     taps = np.sinc(grid - delay) * window
     return signal.fftconvolve(series, taps, mode="same"), half + 1
-
-
-@lru_cache(maxsize=256)
-def _settling(sample_rate: float, low: float, high: float, order: int) -> int:
-    return settling_size(design_band_pass(sample_rate, low, high, order))
 
 
 def _factors(sample_rate: float, new_rate: float) -> tuple[int, int]:

@@ -31,6 +31,7 @@ from torch import Tensor
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.signal.tiling import TileRow
+from glitchflow_plugin.types.tensors import host
 
 #: Places of a peak between two tiles, from 0 (on one) to 1/2 (half-way), at which N is evaluated (Gauss-Legendre).
 _PLACES, _PLACE_WEIGHTS = np.polynomial.legendre.leggauss(4)
@@ -127,7 +128,7 @@ def map_p_value(energy: Tensor, num_samples: int, sample_rate: float, settings: 
     Raises:
         ConfigurationError: The settings hold several Q, or a norm other than "white".
     """
-    expected = expected_excursions(energy.cpu().numpy(), num_samples, sample_rate, settings)
+    expected = expected_excursions(host(energy), num_samples, sample_rate, settings)
     return torch.as_tensor(-np.expm1(-expected), device=energy.device)
 
 

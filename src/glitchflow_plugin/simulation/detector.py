@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from glitchflow_plugin.data.event_files import RawEvent, list_event_files, write_event
 from glitchflow_plugin.data.files import content_hash, read_json, sha256, write_json
+from glitchflow_plugin.data.parent import end_with_parent
 from glitchflow_plugin.data.truth_file import (
     EventTruth,
     Truth,
@@ -114,6 +115,7 @@ _worker_detector: Detector | None = None
 
 def _start_worker(settings: SimulationSettings, mergers: MergerBank | None) -> None:
     global _worker_detector  # noqa: PLW0603  # built once a process: its events share calibration and bank files
+    end_with_parent()
     _worker_detector = Detector(settings, mergers)
 
 

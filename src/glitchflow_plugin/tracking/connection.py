@@ -2,17 +2,20 @@
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
 
 import mlflow
 import requests
+from google.protobuf.json_format import ParseError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from glitchflow_plugin.errors import ConnectionFailedError, RegistryError
+from glitchflow_plugin.errors import ConnectionFailedError, GlitchflowError, RegistryError
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "glitchflow"
@@ -20,11 +23,47 @@ DEFAULT_ARTIFACTS = "./artifacts"
 #: MLflow tries seven times with growing pauses, which makes minutes of a server that is simply not there. What is
 #: refused is kept here and sent later.
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+#: Once the time for waiting is used up.
+_HURRIED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
+#: What MLflow's client raises over answers that are none.
+_NONSENSE = (ValueError, TypeError, KeyError, AttributeError, ParseError)
 _QUIET = {
     # a bar for each small file, and a link that nobody asked for
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+
+
+@dataclass
+class Patience:
+    """How long this process waits in all for servers that do not answer.
+
+    A server can stall at any of the dozens of requests of a run; each would wait anew. When the time is used up,
+    requests get 2 s and no second try, so that all that is left goes to the outbox at once.
+
+    Attributes:
+        budget: s.
+        share: Of the process's time that comes on top: a run of a day may meet several outages.
+        waited: Spent so far, s.
+    """
+
+    budget: float = 40.0
+    share: float = 0.01
+    waited: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def used_up(self) -> bool:
+        """Whether no more waiting is allowed."""
+        return self.waited >= self.budget + self.share * (time.monotonic() - self.began)
+
+    def spend(self, seconds: float) -> None:
+        """Count time of waiting, s."""
+        self.waited += seconds
+
+
+patience = Patience()
+"""Of this process."""
 
 
 def ensure_experiment(tracking_uri: str, experiment: str, artifacts: Path | str = DEFAULT_ARTIFACTS) -> str:
@@ -42,7 +81,19 @@ def ensure_experiment(tracking_uri: str, experiment: str, artifacts: Path | str 
         found = client.get_experiment_by_name(experiment)
         if found is None:
             place = None if is_server(tracking_uri) else Path(artifacts).resolve().as_uri()
-            return client.create_experiment(experiment, artifact_location=place)
+            try:
+                made = client.create_experiment(experiment, artifact_location=place)
+            except MlflowException as error:
+                # another run was faster
+                found = client.get_experiment_by_name(experiment)
+                if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                    raise
+                made = found.experiment_id
+            if not made:
+                raise nonsense(tracking_uri, "the experiment")
+            return made
+        if not found.experiment_id or found.name != experiment:
+            raise nonsense(tracking_uri, "the experiment")
         if found.lifecycle_stage != "active":
             message = f"the experiment {experiment} was deleted. Restore it in MLflow, or choose another name."
             raise RegistryError(message)
@@ -93,24 +144,44 @@ def guarded(tracking_uri: str | None) -> Iterator[None]:
             yield
         except BaseException as error:
             # MLflow would otherwise try for minutes when the program ends
-            with suppress(Exception):
+            with suppress(Exception), environment(_HURRIED, keep=False):
                 mlflow.end_run(status="FAILED")
             text = str(error)
-            if isinstance(error, requests.exceptions.ConnectionError | requests.exceptions.Timeout):
+            if is_silence(error):
                 raise _unreachable(str(tracking_uri), error) from error
             if not isinstance(error, MlflowException):
                 raise
             if "error responses" in text:
                 message = f"the MLflow server at {tracking_uri} fails (is its disk full?): {text}"
                 raise RegistryError(message) from error
-            if any(sign in text for sign in ("Max retries exceeded", "Connection refused", "timed out")):
-                raise _unreachable(str(tracking_uri), error) from error
-            raise RegistryError(f"MLflow at {tracking_uri} refused: {text}") from error
+            raise RegistryError(f"MLflow at {tracking_uri} refused: {text[:1000]}") from error
 
 
-def quick() -> AbstractContextManager[None]:
-    """MLflow that gives up in seconds and says no more than it must; what the user has set stays."""
-    return environment({**_QUIET, **_QUICK}, keep=True)
+def is_silence(error: BaseException) -> bool:
+    """Whether nobody answered."""
+    if isinstance(error, requests.exceptions.ConnectionError | requests.exceptions.Timeout):
+        return True
+    signs = ("Max retries exceeded", "Connection refused", "timed out")
+    return isinstance(error, MlflowException) and any(sign in str(error) for sign in signs)
+
+
+@contextmanager
+def quick() -> Iterator[None]:
+    """MLflow that gives up in seconds and says no more than it must; what the user has set stays.
+
+    All waiting of a process counts together, see `Patience`.
+    """
+    hurried = _HURRIED if patience.used_up else {}
+    with environment({**_QUIET, **_QUICK}, keep=True), environment(hurried, keep=False):
+        tries = 1 + float(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+        longest = tries * float(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])
+        began = time.monotonic()
+        try:
+            yield
+        except Exception as error:
+            if is_silence(error):
+                patience.spend(min(time.monotonic() - began, longest))
+            raise
 
 
 @contextmanager
@@ -130,13 +201,22 @@ def registry(tracking_uri: str, *, must_exist: bool = False) -> Iterator[None]:
     if path is not None and must_exist and not path.exists():
         message = f"no registry at {tracking_uri}: {path} does not exist. Train a model first, or correct tracking_uri."
         raise RegistryError(message)
+    if path is not None:
+        # MLflow's stores are slow to import
+        from glitchflow_plugin.tracking.database import ensure_database  # noqa: PLC0415
+
+        ensure_database(path)
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     with guarded(tracking_uri):
         # the registry follows the tracking address as long as nobody sets it apart
         mlflow.set_tracking_uri(tracking_uri)
         try:
             yield
-        except (ConnectionError, TimeoutError, requests.exceptions.RequestException):
+        except (GlitchflowError, ConnectionError, TimeoutError, MlflowException):
+            raise
+        except (requests.exceptions.JSONDecodeError, *_NONSENSE) as error:
+            raise nonsense(tracking_uri, f"an answer ({type(error).__name__}: {str(error)[:200]})") from error
+        except requests.exceptions.RequestException:
             raise
         except OSError as error:
             raise RegistryError(
@@ -163,6 +243,15 @@ def environment(values: Mapping[str, str], *, keep: bool) -> Iterator[None]:
                 os.environ[key] = value
 
 
+def nonsense(tracking_uri: str, what: str) -> RegistryError:
+    """Who answers is no MLflow, or an MLflow behind something that changes its answers."""
+    message = (
+        f"what answers at {tracking_uri} does not give {what} as MLflow does. Is there a proxy or another service in "
+        "between? Correct tracking_uri, or have a look at the server."
+    )
+    return RegistryError(message)
+
+
 def is_server(tracking_uri: str) -> bool:
     """Whether the address is one of a server, not of a database."""
     return urlparse(tracking_uri).scheme in ("http", "https")
@@ -170,7 +259,8 @@ def is_server(tracking_uri: str) -> bool:
 
 def _database_file(tracking_uri: str) -> Path | None:
     prefix = "sqlite:///"
-    return Path(tracking_uri.removeprefix(prefix)) if tracking_uri.startswith(prefix) else None
+    name = tracking_uri.removeprefix(prefix).partition("?")[0]
+    return Path(name) if tracking_uri.startswith(prefix) and name not in ("", ":memory:") else None
 
 
 def _unreachable(tracking_uri: str, error: BaseException) -> ConnectionFailedError:

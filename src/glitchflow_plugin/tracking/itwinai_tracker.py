@@ -1,17 +1,19 @@
 """Loggers of itwinai, put right where 0.4.2 needs it, and as a `Tracker`."""
 
 import logging
+import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from itwinai.loggers import Logger, LoggersCollection, MLFlowLogger, Prov4MLLogger, TensorBoardLogger
+from mlflow import MlflowClient
 
 from glitchflow_plugin.errors import MissingDependencyError
-from glitchflow_plugin.tracking.connection import environment, quick
+from glitchflow_plugin.tracking.connection import environment, is_server, nonsense, patience, quick
+from glitchflow_plugin.tracking.runs import Unsent, can_go_on, close_killed, complete, hopeless
 
 logger = logging.getLogger(__name__)
 
@@ -19,23 +21,15 @@ logger = logging.getLogger(__name__)
 _PAUSES = 30.0, 600.0
 #: Kinds that are sent later. Pictures are not: TensorBoard has them.
 _KEPT = ("metric", "param", "text")
-
-
-@dataclass(frozen=True)
-class Unsent:
-    """One thing that MLflow has not taken yet; `kind` is metric, param or text."""
-
-    kind: str
-    name: str
-    value: Any
-    step: int = 0
+#: An answer that took longer counts as waiting, s.
+_SLOW = 5.0
 
 
 class PatientMLFlowLogger(MLFlowLogger):
     """MLflow logger that a server which is down, slow or full cannot stop: what it refuses is kept and sent later.
 
-    After a failure nothing is tried for a while, so that a server that stalls does not slow the training down. What is
-    left at the end is in `unsent`.
+    After a failure nothing is tried for a while, so that a server that stalls does not slow the training down. At the
+    end what a server says to have taken is read back, and sent again if it is not there. What is left is in `unsent`.
 
     Args:
         system_metrics: Let MLflow record processor, memory, disk, network and GPU during the run.
@@ -46,6 +40,10 @@ class PatientMLFlowLogger(MLFlowLogger):
         super().__init__(**keywords)
         self.system_metrics = system_metrics
         self.unsent: list[Unsent] = []
+        #: What was sent, and not read back at the end.
+        self.unproven: list[Unsent] = []
+        self._sent: list[Unsent] = []
+        self._continued: str | None = None
         self.lenient = False
         self._offline = False
         self._warned = False
@@ -54,9 +52,14 @@ class PatientMLFlowLogger(MLFlowLogger):
     def create_logger_context(self, rank: int = 0, **keywords: Any) -> Any:
         """Open the run. Once `lenient` is set, a server that is not there is no error: all is kept."""
         wanted = "true" if self.system_metrics and keywords.get("run_id") is None else "false"
+        if keywords.get("run_id") is None:
+            keywords["run_id"], self._continued = self._continued, None
         try:
             with quick(), environment({"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": wanted}, keep=False):
-                return super().create_logger_context(rank=rank, **keywords)
+                opened = super().create_logger_context(rank=rank, **keywords)
+            if self.should_log() and not self.active_run.info.run_id:
+                raise nonsense(str(self.tracking_uri), "a new run")
+            return opened
         except Exception as error:
             if not self.lenient:
                 raise
@@ -78,31 +81,79 @@ class PatientMLFlowLogger(MLFlowLogger):
             return
         # from now on there is work to lose
         self.lenient = True
+        kept = Unsent(kind, str(identifier), item if kind == "metric" else str(item), step or 0)
         if not self._waits() and self._flush():
+            began = time.monotonic()
             try:
                 with quick():
                     super().log(item, identifier, kind, step, batch_idx, **keywords)
             except Exception as error:
-                if _hopeless(error):
+                if hopeless(error):
                     logger.warning("MLflow does not take %s %s: %s", kind, identifier, _short(error))
                     return
                 self._failed(error)
             else:
+                took = time.monotonic() - began
+                patience.spend(took if took > _SLOW else 0)
+                if kind in _KEPT:
+                    self._sent.append(kept)
                 return
         if kind in _KEPT:
-            self.unsent.append(Unsent(kind, str(identifier), item if kind == "metric" else str(item), step or 0))
+            self.unsent.append(kept)
 
     def destroy_logger_context(self) -> None:
-        """Send what is left, and end the run."""
+        """Send what is left, read back what was sent, and end the run."""
         self._wait_until = 0.0
         try:
             if not self._offline and self.should_log():
                 self._flush()
+                self._read_back()
                 with quick():
                     super().destroy_logger_context()
         except Exception as error:
             self._failed(error)
+        if self._offline:
+            self.unproven = list(self._sent)
         self._offline = self.is_initialized = False
+
+    def go_on_with(self, run_id: str, parent_id: str | None) -> None:
+        """Continue an earlier run, where it is still there, with the next context."""
+        with quick():
+            client = self._client
+            if not can_go_on(client, run_id):
+                return
+            self._continued = run_id
+            if parent_id and can_go_on(client, parent_id):
+                # itwinai begins a run for the parent without asking; MLflow takes the number from here
+                os.environ["MLFLOW_RUN_ID"] = parent_id
+
+    def give_up(self, run_ids: Iterable[str]) -> None:
+        """Mark runs as killed whose process is gone; what the server says to that does not matter."""
+        for run_id in run_ids:
+            try:
+                with quick():
+                    if close_killed(self._client, run_id):
+                        logger.info("the MLflow run %s was killed, and is marked so", run_id)
+            except Exception as error:
+                logger.info("the MLflow run %s of an earlier training is not marked: %s", run_id, _short(error))
+
+    def _read_back(self) -> None:
+        """Look whether the server holds what it said to have taken; what it has lost is sent once more."""
+        if not is_server(str(self.tracking_uri)):
+            self._sent = []
+            return
+        self.unproven = list(self._sent)
+        if self.unsent:
+            return
+        with quick():
+            self.unproven = complete(self._client, str(self.active_run.info.run_id), self._sent)
+        self._sent = list(self.unproven)
+        if self.unproven:
+            logger.warning("MLflow at %s loses what it is told (%d things)", self.tracking_uri, len(self.unproven))
+
+    @property
+    def _client(self) -> MlflowClient:
+        return MlflowClient(self.tracking_uri, self.tracking_uri)
 
     def _waits(self) -> bool:
         return self._offline or time.monotonic() < self._wait_until
@@ -115,11 +166,11 @@ class PatientMLFlowLogger(MLFlowLogger):
                 with quick():
                     super().log(first.value, first.name, first.kind, first.step)
             except Exception as error:
-                if not _hopeless(error):
+                if not hopeless(error):
                     self._failed(error)
                     return False
                 logger.warning("MLflow does not take %s %s: %s", first.kind, first.name, _short(error))
-            self.unsent.pop(0)
+            self._sent.append(self.unsent.pop(0))
         self._pause = _PAUSES[0]
         return True
 
@@ -239,8 +290,9 @@ def make_loggers(
 
 
 def unsent(loggers: Logger | None) -> list[Unsent]:
-    """What MLflow has not taken."""
-    return [item for each in _leaves(loggers) if isinstance(each, PatientMLFlowLogger) for item in each.unsent]
+    """What MLflow has not taken, or not shown to have."""
+    patient = [each for each in _leaves(loggers) if isinstance(each, PatientMLFlowLogger)]
+    return [item for each in patient for item in (*each.unproven, *each.unsent)]
 
 
 class ItwinaiTracker:
@@ -280,11 +332,6 @@ def _leaves(loggers: Logger | None) -> Iterable[Logger]:
     if loggers is None:
         return []
     return loggers.loggers if isinstance(loggers, LoggersCollection) else [loggers]
-
-
-def _hopeless(error: Exception) -> bool:
-    """Whether MLflow refuses this value and would refuse it again."""
-    return getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
 
 
 def _short(error: Exception) -> str:

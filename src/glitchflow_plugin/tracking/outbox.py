@@ -4,36 +4,33 @@ Each is a folder with the networks as safetensors, `bundle.json`, and `entry.jso
 without it was never finished. What is registered is always made from here, so the way back is used every time.
 """
 
-import fcntl
 import logging
 import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from glitchflow_plugin.data.files import atomic_path, read_json, sha256, write_json
-from glitchflow_plugin.errors import DataError, FormatError
-from glitchflow_plugin.models.bundle import ModelBundle, load_twin, pack_baseline, pack_twin
+from glitchflow_plugin.data.lock import LOCK_NAME, Hold, take
+from glitchflow_plugin.data.names import check_alias, check_name
+from glitchflow_plugin.errors import BusyError, ConfigurationError, DataError, FormatError, RegistryError
+from glitchflow_plugin.models.bundle import ModelBundle, pack_baseline, pack_twin, unpack
 from glitchflow_plugin.tracking.connection import registry
 from glitchflow_plugin.tracking.registry import BASELINE_FILE, TWIN_FILE, register
-from glitchflow_plugin.tracking.versions import BUNDLE_FILE, CHAMPION, ModelVersion, aliases_of, crown, find, note
+from glitchflow_plugin.tracking.runs import Unsent, complete
+from glitchflow_plugin.tracking.versions import BUNDLE_FILE, CHAMPION, CHECKSUMS, ModelVersion, aliases_of, find, settle
 
 logger = logging.getLogger(__name__)
 
 ENTRY_FILE = "entry.json"
-_LOCK_FILE = ".lock"
 _MARK = "outbox"
-
-
-class BusyError(DataError):
-    """Another process is at work on an entry, or has just finished it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,8 @@ class Entry:
         run_id: Run that made it; None if there is none.
         unsent: What that run could not log: `kind`, `name`, `value` and `step` of each.
         tags: Of the version to be.
-        first: Whether it may become champion where there is none yet, why, and the figures behind it.
+        first: What the gate decided: whether it becomes champion, why, the figures behind it, and `against`, the
+            champion that it was compared with; none: where there is none yet.
         files: Checksum by file.
         lock: Held by this process for as long as it works on the entry; None: not held.
     """
@@ -77,7 +75,7 @@ class Entry:
     tags: Mapping[str, str] = field(default_factory=dict)
     first: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    lock: IO[str] | None = field(default=None, compare=False)
+    lock: Hold | None = field(default=None, compare=False)
 
     @property
     def id(self) -> str:
@@ -152,7 +150,7 @@ def survey(outbox: Path | str) -> tuple[list[Entry], list[FormatError]]:
 
 
 def judged(entry: Entry, first: Mapping[str, Any]) -> Entry:
-    """Write down whether an entry may become champion where there is none yet.
+    """Write down what the gate has decided of an entry.
 
     Args:
         entry: The entry.
@@ -181,6 +179,14 @@ def send(entry: Entry) -> ModelVersion:
 
 def _send(entry: Entry) -> ModelVersion:
     there, uri = entry.destination, entry.destination.tracking_uri
+    try:
+        check_name(there.name, "name")
+        check_alias(there.alias, "alias")
+    except ConfigurationError as error:
+        advice = f"glitchflow models rename {entry.id} NAME --outbox {entry.folder.parent}"
+        raise RegistryError(f"the registry does not take it: {error} To change it: {advice}") from error
+    if not {TWIN_FILE, BUNDLE_FILE} <= set(entry.files):
+        raise FormatError(f"{entry.folder / ENTRY_FILE} lacks checksums. It is not uploaded. Remove {entry.folder}.")
     for name, expected in entry.files.items():
         path = entry.folder / name
         if not path.exists() or sha256(path) != expected:
@@ -188,17 +194,17 @@ def _send(entry: Entry) -> ModelVersion:
                 f"{path} is not what was kept. It is not uploaded. Remove {entry.folder}, or train again."
             )
     with registry(uri):
-        found = _sent_before(MlflowClient(uri, uri), entry)
+        client = MlflowClient(uri, uri)
+        run_id = _complete_run(client, entry)
+        found = _sent_before(client, entry, run_id)
     if found is not None:
         return find(there.name, found, uri)
     baseline = entry.folder / BASELINE_FILE
-    bundle = ModelBundle.from_dict(
+    bundle = unpack(
         read_json(entry.folder / BUNDLE_FILE),
-        load_twin((entry.folder / TWIN_FILE).read_bytes()),
-        load_twin(baseline.read_bytes()) if baseline.exists() else None,
+        (entry.folder / TWIN_FILE).read_bytes(),
+        baseline.read_bytes() if baseline.exists() else None,
     )
-    with registry(uri):
-        run_id = _complete_run(MlflowClient(uri, uri), entry)
     return register(
         bundle,
         there.name,
@@ -213,8 +219,8 @@ def _send(entry: Entry) -> ModelVersion:
 def upload(entry: Entry) -> ModelVersion:
     """Register a twin that waited, and remove it from the outbox.
 
-    It becomes champion only where there is none and it was found harmless when it was trained. A comparison with a
-    champion needs the validation data, which are not here: promote it by hand.
+    What was decided of it holds as long as the champion is still the one that it was compared with, or there is none
+    and it was judged as the first. Another comparison needs the validation data, which are not here: promote by hand.
 
     Raises:
         BusyError: Another process is at work on it.
@@ -229,18 +235,54 @@ def upload(entry: Entry) -> ModelVersion:
 def _upload(entry: Entry) -> ModelVersion:
     version, there = _send(entry), entry.destination
     with registry(there.tracking_uri):
-        client = MlflowClient(there.tracking_uri, there.tracking_uri)
-        free = there.alias not in aliases_of(client, there.name)
-        promoted = bool(free and entry.first.get("promoted"))
-        reason = str(entry.first.get("reason", "")) if free else ""
-        reason = reason or f"uploaded later and not compared: glitchflow models promote {there.name} {version.version}"
-        figures = {key: f"{value:.6g}" for key, value in (entry.first.get("figures") or {}).items()}
-        note(client, there.name, version.version, figures)
-        note(client, there.name, version.version, {"promoted": str(promoted).lower(), "promotion_reason": reason})
-        if promoted:
-            crown(client, there.name, version.version, there.alias)
+        held = aliases_of(MlflowClient(there.tracking_uri, there.tracking_uri), there.name).get(there.alias)
+    decision = entry.first
+    if version.promoted is None:
+        if held not in (decision.get("against"), version.version):
+            decision = {}
+        by_hand = f"uploaded later and not compared: glitchflow models promote {there.name} {version.version}"
+        version = settle(version, {**decision, "reason": decision.get("reason") or by_hand}, there.alias)
     discard(entry)
-    return find(there.name, version.version, there.tracking_uri)
+    return version
+
+
+def rename(outbox: Path | str, entry_id: str, name: str, alias: str | None = None) -> Entry:
+    """Give what waits another name in the registry; what is not taken under the present one would wait for ever.
+
+    Args:
+        outbox: The folder.
+        entry_id: Which entry.
+        name: Of the registered model.
+        alias: Of the champion; None: as it is.
+
+    Returns:
+        The entry as it is now.
+
+    Raises:
+        ConfigurationError: The registry would not take that either.
+        RegistryError: There is no such entry.
+        BusyError: Another process is at work on it.
+        FormatError: It cannot be read.
+    """
+    entry = _open(_folder_of(outbox, entry_id))
+    alias = alias or entry.destination.alias
+    there = replace(entry.destination, name=check_name(name, "name"), alias=check_alias(alias, "alias"))
+    with _held(entry):
+        entry = replace(entry, destination=there)
+        _save(entry)
+    return entry
+
+
+def drop(outbox: Path | str, entry_id: str) -> None:
+    """Remove what waits, even if it cannot be read.
+
+    Raises:
+        RegistryError: There is no such entry.
+        BusyError: Another process is at work on it.
+    """
+    folder = _folder_of(outbox, entry_id)
+    with closing(_lock(folder)):
+        discard(Entry(folder, Destination("", "", "", "")))
 
 
 def discard(entry: Entry) -> None:
@@ -256,22 +298,19 @@ def release(entry: Entry) -> None:
         entry.lock.close()
 
 
-def _lock(folder: Path) -> IO[str]:
-    """Hold an entry's lock, which the system lets go when the process ends, however it ends."""
-    try:
-        file = (folder / _LOCK_FILE).open("a")
-    except FileNotFoundError as error:
-        raise BusyError(f"{folder} is gone: another run has uploaded it.") from error
-    except OSError as error:
-        raise DataError(f"Cannot write to {folder}: {error.strerror or error}. Check permissions.") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise BusyError(f"another run is at work on {folder}. Wait for it, or end it.") from error
-    except OSError as error:
-        logger.warning("%s cannot be locked (%s). Let no two runs upload at once.", folder, error)
-    return file
+def _folder_of(outbox: Path | str, entry_id: str) -> Path:
+    """Folder of an entry."""
+    there = sorted(path.parent.name for path in Path(outbox).glob(f"*/{ENTRY_FILE}"))
+    if entry_id not in there:
+        raise RegistryError(f"nothing called {entry_id!r} waits in {outbox}. There: {', '.join(there) or 'nothing'}.")
+    return Path(outbox) / entry_id
+
+
+def _lock(folder: Path) -> Hold:
+    """Hold an entry."""
+    if not folder.exists():
+        raise BusyError(f"{folder} is gone: another run has uploaded it.")
+    return take(folder / LOCK_NAME, "upload")
 
 
 @contextmanager
@@ -280,7 +319,7 @@ def _held(entry: Entry) -> Iterator[None]:
     if entry.lock is not None:
         yield
         return
-    with _lock(entry.folder):
+    with closing(_lock(entry.folder)):
         if not (entry.folder / ENTRY_FILE).exists():
             raise BusyError(f"{entry.folder} is gone: another run has uploaded it.")
         yield
@@ -298,30 +337,24 @@ def _complete_run(client: MlflowClient, entry: Entry) -> str | None:
         return None
     if run.info.lifecycle_stage != "active":
         return None
-    names = {item["name"] for item in entry.unsent if item["kind"] == "metric"}
     # an upload that failed half-way has sent some of them
-    there = {
-        (name, point.step, point.value) for name in names for point in client.get_metric_history(entry.run_id, name)
-    }
-    for item in entry.unsent:
-        kind, name, value = item["kind"], item["name"], item["value"]
-        if kind == "metric":
-            step, number = int(item.get("step") or 0), float(value)
-            if (name, step, number) not in there:
-                client.log_metric(entry.run_id, name, number, step=step)
-        elif kind == "param":
-            client.log_param(entry.run_id, name, value)
-        else:
-            client.log_text(entry.run_id, value, name)
+    lost = complete(client, entry.run_id, [Unsent(**item) for item in entry.unsent])
+    if lost:
+        raise RegistryError(
+            f"MLflow at {entry.destination.tracking_uri} does not keep what it is told ({lost[0].name}, and "
+            f"{len(lost) - 1} more). Have a look at the server; the trained twin waits in {entry.folder}."
+        )
     client.set_terminated(entry.run_id)
     return entry.run_id
 
 
-def _sent_before(client: MlflowClient, entry: Entry) -> int | None:
-    """The version that a run made of this entry before it was killed."""
+def _sent_before(client: MlflowClient, entry: Entry, run_id: str | None) -> int | None:
+    """The version that a run made of this entry before it was killed, or of the same weights before it was resumed."""
     name = entry.destination.name.replace("'", "''")
+    weights = entry.files[TWIN_FILE]
     for version in client.search_model_versions(f"name='{name}'"):
-        if version.tags.get(_MARK) == entry.id:
+        same_run = run_id is not None and version.run_id == run_id
+        if version.tags.get(_MARK) == entry.id or (same_run and weights in version.tags.get(CHECKSUMS, "")):
             return int(str(version.version))
     return None
 
@@ -350,9 +383,11 @@ __all__ = [
     "Destination",
     "Entry",
     "discard",
+    "drop",
     "judged",
     "keep",
     "release",
+    "rename",
     "send",
     "survey",
     "upload",

@@ -1,17 +1,16 @@
 """The model registry: MLflow, with nothing pickled in it.
 
-One registered version holds the twin as an exported program (torch.export, MLflow's `pt2`), and beside it
-`bundle.json` (channels, recipe, axes, scaling, figures, versions), `baseline.safetensors` (the linear filter) and, for
-a twin of waveforms, `twin.safetensors` (its network and calibration: the program alone does not say how sure it is).
-MLflow's own API finds and loads it; nothing outside the version is needed. The checksums of all files stand in a tag
-of the version, in the database, and are compared before anything is parsed.
+One registered version holds the networks as safetensors (`twin`, and `baseline`, the linear filter) with the names and
+settings of the classes that they belong to, and `bundle.json`: channels, recipe, axes, scaling, figures, versions.
+Nothing else is read here, and none of it is run. Beside them is the twin as an exported program (torch.export, MLflow's
+`pt2`), by which MLflow's own API finds and loads it; it is for other tools, since parsing one can run code. The
+checksums of all files stand in a tag of the version, in the database, and are compared before anything is parsed.
 """
 
 import json
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,27 +22,31 @@ from mlflow.entities import LoggedModelOutput
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.errors import FormatError, RegistryError
-from glitchflow_plugin.models.bundle import ExportedTwin, ModelBundle, WaveformTwin, load_twin, pack_baseline, pack_twin
+from glitchflow_plugin.models.bundle import ModelBundle, pack_baseline, pack_twin, unpack
 from glitchflow_plugin.tracking.connection import (
     DEFAULT_ARTIFACTS,
     DEFAULT_EXPERIMENT,
     DEFAULT_TRACKING_URI,
     ensure_experiment,
     environment,
+    nonsense,
     registry,
 )
 from glitchflow_plugin.tracking.versions import (
     BUNDLE_FILE,
     CHAMPION,
     CHECKSUMS,
+    OWN_FILES,
     ModelVersion,
     aliases_of,
     checksums,
-    crown,
+    fetch,
     find,
-    note,
-    verify,
+    parse_description,
+    settle,
+    tag,
 )
 
 logger = logging.getLogger(__name__)
@@ -112,31 +115,41 @@ def register(
         RegistryError: The registry refused it.
         ConnectionFailedError: The server cannot be reached.
     """
-    with registry(tracking_uri), tempfile.TemporaryDirectory() as temporary:
+    check_name(name, "name")
+    with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "twin"
         _write(bundle, folder)
         sealed = checksums(folder)
-        client = MlflowClient(tracking_uri, tracking_uri)
-        experiment_id = ensure_experiment(tracking_uri, experiment, artifacts)
-        if run_id is None:
-            run_id = str(client.create_run(experiment_id).info.run_id)
-            client.set_terminated(run_id)
-        logged = client.create_logged_model(experiment_id, name="twin", source_run_id=run_id)
-        client.log_model_artifacts(logged.model_id, str(folder))
-        client.finalize_logged_model(logged.model_id, "READY")
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        info = mlflow.register_model(f"models:/{logged.model_id}", name)
-        # an int from a database, a str from a server
-        version = int(str(info.version))
-        # the checksums first: without them the version cannot be loaded
-        client.set_model_version_tag(name, str(version), CHECKSUMS, json.dumps(sealed))
-        note(client, name, version, tags or {})
+        with registry(tracking_uri):
+            client = MlflowClient(tracking_uri, tracking_uri)
+            experiment_id = ensure_experiment(tracking_uri, experiment, artifacts)
+            if run_id is None:
+                run_id = str(client.create_run(experiment_id).info.run_id)
+                client.set_terminated(run_id)
+            logged = client.create_logged_model(experiment_id, name="twin", source_run_id=run_id)
+            if not (run_id and logged.model_id):
+                raise nonsense(tracking_uri, "a new model")
+            client.log_model_artifacts(logged.model_id, str(folder))
+            _read_back(f"models:/{logged.model_id}", sealed, tracking_uri)
+            client.finalize_logged_model(logged.model_id, "READY")
+            client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+            # with all its tags at once: a version without checksums cannot be loaded
+            noted = {key: tag(text) for key, text in (tags or {}).items()}
+            # asked once: a second try after a lost answer would make a second version
+            with environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}, keep=False):
+                sealed_tags = {**noted, CHECKSUMS: json.dumps(sealed)}
+                info = mlflow.register_model(f"models:/{logged.model_id}", name, tags=sealed_tags)
+            # an int from a database, a str from a server
+            version = int(str(info.version))
+    found = find(name, version, tracking_uri)
+    if found.tags.get(CHECKSUMS) != json.dumps(sealed):
+        raise nonsense(tracking_uri, f"version {version} of {name}")
     logger.info("Registered %s version %d at %s", name, version, tracking_uri)
-    return find(name, version, tracking_uri)
+    return found
 
 
 def load(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = DEFAULT_TRACKING_URI) -> ModelBundle:
-    """Load a registered twin with all that is needed to use it. No pickle is read.
+    """Load a registered twin with all that is needed to use it. Nothing that is stored is run.
 
     Args:
         name: Of the registered model.
@@ -152,25 +165,35 @@ def load(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = 
         FormatError: The version was not made by this program, or its files are not those that were registered.
     """
     version = find(name, version_or_alias, tracking_uri)
-    with registry(tracking_uri, must_exist=True), _no_pickle(), tempfile.TemporaryDirectory() as temporary:
-        folder = Path(download_artifacts(version.uri, dst_path=temporary))
-        # MLflow's own note about where the model came from, made by the download
-        (folder / "registered_model_meta").unlink(missing_ok=True)
-        verify(version, folder)
-        described = next(folder.rglob(BUNDLE_FILE))
-        program = mlflow.pytorch.load_model(str(folder))  # pyright: ignore[reportPrivateImportUsage]
-        saved = next(iter(folder.rglob(BASELINE_FILE)), None)
-        baseline = load_twin(saved.read_bytes()) if saved is not None else None
-        content = json.loads(described.read_text(encoding="utf-8"))
-        own = next(iter(folder.rglob(TWIN_FILE)), None)
-        twin = ExportedTwin(program) if own is None else load_twin(own.read_bytes())
-    return ModelBundle.from_dict(content, twin, baseline)
+    with tempfile.TemporaryDirectory() as temporary:
+        own = fetch(name, version.version, temporary, tracking_uri) / OWN_FILES
+        if not (own / BUNDLE_FILE).is_file():
+            raise FormatError(f"version {version.version} of {name} has no {BUNDLE_FILE}. Choose another version.")
+        if not (own / TWIN_FILE).is_file():
+            message = (
+                f"version {version.version} of {name} is from an older release and holds its network only as a "
+                "program, which is not run any more. Register it again from its checkpoint "
+                "(training.from_checkpoint=.../checkpoints/last), train again, or choose another version."
+            )
+            raise FormatError(message)
+        content = parse_description(version, own / BUNDLE_FILE)
+        baseline = own / BASELINE_FILE
+        return unpack(content, (own / TWIN_FILE).read_bytes(), baseline.read_bytes() if baseline.is_file() else None)
 
 
 def promote_if_better(
     challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alias: str = CHAMPION
 ) -> ModelVersion:
-    """Give a version the alias if a gate lets it pass.
+    """Give a version the alias if a gate lets it pass: `compare`, then `versions.settle`."""
+    decision = compare(challenger, bundle, judge, alias=alias)
+    version = settle(challenger, decision, alias)
+    state = f"is now {alias}" if version.promoted else "waits"
+    logger.info("%s version %d %s: %s", version.name, version.version, state, version.reason)
+    return version
+
+
+def compare(challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alias: str = CHAMPION) -> dict[str, Any]:
+    """Ask a gate whether a version shall have the alias.
 
     A champion that was trained on other channels or another recipe cannot be fed with the challenger's data: then
     nothing is promoted, and the reason says so.
@@ -183,7 +206,7 @@ def promote_if_better(
         alias: To be given.
 
     Returns:
-        The version with `promoted` and `reason`; these and the gate's figures stand in the version's tags.
+        `promoted`, `reason` and `figures`, and `against`: the version that had the alias.
 
     Raises:
         RegistryError: The registry refused it.
@@ -195,22 +218,12 @@ def promote_if_better(
     champion, why = None, None
     if held is not None and held != challenger.version:
         champion, why = _rival(bundle, challenger, held, alias)
-    figures: Mapping[str, float] = {}
     if why is not None:
-        promoted, reason = False, why
-    else:
-        seen = frozenset(champion.notes.get("training_events", ())) if champion is not None else frozenset()
-        verdict = judge(champion, seen)
-        promoted, figures = verdict.promoted, verdict.figures
-        reason = verdict.reason if champion is None else f"against version {held}: {verdict.reason}"
-    with registry(uri):
-        client = MlflowClient(uri, uri)
-        note(client, name, challenger.version, {key: f"{value:.6g}" for key, value in figures.items()})
-        note(client, name, challenger.version, {"promoted": str(promoted).lower(), "promotion_reason": reason})
-        if promoted:
-            crown(client, name, challenger.version, alias)
-    logger.info("%s version %d %s: %s", name, challenger.version, f"is now {alias}" if promoted else "waits", reason)
-    return replace(find(name, challenger.version, uri), promoted=promoted, reason=reason)
+        return {"promoted": False, "reason": why, "figures": {}, "against": held}
+    seen = frozenset(champion.notes.get("training_events", ())) if champion is not None else frozenset()
+    verdict = judge(champion, seen)
+    reason = verdict.reason if champion is None else f"against version {held}: {verdict.reason}"
+    return {"promoted": verdict.promoted, "reason": reason, "figures": dict(verdict.figures), "against": held}
 
 
 def disagreement(first: ModelBundle, second: ModelBundle) -> str | None:
@@ -266,6 +279,15 @@ def _rival(
     return champion, None
 
 
+def _read_back(uri: str, sealed: Mapping[str, str], tracking_uri: str) -> None:
+    """Refuse a store that does not hold what it took: what is registered is removed from the outbox."""
+    with tempfile.TemporaryDirectory() as temporary:
+        stored = checksums(Path(download_artifacts(uri, dst_path=temporary)))
+        lost = sorted(name for name, digest in sealed.items() if stored.get(name) != digest)
+    if lost:
+        raise nonsense(tracking_uri, f"back the files that it took ({', '.join(lost[:5])})")
+
+
 def _write(bundle: ModelBundle, folder: Path) -> None:
     """The files of a version: MLflow's own model folder with the description and the linear filter in it."""
     twin = bundle.twin.cpu().eval()
@@ -279,9 +301,7 @@ def _write(bundle: ModelBundle, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         files = [Path(temporary) / BUNDLE_FILE]
         files[0].write_text(json.dumps(bundle.to_dict(), indent=2), encoding="utf-8")
-        # the exported program only predicts; how sure a waveform twin is takes the network itself
-        own = pack_twin(bundle) if isinstance(bundle.twin, WaveformTwin) else None
-        for name, content in ((TWIN_FILE, own), (BASELINE_FILE, pack_baseline(bundle))):
+        for name, content in ((TWIN_FILE, pack_twin(bundle)), (BASELINE_FILE, pack_baseline(bundle))):
             if content is not None:
                 files.append(Path(temporary) / name)
                 files[-1].write_bytes(content)
@@ -295,10 +315,6 @@ def _write(bundle: ModelBundle, folder: Path) -> None:
             serialization_format="pt2",
             metadata={"target": bundle.target, "witnesses": ",".join(bundle.witnesses)},
         )
-
-
-def _no_pickle() -> Any:
-    return environment({"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}, keep=False)
 
 
 def _close(first: tuple[float, ...], second: tuple[float, ...]) -> bool:

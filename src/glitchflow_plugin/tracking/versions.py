@@ -8,13 +8,14 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
+from mlflow.artifacts import download_artifacts, list_artifacts
 
 from glitchflow_plugin.data.files import sha256
+from glitchflow_plugin.data.names import check_alias
 from glitchflow_plugin.errors import FormatError, RegistryError
 from glitchflow_plugin.tracking.connection import DEFAULT_TRACKING_URI, registry
 
@@ -22,10 +23,14 @@ logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 BUNDLE_FILE = "bundle.json"
+#: Folder of a version in which our own files are.
+OWN_FILES = "extra_files"
 #: Tag of a version: checksum by file. It lives in the database, apart from the files.
 CHECKSUMS = "sha256"
 #: Longest text of a tag that every store of MLflow takes.
 _LONGEST_TAG = 4000
+#: Files of a version, and bytes of all of them: more is none of ours, and is not fetched.
+_MOST_FILES, _MOST_BYTES = 100, 1 << 32
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class ModelVersion:
 
     @property
     def uri(self) -> str:
-        """What MLflow's own API takes, for instance `mlflow.pytorch.load_model(uri)`."""
+        """What MLflow's own API takes. Its loaders trust the files; `registry.load` compares and runs nothing."""
         return f"models:/{self.name}/{self.version}"
 
 
@@ -116,13 +121,14 @@ def promote(
         RegistryError: There is no such version, or it has the alias already.
         ConnectionFailedError: The server cannot be reached.
     """
+    check_alias(alias, "alias")
     with registry(tracking_uri, must_exist=True):
         client = _client(tracking_uri)
         number = resolve(name, version_or_alias, tracking_uri)
-        if aliases_of(client, name).get(alias) == number:
+        noted = client.get_model_version(name, str(number)).tags.get("promoted") == "true"
+        if noted and aliases_of(client, name).get(alias) == number:
             raise RegistryError(f"version {number} of {name} is {alias} already.")
-        crown(client, name, number, alias)
-        note(client, name, number, {"promoted": "true", "promotion_reason": reason})
+        crown(client, name, number, alias, reason)
         return _described(client, name, number, tracking_uri)
 
 
@@ -157,13 +163,14 @@ def rollback(
                 f"to one of them: glitchflow models promote {name} VERSION"
             )
             raise RegistryError(message)
-        client.set_registered_model_alias(name, alias, str(past[-1]))
-        client.set_registered_model_tag(name, _history_tag(alias), json.dumps(past))
+        # the alias last: it says which version is to be left, should this fail in between and be repeated
         if present is not None:
             lost = f"rolled back to version {past[-1]}: {reason}"
             note(client, name, present, {"promoted": "false", "promotion_reason": lost})
         again = f"{alias} again, after version {present}: {reason}"
         note(client, name, past[-1], {"promoted": "true", "promotion_reason": again})
+        client.set_registered_model_tag(name, _history_tag(alias), json.dumps(past))
+        client.set_registered_model_alias(name, alias, str(past[-1]))
         return _described(client, name, past[-1], tracking_uri)
 
 
@@ -175,15 +182,66 @@ def read_description(version: ModelVersion) -> dict[str, Any]:
         RegistryError: The registry refused it.
         ConnectionFailedError: The server cannot be reached.
     """
+    place = f"{OWN_FILES}/{BUNDLE_FILE}"
     with registry(version.tracking_uri, must_exist=True), tempfile.TemporaryDirectory() as temporary:
         expected = expected_checksums(version)
-        place = next((file for file in expected if Path(file).name == BUNDLE_FILE), None)
-        if place is None:
+        if place not in expected:
             raise FormatError(f"version {version.version} of {version.name} has no {BUNDLE_FILE}. Choose another one.")
+        _check_listing(version, {place: expected[place]}, _listed(f"{version.uri}/{OWN_FILES}"), whole=False)
         path = Path(download_artifacts(f"{version.uri}/{place}", dst_path=temporary))
         if sha256(path) != expected[place]:
             raise _tampered(version, f"{place} has been changed")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_description(version, path)
+
+
+def fetch(name: str, version_or_alias: int | str, folder: Path | str, tracking_uri: str = DEFAULT_TRACKING_URI) -> Path:
+    """Copy the files of a version, as they were registered, for other tools. Nothing in them is parsed or run.
+
+    Args:
+        name: Of the registered model.
+        version_or_alias: A number (also as text) or an alias such as `champion`.
+        folder: Where they shall be; made, or empty.
+        tracking_uri: Of the registry.
+
+    Returns:
+        The folder, which MLflow's own loaders take, for instance `mlflow.pytorch.load_model(folder)`.
+
+    Raises:
+        RegistryError: There is no such model, version or alias, or the folder is not empty.
+        ConnectionFailedError: The server cannot be reached.
+        FormatError: The files are not those that were registered.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RegistryError(f"{folder} is not empty. Give a new folder for the files of the model.")
+    version = find(name, version_or_alias, tracking_uri)
+    with registry(tracking_uri, must_exist=True):
+        expected = expected_checksums(version)
+        _check_listing(version, expected, _listed(version.uri))
+        folder.mkdir(parents=True, exist_ok=True)
+        for place in expected:
+            download_artifacts(f"{version.uri}/{place}", dst_path=str(folder))
+        verify(version, folder)
+    return folder
+
+
+def parse_description(version: ModelVersion, path: Path) -> dict[str, Any]:
+    """The content of a `bundle.json` whose checksum has been compared.
+
+    Raises:
+        FormatError: It is no description.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        message = f"{BUNDLE_FILE} of version {version.version} of {version.name} is not valid JSON. Choose another one."
+        raise FormatError(message) from error
+    if not isinstance(content, dict):
+        message = (
+            f"{BUNDLE_FILE} of version {version.version} of {version.name} describes no model. Choose another one."
+        )
+        raise FormatError(message)
+    return content
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -210,13 +268,18 @@ def expected_checksums(version: ModelVersion) -> dict[str, str]:
         FormatError: There are none: it was not registered by this program, or by an old version of it.
     """
     try:
-        return {str(key): str(value) for key, value in json.loads(version.tags[CHECKSUMS]).items()}
-    except (KeyError, ValueError, AttributeError) as error:
+        found = {str(key): str(value) for key, value in json.loads(version.tags[CHECKSUMS]).items()}
+    except (KeyError, ValueError, AttributeError, RecursionError) as error:
         message = (
             f"version {version.version} of {version.name} has no checksums (and no {BUNDLE_FILE} that they vouch for): "
             "it was not registered by this program, or by an older one. Choose another version, or train again."
         )
         raise FormatError(message) from error
+    # they name what is fetched and where it is put
+    outside = [name for name in found if not _is_inside(name)]
+    if outside:
+        raise _tampered(version, f"its checksums name {outside[0]!r}, which is no file of a model")
+    return found
 
 
 def verify(version: ModelVersion, folder: Path) -> None:
@@ -226,13 +289,13 @@ def verify(version: ModelVersion, folder: Path) -> None:
         FormatError: A file has been changed, is missing, or is one too many; the message says which.
     """
     expected, found = expected_checksums(version), checksums(folder)
-    troubles = [f"{file} is missing" for file in sorted(set(expected) - set(found))]
-    troubles += [f"{file} does not belong to it" for file in sorted(set(found) - set(expected))]
-    troubles += [
-        f"{file} has been changed" for file in sorted(expected) if found.get(file, expected[file]) != expected[file]
-    ]
-    if troubles:
-        raise _tampered(version, "; ".join(troubles))
+    _refuse(
+        version,
+        _differing(expected, found)
+        + [
+            f"{file} has been changed" for file in sorted(expected) if found.get(file, expected[file]) != expected[file]
+        ],
+    )
 
 
 def resolve(name: str, version_or_alias: int | str, tracking_uri: str) -> int:
@@ -269,21 +332,96 @@ def aliases_of(client: MlflowClient, name: str) -> dict[str, int]:
     return {alias: int(str(number)) for alias, number in client.get_registered_model(name).aliases.items()}
 
 
-def crown(client: MlflowClient, name: str, number: int, alias: str) -> None:
-    """Give the alias, and put it into the history of the model."""
+def settle(version: ModelVersion, decision: Mapping[str, Any], alias: str) -> ModelVersion:
+    """Carry out what a gate has decided. Repeated after a failure, it completes what is there.
+
+    Args:
+        version: The version that was judged.
+        decision: `promoted`, `reason` and `figures`.
+        alias: Of the champion.
+
+    Raises:
+        RegistryError: The registry refused it.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    name, number, uri = version.name, version.version, version.tracking_uri
+    promoted, reason = bool(decision.get("promoted")), str(decision.get("reason", ""))
+    with registry(uri):
+        client = _client(uri)
+        note(client, name, number, {key: f"{value:.6g}" for key, value in (decision.get("figures") or {}).items()})
+        if promoted:
+            crown(client, name, number, alias, reason)
+        else:
+            note(client, name, number, {"promoted": "false", "promotion_reason": reason})
+        return _described(client, name, number, uri)
+
+
+def crown(client: MlflowClient, name: str, number: int, alias: str, reason: str) -> None:
+    """Give the alias, put it into the history of the model, and note why. May be repeated after a failure."""
     held = aliases_of(client, name).get(alias)
     past = _history(client, name, alias)
-    if held is not None and past[-1:] != [held]:
-        past.append(held)
+    for each in (held, number):
+        if each is not None and past[-1:] != [each]:
+            past.append(each)
     # history first: a run that is killed in between leaves the alias where it was, and a harmless entry
-    client.set_registered_model_tag(name, _history_tag(alias), json.dumps([*past, number][-50:]))
+    client.set_registered_model_tag(name, _history_tag(alias), json.dumps(past[-50:]))
     client.set_registered_model_alias(name, alias, str(number))
+    # only now: no version shall count as promoted that has never had the alias
+    note(client, name, number, {"promotion_reason": reason, "promoted": "true"})
 
 
 def note(client: MlflowClient, name: str, number: int, tags: Mapping[str, str]) -> None:
     """Tags of a version."""
     for key, text in tags.items():
-        client.set_model_version_tag(name, str(number), key, str(text)[:_LONGEST_TAG])
+        client.set_model_version_tag(name, str(number), key, tag(text))
+
+
+def tag(text: Any) -> str:
+    """A text as every store of MLflow takes it."""
+    return str(text)[:_LONGEST_TAG]
+
+
+def _listed(uri: str) -> dict[str, int]:
+    """Size by path of the files of a version, in bytes, without fetching any."""
+    root, waiting, found = uri, [""], {}
+    while waiting and len(found) <= _MOST_FILES:
+        under = waiting.pop()
+        for item in list_artifacts(f"{root}/{under}".rstrip("/")):
+            if item.is_dir:
+                waiting.append(item.path)
+            else:
+                found[item.path] = item.file_size or 0
+    return found
+
+
+def _check_listing(
+    version: ModelVersion, expected: Mapping[str, str], found: Mapping[str, int], *, whole: bool = True
+) -> None:
+    """Refuse a version by the names and sizes of its files, before any is fetched.
+
+    None of ours is empty, as devices and pipes seem to be that never come to an end.
+    """
+    troubles = _differing(expected, found if whole else {name: found[name] for name in expected if name in found})
+    troubles += [f"{name} is empty or no file" for name in sorted(set(expected) & set(found)) if not found[name]]
+    if sum(found[name] for name in set(expected) & set(found)) > _MOST_BYTES:
+        troubles.append(f"its files have more than {_MOST_BYTES >> 30} GiB")
+    _refuse(version, troubles)
+
+
+def _differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    missing = [f"{file} is missing" for file in sorted(set(expected) - set(found))]
+    return missing + [f"{file} does not belong to it" for file in sorted(set(found) - set(expected))]
+
+
+def _refuse(version: ModelVersion, troubles: list[str]) -> None:
+    if troubles:
+        more = f"; and {len(troubles) - 5} more" if len(troubles) > 5 else ""
+        raise _tampered(version, "; ".join(troubles[:5]) + more)
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and path.as_posix() == name
 
 
 def _client(tracking_uri: str) -> MlflowClient:

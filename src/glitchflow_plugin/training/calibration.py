@@ -10,6 +10,7 @@ from torch import Tensor
 
 from glitchflow_plugin.errors import NoEventsError
 from glitchflow_plugin.models.bundle import PROBABILITIES, WaveformTwin
+from glitchflow_plugin.types.tensors import host
 
 #: Summaries of few events do not span all directions: their covariance is drawn towards its diagonal by this share.
 _SHRINKAGE = 0.1
@@ -71,23 +72,21 @@ def calibrate(
     covariance = centred.T @ centred / max(1, len(centred) - 1)
     diagonal = covariance.diagonal().clamp(min=1e-6)
     covariance = (1 - _SHRINKAGE) * covariance + torch.diag(_SHRINKAGE * diagonal + 1e-6)
-    twin.summary_mean = mean.float()
-    twin.summary_axes = torch.linalg.inv(torch.linalg.cholesky(covariance)).T.float()
+    twin.keep(summary_mean=mean, summary_axes=torch.linalg.inv(torch.linalg.cholesky(covariance)).T)
     seen_there = _observed(twin, validation)
-    twin.novelty_reference = seen_there.novelty.sort().values.float()
     noise, factor = _most_likely(seen_there)
-    twin.variance_noise = torch.tensor(noise, device=device)
-    twin.variance_factor = torch.tensor(factor, device=device)
+    twin.keep(novelty_reference=seen_there.novelty.sort().values, variance_noise=noise, variance_factor=factor)
     expected = noise + factor * (seen_there.announced - 1)
-    loud = twin.is_loud(expected.to(device)).cpu()
+    loud, limits = twin.is_loud(expected.to(device)).cpu(), twin.limits.cpu().clone()
     for row, chosen in enumerate((~loud, loud)):
         if int(chosen.sum()) >= _FEWEST_LOUD:
-            ratios = (seen_there.power[chosen] / expected[chosen]).numpy()
-            weights = seen_there.weight[chosen].numpy()
+            ratios = host(seen_there.power[chosen] / expected[chosen])
+            weights = host(seen_there.weight[chosen])
             order = np.argsort(ratios)
             reached = np.cumsum(weights[order]) / weights.sum()
-            limits = ratios[order][np.searchsorted(reached, PROBABILITIES).clip(max=len(order) - 1)]
-            twin.limits[row] = torch.from_numpy(limits).to(twin.limits)
+            found = ratios[order][np.searchsorted(reached, PROBABILITIES).clip(max=len(order) - 1)]
+            limits[row] = torch.from_numpy(found)
+    twin.keep(limits=limits)
 
 
 def coverage(twin: WaveformTwin, batches: Iterable[tuple[Tensor, Tensor]]) -> Coverage:
@@ -118,7 +117,7 @@ def _summaries(twin: WaveformTwin, witnesses: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Observed:
-    """Pixels drawn from the events: all of an event would be too many to keep.
+    """Pixels drawn from the events, on the CPU: all of an event would be too many to keep.
 
     Attributes:
         power: That is left, (pixel,).

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 BEST, LAST, PREVIOUS = "best_model", "last", "previous"
 CHECKSUMS = "checksums.json"
+#: Note of a checkpoint: id of the run that wrote it.
+RUN = "run"
 
 
 def write_checkpoint(
@@ -80,6 +82,12 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         message = f"{folder} is not a usable checkpoint ({type(error).__name__}: {error}). Choose another one."
         raise FormatError(message) from error
     return found
+
+
+def run_of(folder: Path) -> str:
+    """Id of the run that wrote a checkpoint; empty for those of versions that gave none."""
+    path = folder / f"{RUN}.json"
+    return str(read_json(path)) if path.exists() else ""
 
 
 def newest_usable(root: Path) -> Path | None:

@@ -22,6 +22,7 @@ from glitchflow_plugin.training.evaluation import WindowResults, judge_windows
 from glitchflow_plugin.training.judged_maps import JudgedOnMaps
 from glitchflow_plugin.training.learner import Batches
 from glitchflow_plugin.training.losses import LossSettings, map_loss
+from glitchflow_plugin.types.tensors import host
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +91,8 @@ class EnergyLearner(JudgedOnMaps):
         for index in chosen:
             witnesses, strain = dataset[index]
             with torch.no_grad():
-                predicted = predict(witnesses[None])[0, 0].cpu().numpy()
-            measured = strain[0].numpy()
+                predicted = host(predict(witnesses[None])[0, 0])
+            measured = host(strain[0])
             examples.append(
                 CleaningExample(
                     event_id=str(dataset.event_ids[index]),

@@ -20,7 +20,7 @@ from glitchflow_plugin.inference.score import (
 )
 from glitchflow_plugin.models.bundle import EnergyTwin
 from glitchflow_plugin.training.losses import LossSettings, map_loss
-from glitchflow_plugin.types.tensors import StrainWindows, WindowBatch
+from glitchflow_plugin.types.tensors import StrainWindows, WindowBatch, host
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Pairs of witness energies (window, witness, f, t) and strain energies (window, 1, f, t), SNR²."""
@@ -102,9 +102,9 @@ def judge_windows(
                 WindowResults(
                     float(losses.double().sum()),
                     statistics,
-                    losses=losses.double().cpu().numpy(),
-                    added=(cleaned - energy).double().sum(dim=(1, 2, 3)).clamp(min=0).cpu().numpy(),
-                    measured=energy.double().sum(dim=(1, 2, 3)).cpu().numpy(),
+                    losses=host(losses.double()),
+                    added=host((cleaned - energy).double().sum(dim=(1, 2, 3)).clamp(min=0)),
+                    measured=host(energy.double().sum(dim=(1, 2, 3))),
                 )
             )
     return WindowResults.concatenate(parts)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from glitchflow_plugin.data.parent import end_with_parent
+
 #: SIGTERM: the time is over; SIGUSR1: it will soon be (`#SBATCH --signal=USR1@300`).
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -54,6 +56,7 @@ def requests_noticed() -> Iterator[Request]:
 
 
 def stay_deaf(_worker: int = 0) -> None:
-    """Let a loader worker ignore the signals: clusters send them to all processes, and the first one decides."""
+    """Let a loader worker ignore the signals, which clusters send to all processes; it ends with the one it serves."""
+    end_with_parent()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -27,6 +27,7 @@ from glitchflow_plugin.training.calibration import calibrate
 from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin
 from glitchflow_plugin.training.judged_maps import JudgedOnMaps
 from glitchflow_plugin.training.learner import Batches
+from glitchflow_plugin.types.tensors import host
 
 #: Events that tell how loud quiet strain is.
 _MOST_QUIET = 64
@@ -159,7 +160,7 @@ class WaveformLearner(JudgedOnMaps):
                         # every window of an event has its event's loss
                         float(losses.sum()) * len(cuts),
                         statistics,
-                        losses=losses.repeat_interleave(len(cuts)).cpu().numpy(),
+                        losses=host(losses.repeat_interleave(len(cuts))),
                         added=_by_window(cleaned - maps, cuts).clip(min=0),
                         measured=_by_window(maps, cuts),
                     )
@@ -173,15 +174,15 @@ class WaveformLearner(JudgedOnMaps):
         for index in chosen:
             witnesses, strain = dataset[int(index)]
             with torch.no_grad():
-                predicted = predict(witnesses[None])[:, 0].cpu()
-            measured = strain[:1]
+                predicted = predict(witnesses[None])[:, 0]
+            measured = strain[:1].to(predicted.device)
             examples.append(
                 CleaningExample(
                     event_id=str(dataset.event_ids[index]),
                     gps_start=float(dataset.gps_start[index]),
-                    predicted=expected_maps(predicted, rate, self.qtransform)[0].numpy(),
-                    measured=q_transform(measured, rate, self.qtransform)[0].numpy(),
-                    cleaned=q_transform_relative(measured - predicted, measured, rate, self.qtransform)[0].numpy(),
+                    predicted=host(expected_maps(predicted, rate, self.qtransform)[0]),
+                    measured=host(q_transform(measured, rate, self.qtransform)[0]),
+                    cleaned=host(q_transform_relative(measured - predicted, measured, rate, self.qtransform)[0]),
                 )
             )
         return plot_cleaning(examples, self.maps.frequencies, self.maps.times, threshold=threshold, title="validation")
@@ -222,4 +223,4 @@ class WaveformLearner(JudgedOnMaps):
 def _by_window(maps: Tensor, cuts: list[tuple[int, int]]) -> np.ndarray:
     """Sums over the scoring windows, all windows of the first event first, (window,)."""
     sums = torch.stack([maps[..., start:stop].double().sum(dim=(1, 2)) for start, stop in cuts], dim=1)
-    return sums.flatten().cpu().numpy()
+    return host(sums.flatten())

@@ -2,6 +2,7 @@
 
 from typing import TypeAlias
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,3 +29,8 @@ SeriesBatch: TypeAlias = Float[Tensor, "event channel time"]
 
 StrainSeries: TypeAlias = Float[Tensor, "event 1 time"]
 """The same of the strain channel alone, measured or predicted."""
+
+
+def host(values: Tensor) -> np.ndarray:
+    """A result as a NumPy array: the one way off the device, for tensors of any device, with or without a gradient."""
+    return values.detach().cpu().numpy()

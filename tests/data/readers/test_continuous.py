@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,7 +46,8 @@ def test_a_truncated_file_leaves_a_reason(tmp_path):
     files = [hdf5.describe(path) for path in paths]
     paths[1].write_bytes(paths[1].read_bytes()[:600])
     found, problems = cut(files, hdf5.read, ["V1:A"], T0 + 5, T0 + 15)
-    assert problems == {"V1:A": "unreadable"}
+    assert list(problems) == ["V1:A"]
+    assert re.match(r"unreadable: .*truncated", problems["V1:A"])
     assert len(found["V1:A"].series) == 5 * 16
 
 
@@ -52,8 +55,41 @@ def test_overlaps_join_and_disagreements_are_named():
     joined, problem = join([channel(T0, T0 + 10), channel(T0 + 8, T0 + 12)])
     assert problem is None
     np.testing.assert_array_equal(joined.series, np.arange(192))
-    assert join([channel(T0, T0 + 10), channel(T0 + 10, T0 + 12, rate=32.0)])[1] == "sample rate"
-    assert join([channel(T0, T0 + 10), channel(T0 + 10, T0 + 12, unit="V")])[1] == "unit"
+    assert join([channel(T0, T0 + 10), channel(T0 + 10, T0 + 12, rate=32.0)])[1] == (
+        "sample rate: the files give it at 16 and 32 Hz"
+    )
+    assert join([channel(T0, T0 + 10), channel(T0 + 10, T0 + 12, unit="V")])[1] == "unit: the files give it in V and m"
+
+
+def test_a_copy_without_unit_or_with_holes_masks_nothing():
+    whole, bare = channel(T0, T0 + 10), channel(T0 + 8, T0 + 12, unit="")
+    joined, problem = join([whole, bare])
+    assert (joined.unit, problem) == ("m", None)
+    holes = channel(T0 + 2, T0 + 6)
+    holes.series[:] = np.nan
+    for pieces in ([whole, holes], [holes, whole]):
+        joined, problem = join(pieces)
+        np.testing.assert_array_equal(joined.series, whole.series)
+        assert problem is None
+
+
+def test_copies_that_differ_are_told():
+    other = channel(T0 + 8, T0 + 12)
+    other.series[:] += 1
+    joined, problem = join([channel(T0, T0 + 10), other])
+    assert problem.startswith("copies differ: files that overlap from GPS")
+    single = Channel("V1:A", channel(T0 + 8, T0 + 12).series.astype(np.float32), T0 + 8, 16.0, "m")
+    assert join([channel(T0, T0 + 10), single])[1] is None
+
+
+def test_a_damaged_file_is_no_problem_where_another_has_the_stretch(tmp_path, caplog):
+    good, bad = store(tmp_path / "good", T0, 20), store(tmp_path / "bad", T0, 20)
+    files = [hdf5.describe(path) for path in (bad, good)]
+    bad.write_bytes(bad.read_bytes()[:-100])
+    found, problems = cut(files, hdf5.read, ["V1:A"], T0 + 5, T0 + 15)
+    assert not problems
+    assert len(found["V1:A"].series) == 160
+    assert "Another file has the same stretch" in caplog.text
 
 
 def test_files_are_found_by_folder_glob_and_cache(tmp_path):

@@ -29,6 +29,26 @@ def test_a_small_file_is_described_and_cut(tmp_path):
     assert gwosc.read(path, ["L1:GWOSC-4KHZ_R1_STRAIN"], GPS, GPS + 1) == {}
 
 
+@pytest.mark.parametrize(
+    ("file_name", "rate", "channel"),
+    [
+        ("H-H1_GWOSC_4KHZ_R1-1126259447-2.hdf5", 4096, "H1:GWOSC-4KHZ_R1_STRAIN"),
+        ("H-H1_GWOSC_4KHZ_R2-1126259447-2.hdf5", 4096, "H1:GWOSC-4KHZ_R2_STRAIN"),
+        ("H-H1_GWOSC_16KHZ_R3-1126259447-2.hdf5", 16384, "H1:GWOSC-16KHZ_R3_STRAIN"),
+        ("H-H1_GWOSC_O3b_4KHZ_R1-1126259447-2.hdf5", 4096, "H1:GWOSC-4KHZ_R1_STRAIN"),
+        ("H-H1_GWOSC_O4a_16KHZ_R12-1126259447-2.hdf5", 16384, "H1:GWOSC-16KHZ_R12_STRAIN"),
+        ("H-H1_LOSC_4_V2-1126259447-2.hdf5", 4096, "H1:LOSC-STRAIN"),
+        ("H-H1_LOSC_16_V1-1126259447-2.hdf5", 16384, "H1:LOSC-STRAIN"),
+        ("R2D2_GWOSC_4KHZ_R2.hdf5", 4096, "H1:GWOSC-4KHZ_R2_STRAIN"),
+        ("renamed.hdf5", 4096, "H1:GWOSC-4KHZ_R1_STRAIN"),
+    ],
+)
+def test_the_channel_bears_the_release_that_its_file_is_of(tmp_path, file_name, rate, channel):
+    path = write_like_gwosc(tmp_path / file_name, np.arange(float(rate)), rate=rate)
+    assert list(gwosc.describe(path).channels) == [channel]
+    assert list(gwosc.read(path, [channel], GPS, GPS + 1)) == [channel]
+
+
 def test_other_layouts_and_truncated_files_are_refused(tmp_path):
     with h5py.File(tmp_path / "other.hdf5", "w") as file:
         file["x"] = 1

@@ -60,3 +60,36 @@ def test_other_files_are_refused(tmp_path):
         read_psd(tmp_path / "other.h5")
     with pytest.raises(ConfigurationError, match="psd or asd"):
         read_psd(tmp_path / "one.txt", "csd")
+
+
+def test_of_several_spectra_that_of_the_channel_is_taken(tmp_path):
+    def written(name, **spectra):
+        with h5py.File(tmp_path / name, "w") as file:
+            for key, (values, unit) in spectra.items():
+                dataset = file.create_dataset(key.replace("__", "/"), data=values)
+                dataset.attrs.update({"x0": 0.5, "dx": 0.5, "xunit": unit})
+        return tmp_path / name
+
+    both = written("both.h5", A=(DENSITY, "Hz"), group__B=(2 * DENSITY, "Hz"))
+    np.testing.assert_array_equal(read_psd(both, "psd", "A")[1], DENSITY)
+    np.testing.assert_array_equal(read_psd(both, "psd", "B")[1], 2 * DENSITY)
+    for channel in ("C", None):
+        with pytest.raises(FormatError, match=r"holds 2 spectra, \['A', 'group/B'\], of which 0"):
+            read_psd(both, "psd", channel)
+    np.testing.assert_array_equal(read_psd(written("one.h5", A=(DENSITY, "Hz")), "psd", "C")[1], DENSITY)
+    for values, unit in ((DENSITY, "kHz"), (DENSITY + 0j, "Hz"), (np.ones((4, 2)), "Hz")):
+        with pytest.raises(FormatError, match="one real density a frequency in Hz"):
+            read_psd(written("wrong.h5", A=(values, unit)))
+
+
+def test_text_with_a_spectrum_for_each_channel_or_decimal_commas_is_refused(tmp_path):
+    path = tmp_path / "noise.txt"
+    np.savetxt(path, np.column_stack([FREQUENCIES, DENSITY, 2 * DENSITY]))
+    with pytest.raises(FormatError, match=r"two columns.*got 3"):
+        read_psd(path)
+    path = tmp_path / "noise.csv"
+    path.write_text("10,5,1,25\n11,5,1,5\n")
+    with pytest.raises(FormatError, match=r"two columns.*got 4"):
+        read_psd(path)
+    path.write_bytes("\ufeff10,1\r\n11,2\r\n".encode())
+    assert read_psd(path)[0].tolist() == [10, 11]

@@ -44,7 +44,7 @@ def test_columns_are_found_or_named(tmp_path):
     with pytest.raises(FormatError, match="time_column"):
         read_triggers(TriggerSettings(path=str(path)))
     path.write_text("time\nsoon\n")
-    with pytest.raises(FormatError, match="CSV"):
+    with pytest.raises(FormatError, match="row 1: expected a number, got 'soon'"):
         read_triggers(TriggerSettings(path=str(path)))
 
 
@@ -102,7 +102,11 @@ def test_times_keep_their_microseconds(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["1.2e9\n\n1100000000.25\n", "# GPS\n1100000000.25,\n1200000000 # late\n", "time\n1200000000\n1100000000.25\n"],
+    [
+        "1200000000\n\n1100000000.25\n",
+        "# GPS\n1100000000.25,\n1200000000 # late\n",
+        "time\n1200000000\n1100000000.25\n",
+    ],
 )
 def test_times_come_from_plain_lists_and_from_tables(tmp_path, text):
     path = tmp_path / "times.csv"

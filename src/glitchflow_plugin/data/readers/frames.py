@@ -1,10 +1,18 @@
-"""Frame files (GWF), through gwpy and whichever frame library it finds (LALFrame, frameCPP or FrameL)."""
+"""Frame files (GWF), through LALFrame.
 
+A file is opened once and its table of contents read once for all its channels; each frame's samples then come straight
+from where the table says. LALFrame's streams, which gwpy reads through, search the table again for every channel, take
+any hole in a file for the end of the data, and any path for a URL.
+"""
+
+import stat
 import struct
-from collections.abc import Mapping, Sequence
-from math import ceil, floor
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,20 +26,21 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".gwf",)
 
+_PROBES = 8
+"""Channels that are tried in search of a sound one; a file without one among them is damaged."""
+
 
 def require_backend() -> None:
     """Refuse to go on without a frame library.
 
     Raises:
-        MissingDependencyError: gwpy finds none.
+        MissingDependencyError: LALFrame is not installed.
     """
-    from gwpy.io.gwf import get_backend
-
     try:
-        get_backend()
+        import lalframe  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            "Frame files (GWF) need a frame library, and none is installed. Run: "
+            "Frame files (GWF) need a frame library, LALFrame, and it is not installed. Run: "
             'pip install "glitchflow_plugin[frames]" '
             "(or convert the data to HDF5, which always works)."
         ) from error
@@ -44,45 +53,33 @@ def describe(path: Path | str) -> StoredFile:
         MissingDependencyError: There is no frame library.
         FormatError: The file is truncated or no GWF.
     """
-    require_backend()
-    _refuse_truncated(Path(path))
-    from gwpy.io import gwf
-
-    try:
-        names = gwf.get_channel_names(str(path))
-        span = span_in_name(path)
-        if span is None:
-            segments = list(gwf.data_segments([str(path)], names[0]))
-            span = (float(segments[0][0]), float(segments[-1][1]))
-    except (RuntimeError, OSError, ValueError, IndexError) as error:
-        raise FormatError(f"{path} cannot be read as a frame file ({error}). It may be truncated.") from error
-    return StoredFile(Path(path), *span, {name: StoredChannel() for name in names})
+    with _opened(path) as file:
+        if not file.names or not file.spans:
+            raise FormatError(f"{path} is a frame file without a channel. Take it out of the data set.")
+        span = span_in_name(path) or (min(start for start, _ in file.spans), max(stop for _, stop in file.spans))
+        return StoredFile(Path(path), *span, {name: StoredChannel() for name in file.names})
 
 
-def read(path: Path | str, channels: Sequence[str], start: float, stop: float) -> dict[str, Channel]:
+def read(path: Path | str, channels: Sequence[str], start: float, stop: float) -> dict[str, list[Channel]]:
     """Read the samples in [start, stop) GPS s of the channels that the file holds.
+
+    Returns:
+        For each of them its pieces, one from each frame: they need not touch, and there is none where all of
+        [start, stop) lies in a hole of the file.
 
     Raises:
         MissingDependencyError: There is no frame library.
-        FormatError: The file is truncated or no GWF.
+        FormatError: The file is truncated, damaged or no GWF, or a channel is damaged or holds no real numbers.
     """
-    require_backend()
-    _refuse_truncated(Path(path))
-    from gwpy.io import gwf
-    from gwpy.timeseries import TimeSeriesDict
-
-    try:
-        held = set(gwf.get_channel_names(str(path)))
-        names = [name for name in channels if name in held]
-        if not names:
-            return {}
-        # Whole seconds are asked for and cut here: frame libraries round start and end in different ways.
-        span = span_in_name(path)
-        bounds = {} if span is None else {"start": max(floor(start), span[0]), "end": min(ceil(stop), span[1])}
-        series = TimeSeriesDict.read(str(path), names, format="gwf", **bounds)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise FormatError(f"{path} cannot be read as a frame file ({error}). It may be truncated.") from error
-    return {name: _cut(as_channel(name, series[name]), start, stop) for name in names}
+    with _opened(path) as file:
+        pieces: dict[str, list[Channel]] = {name: [] for name in channels if name in file.names}
+        for position, (first, last) in enumerate(file.spans):
+            if last <= start or first >= stop:
+                continue
+            for name, parts in pieces.items():
+                if (series := file.series(name, position)) is not None:
+                    parts.append(_cut(name, series, start, stop))
+    return pieces
 
 
 def write(path: Path | str, channels: Mapping[str, Channel]) -> None:
@@ -109,28 +106,121 @@ def write(path: Path | str, channels: Mapping[str, Channel]) -> None:
 
 def as_channel(name: str, series: "TimeSeries") -> Channel:
     """One of our channels from gwpy's series."""
-    rate = float(series.sample_rate.to("Hz").value)
-    rate = float(round(rate)) if abs(rate - round(rate)) < 1e-6 * rate else rate
-    unit = "" if series.unit is None else str(series.unit)
     return Channel(
-        name, np.asarray(series.value), float(series.t0.value), rate, "" if unit == "dimensionless" else unit
+        name,
+        np.asarray(series.value),
+        float(series.t0.value),
+        _whole(float(series.sample_rate.to("Hz").value)),
+        "" if series.unit is None else _unit_text(series.unit),
     )
 
 
-def _refuse_truncated(path: Path) -> None:
+@contextmanager
+def _opened(path: Path | str) -> Iterator["_FrameFile"]:
+    """Open a frame file if it is whole, and turn what LALFrame raises into our error.
+
+    LALFrame takes a path for a URL, or for several; an open file has a name that it takes as it is.
+    """
+    require_backend()
+    import lal
+
+    path = Path(path)
+    level = lal.GetDebugLevel()
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FormatError(f"{path} is no regular file. Correct `path` in datasets.yaml.")
+        with path.open("rb") as file:
+            _refuse_truncated(path, file)
+            file.seek(0)
+            # what goes wrong is told by the exception; LAL would print it as well
+            lal.ClobberDebugLevel(level & ~(lal.LALERRORBIT | lal.LALWARNINGBIT))
+            yield _FrameFile(f"/dev/fd/{file.fileno()}")
+    except (RuntimeError, OSError) as error:
+        raise FormatError(
+            f"{path} cannot be read as a frame file ({error}). If it is damaged, fetch it again; a channel that is no "
+            "series of real numbers is left out by `channels.exclude`."
+        ) from error
+    finally:
+        lal.ClobberDebugLevel(level)
+
+
+class _FrameFile:
+    """An open frame file.
+
+    Attributes:
+        names: Its channels, each once.
+        spans: GPS span [start, stop) of each of its frames, s.
+    """
+
+    def __init__(self, source: str) -> None:
+        import lal
+        import lalframe
+
+        self._source = source
+        self._file = lalframe.FrFileOpenURL(source)
+        self._handle = lalframe.FrameUFrFileOpen(source, "r")  # the table lives as long as its handle
+        self._table = lalframe.FrameUFrTOCRead(self._handle)
+        self.names = dict.fromkeys(name for kind in ("Adc", "Proc", "Sim") for name in self._listed(kind))
+        self.spans: list[tuple[float, float]] = []
+        for position in range(lalframe.FrFileQueryNFrame(self._file)):
+            start = float(lalframe.FrFileQueryGTime(lal.LIGOTimeGPS(), self._file, position))
+            self.spans.append((start, start + lalframe.FrFileQueryDt(self._file, position)))
+
+    def _listed(self, kind: str) -> Iterator[str]:
+        import lalframe
+
+        name_of = getattr(lalframe, f"FrameUFrTOCQuery{kind}Name")
+        for index in range(getattr(lalframe, f"FrameUFrTOCQuery{kind}N")(self._table)):
+            yield name_of(self._table, index)
+
+    def series(self, name: str, position: int) -> Any:
+        """LAL's series of a channel in one frame; None where the frame lacks the channel."""
+        import lalframe
+        from gwpy.utils.lal import LAL_TYPE_STR
+
+        try:
+            kind = LAL_TYPE_STR.get(lalframe.FrFileQueryChanType(self._file, name, position), "characters")
+        except RuntimeError:
+            if self._lacks(name, position):
+                return None
+            raise RuntimeError(f"{name} fails its checksum") from None
+        if not kind.startswith(("INT", "UINT", "REAL")):
+            raise RuntimeError(f"{name} holds {kind}, expected real numbers")
+        return getattr(lalframe, f"FrFileRead{kind}TimeSeries")(self._file, name, position)
+
+    def _lacks(self, name: str, position: int) -> bool:
+        """Whether a channel that cannot be read from a frame is just not there: LALFrame says the same of damage.
+
+        A checksum that fails spoils whatever is read through the same handle afterwards.
+        """
+        import lalframe
+
+        def readable(handle: Any, channel: str, frame: int) -> bool:
+            try:
+                lalframe.FrameUFrChanRead(handle, channel, frame)
+            except RuntimeError:
+                return False
+            return True
+
+        pairs = ((channel, frame) for frame in range(len(self.spans)) for channel in self.names)
+        for other in islice(pairs, _PROBES):
+            if other != (name, position) and readable(lalframe.FrameUFrFileOpen(self._source, "r"), *other):
+                probe = lalframe.FrameUFrFileOpen(self._source, "r")
+                readable(probe, name, position)
+                return readable(probe, *other)
+        return False
+
+
+def _refuse_truncated(path: Path, file: IO[bytes]) -> None:
     """Compare the size of a file with the one that its last structure states.
 
     LALFrame ends the whole process (a segmentation fault) when it looks for the table of contents of a truncated file,
     so it must not see one. Layout: LIGO-T970130, structures FrHeader and FrEndOfFile.
     """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(14)
-            file.seek(max(size - 46, 0))
-            tail = file.read()
-    except OSError as error:
-        raise FormatError(f"{path} cannot be read as a frame file ({error}).") from error
+    head = file.read(14)
+    size = file.seek(0, 2)
+    file.seek(max(size - 46, 0))
+    tail = file.read()
     if len(head) < 14 or not head.startswith(b"IGWD\0") or len(tail) < 46:
         raise FormatError(f"{path} is no frame file (GWF). Correct `path` or `format` in datasets.yaml.")
     order = "<" if head[12:14] == b"\x34\x12" else ">"
@@ -141,7 +231,29 @@ def _refuse_truncated(path: Path) -> None:
         raise FormatError(f"{path} holds {size} bytes and does not end as a frame file must: it is truncated.")
 
 
-def _cut(channel: Channel, start: float, stop: float) -> Channel:
-    first, last = slice_bounds(channel.t0, channel.sample_rate, len(channel.series), start, stop)
-    t0 = channel.t0 + first / channel.sample_rate
-    return Channel(channel.name, channel.series[first:last], t0, channel.sample_rate, channel.unit)
+def _cut(name: str, series: Any, start: float, stop: float) -> Channel:
+    """Our channel from the part of LAL's series in [start, stop) GPS s."""
+    values = np.empty(0) if series.data is None else series.data.data
+    t0, rate = float(series.epoch), _whole(1 / series.deltaT)
+    first, last = slice_bounds(t0, rate, len(values), start, stop)
+    # copied: a view would keep the whole frame in memory
+    return Channel(name, values[first:last].copy(), t0 + first / rate, rate, _unit(str(series.sampleUnits)))
+
+
+@lru_cache(maxsize=1024)
+def _unit(text: str) -> str:
+    """A unit of LAL as gwpy writes it."""
+    import lal
+    from gwpy.timeseries import TimeSeries
+    from gwpy.utils.lal import from_lal_unit
+
+    return _unit_text(TimeSeries([], unit=from_lal_unit(lal.Unit(text))).unit)
+
+
+def _unit_text(unit: Any) -> str:
+    return "" if str(unit) == "dimensionless" else str(unit)
+
+
+def _whole(rate: float) -> float:
+    """A rate (Hz) that is a whole number but for rounding, as that number."""
+    return float(round(rate)) if abs(rate - round(rate)) < 1e-6 * rate else rate

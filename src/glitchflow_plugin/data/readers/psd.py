@@ -6,17 +6,22 @@ from typing import Literal
 import h5py
 import numpy as np
 
-from glitchflow_plugin.data.readers.hdf5 import opened
+from glitchflow_plugin.data.files import read_text
+from glitchflow_plugin.data.readers.hdf5 import opened, text
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 
-def read_psd(path: Path | str, quantity: Literal["psd", "asd"] = "psd") -> tuple[np.ndarray, np.ndarray]:
+def read_psd(
+    path: Path | str, quantity: Literal["psd", "asd"] = "psd", channel: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Read a noise spectrum.
 
     Args:
-        path: `.txt`, `.dat` or `.csv` with frequency (Hz) and density, or HDF5 with one dataset and the attributes
+        path: `.txt`, `.dat` or `.csv` with frequency (Hz) and density, or HDF5 with datasets that have the attributes
             `x0` and `dx` (Hz).
         quantity: Whether the file holds a power density (unit²/Hz) or an amplitude density (unit/sqrt(Hz)).
+        channel: Whose spectrum to take where HDF5 holds several: that of the dataset which is called so. A single
+            spectrum is taken whatever its name.
 
     Returns:
         Frequencies, Hz, ascending, and the one-sided power density, unit²/Hz.
@@ -27,7 +32,7 @@ def read_psd(path: Path | str, quantity: Literal["psd", "asd"] = "psd") -> tuple
     path = Path(path)
     if quantity not in ("psd", "asd"):
         raise ConfigurationError(f"psd_quantity must be psd or asd, got {quantity!r}")
-    frequencies, values = _hdf5(path) if path.suffix in (".h5", ".hdf5", ".hdf") else _text(path)
+    frequencies, values = _hdf5(path, channel) if path.suffix in (".h5", ".hdf5", ".hdf") else _text(path)
     if len(frequencies) < 2 or not np.all(np.diff(frequencies) > 0) or frequencies[0] < 0:
         raise FormatError(f"{path}: frequencies must ascend from 0 Hz or above, got {frequencies[:3]}...")
     if not np.all(np.isfinite(values)) or np.any(values < 0):
@@ -35,20 +40,48 @@ def read_psd(path: Path | str, quantity: Literal["psd", "asd"] = "psd") -> tuple
     return frequencies, values**2 if quantity == "asd" else values
 
 
-def _hdf5(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _hdf5(path: Path, channel: str | None) -> tuple[np.ndarray, np.ndarray]:
     with opened(path) as file:
-        for dataset in file.values():
-            if isinstance(dataset, h5py.Dataset) and {"x0", "dx"} <= set(dataset.attrs):
-                grid = float(dataset.attrs["x0"]) + np.arange(len(dataset)) * float(dataset.attrs["dx"])
-                return grid, np.asarray(dataset[()], dtype=np.float64)
-    raise FormatError(f"{path}: no dataset with the attributes x0 and dx (Hz), as gwpy's FrequencySeries.write makes.")
+        found: dict[str, h5py.Dataset] = {}
+        file.visititems(
+            lambda name, item: (
+                found.update({name: item})
+                if isinstance(item, h5py.Dataset) and {"x0", "dx"} <= set(item.attrs)
+                else None
+            )
+        )
+        if not found:
+            message = "no dataset with the attributes x0 and dx (Hz), as gwpy's FrequencySeries.write makes."
+            raise FormatError(f"{path}: {message}")
+        named = [name for name in found if len(found) == 1 or channel in (name, name.rpartition("/")[2])]
+        if len(named) != 1:
+            raise FormatError(
+                f"{path} holds {len(found)} spectra, {sorted(found)[:10]}, of which {len(named)} are called {channel}. "
+                "Give a file with one spectrum, or name its dataset as the channel."
+            )
+        dataset = found[named[0]]
+        try:
+            unit = text(dataset.attrs.get("xunit", "Hz"))
+            if dataset.ndim != 1 or dataset.dtype.kind not in "fiu" or unit != "Hz":
+                raise FormatError(
+                    f"{path}: {named[0]} must hold one real density a frequency in Hz, got {dataset.dtype} of shape "
+                    f"{dataset.shape} over {unit}."
+                )
+            grid = float(dataset.attrs["x0"]) + np.arange(len(dataset)) * float(dataset.attrs["dx"])
+            return grid, np.asarray(dataset[()], dtype=np.float64)
+        except (TypeError, ValueError, OSError) as error:
+            raise FormatError(f"{path}: {named[0]} cannot be read as a spectrum ({error}).") from error
 
 
 def _text(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
-        table = np.loadtxt(path, delimiter="," if path.suffix == ".csv" else None, ndmin=2)
-    except (OSError, ValueError) as error:
+        lines = read_text(path).splitlines()
+        table = np.loadtxt(lines, delimiter="," if path.suffix == ".csv" else None, ndmin=2)
+    except (FormatError, ValueError) as error:
         raise FormatError(f"{path} cannot be read as two columns of numbers ({error}).") from error
-    if table.shape[1] < 2:
-        raise FormatError(f"{path}: expected two columns (frequency in Hz, density), got {table.shape[1]}.")
+    if table.shape[1] != 2:
+        raise FormatError(
+            f"{path}: expected two columns (frequency in Hz, density), got {table.shape[1]}. Keep the spectrum of the "
+            "channel, and write decimal points."
+        )
     return table[:, 0].astype(np.float64), table[:, 1].astype(np.float64)

@@ -1,19 +1,25 @@
 """Tables of trigger times: CSV (read here), Omicron's HDF5 and LIGO_LW (through gwpy)."""
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from glitchflow_plugin.data.files import atomic_path
+from glitchflow_plugin.data.files import atomic_path, read_text
+from glitchflow_plugin.data.readers.tables import column_of, gps_numbers, gps_times, read_csv
 from glitchflow_plugin.errors import ConfigurationError, FormatError, MissingDependencyError
 
-TIME_COLUMNS = ("time", "gps_time", "gps", "GPStime", "event_time", "peak_time", "peakGPS", "tc", "peak", "end_time")
-"""Names that a column of GPS times goes by, tried in this order."""
+LIGOLW_TABLES = ("sngl_burst", "sngl_inspiral", "sngl_ringdown", "coinc_inspiral", "sim_inspiral", "sim_burst")
+"""Tables of LIGO_LW files with a row an event, and its time in two columns."""
 
 _SAME_TIME = 2e-6
 """Times closer than this (s) are one: ids made from times resolve a microsecond."""
+
+_LATEST = 1e10
+"""GPS seconds beyond this (the year 2296) are another unit."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +29,11 @@ class TriggerSettings:
     Attributes:
         path: A table; None if `times` are given.
         format: `csv`, `omicron` (HDF5), `ligolw` (XML), or by the file's ending.
-        time_column: GPS times in s; the first of `TIME_COLUMNS` that the table has by default.
+        time_column: GPS times in s; the first of `tables.TIME_COLUMNS` that the table has by default. Whole seconds in
+            `X` are joined with the rest in `X_ns`.
         id_column: Event ids; by default made from the GPS time, so that data sets cut at the same times merge.
-        table: Name of the table within the file (`triggers` for Omicron, `sngl_burst` for LIGO_LW by default).
+        table: Name of the table within the file; by default `triggers` for Omicron, and for LIGO_LW `sngl_burst` or the
+            only one of `LIGOLW_TABLES`.
         times: GPS times in s, in place of a table.
     """
 
@@ -40,9 +48,11 @@ class TriggerSettings:
         """Refuse a wrong format and both or neither of path and times."""
         if self.format not in ("auto", "csv", "omicron", "ligolw"):
             raise ConfigurationError(f"triggers.format must be auto, csv, omicron or ligolw, got {self.format!r}")
+        if not isinstance(self.path, str | Path | None):
+            raise ConfigurationError(f"triggers.path must be the path of one table, got {self.path!r}")
+        object.__setattr__(self, "times", _given_times(self.times))
         if bool(self.path) == bool(self.times):
             raise ConfigurationError("triggers need either a path (a table) or times (a list of GPS seconds)")
-        object.__setattr__(self, "times", tuple(float(time) for time in self.times))
 
 
 def event_id_at(gps_time: float) -> str:
@@ -65,8 +75,12 @@ def read_triggers(settings: TriggerSettings) -> list[tuple[str, float]]:
         times, ids = np.asarray(settings.times, dtype=np.float64), None
     else:
         times, ids = _columns(settings)
-    if not np.all(np.isfinite(times)) or np.any(times < 0):
-        raise ConfigurationError(f"{settings.path or 'triggers.times'}: GPS times must be positive seconds.")
+    where = settings.path or "triggers.times"
+    wrong = ~(np.isfinite(times) & (times >= 0) & (times < _LATEST))
+    if wrong.any():
+        raise ConfigurationError(
+            f"{where}: GPS times must be positive seconds (below {_LATEST:g}), got {times[wrong][0]:g}."
+        )
     names = [event_id_at(time) for time in times] if ids is None else ids
     merged: dict[str, float] = {}
     torn: dict[str, None] = {}
@@ -75,7 +89,7 @@ def read_triggers(settings: TriggerSettings) -> list[tuple[str, float]]:
             torn[name] = None
     if torn:
         raise FormatError(
-            f"{settings.path}: {len(torn)} event id(s) with two times each: {', '.join(list(torn)[:10])}. "
+            f"{where}: {len(torn)} event id(s) with two times each: {', '.join(list(torn)[:10])}. "
             "Give every event its own id, or name another column in `triggers.id_column`."
         )
     return sorted(merged.items(), key=lambda item: (item[1], item[0]))
@@ -90,12 +104,14 @@ def read_times(path: Path | str) -> np.ndarray:
     """
     path = Path(path)
     try:
-        lines = [line.split("#")[0].strip().rstrip(",") for line in path.read_text(encoding="utf-8").splitlines()]
-        times = tuple(float(line) for line in lines if line)
-    except (OSError, ValueError):  # missing, or no plain list of numbers: the readers of tables know what to say
+        lines = [line.split("#")[0].strip().rstrip(",") for line in read_text(path).splitlines()]
+        texts = [line for line in lines if line]
+        _ = [float(text) for text in texts]
+    except (FormatError, ValueError):  # missing, or no plain list of numbers: the readers of tables know what to say
         return np.array([time for _, time in read_triggers(TriggerSettings(path=str(path)))])
-    if not times:
+    if not texts:
         raise FormatError(f"{path} holds no time: expected GPS seconds, one a line, or a table with a header.")
+    times = tuple(gps_numbers(texts, str(path)).tolist())
     return np.array([time for _, time in read_triggers(TriggerSettings(times=times))])
 
 
@@ -112,68 +128,67 @@ def _columns(settings: TriggerSettings) -> tuple[np.ndarray, list[str] | None]:
     path = Path(str(settings.path))
     kind = settings.format
     if kind == "auto":
-        by_ending = {".h5": "omicron", ".hdf5": "omicron", ".xml": "ligolw", ".gz": "ligolw"}
-        kind = by_ending.get(path.suffix, "csv") if not path.name.endswith(".csv.gz") else "csv"
+        by_ending = {".h5": "omicron", ".hdf5": "omicron", ".hdf": "omicron", ".xml": "ligolw", ".gz": "ligolw"}
+        packed = Path(path.stem).suffix if path.suffix == ".gz" else ""
+        kind = by_ending.get(packed or path.suffix, "csv")
     if not path.is_file():
-        raise FormatError(f"{path}: no such table of triggers. Correct `triggers.path` in datasets.yaml.")
+        raise FormatError(f"{path}: no such table of times. Correct the path.")
     if kind == "csv":
-        return _csv_columns(path, settings)
-    table = _gwpy_table(path, kind, settings)
-    held = list(table.colnames)
-    if settings.time_column is None and kind == "ligolw" and {"peak_time", "peak_time_ns"} <= set(held):
-        times = np.asarray(table["peak_time"], dtype=np.float64) + 1e-9 * np.asarray(table["peak_time_ns"])
+        columns, named = read_csv(path), settings.id_column or "event_id"
     else:
-        times = np.asarray(table[_time_column(held, settings, path)], dtype=np.float64)
-    ids = None if settings.id_column is None else [str(name) for name in table[_held(settings.id_column, held, path)]]
+        columns, named = _gwpy_columns(path, kind, settings), settings.id_column
+    times = gps_times(columns, path, settings.time_column)
+    if settings.id_column is None and named not in columns:
+        return times, None
+    values = column_of(columns, str(named), path)
+    ids = [
+        "" if hidden else value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+        for value, hidden in zip(np.asarray(values).tolist(), np.ma.getmaskarray(values), strict=True)
+    ]
+    if not all(ids):
+        raise FormatError(f"{path}: the column {named!r} is empty in {ids.count('')} row(s). Give every event an id.")
     return times, ids
 
 
-def _csv_columns(path: Path, settings: TriggerSettings) -> tuple[np.ndarray, list[str] | None]:
-    import pandas as pd  # half a second that workers need not spend
-
-    try:
-        # round_trip: pandas' fast parser may be off by an ulp, which is 0.2 microseconds for a GPS time
-        table = pd.read_csv(
-            path,
-            comment="#",
-            skipinitialspace=True,
-            keep_default_na=False,
-            dtype={settings.id_column or "event_id": str},
-            float_precision="round_trip",
-        )
-        held = [str(name).strip() for name in table.columns]
-        table.columns = pd.Index(held)
-        times = table[_time_column(held, settings, path)].to_numpy(dtype=np.float64)
-    except (ValueError, TypeError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise FormatError(f"{path} cannot be read as CSV with a header line ({error}).") from error
-    if settings.id_column is not None:
-        return times, table[_held(settings.id_column, held, path)].astype(str).tolist()
-    return times, table["event_id"].astype(str).tolist() if "event_id" in held else None
-
-
-def _gwpy_table(path: Path, kind: str, settings: TriggerSettings):  # noqa: ANN202  # an astropy table, imported late
-    from gwpy.table import EventTable
+def _gwpy_columns(path: Path, kind: str, settings: TriggerSettings) -> dict[str, Any]:
+    """Columns of an astropy table by name."""
+    from gwpy.table import EventTable  # seconds that workers need not spend
 
     try:
         if kind == "omicron":
-            return EventTable.read(str(path), format="hdf5", path=settings.table or "triggers")
-        return EventTable.read(str(path), format="ligolw", tablename=settings.table or "sngl_burst")
+            table = EventTable.read(str(path), format="hdf5", path=settings.table or "triggers")
+        else:
+            table = EventTable.read(str(path), format="ligolw", tablename=settings.table or _ligolw_table(path))
+        return {str(name): table[name] for name in table.colnames}
     except ImportError as error:
         raise MissingDependencyError(f"{path}: {error}. Run: pip install igwn-ligolw") from error
     except Exception as error:  # the readers behind gwpy raise whatever they like
-        raise FormatError(f"{path} cannot be read as a table of triggers in the {kind} format ({error}).") from error
+        raise FormatError(
+            f"{path} cannot be read as a table of triggers in the {kind} format ({error}). "
+            "Bring the file again, or name its table in `triggers.table`."
+        ) from error
 
 
-def _time_column(held: list[str], settings: TriggerSettings, path: Path) -> str:
-    if settings.time_column is not None:
-        return _held(settings.time_column, held, path)
-    for name in TIME_COLUMNS:
-        if name in held:
-            return name
-    raise FormatError(f"{path}: none of the columns {held} looks like GPS times. Name it in `triggers.time_column`.")
+def _ligolw_table(path: Path) -> str:
+    """The table of events in a LIGO_LW file: `sngl_burst`, or the only one of those that hold times."""
+    held = dict.fromkeys(re.findall(r"""<Table[^>]*\bName=["'](?:\w+:)*?(\w+)(?::table)?["']""", read_text(path)))
+    known = [name for name in LIGOLW_TABLES if name in held]
+    if "sngl_burst" in known or len(known) == 1:
+        return known[0]
+    raise ValueError(f"it holds the tables {list(held)}, and {len(known)} of them are tables of events")
 
 
-def _held(name: str, held: list[str], path: Path) -> str:
-    if name not in held:
-        raise FormatError(f"{path} has no column {name!r}; it has {held}. Correct `triggers` in datasets.yaml.")
-    return name
+def _given_times(times: Any) -> tuple[float, ...]:
+    """Times written in the configuration, s."""
+    if isinstance(times, str | bytes | Mapping) or not isinstance(times, Iterable):
+        raise ConfigurationError(f"triggers.times must be a list of GPS seconds such as [1126259462.4], got {times!r}")
+    given = []
+    for time in times:
+        # float32 and float16 know GPS times to 64 s or worse; Python's float is the only one that tells
+        if isinstance(time, bool) or (isinstance(time, np.floating) and not isinstance(time, float)):
+            raise ConfigurationError(f"triggers.times: expected GPS seconds in double precision, got {time!r}")
+        try:
+            given.append(float(gps_numbers([time], "triggers.times")[0] if isinstance(time, str) else time))
+        except (TypeError, ValueError, FormatError) as error:
+            raise ConfigurationError(f"triggers.times: expected GPS seconds, got {time!r} ({error})") from error
+    return tuple(given)

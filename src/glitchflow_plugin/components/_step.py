@@ -1,0 +1,71 @@
+"""What every step has in common: it holds the folders that it works in, and the system's refusals are told in words."""
+
+import errno
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from itwinai.distributed import detect_distributed_environment
+
+from glitchflow_plugin.data.files import content_hash
+from glitchflow_plugin.data.lock import at_work, in_use
+from glitchflow_plugin.errors import DataError
+from glitchflow_plugin.preprocessing.engine import SLURM_ARRAY
+from glitchflow_plugin.products.console import never_fail_on_output
+
+#: Keys of a step that differ between those who make one set together.
+_OWN = ("engine", "name")
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def holding(*writes: str, reads: Sequence[str] = (), together: bool = True) -> Callable[[Any], Any]:
+    """Decorate `execute`: nobody else works in the step's folders meanwhile.
+
+    Args:
+        writes: Names of the attributes that hold the folders it writes to.
+        reads: Of those that must not change while it runs.
+        together: Whether the tasks of a job array, all with the same settings, work in them at the same time.
+
+    Returns:
+        The decorator. What it makes of `execute` raises BusyError where somebody else is at work, and DataError where
+        a file may not be read or written.
+    """
+
+    def decorate(execute: Any) -> Any:
+        @functools.wraps(execute)
+        def held(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            never_fail_on_output()
+            work = self.name or type(self).__name__
+            engine = getattr(self, "engine", None)
+            shared = None
+            if together and engine is not None and engine.name == SLURM_ARRAY:
+                shared = content_hash({key: str(value) for key, value in self.parameters.items() if key not in _OWN})
+            with ExitStack() as stack:
+                stack.enter_context(_told())
+                ranks = detect_distributed_environment()
+                if ranks.global_rank == 0:  # holds them for all that do this step together
+                    here = {str(getattr(self, name)) for name in writes}
+                    several = ranks.global_world_size > 1
+                    for folder in sorted(here):
+                        stack.enter_context(at_work(folder, work, shared=shared, several=several))
+                    for folder in sorted({str(getattr(self, name)) for name in reads} - here):
+                        stack.enter_context(in_use(folder, work))
+                return execute(self, *arguments, **keywords)
+
+        held.holds = writes  # pyright: ignore[reportFunctionMemberAccess]  # a test looks for it in every step
+        return held
+
+    return decorate
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        place = error.filename or "a file"
+        message = f"cannot read or write {place}: {error.strerror}. Check the folder and its permissions."
+        raise DataError(message) from error

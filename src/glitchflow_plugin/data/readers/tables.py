@@ -1,0 +1,263 @@
+"""The two rules for every table that somebody gives: how text becomes columns, and how columns become GPS times."""
+
+import csv
+import io
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glitchflow_plugin.data.files import read_text
+from glitchflow_plugin.errors import FormatError
+
+logger = logging.getLogger(__name__)
+
+TIME_COLUMNS = (
+    "time",
+    "gps_time",
+    "gps",
+    "GPStime",
+    "event_time",
+    "peak_time",
+    "peakGPS",
+    "tc",
+    "peak",
+    "end_time",
+    "geocent_end_time",
+    "time_geocent_gps",
+    "gps_seconds",
+    "gps_s",
+    "time_s",
+)
+"""Names that a column of GPS times goes by, tried in this order; case, underscores and spaces do not count."""
+
+_NANOSECONDS = ("ns", "nsec", "nsecs", "nanosec", "nanosecs", "nanosecond", "nanoseconds", "nano", "nanos")
+_FRACTIONS = {
+    end: unit
+    for unit, ends in (
+        (1e-9, _NANOSECONDS),
+        (1e-6, ("us", "usec", "usecs", "microsec", "microsecs", "microsecond", "microseconds")),
+        (1e-3, ("ms", "msec", "msecs", "millisec", "millisecs", "millisecond", "milliseconds")),
+    )
+    for end in ends
+}
+"""How the name of a column with the rest of a second ends, and what one of its units is in s."""
+
+_AGREE = 1e-6
+"""A fraction given twice is one within this (s): float64 holds GPS times to 0.24 microseconds."""
+
+_WHOLE_IN_FLOAT32 = 2.0**24
+"""Below this (s) single precision holds every whole second, and rounding cannot be told from round numbers."""
+
+
+def read_csv(path: Path | str, comment: str = "#") -> dict[str, list[str]]:
+    """Columns of a table of text: a header line, then in every row as many values as it has names.
+
+    The separator is the header's: comma, semicolon or tab. Empty values beyond the last name (trailing commas) count
+    as none; blank lines and lines that start with `comment` are skipped.
+
+    Args:
+        path: In UTF-8 or with a byte order mark; `.gz` is unpacked.
+        comment: Starts a line that is no row. Empty: every line is one.
+
+    Returns:
+        Values by column name, stripped. A column without a name, as pandas writes an index, is left out.
+
+    Raises:
+        FormatError: The file cannot be read, a name is there twice, or a row does not fit the header. Nothing is
+            guessed: of a row with a value too many nobody knows which columns are shifted.
+    """
+    path = Path(path)
+    lines = [
+        "\n" if comment and line.lstrip().startswith(comment) else line
+        for line in io.StringIO(read_text(path), newline="")
+    ]
+    header = next((line for line in lines if line.strip()), "")
+    separators = [one for one in ",;\t" if one in header.strip()] or [","]
+    if len(separators) > 1:
+        raise FormatError(
+            f"{path}: the header {header.strip()!r} mixes separators. Use commas, semicolons or tabs only."
+        )
+    separator = separators[0]
+    names: list[str] = []
+    rows: list[list[str]] = []
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+    try:
+        for row in reader:
+            values = [value.strip() for value in row]
+            if not any(values):
+                continue
+            while len(values) > len(names) and not values[-1]:
+                values.pop()
+            if not names:
+                names = values
+            elif len(values) == len(names):
+                rows.append(values)
+            else:
+                raise FormatError(
+                    f"{path}, line {reader.line_num}: expected {len(names)} values, one for each name in {names}, got "
+                    f"{len(values)}: {separator.join(values)!r}. Name every column in the header and give every row "
+                    "all values; write decimal points, not commas, and no separators of thousands."
+                )
+    except csv.Error as error:
+        raise FormatError(f"{path}, line {reader.line_num} cannot be read as CSV with a header ({error}).") from error
+    if not names:
+        raise FormatError(f"{path} is empty: expected a header line with the names of the columns, and a row each.")
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise FormatError(f"{path}: the header names {twice} more than once. Give every column its own name.")
+    columns = zip(*rows, strict=True) if rows else ((),) * len(names)
+    return {name: list(column) for name, column in zip(names, columns, strict=True) if name}
+
+
+def column_of(columns: Mapping[str, Any], name: str, path: Path | str) -> Any:
+    """One column by its name.
+
+    Raises:
+        FormatError: The table does not have it.
+    """
+    if name not in columns:
+        raise FormatError(f"{path} has no column {name!r}; it has {list(columns)}. Correct the name or the table.")
+    return columns[name]
+
+
+def gps_times(columns: Mapping[str, Any], path: Path | str, name: str | None = None) -> np.ndarray:
+    """GPS times of a table, s, float64, joined from two columns where whole seconds and the rest are apart.
+
+    `X` is joined with `X_ns` (or `_us`, `_ms`, `_nanoseconds`, and so on; also `gps_s` with `gps_ns`, `end_time` with
+    `end_ns`, anything with `ns`). If `X` holds the fraction already, the other column must agree.
+
+    Args:
+        columns: By name: numbers, or text as it stands in the file.
+        path: The file, for messages.
+        name: Column of the times; the first of `TIME_COLUMNS` by default.
+
+    Raises:
+        FormatError: There is no such column, or it does not hold times to better than a second.
+    """
+    name = _time_column(list(columns), path) if name is None else name
+    times = _numbers(column_of(columns, name, path), f"{path}: column {name!r}", precise=True)
+    other = _rest_column(name, list(columns), path)
+    if other is not None:
+        unit = _unit_of(other)
+        rest = unit * _numbers(columns[other], f"{path}: column {other!r}", unit=unit)
+        where = f"{path}: the columns {name!r} and {other!r}"
+        if not np.all((rest >= 0) & (rest < 1)):
+            raise FormatError(f"{where}: expected whole seconds and the rest of a second, got {other} beyond a second.")
+        if np.all(times == np.floor(times)):
+            times = times + rest
+        elif not np.all(np.abs((times - rest + 0.5) % 1 - 0.5) <= _AGREE):
+            raise FormatError(f"{where} hold different fractions of a second. Leave out the one that is wrong.")
+    _tell_rounded(times, f"{path}: column {name!r}")
+    return times
+
+
+def gps_numbers(texts: Iterable[str], where: str) -> np.ndarray:
+    """GPS times from text, s, float64.
+
+    Raises:
+        FormatError: One is no number, or is rounded to whole seconds or worse (`1.12626e9`).
+    """
+    times = np.array([_number(text, where, row, precise=True) for row, text in enumerate(texts, 1)], dtype=np.float64)
+    _tell_rounded(times, where)
+    return times
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _unit_of(name: str) -> float:
+    """What the unit in a column's name is in s, by its longest ending."""
+    return next(_FRACTIONS[end] for end in sorted(_FRACTIONS, key=len, reverse=True) if _plain(name).endswith(end))
+
+
+def _time_column(held: list[str], path: Path | str) -> str:
+    for known in TIME_COLUMNS:
+        if known in held:
+            return known
+        alike = [name for name in held if _plain(name) == _plain(known)]
+        if len(alike) == 1:
+            return alike[0]
+    raise FormatError(
+        f"{path}: none of the columns {held} looks like GPS times. Name it in `time_column`, or call it "
+        "time. The first line must be the header."
+    )
+
+
+def _rest_column(name: str, held: list[str], path: Path | str) -> str | None:
+    """The column that holds the rest of the seconds in `name`; None if they are whole times by themselves."""
+    plain = _plain(name)
+    stems = dict.fromkeys((plain, re.sub(r"(s|secs?|seconds?)$", "", plain), plain.removesuffix("time")))
+    names = [{stem + end for end in _FRACTIONS} for stem in stems if stem] + [set(_NANOSECONDS)]
+    if plain in names[-1] or any(
+        plain.endswith(end) and _plain(one) + end == plain for one in held for end in _FRACTIONS
+    ):
+        raise FormatError(f"{path}: the column {name!r} holds the rest of seconds, no times. Name that of the seconds.")
+    for wanted in names:
+        found = [one for one in held if one != name and _plain(one) in wanted]
+        if len(found) > 1:
+            raise FormatError(f"{path}: {found} may each hold the rest of the seconds in {name!r}. Keep one of them.")
+        if found:
+            return found[0]
+    return None
+
+
+def _numbers(column: Any, where: str, *, unit: float = 1.0, precise: bool = False) -> np.ndarray:
+    """A column as float64; refuses what would lose something on the way."""
+    if np.any(getattr(column, "mask", False)):
+        raise FormatError(f"{where} lacks values in {int(np.sum(column.mask))} row(s). Fill them in or drop the rows.")
+    named = str(getattr(column, "unit", None) or "s")
+    if named != "s" and _FRACTIONS.get(named) != unit:
+        raise FormatError(f"{where}: expected times in s, got the unit {named}. Convert them.")
+    try:
+        values = np.asarray(getattr(column, "gps", column))  # astropy's Time may count from another epoch
+    except Exception as error:  # columns of classes that are not numpy's
+        raise FormatError(f"{where} holds no numbers ({error}).") from error
+    if values.ndim != 1:
+        raise FormatError(f"{where}: expected one number a row, got the shape {values.shape[1:]} a row.")
+    if not values.size:
+        return np.zeros(0)
+    if values.dtype.kind in "SUO":
+        texts = (one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in values.tolist())
+        return np.array([_number(text, where, row, precise=precise) for row, text in enumerate(texts, 1)])
+    if values.dtype.kind not in "fiu":
+        raise FormatError(f"{where}: expected numbers, got {values.dtype}.")
+    if precise and values.dtype.kind == "f" and values.dtype.itemsize < 8:
+        raise FormatError(
+            f"{where} is stored as {values.dtype}, in which GPS times are known to 64 or 128 s only. "
+            "Write the table again with times in float64."
+        )
+    return values.astype(np.float64)
+
+
+def _number(text: str, where: str, row: int, *, precise: bool) -> float:
+    mantissa, _, exponent = text.lower().partition("e")
+    try:
+        value = float(text)
+        decimals = len(mantissa.partition(".")[2].strip())
+        rough = precise and exponent and np.isfinite(value) and int(exponent) >= decimals
+    except ValueError as error:
+        advice = " Write a decimal point, and no separators of thousands." if "," in text else ""
+        raise FormatError(f"{where}, row {row}: expected a number, got {text.strip()!r}.{advice}") from error
+    if rough:
+        raise FormatError(f"{where}, row {row}: {text.strip()} is rounded to whole seconds or worse. Write all digits.")
+    return value
+
+
+def _tell_rounded(times: np.ndarray, where: str) -> None:
+    """Warn of times that all look as if they had been through single precision: that leaves no trace but this."""
+    distinct = np.unique(times)
+    if len(distinct) < 2 or not np.all((distinct > _WHOLE_IN_FLOAT32) & (distinct < 1e12)):
+        return
+    single = distinct.astype(np.float32)
+    if np.all((single == distinct) | (single.astype(str).astype(np.float64) == distinct)):
+        logger.warning(
+            "%s: all %d times are as round as single precision makes them (known to 64 or 128 s only). Unless they "
+            "were meant so, write the table again from times in float64.",
+            where,
+            len(times),
+        )

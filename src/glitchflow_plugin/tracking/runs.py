@@ -1,0 +1,123 @@
+"""What a run has recorded, and what is missing of it: a server can take a number and lose it."""
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from glitchflow_plugin.tracking.connection import nonsense
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """One thing that MLflow has not taken yet; `kind` is metric, param or text."""
+
+    kind: str
+    name: str
+    value: Any
+    step: int = 0
+
+
+def missing(client: MlflowClient, run_id: str, items: Sequence[Unsent]) -> list[Unsent]:
+    """What a run does not hold. That a server answered "taken" proves nothing: it is read back.
+
+    Raises:
+        RegistryError: What answers is no MLflow.
+        MlflowException: MLflow refused.
+    """
+    run = client.get_run(run_id)
+    if run.info.run_id != run_id:
+        raise nonsense(client.tracking_uri, f"the run {run_id}")
+    metrics = {item.name for item in items if item.kind == "metric"}
+    points = {
+        (name, point.step, float(point.value)) for name in metrics for point in client.get_metric_history(run_id, name)
+    }
+    folders = {_folder(item.name) for item in items if item.kind == "text"}
+    files = {file.path for folder in folders for file in client.list_artifacts(run_id, folder or None)}
+
+    def there(item: Unsent) -> bool:
+        if item.kind == "metric":
+            value = float(item.value)
+            # MLflow keeps another number for an infinite one
+            return (item.name, item.step, value) in points or not math.isfinite(value)
+        return item.name in (run.data.params if item.kind == "param" else files)
+
+    return [item for item in items if not there(item)]
+
+
+def send(client: MlflowClient, run_id: str, items: Iterable[Unsent]) -> None:
+    """Record things; what MLflow will never take is reported and left out.
+
+    Raises:
+        MlflowException: MLflow refused.
+    """
+    for item in items:
+        try:
+            if item.kind == "metric":
+                client.log_metric(run_id, item.name, float(item.value), step=item.step)
+            elif item.kind == "param":
+                client.log_param(run_id, item.name, item.value)
+            else:
+                client.log_text(run_id, str(item.value), item.name)
+        except MlflowException as error:
+            if not hopeless(error):
+                raise
+            logger.warning("MLflow does not take %s %s: %s", item.kind, item.name, str(error)[:200])
+
+
+def hopeless(error: Exception) -> bool:
+    """Whether MLflow refuses this value and would refuse it again."""
+    return getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
+
+
+def complete(client: MlflowClient, run_id: str, items: Sequence[Unsent]) -> list[Unsent]:
+    """Record what a run does not hold yet.
+
+    Returns:
+        What it does not hold even so.
+
+    Raises:
+        RegistryError: What answers is no MLflow.
+        MlflowException: MLflow refused.
+    """
+    lost = missing(client, run_id, items)
+    if not lost:
+        return []
+    send(client, run_id, lost)
+    return missing(client, run_id, lost)
+
+
+def close_killed(client: MlflowClient, run_id: str) -> bool:
+    """Mark a run as killed that still counts as running; whether it did.
+
+    Raises:
+        MlflowException: MLflow refused.
+    """
+    run = client.get_run(run_id)
+    if run.info.run_id != run_id or run.info.status != "RUNNING" or run.info.lifecycle_stage != "active":
+        return False
+    client.set_terminated(run_id, "KILLED")
+    return True
+
+
+def can_go_on(client: MlflowClient, run_id: str) -> bool:
+    """Whether a run is there to be continued."""
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return run.info.run_id == run_id and run.info.lifecycle_stage == "active"
+
+
+def _folder(name: str) -> str:
+    folder = PurePosixPath(name).parent.as_posix()
+    return "" if folder == "." else folder

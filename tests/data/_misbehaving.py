@@ -1,0 +1,33 @@
+"""What damaged files make a library do, for tests: run in the companion, which imports this module."""
+
+import ctypes
+import os
+import signal
+import time
+
+import numpy as np
+
+from glitchflow_plugin.data.apart import apart
+
+
+@apart
+def read(path, what):
+    if what == "hang":
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        ctypes.CDLL(None).pause()  # within C, where no handler of Python's is run
+    elif what == "spin":
+        while True:
+            time.sleep(0)
+    elif what == "crash":
+        ctypes.string_at(0)
+    elif what == "abort":
+        os.abort()
+    elif what == "memory":
+        return len(np.ones(1 << 38))
+    elif what == "raise":
+        raise KeyError("odd")
+    elif what == "deep":
+        return read(path, what)
+    elif what == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()

@@ -1,0 +1,128 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from glitchflow_plugin.data import apart
+from glitchflow_plugin.errors import DataError, FormatError
+from tests.data import _misbehaving
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "data.h5"
+    path.write_bytes(b"some")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("what", "match"),
+    [
+        ("hang", r"data\.h5 was not read within 1 s"),
+        ("spin", r"data\.h5 was not read within 1 s"),
+        ("crash", r"data\.h5 cannot be read: it ended the process"),
+        ("abort", r"data\.h5 cannot be read: it ended the process"),
+        ("memory", r"data\.h5 cannot be read: it asks for more memory"),
+        ("raise", r"data\.h5 cannot be read \('odd'\)"),
+        ("deep", r"data\.h5 cannot be read \(maximum recursion"),
+    ],
+)
+def test_whatever_a_file_does_is_a_format_error_and_the_next_is_read(tmp_path, path, monkeypatch, what, match):
+    monkeypatch.setattr(apart, "_PATIENCE", 1.0)
+    other = tmp_path / "other.h5"
+    other.write_bytes(b"")
+    with pytest.raises(FormatError, match=match):
+        _misbehaving.read(path, what)
+    assert _misbehaving.read(other, "") != os.getpid()
+
+
+def test_a_file_is_waited_for_once(path, monkeypatch):
+    monkeypatch.setattr(apart, "_PATIENCE", 1.0)
+    with pytest.raises(FormatError, match="within 1 s"):
+        _misbehaving.read(path, "hang")
+    monkeypatch.setattr(apart, "_PATIENCE", 1000.0)
+    with pytest.raises(FormatError, match="within 1 s"):
+        _misbehaving.read(path, "hang")
+    path.write_bytes(b"another file")
+    assert _misbehaving.read(path, "")
+
+
+def test_who_kills_the_companion_says_nothing_about_the_file(path):
+    with pytest.raises(DataError, match="was killed") as caught:
+        _misbehaving.read(path, "killed")
+    assert not isinstance(caught.value, FormatError)
+    assert _misbehaving.read(path, "")
+
+
+def test_an_interrupted_wait_leaves_no_answer_for_the_next(path):
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    _misbehaving.read(path, "")
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(Interrupted):
+            _misbehaving.read(path, "spin")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert isinstance(_misbehaving.read(path, ""), int)
+
+
+def test_the_companion_ends_with_its_process(path):
+    program = f"from tests.data import _misbehaving as m; print(m.read({str(path)!r}, ''), flush=True); import os; "
+    program += "os.kill(os.getpid(), 9)"
+    root = Path(__file__).parents[2]
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(root), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    companion = int(ran.stdout)
+    for _ in range(100):
+        try:
+            os.kill(companion, 0)
+        except ProcessLookupError:
+            return
+        stat = Path(f"/proc/{companion}/stat")
+        if stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return
+        time.sleep(0.1)
+    raise AssertionError("the companion outlives its process")
+
+
+def test_only_regular_files_are_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind("socket")
+    Path("folder").mkdir()
+    Path("circle").symlink_to("circle")
+    for name, match in (
+        ("pipe", "a pipe"),
+        ("socket", "a socket"),
+        ("folder", "a folder"),
+        ("/dev/zero", "a device"),
+        ("circle", "cannot be opened"),
+        ("nothing", "does not exist"),
+        ("a\0b", "cannot be opened"),
+    ):
+        with pytest.raises(FormatError, match=match):
+            _misbehaving.read(name, "")
+
+
+def test_what_is_shown_can_be_written_anywhere():
+    for text, shown in ((b"\xb5m", "\\xb5m"), ("µm", "µm"), ("a\udcff", "a\\xff"), ("\ud800", "\\ud800")):
+        assert apart.shown(text) == shown
+        shown.encode()

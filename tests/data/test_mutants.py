@@ -1,0 +1,68 @@
+"""Whatever is wrong with a file, it ends as `same` or `rejected with a reason`, in bounded time and memory."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests._limits import run_limited
+from tests.data._mutants import ATTRIBUTES, BYTES, FILES, OTHER, RATES, SHAPES, TARGET, VALUES, WITNESS
+
+EVERY = [
+    *(
+        (f"attribute:{name}", what, channel, 0)
+        for name in ATTRIBUTES
+        for what in ("missing", *VALUES)
+        for channel in (TARGET, WITNESS)
+        if name != "gps_event" or channel == TARGET
+    ),
+    *(("shape", what, channel, 0) for what in SHAPES for channel in (TARGET, WITNESS)),
+    *(("bytes", what, TARGET, 0) for what in BYTES),
+    *(("file", what, OTHER, 0) for what in FILES),
+]
+
+mutations = st.one_of(
+    st.sampled_from(EVERY),
+    st.tuples(
+        st.just("bytes"), st.sampled_from(["flipped", "truncated", "zeroed"]), st.just(TARGET), st.integers(0, 10**6)
+    ),
+)
+
+
+def check(folder, chosen, *, seconds):
+    ran = run_limited("tests.data._mutants:ingest_mutants", str(folder), chosen, seconds=seconds, gib=6)
+    assert ran.failure is None, ran.failure
+    assert "Traceback" not in ran.said
+    assert ran.peak < 2, f"{ran.peak:.2f} GiB"
+    result = ran.result
+    told = {}
+    for name, channel, reason, detail in result["flaws"]:
+        assert reason
+        assert detail
+        told.setdefault(name, {})[channel] = detail
+    for number in range(len(chosen) + 2):
+        name = f"event-{number:04d}"
+        kind, what, channel, _ = chosen[number] if number < len(chosen) else ("good", "", "", 0)
+        held = [event_id for event_id in result["events"] if event_id.endswith(name)]
+        if not held:  # rejected: the file or its target
+            assert kind != "good", result
+            assert name in result["rejected"] or "" in told.get(name, {}), (name, chosen[number])
+            assert set(told[name]) & {"", TARGET}
+            continue
+        event = result["events"][held[0]]
+        for one, valid in event["valid"].items():
+            if not valid:
+                assert kind != "good" or one not in RATES
+                assert one in told[held[0]], (name, one, chosen[number])
+            elif kind in ("good", "shape") or kind.startswith("attribute"):
+                assert one == channel or event["same"].get(one, True), (name, one, chosen[number])
+
+
+def test_every_mutation_once(tmp_path):
+    check(tmp_path, EVERY, seconds=200)
+
+
+@pytest.mark.slow
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(chosen=st.lists(mutations, min_size=100, max_size=120))
+def test_a_thousand_mutations(tmp_path_factory, chosen):
+    check(tmp_path_factory.mktemp("mutants"), chosen, seconds=550)

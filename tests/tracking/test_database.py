@@ -1,0 +1,98 @@
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+
+from glitchflow_plugin.errors import RegistryError
+from glitchflow_plugin.tracking import database
+from glitchflow_plugin.tracking.connection import ensure_experiment
+from glitchflow_plugin.tracking.database import ensure_database
+
+MAKE = "import sys; from glitchflow_plugin.tracking.connection import ensure_experiment as e; print(e(*sys.argv[1:]))"
+#: What a killed MLflow leaves behind.
+MLFLOW = (
+    "import sys; from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as S; S(sys.argv[1], './mlruns')"
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("finished") / "mlflow.db"
+    ensure_database(path)
+    return path
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "_STILL", 0.5)
+    return tmp_path / "mlflow.db"
+
+
+def run(path, *statements):
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_two_first_runs_at_once_make_one_database(path, tmp_path):
+    command = [sys.executable, "-c", MAKE, f"sqlite:///{path}", "first", str(tmp_path / "artifacts")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert told[0][0] == told[1][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [MAKE, MLFLOW])
+@pytest.mark.parametrize("seconds", [0.01, 0.3, 1.0])
+def test_killed_while_it_is_made_the_next_run_makes_it(path, tmp_path, code, seconds):
+    uri = f"sqlite:///{path}"
+    arguments = [uri] if code == MLFLOW else [uri, "first", str(tmp_path / "artifacts")]
+    with subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not any(tmp_path.glob("*.db")) and not any(tmp_path.glob(".mlflow-*")):
+            time.sleep(0.005)
+        time.sleep(seconds)
+        process.kill()
+    assert ensure_experiment(uri, "first", tmp_path / "artifacts") == "1"
+    assert not list(tmp_path.glob(".mlflow-*"))
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE model_versions", "DELETE FROM alembic_version", None])
+def test_an_unfinished_one_that_holds_nothing_is_put_aside(path, finished, statement, caplog):
+    shutil.copy(finished, path)
+    run(path, statement) if statement else path.write_bytes(b"")
+    before = path.read_bytes()
+    time.sleep(0.6)
+    assert ensure_experiment(f"sqlite:///{path}", "first") == "1"
+    (aside,) = path.parent.glob("mlflow.db.unfinished-*")
+    assert aside.read_bytes() == before
+    assert str(aside) in caplog.text
+
+
+@pytest.mark.parametrize("change", ["revision = 'fedcba987654'", "held"])
+def test_one_that_holds_something_or_is_newer_is_left_alone(path, finished, change):
+    shutil.copy(finished, path)
+    if change == "held":
+        run(
+            path,
+            "DROP TABLE model_versions",
+            "INSERT INTO registered_models (name, workspace) VALUES ('twin', 'default')",
+        )
+    else:
+        run(path, "UPDATE alembic_version SET version_num = 'fedcba987654'")
+    before = path.read_bytes()
+    time.sleep(0.6)
+    with pytest.raises(RegistryError, match="mlflow db upgrade") as raised:
+        ensure_experiment(f"sqlite:///{path}", "first")
+    assert ("1 registered_models" in str(raised.value)) == (change == "held")
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_database_is_told(path):
+    path.write_text("not a database" * 100)
+    with pytest.raises(RegistryError, match="cannot be read as a database"):
+        ensure_experiment(f"sqlite:///{path}", "first")
