@@ -1,62 +1,25 @@
-<<<<<<<< HEAD:tests/_forked.py
 """A function in a forked process, with a limit of memory and of time: milliseconds a case, so that each has its own.
 
 `tests._limits` starts a new interpreter instead, for what must not share this one.
 """
-========
-"""Run a function in a process of its own, under a limit of memory and of time: what is read must end, whatever it is.
->>>>>>>> integ:tests/_limits.py
 
-    ran = run_limited("tests.data._mutants:ingest_all", str(folder), seconds=120, gib=6)
-    assert ran.failure is None, ran.failure
-    ran.result  # what the function returned, through JSON
-
-The function is one of a module below the root of the repository; its arguments and its result are JSON.
-"""
-
-import importlib
-import json
-import os
+import multiprocessing
 import resource
-import signal
-import subprocess
-import sys
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-_GIB = 1024**3
-_MARK = "\x1eresult "
+from glitchflow_plugin.errors import GlitchflowError
 
 
-<<<<<<<< HEAD:tests/_forked.py
 class RefusedError(GlitchflowError):
     """The function raised an error of this package; the message is its own."""
-========
-@dataclass(frozen=True)
-class Ran:
-    """How a process ended.
-
-    Attributes:
-        result: What the function returned.
-        failure: None, or what went wrong: `time`, `signal N`, or the traceback.
-        said: What it wrote to both streams.
-        peak: Largest resident memory of it and of any process that it waited for, GiB.
-    """
-
-    result: Any
-    failure: str | None
-    said: str
-    peak: float
->>>>>>>> integ:tests/_limits.py
 
 
-def run_limited(function: str, *args: Any, seconds: float = 120, gib: float = 6, environment=None) -> Ran:
-    """Call `module:function` with the arguments in a new process.
+def limited(function: Callable[..., Any], *arguments: Any, mib: int = 1024, seconds: float = 30.0) -> Any:
+    """What the function returns.
 
     Args:
-<<<<<<<< HEAD:tests/_forked.py
         function: To be called.
         arguments: For it.
         mib: Memory that it may take beside what this process has, MiB.
@@ -65,26 +28,14 @@ def run_limited(function: str, *args: Any, seconds: float = 120, gib: float = 6,
     Raises:
         RefusedError: It raised an error of this package.
         AssertionError: It raised anything else, died, or went beyond a limit.
-========
-        function: Importable from the root of the repository.
-        args: JSON types.
-        seconds: After which the process and all that it started are killed.
-        gib: Address space of each process, GiB. Libraries alone reserve one or two.
-        environment: Variables to add.
->>>>>>>> integ:tests/_limits.py
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests._limits", function, json.dumps(args), str(int(gib * _GIB))],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])} | (environment or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="backslashreplace",
-        start_new_session=True,
-    )
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(sender, mib, function, arguments))
+    process.start()
+    sender.close()
+    kind, found = "died", f"still at work after {seconds:g} s"
     try:
-<<<<<<<< HEAD:tests/_forked.py
         if receiver.poll(seconds):
             kind, found = receiver.recv()
     except EOFError:
@@ -110,29 +61,6 @@ def _run(sender: Any, mib: int, function: Callable[..., Any], arguments: tuple[A
         answer = "refused", f"{type(error).__name__}: {error}"
     except BaseException as error:  # whatever it is, the test shall say it
         import traceback
-========
-        said, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        said, _ = process.communicate()
-        return Ran(None, "time", said, 0.0)
-    said, _, answer = said.partition(_MARK)
-    if process.returncode < 0:
-        return Ran(None, f"signal {-process.returncode}", said, 0.0)
-    if process.returncode or not answer:
-        return Ran(None, said[-4000:] or f"status {process.returncode}", said, 0.0)
-    content = json.loads(answer.splitlines()[0])
-    return Ran(content["result"], None, said, content["peak"])
 
-
-def _main(function: str, args: str, memory: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    module, name = function.split(":")
-    result = getattr(importlib.import_module(module), name)(*json.loads(args))
-    used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    sys.stdout.write(f"{_MARK}{json.dumps({'result': result, 'peak': max(used) / 1024**2})}\n")
->>>>>>>> integ:tests/_limits.py
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+        answer = f"raised {type(error).__name__}", f"{error}\n{traceback.format_exc()[-1500:]}"
+    sender.send(answer)

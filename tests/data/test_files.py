@@ -18,6 +18,11 @@ def test_a_record_comes_back_without_its_checksum(tmp_path):
     assert len(json.loads(path.read_text())["checksum"]) == 64
 
 
+def test_what_a_file_name_says_outside_of_utf8_is_escaped(tmp_path):
+    write_json(tmp_path / "record.json", {"name \udcff": "of \udc80"})
+    assert read_json(tmp_path / "record.json") == {"name \\udcff": "of \\udc80"}
+
+
 def test_a_changed_record_is_refused_and_an_edit_on_purpose_can_be_said(tmp_path):
     path = tmp_path / "record.json"
     write_json(path, RECORD)

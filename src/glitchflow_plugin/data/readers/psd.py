@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from glitchflow_plugin.data.files import read_text
-from glitchflow_plugin.data.readers.hdf5 import opened, text
+from glitchflow_plugin.data.foreign_hdf5 import opened, text_attribute
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 
@@ -61,7 +61,7 @@ def _hdf5(path: Path, channel: str | None) -> tuple[np.ndarray, np.ndarray]:
             )
         dataset = found[named[0]]
         try:
-            unit = text(dataset.attrs.get("xunit", "Hz"))
+            unit = text_attribute(dataset, "xunit") or "Hz"
             if dataset.ndim != 1 or dataset.dtype.kind not in "fiu" or unit != "Hz":
                 raise FormatError(
                     f"{path}: {named[0]} must hold one real density a frequency in Hz, got {dataset.dtype} of shape "
