@@ -45,5 +45,5 @@ def test_flaws_come_back_whatever_their_names(tmp_path):
     write_quality(tmp_path, collect(flaws, {}, 2, ()))
     assert read_quality(tmp_path).flaws == flaws
     (tmp_path / "quality.csv").write_text("event_id,channel\na,b\n")
-    with pytest.raises(FormatError, match=r"quality\.csv is no list of flaws"):
+    with pytest.raises(FormatError, match=r"quality\.csv does not match its checksum"):
         read_quality(tmp_path)
