@@ -32,7 +32,7 @@ PYTEST ?= OMP_NUM_THREADS=1 pytest -n $(TEST_JOBS) --dist worksteal
 MLFLOW_PORT ?= 5005
 TENSORBOARD_PORT ?= 6000
 
-.PHONY: help setup demo test fast check format lint types shapes bench docs mlflow tensorboard constraints clean
+.PHONY: help setup demo test fast gpu check format lint types shapes bench docs mlflow tensorboard constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -58,6 +58,9 @@ test: setup ## all tests
 
 fast: setup ## the tests that take no more than a few seconds each
 	@$(PYTEST) -m 'not slow and not pipeline and not gpu'
+
+gpu: setup ## the tests that need a GPU, on the one that is here
+	@OMP_NUM_THREADS=1 pytest -m gpu
 
 check: setup lint types shapes ## format, lint, types, import contracts, all tests
 	@$(PYTEST)

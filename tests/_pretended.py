@@ -1,10 +1,10 @@
-"""A CUDA device that is not there: tensors with values, which say that they are on it and refuse to meet those that are not.
+"""A CUDA device that is not there: tensors with values, which say that they are on it and refuse to meet others.
 
-`torch._subclasses.FakeTensorMode` has no values, so it ends at the first `.item()`, `nonzero` or NumPy array, and without a
-GPU it cannot go backward. Here everything is computed on the CPU. Which storages "are on the device" is written on them,
-and every call of torch is looked at: tensors of both devices in one call, NumPy arrays of tensors on the device and a
-generator of the other device are errors, as they are on a GPU. tests/test_devices.py holds this against FakeTensorMode,
-tests/gpu against a real device.
+`torch._subclasses.FakeTensorMode` has no values, so it ends at the first `.item()`, `nonzero` or NumPy array, and
+without a GPU it cannot go backward. Here everything is computed on the CPU. Which storages "are on the device" is
+written on them, and every call of torch is looked at: tensors of both devices in one call, NumPy arrays of tensors on
+the device and a generator of the other device are errors, as they are on a GPU. tests/test_devices.py holds this
+against FakeTensorMode, tests/gpu against a real device.
 """
 
 from contextlib import contextmanager
@@ -40,7 +40,7 @@ def _tensors(values):
 class PretendedCuda(TorchFunctionMode):
     """Every call of torch, with a second device."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: PLR0911, PLR0912
         kwargs = dict(kwargs or {})
         if func == torch.Tensor.device.__get__:
             return DEVICE if is_on(args[0]) else torch.device("cpu")
@@ -86,8 +86,8 @@ class PretendedCuda(TorchFunctionMode):
         here = [tensor for tensor in given if not is_on(tensor) and tensor.dim() > 0]
         if there and here and not _allowed(func, args):
             raise RuntimeError(
-                f"{name}: Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu "
-                f"(shapes {[tuple(each.shape) for each in there]} and {[tuple(each.shape) for each in here]})."
+                f"{name}: Expected all tensors to be on the same device, but found at least two devices, "
+                f"cuda:0 and cpu ({[tuple(each.shape) for each in there]} and {[tuple(each.shape) for each in here]})."
             )
         target = bool(there) if device is None else torch.device(device).type == "cuda"
         generator = kwargs.get("generator")
@@ -157,3 +157,31 @@ def pretended_cuda():
         PretendedCuda(),
     ):
         yield DEVICE
+
+
+#: What may be done with tensors of a device `d` and of the CPU, and what may not.
+CALLS = {
+    "both": (lambda d: torch.ones(3, device=d) + torch.ones(3), False),
+    "number": (lambda d: torch.ones(3, device=d) + torch.tensor(2.0), True),
+    "join": (lambda d: torch.cat([torch.ones(3, device=d), torch.ones(3)]), False),
+    "product": (lambda d: torch.ones(3, 3, device=d) @ torch.ones(3, 3), False),
+    "where": (lambda d: torch.where(torch.ones(3, device=d) > 0, torch.ones(3), 0.0), False),
+    "layer": (lambda d: torch.nn.Linear(3, 3)(torch.ones(2, 3, device=d)), False),
+    "layer there": (lambda d: torch.nn.Linear(3, 3, device=d)(torch.ones(2, 3, device=d)), True),
+    "index here": (lambda d: torch.ones(3, device=d)[torch.tensor([0, 2])], True),
+    "index_select": (lambda d: torch.ones(3, device=d).index_select(0, torch.tensor([0, 2])), False),
+    "in place": (lambda d: torch.ones(3).add_(torch.ones(3, device=d)), False),
+    "copy": (lambda d: torch.ones(3).copy_(torch.ones(3, device=d)), True),
+    "slice": (lambda d: torch.ones(3, device=d)[:2].copy_(torch.zeros(2)), True),
+    "back": (lambda d: torch.ones(3, device=d).cpu() + torch.ones(3), True),
+    "like": (lambda d: torch.ones_like(torch.ones(3, device=d)) + torch.ones(3, device=d), True),
+    "parameter": (lambda d: torch.nn.Parameter(torch.ones(3, device=d)) * torch.ones(3), False),
+}
+
+
+def passes(call, device):
+    try:
+        call(device)
+    except (RuntimeError, TypeError):
+        return False
+    return True

@@ -1,7 +1,7 @@
 """Every path that computes on a device, walked on one that is not there: `tests/_pretended.py`.
 
-A tensor made elsewhere than its input, a buffer that is left behind or a result that skips `host` is an error here as on a
-GPU. Values are real, so what comes out is compared with what the CPU gives.
+A tensor made elsewhere than its input, a buffer that is left behind or a result that skips `host` is an error here as
+on a GPU. Values are real, so what comes out is compared with what the CPU gives.
 """
 
 import re
@@ -12,17 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests._pretended import CALLS, passes, pretended_cuda
 from torch._subclasses import FakeTensorMode
 
 import glitchflow_plugin
 from glitchflow_plugin.components.benchmark import _trust
 from glitchflow_plugin.components.trainer import Trainer
-from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.inference.generate import GenerateSettings, generate_glitches
 from glitchflow_plugin.inference.leaderboard import HeldOut, LeaderboardSettings, judge_entrant
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
 from glitchflow_plugin.models.build import MODELS, WAVEFORM_MODELS, build_model, representation
 from glitchflow_plugin.models.bundle import load_twin, pack_baseline, pack_twin
+from glitchflow_plugin.models.linear import RidgeSums
+from glitchflow_plugin.models.wiener import WienerSums
 from glitchflow_plugin.preprocessing.scan import coincidence_examples, scan_channels
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
@@ -33,7 +35,6 @@ from glitchflow_plugin.signal.qsignificance import map_p_value, tile_p_value
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_scan, q_transform, q_transform_relative
 from glitchflow_plugin.training.evaluation import ZeroTwin
 from glitchflow_plugin.training.gate import GateSettings, decide
-from tests._pretended import pretended_cuda
 
 SOURCE = Path(glitchflow_plugin.__file__).parent
 SMALL = {
@@ -62,40 +63,14 @@ def there(values, cuda):
 
 # what is pretended
 
-CALLS = {
-    "both": (lambda d: torch.ones(3, device=d) + torch.ones(3), False),
-    "number": (lambda d: torch.ones(3, device=d) + torch.tensor(2.0), True),
-    "join": (lambda d: torch.cat([torch.ones(3, device=d), torch.ones(3)]), False),
-    "product": (lambda d: torch.ones(3, 3, device=d) @ torch.ones(3, 3), False),
-    "where": (lambda d: torch.where(torch.ones(3, device=d) > 0, torch.ones(3), 0.0), False),
-    "layer": (lambda d: torch.nn.Linear(3, 3)(torch.ones(2, 3, device=d)), False),
-    "layer there": (lambda d: torch.nn.Linear(3, 3, device=d)(torch.ones(2, 3, device=d)), True),
-    "index here": (lambda d: torch.ones(3, device=d)[torch.tensor([0, 2])], True),
-    "index_select": (lambda d: torch.ones(3, device=d).index_select(0, torch.tensor([0, 2])), False),
-    "in place": (lambda d: torch.ones(3).add_(torch.ones(3, device=d)), False),
-    "copy": (lambda d: torch.ones(3).copy_(torch.ones(3, device=d)), True),
-    "slice": (lambda d: torch.ones(3, device=d)[:2].copy_(torch.zeros(2)), True),
-    "back": (lambda d: torch.ones(3, device=d).cpu() + torch.ones(3), True),
-    "like": (lambda d: torch.ones_like(torch.ones(3, device=d)) + torch.ones(3, device=d), True),
-    "parameter": (lambda d: torch.nn.Parameter(torch.ones(3, device=d)) * torch.ones(3), False),
-}
-
-
-def _passes(call, device):
-    try:
-        call(device)
-    except (RuntimeError, TypeError):
-        return False
-    return True
-
 
 @pytest.mark.parametrize("name", CALLS)
 def test_devices_mix_here_where_they_do_in_torchs_own_fake(name):
     call, allowed = CALLS[name]
     with FakeTensorMode():
-        assert _passes(call, "cuda") is allowed
+        assert passes(call, "cuda") is allowed
     with pretended_cuda() as device:
-        assert _passes(call, device) is allowed
+        assert passes(call, device) is allowed
 
 
 def test_nothing_leaves_the_device_unasked(cuda):
@@ -268,7 +243,13 @@ def losses(trainer):
     ).losses
 
 
-@pytest.mark.parametrize("name", MODELS)
+#: What is learnt by default or in closed form; the others have the same learners.
+OFTEN = {"coupling", "linear", "unet", "wiener"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.slow) for name in MODELS]
+)
 def test_a_training_from_the_first_step_to_the_gate(cuda, make_trainer, name):
     here = make_trainer(name, "cpu")
     here.execute()
@@ -308,6 +289,14 @@ def make_bundle(make_trainer):
         return trainer.learner.bundle(twin, trainer.learner.baseline(twin, trainer._batches), {}, {}), trainer
 
     return make
+
+
+@pytest.mark.parametrize(("sums", "shape"), [(WienerSums(2, 65), (3, 2, 512)), (RidgeSums(2, 16), (3, 2, 16, 32))])
+def test_closed_forms_take_windows_from_any_device(cuda, sums, shape):
+    witnesses, strain = torch.randn(shape), torch.randn(shape)[:, :1]
+    sums.add(witnesses, strain)
+    sums.add(witnesses.to(cuda), strain.to(cuda))
+    assert all(torch.isfinite(each).all() for each in sums.solve(0.1).parameters())
 
 
 # with a trained network

@@ -20,7 +20,9 @@ from glitchflow_plugin.training.checkpoints import read_checkpoint
 from glitchflow_plugin.training.energy import EnergyLearner
 
 #: Everything that a checkpoint must know of: average, warm-up, drawn order, plateau.
+# by name: some processors multiply bfloat16 as well, whose rounding hides what is compared here
 CONFIG = {
+    "precision": "float32",
     "optim_lr": 3e-3,
     "batch_size": 2,
     "ema": 0.9,

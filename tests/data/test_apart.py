@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.data import _misbehaving
 
 from glitchflow_plugin.data import apart
 from glitchflow_plugin.errors import DataError, FormatError
-from tests.data import _misbehaving
 
 
 @pytest.fixture

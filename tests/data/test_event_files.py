@@ -71,7 +71,7 @@ def test_files_are_sorted_and_the_truth_file_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"), [("truncate", "truncated"), ("text", "cannot be read"), ("t0", "lacks the attributes")]
+    ("damage", "message"), [("truncate", "truncated"), ("text", "cannot be read"), ("t0", "lacks the attribute t0")]
 )
 def test_damaged_files_are_named(tmp_path, damage, message):
     path = tmp_path / "event-e7.h5"

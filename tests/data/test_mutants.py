@@ -1,9 +1,8 @@
 """Whatever is wrong with a file, it ends as `same` or `rejected with a reason`, in bounded time and memory."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-
 from tests._limits import run_limited
 from tests.data._mutants import ATTRIBUTES, BYTES, FILES, OTHER, RATES, SHAPES, TARGET, VALUES, WITNESS
 
@@ -34,6 +33,7 @@ def check(folder, chosen, *, seconds):
     assert "Traceback" not in ran.said
     assert ran.peak < 2, f"{ran.peak:.2f} GiB"
     result = ran.result
+    assert result["read"] == len(chosen) + 3  # a pipe is there too
     told = {}
     for name, channel, reason, detail in result["flaws"]:
         assert reason
@@ -41,8 +41,10 @@ def check(folder, chosen, *, seconds):
         told.setdefault(name, {})[channel] = detail
     for number in range(len(chosen) + 2):
         name = f"event-{number:04d}"
-        kind, what, channel, _ = chosen[number] if number < len(chosen) else ("good", "", "", 0)
+        kind, _, channel, _ = chosen[number] if number < len(chosen) else ("good", "", "", 0)
         held = [event_id for event_id in result["events"] if event_id.endswith(name)]
+        if kind == "bytes" and not held and name not in told:
+            continue  # its name is among what was flipped; it is counted above
         if not held:  # rejected: the file or its target
             assert kind != "good", result
             assert name in result["rejected"] or "" in told.get(name, {}), (name, chosen[number])
@@ -62,7 +64,7 @@ def test_every_mutation_once(tmp_path):
 
 
 @pytest.mark.slow
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(chosen=st.lists(mutations, min_size=100, max_size=120))
 def test_a_thousand_mutations(tmp_path_factory, chosen):
     check(tmp_path_factory.mktemp("mutants"), chosen, seconds=550)

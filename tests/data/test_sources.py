@@ -1,3 +1,4 @@
+import os
 import pickle
 import re
 
@@ -378,3 +379,88 @@ def test_a_channel_that_may_be_in_a_closed_file_is_not_said_to_be_missing_alone(
         open_datasets([{"path": str(tmp_path), "target": TARGET}])
     with pytest.raises(ChannelMismatchError, match=r"1 file\(s\) cannot be read"):
         open_datasets([{"path": str(tmp_path)}], target="V1:A", needed=["V1:A", "V1:B"])
+
+
+def named_file(folder, number, start=T0, **names):
+    """A continuous file of 20 s: key to what gwpy calls it."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"V-{number}-{start:.0f}-20.h5"
+    with h5py.File(path, "w") as file:
+        for position, (key, name) in enumerate(names.items()):
+            dataset = file.create_dataset(key, data=np.arange(320.0) + 1000 * position)
+            dataset.attrs.update({"x0": start, "dx": 1 / 16} | ({"name": name} if name else {}))
+    return {"path": str(folder), "segment": 8.0, "processing": {"len": 2.0}}
+
+
+def test_a_channel_that_is_asked_for_by_its_alias_is_there_once(tmp_path):
+    entry = named_file(tmp_path, 0, strain=TARGET, other="V1:OTHER")
+    catalogue = open_datasets([entry | {"target": TARGET}])
+    assert list(catalogue.channels) == [TARGET, "other"]
+    assert set(catalogue.events[0].load().event.channels) == {TARGET, "other"}
+    listed = open_datasets([entry | {"target": TARGET, "ch_list": ["V1:OTHER"]}])
+    assert list(listed.channels) == [TARGET, "V1:OTHER"]
+    assert listed.events[0].load().event.channels["V1:OTHER"].series[0] >= 1000
+    assert list(open_datasets([entry | {"target": "strain"}]).channels) == ["strain", "other"]
+
+
+def test_a_name_that_two_channels_have_is_explained(tmp_path):
+    entry = named_file(tmp_path, 0, H1="Strain", L1="Strain")
+    with pytest.raises(ConfigurationError, match=r"target Strain is in none.*\['H1', 'L1'\]"):
+        open_datasets([entry | {"target": "Strain"}])
+
+
+def test_a_key_that_is_another_channel_in_each_file_is_not_mixed(tmp_path, caplog):
+    named_file(tmp_path, 0, Strain="H1:STRAIN")
+    entry = named_file(tmp_path, 1, Strain="L1:STRAIN")
+    catalogue = open_datasets([entry | {"target": "H1:STRAIN"}])
+    assert list(catalogue.channels) == ["H1:STRAIN", "L1:STRAIN"]
+    assert "Strain is another channel in each of the files" in caplog.text
+    with pytest.raises(ConfigurationError, match=r"target Strain is in none.*\['H1:STRAIN', 'L1:STRAIN'\]"):
+        open_datasets([entry | {"target": "Strain"}])
+
+
+def test_odd_files_among_continuous_ones_are_listed_with_the_reason(tmp_path):
+    entry = named_file(tmp_path, 0, **{TARGET: None, "V1:A": None})
+    named_file(tmp_path, 1, T0 + 20, **{TARGET: None, "V1:A": None})
+    os.mkfifo(tmp_path / f"V-2-{T0 + 40:.0f}-20.h5")
+    (tmp_path / f"V-3-{T0 + 60:.0f}-20.h5").write_text("nothing")
+    with h5py.File(tmp_path / f"V-1-{T0 + 20:.0f}-20.h5", "r+") as file:
+        file["V1:A"].attrs["dx"] = 0.0
+    catalogue = open_datasets([entry | {"target": TARGET, "triggers": [T0 + 10, T0 + 30]}])
+    assert "is a pipe" in next(iter(catalogue.unreadable.values()))
+    assert len(catalogue.unreadable) == 2
+    good, spoilt = (event.load() for event in catalogue.events)
+    assert not good.problems
+    assert set(spoilt.event.channels) == {TARGET}
+    assert "dx must be positive" in spoilt.problems["V1:A"]
+
+
+def test_a_link_to_a_witness_that_leads_nowhere_is_not_left_out_in_silence(tmp_path):
+    for number in (0, 1):
+        event_file(tmp_path, number)
+    with h5py.File(tmp_path / "event-01.h5", "r+") as file:
+        file["event-01/V1:LINK"] = h5py.SoftLink("/nowhere")
+    catalogue = open_datasets([{"path": str(tmp_path), "target": TARGET}])
+    assert list(catalogue.channels) == [TARGET, "V1:A", "V1:LINK"]
+    assert "lead nowhere" in catalogue.events[1].load().problems["V1:LINK"]
+
+
+def test_an_event_in_two_files_is_taken_once(tmp_path):
+    for number in (0, 1):
+        event_file(tmp_path, number)
+    (tmp_path / "copy.h5").write_bytes((tmp_path / "event-01.h5").read_bytes())
+    catalogue = open_datasets([{"path": str(tmp_path), "target": TARGET}])
+    assert [event.event_id for event in catalogue.events] == ["event-00", "event-01"]
+    assert "event-01.h5: the event event-01 is in another file too" in catalogue.unreadable["event-01"]
+
+
+def test_the_odd_one_among_the_first_files_does_not_decide_on_the_format(tmp_path):
+    for number in (1, 2, 3):
+        event_file(tmp_path, number)
+    hdf5.write(tmp_path / "a.h5", {TARGET: Channel(TARGET, np.zeros(160), T0, 16.0)})
+    event_file(tmp_path, 0)
+    with h5py.File(tmp_path / "event-00.h5", "r+") as file:
+        file["event-00"].attrs["gps_event"] = np.float32(T0)
+    catalogue = open_datasets([{"path": str(tmp_path), "target": TARGET}])
+    assert [event.event_id for event in catalogue.events] == ["event-01", "event-02", "event-03"]
+    assert set(catalogue.unreadable) == {"a", "event-00"}

@@ -117,7 +117,7 @@ class _Companion:
                 raise FormatError(self._given_up[version])
             process, connection = self._started()
             try:
-                connection.send((limit, call))
+                connection.send((limit, Path.cwd(), call))  # a path may be relative
                 # not even the kernel can end a process that waits for a dead file server
                 if not connection.poll(limit + _GRACE):
                     raise TimeoutError
@@ -200,9 +200,11 @@ def serve(descriptor: int) -> None:
     connection = Connection(descriptor)
     while True:
         try:
-            limit, (module, name, args, kwargs) = connection.recv()
+            limit, folder, (module, name, args, kwargs) = connection.recv()
         except (EOFError, OSError):
             return
+        with suppress(OSError):
+            os.chdir(folder)
         function = getattr(importlib.import_module(module), name)
         signal.setitimer(signal.ITIMER_REAL, limit)
         try:

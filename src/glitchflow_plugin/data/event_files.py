@@ -112,6 +112,27 @@ def list_event_files(folder: Path | str) -> list[Path]:
 
 
 @apart
+def is_event_file(path: Path | str) -> bool:
+    """Whether an HDF5 file is laid out like this; what stands in it may yet be wrong.
+
+    Raises:
+        FormatError: It is truncated, or no HDF5.
+    """
+    with opened(path) as file:
+        try:
+            _, group = _only_group(file, path)
+        except FormatError:
+            return False
+        if has(group, "gps_event"):
+            return True
+        for name in group:
+            with suppress(FormatError):
+                if has(member(group, name), "t0", "sample_rate"):
+                    return True
+    return False
+
+
+@apart
 def read_event_header(path: Path | str) -> EventHeader:
     """Read an event file's id, trigger time and channel names.
 
@@ -215,9 +236,6 @@ def _only_group(file: h5py.File, path: Path | str) -> tuple[str, h5py.Group]:
 def _axis(item: h5py.Dataset | h5py.Group) -> tuple[float, float, str]:
     """GPS time of the first sample (s), rate (Hz) and unit of a channel."""
     require_series(item)
-    missing = [name for name in ("sample_rate", "t0") if not has(item, name)]
-    if missing:
-        raise FormatError(f"lacks the attributes {missing}")
     return gps(item, "t0"), sample_rate(item, "sample_rate"), text_attribute(item, "unit")
 
 

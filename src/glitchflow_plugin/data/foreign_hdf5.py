@@ -43,16 +43,16 @@ def member(group: h5py.Group, name: str | bytes) -> h5py.Group | h5py.Dataset:
             HDF5 or in another file without a link that says so (external storage, virtual data sets).
     """
     with explained("it cannot be opened, a link may lead nowhere"):
-        home = Path(group.file.filename).resolve().parent
         key = name if isinstance(name, bytes) else name.encode()  # what is no UTF-8, h5py gives as bytes
         kind = group.id.links.get_info(key).type
         if kind == h5py.h5l.TYPE_EXTERNAL:
+            home = _file(group).parent
             target = (home / os.fsdecode(group.id.links.get_val(key)[0])).resolve()
             _require_near(target, home)
             require_regular(target)
         item = group[key]
         if kind != h5py.h5l.TYPE_HARD:
-            _require_near(Path(item.file.filename).resolve(), home)
+            _require_near(_file(item), _file(group).parent)
         if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
             raise FormatError("its samples stand in other files (virtual or external storage): copy them in")
         if not isinstance(item, h5py.Group | h5py.Dataset):
@@ -194,18 +194,29 @@ def has(item: h5py.Group | h5py.Dataset, *names: str) -> bool:
         FormatError: The attributes are damaged.
     """
     with explained("its attributes cannot be read"):
-        return all(name in item.attrs for name in names)
+        attributes = item.attrs
+        return all(name in attributes for name in names)
 
 
 def _attribute(item: h5py.Group | h5py.Dataset, name: str) -> Any:
-    if not has(item, name):
-        raise FormatError(f"lacks the attributes {[name]}")
     with explained(f"{name} cannot be read"):
-        # an attribute can be a bomb like a data set
-        size = item.attrs.get_id(name).get_space().get_simple_extent_npoints()
-        if size > 1:
+        attributes = item.attrs
+        if name not in attributes:
+            raise FormatError(f"lacks the attribute {name}")
+        found = attributes.get_id(name)
+        size = found.get_space().get_simple_extent_npoints()
+        if size > 1:  # an attribute can be a bomb like a data set
             raise FormatError(f"{name}: expected one value, got {size}")
-        return item.attrs[name]
+        if found.dtype.kind not in "iuf" or not size:
+            return attributes[name]
+        value = np.empty(found.shape, found.dtype)
+        found.read(value)
+        return value
+
+
+def _file(item: h5py.Group | h5py.Dataset) -> Path:
+    """The file that an item stands in."""
+    return Path(os.fsdecode(h5py.h5f.get_name(item.id))).resolve()
 
 
 def _require_near(path: Path, home: Path) -> None:

@@ -20,6 +20,7 @@ from glitchflow_plugin.data.event_files import (
     TRUTH_FILE_NAME,
     Channel,
     RawEvent,
+    is_event_file,
     list_event_files,
     read_event_axes,
     read_event_header,
@@ -49,6 +50,8 @@ FORMATS = ("auto", "events", "gwosc", "gwf", "hdf5", "open_data", "nds2", "dataf
 _SHOWN_FILES = 3
 """Files whose reasons are told where none can be read; the log has all."""
 
+_VOTES = 5
+"""Files that decide on the format of all: the first may be the odd one."""
 _SAMPLED_FILES = 64
 """Files looked into for sample rates and units; the names are taken from all."""
 
@@ -435,18 +438,21 @@ def _list_dataset(settings: DatasetSettings) -> _Listed:
 
 
 def _recognised(path: str) -> str:
-    """Format of what a path holds, by the first file's ending and layout."""
+    """Format of what a path holds, by the ending and layout of most of the first files."""
     folder = Path(path)
     if folder.is_dir() and not any(folder.iterdir()):
         raise ConfigurationError(f"{path} is empty. Correct `path` in datasets.yaml, or make the data first.")
     files = list_files(path, (*frames.SUFFIXES, *hdf5.SUFFIXES))
+    votes: Counter[str] = Counter()
     for file in files:
         if file.name == TRUTH_FILE_NAME:
             continue
-        if file.suffix in frames.SUFFIXES:
-            return "gwf"
         with suppress(FormatError):  # truncated, perhaps: the next file tells
-            return _layout(file)
+            votes["gwf" if file.suffix in frames.SUFFIXES else _layout(file)] += 1
+        if votes.total() == _VOTES:
+            break
+    if votes:
+        return votes.most_common(1)[0][0]
     raise ConfigurationError(
         f"{path}: none of {len(files)} file(s) is in a layout that is known. Set `format`. {_reasons(files, _layout)}"
     )
@@ -475,8 +481,7 @@ def _layout(path: Path) -> str:
     """Layout of an HDF5 file."""
     if gwosc.is_gwosc(path):
         return "gwosc"
-    with suppress(FormatError):
-        read_event_header(path)
+    if is_event_file(path):
         return "events"
     hdf5.describe(path)
     return "hdf5"
@@ -495,12 +500,12 @@ def _list_event_files(settings: DatasetSettings) -> _Listed:
     for file in files:
         try:
             header = read_event_header(file)
+            if header.event_id in events:
+                raise FormatError(f"{shown(file)}: the event {header.event_id} is in another file too, which is taken.")
         except FormatError as error:
             logger.warning("%s", error)
             unreadable[shown(file.stem)] = str(error)
             continue
-        if header.event_id in events:
-            raise ConfigurationError(f"{path}: the event {header.event_id} is in two files, the second is {file.name}.")
         events[header.event_id] = (header.gps_event, partial(_load_event_file, file))
         names.update(header.channels)
     if files and not events:

@@ -203,7 +203,9 @@ def test_a_damaged_channel_does_not_take_the_others_with_it(tmp_path):
     with pytest.raises(FormatError, match="V1:C3 fails its checksum"):
         frames.read(path, names, T0, T0 + 16)
     found, problems = cut_out([path], T0, T0 + 16, names)
-    assert problems == {"V1:C3": "unreadable"}
+    assert list(problems) == ["V1:C3"]
+    assert problems["V1:C3"].startswith("unreadable: ")
+    assert "V1:C3 fails its checksum" in problems["V1:C3"]
     assert set(found) == set(names) - {"V1:C3"}
     np.testing.assert_array_equal(found["V1:C6"].series, noise[6])
 
@@ -222,7 +224,8 @@ def test_what_is_no_series_of_real_numbers_is_refused_alone(tmp_path):
     del file
     found, problems = cut_out([path], T0, T0 + 4, ("V1:REAL", "V1:COMPLEX"))
     assert list(found) == ["V1:REAL"]
-    assert problems == {"V1:COMPLEX": "unreadable"}
+    assert list(problems) == ["V1:COMPLEX"]
+    assert "expected real numbers" in problems["V1:COMPLEX"]
 
 
 @pytest.mark.usefixtures("backend")
@@ -245,11 +248,12 @@ def test_samples_times_rates_and_units_are_those_that_gwpy_reads(tmp_path):
 @pytest.mark.usefixtures("backend")
 def test_reading_leaves_no_file_open_and_takes_what_is_no_file_for_none(tmp_path):
     path = write_frames(tmp_path / "x.gwf", (T0, T0 + 4))
-    frames.read(path, ["V1:A"], T0, T0 + 4)
+    read, describe = frames._read.__wrapped__, frames._describe.__wrapped__  # in this process
+    read(path, ["V1:A"], T0, T0 + 4)
     before = len(list(Path("/dev/fd").iterdir()))
     for _ in range(5):
-        frames.read(path, ["V1:A"], T0, T0 + 4)
-        frames.describe(path)
+        read(path, ["V1:A"], T0, T0 + 4)
+        describe(path)
     assert len(list(Path("/dev/fd").iterdir())) == before
     os.mkfifo(tmp_path / "pipe.gwf")
     (tmp_path / "folder.gwf").mkdir()
@@ -257,3 +261,25 @@ def test_reading_leaves_no_file_open_and_takes_what_is_no_file_for_none(tmp_path
     for name in ("pipe.gwf", "folder.gwf", "dangling.gwf"):
         with pytest.raises(FormatError, match=name):
             frames.describe(tmp_path / name)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("backend")
+def test_a_file_with_flipped_bits_gives_what_it_held_or_a_reason(tmp_path):
+    """LALFrame may crash or hang on it, or find less in it: the run goes on, and nothing false comes back."""
+    names = ("V1:A", "V1:B", "V1:C")
+    whole = write_frames(tmp_path / "whole.gwf", (T0, T0 + 16), (T0 + 16, T0 + 32), names=names).read_bytes()
+    rng = np.random.default_rng(3)
+    for number in range(30):
+        content = bytearray(whole)
+        for place in rng.integers(len(whole), size=8):
+            content[place] ^= 1 << int(rng.integers(8))
+        path = tmp_path / f"{number}.gwf"
+        path.write_bytes(content)
+        try:
+            found, problems = cut_out([path], T0, T0 + 32, names)
+        except FormatError:
+            continue
+        for name in set(found) - set(problems):
+            first = round((found[name].t0 - T0) * 16)
+            np.testing.assert_array_equal(found[name].series, np.arange(first, first + len(found[name].series)))

@@ -74,3 +74,32 @@ def test_real_files_read_as_gwpy_reads_them(real_data):
         np.testing.assert_array_equal(ours.series, theirs.value)
         assert (ours.t0, ours.sample_rate) == (theirs.t0.value, theirs.sample_rate.value)
         assert name.startswith(path.name[2:4])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "match"),
+    [
+        ({"Xstart": np.float32(GPS)}, "Xstart: the time .* is stored as float32"),
+        ({"Xspacing": 0.0}, "Xspacing must be positive"),
+        ({"Xspacing": "soon"}, "Xspacing: expected a number"),
+        ({"Xstart": np.nan}, "Xstart: expected a number"),
+    ],
+)
+def test_what_is_odd_in_a_file_is_told(tmp_path, attributes, match):
+    path = write_like_gwosc(tmp_path / "odd.hdf5", np.arange(4096.0))
+    with h5py.File(path, "r+") as file:
+        file["strain/Strain"].attrs.update(attributes)
+    assert gwosc.is_gwosc(path)
+    with pytest.raises(FormatError, match=match):
+        gwosc.describe(path)
+
+
+def test_strain_outside_the_file_is_refused(tmp_path):
+    path = tmp_path / "odd.hdf5"
+    with h5py.File(path, "w") as file:
+        raw = [("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
+        strain = file.create_dataset("strain/Strain", (10,), "u1", external=raw)
+        strain.attrs.update(Xstart=GPS, Xspacing=1 / 4096)
+        file["meta/Detector"] = "H1"
+    with pytest.raises(FormatError, match="in other files"):
+        gwosc.describe(path)

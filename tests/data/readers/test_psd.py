@@ -78,7 +78,7 @@ def test_of_several_spectra_that_of_the_channel_is_taken(tmp_path):
             read_psd(both, "psd", channel)
     np.testing.assert_array_equal(read_psd(written("one.h5", A=(DENSITY, "Hz")), "psd", "C")[1], DENSITY)
     for values, unit in ((DENSITY, "kHz"), (DENSITY + 0j, "Hz"), (np.ones((4, 2)), "Hz")):
-        with pytest.raises(FormatError, match="one real density a frequency in Hz"):
+        with pytest.raises(FormatError, match="A cannot be read as a spectrum"):
             read_psd(written("wrong.h5", A=(values, unit)))
 
 

@@ -5,7 +5,6 @@ from where the table says. LALFrame's streams, which gwpy reads through, search 
 any hole in a file for the end of the data, and any path for a URL.
 """
 
-import stat
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from glitchflow_plugin.data.apart import apart
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.data.readers.continuous import StoredChannel, StoredFile, slice_bounds, span_in_name
@@ -53,6 +53,12 @@ def describe(path: Path | str) -> StoredFile:
         MissingDependencyError: There is no frame library.
         FormatError: The file is truncated or no GWF.
     """
+    require_backend()
+    return _describe(path)
+
+
+@apart
+def _describe(path: Path | str) -> StoredFile:
     with _opened(path) as file:
         if not file.names or not file.spans:
             raise FormatError(f"{path} is a frame file without a channel. Take it out of the data set.")
@@ -71,6 +77,12 @@ def read(path: Path | str, channels: Sequence[str], start: float, stop: float) -
         MissingDependencyError: There is no frame library.
         FormatError: The file is truncated, damaged or no GWF, or a channel is damaged or holds no real numbers.
     """
+    require_backend()
+    return _read(path, channels, start, stop)
+
+
+@apart
+def _read(path: Path | str, channels: Sequence[str], start: float, stop: float) -> dict[str, list[Channel]]:
     with _opened(path) as file:
         pieces: dict[str, list[Channel]] = {name: [] for name in channels if name in file.names}
         for position, (first, last) in enumerate(file.spans):
@@ -121,14 +133,11 @@ def _opened(path: Path | str) -> Iterator["_FrameFile"]:
 
     LALFrame takes a path for a URL, or for several; an open file has a name that it takes as it is.
     """
-    require_backend()
     import lal
 
     path = Path(path)
     level = lal.GetDebugLevel()
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise FormatError(f"{path} is no regular file. Correct `path` in datasets.yaml.")
         with path.open("rb") as file:
             _refuse_truncated(path, file)
             file.seek(0)

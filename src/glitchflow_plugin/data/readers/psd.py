@@ -1,13 +1,15 @@
 """Spectra that the user gives: two columns of text, or HDF5 as gwpy writes a frequency series."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import h5py
 import numpy as np
 
+from glitchflow_plugin.data.apart import apart
 from glitchflow_plugin.data.files import read_text
-from glitchflow_plugin.data.foreign_hdf5 import opened, text_attribute
+from glitchflow_plugin.data.foreign_hdf5 import has, number, opened, samples, text_attribute, walk
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 
@@ -40,16 +42,10 @@ def read_psd(
     return frequencies, values**2 if quantity == "asd" else values
 
 
+@apart
 def _hdf5(path: Path, channel: str | None) -> tuple[np.ndarray, np.ndarray]:
     with opened(path) as file:
-        found: dict[str, h5py.Dataset] = {}
-        file.visititems(
-            lambda name, item: (
-                found.update({name: item})
-                if isinstance(item, h5py.Dataset) and {"x0", "dx"} <= set(item.attrs)
-                else None
-            )
-        )
+        found = dict(_spectra(file))
         if not found:
             message = "no dataset with the attributes x0 and dx (Hz), as gwpy's FrequencySeries.write makes."
             raise FormatError(f"{path}: {message}")
@@ -62,15 +58,19 @@ def _hdf5(path: Path, channel: str | None) -> tuple[np.ndarray, np.ndarray]:
         dataset = found[named[0]]
         try:
             unit = text_attribute(dataset, "xunit") or "Hz"
-            if dataset.ndim != 1 or dataset.dtype.kind not in "fiu" or unit != "Hz":
-                raise FormatError(
-                    f"{path}: {named[0]} must hold one real density a frequency in Hz, got {dataset.dtype} of shape "
-                    f"{dataset.shape} over {unit}."
-                )
-            grid = float(dataset.attrs["x0"]) + np.arange(len(dataset)) * float(dataset.attrs["dx"])
-            return grid, np.asarray(dataset[()], dtype=np.float64)
-        except (TypeError, ValueError, OSError) as error:
+            if unit != "Hz":
+                raise FormatError(f"expected a density a frequency in Hz, got one over {unit}")
+            values = samples(dataset, 0, len(dataset)).astype(np.float64)
+            grid = float(number(dataset, "x0")) + np.arange(len(values)) * float(number(dataset, "dx"))
+        except FormatError as error:
             raise FormatError(f"{path}: {named[0]} cannot be read as a spectrum ({error}).") from error
+    return grid, values
+
+
+def _spectra(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
+    for name, item in walk(file):
+        if isinstance(item, h5py.Dataset) and has(item, "x0", "dx"):
+            yield name, item
 
 
 def _text(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,215 @@
+"""The real thing: `pytest -m gpu` where there is a GPU. What can be known without one is in tests/test_devices.py."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests._pretended import CALLS, passes
+from tests.test_devices import SMALL as NETWORKS
+
+from glitchflow_plugin.components.trainer import Trainer
+from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.inference.run import InferenceSettings, run_inference
+from glitchflow_plugin.models.build import MODELS, build_model, representation
+from glitchflow_plugin.products.summary import read_summary
+from glitchflow_plugin.signal.qmodules import QScan
+from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
+from glitchflow_plugin.training.precision import has_bf16
+
+pytestmark = pytest.mark.gpu
+
+SMALL = (
+    "run_name=small",
+    "simulate.sets.training.num_events=72",
+    "simulate.sets.inference.num_events=12",
+    "simulate.progress=false",
+    "scan.num_slides=0",
+    "model.features=4",
+    "training.epochs=2",
+    "training.disable_tqdm=true",
+    "training.pictures_every=2",
+    "inference.settings.replicates=50",
+    "inference.settings.examples=2",
+)
+
+
+@pytest.fixture
+def cuda():
+    return torch.device("cuda", 0)
+
+
+@pytest.fixture(autouse=True)
+def _exact(monkeypatch):
+    """Products in float32: TF32 is what a network may do, not what a comparison needs."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_devices_mix_as_is_pretended_elsewhere(cuda, name):
+    call, allowed = CALLS[name]
+    assert passes(call, cuda) is allowed
+
+
+# the same as the CPU
+
+
+@pytest.mark.parametrize("norm", ["median", "mean", "white"])
+@pytest.mark.parametrize("q", [12.0, (8.0, 16.0)], ids=["one Q", "two Q"])
+def test_q_transform(cuda, norm, q):
+    settings = QTransformSettings(q=q, norm=norm)
+    series = torch.randn(20, 6144)
+    series[::2, 3000:3060] += 12 * torch.randn(60)
+    for found, expected in (
+        (q_transform(series.to(cuda), 1024.0, settings), q_transform(series, 1024.0, settings)),
+        (
+            q_transform_relative(series.to(cuda) * 0.5, series.to(cuda), 1024.0, settings),
+            q_transform_relative(series * 0.5, series, 1024.0, settings),
+        ),
+    ):
+        assert found.device == cuda
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_q_scan(cuda):
+    scan, series = QScan(6.0, 1024.0, (64, 257), qrange=[4, 12], each=True), torch.randn(5, 3, 6144)
+    torch.testing.assert_close(scan.to(cuda)(series.to(cuda)).cpu(), scan(series), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_networks(cuda, name):
+    network = build_model(name, in_channels=3, window_size=64, **NETWORKS[name]).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():  # those that begin with nothing would hide a difference
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    seen = torch.randn(4, 3, 6144) if representation(name) == "waveform" else torch.rand(4, 3, 64, 64)
+    with torch.no_grad():
+        expected = network(seen)
+        found = network.to(cuda)(seen.to(cuda)).cpu()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture
+def coupled(make_coupled_events):
+    valid = np.ones((16, 4), dtype=bool)
+    valid[[2, 9], 2] = False
+    return make_coupled_events(valid=valid, recipe={"sample_rate": 1024.0, "duration": 3.0})
+
+
+@pytest.fixture
+def make_trainer(coupled, tmp_path):
+    training_set, events = coupled
+
+    def make(name, **changes):
+        keywords = {
+            "folder": str(training_set.folder),
+            "events": str(events.folder),
+            "model": {"name": name, **NETWORKS[name]},
+            "epochs": 2,
+            "random_seed": 1,
+            "checkpoints": str(tmp_path / "checkpoints"),
+            "device": "auto",
+            "disable_tqdm": True,
+            "run_name": "test",
+        }
+        return Trainer(**{**keywords, "config": {"batch_size": 4}, **changes})
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["coupling", "wiener", "unet"])
+def test_a_network_trained_here_says_the_same_on_the_cpu(make_trainer, coupled, tmp_path, name):
+    training_set, events = coupled
+    trainer = make_trainer(name)
+    trainer.execute()
+    twin = trainer.twin
+    assert all(each.is_cuda for each in (*twin.parameters(), *twin.buffers()))
+    bundle = trainer.learner.bundle(twin, trainer.learner.baseline(twin, trainer._batches), {}, {})
+    maps, settings = training_set.open_spectrograms(), InferenceSettings(batch_events=5, replicates=0)
+    made = [
+        run_inference(bundle, maps, tmp_path / device, settings, events=events, device=device, progress=False)
+        for device in ("cuda", "cpu")
+    ]
+    np.testing.assert_allclose(made[0].maps.read().maps, made[1].maps.read().maps, rtol=1e-2, atol=1e-2)
+    if name == "coupling":
+        np.testing.assert_allclose(made[0].events["novelty_p"], made[1].events["novelty_p"], atol=0.34)
+
+
+def test_bf16_learns_and_goes_on_from_its_checkpoint(make_trainer, cuda, caplog):
+    if not has_bf16(cuda):
+        pytest.skip("this GPU has no native bfloat16")
+    caplog.set_level("INFO")
+    config = {"batch_size": 4, "precision": "bf16", "ema": 0.9}
+    make_trainer("unet", epochs=1, config=config).execute()
+    assert "training on cuda in bfloat16" in caplog.text
+    trainer = make_trainer("unet", resume=True, config=config)
+    trainer.execute()
+    assert trainer.current_epoch == 1
+    assert all(weights.dtype == torch.float32 for weights in trainer.twin.network.parameters())
+
+
+# the demo's pipelines, small
+
+
+def execute(folder, *command, **environment):
+    known = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    known |= {"OMP_NUM_THREADS": "4", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    run = subprocess.run(
+        [str(word) for word in command],
+        cwd=folder,
+        env=known | environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert run.returncode == 0, f"{run.stdout[-3000:]}\n{run.stderr[-5000:]}"
+    return run.stdout + run.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder in which every pipeline of the demo has run, and what the training said."""
+    folder = tmp_path_factory.mktemp("run")
+    execute(folder, "glitchflow", "init", folder)
+    for pipeline in ("simulate_pipeline", "preproc_pipeline"):
+        execute(folder, "itwinai", "exec-pipeline", f"+pipe_key={pipeline}", *SMALL)
+    said = execute(folder, "itwinai", "exec-pipeline", *SMALL)
+    for pipeline in ("inference_pipeline", "glitchflow_pipeline"):
+        execute(folder, "itwinai", "exec-pipeline", f"+pipe_key={pipeline}", *SMALL)
+    return folder, said
+
+
+@pytest.mark.pipeline
+def test_the_pipelines_of_the_demo(run):
+    folder, said = run
+    assert "training on cuda" in said
+    summary = read_summary(folder / "temp/small/training")
+    assert "version 1" in summary.outputs["registered model"]
+    maps = SpectrogramSet.open(folder / "inference/small/maps")
+    assert len(maps) == 12
+    assert np.isfinite(maps.read().maps).all()
+
+
+@pytest.mark.pipeline
+def test_one_process_of_torchrun_with_nccl(run):
+    """DDP, its broadcasts and gathers, over NCCL: one process takes the way of many."""
+    folder, _ = run
+    said = execute(
+        folder,
+        *("torchrun", "--standalone", "--nproc_per_node=1", "--no-python", "itwinai", "exec-pipeline"),
+        *SMALL,
+        "training.strategy=ddp",
+        "training.epochs=3",
+        ITWINAI_FORCE_DIST="1",
+        NCCL_DEBUG="VERSION",
+    )
+    assert "NCCL version" in said
+    summary = read_summary(folder / "temp/small/training")
+    assert "version 2" in summary.outputs["registered model"]
+    assert json.loads((folder / "temp/small/training/summary.json").read_text())
