@@ -1,4 +1,7 @@
-"""A function in a process of its own, with a limit of memory and of time."""
+"""A function in a forked process, with a limit of memory and of time: milliseconds a case, so that each has its own.
+
+`tests._limits` starts a new interpreter instead, for what must not share this one.
+"""
 
 import multiprocessing
 import resource
@@ -9,7 +12,7 @@ from typing import Any
 from glitchflow_plugin.errors import GlitchflowError
 
 
-class Refused(GlitchflowError):
+class RefusedError(GlitchflowError):
     """The function raised an error of this package; the message is its own."""
 
 
@@ -23,7 +26,7 @@ def limited(function: Callable[..., Any], *arguments: Any, mib: int = 1024, seco
         seconds: How long it may take.
 
     Raises:
-        Refused: It raised an error of this package.
+        RefusedError: It raised an error of this package.
         AssertionError: It raised anything else, died, or went beyond a limit.
     """
     context = multiprocessing.get_context("fork")
@@ -43,7 +46,7 @@ def limited(function: Callable[..., Any], *arguments: Any, mib: int = 1024, seco
         process.join()
         receiver.close()
     if kind == "refused":
-        raise Refused(found)
+        raise RefusedError(found)
     assert kind == "returned", f"{function.__name__}: {kind}: {found}"
     return found
 
@@ -56,7 +59,7 @@ def _run(sender: Any, mib: int, function: Callable[..., Any], arguments: tuple[A
         answer = "returned", function(*arguments)
     except GlitchflowError as error:
         answer = "refused", f"{type(error).__name__}: {error}"
-    except BaseException as error:  # noqa: BLE001  # whatever it is, the test shall say it
+    except BaseException as error:  # whatever it is, the test shall say it
         import traceback
 
         answer = f"raised {type(error).__name__}", f"{error}\n{traceback.format_exc()[-1500:]}"

@@ -326,11 +326,11 @@ def _short(value: Any) -> str:
 def _plain(content: Any) -> Any:
     """JSON types in place of tuples, paths and NumPy scalars or arrays; null in place of NaN and infinities."""
     if isinstance(content, dict):
-        return {str(key): _plain(value) for key, value in content.items()}
+        return {_plain(str(key)): _plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple | set | frozenset):
         return [_plain(value) for value in (sorted(content) if isinstance(content, set | frozenset) else content)]
-    if isinstance(content, Path):
-        return str(content)
+    if isinstance(content, str | Path):
+        return str(content).encode("utf-8", "backslashreplace").decode()  # names of files may be no text
     if hasattr(content, "tolist"):
         return _plain(content.tolist())
     if isinstance(content, float) and not (float("-inf") < content < float("inf")):

@@ -1,5 +1,6 @@
 """A trained twin with everything that is needed to use it."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ PROBABILITIES = (0.5, 0.68, 0.9, 0.95, 0.99)
 """For which a waveform twin says how much will be left at most."""
 
 BUNDLE_VERSION = 1
+_CHECKSUM = "sha256"
 TRANSFORMS = ("sqrt", "log1p", "none")
 #: Numbers that a network may hold beside its weights; those of the networks of this package are some hundreds.
 _LARGEST_BUFFERS = 1 << 26
@@ -375,8 +377,9 @@ def save_twin(twin: Twin, name: str, settings: Mapping[str, Any]) -> bytes:
     described = {"name": name, "settings": _plain(settings)}
     if isinstance(twin, EnergyTwin):
         described["transform"] = twin.transform
-    header = {"model": json.dumps(described)}
-    return save({key: value.cpu().contiguous() for key, value in twin.state_dict().items()}, metadata=header)
+    tensors = {key: value.cpu().contiguous() for key, value in twin.state_dict().items()}
+    described[_CHECKSUM] = _digest(described, tensors)
+    return save(tensors, metadata={"model": json.dumps(described)})
 
 
 def load_twin(content: bytes) -> Twin:
@@ -397,8 +400,12 @@ def load_twin(content: bytes) -> Twin:
         held = sum(buffer.numel() for buffer in sketch.buffers())
         if held > _LARGEST_BUFFERS:
             raise FormatError(f"{held} numbers beside its weights, at most {_LARGEST_BUFFERS} expected")
+        tensors = load(content)
+        # not there in files of earlier versions
+        if described.get(_CHECKSUM, known := _digest(described, tensors)) != known:
+            raise FormatError("its numbers or settings are not those that were written")
         twin = _twin_of(described, shapes)
-        twin.load_state_dict(load(content), strict=True)
+        twin.load_state_dict(tensors, strict=True)
     except Exception as error:
         message = f"these are not the weights of a twin ({type(error).__name__}: {error}). Train and register again."
         raise FormatError(message) from error
@@ -426,6 +433,16 @@ def unpack(content: Any, twin: bytes, baseline: bytes | None) -> ModelBundle:
         )
         raise FormatError(message)
     return bundle
+
+
+def _digest(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Checksum of a network's name and settings and of all its numbers."""
+    said = {key: value for key, value in described.items() if key != _CHECKSUM}
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for key, value in sorted(tensors.items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _header(content: bytes) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
