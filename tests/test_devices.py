@@ -16,6 +16,7 @@ from tests._pretended import CALLS, passes, pretended_cuda
 from torch._subclasses import FakeTensorMode
 
 import glitchflow_plugin
+from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components.benchmark import _trust
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.inference.generate import GenerateSettings, generate_glitches
@@ -59,6 +60,11 @@ def cuda():
 def there(values, cuda):
     """On the device, every one of them."""
     return all(value.device == cuda for value in values)
+
+
+def test_this_run_is_on_the_cpu_whatever_else_there_is():
+    assert not torch.cuda.is_available()
+    assert choose_device("auto") == "cpu"
 
 
 # what is pretended

@@ -165,3 +165,19 @@ def test_constraints_pin_everything_without_addresses():
         assert "://" not in line
         assert not line.startswith(("-", "#"))
         assert "==" in line
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_the_second_python_is_one_that_works(tmp_path, works):
+    """A command of that name may be a version manager's, which only complains."""
+    text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    function = text[text.index("python312() {") : text.index("step make setup")]
+    for name, code in (("bin/python3.12", 127), ("versions/3.12.9/bin/python3.12", 0 if works else 127)):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text(f"#!/bin/sh\nexit {code}\n", encoding="utf-8")
+        path.chmod(0o755)
+    known = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "PYENV_ROOT": str(tmp_path)}
+    script = f"set -euo pipefail\n{function}\nif other=$(python312); then echo $other; else echo none; fi"
+    answer = subprocess.run(["bash", "-c", script], env=known, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == (str(tmp_path / "versions/3.12.9/bin/python3.12") if works else "none")

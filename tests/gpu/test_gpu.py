@@ -1,6 +1,5 @@
 """The real thing: `pytest -m gpu` where there is a GPU. What can be known without one is in tests/test_devices.py."""
 
-import json
 import os
 import subprocess
 import sys
@@ -174,24 +173,29 @@ def execute(folder, *command, **environment):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder in which every pipeline of the demo has run, and what the training said."""
+    """A folder in which every pipeline of the demo has run."""
     folder = tmp_path_factory.mktemp("run")
     execute(folder, "glitchflow", "init", folder)
     for pipeline in ("simulate_pipeline", "preproc_pipeline"):
         execute(folder, "itwinai", "exec-pipeline", f"+pipe_key={pipeline}", *SMALL)
-    said = execute(folder, "itwinai", "exec-pipeline", *SMALL)
+    execute(folder, "itwinai", "exec-pipeline", *SMALL)  # training_pipeline is the default
     for pipeline in ("inference_pipeline", "glitchflow_pipeline"):
         execute(folder, "itwinai", "exec-pipeline", f"+pipe_key={pipeline}", *SMALL)
-    return folder, said
+    return folder
+
+
+def was_learnt_there(folder):
+    """torch writes down where a tensor was."""
+    weights = torch.load(folder / "temp/small/checkpoints/last/model.pt", weights_only=True)
+    return all(each.is_cuda for each in weights.values())
 
 
 @pytest.mark.pipeline
 def test_the_pipelines_of_the_demo(run):
-    folder, said = run
-    assert "training on cuda" in said
-    summary = read_summary(folder / "temp/small/training")
+    assert was_learnt_there(run)
+    summary = read_summary(run / "temp/small/training")
     assert "version 1" in summary.outputs["registered model"]
-    maps = SpectrogramSet.open(folder / "inference/small/maps")
+    maps = SpectrogramSet.open(run / "inference/small/maps")
     assert len(maps) == 12
     assert np.isfinite(maps.read().maps).all()
 
@@ -199,9 +203,8 @@ def test_the_pipelines_of_the_demo(run):
 @pytest.mark.pipeline
 def test_one_process_of_torchrun_with_nccl(run):
     """DDP, its broadcasts and gathers, over NCCL: one process takes the way of many."""
-    folder, _ = run
     said = execute(
-        folder,
+        run,
         *("torchrun", "--standalone", "--nproc_per_node=1", "--no-python", "itwinai", "exec-pipeline"),
         *SMALL,
         "training.strategy=ddp",
@@ -210,6 +213,5 @@ def test_one_process_of_torchrun_with_nccl(run):
         NCCL_DEBUG="VERSION",
     )
     assert "NCCL version" in said
-    summary = read_summary(folder / "temp/small/training")
-    assert "version 2" in summary.outputs["registered model"]
-    assert json.loads((folder / "temp/small/training/summary.json").read_text())
+    assert was_learnt_there(run)
+    assert "version 2" in read_summary(run / "temp/small/training").outputs["registered model"]
