@@ -28,6 +28,7 @@ def path(tmp_path):
         ("crash", r"data\.h5 cannot be read: it ended the process"),
         ("abort", r"data\.h5 cannot be read: it ended the process"),
         ("memory", r"data\.h5 cannot be read: it asks for more memory"),
+        ("large", r"data\.h5 cannot be read: it asks for more memory"),
         ("raise", r"data\.h5 cannot be read \('odd'\)"),
         ("deep", r"data\.h5 cannot be read \(maximum recursion"),
     ],

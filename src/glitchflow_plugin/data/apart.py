@@ -35,6 +35,9 @@ _GRACE = 30.0
 """Seconds after which a companion is given up that the kernel has not ended; it may have to import first."""
 _MEMORY = 8 * 1024**3
 """Bytes of address space for the companion: more than any event needs."""
+_TOO_MUCH = "it asks for more memory than any data need"
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Threads that have nothing to do reserve address space, on a large machine all that is allowed."""
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """Signals that say nothing about the file."""
 
@@ -150,7 +153,7 @@ class _Companion:
                     [sys.executable, "-P", "-c", program],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
-                    env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                    env=os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(paths)},
                 )
         return self._process, self._connection
 
@@ -215,8 +218,10 @@ def serve(descriptor: int) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:
             connection.send(answer)
-        except (BrokenPipeError, ConnectionError):
+        except ConnectionError:
             return
+        except MemoryError:
+            connection.send((False, FormatError(f"{shown(args[0])} cannot be read: {_TOO_MUCH}.")))
 
 
 @contextmanager
@@ -231,7 +236,7 @@ def explained(what: str) -> Iterator[None]:
     except GlitchflowError:
         raise
     except MemoryError as error:
-        raise FormatError(f"{what}: it asks for more memory than any data need.") from error
+        raise FormatError(f"{what}: {_TOO_MUCH}.") from error
     except Exception as error:
         reason = shown(" ".join(str(error).split()).rstrip(".")) or type(error).__name__
         raise FormatError(f"{what} ({reason}). It may be truncated or damaged.") from error

@@ -207,8 +207,9 @@ class EventSource:
             channels: Names wanted.
             done: Names that no further data set is asked for; the caller adds to it what it can use.
         """
+        asked = set(channels)
         for loader, offered in self.loaders:
-            wanted = [name for name in offered if name in channels and name not in done]
+            wanted = [name for name in offered if name in asked and name not in done]
             if wanted:
                 read, reasons = loader(wanted)
                 yield LoadedEvent(RawEvent(self.event_id, self.gps_event, read), reasons)
