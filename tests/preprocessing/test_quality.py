@@ -1,7 +1,9 @@
 import pytest
 
+from glitchflow_plugin.data.readers import continuous
 from glitchflow_plugin.errors import FormatError
-from glitchflow_plugin.preprocessing.quality import Flaw, collect, read_quality, write_quality
+from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, collect, read_quality, write_quality
+from glitchflow_plugin.signal import conditioning
 
 FLAWS = [
     Flaw("b", "V1:DEAD", "constant", "the same value for 6.00 s"),
@@ -47,3 +49,9 @@ def test_flaws_come_back_whatever_their_names(tmp_path):
     (tmp_path / "quality.csv").write_text("event_id,channel\na,b\n")
     with pytest.raises(FormatError, match=r"quality\.csv does not match its checksum"):
         read_quality(tmp_path)
+
+
+def test_every_reason_has_advice():
+    reasons = {continuous.GAP, continuous.SAMPLE_RATE, continuous.UNIT, continuous.UNREADABLE, continuous.COPIES}
+    reasons |= {continuous.OUTSIDE, MISSING, conditioning.NAN, conditioning.CONSTANT, conditioning.TOO_SHORT}
+    assert set(ADVICE) == reasons | {conditioning.NYQUIST}

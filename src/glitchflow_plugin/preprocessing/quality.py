@@ -29,6 +29,8 @@ ADVICE = {
     "sample rate": "Correct the sample rate in the files.",
     "unit": "Correct the unit in the files.",
     "unreadable": "Fetch the files again; the log names them.",
+    "copies differ": "Take one of the files out of the data set.",
+    "outside the data": "Correct `triggers` or `path`, or bring the data of these times.",
 }
 """What to do about a reason, by reason."""
 
