@@ -19,7 +19,7 @@ class NamedPipeline(Pipeline):
         ConfigurationError: The name would lead elsewhere. No step has run.
     """
 
-    def __init__(self, steps: Any, run_name: str | None = None, name: str | None = None) -> None:
+    def __init__(self, steps: Any, run_name: str | int | None = None, name: str | None = None) -> None:
         super().__init__(steps, name)
         self.save_parameters(run_name=run_name)
         if run_name is not None:

@@ -1,6 +1,7 @@
 """Output that never ends a run: what a terminal or log cannot show is replaced by what resembles it."""
 
 import codecs
+import io
 import sys
 import unicodedata
 
@@ -13,7 +14,7 @@ def never_fail_on_output() -> None:
     """Let the standard output of this process show in ASCII what its encoding does not have."""
     for stream in (sys.stdout, sys.stderr):
         # strict is what fails; whoever has chosen something else keeps it
-        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors=_ERRORS)
 
 
