@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from glitchflow_plugin.data.files import atomic_path, read_json, sha256, write_json
 from glitchflow_plugin.data.lock import LOCK_NAME, Hold, take
 from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
-from glitchflow_plugin.errors import BusyError, ConfigurationError, DataError, FormatError, RegistryError
+from glitchflow_plugin.errors import BusyError, ConfigurationError, FormatError, RegistryError
 from glitchflow_plugin.models.bundle import ModelBundle, pack_baseline, pack_twin, unpack
 from glitchflow_plugin.tracking.connection import registry
 from glitchflow_plugin.tracking.registry import BASELINE_FILE, TWIN_FILE, register
