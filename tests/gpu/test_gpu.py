@@ -59,7 +59,7 @@ def test_devices_mix_as_is_pretended_elsewhere(cuda, name):
 
 
 @pytest.mark.parametrize("norm", ["median", "mean", "white"])
-@pytest.mark.parametrize("q", [12.0, (8.0, 16.0)], ids=["one Q", "two Q"])
+@pytest.mark.parametrize("q", [12.0, (12.0, 24.0)], ids=["one Q", "two Q"])
 def test_q_transform(cuda, norm, q):
     settings = QTransformSettings(q=q, norm=norm)
     series = torch.randn(20, 6144)

@@ -347,7 +347,7 @@ class Trainer(SoundTorchTrainer):
 
     def checkpoint_notes(self) -> dict[str, Any]:
         """What a checkpoint was trained on, and by which run."""
-        return {_ORIGIN: self.learner.origin(), RUN: self.run_id}
+        return {_ORIGIN: self.learner.origin(), RUN: {"id": self.run_id}}
 
     def _check_origin(self) -> None:
         path = Path(self.from_checkpoint or "") / f"{_ORIGIN}.json"

@@ -22,14 +22,14 @@ RUN = "run"
 
 
 def write_checkpoint(
-    folder: Path, tensors: Mapping[str, Any], notes: Mapping[str, Any], *, previous: Path | None = None
+    folder: Path, tensors: Mapping[str, Any], notes: Mapping[str, Mapping[str, Any]], *, previous: Path | None = None
 ) -> None:
     """Write a checkpoint, on disk before anything takes its name.
 
     Args:
         folder: Where it shall be.
         tensors: What `torch.save` writes, by name; NAME.pt each.
-        notes: JSON-like values by name; NAME.json each.
+        notes: Records by name; NAME.json each.
         previous: Where the checkpoint that is there now shall be kept; None: it is removed.
 
     Raises:
@@ -87,7 +87,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 def run_of(folder: Path) -> str:
     """Id of the run that wrote a checkpoint; empty for those of versions that gave none."""
     path = folder / f"{RUN}.json"
-    return str(read_json(path)) if path.exists() else ""
+    return str(read_json(path, "the training").get("id", "")) if path.exists() else ""
 
 
 def newest_usable(root: Path) -> Path | None:
