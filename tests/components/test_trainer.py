@@ -25,6 +25,7 @@ from glitchflow_plugin.tracking.outbox import upload, waiting
 from glitchflow_plugin.tracking.registry import load
 from glitchflow_plugin.tracking.versions import find
 from glitchflow_plugin.training import judged_maps
+from glitchflow_plugin.training.checkpoints import run_of
 from glitchflow_plugin.training.evaluation import ZeroTwin
 
 SMALL = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
@@ -465,11 +466,11 @@ def test_only_the_network_that_this_run_trained_is_registered(make_trainer, regi
 
     def disturbed(trainer):
         train(trainer)
-        mine = json.loads((best / "run.json").read_text())
+        mine = run_of(best)
         assert mine == trainer.run_id
         monkeypatch.setattr(Trainer, "train", train)
         make_trainer(epochs=1, random_seed=2).execute()
-        assert json.loads((best / "run.json").read_text()) != mine
+        assert run_of(best) != mine
 
     monkeypatch.setattr(Trainer, "train", disturbed)
     with pytest.raises(DataError, match="is of another run"):
