@@ -96,3 +96,10 @@ def test_two_events_in_a_file_and_bad_rates_are_refused(tmp_path):
         read_event(path)
     with pytest.raises(FormatError, match="sample_rate"):
         make_event(rate=0.0)
+
+
+def test_a_file_that_another_process_writes_is_not_called_damaged(tmp_path):
+    path = tmp_path / "e.h5"
+    with h5py.File(path, "w"), pytest.raises(FormatError, match="Another process writes to it") as refused:
+        read_event_header(path)
+    assert "damaged" not in str(refused.value)

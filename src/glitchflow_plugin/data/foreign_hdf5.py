@@ -20,6 +20,8 @@ _LARGEST_CHUNK = 1 << 28
 """Bytes. To read one sample HDF5 unpacks a whole chunk."""
 _SLOWEST_RATE, FASTEST_RATE = 1e-6, 1e9
 """Hz. What is beyond is no rate, and overflows."""
+_TAKEN = ("unable to lock file", "already open for write")
+"""How HDF5 says that a file is sound, and somebody else has it."""
 _TIME_STEP = 1e-4
 """s: a time that is stored in coarser steps is not known."""
 
@@ -28,11 +30,20 @@ def opened(path: Path | str) -> h5py.File:
     """Open an HDF5 file to read.
 
     Raises:
-        FormatError: It is missing, no regular file, truncated or no HDF5.
+        FormatError: It is missing, no regular file, truncated or no HDF5, or another process writes to it.
     """
     require_regular(path)
     with explained(f"{shown(path)} cannot be read as HDF5"):
-        return h5py.File(path, "r")
+        try:
+            return h5py.File(path, "r")
+        except OSError as error:
+            if not any(sign in str(error) for sign in _TAKEN):
+                raise
+            raise FormatError(
+                f"{shown(path)} cannot be opened ({error}). Another process writes to it, or ended while it did "
+                "(`h5clear -s FILE` mends that), or the file system does not lock (HDF5_USE_FILE_LOCKING=FALSE in the "
+                "environment). Run again when it is closed."
+            ) from error
 
 
 def member(group: h5py.Group, name: str | bytes) -> h5py.Group | h5py.Dataset:

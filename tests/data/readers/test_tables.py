@@ -176,6 +176,23 @@ def test_packed_text_is_read(tmp_path, name):
     assert read(tmp_path / name).tolist() == [1264000000.5]
 
 
+def test_a_fraction_of_seconds_is_joined(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("time,time_frac\n1264000000,0.25\n")
+    assert read(path) == [1264000000.25]
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [("gps_time,peak_time_ns", True), ("time,gps_ns", True), ("time,frac", True), ("time,duration_s", False)],
+)
+def test_a_rest_of_seconds_that_is_not_joined_is_told(tmp_path, caplog, header, told):
+    path = tmp_path / "t.csv"
+    path.write_text(f"{header}\n1264000000,0.5\n")
+    assert read(path) == [1264000000.0]
+    assert ("is not joined" in caplog.text) == told
+
+
 def test_a_fraction_given_twice_counts_once_and_must_agree(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("time,time_ns\n1264000000.5,500000000\n1264000010.000000,0\n1264000020.9999999,999999900\n")

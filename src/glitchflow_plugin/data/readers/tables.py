@@ -40,11 +40,15 @@ _FRACTIONS = {
     for unit, ends in (
         (1e-9, _NANOSECONDS),
         (1e-6, ("us", "usec", "usecs", "microsec", "microsecs", "microsecond", "microseconds")),
+        (1.0, ("frac", "fraction")),
         (1e-3, ("ms", "msec", "msecs", "millisec", "millisecs", "millisecond", "milliseconds")),
     )
     for end in ends
 }
 """How the name of a column with the rest of a second ends, and what one of its units is in s."""
+
+_LIKE_A_REST = re.compile(rf"(^|[^a-z])({'|'.join(_NANOSECONDS)}|frac|fraction)$")
+"""A column that may well hold the rest of some second."""
 
 _AGREE = 1e-6
 """A fraction given twice is one within this (s): float64 holds GPS times to 0.24 microseconds."""
@@ -127,8 +131,8 @@ def column_of(columns: Mapping[str, Any], name: str, path: Path | str) -> Any:
 def gps_times(columns: Mapping[str, Any], path: Path | str, name: str | None = None) -> np.ndarray:
     """GPS times of a table, s, float64, joined from two columns where whole seconds and the rest are apart.
 
-    `X` is joined with `X_ns` (or `_us`, `_ms`, `_nanoseconds`, and so on; also `gps_s` with `gps_ns`, `end_time` with
-    `end_ns`, anything with `ns`). If `X` holds the fraction already, the other column must agree.
+    `X` is joined with `X_ns` (or `_us`, `_ms`, `_nanoseconds`, `_frac`, and so on; also `gps_s` with `gps_ns`,
+    `end_time` with `end_ns`, anything with `ns`). If `X` holds the fraction already, the other column must agree.
 
     Args:
         columns: By name: numbers, or text as it stands in the file.
@@ -151,6 +155,8 @@ def gps_times(columns: Mapping[str, Any], path: Path | str, name: str | None = N
             times = times + rest
         elif not np.all(np.abs((times - rest + 0.5) % 1 - 0.5) <= _AGREE):
             raise FormatError(f"{where} hold different fractions of a second. Leave out the one that is wrong.")
+    elif len(times) and np.all(times == np.floor(times)):
+        _tell_left_out(name, list(columns), path)
     _tell_rounded(times, f"{path}: column {name!r}")
     return times
 
@@ -246,6 +252,21 @@ def _number(text: str, where: str, row: int, *, precise: bool) -> float:
     if rough:
         raise FormatError(f"{where}, row {row}: {text.strip()} is rounded to whole seconds or worse. Write all digits.")
     return value
+
+
+def _tell_left_out(name: str, held: list[str], path: Path | str) -> None:
+    """Warn of columns that may hold the rest of seconds which are all whole, but by their names belong to others."""
+    maybe = [one for one in held if one != name and _LIKE_A_REST.search(one.lower())]
+    if maybe:
+        logger.warning(
+            "%s: all times in %r are whole seconds, and %s is not joined with them. If it holds the rest of a second, "
+            "call it %s_ns (or %s_frac); else events are cut up to 1 s off.",
+            path,
+            name,
+            maybe,
+            name,
+            name,
+        )
 
 
 def _tell_rounded(times: np.ndarray, where: str) -> None:
