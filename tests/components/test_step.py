@@ -71,6 +71,21 @@ def test_the_second_of_two_is_refused_and_writes_nothing(tmp_path):
     assert Step(tmp_path, work=lambda: 7).execute() == 7
 
 
+def test_a_folder_that_is_named_in_two_ways_is_no_other_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "maps")
+
+    class Both(Step):
+        source = "link"
+
+        @holding("folder", reads=("source",))
+        def execute(self):
+            return self.work()
+
+    for folder in (tmp_path / "maps", Path("maps")):
+        assert Both(folder, work=lambda: 7).execute() == 7
+
+
 def test_tasks_of_an_array_share_a_folder_as_long_as_their_settings_agree(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "_SETTLE", 0.2)
 

@@ -276,6 +276,22 @@ def test_a_resumed_training_keeps_its_run_and_its_version(make_trainer, registry
     assert client.get_run(other.run_id).info.status == "FINISHED"
 
 
+def test_a_training_that_is_asked_to_end_is_killed_in_mlflow_until_it_goes_on(
+    make_trainer, registry, tmp_path, monkeypatch
+):
+    client = MlflowClient(registry["tracking_uri"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "after_step", lambda self, _: self._interrupt(inside=True))
+        with pytest.raises(SystemExit):
+            make_trainer(registry=registry, epochs=1).execute()
+    (path,) = tmp_path.rglob("mlflow_run.json")
+    run_id = json.loads(path.read_text())["run_id"]
+    assert client.get_run(run_id).info.status == "KILLED"
+    version = make_trainer(registry=registry, epochs=1, resume=True).execute()
+    assert version.run_id == run_id
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
 def test_a_twin_that_cannot_be_judged_is_kept(make_trainer, registry, monkeypatch, caplog):
     def judge(*_):
         (entry,) = waiting(registry["outbox"])

@@ -377,7 +377,7 @@ def told(subject, folder):
 def examples(fast):
     """Of each of the tests below: the slow ones together see more than a thousand cases."""
     checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=5 if fast else 80, deadline=None, derandomize=True, suppress_health_check=checks)
+    return settings(max_examples=5 if fast else 40, deadline=None, derandomize=True, suppress_health_check=checks)
 
 
 @pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["few", "many"])

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -138,3 +139,25 @@ def test_without_locks_the_work_goes_on(tmp_path, monkeypatch, caplog):
     with at_work(tmp_path, "Trainer"):
         pass
     assert "cannot be locked" in caplog.text
+
+
+def test_a_full_disk_hinders_who_writes_and_not_who_reads(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lock, "_add", full)
+    with pytest.raises(DataError, match="No space left"), at_work(tmp_path, "Trainer"):
+        pass
+    with in_use(tmp_path, "Processor"):
+        assert "read without a lock" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00", b"null\n", b'{"host": "%s", "pid": %d}', b'{"host": "%s", "pid": []}']
+)
+def test_who_is_busy_is_told_whatever_the_lock_says(tmp_path, content):
+    with closing(take(tmp_path / LOCK_NAME, "Trainer")):
+        holder = content.replace(b"%s", os.uname().nodename.encode()).replace(b"%d", b"9" * 30)
+        (tmp_path / LOCK_NAME).write_bytes(holder)
+        with pytest.raises(BusyError, match="another run is at work"), at_work(tmp_path, "Trainer"):
+            pass

@@ -60,3 +60,9 @@ def test_what_is_no_summary_is_refused(tmp_path):
         read_summary(tmp_path)
     with pytest.raises(FormatError, match="does not exist"):
         read_summary(tmp_path / "none")
+
+
+def test_paths_and_names_are_shown_as_they_are():
+    inputs = {"set": "/data/[old]/[/new]", "channel": "V1:bell:x"}
+    text = format_summary(RunSummary("a/b", now(), inputs, warnings=("nothing in [bold]",)))
+    assert all(name in text for name in (*inputs.values(), "nothing in [bold]"))

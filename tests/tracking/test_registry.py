@@ -31,7 +31,10 @@ def test_a_twin_comes_back_with_all_that_is_needed(database, make_bundle):
     bundle = make_bundle()
     windows = torch.rand(3, 2, 16, 16) * 100
     expected = bundle.twin(windows)
+    bundle.twin.train()
     version = store(bundle, "whole", database)
+    # a copy is stored: whoever goes on with the twin finds it as it was
+    assert bundle.twin.training
     assert (version.version, version.uri) == (1, "models:/whole/1")
     back = load("whole", 1, database)
     assert back.to_dict() == bundle.to_dict()

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from functools import partialmethod
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from glitchflow_plugin.tracking.outbox import (
     waiting,
 )
 from glitchflow_plugin.tracking.registry import load, register
-from glitchflow_plugin.tracking.versions import find, list_versions, promote, rollback
+from glitchflow_plugin.tracking.versions import find, list_versions, model_names, promote, rollback
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +193,16 @@ def test_what_the_registry_would_not_take_is_renamed_or_dropped(registry, make_b
     assert main(["models", "upload", "--outbox", outbox]) == 0
     assert find("renamed", 1, uri).tags["outbox"] == stuck.id
     assert waiting(outbox) == []
+
+
+def test_models_and_versions_on_later_pages_are_found(registry, make_bundle, monkeypatch, tmp_path):
+    uri, folder = registry
+    register(make_bundle(), "another", uri, artifacts=folder / "artifacts")
+    entry = keep(tmp_path, make_bundle(), Destination(uri, "twin", "glitchflow", str(folder / "artifacts")))
+    first = send(entry)
+    register(make_bundle(), "twin", uri, artifacts=folder / "artifacts")
+    for search in ("search_registered_models", "search_model_versions"):
+        monkeypatch.setattr(MlflowClient, search, partialmethod(getattr(MlflowClient, search), max_results=1))
+    assert {"another", "twin"} <= set(model_names(uri))
+    assert send(entry).version == first.version
+    assert len(list_versions("twin", uri)) > 3

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -45,18 +46,25 @@ def holding(*writes: str, reads: Sequence[str] = (), together: bool = True) -> C
                 stack.enter_context(_told())
                 ranks = detect_distributed_environment()
                 if ranks.global_rank == 0:  # holds them for all that do this step together
-                    here = {str(getattr(self, name)) for name in writes}
+                    here = _folders(self, writes)
                     several = ranks.global_world_size > 1
-                    for folder in sorted(here):
+                    for _, folder in sorted(here.items()):
                         stack.enter_context(at_work(folder, work, shared=shared, several=several))
-                    for folder in sorted({str(getattr(self, name)) for name in reads} - here):
-                        stack.enter_context(in_use(folder, work))
+                    for place, folder in sorted(_folders(self, reads).items()):
+                        if place not in here:
+                            stack.enter_context(in_use(folder, work))
                 return execute(self, *arguments, **keywords)
 
         held.holds = writes  # pyright: ignore[reportFunctionMemberAccess]  # a test looks for it in every step
         return held
 
     return decorate
+
+
+def _folders(step: Any, names: Sequence[str]) -> dict[str, str]:
+    """Folders of a step by where they are: one may be named in two ways, and is held once."""
+    named = [str(getattr(step, name)) for name in names]
+    return {os.path.realpath(folder): folder for folder in named}
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from glitchflow_plugin.components._strategies import (
     unwrapped,
 )
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
+from glitchflow_plugin.tracking.itwinai_tracker import end_as_killed
 from glitchflow_plugin.training.checkpoints import (
     BEST,
     LAST,
@@ -234,6 +235,7 @@ class SoundTorchTrainer(TorchTrainer):
             except Interrupted as interruption:
                 logger.warning("%s", interruption)
                 if self.logger:
+                    end_as_killed(self.logger)
                     self.logger.destroy_logger_context()
                 self.strategy.clean_up()
                 raise

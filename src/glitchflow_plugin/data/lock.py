@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from glitchflow_plugin.data.files import explained
-from glitchflow_plugin.errors import BusyError
+from glitchflow_plugin.errors import BusyError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def take(path: Path | str, work: str, *, shared: str | None = None, patience: fl
     try:
         while True:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+", encoding="utf-8")
+            file = path.open("a+", encoding="utf-8", errors="replace")
             try:
                 # whoever has removed the folder meanwhile has removed the lock with it
                 if _locked(file, work, shared) and os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -135,7 +135,7 @@ def in_use(folder: Path | str, work: str) -> Iterator[None]:
     """Let nobody write to a folder while it is read; others may read it too.
 
     Args:
-        folder: What is read. One that is not there or cannot be locked by us is read without.
+        folder: What is read. One that is not there, or in which we cannot write, is read without.
         work: As for `take`.
 
     Raises:
@@ -145,11 +145,18 @@ def in_use(folder: Path | str, work: str) -> Iterator[None]:
     if not (path.parent.is_dir() and os.access(path if path.exists() else path.parent, os.W_OK)):
         yield
         return
-    hold = take(path, work, shared="reading")
+    hold = None
+    try:
+        hold = take(path, work, shared="reading")
+    except BusyError:
+        raise
+    except DataError as error:  # a full disk hinders nobody who reads
+        logger.warning("%s is read without a lock: %s", folder, error)
     try:
         yield
     finally:
-        hold.close()
+        if hold is not None:
+            hold.close()
 
 
 def tidy(folder: Path) -> None:
@@ -232,7 +239,7 @@ def _may_live(holder: Mapping[str, Any]) -> bool:
         return True
     try:
         os.kill(int(holder["pid"]), 0)
-    except (ProcessLookupError, KeyError, ValueError):
+    except (ProcessLookupError, KeyError, TypeError, ValueError, OverflowError):  # the last ones: no process has that
         return False
     except PermissionError:
         pass

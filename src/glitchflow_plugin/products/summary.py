@@ -136,7 +136,8 @@ def format_summary(summary: RunSummary, width: int = 110) -> str:
     for warning in summary.warnings:
         table.add_row("warning", warning)
     stream = StringIO()
-    Console(file=stream, width=width, color_system=None).print(table)
+    # names and paths are no markup: [old], and :bell: in a channel
+    Console(file=stream, width=width, color_system=None, markup=False, emoji=False).print(table)
     return stream.getvalue()
 
 

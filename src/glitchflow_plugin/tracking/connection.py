@@ -145,7 +145,7 @@ def guarded(tracking_uri: str | None) -> Iterator[None]:
         except BaseException as error:
             # MLflow would otherwise try for minutes when the program ends
             with suppress(Exception), environment(_HURRIED, keep=False):
-                mlflow.end_run(status="FAILED")
+                mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
             text = str(error)
             if is_silence(error):
                 raise _unreachable(str(tracking_uri), error) from error

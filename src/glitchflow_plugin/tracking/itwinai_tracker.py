@@ -45,6 +45,8 @@ class PatientMLFlowLogger(MLFlowLogger):
         self._sent: list[Unsent] = []
         self._continued: str | None = None
         self.lenient = False
+        #: Status of MLflow that the run gets at its end.
+        self.ends_as = "FINISHED"
         self._offline = False
         self._warned = False
         self._pause, self._wait_until = _PAUSES[0], 0.0
@@ -57,8 +59,13 @@ class PatientMLFlowLogger(MLFlowLogger):
         try:
             with quick(), environment({"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": wanted}, keep=False):
                 opened = super().create_logger_context(rank=rank, **keywords)
-            if self.should_log() and not self.active_run.info.run_id:
-                raise nonsense(str(self.tracking_uri), "a new run")
+                if self.should_log():
+                    run = self.active_run.info
+                    if not (run.run_id and run.artifact_uri):
+                        raise nonsense(str(self.tracking_uri), "a new run")
+                    if is_server(str(self.tracking_uri)):
+                        # MLflow asks once where texts go, and believes any answer: ask while the server is well
+                        self._client._tracking_client._get_artifact_repo(run.run_id)
             return opened
         except Exception as error:
             if not self.lenient:
@@ -109,7 +116,9 @@ class PatientMLFlowLogger(MLFlowLogger):
                 self._flush()
                 self._read_back()
                 with quick():
-                    super().destroy_logger_context()
+                    # what itwinai does, which knows no other end than a good one
+                    self.mlflow.end_run(self.ends_as)
+                    self.is_initialized = False
         except Exception as error:
             self._failed(error)
         if self._offline:
@@ -287,6 +296,13 @@ def make_loggers(
             RunProvenanceLogger(experiment_name=experiment, provenance_save_dir=str(provenance), create_svg=False)
         )
     return LoggersCollection(loggers) if loggers else None
+
+
+def end_as_killed(loggers: Logger | None) -> None:
+    """Let a run that was asked to end, and can go on later, not count as finished in MLflow."""
+    for each in _leaves(loggers):
+        if isinstance(each, PatientMLFlowLogger):
+            each.ends_as = "KILLED"
 
 
 def unsent(loggers: Logger | None) -> list[Unsent]:

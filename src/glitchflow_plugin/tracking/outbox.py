@@ -25,7 +25,16 @@ from glitchflow_plugin.models.bundle import ModelBundle, pack_baseline, pack_twi
 from glitchflow_plugin.tracking.connection import registry
 from glitchflow_plugin.tracking.registry import BASELINE_FILE, TWIN_FILE, register
 from glitchflow_plugin.tracking.runs import Unsent, complete
-from glitchflow_plugin.tracking.versions import BUNDLE_FILE, CHAMPION, CHECKSUMS, ModelVersion, aliases_of, find, settle
+from glitchflow_plugin.tracking.versions import (
+    BUNDLE_FILE,
+    CHAMPION,
+    CHECKSUMS,
+    ModelVersion,
+    aliases_of,
+    find,
+    settle,
+    versions_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -350,9 +359,8 @@ def _complete_run(client: MlflowClient, entry: Entry) -> str | None:
 
 def _sent_before(client: MlflowClient, entry: Entry, run_id: str | None) -> int | None:
     """The version that a run made of this entry before it was killed, or of the same weights before it was resumed."""
-    name = entry.destination.name.replace("'", "''")
     weights = entry.files[TWIN_FILE]
-    for version in client.search_model_versions(f"name='{name}'"):
+    for version in versions_of(client, entry.destination.name):
         same_run = run_id is not None and version.run_id == run_id
         if version.tags.get(_MARK) == entry.id or (same_run and weights in version.tags.get(CHECKSUMS, "")):
             return int(str(version.version))

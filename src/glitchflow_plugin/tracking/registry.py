@@ -7,6 +7,7 @@ Nothing else is read here, and none of it is run. Beside them is the twin as an 
 checksums of all files stand in a tag of the version, in the database, and are compared before anything is parsed.
 """
 
+import copy
 import json
 import logging
 import tempfile
@@ -100,7 +101,7 @@ def register(
     """Store a twin as the next version of a registered model.
 
     Args:
-        bundle: The twin (moved to the CPU, in evaluation mode) and its description.
+        bundle: The twin, which stays on its device and in its mode, and its description.
         name: Of the registered model; made if it is new.
         tracking_uri: A database (`sqlite:///mlflow.db`) or a server (`http://127.0.0.1:5005`).
         experiment: MLflow experiment; made if it is new.
@@ -292,7 +293,7 @@ def _read_back(uri: str, sealed: Mapping[str, str], tracking_uri: str) -> None:
 
 def _write(bundle: ModelBundle, folder: Path) -> None:
     """The files of a version: MLflow's own model folder with the description and the linear filter in it."""
-    twin = bundle.twin.cpu().eval()
+    twin = copy.deepcopy(bundle.twin).cpu().eval()  # whoever gives it may go on with it where it is
     shape = bundle.input_shape
     # two of them: with one, torch.export would take the batch size for a constant of the model
     example = np.zeros((2, *shape), dtype=np.float32)

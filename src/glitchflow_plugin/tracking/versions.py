@@ -6,8 +6,9 @@ Nothing here imports torch, so that `glitchflow models` answers at once.
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -86,7 +87,7 @@ def find(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = 
 def model_names(tracking_uri: str = DEFAULT_TRACKING_URI) -> list[str]:
     """Names of the registered models; errors as for `find`."""
     with registry(tracking_uri, must_exist=True):
-        return sorted(model.name for model in _client(tracking_uri).search_registered_models())
+        return _model_names(_client(tracking_uri))
 
 
 def list_versions(name: str, tracking_uri: str = DEFAULT_TRACKING_URI) -> list[ModelVersion]:
@@ -305,7 +306,7 @@ def resolve(name: str, version_or_alias: int | str, tracking_uri: str) -> int:
     check_name(client, name, tracking_uri)
     versions, aliases = _numbers(client, name), aliases_of(client, name)
     wanted = str(version_or_alias)
-    number = int(wanted) if wanted.isdigit() else aliases.get(wanted)
+    number = int(wanted) if wanted.isdecimal() else aliases.get(wanted)
     if number is None or number not in versions:
         known = ", ".join(f"{key} (version {value})" for key, value in sorted(aliases.items())) or "none"
         message = (
@@ -319,13 +320,19 @@ def resolve(name: str, version_or_alias: int | str, tracking_uri: str) -> int:
 
 def check_name(client: MlflowClient, name: str, tracking_uri: str) -> None:
     """Refuse a model that is not registered, and say which are."""
-    models = sorted(model.name for model in client.search_registered_models())
+    models = _model_names(client)
     if name not in models:
         message = (
             f"no registered model {name!r} at {tracking_uri}. Models there: {', '.join(models) or 'none'}. "
             "Train one or correct the name."
         )
         raise RegistryError(message)
+
+
+def versions_of(client: MlflowClient, name: str) -> list[Any]:
+    """What MLflow knows of each version of a model."""
+    quoted = name.replace("'", "''")
+    return _all_pages(partial(client.search_model_versions, f"name='{quoted}'"))
 
 
 def aliases_of(client: MlflowClient, name: str) -> dict[str, int]:
@@ -455,14 +462,23 @@ def _confirmed(client: MlflowClient, name: str, number: int, tracking_uri: str, 
     return now
 
 
-def _numbers(client: MlflowClient, name: str) -> list[int]:
+def _model_names(client: MlflowClient) -> list[str]:
+    return sorted(model.name for model in _all_pages(client.search_registered_models))
+
+
+def _all_pages(search: Callable[..., Any]) -> list[Any]:
+    """All that a search of MLflow finds, which gives a page at a time."""
     found, token = [], None
     while True:
-        page = client.search_model_versions(f"name='{name}'", page_token=token)
-        found += [int(str(version.version)) for version in page]
+        page = search(page_token=token)
+        found += page
         token = page.token
         if not token:
-            return sorted(found)
+            return found
+
+
+def _numbers(client: MlflowClient, name: str) -> list[int]:
+    return sorted(int(str(version.version)) for version in versions_of(client, name))
 
 
 def _history(client: MlflowClient, name: str, alias: str) -> list[int]:
