@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -250,7 +251,12 @@ def test_a_model_comes_from_a_real_registry(bundle, tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     with pytest.raises(RegistryError, match="Train a model first"):
         load_model({"name": "twin", "version": "champion"}, uri)
-    registry.register(bundle, "twin", uri, artifacts=tmp_path / "artifacts")
+    network = LinearFilter(1, 64, [0])
+    with torch.no_grad():
+        network.weight.fill_(1.0)
+    twin = EnergyTwin(network, clamp=1e4, witness_scale=[1.0], target_scale=1.0, transform="none")
+    stored = replace(bundle, twin=twin, model={"name": "linear", "lags": [0]})
+    registry.register(stored, "twin", uri, artifacts=tmp_path / "artifacts")
     raw = write_events(tmp_path / "raw", 4)
     step = LoadInfdata(
         {"name": "twin", "version": 1},
