@@ -88,12 +88,12 @@ def new_hdf5(path: Path | str, *, seal: bool = True) -> Iterator[h5py.File]:
     image = io.BytesIO()
     with h5py.File(image, "w", userblock_size=_SEAL_SIZE if seal else 0) as file:
         yield file
-    content = image.getbuffer()
-    if seal:
-        line = _SEAL + hashlib.sha256(content[_SEAL_SIZE:]).hexdigest().encode()
-        content[: len(line)] = line
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    # not getbuffer: collecting that view after an error ends Python 3.12.1
+    content = memoryview(image.getvalue())
+    head, rest = content[:_SEAL_SIZE], content[_SEAL_SIZE:]
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write((_SEAL + hashlib.sha256(rest).hexdigest().encode()).ljust(_SEAL_SIZE, b"\0") if seal else head)
+        file.write(rest)
 
 
 def is_intact(path: Path | str) -> bool:
