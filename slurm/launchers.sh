@@ -1,28 +1,56 @@
 #!/usr/bin/env bash
-# How the presets in conf/slurm/ start a training. Sourced by the batch scripts that `itwinai generate-slurm` writes.
+# What all batch scripts share: sourced, in the run folder, by slurm/*.sbatch and by the scripts that
+# `itwinai generate-slurm` makes of the presets in conf/slurm/.
+# GLITCHFLOW_VENV names the environment (venv, conda), if it is not active already where the job is submitted.
 unset PYTHONDONTWRITEBYTECODE # without byte code every start takes 30 s more
 export OMP_WAIT_POLICY=passive
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not take it from sbatch
+if [[ -n ${GLITCHFLOW_VENV:-} ]]; then export PATH="$GLITCHFLOW_VENV/bin:$PATH"; fi
+
+if [[ ! -f config.yaml ]]; then
+    echo "No config.yaml in $PWD. Submit in the run folder (glitchflow init makes one), or with sbatch --chdir=FOLDER." >&2
+    exit 1
+fi
+
+need-itwinai() {
+    if ! command -v itwinai >/dev/null; then
+        echo "itwinai is not on this job's PATH. Activate the environment before you submit, or export GLITCHFLOW_VENV=" \
+            "its folder; with sbatch --export=NONE name it there." >&2
+        exit 1
+    fi
+}
 
 # itwinai's name for what starts the processes of ddp and deepspeed: here tasks of SLURM with the environment that torchrun
 # would give them, so that signals reach the training itself and its exit status reaches the job.
 # One process a GPU; without GPUs GLITCHFLOW_PROCESSES on each node, 1 if it is not set.
 torchrun-launcher() { # COMMAND
-    local per_node="${SLURM_GPUS_PER_NODE:-0}" nodes="${SLURM_JOB_NUM_NODES:-1}" threads
-    per_node="${per_node##*:}" # a100:4
-    ((per_node > 0)) || per_node="${GLITCHFLOW_PROCESSES:-1}"
+    local gpus="${SLURM_GPUS_ON_NODE:-${SLURM_GPUS_PER_NODE:-0}}" nodes="${SLURM_JOB_NUM_NODES:-1}" per_node threads bind=()
+    [[ -n ${CONTAINER_PATH:-} ]] || need-itwinai
+    per_node="${gpus##*:}" # a100:4
+    if ((per_node > 0)); then
+        bind=(--gpu-bind=none) # each process sees all GPUs and takes the one of its LOCAL_RANK
+    else
+        per_node="${GLITCHFLOW_PROCESSES:-1}"
+    fi
     threads=$((${SLURM_CPUS_PER_TASK:-1} / per_node))
     ((threads > 0)) || threads=1
-    MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)${GLITCHFLOW_HOST_SUFFIX:-}"
+    MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)${GLITCHFLOW_HOST_SUFFIX:-}"
     export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000)) TORCHELASTIC_RUN_ID="$SLURM_JOB_ID"
     export WORLD_SIZE=$((per_node * nodes)) LOCAL_WORLD_SIZE="$per_node" OMP_NUM_THREADS="$threads"
     # shellcheck disable=SC2016  # each task expands its own
-    srun --ntasks="$WORLD_SIZE" --ntasks-per-node="$per_node" --cpus-per-task="$threads" --cpu-bind=none \
+    srun --ntasks="$WORLD_SIZE" --ntasks-per-node="$per_node" --cpus-per-task="$threads" --cpu-bind=none "${bind[@]}" \
         --kill-on-bad-exit=1 bash -c 'export RANK="$SLURM_PROCID" LOCAL_RANK="$SLURM_LOCALID"; exec '"$1"
 }
 
 # The same in a container (container_path of the preset). GLITCHFLOW_CONTAINER_OPTIONS: --nv if not set; --rocm on AMD.
 torchrun-launcher-container() { # COMMAND
-    torchrun-launcher "singularity exec --bind $PWD ${GLITCHFLOW_CONTAINER_OPTIONS:---nv} $CONTAINER_PATH $1"
+    if [[ ! -e $CONTAINER_PATH ]]; then
+        echo "No container image $CONTAINER_PATH in $PWD. Build it (docs/containers-and-clusters.md), or name another one" \
+            "as container_path." >&2
+        exit 1
+    fi
+    # shellcheck disable=SC2086  # several options
+    torchrun-launcher "singularity exec --bind $(printf %q "$PWD") ${GLITCHFLOW_CONTAINER_OPTIONS:---nv} $CONTAINER_PATH $1"
 }
 
 # A training that outlives its time limit. SLURM sends USR1 to the batch script in good time (--signal=B:USR1@120). It goes

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -36,6 +37,8 @@ SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+SlurmdParameters=config_overrides
+GresTypes=gpu
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
@@ -45,14 +48,20 @@ MpiDefault=none
 ReturnToService=2
 SchedulerType=sched/builtin
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=500000 Gres=gpu:8 State=UNKNOWN
 PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PartitionName=develbooster Nodes={host}
+PartitionName=gpu Nodes={host}
+PartitionName=small-g Nodes={host}
 """
 
 
 @pytest.fixture
-def slurm(monkeypatch):
-    """SLURM's commands talk to a controller and one node of two processors on this machine."""
+def slurm(monkeypatch, request):
+    """SLURM's commands talk to a controller and one node on this machine, of two processors if not told otherwise.
+
+    Its GPUs are only counted: nothing is behind them.
+    """
     monkeypatch.setenv("PATH", os.pathsep.join([str(BIN), os.environ["PATH"], "/usr/sbin", "/sbin"]))
     needed = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
     if os.geteuid() != 0 or any(shutil.which(program) is None for program in needed):
@@ -68,7 +77,11 @@ def slurm(monkeypatch):
         second.bind(("127.0.0.1", 0))
         ports = first.getsockname()[1], second.getsockname()[1]
     host = socket.gethostname().partition(".")[0]
-    (folder / "slurm.conf").write_text(_CONFIGURATION.format(folder=folder, host=host, ports=ports))
+    cpus = getattr(request, "param", 2)
+    (folder / "slurm.conf").write_text(_CONFIGURATION.format(folder=folder, host=host, ports=ports, cpus=cpus))
+    for number in range(8):
+        (folder / f"gpu{number}").symlink_to("/dev/null")
+    (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-7]\n")
     monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
     files = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log"}
     options = [f"--{name}={folder / file}" for name, file in (files | {"seed-file": "munge.seed"}).items()]
@@ -119,14 +132,9 @@ def test_jobs_make_the_sets_that_one_process_makes(tmp_path):
     (folder / "conf" / "profile" / "tiny.yaml").write_text(f"# @package _global_\n{yaml.safe_dump(profile)}")
     sizes = ("--cpus-per-task=1", "--mem=1000")
     run(folder, "bash", "slurm/preprocess.sh", 2, *sizes, "conf/profile=tiny", "run_name=array")
-    for _ in range(240):
-        if not run(folder, "squeue", "--noheader"):
-            break
-        time.sleep(0.5)
-    jobs = run(folder, "scontrol", "--oneliner", "show", "job").splitlines()
-    states = [word for job in jobs for word in job.split() if word.startswith("JobState=")]
+    wait_for(lambda: not run(folder, "squeue", "--noheader"))
     logs = "\n".join(path.read_text() for path in sorted(folder.glob("slurm-*.out")))
-    assert states == ["JobState=COMPLETED"] * 9, f"{jobs}\n{logs}"
+    assert states(folder) == ["COMPLETED"] * 9, logs
     assert "of 2 is done" in logs
     preprocess = ("itwinai", "exec-pipeline", "+pipe_key=preproc_pipeline", "conf/profile=tiny")
     run(folder, *preprocess, "run_name=alone", "engine.workers=1")
@@ -135,80 +143,119 @@ def test_jobs_make_the_sets_that_one_process_makes(tmp_path):
     assert not list(folder.rglob("*.tmp.*"))
 
 
-def submit(folder, name, **changes):
-    """Submit a preset as a user does, with this cluster's account and sizes in it; the number of the job."""
-    preset = yaml.safe_load((folder / "conf" / "slurm" / f"{name}.yaml").read_text())
-    file = folder / f"{name}-here.yaml"
-    file.write_text(yaml.safe_dump(preset | {"partition": "debug", "cpus_per_task": 1, "python_venv": None} | changes))
-    run(folder, "itwinai", "generate-slurm", "-c", file, "--submit-job")
-    return run(folder, "squeue", "--noheader", "--format=%A", "--sort=-i").split()[0]
-
-
 def states(folder):
     jobs = run(folder, "scontrol", "--oneliner", "show", "job").splitlines()
     return sorted(word.partition("=")[2] for job in jobs for word in job.split() if word.startswith("JobState="))
 
 
-def wait_for(what, seconds=120):
+def wait_for(what, seconds=450):
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "waited for too long"
         time.sleep(0.3)
 
 
-# Keeps to what the presets ask of a training: USR1 leaves a checkpoint and status 75; the next start goes on from it.
+# Keeps to what slurm/train.sbatch asks of a training: USR1 leaves a checkpoint and status 75; the next start goes on from it.
 # Its first process leaves late, and is ended by SLURM because the other one has left with a status of its own.
-TRAINING = """
+TRAINING = """#!{python}
 import os, pathlib, signal, sys, time
+assert sys.argv[1:3] == ["exec-pipeline", "+pipe_key=training_pipeline"], sys.argv
 rank = os.environ["RANK"]
-kept = pathlib.Path(f"kept-{rank}")
+kept = pathlib.Path(f"kept-{{rank}}")
 if kept.exists():
     world = [os.environ[key] for key in ("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")]
-    pathlib.Path(f"done-{rank}").write_text(" ".join(world))
+    pathlib.Path(f"done-{{rank}}").write_text("\\n".join([*world, *sys.argv[3:]]))
     sys.exit(0)
 def stop(*_):
     kept.touch()
     time.sleep(3 * (rank == "0"))
     sys.exit(75)
 signal.signal(signal.SIGUSR1, stop)
-pathlib.Path(f"running-{rank}").touch()
+pathlib.Path(f"running-{{rank}}").touch()
 time.sleep(300)
 """
+HOST = socket.gethostname().partition(".")[0]
+ACCOUNT = {"SBATCH_ACCOUNT": "physics", "SBATCH_PARTITION": "debug"}
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """An environment whose itwinai is TRAINING, with a space in its path."""
+    program = tmp_path / "an environment" / "bin" / "itwinai"
+    program.parent.mkdir(parents=True)
+    program.write_text(TRAINING.format(python=sys.executable))
+    program.chmod(0o755)
+    return str(program.parents[1])
 
 
 @pytest.mark.usefixtures("slurm")
-def test_presets_make_shares_and_bring_a_training_back(tmp_path):
-    write_events(tmp_path / "raw", 4)
+def test_a_training_at_its_time_limit_comes_back(tmp_path, stand_in):
     folder = tmp_path / "run"
     run(tmp_path, "glitchflow", "init", folder)
-    profile = {"datasets": [{"path": str(tmp_path / "raw"), "target": TARGET, "processing": {"batch": 1}}]}
-    (folder / "conf" / "profile" / "tiny.yaml").write_text(f"# @package _global_\n{yaml.safe_dump(profile)}")
-    command = "bash slurm/preprocess.sbatch Data-processor conf/profile=tiny run_name=array"
-    submit(folder, "preprocess-array", memory="1000\n#SBATCH --array=0-1", exec_command=command)
-    wait_for(lambda: not run(folder, "squeue", "--noheader"))
-    logs = "\n".join(path.read_text() for path in sorted((folder / "slurm-job-logs").iterdir()))
-    assert states(folder) == ["COMPLETED"] * 2, logs
-    assert (folder / "temp/array/events/manifest.json").exists(), logs
-
-    (folder / "training.py").write_text(TRAINING)
-    preset = yaml.safe_load((folder / "conf/slurm/train-requeue.yaml").read_text())
-    assert "requeue-launcher 'itwinai exec-pipeline" in preset["exec_command"]
-    options = preset["memory"].partition("\n")[2]
-    job = submit(
-        folder,
-        "train-requeue",
-        memory=f"1000\n{options}",
-        cpus_per_task=2,
-        exec_command=f"requeue-launcher '{sys.executable} training.py'",
-    )
+    environment = {"GLITCHFLOW_VENV": stand_in, "GLITCHFLOW_PROCESSES": "2"}
+    sizes = ("--cpus-per-task=2", "--mem=1000")
+    words = ("run_name=with space", "training.epochs=3")
+    job = run(folder, "sbatch", "--parsable", *sizes, "slurm/train.sbatch", *words, **environment).strip()
     wait_for(lambda: all((folder / f"running-{rank}").exists() for rank in (0, 1)))
     # what SLURM does two minutes before the time limit
     run(folder, "scancel", "--signal=USR1", "--batch", job)
     wait_for(lambda: all((folder / f"done-{rank}").exists() for rank in (0, 1)))
     wait_for(lambda: not run(folder, "squeue", "--noheader"))
-    host = socket.gethostname().partition(".")[0]
-    assert [(folder / f"done-{rank}").read_text() for rank in (0, 1)] == [f"2 0 2 {host}", f"2 1 2 {host}"]
+    for rank in (0, 1):
+        done = (folder / f"done-{rank}").read_text().splitlines()
+        assert done[:4] == ["2", str(rank), "2", HOST]
+        assert done[4:] == ["training.strategy=ddp", "training.resume=true", *words]
     described = run(folder, "scontrol", "show", "job", job)
     assert "JobState=COMPLETED" in described
     assert "Restarts=1" in described
-    assert "goes back into the queue" in (folder / f"slurm-job-logs/glitchflow-train-{job}.out").read_text()
+    assert "gres" not in described.lower()
+    assert "goes back into the queue" in (folder / f"slurm-{job}.out").read_text()
+
+
+PRESETS = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "slurm").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("slurm", [64], indirect=True)
+@pytest.mark.usefixtures("slurm")
+def test_scripts_are_accepted_and_their_logs_are_found(tmp_path, stand_in):
+    folder, elsewhere = tmp_path / "a run", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run(tmp_path, "glitchflow", "init", folder)
+    for name in PRESETS:
+        file = folder / f"{name}.yaml"
+        given = yaml.safe_load((folder / "conf" / "slurm" / f"{name}.yaml").read_text())
+        file.write_text(yaml.safe_dump(given | {"run_name": "mine"}))
+        run(folder, "itwinai", "generate-slurm", "-c", file, "--save-script", **ACCOUNT)
+        script = (folder / "slurm-scripts/glitchflow-train.slurm").rename(folder / f"{name}.slurm")
+        assert "run_name=mine" in script.read_text()
+        run(elsewhere, "sbatch", "--test-only", script)
+    for script in ("train.sbatch", "preprocess.sbatch"):
+        assert "gpu" not in "".join(re.findall("^#SBATCH.*", (folder / "slurm" / script).read_text(), re.MULTILINE))
+        run(folder, "sbatch", "--test-only", f"slurm/{script}")
+
+    # saved in the run folder, submitted elsewhere: four processes for four GPUs
+    for rank in range(4):
+        (folder / f"kept-{rank}").touch()
+    job = run(elsewhere, "sbatch", "--parsable", folder / "generic.slurm", GLITCHFLOW_VENV=stand_in).strip()
+    # where no run folder is, and where there is no itwinai
+    lost = run(elsewhere, "sbatch", "--parsable", folder / "slurm/train.sbatch").strip()
+    bare = {"PATH": "/usr/bin:/bin"}
+    alone = run(folder, "sbatch", "--parsable", "--mem=1000", "slurm/train.sbatch", **bare).strip()
+    wait_for(lambda: not run(folder, "squeue", "--noheader"))
+    log = "\n".join((elsewhere / f"glitchflow-train-{job}.{end}").read_text() for end in ("out", "err"))
+    assert states(folder) == ["COMPLETED", "FAILED", "FAILED"], log
+    for rank in range(4):
+        assert (folder / f"done-{rank}").read_text().splitlines()[:3] == ["4", str(rank), "4"]
+    assert "Submit this in the run folder" in (elsewhere / f"slurm-{lost}.out").read_text()
+    assert "itwinai is not on this job's PATH" in (folder / f"slurm-{alone}.out").read_text()
+
+
+def test_a_preset_without_account_names_what_it_lacks(tmp_path):
+    preset = Path(__file__).parents[1] / "conf" / "slurm" / "generic.yaml"
+    known = {key: value for key, value in os.environ.items() if key not in ACCOUNT}
+    command = [BIN / "itwinai", "generate-slurm", "-c", preset]
+    answer = subprocess.run(command, cwd=tmp_path, env=known, capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert "Traceback" not in answer.stderr
+    for key in ("account", "partition", "run_name"):
+        assert f"\n{key}\n  Input should be a valid string" in answer.stdout

@@ -1,3 +1,9 @@
 """A digital twin of detector noise: learns from witness channels which glitch the strain channel will show."""
 
+import warnings
+
 __version__ = "0.1.0"
+
+# torch says this of a package that itwinai brings along; nobody who runs a pipeline can do anything about it. It stands
+# behind the user's own filters (PYTHONWARNINGS, -W), and before torch is imported: every room is below this package.
+warnings.filterwarnings("ignore", "The pynvml package is deprecated", FutureWarning, append=True)
