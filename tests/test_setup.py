@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = [ROOT / "setup.sh", ROOT / ".ci" / "run"]
+SCRIPTS = [ROOT / "setup.sh", ROOT / ".ci" / "run", ROOT / "docker-entrypoint.sh"]
 
 
 @pytest.fixture

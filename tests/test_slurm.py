@@ -155,7 +155,7 @@ def wait_for(what, seconds=450):
         time.sleep(0.3)
 
 
-# Keeps to what slurm/train.sbatch asks of a training: USR1 leaves a checkpoint and status 75; the next start goes on from it.
+# Keeps to what slurm/train.sbatch asks of a training: USR1 leaves a checkpoint and status 75; the next start goes on.
 # Its first process leaves late, and is ended by SLURM because the other one has left with a status of its own.
 TRAINING = """#!{python}
 import os, pathlib, signal, sys, time
