@@ -10,8 +10,6 @@ unexport PYTHONPYCACHEPREFIX
 # What is on the caller's path must not hide what setup.sh installed.
 unexport PYTHONPATH
 unexport VIRTUAL_ENV
-# A warning from within torch that tells the user nothing.
-export PYTHONWARNINGS ?= ignore:The pynvml package is deprecated:FutureWarning
 
 # Waiting threads sleep: spinning ones take the cores that another process needs, and small kernels become ten times slower.
 export OMP_WAIT_POLICY ?= passive
@@ -69,7 +67,7 @@ lint: setup
 	@ruff format --check .
 	@ruff check .
 	@lint-imports
-	@shellcheck setup.sh .ci/run slurm/*
+	@shellcheck setup.sh .ci/run docker-entrypoint.sh slurm/*
 	@hadolint Dockerfile
 
 shapes: setup ## array shapes and types of the Q-transform, the spikes, the waveform networks and the simulator, checked while their tests run

@@ -259,3 +259,11 @@ def test_a_preset_without_account_names_what_it_lacks(tmp_path):
     assert "Traceback" not in answer.stderr
     for key in ("account", "partition", "run_name"):
         assert f"\n{key}\n  Input should be a valid string" in answer.stdout
+
+
+@pytest.mark.parametrize(("words", "said"), [(["run_name=o4"], "got 'run_name=o4'"), (["2"], "No config.yaml")])
+def test_nothing_is_submitted_without_a_number_of_tasks_or_elsewhere(tmp_path, words, said):
+    script = Path(__file__).parents[1] / "slurm" / "preprocess.sh"
+    answer = subprocess.run(["bash", script, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert answer.returncode != 0
+    assert said in answer.stderr
