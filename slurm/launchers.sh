@@ -5,8 +5,13 @@
 unset PYTHONDONTWRITEBYTECODE # without byte code every start takes 30 s more
 export OMP_WAIT_POLICY=passive
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not take it from sbatch
-if [[ -n ${GLITCHFLOW_VENV:-} ]]; then export PATH="$GLITCHFLOW_VENV/bin:$PATH"; fi
-
+if [[ -n ${GLITCHFLOW_VENV:-} ]]; then
+    if [[ ! -x $GLITCHFLOW_VENV/bin/itwinai ]]; then
+        echo "GLITCHFLOW_VENV=$GLITCHFLOW_VENV has no bin/itwinai. Name the folder of the environment." >&2
+        exit 1
+    fi
+    PATH="$(realpath "$GLITCHFLOW_VENV")/bin:$PATH"
+fi
 if [[ ! -f config.yaml ]]; then
     echo "No config.yaml in $PWD. Submit in the run folder (glitchflow init makes one), or with sbatch --chdir=FOLDER." >&2
     exit 1

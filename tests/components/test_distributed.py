@@ -1,9 +1,11 @@
 """Which strategy starts, which is refused, and what happens when one of several processes is lost."""
 
 import importlib.util
+import logging
 import subprocess
 import sys
 
+import itwinai.torch.distributed as itwinai_distributed
 import itwinai.torch.trainer as itwinai_trainer
 import pytest
 import ray
@@ -166,6 +168,27 @@ def test_a_worker_a_gpu_or_two_on_processors():
     assert default_scaling({"CPU": 1.0}).num_workers == 1
     on_gpus = default_scaling({"CPU": 64.0, "GPU": 4.0})
     assert (on_gpus.num_workers, on_gpus.use_gpu) == (4, True)
+
+
+def test_a_ray_cluster_is_joined_without_a_word_about_passwords(monkeypatch):
+    monkeypatch.setattr(itwinai_distributed, "ray_cluster_is_running", lambda: True)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "nodes", lambda: "one node")
+    monkeypatch.setattr(ray, "available_resources", dict)
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    told = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())
+    logger = logging.getLogger("itwinai.torch.distributed")
+    logger.addHandler(handler)
+    try:
+        itwinai_distributed.initialize_ray()
+    finally:
+        logger.removeHandler(handler)
+    assert any("one node" in message for message in told)
+    assert not any("MLFLOW" in message for message in told)
 
 
 def test_a_failed_ray_trial_is_an_error(make, monkeypatch, cluster):

@@ -36,6 +36,12 @@ from glitchflow_plugin.errors import (
 
 logger = logging.getLogger(__name__)
 
+# With Ray, itwinai warns that MLFLOW_TRACKING_USERNAME and _PASSWORD are not set. Only a server with passwords needs
+# them, and it says so itself.
+logging.getLogger("itwinai.torch.distributed").addFilter(
+    lambda record: not record.getMessage().startswith("MLFLOW_TRACKING_")
+)
+
 STRATEGIES = ("ddp", "deepspeed", "horovod")
 Backend = Literal["nccl", "gloo", "mpi"]
 
