@@ -54,8 +54,8 @@ torchrun-launcher-container() { # COMMAND
             "as container_path." >&2
         exit 1
     fi
-    # shellcheck disable=SC2086  # several options
-    torchrun-launcher "singularity exec --bind $(printf %q "$PWD") ${GLITCHFLOW_CONTAINER_OPTIONS:---nv} $CONTAINER_PATH $1"
+    torchrun-launcher "singularity exec --bind $(printf %q "$PWD") ${GLITCHFLOW_CONTAINER_OPTIONS:---nv} \
+        $(printf %q "$CONTAINER_PATH") $1"
 }
 
 # A training that outlives its time limit. SLURM sends USR1 to the batch script in good time (--signal=B:USR1@120). It goes

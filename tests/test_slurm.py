@@ -237,15 +237,18 @@ def test_scripts_are_accepted_and_their_logs_are_found(tmp_path, stand_in):
     for rank in range(4):
         (folder / f"kept-{rank}").touch()
     job = run(elsewhere, "sbatch", "--parsable", folder / "generic.slurm", GLITCHFLOW_VENV=stand_in).strip()
-    # where no run folder is, and where there is no itwinai
-    lost = run(elsewhere, "sbatch", "--parsable", folder / "slurm/train.sbatch").strip()
+    # where there is no image, no run folder, no itwinai
+    small = ("--cpus-per-task=1", "--mem=1000")
+    empty = run(folder, "sbatch", "--parsable", *small, folder / "lumi.slurm").strip()
+    lost = run(elsewhere, "sbatch", "--parsable", *small, folder / "slurm/train.sbatch").strip()
     bare = {"PATH": "/usr/bin:/bin"}
-    alone = run(folder, "sbatch", "--parsable", "--mem=1000", "slurm/train.sbatch", **bare).strip()
+    alone = run(folder, "sbatch", "--parsable", *small, "slurm/train.sbatch", **bare).strip()
     wait_for(lambda: not run(folder, "squeue", "--noheader"))
     log = "\n".join((elsewhere / f"glitchflow-train-{job}.{end}").read_text() for end in ("out", "err"))
-    assert states(folder) == ["COMPLETED", "FAILED", "FAILED"], log
+    assert states(folder) == ["COMPLETED", "FAILED", "FAILED", "FAILED"], log
     for rank in range(4):
         assert (folder / f"done-{rank}").read_text().splitlines()[:3] == ["4", str(rank), "4"]
+    assert "No container image glitchflow.sif" in (folder / f"glitchflow-train-{empty}.err").read_text()
     assert "Submit this in the run folder" in (elsewhere / f"slurm-{lost}.out").read_text()
     assert "itwinai is not on this job's PATH" in (folder / f"slurm-{alone}.out").read_text()
 
