@@ -1,6 +1,7 @@
 """The rooms know only whom they may know, and data-only steps start without the heavy libraries."""
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -84,3 +85,15 @@ def test_room_packages_import_nothing_by_themselves():
     for file in set(PACKAGE.glob("*/**/__init__.py")) - {PACKAGE / "signal" / "__init__.py"}:
         statements = ast.parse(file.read_text(encoding="utf-8")).body
         assert all(isinstance(statement, ast.Expr) for statement in statements), f"{file}: no more than a docstring"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "shown"), [((), False), (("-W", "default"), True)])
+def test_torchs_word_about_pynvml_is_shown_only_to_who_asks(options, shown):
+    code = "import warnings, glitchflow_plugin; warnings.warn('another word', FutureWarning); import torch"
+    known = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    answer = subprocess.run(
+        [sys.executable, *options, "-c", code], env=known, capture_output=True, text=True, check=True
+    )
+    assert "FutureWarning: another word" in answer.stderr
+    assert ("The pynvml package is deprecated" in answer.stderr) is shown

@@ -1,12 +1,10 @@
-"""A built wheel works in an environment that has nothing of the checkout, and so does the container's entry point."""
+"""A built wheel works in an environment that has nothing of the checkout."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -90,75 +88,3 @@ for name in ("preproc_pipeline", "training_pipeline", "inference_pipeline", "vis
 print(config.run_name)
 """
     assert run([environment / "bin" / "python", "-c", code], cwd=folder).strip() == "demo"
-
-
-# ------------------------------------------------------------------------------------------------------- container
-
-
-def test_the_image_is_built_from_files_that_docker_is_sent():
-    """What the Dockerfile copies is neither missing nor left out by .dockerignore, which begins by leaving out all."""
-    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    names = {name for line in copied for name in line.split()}
-    assert names == sent
-    assert all((ROOT / name).exists() for name in names)
-
-
-def enter(folder, *words, user=None):
-    """What the image does with the words after its name: the container's user is number 10001, or any other."""
-    environment = clean_environment() | {"PYTHONPATH": str(ROOT / "src")}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    command = [ROOT / "docker-entrypoint.sh", *words]
-    return subprocess.run(command, cwd=folder, env=environment, user=user, capture_output=True, text=True, check=False)
-
-
-def test_an_empty_folder_is_filled_and_the_words_are_overrides(tmp_path):
-    answer = enter(tmp_path, "run_name=inside", "--cfg", "job")
-    assert answer.returncode == 0, answer.stderr
-    assert "was empty" in answer.stderr
-    assert "run_name: inside" in answer.stdout
-    assert (tmp_path / "config.yaml").read_bytes() == (ROOT / "config.yaml").read_bytes()
-    assert (tmp_path / "slurm" / "train.sbatch").exists()
-    (tmp_path / "config.yaml").write_text((ROOT / "config.yaml").read_text() + "mine: kept\n")
-    answer = enter(tmp_path, "+pipe_key=simulate_pipeline", "--cfg=job")
-    assert "mine: kept" in answer.stdout, answer.stderr
-    assert "was empty" not in answer.stderr
-
-
-@pytest.mark.parametrize("words", [("+pipe_key=simulate_pipeline",), ("itwinai", "exec-pipeline", "a=b")])
-def test_a_folder_with_other_things_is_left_as_it_is(tmp_path, words):
-    (tmp_path / "run").mkdir()
-    answer = enter(tmp_path, *words)
-    assert answer.returncode == 1
-    assert "no config.yaml" in answer.stderr
-    assert "glitchflow init ." in answer.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_a_folder_of_another_user_is_named():
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        Path(folder).chmod(0o755)
-        answer = enter(folder, "+pipe_key=simulate_pipeline", user=54321)
-    assert answer.returncode == 1
-    assert "user 54321 cannot write" in answer.stderr
-    assert "--user" in answer.stderr
-
-
-def test_other_words_are_commands(tmp_path):
-    assert enter(tmp_path, "glitchflow", "--version").stdout.startswith("glitchflow_plugin ")
-    assert enter(tmp_path, "bash", "-c", "exit 3").returncode == 3
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(("option", "shown"), [(None, False), ("default", True)])
-def test_torchs_word_about_pynvml_is_shown_only_to_who_asks(tmp_path, option, shown):
-    (tmp_path / "say.py").write_text(
-        "import warnings\nimport glitchflow_plugin\nwarnings.warn('another word', FutureWarning)\nimport torch\n"
-    )
-    environment = clean_environment() | {"PYTHONPATH": str(ROOT / "src"), "PYTHONWARNINGS": ""}
-    options = ["-W", option] if option else []
-    command = [sys.executable, *options, tmp_path / "say.py"]
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert "another word" in answer.stderr
-    assert ("The pynvml package is deprecated" in answer.stderr) is shown
