@@ -1,8 +1,24 @@
 """The exceptions a user can meet. Each message says what was expected, what came, and what to do next."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Self
+
 
 class GlitchflowError(Exception):
-    """Anything this package raises on purpose."""
+    """Anything this package raises on purpose.
+
+    Attributes:
+        missing: File or folder that is not there and that another step may make; None where that is not the trouble.
+    """
+
+    missing: Path | None = None
+
+    def lacking(self, path: Path | str) -> Self:
+        """The error, with what is missing: whoever knows the configuration can name the step that makes it."""
+        self.missing = Path(path)
+        return self
 
 
 class ConfigurationError(GlitchflowError, ValueError):
@@ -43,3 +59,21 @@ class RegistryError(GlitchflowError):
 
 class ConnectionFailedError(GlitchflowError):
     """A server or the network cannot be reached."""
+
+
+def nearest(name: object, known: Iterable[object], most: int = 3) -> str:
+    """What somebody may have meant, as a sentence to be put after a message; empty where nothing is near.
+
+    Args:
+        name: What came.
+        known: What could have come.
+        most: Names, at most.
+
+    >>> nearest("treshold", ["threshold", "q", "fres"])
+    ' Nearest: threshold.'
+    >>> nearest("x", ["threshold"])
+    ''
+    """
+    names = {str(one).lower(): str(one) for one in known}
+    close = get_close_matches(str(name).lower(), names, n=most, cutoff=0.6)
+    return f" Nearest: {', '.join(names[one] for one in close)}." if close else ""

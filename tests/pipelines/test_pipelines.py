@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
 
 BIN = Path(sys.executable).parent
 SMALL = (
+    "conf/profile=demo",
     "run_name=small",
     "simulate.sets.training.num_events=72",
     "simulate.sets.inference.num_events=12",

@@ -26,7 +26,7 @@ from glitchflow_plugin.components._strategies import (
     peers_told,
     unwrapped,
 )
-from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
+from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, nearest
 from glitchflow_plugin.tracking.itwinai_tracker import end_as_killed
 from glitchflow_plugin.training.checkpoints import (
     BEST,
@@ -96,7 +96,9 @@ class StrictConfiguration(TrainingConfiguration):
             return cls(**(values or {}))
         except ValidationError as error:
             found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-            message = f"training.config: {found}. Keys it takes: {', '.join(sorted(cls.model_fields))}."
+            unknown = [item["loc"][-1] for item in error.errors() if item["type"] == "extra_forbidden"]
+            near = nearest(unknown[0], cls.model_fields) if unknown else ""
+            message = f"training.config: {found}.{near} Keys it takes: {', '.join(sorted(cls.model_fields))}."
             raise ConfigurationError(message) from error
 
 
