@@ -207,7 +207,8 @@ def compose(folder: Path, overrides: Sequence[str] = ()) -> Any:
         try:
             return hydra_compose(name, overrides=list(overrides))
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
-            reason = _no_such_file(error) or (_no_such_key(error, hydra_compose(name)) if overrides else "")
+            unknown = _OVERRIDE.search(str(error))  # what else there is, is known without the overrides
+            reason = _no_such_key(unknown.group(1), hydra_compose(name)) if unknown else _no_such_file(error)
             reason = reason or " ".join(str(error).split())
             raise ConfigurationError(f"The configuration in {folder} does not compose: {reason}") from error
 
@@ -223,15 +224,12 @@ def _no_such_file(error: Exception) -> str:
     return f"there is no {what} {wanted!r}.{nearest(wanted, options)} There are {', '.join(options)}.{advice}"
 
 
-def _no_such_key(error: Exception, config: Any) -> str:
+def _no_such_key(key: str, config: Any) -> str:
     """What to say of an override whose key the configuration does not have."""
     from omegaconf import OmegaConf
 
-    found = _OVERRIDE.search(str(error))
-    if not found:
-        return ""
     content: Any = OmegaConf.to_container(config, resolve=False)
-    above, key = "", found.group(1)
+    above = ""
     for part in key.split("."):
         if not isinstance(content, dict):
             return f"{above} has no keys of its own, got {key!r}."

@@ -46,7 +46,8 @@ class RunCallback(Callback):
         except ConfigurationError as error:
             end(str(error), everywhere=True)
         hydra = HydraConfig.get()
-        _report.remember(_report.differences(config, files, hydra.runtime.choices.get(PROFILE), hydra.overrides.task))
+        said: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # scan.q=${a.b} is no reference here
+        _report.remember(_report.differences(config, files, hydra.runtime.choices.get(PROFILE), said))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """End a run that failed with one message, where there is one."""

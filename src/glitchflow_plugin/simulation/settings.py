@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from glitchflow_plugin.errors import ConfigurationError, nearest
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.simulation.noise import Line, sensitivity
 
 
@@ -234,14 +235,7 @@ class SimulationSettings:
 def _built(kind: type[Any], content: Mapping[str, Any], name: str) -> Any:
     """An instance from YAML's dictionary, whose lists become tuples and whose whole numbers become floats."""
     known = {entry.name: str(entry.type) for entry in fields(kind)}
-    misspelt = sorted(set(content) - set(known))
-    if misspelt:
-        near = nearest(misspelt[0], known)
-        raise ConfigurationError(f"{name}: unknown keys {misspelt}.{near} Known keys: {', '.join(known)}.")
-    try:
-        return kind(**{key: _value(key, value, known[key]) for key, value in content.items()})
-    except (TypeError, ValueError) as error:
-        raise error if isinstance(error, ConfigurationError) else ConfigurationError(f"{name}: {error}") from error
+    return built(kind, {key: _value(key, value, known.get(key, "")) for key, value in content.items()}, name)
 
 
 def _value(name: str, value: Any, annotation: str) -> Any:
