@@ -61,13 +61,14 @@ class ConnectionFailedError(GlitchflowError):
     """A server or the network cannot be reached."""
 
 
-def nearest(name: object, known: Iterable[object], most: int = 3) -> str:
+def nearest(name: object, known: Iterable[object], most: int = 3, least: float = 0.6) -> str:
     """What somebody may have meant, as a sentence to be put after a message; empty where nothing is near.
 
     Args:
         name: What came.
         known: What could have come.
         most: Names, at most.
+        least: Similarity from which a name is near; 1: the same.
 
     >>> nearest("treshold", ["threshold", "q", "fres"])
     ' Nearest: threshold.'
@@ -75,5 +76,5 @@ def nearest(name: object, known: Iterable[object], most: int = 3) -> str:
     ''
     """
     names = {str(one).lower(): str(one) for one in known}
-    close = get_close_matches(str(name).lower(), names, n=most, cutoff=0.6)
+    close = get_close_matches(str(name).lower(), names, n=most, cutoff=least)
     return f" Nearest: {', '.join(names[one] for one in close)}." if close else ""

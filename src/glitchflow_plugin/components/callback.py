@@ -30,6 +30,8 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 PROFILE = "conf/profile"
 #: Keys that itwinai reads beside those of config.yaml.
 _ITWINAI = ("pipe_key", "pipe_steps", "strategy", "run_name")
+_ALIKE = 0.85
+"""Similarity from which a new key is taken for a misspelt one; a key of the user's own is welcome."""
 _PATIENCE = 5.0
 """Seconds in which the first process has said the same, and whoever started all of them has ended the others."""
 
@@ -90,9 +92,9 @@ def check_names(config: DictConfig, files: Mapping[Any, Any] | None = None) -> N
         ConfigurationError: The message lists the names there are, and the nearest.
     """
     if files is not None:
-        known = [*map(str, files), *_ITWINAI]
+        known, text = [*map(str, files), *_ITWINAI, "hydra"], str(config)
         for key in map(str, config):
-            if key not in known and key != "hydra" and (near := nearest(key, known)):
+            if key not in known and f"${{{key}" not in text and (near := nearest(key, known, least=_ALIKE)):
                 raise ConfigurationError(f"nothing reads the key {key!r}.{near}")
     pipelines = list(_pipelines(config))
     key = OmegaConf.select(config, "pipe_key", default="training_pipeline")
