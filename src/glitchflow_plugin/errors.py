@@ -1,6 +1,6 @@
 """The exceptions a user can meet. Each message says what was expected, what came, and what to do next."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
@@ -78,3 +78,22 @@ def nearest(name: object, known: Iterable[object], most: int = 3, least: float =
     names = {str(one).lower(): str(one) for one in known}
     close = get_close_matches(str(name).lower(), names, n=most, cutoff=least)
     return f" Nearest: {', '.join(names[one] for one in close)}." if close else ""
+
+
+def causes(error: object) -> Iterator[BaseException]:
+    """What was raised, out of the wrappers that hydra and Ray put around it, and last the wrapper itself.
+
+    Ray's are also of the class of what they wrap, and their text is that of a traceback: look at the first that fits.
+    """
+    if not isinstance(error, BaseException):
+        return
+    inner: list[object] = []
+    wrapper = type(error).__module__.partition(".")[0]
+    if wrapper in ("hydra", "ray"):
+        failures = getattr(error, "worker_failures", None)
+        inner = [*(failures.values() if isinstance(failures, dict) else ()), getattr(error, "controller_failure", None)]
+        inner += [getattr(error, "cause", None), error.__cause__]
+    for one in inner:
+        if one is not error:
+            yield from causes(one)
+    yield error

@@ -119,6 +119,10 @@ def test_wrapped_errors_are_found_and_unforeseen_ones_are_left_to_hydra(folder):
     assert explained(wrapped, config, []) == "q must be positive"
     assert explained(ValueError("a bug"), config, []) is None
     assert explained(InstantiationException("a bug in a constructor"), config, []) is None
+    ray = pytest.importorskip("ray.exceptions")
+    remote = ray.RayTaskError("task", "Traceback (most recent call last): ...", ConfigurationError("no such column"))
+    for error in (remote, remote.as_instanceof_cause()):
+        assert explained(error, config, []) == "no such column"
     with pytest.raises(Exception, match="nope") as caught:
         OmegaConf.to_container(OmegaConf.create({"a": "${nope}"}), resolve=True)
     assert "Interpolation key 'nope' not found" in str(explained(caught.value, config, []))

@@ -15,7 +15,6 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from itwinai.distributed import detect_distributed_environment
@@ -23,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from glitchflow_plugin.components import _report
-from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, nearest
+from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, causes, nearest
 from glitchflow_plugin.products.console import never_fail_on_output
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -124,7 +123,7 @@ def explained(error: object, config: DictConfig, overrides: list[str]) -> str | 
         config: As composed, which knows what step makes what.
         overrides: Of the command line.
     """
-    for cause in _unwrapped(error):
+    for cause in causes(error):
         if isinstance(cause, GlitchflowError):
             makes = _maker(config, cause, overrides)
             return f"{cause}\nTo make it: {makes}" if makes else str(cause)
@@ -136,20 +135,6 @@ def explained(error: object, config: DictConfig, overrides: list[str]) -> str | 
                 "the profile or on the command line."
             )
     return None
-
-
-def _unwrapped(error: object) -> Iterator[BaseException]:
-    """The error itself, and within hydra's and Ray's wrappers what was raised."""
-    if not isinstance(error, BaseException):
-        return
-    yield error
-    if isinstance(error, InstantiationException):
-        yield from _unwrapped(error.__cause__)
-    elif type(error).__module__.partition(".")[0] == "ray":
-        failures = getattr(error, "worker_failures", None)
-        for cause in (*(failures.values() if isinstance(failures, dict) else ()), getattr(error, "cause", None)):
-            yield from _unwrapped(cause)
-        yield from _unwrapped(error.__cause__)
 
 
 def _pipelines(config: DictConfig) -> Iterator[str]:
