@@ -26,4 +26,4 @@ class NamedPipeline(Pipeline):
         if run_name is not None:
             check_name(str(run_name), "run_name")  # 4711 is a number in YAML
         for step in steps.values() if isinstance(steps, dict) else steps:
-            check_arguments(type(step).__init__, step.parameters, type(step).__name__)
+            check_arguments(type(step).__init__, getattr(step, "parameters", {}), type(step).__name__)
