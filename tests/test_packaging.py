@@ -87,4 +87,4 @@ for name in ("preproc_pipeline", "training_pipeline", "inference_pipeline", "vis
     OmegaConf.to_container(config[name], resolve=True)
 print(config.run_name)
 """
-    assert run([environment / "bin" / "python", "-c", code], cwd=folder).strip() == "demo"
+    assert run([environment / "bin" / "python", "-c", code], cwd=folder).strip() == "my_run"

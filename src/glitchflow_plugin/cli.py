@@ -9,6 +9,7 @@ glitchflow models ...       list, compare, promote, roll back and upload registe
 
 import argparse
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from typing import Any
 
 from glitchflow_plugin import __version__
 from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
-from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
+from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, nearest
 from glitchflow_plugin.products.console import never_fail_on_output
 from glitchflow_plugin.products.summary import SUMMARY_NAME, format_summary, read_summary
 
@@ -32,6 +33,8 @@ BATCH_FOLDER = "slurm"
 MIN_FREE_GB = 2.0
 #: Keys of conf/saveconf.yaml that hold an address or a name.
 _NO_FOLDERS = ("tracking_uri", "registered_model")
+#: Key of an override that hydra refuses.
+_OVERRIDE = re.compile(r"Could not (?:override|delete from config\.) '([^']+)'")
 _PIPELINES = ("itwinai.pipeline.Pipeline", "glitchflow_plugin.components.pipeline.NamedPipeline")
 
 
@@ -200,11 +203,42 @@ def compose(folder: Path, overrides: Sequence[str] = ()) -> Any:
     OmegaConf.register_new_resolver("itwinai.multiply", lambda x, y: x * y, replace=True)
     # Paths in the configuration, its search path among them, count from the run folder.
     with chdir(folder), initialize_config_dir(config_dir=str(folder), version_base=None):
+        name = Path(CONFIG_NAME).stem
         try:
-            return hydra_compose(Path(CONFIG_NAME).stem, overrides=list(overrides))
+            return hydra_compose(name, overrides=list(overrides))
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
-            reason = " ".join(str(error).split())
+            unknown = _OVERRIDE.search(str(error))  # what else there is, is known without the overrides
+            reason = _no_such_key(unknown.group(1), hydra_compose(name)) if unknown else _no_such_file(error)
+            reason = reason or " ".join(str(error).split())
             raise ConfigurationError(f"The configuration in {folder} does not compose: {reason}") from error
+
+
+def _no_such_file(error: Exception) -> str:
+    """What to say of a profile, or another file of conf/, that is not there."""
+    options = getattr(error, "options", None)
+    if not options:
+        return ""
+    group, _, wanted = str(getattr(error, "missing_cfg_file", "")).rpartition("/")
+    what = "profile" if group == "conf/profile" else f"file in {group}"
+    advice = " Where none is named, the files of conf/ apply as they are." if what == "profile" else ""
+    return f"there is no {what} {wanted!r}.{nearest(wanted, options)} There are {', '.join(options)}.{advice}"
+
+
+def _no_such_key(key: str, config: Any) -> str:
+    """What to say of an override whose key the configuration does not have."""
+    from omegaconf import OmegaConf
+
+    content: Any = OmegaConf.to_container(config, resolve=False)
+    above = ""
+    for part in key.split("."):
+        if not isinstance(content, dict):
+            return f"{above} has no keys of its own, got {key!r}."
+        if part not in content:
+            known = [*map(str, content), *(() if above else ("conf/profile",))]
+            where = above or CONFIG_NAME
+            return f"{where} has no key {part!r}.{nearest(part, known)} It has {', '.join(known)}."
+        content, above = content[part], f"{above}.{part}".lstrip(".")
+    return ""
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -241,7 +275,9 @@ def _init(options: argparse.Namespace) -> int:
     print(f"{len(written)} configuration files are in {options.folder.resolve()}. Next:")
     print(f"  cd {options.folder}")
     print("  glitchflow check")
-    print("  itwinai exec-pipeline +pipe_key=simulate_pipeline")
+    print(
+        "  itwinai exec-pipeline +pipe_key=simulate_pipeline conf/profile=demo    # your own data: conf/datasets.yaml"
+    )
     return 0
 
 

@@ -144,7 +144,7 @@ def test_what_cannot_work_is_said_before_anything_is_trained(make, data):
         make(())
     with pytest.raises(ConfigurationError, match="held_out"):
         make(held_out={"datasets": []})
-    with pytest.raises(TypeError, match="least_snrr"):
+    with pytest.raises(ConfigurationError, match="least_snrr"):
         make(settings={"least_snrr": 3})
     training = str(data / "training")
     with pytest.raises(ConfigurationError, match="in the training set too"):

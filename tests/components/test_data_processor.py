@@ -43,11 +43,11 @@ def test_the_step_makes_the_set_and_tells_what_it_did(datasets, tmp_path, capsys
 
 
 def test_misspelt_arguments_fail_before_anything_runs(datasets, tmp_path):
-    with pytest.raises(TypeError, match="worker"):
+    with pytest.raises(ConfigurationError, match="worker"):
         DataProcessor(datasets, str(tmp_path / "out"), ingest={"worker": 1})
     with pytest.raises(ConfigurationError, match=r"ingest\.workers is now engine\.workers"):
         DataProcessor(datasets, str(tmp_path / "out"), ingest={"workers": 1})
-    with pytest.raises(TypeError, match="nodes"):
+    with pytest.raises(ConfigurationError, match="nodes"):
         DataProcessor(datasets, str(tmp_path / "out"), engine={"nodes": 2})
     with pytest.raises(ConfigurationError, match="targt"):
         DataProcessor([{"path": "x", "targt": "y"}], str(tmp_path / "out"))

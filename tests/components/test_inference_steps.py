@@ -240,9 +240,9 @@ def test_wrong_settings_fail_when_the_step_is_built(tmp_path):
     for model in ({"name": "a"}, {"name": "a", "version": 1, "stage": 2}, {"name": "", "version": 1}):
         with pytest.raises(ConfigurationError, match="name and version"):
             check_model(model)
-    with pytest.raises(TypeError):
+    with pytest.raises(ConfigurationError, match="Nearest: threshold"):
         MakeInference({"treshold": 16}, str(tmp_path))
-    with pytest.raises(TypeError):
+    with pytest.raises(ConfigurationError, match="Nearest: threshold"):
         GenerateGlitches({"tresholds": 16}, str(tmp_path))
 
 

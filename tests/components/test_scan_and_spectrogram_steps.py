@@ -172,7 +172,7 @@ def test_rerun_with_other_parameters_replaces_the_results(steps, tmp_path):
 
 
 def test_wrong_settings_fail_when_the_step_is_made(steps):
-    with pytest.raises(TypeError, match="treshold"):
+    with pytest.raises(ConfigurationError, match=r"treshold.*Nearest: threshold"):
         steps(scan={"treshold": 20})
     with pytest.raises(ConfigurationError, match="shuffle must be true or false"):
         steps(process={"shuffle": "False"})

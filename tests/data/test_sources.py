@@ -274,9 +274,16 @@ def test_the_channels_of_a_model_are_all_there_or_the_lacking_ones_are_listed(tm
         open_datasets([entry], target=TARGET, needed=[TARGET, "V1:X", "V1:A", "V1:Y"])
 
 
-def test_channels_asked_for_in_vain_are_reported(tmp_path):
+def test_channels_asked_for_in_vain_are_refused_with_what_is_near_or_reported_where_that_is_allowed(tmp_path):
     event_file(tmp_path, 0)
-    catalogue = open_datasets([{"path": str(tmp_path), "target": TARGET, "ch_list": ["V1:A", "V1:GONE"]}])
+    entry = {"path": str(tmp_path), "target": TARGET, "ch_list": ["V1:A", "V1:GONE"]}
+    with pytest.raises(ConfigurationError, match=r"V1:GONE.*allow_missing"):
+        open_datasets([entry])
+    with pytest.raises(ConfigurationError, match=r"V1:AA\. Nearest: V1:A"):
+        open_datasets([entry | {"ch_list": ["V1:AA", "V1:A"]}])
+    with pytest.raises(ConfigurationError, match=r"V1:C\*"):
+        open_datasets([entry | {"ch_list": None, "channels": {"include": ["V1:A*", "V1:C*"]}}])
+    catalogue = open_datasets([entry | {"allow_missing": True}])
     assert list(catalogue.channels) == [TARGET, "V1:A"]
     assert catalogue.missing == ("V1:GONE",)
 

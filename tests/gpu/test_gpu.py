@@ -23,6 +23,7 @@ from glitchflow_plugin.training.precision import has_bf16
 pytestmark = pytest.mark.gpu
 
 SMALL = (
+    "conf/profile=demo",
     "run_name=small",
     "simulate.sets.training.num_events=72",
     "simulate.sets.inference.num_events=12",

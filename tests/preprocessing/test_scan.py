@@ -367,7 +367,7 @@ def test_configuration_file_holds_the_defaults_and_only_known_keys():
     settings = ScanSettings(**content)
     assert replace(settings, frange=(8.0, 400.0)) == ScanSettings()
     assert set(content) == set(ScanSettings.__dataclass_fields__)
-    with pytest.raises(TypeError, match="treshold"):
+    with pytest.raises(ConfigurationError, match=r"treshold.*Nearest: threshold"):
         ScanSettings.from_yaml({"treshold": 20})
     with pytest.raises(ConfigurationError, match="replaced by fdr"):
         ScanSettings.from_yaml({"significance": 0.01})

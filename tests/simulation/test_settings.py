@@ -60,7 +60,7 @@ def test_wrong_settings_are_refused_with_a_hint(wrong, told):
 
 
 def test_a_misspelt_key_fails():
-    with pytest.raises(ConfigurationError, match=r"\['num_event'\].*num_events"):
+    with pytest.raises(ConfigurationError, match=r"'num_event'.*Nearest: num_events"):
         SimulationSettings.from_yaml({"num_event": 3})
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
 from glitchflow_plugin.data.reference_file import read_reference
 from glitchflow_plugin.errors import (
-    ConfigurationError,
     ConnectionFailedError,
     DataError,
     FormatError,
@@ -18,6 +17,7 @@ from glitchflow_plugin.errors import (
 )
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment
 from glitchflow_plugin.tracking.itwinai_tracker import Unsent
 from glitchflow_plugin.tracking.outbox import (
@@ -80,15 +80,8 @@ class RegistrySettings:
         """
         if content is None or isinstance(content, RegistrySettings):
             return content
-        known = sorted(cls.__dataclass_fields__)
-        unknown = sorted(set(content) - set(known))
-        if unknown:
-            raise ConfigurationError(f"registry.yaml: unknown {unknown}; known are {known}.")
-        try:
-            settings = cls(**{**content, "gate": GateSettings(**(content.get("gate") or {}))})
-        except TypeError as error:
-            limits = sorted(GateSettings.__dataclass_fields__)
-            raise ConfigurationError(f"registry.yaml: {error}. Keys: {known}; keys of gate: {limits}.") from error
+        gate = built(GateSettings, content.get("gate"), "registry.gate")
+        settings = built(cls, {**content, "gate": gate}, "registry")
         check_name(settings.name, "registry.yaml: name", LONGEST_MODEL)
         check_alias(settings.alias, "registry.yaml: alias")
         return settings

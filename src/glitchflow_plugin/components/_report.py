@@ -1,12 +1,128 @@
-"""How a step tells what it did: `summary.json` beside its results and the same as a table."""
+"""How a step tells what it did: `summary.json` beside its results and the same as a table.
 
+With it goes what its settings are where they are not those of the files of conf/, so that nobody is overruled unawares.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from glitchflow_plugin.products.summary import RunSummary, format_summary, write_summary
+from omegaconf import DictConfig, OmegaConf
+
+from glitchflow_plugin.products.summary import Changed, RunSummary, format_summary, write_summary
+
+_SELECTION = ("pipe_key", "pipe_steps", "hydra")
+_REFERENCE = re.compile(r"\$\{(\w+)")
+_PASSWORD = re.compile(r"(?<=://)[^/@\s'\"]+@")
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Where a configuration differs from its files.
+
+    Attributes:
+        profile: Its name; None: none.
+        changed: By key.
+        concerns: By step the sections that it refers to.
+    """
+
+    profile: str | None = None
+    changed: Mapping[str, Changed] = field(default_factory=dict)
+    concerns: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def of(self, step: str) -> dict[str, Changed]:
+        """What concerns a step; all of it where the step is not known."""
+        sections = self.concerns.get(step)
+        return {key: one for key, one in self.changed.items() if sections is None or key.partition(".")[0] in sections}
+
+
+_applied: Applied | None = None
+
+
+def remember(applied: Applied) -> None:
+    """Keep it for the reports of this process; without hydra there is nothing to keep."""
+    global _applied  # noqa: PLW0603  # itwinai hands a step its own arguments alone
+    _applied = applied
 
 
 def report(summary: RunSummary, folder: Path | str) -> RunSummary:
     """Write the summary into a folder, show it as a table, and return it."""
+    if _applied is not None:
+        step = summary.pipeline.rpartition("/")[2]
+        summary = replace(summary, profile=_applied.profile or "none", changed=_applied.of(step))
     write_summary(folder, summary)
     print(format_summary(summary), flush=True)  # noqa: T201  # the table is the step's answer to the user
     return summary
+
+
+def differences(
+    config: DictConfig, files: DictConfig | None, profile: str | None, overrides: Iterable[str] = ()
+) -> Applied:
+    """Compare a configuration with that of the files alone.
+
+    Args:
+        config: As composed.
+        files: Without profile and command line; None: not known.
+        profile: Name of the profile.
+        overrides: Of the command line: they tell who changed a key.
+    """
+    if files is None:
+        return Applied(profile)
+    now, before = dict(_leaves(_plain(config))), dict(_leaves(_plain(files)))
+    said = [word.lstrip("+~").partition("=")[0] for word in overrides]
+    changed = {}
+    for key in dict.fromkeys([*before, *now]):
+        if now.get(key) == before.get(key) or key.partition(".")[0] in _SELECTION:
+            continue
+        here = any(key == one or key.startswith(f"{one}.") for one in said)
+        by = "command line" if here else f"profile {profile}"
+        changed[key] = Changed(_public(now.get(key)), _public(before.get(key)), by)
+    return Applied(profile, changed, _concerns(config))
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    content: Any = OmegaConf.to_container(config, resolve=False)
+    return {str(key): value for key, value in content.items()}
+
+
+def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _public(value: Any) -> Any:
+    """The value without the passwords of addresses."""
+    if isinstance(value, dict):
+        return {str(key): _public(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_public(one) for one in value]
+    return _PASSWORD.sub("***@", value) if isinstance(value, str) else value
+
+
+def _concerns(config: DictConfig) -> dict[str, frozenset[str]]:
+    """Sections that each step refers to, directly or through others."""
+    content = _plain(config)
+    sections = {key: set(_REFERENCE.findall(str(value))) & set(content) for key, value in content.items()}
+
+    def reached(start: set[str]) -> frozenset[str]:
+        seen: set[str] = set()
+        while start:
+            seen |= start
+            start = set().union(*(sections[key] for key in start if not _is_pipeline(content[key]))) - seen
+        return frozenset(seen)
+
+    found: dict[str, set[str]] = {}
+    for key, section in content.items():
+        for step, arguments in section["steps"].items() if _is_pipeline(section) else ():
+            if isinstance(arguments, dict):  # else a step of another pipeline, told of there
+                found.setdefault(str(step), {key}).update(_REFERENCE.findall(str(arguments)))
+    return {step: reached(start & set(content)) for step, start in found.items()}
+
+
+def _is_pipeline(section: Any) -> bool:
+    return isinstance(section, dict) and isinstance(section.get("steps"), dict)

@@ -32,6 +32,7 @@ from glitchflow_plugin.errors import (
     ConnectionFailedError,
     GlitchflowError,
     MissingDependencyError,
+    nearest,
 )
 
 logger = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ def choose_strategy(name: str | None, *, device: str, backend: str, timeout: flo
     if name is None:
         return NonDistributedStrategy()
     if name not in STRATEGIES:
-        message = f"expected strategy null or one of {STRATEGIES}, got {name!r}."
+        message = f"expected strategy null or one of {STRATEGIES}, got {name!r}.{nearest(name, STRATEGIES)}"
         raise ConfigurationError(message)
     if name != "ddp" and find_spec(name) is None:
         message = (

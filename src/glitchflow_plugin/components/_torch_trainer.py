@@ -26,7 +26,7 @@ from glitchflow_plugin.components._strategies import (
     peers_told,
     unwrapped,
 )
-from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
+from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, causes, nearest
 from glitchflow_plugin.tracking.itwinai_tracker import end_as_killed
 from glitchflow_plugin.training.checkpoints import (
     BEST,
@@ -96,7 +96,9 @@ class StrictConfiguration(TrainingConfiguration):
             return cls(**(values or {}))
         except ValidationError as error:
             found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-            message = f"training.config: {found}. Keys it takes: {', '.join(sorted(cls.model_fields))}."
+            unknown = [item["loc"][-1] for item in error.errors() if item["type"] == "extra_forbidden"]
+            near = nearest(unknown[0], cls.model_fields) if unknown else ""
+            message = f"training.config: {found}.{near} Keys it takes: {', '.join(sorted(cls.model_fields))}."
             raise ConfigurationError(message) from error
 
 
@@ -506,7 +508,8 @@ class SoundTorchTrainer(TorchTrainer):
         check_room(self.ray_scaling_config.as_placement_group_factory().bundles, advice)
         result = super()._execute_with_ray(*arguments, **keywords)
         if self.tune_result_grid.num_errors:
-            first = self.tune_result_grid.errors[0]
+            failed = list(causes(self.tune_result_grid.errors[0]))
+            first = next((cause for cause in failed if isinstance(cause, GlitchflowError)), failed[-1])
             message = f"{self.tune_result_grid.num_errors} Ray trial(s) failed; the first: {first}"
             raise GlitchflowError(message) from first
         return result

@@ -41,6 +41,7 @@ from glitchflow_plugin.preprocessing.truth import read_glitch_truth
 from glitchflow_plugin.products.page import insert_block
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now, versions
 from glitchflow_plugin.products.veto_table import write_table
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.calibration import coverage
@@ -172,8 +173,10 @@ class Leaderboard(BaseComponent):
         check_name(str(run_name), "run_name")
         for entrant in entrants:
             check_name(entrant, "benchmark.yaml: name of an entrant")
-        self.entrants = {key: Entrant(**content) for key, content in entrants.items() if content}
-        self.settings, self.held_out = LeaderboardSettings(**settings), dict(held_out)
+        self.entrants = {
+            key: built(Entrant, content, f"benchmark.entrants.{key}") for key, content in entrants.items() if content
+        }
+        self.settings, self.held_out = built(LeaderboardSettings, settings, "benchmark.settings"), dict(held_out)
         self.training, self.events, self.folder = Path(training), Path(events), Path(folder)
         self.config, self.baseline = dict(config or {}), dict(baseline or {})
         self.minutes, self.epochs, self.random_seed = minutes, epochs, random_seed

@@ -16,6 +16,7 @@ from glitchflow_plugin.components.load_infdata import sets_of
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.products.veto_table import write_table
+from glitchflow_plugin.settings import built
 
 if TYPE_CHECKING:
     from glitchflow_plugin.inference.generate import GeneratedSet
@@ -70,7 +71,7 @@ class GenerateGlitches(BaseComponent):
         )
         from glitchflow_plugin.inference.generate import GenerateSettings
 
-        self.settings = GenerateSettings(**settings)
+        self.settings = built(GenerateSettings, settings, "inference.generate")
         self.folder, self.tensorboard = Path(folder), tensorboard
         self.registered = check_model(model) if model is not None else None
         self.tracking_uri, self.device = tracking_uri, device

@@ -24,6 +24,7 @@ from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.settings import built
 
 logger = logging.getLogger(__name__)
 
@@ -120,10 +121,7 @@ class HyperparameterSearch(BaseComponent):
         arguments = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         super().__init__(name)
         self.save_parameters(**arguments)
-        try:
-            self.settings = SearchSettings(**search)
-        except TypeError as error:
-            raise ConfigurationError(f"hpo.yaml: {error}.") from error
+        self.settings = built(SearchSettings, search, "hpo")
         self.folder, self.training, self.registry, self.run_name = Path(folder), Path(training), registry, run_name
         check_name(str(run_name), "run_name")
         self.trainer = {
@@ -157,10 +155,7 @@ class HyperparameterSearch(BaseComponent):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         from glitchflow_plugin.training.objectives import Objectives, ObjectiveSettings  # torch: after the token
 
-        try:
-            objective = ObjectiveSettings(**self.settings.objective)
-        except TypeError as error:
-            raise ConfigurationError(f"hpo.objective: {error}.") from error
+        objective = built(ObjectiveSettings, self.settings.objective, "hpo.objective")
         if self.registry is not None:
             from glitchflow_plugin.tracking.connection import check_connection
 

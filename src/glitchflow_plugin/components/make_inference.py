@@ -16,6 +16,7 @@ from glitchflow_plugin.components.load_infdata import sets_of
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.products.veto_table import write_table
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.drift import DriftSettings
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class MakeInference(BaseComponent):
         )
         from glitchflow_plugin.inference.run import InferenceSettings
 
-        self.settings = InferenceSettings(**settings)
+        self.settings = built(InferenceSettings, settings, "inference.settings")
         self.folder, self.tensorboard = Path(folder), tensorboard
         self.registered = check_model(model) if model is not None else None
         self.tracking_uri, self.device = tracking_uri, device

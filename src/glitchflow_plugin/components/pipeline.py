@@ -5,6 +5,7 @@ from typing import Any
 from itwinai.pipeline import Pipeline
 
 from glitchflow_plugin.data.names import check_name
+from glitchflow_plugin.settings import check_arguments
 
 
 class NamedPipeline(Pipeline):
@@ -16,7 +17,7 @@ class NamedPipeline(Pipeline):
         name: Of the pipeline.
 
     Raises:
-        ConfigurationError: The name would lead elsewhere. No step has run.
+        ConfigurationError: The name would lead elsewhere, or a step has text where it wants a number. No step has run.
     """
 
     def __init__(self, steps: Any, run_name: str | int | None = None, name: str | None = None) -> None:
@@ -24,3 +25,5 @@ class NamedPipeline(Pipeline):
         self.save_parameters(run_name=run_name)
         if run_name is not None:
             check_name(str(run_name), "run_name")  # 4711 is a number in YAML
+        for step in steps.values() if isinstance(steps, dict) else steps:
+            check_arguments(type(step).__init__, getattr(step, "parameters", {}), type(step).__name__)

@@ -14,6 +14,7 @@ from glitchflow_plugin.data.splits import PARTS, Split
 from glitchflow_plugin.data.training_set import TrainingSet, WindowSettings, index_windows
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.drift import ExceedanceCount, Reference
 from glitchflow_plugin.signal.scaling import ScaleFit, Scaling, ScalingSettings
 from glitchflow_plugin.signal.windows import window_starts
@@ -32,7 +33,7 @@ class Processor(BaseComponent):
     def __init__(self, windows: dict[str, Any], spectrograms: str, folder: str, name: str | None = None) -> None:
         super().__init__(name)
         self.save_parameters(windows=windows, spectrograms=spectrograms, folder=folder, name=name)
-        self.settings = WindowSettings(**windows)
+        self.settings = built(WindowSettings, windows, "windows")
         # a wrong clamp or quantile shall fail now, not after the steps before
         self.scaling = ScalingSettings(
             clamp=self.settings.clamp, quantile=self.settings.scale_quantile, transform=self.settings.transform

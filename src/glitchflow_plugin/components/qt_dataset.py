@@ -19,6 +19,7 @@ from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.settings import built
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class QTDataset(BaseComponent):
         )
         from glitchflow_plugin.preprocessing.spectrograms import ProcessSettings
 
-        self.settings = ProcessSettings(**process)
+        self.settings = built(ProcessSettings, process, "process")
         self.events_folder, self.scan_folder, self.folder = Path(events), Path(scan), Path(folder)
         self.ch_list, self.num_pictures, self.device = ch_list, num_pictures, device
         self.engine = EngineSettings.of(engine)

@@ -29,6 +29,7 @@ from glitchflow_plugin.errors import (
 )
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.drift import DriftReport, DriftSettings
 
 if TYPE_CHECKING:
@@ -114,11 +115,8 @@ class Retrain(BaseComponent):
             device=device,
             name=name,
         )
-        try:
-            self.settings = RetrainSettings(**retrain)
-            self.drift = DriftSettings(**self.settings.drift)
-        except TypeError as error:
-            raise ConfigurationError(f"retrain.yaml: {error}.") from error
+        self.settings = built(RetrainSettings, retrain, "retrain")
+        self.drift = built(DriftSettings, self.settings.drift, "retrain.drift")
         check_name(registry["name"], "registry.yaml: name", LONGEST_MODEL)
         check_alias(registry.get("alias", "champion"), "registry.yaml: alias")
         if trainer.get("run_name") is not None:

@@ -10,6 +10,7 @@ from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS, Split, SplitSettings, make_split
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.settings import built
 
 
 class Splitter(BaseComponent):
@@ -25,7 +26,7 @@ class Splitter(BaseComponent):
     def __init__(self, split: dict[str, Any], spectrograms: str, folder: str, name: str | None = None) -> None:
         super().__init__(name)
         self.save_parameters(split=split, spectrograms=spectrograms, folder=folder, name=name)
-        self.settings = SplitSettings(**split)
+        self.settings = built(SplitSettings, split, "split")
         self.spectrograms_folder, self.folder = Path(spectrograms), Path(folder)
 
     @monitor_exec

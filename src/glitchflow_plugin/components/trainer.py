@@ -37,10 +37,11 @@ from glitchflow_plugin.data.window_dataset import BatchOrder, Share, share_cache
 from glitchflow_plugin.data.window_order import WindowOrder, balancing_weights, read_labels
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.inference.score import Scores
-from glitchflow_plugin.models.build import full_settings, representation
+from glitchflow_plugin.models.build import check_network, full_settings, representation
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.connection import guarded
 from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, PatientMLFlowLogger, make_loggers, unsent
 from glitchflow_plugin.tracking.versions import ModelVersion
@@ -135,11 +136,12 @@ class Trainer(SoundTorchTrainer):
             raise TypeError(f"Trainer got unexpected arguments {unknown}")
         if "name" not in model:
             raise ConfigurationError("model.yaml: expected `name`, for instance unet.")
+        check_network(model["name"])
         if run_name is not None:
             check_name(str(run_name), "run_name")
         checked = StrictConfiguration.checked(config)
         LossSettings(l1=checked.loss_l1, ssim=checked.loss_ssim)  # wrong weights are refused before anything is read
-        self.baseline_settings = BaselineSettings(**(baseline or {}))
+        self.baseline_settings = built(BaselineSettings, baseline, "training.baseline")
         self.registry = RegistrySettings.of(registry or None)
         tracked = self.registry
         first = detect_distributed_environment().global_rank == 0

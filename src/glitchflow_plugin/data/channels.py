@@ -60,6 +60,16 @@ def read_channel_list(ch_list: str | Path | Sequence[str] | None) -> tuple[str, 
     return tuple(dict.fromkeys(names))
 
 
+def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """The names that match one of the glob patterns.
+
+    >>> matching(["V1:ENV_MIC", "V1:SUS_X"], ["V1:ENV_*"])
+    ['V1:ENV_MIC']
+    """
+    patterns = tuple(patterns)
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
 def select_channels(
     available: Iterable[str],
     target: str | None = None,
@@ -82,8 +92,9 @@ def select_channels(
     names = [name for name in (at_hand if ch_list is None else ch_list) if name != target]
     chosen = names
     if selection.include:
-        chosen = [name for name in chosen if any(fnmatchcase(name, pattern) for pattern in selection.include)]
-    chosen = [name for name in chosen if not any(fnmatchcase(name, pattern) for pattern in selection.exclude)]
+        chosen = matching(chosen, selection.include)
+    excluded = set(matching(chosen, selection.exclude))
+    chosen = [name for name in chosen if name not in excluded]
     if names and not chosen:
         close = get_close_matches(str(selection.include[0]) if selection.include else "", names, n=3, cutoff=0.3)
         raise ConfigurationError(

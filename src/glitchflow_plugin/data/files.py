@@ -194,7 +194,8 @@ def record_text(path: Path | str, step: str) -> str:
         if size <= _LARGEST_RECORD:
             return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise FormatError(f"{path} does not exist. Run {step}, or correct the path.") from error
+        message = f"{path} does not exist. Run {step}, or correct the path."
+        raise FormatError(message).lacking(path) from error
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror or error}). Check its permissions.") from error
     except UnicodeDecodeError as error:
@@ -242,7 +243,7 @@ def check_file(path: Path, expected: str, step: str) -> None:
         FormatError: The file is missing, or is another one.
     """
     if not path.exists():
-        raise FormatError(f"{path} does not exist. {_again(step, delete=False)}")
+        raise FormatError(f"{path} does not exist. {_again(step, delete=False)}").lacking(path)
     if sha256(path) != expected:
         raise FormatError(f"{path} does not match its checksum: it has been damaged or edited. {_again(step)}")
 

@@ -33,7 +33,7 @@ from glitchflow_plugin.data.files import (
     write_json,
 )
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
-from glitchflow_plugin.errors import ChannelMismatchError, FormatError, NoEventsError
+from glitchflow_plugin.errors import ChannelMismatchError, FormatError, NoEventsError, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -341,7 +341,7 @@ class _ShardedSet:
         if not path.exists():
             raise FormatError(
                 f"{folder} holds no finished {cls.kind} set (no {MANIFEST_NAME}). Run the step that makes it."
-            )
+            ).lacking(folder)
         manifest = read_record(path, Manifest, _STEP)
         if manifest.kind != cls.kind:
             raise FormatError(f"{folder} holds a set of {manifest.kind}, expected {cls.kind}. Correct the path.")
@@ -413,7 +413,8 @@ class _ShardedSet:
         missing = [name for name in channels if name not in self.channels]
         if missing:
             raise ChannelMismatchError(
-                f"{self.folder} lacks the channels {missing}. It holds {list(self.channels)}. "
+                f"{self.folder} lacks the channels {missing}.{nearest(missing[0], self.channels)} It holds "
+                f"{list(self.channels)}. "
                 "Make the set again with these channels, or choose others."
             )
         return [self.channels.index(name) for name in channels]

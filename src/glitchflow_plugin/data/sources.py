@@ -9,13 +9,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from glitchflow_plugin.data.apart import apart, require_regular, shown
-from glitchflow_plugin.data.channels import ChannelSelection, read_channel_list, select_channels
+from glitchflow_plugin.data.channels import ChannelSelection, matching, read_channel_list, select_channels
 from glitchflow_plugin.data.event_files import (
     TRUTH_FILE_NAME,
     Channel,
@@ -40,7 +40,8 @@ from glitchflow_plugin.data.readers.continuous import (
 )
 from glitchflow_plugin.data.readers.remote import RemoteSettings
 from glitchflow_plugin.data.readers.triggers import TriggerSettings, event_id_at, read_triggers
-from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
+from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError, nearest
+from glitchflow_plugin.settings import built
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ class DatasetSettings:
         format: Told by what the path holds if `auto`; `open_data`, `nds2` and `datafind` need no path.
         target: Strain channel. One of the data sets must name it.
         ch_list: Channels wanted, or a text file with one a line; all by default.
+        allow_missing: Whether channels of `ch_list`, and patterns, may be in none of the data sets.
         channels: Patterns and index range.
         events: Index range.
         triggers: When to cut continuous data; the middle of each stretch of files by default.
@@ -120,6 +122,7 @@ class DatasetSettings:
     format: Format = "auto"
     target: str | None = None
     ch_list: str | tuple[str, ...] | None = None
+    allow_missing: bool = False
     channels: ChannelSelection = field(default_factory=ChannelSelection)
     events: EventRange = field(default_factory=EventRange)
     triggers: TriggerSettings | None = None
@@ -164,10 +167,10 @@ class DatasetSettings:
         }
         for key, kind in nested.items():
             if isinstance(values.get(key), Mapping):
-                values[key] = _built(kind, values[key], f"{where}.{key}")
+                values[key] = built(kind, values[key], f"{where}.{key}")
         if isinstance(values.get("ch_list"), list):
             values["ch_list"] = tuple(values["ch_list"])
-        return _built(cls, values, where)
+        return built(cls, values, where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,7 +298,7 @@ def open_datasets(
         require_target: Whether the target must be there; else it is listed as missing and masked in every event.
 
     Raises:
-        ConfigurationError: An entry is wrong, or the entries contradict each other.
+        ConfigurationError: An entry is wrong, asks for channels that are nowhere, or contradicts another.
         ChannelMismatchError: No data set has some of the `needed` channels; the message lists them.
         NoEventsError: There is no event.
     """
@@ -311,10 +314,13 @@ def open_datasets(
     origins: dict[str, ChannelOrigin] = {}
     offered: list[tuple[str, ...]] = []
     missing: list[str] = []
+    vain: list[str] = []
     for one, found in zip(settings, listed, strict=True):
         names, absent = _chosen(one, found, target, needed)
         offered.append(names)
         missing += absent
+        if not one.allow_missing:
+            vain += absent
         for name in names:
             known = found.channels.get(name, StoredChannel())
             origins.setdefault(name, ChannelOrigin(one.processing, known.sample_rate, known.unit))
@@ -326,11 +332,18 @@ def open_datasets(
     if lacking:
         raise ChannelMismatchError(
             f"{len(lacking)} channel(s) that are needed are in none of the data sets: {lacking}. "
-            f"They hold {sorted(origins)[:20]}.{unknown} Add a data set that has them, or choose another model."
+            f"They hold {sorted(origins)[:20]}.{nearest(lacking[0], origins)}{unknown} "
+            "Add a data set that has them, or choose another model."
         )
     if require_target and target not in origins:
         held = sorted({name for found in listed for name in found.channels})
-        raise ConfigurationError(f"the target {target} is in none of the data sets; they hold {held[:20]}.{unknown}")
+        raise ConfigurationError(
+            f"the target {target} is in none of the data sets; they hold {held[:20]}.{nearest(target, held)}{unknown}"
+        )
+    if needed is None:
+        at_hand = {*origins, *(name for found in listed for name in found.channels)}
+        _refuse([f"{name}.{nearest(name, at_hand)}" for name in dict.fromkeys(vain) if name not in origins], unknown)
+        _refuse(_idle_patterns([one.channels for one in settings if not one.allow_missing], at_hand), unknown)
     order = needed if needed is not None else [target, *(name for names in offered for name in names)]
     events = _merged(listed, offered)
     unreadable = {name: reason for found in listed for name, reason in found.unreadable.items()}
@@ -353,15 +366,28 @@ def open_datasets(
     )
 
 
-def _built(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    known = {one.name for one in fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ConfigurationError(f"{where}: unknown key(s) {unknown}; expected some of {sorted(known)}")
-    try:
-        return kind(**values)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{where}: {error}") from error
+def _refuse(vain: Sequence[str], unknown: str) -> None:
+    """Refuse channels and patterns, told with what is near them, that are asked for and are nowhere."""
+    if vain:
+        raise ConfigurationError(
+            f"{len(vain)} of what ch_list and channels.include ask for is in none of the data sets: {' '.join(vain)}"
+            f"{unknown} Correct the names in datasets.yaml, or set allow_missing: true there to go on without."
+        )
+
+
+def _idle_patterns(selections: Sequence[ChannelSelection], names: Collection[str]) -> list[str]:
+    """Patterns of `include` that match no channel, each with the nearest names; one of `exclude` gets a warning."""
+    idle = []
+    for selection in selections:
+        for pattern in (*selection.include, *selection.exclude):
+            if matching(names, [pattern]):
+                continue
+            near = nearest(pattern.replace("*", ""), names)
+            if pattern in selection.include:
+                idle.append(f"{pattern}.{near}")
+            else:
+                logger.warning("channels.exclude: %s matches no channel.%s", pattern, near)
+    return list(dict.fromkeys(idle))
 
 
 def _agreed_processing(settings: Sequence[DatasetSettings], lenient: bool) -> ProcessingSettings:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.errors import ConfigurationError, nearest
 from glitchflow_plugin.models.coupling import CouplingNet
 from glitchflow_plugin.models.deep_decoder import DeepDecoder
 from glitchflow_plugin.models.linear import LinearFilter
@@ -36,6 +36,17 @@ WAVEFORM_MODELS = frozenset({"coupling", "wiener"})
 def representation(name: str) -> str:
     """What a network of this name looks at: `energy` or `waveform`."""
     return "waveform" if name in WAVEFORM_MODELS else "energy"
+
+
+def check_network(name: object) -> None:
+    """Refuse the name of a network that there is not.
+
+    Raises:
+        ConfigurationError: The message lists the names, and the nearest.
+    """
+    if name not in MODELS:
+        message = f"model.name: expected one of {', '.join(sorted(MODELS))}, got {name!r}.{nearest(name, MODELS)}"
+        raise ConfigurationError(message)
 
 
 def build_model(name: str, **settings: Any) -> nn.Module:
@@ -75,9 +86,7 @@ def full_settings(name: str, **settings: Any) -> dict[str, Any]:
     >>> full_settings("resnet", in_channels=7, base=16, depth=None)["depth"]
     2
     """
-    if name not in MODELS:
-        message = f"expected a model name out of {sorted(MODELS)}, got {name!r}. Correct `name` in model.yaml."
-        raise ConfigurationError(message)
+    check_network(name)
     signature = inspect.signature(MODELS[name])
     try:
         bound = signature.bind(**{key: value for key, value in settings.items() if value is not None})

@@ -18,7 +18,14 @@ from tqdm import tqdm
 
 from glitchflow_plugin.data.parent import end_with_parent
 from glitchflow_plugin.data.sharded import ShardPlan
-from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, GlitchflowError, MissingDependencyError
+from glitchflow_plugin.errors import (
+    ConfigurationError,
+    ConnectionFailedError,
+    GlitchflowError,
+    MissingDependencyError,
+    nearest,
+)
+from glitchflow_plugin.settings import built
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +80,9 @@ class EngineSettings:
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
         if self.name not in _ENGINES:
-            raise ConfigurationError(f"engine.name: expected one of {', '.join(_ENGINES)}, got {self.name!r}.")
+            raise ConfigurationError(
+                f"engine.name: expected one of {', '.join(_ENGINES)}, got {self.name!r}.{nearest(self.name, _ENGINES)}"
+            )
         if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 0:
             raise ConfigurationError(
                 f"engine.workers must be a whole number, 0 for as many as there is room for, got {self.workers!r}."
@@ -101,7 +110,7 @@ class EngineSettings:
         >>> EngineSettings.of("ray").name
         'ray'
         """
-        return cls(name=content) if isinstance(content, str) else cls(**(content or {}))
+        return cls(name=content) if isinstance(content, str) else built(cls, content, "engine")
 
     def on_device(self, device: object) -> Self:
         """The settings with which work for a device is spread: one process for a GPU, which it fills alone.

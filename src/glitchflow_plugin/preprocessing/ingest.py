@@ -21,6 +21,7 @@ from glitchflow_plugin.data.sources import Catalogue, ChannelOrigin, DatasetSett
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.conditioning import (
     SAMPLE_RATE,
     TOO_SHORT,
@@ -61,7 +62,7 @@ class IngestSettings:
             raise ConfigurationError(
                 "ingest.workers is now engine.workers, for all steps: move it to conf/engine.yaml."
             )
-        return cls(**(content or {}))
+        return built(cls, content, "ingest")
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,12 +223,7 @@ def _whitening(
         return content or WhiteningSettings(), {}, "psd"
     values = dict(content)
     files, quantity = values.pop("psd", None) or {}, values.pop("psd_quantity", "psd")
-    try:
-        return WhiteningSettings(**values), dict(files), quantity
-    except TypeError as error:
-        raise ConfigurationError(
-            f"whiten.yaml: {error}. Expected {sorted(asdict(WhiteningSettings()))}, psd."
-        ) from error
+    return built(WhiteningSettings, values, "whiten"), dict(files), quantity
 
 
 def _given_psd(name: str, path: str, quantity: Literal["psd", "asd"], origin: ChannelOrigin, sample_rate: float) -> Psd:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.spectrograms import check_count, check_flags
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.coincidence import Tolerance
 from glitchflow_plugin.signal.rounds import Criteria
 
@@ -112,15 +113,14 @@ class ScanSettings:
         """Settings from the content of scan.yaml.
 
         Raises:
-            ConfigurationError: A value is out of range, or a key has been replaced.
-            TypeError: A key is misspelt.
+            ConfigurationError: A value is out of range, or a key is misspelt or has been replaced.
         """
         if "significance" in content:
             raise ConfigurationError(
                 "scan.yaml: significance has been replaced by fdr, the largest false-discovery rate over all channels "
                 "(1: no requirement). Write fdr in its place."
             )
-        return cls(**content)
+        return built(cls, content, "scan")
 
     @property
     def tolerance(self) -> Tolerance:

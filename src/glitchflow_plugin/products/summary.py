@@ -17,6 +17,7 @@ from glitchflow_plugin import __version__
 from glitchflow_plugin.data.files import read_record, write_json
 
 SUMMARY_NAME = "summary.json"
+_LONGEST_VALUE = 80
 _PACKAGES = ("itwinai", "torch", "ml4gw", "gwpy", "mlflow", "numpy", "h5py")
 
 
@@ -69,6 +70,21 @@ class EventCounts:
 
 
 @dataclass(frozen=True)
+class Changed:
+    """A setting that is not what the files of conf/ say.
+
+    Attributes:
+        used: The value; None also where the key was taken out.
+        file: That of the files; None also where they do not have the key.
+        by: Who changed it: the command line, or which profile.
+    """
+
+    used: Any
+    file: Any
+    by: str
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """What one step of a pipeline did.
 
@@ -79,6 +95,8 @@ class RunSummary:
         events: Counts.
         metrics: By stable, documented name.
         outputs: Paths by what they hold.
+        profile: Name of the profile that was applied, or `none`; empty where the step was not started by hydra.
+        changed: By key the settings of this step that differ from the files of conf/.
         warnings: What the user should know.
         details: Curves and counts that are too long for the table; JSON-like, in summary.json alone.
         finished: ISO 8601, UTC.
@@ -91,6 +109,8 @@ class RunSummary:
     events: EventCounts = field(default_factory=EventCounts)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    profile: str = ""
+    changed: Mapping[str, Changed] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     finished: str = field(default_factory=now)
@@ -126,6 +146,11 @@ def format_summary(summary: RunSummary, width: int = 110) -> str:
         table.add_row("", f"rejected {number}: {reason}")
     for name, value in summary.inputs.items():
         table.add_row(f"input {name}", str(value))
+    if summary.profile:
+        table.add_section()
+        table.add_row("profile", summary.profile)
+    for key, one in summary.changed.items():
+        table.add_row(f"set {key}", f"{_short(one.used)}, by {one.by}; the files have {_short(one.file)}")
     if summary.metrics:
         table.add_section()
     for name, metric in summary.metrics.items():
@@ -139,6 +164,11 @@ def format_summary(summary: RunSummary, width: int = 110) -> str:
     # names and paths are no markup: [old], and :bell: in a channel
     Console(file=stream, width=width, color_system=None, markup=False, emoji=False).print(table)
     return stream.getvalue()
+
+
+def _short(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
 def _format_metric(metric: Metric) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.errors import ConfigurationError, nearest
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.simulation.noise import Line, sensitivity
 
 
@@ -234,13 +235,7 @@ class SimulationSettings:
 def _built(kind: type[Any], content: Mapping[str, Any], name: str) -> Any:
     """An instance from YAML's dictionary, whose lists become tuples and whose whole numbers become floats."""
     known = {entry.name: str(entry.type) for entry in fields(kind)}
-    misspelt = sorted(set(content) - set(known))
-    if misspelt:
-        raise ConfigurationError(f"{name}: unknown keys {misspelt}. Known keys: {', '.join(known)}.")
-    try:
-        return kind(**{key: _value(key, value, known[key]) for key, value in content.items()})
-    except (TypeError, ValueError) as error:
-        raise error if isinstance(error, ConfigurationError) else ConfigurationError(f"{name}: {error}") from error
+    return built(kind, {key: _value(key, value, known.get(key, "")) for key, value in content.items()}, name)
 
 
 def _value(name: str, value: Any, annotation: str) -> Any:
@@ -262,7 +257,10 @@ def _plain(value: Any, to_float: bool) -> Any:
 def _check_families(families: Mapping[str, Any]) -> None:
     unknown = sorted(set(families) - set(default_families()))
     if unknown:
-        raise ConfigurationError(f"Unknown glitch families {unknown}; choose from {sorted(default_families())}.")
+        raise ConfigurationError(
+            f"Unknown glitch families {unknown};{nearest(unknown[0], default_families())} choose from "
+            f"{sorted(default_families())}."
+        )
 
 
 def _check_interval(name: str, interval: tuple[float, float]) -> None:

@@ -17,7 +17,7 @@ from mlflow.artifacts import download_artifacts, list_artifacts
 
 from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.names import check_alias
-from glitchflow_plugin.errors import FormatError, RegistryError
+from glitchflow_plugin.errors import FormatError, RegistryError, nearest
 from glitchflow_plugin.tracking.connection import DEFAULT_TRACKING_URI, nonsense, registry
 
 logger = logging.getLogger(__name__)
@@ -310,7 +310,7 @@ def resolve(name: str, version_or_alias: int | str, tracking_uri: str) -> int:
     if number is None or number not in versions:
         known = ", ".join(f"{key} (version {value})" for key, value in sorted(aliases.items())) or "none"
         message = (
-            f"{name} has no version or alias {wanted!r} at {tracking_uri}. "
+            f"{name} has no version or alias {wanted!r} at {tracking_uri}.{nearest(wanted, aliases)} "
             f"Versions: {', '.join(map(str, versions)) or 'none'}. Aliases: {known}. "
             f"To make one champion by hand: glitchflow models promote {name} VERSION"
         )
@@ -323,8 +323,8 @@ def check_name(client: MlflowClient, name: str, tracking_uri: str) -> None:
     models = _model_names(client)
     if name not in models:
         message = (
-            f"no registered model {name!r} at {tracking_uri}. Models there: {', '.join(models) or 'none'}. "
-            "Train one or correct the name."
+            f"no registered model {name!r} at {tracking_uri}. Models there: {', '.join(models) or 'none'}."
+            f"{nearest(name, models)} Train one (itwinai exec-pipeline), or correct the name."
         )
         raise RegistryError(message)
 

@@ -95,7 +95,7 @@ def list_files(path: Path | str, suffixes: tuple[str, ...]) -> list[Path]:
         raise ConfigurationError(
             f"{path} names no file. Expected a file, a folder with {' or '.join(suffixes)} files, a glob pattern, "
             "or a cache file (.lcf, .cache, .ffl). Correct `path` in datasets.yaml."
-        )
+        ).lacking(path)
     return sorted(set(found))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from glitchflow_plugin.data.files import read_text
-from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.errors import FormatError, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,10 @@ def column_of(columns: Mapping[str, Any], name: str, path: Path | str) -> Any:
         FormatError: The table does not have it.
     """
     if name not in columns:
-        raise FormatError(f"{path} has no column {name!r}; it has {list(columns)}. Correct the name or the table.")
+        near = nearest(name, columns)
+        raise FormatError(
+            f"{path} has no column {name!r}; it has {list(columns)}.{near} Correct the name or the table."
+        )
     return columns[name]
 
 

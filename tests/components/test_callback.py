@@ -1,0 +1,195 @@
+"""How a run ends whose configuration or data are wrong, as a user sees it: `itwinai exec-pipeline` in a run folder."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
+
+from glitchflow_plugin import cli
+from glitchflow_plugin.components._report import Applied, differences
+from glitchflow_plugin.components.callback import check_names, explained
+from glitchflow_plugin.data.files import read_json
+from glitchflow_plugin.errors import ConfigurationError, FormatError
+from glitchflow_plugin.products.summary import RunSummary, format_summary
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run folder as `glitchflow init` makes it."""
+    made = tmp_path_factory.mktemp("run")
+    cli.init(made)
+    return made
+
+
+def run(folder, *words, **variables):
+    """Exit status and what was said."""
+    known = {
+        key: value for key, value in os.environ.items() if key not in ("PYTHONDONTWRITEBYTECODE", "HYDRA_FULL_ERROR")
+    }
+    paths = {"PATH": f"{BIN}{os.pathsep}{known['PATH']}", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    answer = subprocess.run(
+        list(map(str, words)),
+        cwd=folder,
+        env=known | paths | variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return answer.returncode, answer.stdout + answer.stderr
+
+
+# names, before anything starts
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["+pipe_key=preproc_pipelin"], r"no pipeline 'preproc_pipelin'\. Nearest: preproc_pipeline.*vis_dts"),
+        (["+pipe_steps=[Trainr]"], r"no step 'Trainr'\. Nearest: Trainer\. Its steps are Splitter, Processor, Trainer"),
+        (["+pipe_steps=Trainer"], r"\+pipe_steps=\[Trainer\]"),
+        (["+pipe_step=[Trainer]"], r"nothing reads the key 'pipe_step'\. Nearest: pipe_steps"),
+    ],
+)
+def test_names_that_do_not_exist_are_answered_with_those_that_do(folder, overrides, told):
+    with pytest.raises(ConfigurationError, match=told):
+        check_names(cli.compose(folder, overrides), cli.compose(folder))
+
+
+def test_names_that_exist_pass(folder):
+    for overrides in ([], ["+pipe_key=vis_dts"], ["+pipe_steps=[Trainer]"], ["+mine=3"], ["+pipe_steps=[]"]):
+        check_names(cli.compose(folder, overrides), cli.compose(folder))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["conf/profile=dmo"], r"no profile 'dmo'\. Nearest: demo\. There are demo, gwosc, o3_glitches\."),
+        (["conf/profile=full"], "Where none is named, the files of conf/ apply as they are"),
+        (["scan.treshold=3"], r"scan has no key 'treshold'\. Nearest: threshold"),
+        (["profile=demo"], "Nearest: conf/profile"),
+        (["~scan.treshold"], "Nearest: threshold"),
+        (["scan=[1"], "does not compose"),
+    ],
+)
+def test_what_does_not_compose_is_told_with_what_would(folder, overrides, told):
+    with pytest.raises(ConfigurationError, match=told):
+        cli.compose(folder, overrides)
+
+
+def test_a_file_that_is_no_yaml_is_named_with_its_line(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "conf" / "scan.yaml").write_text("threshold: 3\n  q: [1\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"scan\.yaml\", line 2"):
+        cli.compose(tmp_path, ["scan.q=3"])
+
+
+# errors
+
+
+def test_the_file_that_is_missing_comes_with_the_command_that_makes_it(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    config = cli.compose(folder, ["run_name=o4"])
+    for path, command in (
+        ("temp/o4/training/training_set.json", "+pipe_key=training_pipeline '+pipe_steps=[Splitter,Processor]'"),
+        ("temp/o4/events", "+pipe_key=preproc_pipeline '+pipe_steps=[Data-processor]'"),
+        ("QTdatasets/o4/manifest.json", "+pipe_key=preproc_pipeline"),
+        ("datasets/o4/training", "+pipe_key=simulate_pipeline"),
+        ("inference/o4/data/spectrograms", "+pipe_key=inference_pipeline '+pipe_steps=[Load-infdata]'"),
+    ):
+        error = FormatError(f"{path} is not there. Run the Processor.").lacking(path)
+        told = explained(error, config, ["+pipe_steps=[Trainer]", "run_name=o4"])
+        assert told == f"{error}\nTo make it: itwinai exec-pipeline {command} run_name=o4"
+    with pytest.raises(FormatError) as caught:
+        read_json("elsewhere/x.json")
+    assert explained(caught.value, config, []) == str(caught.value)
+
+
+def test_wrapped_errors_are_found_and_unforeseen_ones_are_left_to_hydra(folder):
+    config = cli.compose(folder)
+    wrapped = InstantiationException("Error in call to target")
+    wrapped.__cause__ = ConfigurationError("q must be positive")
+    assert explained(wrapped, config, []) == "q must be positive"
+    assert explained(ValueError("a bug"), config, []) is None
+    assert explained(InstantiationException("a bug in a constructor"), config, []) is None
+    ray = pytest.importorskip("ray.exceptions")
+    remote = ray.RayTaskError("task", "Traceback (most recent call last): ...", ConfigurationError("no such column"))
+    for error in (remote, remote.as_instanceof_cause()):
+        assert explained(error, config, []) == "no such column"
+    with pytest.raises(Exception, match="nope") as caught:
+        OmegaConf.to_container(OmegaConf.create({"a": "${nope}"}), resolve=True)
+    assert "Interpolation key 'nope' not found" in str(explained(caught.value, config, []))
+
+
+@pytest.mark.slow
+def test_a_run_ends_in_one_message_and_with_the_traceback_on_request(folder):
+    alone = ("itwinai", "exec-pipeline")
+    for words, told in (
+        ((*alone, "+pipe_key=preproc_pipelin"), "Nearest: preproc_pipeline"),
+        ((*alone, "+pipe_key=preproc_pipeline", "scan.treshold=3"), "Nearest: threshold"),
+        ((*alone, "+pipe_key=preproc_pipeline", "+pipe_steps=[Data-processor]"), "+pipe_key=simulate_pipeline"),
+        ((*alone, "+pipe_key=preproc_pipeline", "engine.name=lokal"), "Nearest: local"),
+    ):
+        status, said = run(folder, *words)
+        assert status == 1
+        assert told in said
+        assert said.count("glitchflow: ") == 1
+        assert "Traceback" not in said
+    status, said = run(folder, *words, HYDRA_FULL_ERROR="1")
+    assert status == 1
+    assert "Traceback" in said
+
+
+@pytest.mark.slow
+def test_of_several_processes_one_speaks(folder):
+    torchrun = ("torchrun", "--standalone", "--nproc_per_node=2", "--no-python", "itwinai", "exec-pipeline")
+    for words in (["+pipe_steps=[Trainr]"], ["+pipe_steps=[Splitter]"]):
+        status, said = run(folder, *torchrun, *words)
+        assert status == 1
+        assert said.count("glitchflow: ") == 1, said
+        assert "glitchflow (process" not in said
+
+
+# what overrules the files
+
+
+def test_no_profile_overrules_the_files_unless_it_is_named(folder):
+    config = cli.compose(folder)
+    assert config.run_name != "demo"
+    assert differences(config, config, None) == Applied(None, {}, differences(config, config, None).concerns)
+    for section in ("scan", "training", "windows", "simulate"):
+        in_the_file = OmegaConf.load(folder / "conf" / f"{section}.yaml")
+        assert OmegaConf.to_container(config[section]) == OmegaConf.to_container(in_the_file)
+
+
+def test_a_table_tells_the_profile_and_what_differs_from_the_files(folder):
+    overrides = ["scan.q=8", "+registry.note=http://me:secret@host"]
+    config = cli.compose(folder, ["conf/profile=demo", *overrides])
+    applied = differences(config, cli.compose(folder), "demo", overrides)
+    assert applied.changed["training.epochs"].used == 12
+    assert applied.changed["training.epochs"].file == 100
+    assert applied.changed["training.epochs"].by == "profile demo"
+    assert (applied.changed["scan.q"].by, applied.changed["scan.q"].used) == ("command line", 8)
+    assert "secret" not in str(applied.changed)
+    scan = applied.of("Annalisa-scan")
+    assert "scan.q" in scan
+    assert "training.epochs" not in scan
+    assert "training.epochs" in applied.of("Trainer")
+    table = format_summary(RunSummary("preproc_pipeline/Annalisa-scan", "now", profile="demo", changed=scan))
+    assert "profile" in table
+    assert "8, by command line; the files have 12" in table
+
+
+def test_every_step_is_known_with_the_sections_that_it_reads(folder):
+    concerns = differences(config := cli.compose(folder), config, None).concerns
+    assert concerns["Simulator"] >= {"simulate", "saveconf", "run_name"}
+    assert "scan" not in concerns["Simulator"]
+    assert {"datasets", "whiten", "engine"} <= concerns["Data-processor"]
+    assert {"model", "training", "registry"} <= concerns["Trainer"]
