@@ -20,7 +20,7 @@ _INLINE = re.compile(r"(?<!`)`((?:itwinai|glitchflow|make) [^`]*)`(?!`)")
 #: Programs that pages call; what they are called with is noted, and nothing is done.
 _PROGRAMS = (
     *("itwinai", "glitchflow", "make", "torchrun", "srun", "sbatch", "bash", "docker", "ray"),
-    *("python", "python3.11", "pip", "pytest", "mlflow", "tensorboard", "mkdir", "chmod"),
+    *("python", "python3.11", "pip", "pytest", "mlflow", "tensorboard", "apptainer", "mkdir", "chmod", "id"),
 )
 _NOTE = """#!/bin/sh
 for word in "${0##*/}" "$@"; do printf '%s\\0' "$word"; done >> "$CALLS"

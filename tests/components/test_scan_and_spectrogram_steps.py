@@ -128,7 +128,8 @@ def test_thresholds_and_best_values_are_named_when_nothing_is_selected(steps, tm
     content["selected"] = []
     del content["checksum"]
     (tmp_path / "scan" / "results.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigurationError, match=r"false-discovery rate <= 0\.01 and .*correlation >= 0\.1,.* 20 .*best is WITNESS_1"):
+    said = r"false-discovery rate <= 0\.01 and .*correlation >= 0\.1,.* 20 .*best is WITNESS_1"
+    with pytest.raises(ConfigurationError, match=said):
         maps.execute()
 
 

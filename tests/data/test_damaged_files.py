@@ -296,9 +296,9 @@ def become_pipe(path, data):
 
 
 def grow(path, data):
-    """A file of gigabytes that takes no room on the disk."""
+    """A file of more than may be held in memory (see `limited`), and that takes no room on the disk."""
     del data
-    os.truncate(path, 2 << 30)
+    os.truncate(path, (1 << 30) + 1)
 
 
 DAMAGES = [flip, cut, extend, blank, swap_blocks, remove, become_folder, become_pipe, grow]
