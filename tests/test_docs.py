@@ -21,6 +21,7 @@ from glitchflow_plugin import cli
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.readers import frames, hdf5
+from glitchflow_plugin.models.build import full_settings
 from glitchflow_plugin.signal.conditioning import ConditioningSettings, needed_length
 from glitchflow_plugin.signal.whitening import WhiteningSettings
 
@@ -138,6 +139,7 @@ def composes(run_folder):
         pipeline = config[config.get("pipe_key", "training_pipeline")]
         (chosen,) = [word.partition("=")[2] for word in words if word.startswith("+pipe_steps=")] or ["[]"]
         assert set(yaml.safe_load(chosen)) <= set(pipeline.steps), words
+        full_settings(**config.model, in_channels=2, window_size=64)  # the Trainer looks at them when it knows the data
         with chdir(run_folder):
             OmegaConf.to_container(pipeline, resolve=True)
             # a step looks at once for its server and for the processes of its strategy

@@ -79,7 +79,7 @@ def plot_ranking(
     known = np.isfinite(values[shown])
     colours = [BLUE if channels[index] in selected else GREY for index in shown]
     axes.barh(rows, np.where(known, values[shown], 0.0), color=colours, height=0.72)
-    handles = [
+    handles: list[Patch | Line2D] = [
         Patch(color=BLUE, label=f"selected ({len(selected)})"),
         Patch(color=GREY, label=f"not selected ({len(channels) - len(selected)})"),
     ]
