@@ -54,7 +54,7 @@ def plot_ranking(
     unsafe: Collection[str] = (),
     max_channels: int = 30,
 ) -> Figure:
-    """Channels as horizontal bars, best first, with the threshold, if any, and the selected ones in colour.
+    """Channels as horizontal bars, best first, with the threshold and the selected ones in colour.
 
     Args:
         channels: Channel names.
