@@ -23,9 +23,10 @@ DEMO_PIPELINES ?= simulate_pipeline preproc_pipeline training_pipeline inference
 DEMO_OVERRIDES ?= conf/profile=demo run_name=demo
 DEMO_SUMMARIES := $(addsuffix /summary.json,annalisarun/demo temp/demo/training inference/demo)
 
-# Two test processes of one thread each; every test that starts a pipeline starts processes of its own.
+# Two test processes of one thread each; every test that starts a pipeline starts processes of its own. A file stays in one
+# process, so that what its tests share (whole runs, servers) is made once; tests/conftest.py puts the longest first.
 TEST_JOBS ?= 2
-PYTEST ?= OMP_NUM_THREADS=1 pytest -n $(TEST_JOBS) --dist worksteal
+PYTEST ?= OMP_NUM_THREADS=1 pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 MLFLOW_PORT ?= 5005
 TENSORBOARD_PORT ?= 6000
@@ -55,7 +56,7 @@ test: setup ## all tests
 	@$(PYTEST)
 
 fast: setup ## the tests that take no more than a few seconds each
-	@$(PYTEST) -m 'not slow and not pipeline and not gpu'
+	@$(PYTEST) -m 'not slow and not pipeline and not gpu' $(FAST)
 
 gpu: setup ## the tests that need a GPU, on the one that is here
 	@OMP_NUM_THREADS=1 pytest -m gpu

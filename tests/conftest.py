@@ -17,8 +17,22 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def pytest_addoption(parser):
+    """Add `--first`, for what does not depend on parameters, such as the version of Python."""
+    parser.addoption(
+        "--first", action="store_true", help="run each test function with the first of its parameters alone"
+    )
+
+
 def pytest_collection_modifyitems(config, items):
-    """Say why the tests of a GPU are skipped."""
+    """Begin with the files that take longest, and say why the tests of a GPU are skipped."""
+    if config.getoption("first"):
+        firsts = set({item.nodeid.partition("[")[0]: item for item in reversed(items)}.values())
+        config.hook.pytest_deselected(items=[item for item in items if item not in firsts])
+        items[:] = [item for item in items if item in firsts]
+    # A process that takes a whole pipeline last would work alone at the end.
+    long = {mark: {item.path for item in items if item.get_closest_marker(mark)} for mark in ("pipeline", "slow")}
+    items.sort(key=lambda item: (item.path not in long["pipeline"], item.path not in long["slow"]))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     reason = _why_no_gpu(config) if marked else None
     for item in marked if reason else ():

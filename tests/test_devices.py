@@ -177,7 +177,7 @@ def test_scan_and_spectrograms(cuda, make_event_set, tmp_path):
         event[0, start : start + 60] += burst
         event[1, start : start + 60] += burst
     events = make_event_set(series)
-    settings = ScanSettings(num_f_bins=32, num_t_bins=65, num_slides=0, frange=(20.0, 350.0))
+    settings = ScanSettings(num_f_bins=32, num_t_bins=65, num_slides=0, threshold_corr=0.0, frange=(20.0, 350.0))
     here = scan_channels(events, settings)
     ranking = scan_channels(events, settings, tmp_path / "spikes", device=cuda)
     assert ranking.channels == here.channels

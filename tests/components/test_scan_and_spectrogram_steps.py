@@ -122,13 +122,14 @@ def test_strain_without_spikes_stops_the_maps_with_the_reason(steps, tmp_path):
 
 
 def test_thresholds_and_best_values_are_named_when_nothing_is_selected(steps, tmp_path):
-    scan, maps, _ = steps().steps.values()
+    scan, maps, _ = steps(scan={"threshold_corr": 0.1}).steps.values()
     scan.execute()
     content = yaml.safe_load((tmp_path / "scan" / "results.yaml").read_text())
     content["selected"] = []
     del content["checksum"]
     (tmp_path / "scan" / "results.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigurationError, match=r"correlation >= 0\.17.*IoU >= 0\.08.*20.*best is WITNESS_1"):
+    said = r"false-discovery rate <= 0\.01 and .*correlation >= 0\.1,.* 20 .*best is WITNESS_1"
+    with pytest.raises(ConfigurationError, match=said):
         maps.execute()
 
 

@@ -296,9 +296,9 @@ def become_pipe(path, data):
 
 
 def grow(path, data):
-    """A file of gigabytes that takes no room on the disk."""
-    del data
-    os.truncate(path, 2 << 30)
+    """A file of more than `told` lets a process hold, and that takes no room on the disk."""
+    del data  # a record is refused by its size
+    os.truncate(path, (1 << 30) + 1 if path.suffix in (".json", ".yaml") else 600 << 20)
 
 
 DAMAGES = [flip, cut, extend, blank, swap_blocks, remove, become_folder, become_pipe, grow]
@@ -369,7 +369,7 @@ def outcome(subject, folder):
 def told(subject, folder):
     """Checksum of what is read, or None and in which words it is refused."""
     try:
-        return limited(outcome, subject, folder), ""
+        return limited(outcome, subject, folder, mib=512), ""
     except RefusedError as error:
         return None, str(error)
 

@@ -25,7 +25,6 @@ SMALL = (
     "simulate.sets.training.num_events=72",
     "simulate.sets.inference.num_events=12",
     "simulate.progress=false",
-    "scan.num_slides=0",
     "model.features=4",
     "training.epochs=2",
     "training.disable_tqdm=true",

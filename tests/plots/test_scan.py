@@ -9,12 +9,12 @@ from glitchflow_plugin.plots.scan import plot_coincidences, plot_families, plot_
 from glitchflow_plugin.plots.style import BLUE, GREY
 
 
-def draw(values, selected=(), **options):
+def draw(values, selected=(), threshold=0.17, **options):
     channels = [f"V1:CHANNEL_{row:03d}" for row in range(len(values))]
     figure = plot_ranking(
         channels,
         np.array(values),
-        threshold=0.17,
+        threshold=threshold,
         selected=selected,
         quantity="correlation",
         target="STRAIN",
@@ -31,6 +31,14 @@ def test_bars_stand_in_order_and_selected_ones_in_colour():
     assert [bar.get_width() for bar in axes.patches] == [0.9, 0.5, 0.1]
     assert [to_hex(bar.get_facecolor()).upper() for bar in axes.patches] == [BLUE, GREY, GREY]
     assert [label.get_text()[-3:] for label in axes.get_yticklabels()] == ["001", "002", "000"]
+
+
+@pytest.mark.parametrize("threshold", [0.17, None])
+def test_a_threshold_is_drawn_where_there_is_one(threshold):
+    axes = draw([0.4], threshold=threshold)
+    told = [text.get_text() for text in axes.figure.legends[0].get_texts()]
+    assert [line.get_xdata() for line in axes.lines] == ([[0.17, 0.17]] if threshold else [])
+    assert any("threshold" in text for text in told) == bool(threshold)
 
 
 def test_no_information_is_said_and_not_drawn_as_zero_or_one():

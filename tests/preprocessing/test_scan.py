@@ -60,14 +60,14 @@ def test_unsafe_channels_are_ranked_but_never_selected(make_event_set):
     assert ranking.selected == ("WITNESS_2",)
 
 
-def test_busy_channel_is_above_the_thresholds_by_chance_alone(make_event_set):
+def test_busy_channel_would_pass_any_sensible_threshold_by_chance_alone(make_event_set):
     events = make_event_set(detector())
     ranking = scan_channels(events, SETTINGS)
     row = ranking.channels.index("WITNESS_3")
-    assert ranking.correlation[row] > SETTINGS.threshold_corr
+    assert ranking.correlation[row] > 0.17
     assert ranking.iou[row] > 0.02
     assert ranking.chance[row] == pytest.approx(ranking.correlation[row], abs=0.2)
-    naive = replace(SETTINGS, num_slides=0, threshold_iou=0.02)
+    naive = replace(SETTINGS, num_slides=0, threshold_corr=0.17, threshold_iou=0.02)
     assert "WITNESS_3" in scan_channels(events, naive).selected
 
 
@@ -84,6 +84,7 @@ def test_single_accident_of_a_rare_witness_is_not_significant(make_event_set):
     events = make_event_set(series)
     # Quiet noise and loud bursts, and thresholds that one pair in 25 reaches: significance alone decides.
     low = replace(SETTINGS, threshold=35.0, threshold_corr=0.03, threshold_iou=0.03)
+    assert scan_channels(events, replace(SETTINGS, threshold=35.0)).selected == ("WITNESS_1",)
     ranking = scan_channels(events, low)
     shared = dict(zip(ranking.channels, ranking.shared_spikes.tolist(), strict=True))
     assert shared == {"WITNESS_1": 10, "WITNESS_2": 1, "WITNESS_3": 0}
@@ -91,6 +92,31 @@ def test_single_accident_of_a_rare_witness_is_not_significant(make_event_set):
     assert ranking.selected == ("WITNESS_1",)
     for free in ({"fdr": 1.0}, {"num_slides": 0}):
         assert scan_channels(events, replace(low, **free)).selected == ("WITNESS_1", "WITNESS_2")
+
+
+def test_thresholds_are_asked_beside_the_test(make_event_set):
+    events = make_event_set(detector())
+    ranking = scan_channels(events, SETTINGS)
+    assert ranking.requirements == "a false-discovery rate <= 0.01"
+    iou = ranking.iou[ranking.channels.index("WITNESS_2")]
+    for limits in ({"threshold_corr": 0.9}, {"threshold_iou": iou + 0.01}):
+        # alone of the rounds: a second one would see other spikes
+        strict = scan_channels(events, replace(SETTINGS, max_rounds=1, **limits))
+        assert strict.selected == ("WITNESS_1",), limits
+    assert strict.requirements == f"a false-discovery rate <= 0.01 and an IoU >= {iou + 0.01:g}"
+
+
+def test_a_faint_witness_that_passes_the_test_is_selected(make_event_set):
+    rng = np.random.default_rng(8)
+    series = rng.standard_normal((60, 3, SAMPLES))
+    for row, event in enumerate(series):
+        centre = rng.uniform(1.2, 2.8)
+        event[0] += burst(centre, amplitude=6.0)
+        if row < 7:
+            event[1] += burst(centre, amplitude=6.0)
+    ranking = scan_channels(make_event_set(series), replace(SETTINGS, threshold=35.0))
+    assert ranking.selected == ("WITNESS_1",)
+    assert ranking.correlation[0] < 0.147
 
 
 def test_channel_that_is_never_valid_gives_no_information(make_event_set):
@@ -325,8 +351,7 @@ def test_unsafe_channel_of_the_simulated_detector_is_caught_by_its_mergers(tmp_p
     data = {"path": str(made.folder), "target": made.target, "processing": processing}
     events = ingest([data], {"fft_length": 1.0, "overlap": 0.5}, tmp_path / "events")
     signals = [signal.gps_time for event in truth.events.values() for signal in event.signals]
-    low = ScanSettings(threshold_corr=0.04, threshold_iou=0.03, injections=signals)
-    ranking = scan_channels(events, low)
+    ranking = scan_channels(events, ScanSettings(injections=signals))
     assert list(ranking.unsafe) == ["V1:LSC-DARM_PICKOFF"]
     assert ranking.selected
     assert set(ranking.selected) <= set(truth.true_witnesses)
@@ -347,6 +372,7 @@ def test_unsafe_channel_of_the_simulated_detector_is_caught_by_its_mergers(tmp_p
         {"tolerance_distance": [0.1, 0.2, 0.3]},
         {"tolerance_distance": "0.1"},
         {"threshold_corr": 17},
+        {"threshold_iou": True},
         {"num_slides": -1},
         {"memory": 0},
         {"fdr": 2},
@@ -360,6 +386,14 @@ def test_unsafe_channel_of_the_simulated_detector_is_caught_by_its_mergers(tmp_p
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigurationError):
         ScanSettings(**wrong)
+
+
+@pytest.mark.parametrize("off", [{"num_slides": 0}, {"fdr": 1}])
+def test_something_must_decide(off):
+    with pytest.raises(ConfigurationError, match="nothing would decide which channels are witnesses"):
+        ScanSettings(**off)
+    assert ScanSettings(**off, threshold_corr=0.17).criteria.correlation == 0.17
+    assert ScanSettings(**off, threshold_iou=0).criteria.iou == 0
 
 
 def test_configuration_file_holds_the_defaults_and_only_known_keys():

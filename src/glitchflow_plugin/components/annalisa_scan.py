@@ -158,8 +158,8 @@ def _warnings(ranking: ChannelRanking) -> tuple[str, ...]:
         )
     if not ranking.selected:
         found.append(
-            "no channel is selected: see in ranking.csv what the best lack, and change threshold, threshold_corr, "
-            "threshold_iou or fdr in conf/scan.yaml"
+            f"no channel is selected: expected {ranking.requirements}; see in ranking.csv what the best lack, and "
+            "change threshold or these limits in conf/scan.yaml"
         )
     if ranking.parameters["num_slides"] and np.isnan(ranking.chance).all():
         found.append("level of chance not estimated: time_window is too short for time slides")

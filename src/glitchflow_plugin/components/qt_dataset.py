@@ -133,8 +133,7 @@ class QTDataset(BaseComponent):
                     f"{ranking.q_value[top]:.2g}{', which is unsafe' * (ranking.channels[top] in ranking.unsafe)}"
                 )
             raise ConfigurationError(
-                f"the scan selected no channel: expected correlation >= {limits['threshold_corr']}, beyond chance too, "
-                f"IoU >= {limits['threshold_iou']} and a false-discovery rate <= {limits['fdr']} for spikes above "
+                f"the scan selected no channel: expected {ranking.requirements} for spikes above "
                 f"{limits['threshold']:g} SNR², of a channel that is not unsafe; {best}. Change these limits in "
                 "conf/scan.yaml and run [Annalisa-scan,QT-dataset] again, or name channels as ch_list."
             )

@@ -160,6 +160,23 @@ class ChannelRanking:
         if self.target in self.channels:
             raise FormatError(f"ranking: the target {self.target} cannot be its own witness")
 
+    @property
+    def requirements(self) -> str:
+        """What a channel had to reach to be selected, in words."""
+        limits = {"fdr": 1.0} | self.parameters
+        asked = [
+            f"a false-discovery rate <= {limits['fdr']:g}" if limits["fdr"] < 1 and limits.get("num_slides") else "",
+            *(
+                f"{words} >= {limits[key]:g}{beyond}"
+                for key, words, beyond in (
+                    ("threshold_corr", "a correlation", ", beyond chance too,"),
+                    ("threshold_iou", "an IoU", ""),
+                )
+                if limits.get(key) is not None
+            ),
+        ]
+        return " and ".join(filter(None, asked))
+
     def table(self) -> "pd.DataFrame":
         """One row a channel."""
         import pandas as pd

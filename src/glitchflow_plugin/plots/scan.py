@@ -46,7 +46,7 @@ def plot_ranking(
     channels: Sequence[str],
     values: np.ndarray,
     *,
-    threshold: float,
+    threshold: float | None,
     selected: Collection[str],
     quantity: str,
     target: str,
@@ -59,7 +59,7 @@ def plot_ranking(
     Args:
         channels: Channel names.
         values: One value a channel, between 0 and 1; NaN = no information, shown as such at the end.
-        threshold: Drawn as a line.
+        threshold: Drawn as a line; None: there is none.
         selected: Names of the selected channels.
         quantity: What the values are, for the axis.
         target: The reference channel, for the title.
@@ -79,12 +79,13 @@ def plot_ranking(
     known = np.isfinite(values[shown])
     colours = [BLUE if channels[index] in selected else GREY for index in shown]
     axes.barh(rows, np.where(known, values[shown], 0.0), color=colours, height=0.72)
-    axes.axvline(threshold, color=RED, linewidth=1.4, linestyle="--")
-    handles = [
+    handles: list[Patch | Line2D] = [
         Patch(color=BLUE, label=f"selected ({len(selected)})"),
         Patch(color=GREY, label=f"not selected ({len(channels) - len(selected)})"),
-        Line2D([], [], color=RED, linewidth=1.4, linestyle="--", label=f"threshold {threshold:g}"),
     ]
+    if threshold is not None:
+        line = axes.axvline(threshold, color=RED, linewidth=1.4, linestyle="--", label=f"threshold {threshold:g}")
+        handles.append(line)
     if chance is not None and np.isfinite(chance).any():
         axes.scatter(chance[shown], rows, marker="|", s=70, linewidths=2.0, color=ORANGE, zorder=3)
         tick = {"marker": "|", "markersize": 9, "markeredgewidth": 2.0, "linestyle": "none"}

@@ -55,10 +55,10 @@ def scan_channels(
         engine: Where spikes are looked for.
 
     Returns:
-        The ranking. A channel is selected if, in any round, its correlation and its IoU reach the thresholds, the part
-        of the correlation that accident does not explain, (correlation - chance) / (1 - chance), reaches the threshold
-        too, and its p-value from time slides makes it a discovery at the false-discovery rate `fdr`. Without slides,
-        and for `fdr` 1, the last requirement falls away. Channels that match `unsafe`, or coincide with the injections,
+        The ranking. A channel is selected if, in any round, its p-value from time slides makes it a discovery at the
+        false-discovery rate `fdr`; without slides, and for `fdr` 1, this is not asked. Where thresholds are given, its
+        correlation and its IoU must reach them too, and so must the part of the correlation that accident does not
+        explain, (correlation - chance) / (1 - chance). Channels that match `unsafe`, or coincide with the injections,
         are ranked, but never selected, unless `safe_override` names them.
 
     Raises:

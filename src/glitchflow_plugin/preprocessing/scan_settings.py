@@ -36,8 +36,8 @@ class ScanSettings:
     logf: bool = False
     qtile: bool = False
     whiten: bool | None = None
-    threshold_corr: float = 0.17
-    threshold_iou: float = 0.08
+    threshold_corr: float | None = None
+    threshold_iou: float | None = None
     num_slides: int = 128
     fdr: float = 0.01
     fdr_method: Literal["bh", "by"] = "bh"
@@ -71,6 +71,12 @@ class ScanSettings:
                 f"fdr_method must be bh (Benjamini-Hochberg) or by (Benjamini-Yekutieli), got {self.fdr_method!r}."
             )
         self._check_injections()
+        if not self.criteria.tests and self.threshold_corr is None and self.threshold_iou is None:
+            raise ConfigurationError(
+                f"nothing would decide which channels are witnesses: the test is off (num_slides: {self.num_slides}, "
+                f"fdr: {self.fdr:g}), and threshold_corr and threshold_iou are null. Leave num_slides above 0 and fdr "
+                "below 1, or set a threshold in scan.yaml (threshold_corr: 0.17, threshold_iou: 0.08)."
+            )
         if self.injections is not None and not self.num_slides:
             raise ConfigurationError("injections are compared with time slides: num_slides must not be 0.")
         _ = self.tolerance
@@ -79,7 +85,7 @@ class ScanSettings:
         shares = ("threshold_corr", "threshold_iou", "fdr", "family_overlap", "safety")
         for key in ("memory", "threshold", "time_window", *shares):
             value = getattr(self, key)
-            if value is None and key == "time_window":
+            if value is None and key in ("time_window", "threshold_corr", "threshold_iou"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigurationError(f"{key} must be a number, got {value!r}.")

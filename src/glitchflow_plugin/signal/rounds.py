@@ -23,18 +23,23 @@ class Criteria:
     """What a channel must reach to count as a witness.
 
     Attributes:
-        correlation: Share of the reference's spikes that it shares, by chance or not, and beyond chance.
-        iou: Shared spikes over all spikes of the two.
+        correlation: Share of the reference's spikes that it shares, by chance or not, and beyond chance; None: any.
+        iou: Shared spikes over all spikes of the two; None: any.
         fdr: Largest false-discovery rate, over the channels and all rounds; 1: no requirement.
         fdr_method: `bh` or `by`, see `significance.q_values`.
         num_slides: Time slides of each event; 0: none, no p-values, and no correction for chance.
     """
 
-    correlation: float
-    iou: float
+    correlation: float | None = None
+    iou: float | None = None
     fdr: float = 0.01
     fdr_method: Literal["bh", "by"] = "bh"
     num_slides: int = 128
+
+    @property
+    def tests(self) -> bool:
+        """Whether the false-discovery rate is asked for."""
+        return self.fdr < 1 and self.num_slides > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,17 +85,22 @@ class Figures:
 
     def passes(self, criteria: Criteria) -> np.ndarray:
         """Which channels count as witnesses, bool, shape (channel,)."""
+        # Comparisons with NaN are False: no information, not selected.
+        passed = self.shared > 0
+        if criteria.tests:
+            passed &= self.q_value <= criteria.fdr
+        if criteria.correlation is not None:
+            passed &= (self.correlation >= criteria.correlation) & (self._genuine >= criteria.correlation)
+        if criteria.iou is not None:
+            passed &= self.iou >= criteria.iou
+        return passed
+
+    @property
+    def _genuine(self) -> np.ndarray:
+        """Correlation beyond chance, (correlation - chance) / (1 - chance)."""
         expected = np.nan_to_num(self.chance, nan=0.0)
         # All of it explained by accident leaves nothing; avoid 0 / 0.
-        genuine = np.where(expected < 1, (self.correlation - expected) / np.where(expected < 1, 1 - expected, 1), 0.0)
-        # Comparisons with NaN are False: no information, not selected.
-        return (
-            (self.shared > 0)
-            & (self.correlation >= criteria.correlation)
-            & (genuine >= criteria.correlation)
-            & (self.iou >= criteria.iou)
-            & ((criteria.fdr >= 1) | (criteria.num_slides == 0) | (self.q_value <= criteria.fdr))
-        )
+        return np.where(expected < 1, (self.correlation - expected) / np.where(expected < 1, 1 - expected, 1), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
