@@ -118,7 +118,7 @@ class DataVis(BaseComponent):
                 max_channels=len(channels),
                 axis=self.pictures.frequency_axis,
             )
-            tracker.figure(f"events/{step:04d}", figure, step, gps=float(batch.gps_event[0]))
+            tracker.figure(f"row/{step:04d}", figure, step, gps=float(batch.gps_event[0]))
             scale = energy_scale(batch.maps)
             for column, channel in enumerate(channels):
                 pixels = colour_image(batch.maps[0, column], scale)
@@ -137,7 +137,7 @@ def _event_table(tracker: "TensorBoardTracker", shown: SpectrogramSet, peaks: np
         gps, peak = f"{shown.gps_event[row]:.3f}", f"{peaks[row, 0]:.1f}"
         rows.append((row, shown.event_ids[row], gps, peak, witness, loudest, valid))
     columns = ("row", "event", "GPS of trigger", "SNR² of target", "loudest witness", "its SNR²", "channels valid")
-    note = "Row: name of its picture (events/ROW) and step of its maps, under Images."
+    note = "Row: name of its picture (row/ROW) and step of its maps, under Images."
     tracker.table("events", columns, rows, f"{note} {len(rows)} of {len(shown)} events.")
 
 

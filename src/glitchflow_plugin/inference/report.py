@@ -99,7 +99,7 @@ def pictured(result: InferenceResult, settings: InferenceSettings) -> list[int]:
 
 def picture_name(row: int) -> str:
     """Under which the picture of an event is found in TensorBoard."""
-    return f"pictures/{row:04d}"
+    return f"row/{row:04d}"
 
 
 def timeline_figure(result: InferenceResult, settings: InferenceSettings) -> Any:
@@ -274,8 +274,8 @@ def track_result(
     """Send tables, curves and figures to TensorBoard.
 
     Steps of an event's energies are seconds, or milliseconds where triggers lie between seconds, from the GPS second
-    that their name states; the clock is the detector's. Verdicts are in the tables and on the time-line: as curves, TensorBoard would smooth them. Steps of the
-    accuracy curves are SNR² thresholds.
+    that their name states; the clock is the detector's. Verdicts are in the tables and on the time-line: as curves,
+    TensorBoard would smooth them. Steps of the accuracy curves are SNR² thresholds.
 
     Args:
         tracker: TensorBoard.
@@ -318,20 +318,30 @@ def _track_events(
     since = events["gps_event"].to_numpy() - zero
     whole = bool((np.abs(since - np.round(since)) < 5e-4).all())
     curves = f"SNR² of events, {'s' if whole else 'ms'} from GPS {zero:.0f}"
-    columns = ["veto", "row", *(["event"] if named else []), "GPS of trigger", f"s from {zero:.0f}", "outcome"]
-    columns += [*(["class"] if known else []), "SNR²: real, predicted, left", "picture"]
+    # TensorBoard breaks times and numbers in two where a table is wider than its page
+    columns = ["veto", "row", "GPS of trigger", "event" if named else f"s from {zero:.0f}", "outcome"]
+    columns += [*(["class"] if known else []), "SNR²"]
     rows = []
     for row, event in zip(kept.tolist(), shown.to_dict("records"), strict=True):
         gps, name = event["gps_event"], event["event_id"]
         energies = [event[f"peak_snr2_{key}"] for key in ("measured", "predicted", "cleaned")]
-        cells = ["VETO" if event["veto"] else "", row, *([name] if named else []), f"{gps:.3f}", f"{since[row]:.3f}"]
-        cells += [said[row], *([classes.get(name, "")] if known else []), " → ".join(map(_energy, energies))]
-        rows.append([*cells, picture_name(row) if row in pictures else ""])
+        place = picture_name(row) if row in pictures else row
+        cells = [
+            "VETO" if event["veto"] else "",
+            place,
+            f"{gps:.3f}",
+            name if named else f"{since[row]:.3f}",
+            said[row],
+        ]
+        cells += [*([classes.get(name, "")] if known else []), " → ".join(map(_energy, energies))]
+        rows.append(cells)
         for key, value in zip(("real", "predicted", "left"), energies, strict=True):
             if not pd.isna(value):
                 tracker.metric(f"{curves}/{key}", float(value), round(since[row] * (1 if whole else 1000)), gps=gps)
     notes = [
-        f"Row: line of events.csv, from 0. Threshold: SNR² {settings.threshold:g}. Picture: its name under Images."
+        "SNR²: largest energy in the strain → predicted from the witnesses → left after cleaning;",
+        f"threshold {settings.threshold:g}. Row: line of events.csv, from 0, and the name of its picture under Images;",
+        "a bare number has none.",
     ]
     if len(kept) < len(events):
         notes.append(f"{len(events) - len(kept)} more events in events.csv; those without veto were left out first.")
@@ -343,7 +353,7 @@ def _track_segments(
 ) -> None:
     segments = veto_segments(result.windows)
     row_of = {name: row for row, name in enumerate(result.events["event_id"])}
-    columns = ["GPS start", "GPS end", "length [s]", f"s from {zero:.0f}", "row", "event", "SNR² predicted"]
+    columns = ["GPS start", "GPS end", "length [s]", f"s from {zero:.0f}", "row", "SNR² predicted"]
     rows = [
         [
             f"{one['gps_start']:.3f}",
@@ -351,7 +361,6 @@ def _track_segments(
             f"{one['gps_end'] - one['gps_start']:.3f}",
             f"{one['gps_start'] - zero:.3f}",
             row_of[one["event_id"]],
-            one["event_id"],
             _energy(one["peak_snr2_predicted"]),
         ]
         for one in segments.head(settings.tensorboard_rows).to_dict("records")
