@@ -67,7 +67,7 @@ class InferenceSettings:
     seed: int = 0
     examples: int = 4
     tensorboard_rows: int = 1000
-    tensorboard_pictures: int = 32
+    tensorboard_pictures: int = 16
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""

@@ -105,8 +105,9 @@ def _grid(number: int, *, width: float, height: float, sharey: bool) -> tuple[Pi
     rows = -(-number // columns)
     figure = new_figure(width * columns + 1.4, height * rows + 0.9)
     panels = figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False).ravel()
-    for place, panel in enumerate(panels):
-        panel.axis("on" if place < number else "off")
+    for panel in panels[number:]:
+        panel.remove()
+    for panel in panels[:number]:
         # every panel has its numbers: a panel above an empty place would be read without
         panel.tick_params(labelsize=8, labelbottom=True)
     return figure, list(panels[:number]), columns

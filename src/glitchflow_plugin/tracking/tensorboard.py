@@ -66,10 +66,10 @@ class TensorBoardTracker:
             name: Of the text.
             columns: Headings.
             rows: Cells of each row, in the order of the columns.
-            note: Markdown below the table.
+            note: Markdown above the table.
         """
         lines = [_row(columns), f"|{' --- |' * len(columns)}", *map(_row, rows)]
-        self.text(name, "\n".join([*lines, *(["", note] if note else [])]))
+        self.text(name, "\n".join([*([note, ""] if note else []), *lines]))
 
     def image(self, name: str, image: np.ndarray, step: int = 0) -> None:
         """Record a bare image, uint8, shape (height, width, 3)."""
