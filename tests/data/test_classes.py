@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from glitchflow_plugin.data.classes import event_classes
@@ -6,7 +7,7 @@ from glitchflow_plugin.errors import FormatError
 
 
 def waveform(label, snr):
-    return WaveformTruth(label, 1e9, 1e9, 16.0, [0.0, 1.0], (1e9, 1e9 + 0.1), snr)
+    return WaveformTruth(label, 1e9, 1e9, 16.0, np.array([0.0, 1.0]), (1e9, 1e9 + 0.1), snr)
 
 
 def simulated(folder, **events):
