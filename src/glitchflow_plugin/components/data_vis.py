@@ -77,7 +77,7 @@ class DataVis(BaseComponent):
             for column, channel in enumerate(shown.channels):
                 tracker.histogram(f"peak energy/{channel}", peaks[shown.valid[:, column], column])
             tracker.figure("statistics/peak energy", plot_peak_histograms(peaks, shown.channels, valid=shown.valid), 0)
-            _event_table(tracker, shown, peaks, self.num_rows)
+            _event_table(tracker, shown, peaks, self.num_rows, self.num_events)
             _channel_table(tracker, shown, peaks)
             tracker.params({"recipe": shown.recipe, "set": {"folder": str(shown.folder), "events": len(shown)}})
         report(
@@ -118,7 +118,7 @@ class DataVis(BaseComponent):
                 max_channels=len(channels),
                 axis=self.pictures.frequency_axis,
             )
-            tracker.figure(f"row/{step:04d}", figure, step, gps=float(batch.gps_event[0]))
+            tracker.figure(_picture_name(step), figure, step, gps=float(batch.gps_event[0]))
             scale = energy_scale(batch.maps)
             for column, channel in enumerate(channels):
                 pixels = colour_image(batch.maps[0, column], scale)
@@ -126,29 +126,46 @@ class DataVis(BaseComponent):
                 tracker.image(f"maps/{channel}", large, step)
 
 
-def _event_table(tracker: "TensorBoardTracker", shown: SpectrogramSet, peaks: np.ndarray, num_rows: int) -> None:
+def _event_table(
+    tracker: "TensorBoardTracker", shown: SpectrogramSet, peaks: np.ndarray, num_rows: int, num_pictures: int
+) -> None:
+    from glitchflow_plugin.plots.style import short_name
+
     rows = []
     for row in range(min(num_rows, len(shown))):
         witness, loudest = "-", "-"
         if len(shown.channels) > 1:
             column = 1 + int(np.argmax(peaks[row, 1:]))
-            witness, loudest = shown.channels[column], f"{peaks[row, column]:.1f}"
+            witness, loudest = short_name(shown.channels[column]), f"{peaks[row, column]:.0f}"
+        place = _picture_name(row) if row < num_pictures else row
         valid = f"{int(shown.valid[row].sum())} of {len(shown.channels)}"
-        gps, peak = f"{shown.gps_event[row]:.3f}", f"{peaks[row, 0]:.1f}"
-        rows.append((row, shown.event_ids[row], gps, peak, witness, loudest, valid))
-    columns = ("row", "event", "GPS of trigger", "SNR² of target", "loudest witness", "its SNR²", "channels valid")
-    note = "Row: name of its picture (row/ROW) and step of its maps, under Images."
-    tracker.table("events", columns, rows, f"{note} {len(rows)} of {len(shown)} events.")
+        gps, name = f"{shown.gps_event[row]:.3f}", short_name(shown.event_ids[row], 24)
+        rows.append((place, gps, name, f"{peaks[row, 0]:.0f}", loudest, witness, valid))
+    columns = ("row", "GPS of trigger", "event", "SNR²", "witness", "loudest witness", "valid")
+    note = (
+        "SNR²: largest energy of the target and of the loudest witness. Row: name of the picture and step of the maps "
+        f"under Images; a bare number has none. Valid: channels. {len(rows)} of {len(shown)} events."
+    )
+    tracker.table("events", columns, rows, note)
+
+
+def _picture_name(row: int) -> str:
+    return f"row/{row:04d}"
 
 
 def _channel_table(tracker: "TensorBoardTracker", shown: SpectrogramSet, peaks: np.ndarray) -> None:
+    from glitchflow_plugin.plots.style import short_name
+
     rows = []
     for column, channel in enumerate(shown.channels):
         there = peaks[shown.valid[:, column], column]
         figures = (
-            (f"{np.median(there):.1f}", f"{there.max():.1f}", f"{np.mean(there > 16):.2f}") if len(there) else "---"
+            (f"{np.median(there):.1f}", f"{there.max():.0f}", f"{100 * np.mean(there > 16):.0f} %")
+            if len(there)
+            else "---"
         )
         role = "target" if column == 0 else "witness"
-        rows.append((channel, role, f"{len(there)} of {len(shown)}", *figures))
-    columns = ("channel", "role", "valid events", "median peak [SNR²]", "largest peak", "share of peaks above 16")
-    tracker.table("channels", columns, rows)
+        rows.append((short_name(channel, 44), role, f"{len(there)} of {len(shown)}", *figures))
+    columns = ("channel", "role", "valid", "median SNR²", "largest", "above 16")
+    note = "SNR²: of the largest energy of each event, its median, its largest, and the share of events above 16."
+    tracker.table("channels", columns, rows, note)

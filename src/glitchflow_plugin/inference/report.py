@@ -23,6 +23,7 @@ from glitchflow_plugin.inference.score import Curve, Scores
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.curves import Band, plot_accuracy, plot_confusion, plot_roc
 from glitchflow_plugin.plots.maps import FrequencyAxis
+from glitchflow_plugin.plots.style import short_name
 from glitchflow_plugin.plots.timeline import plot_timeline
 from glitchflow_plugin.products.summary import Metric
 from glitchflow_plugin.products.veto_table import outcomes, veto_segments
@@ -330,10 +331,10 @@ def _track_events(
             "VETO" if event["veto"] else "",
             place,
             f"{gps:.3f}",
-            name if named else f"{since[row]:.3f}",
+            short_name(name, 24) if named else f"{since[row]:.3f}",
             said[row],
         ]
-        cells += [*([classes.get(name, "")] if known else []), " → ".join(map(_energy, energies))]
+        cells += [*([short_name(classes.get(name, ""), 24)] if known else []), " → ".join(map(_energy, energies))]
         rows.append(cells)
         for key, value in zip(("real", "predicted", "left"), energies, strict=True):
             if not pd.isna(value):
