@@ -123,7 +123,7 @@ class DataVis(BaseComponent):
             for column, channel in enumerate(channels):
                 pixels = colour_image(batch.maps[0, column], scale)
                 large = pixels.repeat(_ENLARGED, axis=0).repeat(_ENLARGED, axis=1)
-                tracker.image(f"maps/{channel}", large, step)
+                tracker.image(f"maps/{channel}", large, step, gps=float(batch.gps_event[0]))
 
 
 def _event_table(
@@ -136,15 +136,14 @@ def _event_table(
         witness, loudest = "-", "-"
         if len(shown.channels) > 1:
             column = 1 + int(np.argmax(peaks[row, 1:]))
-            witness, loudest = short_name(shown.channels[column]), f"{peaks[row, column]:.0f}"
+            witness, loudest = short_name(shown.channels[column], 30), f"{peaks[row, column]:.0f}"
         place = _picture_name(row) if row < num_pictures else row
-        valid = f"{int(shown.valid[row].sum())} of {len(shown.channels)}"
-        gps, name = f"{shown.gps_event[row]:.3f}", short_name(shown.event_ids[row], 24)
-        rows.append((place, gps, name, f"{peaks[row, 0]:.0f}", loudest, witness, valid))
-    columns = ("row", "GPS of trigger", "event", "SNR²", "witness", "loudest witness", "valid")
+        gps, name = f"{shown.gps_event[row]:.3f}", short_name(shown.event_ids[row], 20)
+        rows.append((place, gps, name, f"{peaks[row, 0]:.0f}", loudest, witness))
+    columns = ("row", "GPS of trigger", "event", "SNR²", "witness", "loudest witness")
     note = (
         "SNR²: largest energy of the target and of the loudest witness. Row: name of the picture and step of the maps "
-        f"under Images; a bare number has none. Valid: channels. {len(rows)} of {len(shown)} events."
+        f"under Images; a bare number has none. {len(rows)} of {len(shown)} events."
     )
     tracker.table("events", columns, rows, note)
 

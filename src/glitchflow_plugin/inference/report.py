@@ -331,10 +331,10 @@ def _track_events(
             "VETO" if event["veto"] else "",
             place,
             f"{gps:.3f}",
-            short_name(name, 24) if named else f"{since[row]:.3f}",
+            short_name(name, 20) if named else f"{since[row]:.3f}",
             said[row],
         ]
-        cells += [*([short_name(classes.get(name, ""), 24)] if known else []), " → ".join(map(_energy, energies))]
+        cells += [*([short_name(classes.get(name, ""), 20)] if known else []), " → ".join(map(_energy, energies))]
         rows.append(cells)
         for key, value in zip(("real", "predicted", "left"), energies, strict=True):
             if not pd.isna(value):

@@ -71,9 +71,9 @@ class TensorBoardTracker:
         lines = [_row(columns), f"|{' --- |' * len(columns)}", *map(_row, rows)]
         self.text(name, "\n".join([*([note, ""] if note else []), *lines]))
 
-    def image(self, name: str, image: np.ndarray, step: int = 0) -> None:
-        """Record a bare image, uint8, shape (height, width, 3)."""
-        self._writer.add_image(name, image, global_step=step, dataformats="HWC")
+    def image(self, name: str, image: np.ndarray, step: int = 0, *, gps: float | None = None) -> None:
+        """Record a bare image, uint8, shape (height, width, 3); `gps` as above."""
+        self._writer.add_image(name, image, global_step=step, dataformats="HWC", walltime=_unix(gps))
 
     def histogram(self, name: str, values: np.ndarray, step: int = 0) -> None:
         """Record a histogram; TensorBoard refuses an empty one, so that is left out."""
