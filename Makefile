@@ -96,7 +96,7 @@ mlflow: setup ## MLflow on port 5005 (Ctrl-C ends it)
 	    --default-artifact-root ./artifacts --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1
 
 tensorboard: setup ## TensorBoard on port 6000 (Ctrl-C ends it)
-	@tensorboard --logdir tensorboard --host 127.0.0.1 --port $(TENSORBOARD_PORT)
+	@tensorboard --logdir tensorboard --host 127.0.0.1 --port $(TENSORBOARD_PORT) --samples_per_plugin images=100
 
 constraints: ## resolve constraints.txt anew (for 3.11; 3.12 must fit), without addresses of registries
 	@uv pip compile pyproject.toml --all-extras --python-version 3.11 --upgrade --quiet \

@@ -202,7 +202,7 @@ def test_data_without_strain_are_vetoed_without_scores(registered, tmp_path):
     events = pd.read_csv(tmp_path / "inf" / "events.csv")
     assert events["veto"].tolist() == [True, False, True, False]
     assert events["cleaned"].isna().all()
-    assert {path.stem for path in (tmp_path / "inf" / "images").glob("*.png")} == {"vetoed"}
+    assert {path.stem for path in (tmp_path / "inf" / "images").glob("*.png")} == {"timeline", "vetoed"}
 
 
 def test_an_event_with_dead_strain_is_kept_for_its_veto(registered, tmp_path):

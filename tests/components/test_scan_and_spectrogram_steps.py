@@ -204,7 +204,9 @@ def test_tensorboard_shows_maps_statistics_and_the_table_of_events(steps, tmp_pa
     assert {"peak energy/STRAIN", "peak energy/WITNESS_1"} <= set(shown.Tags()["histograms"])
     table = shown.Tensors("events/text_summary")[0].tensor_proto.string_val[0].decode()
     for event_id, gps in zip(events.event_ids, events.gps_event, strict=True):
-        assert f"| {event_id} | {gps:.3f} |" in table
+        assert f"| {gps:.3f} | {event_id} |" in table
+    assert {"row/0000", "row/0001"} < set(shown.Tags()["images"])
+    assert "| row/0001 |" in table
 
 
 def test_data_vis_refuses_wrong_numbers(tmp_path):

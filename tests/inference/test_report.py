@@ -1,20 +1,27 @@
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.inference.report import (
+    event_figures,
     example_figures,
+    picture_name,
     read_example,
     run_warnings,
     score_figures,
     summary_details,
     summary_metrics,
+    timeline_figure,
     track_result,
 )
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
-from glitchflow_plugin.tracking.tracker import MemoryTracker
+from glitchflow_plugin.products.veto_table import veto_segments
+from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, unix_time
 
 SETTINGS = InferenceSettings(batch_events=4, replicates=50, examples=2)
 
@@ -35,15 +42,15 @@ def panels(figure):
 
 def test_uncleaned_panels_show_the_uncleaned_event_and_its_own_maps(finished):
     result, spectrograms, bundle = finished
-    figures = example_figures(result, spectrograms, bundle.target, SETTINGS)
-    shown = panels(figures["uncleaned"])
     dirty = spectrograms.event_ids[2]
-    assert len(shown) == 3  # one event, three panels
-    assert shown[0][0].startswith(
-        f"{dirty}, GPS {spectrograms.gps_start[2]:.3f} s, not vetoed, not cleaned, 1 witnesses"
-    )
+    figures = example_figures(result, spectrograms, bundle.target, SETTINGS, classes={dirty: "scattered light"})
+    uncleaned = panels(figures["uncleaned"])
+    assert len(uncleaned) == 3  # one event, three panels
+    named = uncleaned[0][1].texts[0].get_text()
+    assert named == f"{dirty}, row 2, scattered light, not vetoed, not cleaned, 1 witnesses missing"
+    assert uncleaned[1][1].get_xlabel() == f"time from GPS {spectrograms.gps_event[2]:.3f} [s]"
     measured = spectrograms.read([2]).maps[0, 0]
-    for (title, axes), energy in zip(shown, (measured, 0 * measured, measured), strict=True):
+    for (title, axes), energy in zip(uncleaned, (measured, 0 * measured, measured), strict=True):
         assert f"SNR² {energy.max():.0f}" in title
         drawn = np.asarray(axes.collections[0].get_array()).reshape(measured.shape)
         np.testing.assert_allclose(drawn, np.maximum(energy, 1), rtol=1e-5)
@@ -53,7 +60,7 @@ def test_each_kind_that_has_events_gets_a_figure(finished):
     result, spectrograms, bundle = finished
     figures = example_figures(result, spectrograms, bundle.target, SETTINGS)
     assert set(figures) == {"loudest", "median", "worst", "uncleaned", "missed"}  # there is no false alarm
-    assert panels(figures["loudest"])[0][0].startswith(spectrograms.event_ids[8])
+    assert panels(figures["loudest"])[0][1].texts[0].get_text().startswith(spectrograms.event_ids[8])
 
 
 def test_maps_of_another_event_are_refused(finished):
@@ -95,7 +102,9 @@ def test_without_strain_figures_are_left_out_with_a_warning(make_bundle, make_se
     assert any("left out" in text for text in run_warnings(result))
     figures = example_figures(result, spectrograms, "V1:STRAIN", SETTINGS)
     assert set(figures) == {"vetoed"}
-    track_result(MemoryTracker(), result, figures, SETTINGS)
+    with TensorBoardTracker(tmp_path / "tb") as tracker:
+        track_result(tracker, result, {"timeline": timeline_figure(result, SETTINGS)}, SETTINGS)
+    assert "no strain" in shown(tmp_path / "tb", "veto/events")
 
 
 def test_undefined_figures_are_explained(make_bundle, make_set, tmp_path):
@@ -110,19 +119,87 @@ def test_undefined_figures_are_explained(make_bundle, make_set, tmp_path):
     assert set(score_figures(result.scores, 1e4)) == {"accuracy", "roc", "confusion"}
 
 
-def test_tracker_gets_tables_curves_and_scalars_against_gps(finished):
+def stored(folder):
+    sizes = dict.fromkeys(("images", "scalars", "tensors"), 0)
+    events = EventAccumulator(str(folder), size_guidance=sizes)
+    events.Reload()
+    return events
+
+
+def shown(folder, name):
+    return stored(folder).Tensors(f"{name}/text_summary")[0].tensor_proto.string_val[0].decode()
+
+
+def rows_of(text):
+    """Heading and rows of a Markdown table, as they are read."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and "---" not in line]
+    return [[cell.strip().replace("\\", "") for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_tensorboard_shows_the_veto_first_with_whole_times(finished, tmp_path):
     result, _, _ = finished
-    figures = score_figures(result.scores, 16.0)
-    tracker = MemoryTracker()
-    track_result(tracker, result, figures, SETTINGS)
-    assert result.events["event_id"].iloc[0] in tracker.texts["inference/events"]
-    assert len(tracker.texts["inference/windows"].splitlines()) == 2 + len(result.windows)
-    points = tracker.metrics["windows_by_gps/peak_snr2_measured"]
-    assert points[0] == (1238166018, result.windows["peak_snr2_measured"].iloc[0])
-    assert len({step for step, _ in points}) == len(result.windows)  # no two windows on one point
-    assert tracker.metrics["denoising_accuracy_by_snr2/model"][15] == (16, pytest.approx(0.8))
-    assert set(tracker.figures) == {"inference/accuracy", "inference/roc", "inference/confusion"}
-    few = MemoryTracker()
-    track_result(few, result, {}, InferenceSettings(tensorboard_rows=3))
-    assert len(few.metrics["windows_by_gps/veto"]) == 3
-    assert "37 more rows" in few.texts["inference/windows"]
+    with TensorBoardTracker(tmp_path / "tb") as tracker:
+        track_result(tracker, result, score_figures(result.scores, 16.0), SETTINGS, {"event-0": "blip"})
+    heading, *rows = rows_of(shown(tmp_path / "tb", "veto/events"))
+    assert heading[0] == "veto"
+    assert len(heading) <= 7  # more are broken at the width of a usual screen
+    assert len(rows) == len(result.events)
+    assert [row[0] == "VETO" for row in rows] == result.events["veto"].tolist()
+    assert [row[2] for row in rows] == [f"{gps:.3f}" for gps in result.events["gps_event"]]
+    heading, *segments = rows_of(shown(tmp_path / "tb", "veto/segments"))
+    assert heading[:2] == ["GPS start", "GPS end"]
+    assert len(segments) == len(veto_segments(result.windows))
+    assert set(stored(tmp_path / "tb").Tags()["images"]) == {
+        "inference/accuracy",
+        "inference/roc",
+        "inference/confusion",
+    }
+
+
+@pytest.mark.parametrize(("shift", "unit", "factor"), [(0.0, "s", 1), (0.125, "ms", 1000)])
+def test_curves_count_from_a_stated_gps_time_and_hold_no_flags(finished, tmp_path, shift, unit, factor):
+    result, _, _ = finished
+    result.events["gps_event"] = np.round(result.events["gps_event"]) + shift
+    with TensorBoardTracker(tmp_path / "tb") as tracker:
+        track_result(tracker, result, {}, SETTINGS)
+    events = stored(tmp_path / "tb")
+    zero = math.floor(result.events["gps_start"].min())
+    curve = events.Scalars(f"SNR² of events, {unit} from GPS {zero}/real")
+    assert [point.step for point in curve] == [round(factor * (gps - zero)) for gps in result.events["gps_event"]]
+    assert [point.wall_time for point in curve] == pytest.approx([unix_time(gps) for gps in result.events["gps_event"]])
+    assert [point.value for point in curve] == pytest.approx(result.events["peak_snr2_measured"].tolist())
+    for name in events.Tags()["scalars"]:
+        assert max(point.step for point in events.Scalars(name)) < 1e9
+        assert "veto" not in name or "accuracy" in name
+    assert events.Scalars("denoising accuracy by SNR² threshold/model")[15].value == pytest.approx(0.8)
+
+
+def test_a_row_leads_to_its_picture(finished, tmp_path):
+    result, spectrograms, bundle = finished
+    settings = replace(SETTINGS, tensorboard_pictures=4)
+    with TensorBoardTracker(tmp_path / "tb") as tracker:
+        track_result(tracker, result, {}, settings)
+        for row, figure in event_figures(result, spectrograms, bundle.target, settings):
+            assert figure.axes[0].texts[0].get_text().startswith(f"{result.events['event_id'].iloc[row]}, row {row}, ")
+            tracker.figure(picture_name(row), figure, row)
+    named = {row[1] for row in rows_of(shown(tmp_path / "tb", "veto/events"))[1:] if "/" in row[1]}
+    assert named == set(stored(tmp_path / "tb").Tags()["images"])
+    assert len(named) == 4
+    for name in named:
+        assert stored(tmp_path / "tb").Images(name)[0].step == int(name.rpartition("/")[2])
+
+
+def test_with_few_rows_the_vetoed_ones_stay(finished, tmp_path):
+    result, _, _ = finished
+    with TensorBoardTracker(tmp_path / "tb") as tracker:
+        track_result(tracker, result, {}, replace(SETTINGS, tensorboard_rows=4))
+    text = shown(tmp_path / "tb", "veto/events")
+    assert [row[0] for row in rows_of(text)[1:]] == ["VETO"] * 4
+    assert "6 more events in events.csv" in text
+
+
+def test_timeline_has_every_event_and_segment(finished):
+    result, _, _ = finished
+    events, lane = timeline_figure(result, SETTINGS).axes
+    assert sum(len(group.get_offsets()) for group in events.collections) == len(result.events)
+    assert len(lane.collections[0].get_paths()) == len(veto_segments(result.windows))

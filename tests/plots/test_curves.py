@@ -16,7 +16,11 @@ def test_accuracy_shows_model_and_baselines_with_bands():
     curves = {"model": band(0.8), "zero": Band(np.zeros(50), none, none)}
     figure = plot_accuracy(THRESHOLDS, curves, curves)
     left, right = figure.axes
-    assert [text.get_text() for text in left.get_legend().get_texts()] == ["model", "zero"]
+    assert [text.get_text() for text in left.get_legend().get_texts()] == [
+        "model",
+        "zero",
+        "threshold of a glitch, SNR² 16",
+    ]
     np.testing.assert_array_equal(left.lines[0].get_ydata(), band(0.8).value)
     assert len(left.collections) == len(right.collections) == 1  # the band of the model alone
     assert "SNR²" in right.get_xlabel()

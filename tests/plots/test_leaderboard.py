@@ -36,7 +36,7 @@ def test_accuracies_show_every_entrant():
     curves = {name: np.full(50, 0.1 * index) for index, name in enumerate(NAMES)}
     figure = plot_accuracies(thresholds, curves, curves)
     left, right = figure.axes
-    assert labels(right) == NAMES
+    assert labels(right) == [*NAMES, "threshold of a glitch, SNR² 16"]
     for index in range(10):
         np.testing.assert_array_equal(left.lines[index].get_ydata(), curves[NAMES[index]])
     styles = {(line.get_color(), line.get_linestyle()) for line in left.lines[:10]}

@@ -24,6 +24,15 @@ def test_event_has_a_panel_a_channel_with_one_scale_and_its_time(channels):
     assert "(target)" in figure.axes[0].get_title()
     limits = {tuple(panel.collections[0].get_clim()) for panel in figure.axes[:shown]}
     assert len(limits) == 1
+    places = {
+        (round(box.y0, 6), round(box.height, 6)) for box in (panel.get_position() for panel in figure.axes[:shown])
+    }
+    rows = figure.axes[0].get_subplotspec().get_gridspec().nrows
+    assert len(places) == rows
+    assert len({height for _, height in places}) == 1  # a regular grid, also where the last row is incomplete
+    for panel in figure.axes[:shown]:
+        assert any(label.get_visible() and label.get_text() for label in panel.get_xticklabels())
+    assert figure.get_supxlabel() == "time from GPS 1000000003.250 [s]"
     if channels > 1:
         assert figure.axes[1].texts[0].get_text() == "not valid"
 
@@ -48,3 +57,12 @@ def test_histograms_leave_out_what_is_not_valid():
 
 def test_histograms_of_no_events():
     plot_peak_histograms(np.empty((0, 1)), ["A"]).savefig(io.BytesIO(), format="png")
+
+
+def test_class_is_said_where_it_is_known():
+    given = {"gps_start": 1e9, "gps_event": 1e9 + 2.0, "event_id": "event-7"}
+    maps = np.ones((1, 16, 33))
+    named = plot_event(maps, ["A"], FREQUENCIES, TIMES, **given, label="scattered light").get_suptitle()
+    assert named == "event-7, GPS 1000000002.000, scattered light"
+    assert plot_event(maps, ["A"], FREQUENCIES, TIMES, **given).get_suptitle() == "event-7, GPS 1000000002.000"
+    assert plot_event(maps, ["A"], FREQUENCIES, TIMES, **given, axis="linear").axes[0].get_yscale() == "linear"

@@ -9,6 +9,8 @@ from glitchflow_plugin.products.veto_table import (
     WindowVerdicts,
     event_table,
     markdown_table,
+    outcomes,
+    veto_segments,
     window_table,
     write_table,
 )
@@ -109,3 +111,24 @@ def test_arrays_that_do_not_belong_together_are_refused():
         window_table(["a", "b"], GPS[:2], GPS[:2], EDGES, verdicts=verdicts, threshold=16.0)
     with pytest.raises(FormatError, match="float64"):
         window_table(["a"], GPS[:1].astype(np.float32), GPS[:1], EDGES, verdicts=verdicts, threshold=16.0)
+
+
+def test_neighbouring_vetoes_of_an_event_are_one_segment(windows):
+    segments = veto_segments(windows)
+    assert segments["event_id"].tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(segments["gps_start"], GPS - 3 + EDGES[[1, 2, 3]])
+    windows["veto"] = [True, True, False, True] + [False] * 4 + [True] * 4
+    joined = veto_segments(windows.sample(frac=1.0, random_state=0))
+    assert joined["event_id"].tolist() == ["a", "a", "c"]
+    np.testing.assert_array_equal(joined["gps_start"], GPS[[0, 0, 2]] - 3 + EDGES[[0, 3, 0]])
+    np.testing.assert_array_equal(joined["gps_end"], GPS[[0, 0, 2]] - 3 + EDGES[[2, 4, 4]])
+    assert joined["peak_snr2_predicted"].tolist() == [30, 1, 50]
+    windows["veto"] = False
+    assert veto_segments(windows).empty
+
+
+def test_each_event_has_one_outcome():
+    cases = [(True, True, True), (True, True, False), (False, True, False), (True, False, False), (False, False, False)]
+    events = pd.DataFrame([*cases, (True, None, None)], columns=["veto", "glitch", "cleaned"]).astype("boolean")
+    named = ["cleaned", "not cleaned", "missed", "false alarm", "quiet", "no strain"]
+    assert outcomes(events).tolist() == named

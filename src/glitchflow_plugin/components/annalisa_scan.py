@@ -9,7 +9,7 @@ import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._figures import save_figure
+from glitchflow_plugin.components._figures import PictureSettings, save_figure
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._whitening import check_whitening
@@ -33,6 +33,7 @@ class AnnalisaScan(BaseComponent):
         folder: Where the results go; the spikes are kept below it, in `spikes`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         engine: Where spikes are looked for: the keys of engine.yaml, or an engine's name.
+        pictures: The keys of pictures.yaml.
         name: Name of the step.
     """
 
@@ -44,15 +45,19 @@ class AnnalisaScan(BaseComponent):
         *,
         device: str = "auto",
         engine: Mapping[str, Any] | str | None = None,
+        pictures: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.save_parameters(scan=scan, events=events, folder=folder, device=device, engine=engine, name=name)
+        self.save_parameters(
+            scan=scan, events=events, folder=folder, device=device, engine=engine, pictures=pictures, name=name
+        )
         from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 
         self.settings = ScanSettings.from_yaml(scan)
         self.events_folder, self.folder, self.device = Path(events), Path(folder), device
         self.engine = EngineSettings.of(engine)
+        self.pictures = PictureSettings(**(pictures or {}))
 
     @monitor_exec
     @holding("folder", reads=("events_folder",))
@@ -108,7 +113,9 @@ class AnnalisaScan(BaseComponent):
             **common,
         )
         examples, frequencies, times = coincidence_examples(events, ranking, self.settings, self._spikes, device=device)
-        coincidences = plot_coincidences(examples, frequencies, times, target=ranking.target)
+        coincidences = plot_coincidences(
+            examples, frequencies, times, target=ranking.target, axis=self.pictures.frequency_axis
+        )
         return {
             "correlation picture": save_figure(correlation, self.folder / "corr.png"),
             "IoU picture": save_figure(iou, self.folder / "iou.png"),

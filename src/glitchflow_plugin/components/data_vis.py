@@ -1,11 +1,13 @@
 """The step Data-Vis: a spectrogram set in TensorBoard."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
+from glitchflow_plugin.components._figures import PictureSettings
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.sharded import SpectrogramSet
@@ -28,6 +30,7 @@ class DataVis(BaseComponent):
         num_events: How many events are shown as images, from the first on.
         num_channels: How many channels are shown as images, from the target on.
         num_rows: How many events the table lists.
+        pictures: The keys of pictures.yaml.
         name: Name of the step.
     """
 
@@ -39,6 +42,7 @@ class DataVis(BaseComponent):
         num_events: int = 12,
         num_channels: int = 16,
         num_rows: int = 500,
+        pictures: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
@@ -48,6 +52,7 @@ class DataVis(BaseComponent):
             num_events=num_events,
             num_channels=num_channels,
             num_rows=num_rows,
+            pictures=pictures,
             name=name,
         )
         for key, value in (("num_events", num_events), ("num_channels", num_channels), ("num_rows", num_rows)):
@@ -55,6 +60,7 @@ class DataVis(BaseComponent):
                 raise ConfigurationError(f"vis.yaml: {key} must be a whole number of at least 1, got {value!r}.")
         self.spectrograms_folder, self.folder = Path(spectrograms), Path(folder)
         self.num_events, self.num_channels, self.num_rows = num_events, num_channels, num_rows
+        self.pictures = PictureSettings(**(pictures or {}))
 
     @monitor_exec
     @holding("folder")
@@ -71,8 +77,8 @@ class DataVis(BaseComponent):
             for column, channel in enumerate(shown.channels):
                 tracker.histogram(f"peak energy/{channel}", peaks[shown.valid[:, column], column])
             tracker.figure("statistics/peak energy", plot_peak_histograms(peaks, shown.channels, valid=shown.valid), 0)
-            tracker.text("events", _event_table(shown, peaks, self.num_rows))
-            tracker.text("channels", _channel_table(shown, peaks))
+            _event_table(tracker, shown, peaks, self.num_rows, self.num_events)
+            _channel_table(tracker, shown, peaks)
             tracker.params({"recipe": shown.recipe, "set": {"folder": str(shown.folder), "events": len(shown)}})
         report(
             RunSummary(
@@ -92,9 +98,10 @@ class DataVis(BaseComponent):
         return shown
 
     def _show_events(self, shown: SpectrogramSet, tracker: "TensorBoardTracker") -> None:
+        from glitchflow_plugin.plots.maps import colour_image, energy_scale
         from glitchflow_plugin.plots.spectrograms import plot_event
-        from glitchflow_plugin.plots.style import colour_image, energy_scale
 
+        classes = self.pictures.classes()
         channels = shown.channels[: self.num_channels]
         for step in range(min(self.num_events, len(shown))):
             batch = shown.read([step], channels)
@@ -106,43 +113,58 @@ class DataVis(BaseComponent):
                 gps_start=float(batch.gps_start[0]),
                 gps_event=float(batch.gps_event[0]),
                 event_id=batch.event_ids[0],
+                label=classes.get(batch.event_ids[0], ""),
                 valid=batch.valid[0],
                 max_channels=len(channels),
+                axis=self.pictures.frequency_axis,
             )
-            tracker.figure("events/all channels", figure, step)
+            tracker.figure(_picture_name(step), figure, step, gps=float(batch.gps_event[0]))
             scale = energy_scale(batch.maps)
             for column, channel in enumerate(channels):
                 pixels = colour_image(batch.maps[0, column], scale)
                 large = pixels.repeat(_ENLARGED, axis=0).repeat(_ENLARGED, axis=1)
-                tracker.image(f"maps/{channel}", large, step)
+                tracker.image(f"maps/{channel}", large, step, gps=float(batch.gps_event[0]))
 
 
-def _event_table(shown: SpectrogramSet, peaks: np.ndarray, num_rows: int) -> str:
-    lines = ["| step | event | GPS (s) | target peak (SNR²) | loudest witness | its peak (SNR²) | channels valid |"]
-    lines.append("|---|---|---|---|---|---|---|")
+def _event_table(
+    tracker: "TensorBoardTracker", shown: SpectrogramSet, peaks: np.ndarray, num_rows: int, num_pictures: int
+) -> None:
+    from glitchflow_plugin.plots.style import short_name
+
+    rows = []
     for row in range(min(num_rows, len(shown))):
         witness, loudest = "-", "-"
         if len(shown.channels) > 1:
             column = 1 + int(np.argmax(peaks[row, 1:]))
-            witness, loudest = shown.channels[column], f"{peaks[row, column]:.1f}"
-        valid = f"{int(shown.valid[row].sum())} of {len(shown.channels)}"
-        lines.append(
-            f"| {row} | {shown.event_ids[row]} | {shown.gps_event[row]:.3f} | {peaks[row, 0]:.1f} | {witness} | "
-            f"{loudest} | {valid} |"
-        )
-    if len(shown) > num_rows:
-        lines.append(f"\n{num_rows} of {len(shown)} events.")
-    return "\n".join(lines)
+            witness, loudest = short_name(shown.channels[column], 30), f"{peaks[row, column]:.0f}"
+        place = _picture_name(row) if row < num_pictures else row
+        gps, name = f"{shown.gps_event[row]:.3f}", short_name(shown.event_ids[row], 20)
+        rows.append((place, gps, name, f"{peaks[row, 0]:.0f}", loudest, witness))
+    columns = ("row", "GPS of trigger", "event", "SNR²", "witness", "loudest witness")
+    note = (
+        "SNR²: largest energy of the target and of the loudest witness. Row: name of the picture and step of the maps "
+        f"under Images; a bare number has none. {len(rows)} of {len(shown)} events."
+    )
+    tracker.table("events", columns, rows, note)
 
 
-def _channel_table(shown: SpectrogramSet, peaks: np.ndarray) -> str:
-    lines = ["| channel | role | valid events | median peak (SNR²) | largest peak (SNR²) | share of peaks above 16 |"]
-    lines.append("|---|---|---|---|---|---|")
+def _picture_name(row: int) -> str:
+    return f"row/{row:04d}"
+
+
+def _channel_table(tracker: "TensorBoardTracker", shown: SpectrogramSet, peaks: np.ndarray) -> None:
+    from glitchflow_plugin.plots.style import short_name
+
+    rows = []
     for column, channel in enumerate(shown.channels):
         there = peaks[shown.valid[:, column], column]
         figures = (
-            f"{np.median(there):.1f} | {there.max():.1f} | {np.mean(there > 16):.2f}" if len(there) else "- | - | -"
+            (f"{np.median(there):.1f}", f"{there.max():.0f}", f"{100 * np.mean(there > 16):.0f} %")
+            if len(there)
+            else "---"
         )
         role = "target" if column == 0 else "witness"
-        lines.append(f"| {channel} | {role} | {len(there)} of {len(shown)} | {figures} |")
-    return "\n".join(lines)
+        rows.append((short_name(channel, 44), role, f"{len(there)} of {len(shown)}", *figures))
+    columns = ("channel", "role", "valid", "median SNR²", "largest", "above 16")
+    note = "SNR²: of the largest energy of each event, its median, its largest, and the share of events above 16."
+    tracker.table("channels", columns, rows, note)

@@ -8,7 +8,7 @@ import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._figures import save_figure
+from glitchflow_plugin.components._figures import PictureSettings, save_figure
 from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name, open_events, require
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
@@ -39,6 +39,7 @@ class GenerateGlitches(BaseComponent):
         events: Folder of the event set that these maps were made of; models of waveforms need it.
         data: Folder of Load-infdata, whose sets are used where `spectrograms` is not given either.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        pictures: The keys of pictures.yaml.
         name: Of the step.
     """
 
@@ -54,6 +55,7 @@ class GenerateGlitches(BaseComponent):
         events: str | None = None,
         data: str | None = None,
         device: str = "auto",
+        pictures: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
@@ -67,6 +69,7 @@ class GenerateGlitches(BaseComponent):
             events=events,
             data=data,
             device=device,
+            pictures=pictures,
             name=name,
         )
         from glitchflow_plugin.inference.generate import GenerateSettings
@@ -76,6 +79,7 @@ class GenerateGlitches(BaseComponent):
         self.registered = check_model(model) if model is not None else None
         self.tracking_uri, self.device = tracking_uri, device
         self.spectrograms, self.events = sets_of(spectrograms, events, data)
+        self.pictures = PictureSettings(**(pictures or {}))
 
     @monitor_exec
     @holding("folder")
@@ -137,7 +141,7 @@ class GenerateGlitches(BaseComponent):
         images = self.folder / IMAGES
         for old in images.glob("*.png"):
             old.unlink()
-        figures = []
+        figures, classes = [], self.pictures.classes()
         for row in np.argsort(-made.labels["peak_snr2"].to_numpy(), kind="stable")[: self.settings.examples]:
             strain = made.spectrograms.read([int(row)], [bundle.target])
             seen = witnesses.read([witnesses.row_of[strain.event_ids[0]]], bundle.witnesses)
@@ -150,7 +154,9 @@ class GenerateGlitches(BaseComponent):
                     gps_start=float(strain.gps_start[0]),
                     gps_event=float(strain.gps_event[0]),
                     event_id=strain.event_ids[0],
+                    label=classes.get(strain.event_ids[0], ""),
                     valid=np.concatenate([strain.valid[0], seen.valid[0]]),
+                    axis=self.pictures.frequency_axis,
                 )
             )
         if self.tensorboard is not None:

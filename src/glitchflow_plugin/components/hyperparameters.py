@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
+from glitchflow_plugin.components._figures import save_figure
 from glitchflow_plugin.components._ray_room import check_room
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
@@ -270,8 +271,7 @@ class HyperparameterSearch(BaseComponent):
         with atomic_path(self.folder / "trials.csv") as path:
             path.write_text(_table(records), encoding="utf-8")
         if any("figures" in record for record in records):
-            with atomic_path(self.folder / "parallel.png") as path:
-                _picture(records).savefig(path, dpi=120)
+            save_figure(_picture(records), self.folder / "parallel.png")
         best = records[0]
         ended = [record for record in records if "figures" in record]
         outputs = {"table": str(self.folder / "trials.csv"), "picture": str(self.folder / "parallel.png")}

@@ -8,7 +8,7 @@ from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._drift import drift_metrics, drift_of, drift_warnings
-from glitchflow_plugin.components._figures import save_figure
+from glitchflow_plugin.components._figures import PictureSettings, save_figure
 from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name, open_events, require
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
@@ -40,6 +40,7 @@ class MakeInference(BaseComponent):
         events: Folder of the event set that these maps were made of; models of waveforms need it.
         data: Folder of Load-infdata, whose sets are used where `spectrograms` is not given either.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        pictures: The keys of pictures.yaml.
         name: Of the step.
     """
 
@@ -55,6 +56,7 @@ class MakeInference(BaseComponent):
         events: str | None = None,
         data: str | None = None,
         device: str = "auto",
+        pictures: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
@@ -68,6 +70,7 @@ class MakeInference(BaseComponent):
             events=events,
             data=data,
             device=device,
+            pictures=pictures,
             name=name,
         )
         from glitchflow_plugin.inference.run import InferenceSettings
@@ -77,6 +80,7 @@ class MakeInference(BaseComponent):
         self.registered = check_model(model) if model is not None else None
         self.tracking_uri, self.device = tracking_uri, device
         self.spectrograms, self.events = sets_of(spectrograms, events, data)
+        self.pictures = PictureSettings(**(pictures or {}))
 
     @monitor_exec
     @holding("folder")
@@ -122,22 +126,36 @@ class MakeInference(BaseComponent):
         )
 
     def _write(self, result: "InferenceResult", spectrograms: SpectrogramSet, target: str) -> dict[str, Any]:
-        from glitchflow_plugin.inference.report import example_figures, score_figures, track_result
+        from glitchflow_plugin.inference.report import (
+            event_figures,
+            example_figures,
+            picture_name,
+            score_figures,
+            timeline_figure,
+            track_result,
+        )
         from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
 
         windows = write_table(result.windows, self.folder, "windows")
         events = write_table(result.events, self.folder, "events")
-        figures = {
+        classes = self.pictures.classes()
+        maps = {"axis": self.pictures.frequency_axis, "classes": classes}
+        overview = {
+            "timeline": timeline_figure(result, self.settings),
             **score_figures(result.scores, self.settings.threshold),
-            **example_figures(result, spectrograms, target, self.settings),
         }
+        figures = {**overview, **example_figures(result, spectrograms, target, self.settings, **maps)}
         images = self.folder / IMAGES
         for old in images.glob("*.png"):
             old.unlink()  # of a run before, which may have had examples that this one has not
         written = [save_figure(figure, images / f"{name}.png") for name, figure in figures.items()]
         if self.tensorboard is not None:
             with TensorBoardTracker(self.tensorboard) as tracker:
-                track_result(tracker, result, figures, self.settings)
+                # the examples are there one by one, under the number of their row
+                track_result(tracker, result, overview, self.settings, classes)
+                for row, figure in event_figures(result, spectrograms, target, self.settings, **maps):
+                    gps = float(result.events["gps_event"].iloc[row])
+                    tracker.figure(picture_name(row), figure, row, gps=gps)
         return {
             "maps": str(result.maps.folder),
             "windows": f"{windows['csv']}, {windows['parquet']}",

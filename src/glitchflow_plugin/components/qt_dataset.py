@@ -9,7 +9,7 @@ import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._figures import save_figure
+from glitchflow_plugin.components._figures import PictureSettings, save_figure
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._whitening import check_whitening
@@ -36,6 +36,7 @@ class QTDataset(BaseComponent):
         engine: Where the shards are made: the keys of engine.yaml, or an engine's name.
         num_pictures: How many events are drawn, the loudest in strain and witnesses.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        pictures: The keys of pictures.yaml.
         name: Name of the step.
     """
 
@@ -50,6 +51,7 @@ class QTDataset(BaseComponent):
         engine: Mapping[str, Any] | str | None = None,
         num_pictures: int = 3,
         device: str = "auto",
+        pictures: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
@@ -62,6 +64,7 @@ class QTDataset(BaseComponent):
             engine=engine,
             num_pictures=num_pictures,
             device=device,
+            pictures=pictures,
             name=name,
         )
         from glitchflow_plugin.preprocessing.spectrograms import ProcessSettings
@@ -70,6 +73,7 @@ class QTDataset(BaseComponent):
         self.events_folder, self.scan_folder, self.folder = Path(events), Path(scan), Path(folder)
         self.ch_list, self.num_pictures, self.device = ch_list, num_pictures, device
         self.engine = EngineSettings.of(engine)
+        self.pictures = PictureSettings(**(pictures or {}))
 
     @monitor_exec
     @holding("folder", reads=("events_folder", "scan_folder"))
@@ -164,7 +168,7 @@ class QTDataset(BaseComponent):
         folder = self.folder / "pictures"
         for old in folder.glob("event-*.png"):
             old.unlink(missing_ok=True)
-        written = []
+        written, classes = [], self.pictures.classes()
         # Events that are loud in the strain and in a witness show what the network will have to learn.
         loud = np.minimum(peaks[:, 0], peaks[:, 1:].max(axis=1)) if peaks.shape[1] > 1 else peaks[:, 0]
         for place, row in enumerate(np.argsort(-loud, kind="stable")[: self.num_pictures], start=1):
@@ -177,7 +181,9 @@ class QTDataset(BaseComponent):
                 gps_start=float(batch.gps_start[0]),
                 gps_event=float(batch.gps_event[0]),
                 event_id=batch.event_ids[0],
+                label=classes.get(batch.event_ids[0], ""),
                 valid=batch.valid[0],
+                axis=self.pictures.frequency_axis,
             )
             written.append(save_figure(figure, folder / f"event-{place:02d}.png"))
         return written

@@ -7,8 +7,8 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from glitchflow_plugin.components._device import choose_device
+from glitchflow_plugin.components._figures import PictureSettings
 from glitchflow_plugin.components._registration import RegistrySettings, origin, register_trained
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
@@ -98,6 +99,7 @@ class Trainer(SoundTorchTrainer):
         max_minutes: Minutes of training after which it ends in good order; None: no limit.
         checkpoint_every: Epochs between checkpoints.
         pictures_every: Epochs between example pictures; 0 for none.
+        pictures: The keys of pictures.yaml.
         disable_tqdm: No progress bars.
         run_name: Of the MLflow run.
         name: Name of the step.
@@ -125,6 +127,7 @@ class Trainer(SoundTorchTrainer):
         max_minutes: float | None = None,
         checkpoint_every: int | None = 1,
         pictures_every: int = 5,
+        pictures: Mapping[str, Any] | None = None,
         disable_tqdm: bool = False,
         run_name: str | None = None,
         name: str | None = None,
@@ -149,7 +152,7 @@ class Trainer(SoundTorchTrainer):
         if tracked is not None and (first or not tracked.required) and not tracked.reachable():
             tracked = None
         self.folder, self.network_settings, self.pictures_every = Path(folder), dict(model), pictures_every
-        self.events = events
+        self.events, self.pictures = events, PictureSettings(**(pictures or {}))
         super().__init__(
             device=device,
             config=checked,
@@ -425,6 +428,10 @@ class Trainer(SoundTorchTrainer):
         self._tell(loss, figures, rate)
         return torch.tensor(loss, dtype=torch.float64)
 
+    @cached_property
+    def _classes(self) -> Mapping[str, str]:
+        return self.pictures.classes()
+
     def _tell(self, loss: float, figures: dict[str, float], rate: float) -> None:
         tracker = self._tracker
         tracker.metric("validation_loss", loss, self.current_epoch)
@@ -435,7 +442,13 @@ class Trainer(SoundTorchTrainer):
             return
         if self.pictures_every and self.current_epoch % self.pictures_every == 0:
             dataset: Any = self.validation_dataloader.dataset  # type: ignore[union-attr]  # pyright: ignore
-            figure = self.learner.examples(self._predict, dataset, threshold=self.config.threshold)
+            figure = self.learner.examples(
+                self._predict,
+                dataset,
+                threshold=self.config.threshold,
+                axis=self.pictures.frequency_axis,
+                classes=self._classes,
+            )
             tracker.figure("examples", figure, self.current_epoch)
         shown = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if "accuracy" in key)
         line = (

@@ -6,7 +6,8 @@ and `signals/<n>` with a dataset `waveform` each, and two attributes in JSON: `t
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,40 @@ def read_truth(path: Path | str) -> Truth:
     Raises:
         FormatError: The file is missing, truncated, or no truth file.
     """
+    with _opened(path) as file:
+        events = sorted((_read_event(group) for group in file["events"].values()), key=lambda one: one.gps_event)
+        return Truth(
+            target=str(file.attrs["target"]),
+            sample_rate=float(file.attrs["sample_rate"]),
+            roles=json.loads(file.attrs["roles"]),
+            families={name: tuple(names) for name, names in json.loads(file.attrs["families"]).items()},
+            events={event.event_id: event for event in events},
+            recipe=json.loads(file.attrs["recipe"]),
+        )
+
+
+def read_truth_labels(path: Path | str) -> dict[str, str]:
+    """Class of the loudest glitch of each event, `merger` for one that has a signal alone, or `no glitch`.
+
+    Waveforms stay on disk.
+
+    Raises:
+        FormatError: The file is missing, truncated, or no truth file.
+    """
+    with _opened(path) as file:
+        return {str(name): _label(group) for name, group in file["events"].items()}
+
+
+def _label(event: h5py.Group) -> str:
+    for kind in ("glitches", "signals"):
+        parts = [part.attrs for part in event[kind].values()] if kind in event else []
+        if parts:
+            return str(max(parts, key=lambda part: part["snr"])["label"])
+    return "no glitch"
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[h5py.File]:
     path = Path(path)
     path = truth_path(path) if path.is_dir() else path
     try:
@@ -183,15 +218,7 @@ def read_truth(path: Path | str) -> Truth:
             version = int(file.attrs["format_version"])
             if version != FORMAT_VERSION:
                 raise FormatError(f"{path} has format {version}, this program reads {FORMAT_VERSION}. Simulate again.")
-            events = sorted((_read_event(group) for group in file["events"].values()), key=lambda one: one.gps_event)
-            return Truth(
-                target=str(file.attrs["target"]),
-                sample_rate=float(file.attrs["sample_rate"]),
-                roles=json.loads(file.attrs["roles"]),
-                families={name: tuple(names) for name, names in json.loads(file.attrs["families"]).items()},
-                events={event.event_id: event for event in events},
-                recipe=json.loads(file.attrs["recipe"]),
-            )
+            yield file
     except _DAMAGE as error:
         raise FormatError(f"{path} is no truth file of a simulation ({error}). Run simulate_pipeline again.") from error
 

@@ -1,8 +1,8 @@
 """Turn the result of a run into figures, numbers for a tracker, and the run summary."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,18 +22,29 @@ from glitchflow_plugin.inference.run import (
 from glitchflow_plugin.inference.score import Curve, Scores
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.curves import Band, plot_accuracy, plot_confusion, plot_roc
+from glitchflow_plugin.plots.maps import FrequencyAxis
+from glitchflow_plugin.plots.style import short_name
+from glitchflow_plugin.plots.timeline import plot_timeline
 from glitchflow_plugin.products.summary import Metric
-from glitchflow_plugin.products.veto_table import markdown_table
-from glitchflow_plugin.tracking.tracker import Tracker
+from glitchflow_plugin.products.veto_table import outcomes, veto_segments
+
+if TYPE_CHECKING:
+    from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
 
 LABELS: Mapping[str, str] = {MODEL: "model", LINEAR: "linear witness filter", ZERO: "zero prediction"}
 """How the scored predictions are called in figures."""
 
-_TRACKED_COLUMNS = ("peak_snr2_measured", "peak_snr2_predicted", "peak_snr2_cleaned", "residual_area_pixels", "veto")
+_NO_CLASSES: Mapping[str, str] = {}
 
 
 def example_figures(
-    result: InferenceResult, spectrograms: SpectrogramSet, target: str, settings: InferenceSettings
+    result: InferenceResult,
+    spectrograms: SpectrogramSet,
+    target: str,
+    settings: InferenceSettings,
+    *,
+    axis: FrequencyAxis = "log",
+    classes: Mapping[str, str] = _NO_CLASSES,
 ) -> dict[str, Any]:
     """Figures of real, generated and cleaned maps by kind of example.
 
@@ -42,24 +53,90 @@ def example_figures(
         spectrograms: The maps it was run on.
         target: The strain channel.
         settings: Number of examples and threshold.
+        axis: Of frequency.
+        classes: Class of the glitch by event id, where known.
 
     Returns:
         Figure by kind; kinds without any event are left out, but for `uncleaned`, whose absence is worth saying.
     """
-    kinds = [kind for kind in KINDS if kind != "vetoed"] if result.scores else ["vetoed"]
     figures = {}
-    for kind in kinds:
+    for kind in _kinds(result):
         rows = pick_examples(result.events, kind, settings.examples)
         if rows or kind == "uncleaned":
-            examples = [read_example(result, spectrograms, target, row) for row in rows]
-            title = f"{kind.replace('_', ' ')}: {KINDS[kind]} (threshold SNR² {settings.threshold:g})"
             figures[kind] = plot_cleaning(
-                examples, spectrograms.frequencies, spectrograms.times, threshold=settings.threshold, title=title
+                [read_example(result, spectrograms, target, row, classes) for row in rows],
+                spectrograms.frequencies,
+                spectrograms.times,
+                threshold=settings.threshold,
+                title=f"{kind.replace('_', ' ')}: {KINDS[kind]}",
+                axis=axis,
             )
     return figures
 
 
-def read_example(result: InferenceResult, spectrograms: SpectrogramSet, target: str, row: int) -> CleaningExample:
+def event_figures(
+    result: InferenceResult,
+    spectrograms: SpectrogramSet,
+    target: str,
+    settings: InferenceSettings,
+    *,
+    axis: FrequencyAxis = "log",
+    classes: Mapping[str, str] = _NO_CLASSES,
+) -> Iterator[tuple[int, Any]]:
+    """A figure of each of the events that `pictured` chooses, with its row in the event table."""
+    for row in pictured(result, settings):
+        example = read_example(result, spectrograms, target, row, classes)
+        maps = spectrograms.frequencies, spectrograms.times
+        yield row, plot_cleaning([example], *maps, threshold=settings.threshold, axis=axis)
+
+
+def pictured(result: InferenceResult, settings: InferenceSettings) -> list[int]:
+    """Rows of the event table that get a picture: the examples, then glitches and vetoes, the loudest first."""
+    rows = [row for kind in _kinds(result) for row in pick_examples(result.events, kind, settings.examples)]
+    telling = np.flatnonzero(outcomes(result.events) != "quiet")
+    rows += telling[np.argsort(-_loudness(result.events)[telling], kind="stable")].tolist()
+    return sorted(list(dict.fromkeys(rows))[: settings.tensorboard_pictures])
+
+
+def picture_name(row: int) -> str:
+    """Under which the picture of an event is found in TensorBoard."""
+    return f"row/{row:04d}"
+
+
+def timeline_figure(result: InferenceResult, settings: InferenceSettings) -> Any:
+    """Events and vetoed segments along time."""
+    segments = veto_segments(result.windows)[["gps_start", "gps_end"]].to_numpy(dtype=np.float64)
+    return plot_timeline(
+        result.events["gps_event"].to_numpy(),
+        _loudness(result.events),
+        outcomes(result.events),
+        segments,
+        gps_zero=_gps_zero(result),
+        threshold=settings.threshold,
+    )
+
+
+def _kinds(result: InferenceResult) -> list[str]:
+    return [kind for kind in KINDS if kind != "vetoed"] if result.scores else ["vetoed"]
+
+
+def _loudness(events: pd.DataFrame) -> np.ndarray:
+    """Largest energy of each event: measured, or predicted where nothing was."""
+    return events["peak_snr2_measured"].fillna(events["peak_snr2_predicted"]).to_numpy(dtype=float)
+
+
+def _gps_zero(result: InferenceResult) -> float:
+    """The whole GPS second from which times are counted."""
+    return float(math.floor(result.events["gps_start"].min()))
+
+
+def read_example(
+    result: InferenceResult,
+    spectrograms: SpectrogramSet,
+    target: str,
+    row: int,
+    classes: Mapping[str, str] = _NO_CLASSES,
+) -> CleaningExample:
     """The maps of one row of the event table; refuses maps of another event.
 
     Args:
@@ -67,6 +144,7 @@ def read_example(result: InferenceResult, spectrograms: SpectrogramSet, target: 
         spectrograms: The maps it was run on.
         target: The strain channel.
         row: Row of the event table.
+        classes: Class of the glitch by event id, where known.
     """
     verdict = result.events.iloc[row]
     made = result.maps.read([row], [cleaned_name(target), predicted_name(target)])
@@ -81,18 +159,21 @@ def read_example(result: InferenceResult, spectrograms: SpectrogramSet, target: 
     measured = None
     if made.valid[0, 0]:
         measured = spectrograms.read([row], [target]).maps[0, 0]
-    said = ["vetoed" if verdict["veto"] else "not vetoed"]
+    event_id = str(verdict["event_id"])
+    said = [f"row {row}", classes.get(event_id, "")]
+    said.append("vetoed" if verdict["veto"] else "not vetoed")
     if measured is not None:
         said.append("cleaned" if verdict["cleaned"] else "not cleaned" if verdict["glitch"] else "no glitch")
     if verdict["witnesses_missing"]:
         said.append(f"{verdict['witnesses_missing']} witnesses missing")
     return CleaningExample(
-        event_id=str(verdict["event_id"]),
+        event_id=event_id,
         gps_start=float(verdict["gps_start"]),
+        gps_event=float(verdict["gps_event"]),
         predicted=predicted,
         measured=measured,
         cleaned=cleaned if measured is not None else None,
-        note=", ".join(said),
+        note=", ".join(filter(None, said)),
     )
 
 
@@ -185,38 +266,116 @@ def run_warnings(result: InferenceResult) -> list[str]:
 
 
 def track_result(
-    tracker: Tracker, result: InferenceResult, figures: Mapping[str, Any], settings: InferenceSettings
+    tracker: "TensorBoardTracker",
+    result: InferenceResult,
+    figures: Mapping[str, Any],
+    settings: InferenceSettings,
+    classes: Mapping[str, str] = _NO_CLASSES,
 ) -> None:
-    """Send tables, curves and figures to a tracker.
+    """Send tables, curves and figures to TensorBoard.
 
-    Tables go as Markdown text. The windows' figures go as scalars whose step is the GPS second at which the window
-    begins; the accuracy curves as scalars whose step is the SNR² threshold.
+    Steps of an event's energies are seconds, or milliseconds where triggers lie between seconds, from the GPS second
+    that their name states; the clock is the detector's. Verdicts are in the tables and on the time-line: as curves,
+    TensorBoard would smooth them. Steps of the accuracy curves are SNR² thresholds.
 
     Args:
-        tracker: For instance TensorBoard.
+        tracker: TensorBoard.
         result: Of `run_inference`.
         figures: By name.
         settings: Most rows and points.
+        classes: Class of the glitch by event id, where known.
     """
-    limit = settings.tensorboard_rows
-    tracker.text("inference/events", markdown_table(result.events, limit))
-    tracker.text("inference/windows", markdown_table(result.windows, limit))
-    windows = result.windows.sort_values("gps_start", kind="stable").head(limit)
-    for column in _TRACKED_COLUMNS:
-        for gps, value in zip(windows["gps_start"], windows[column], strict=True):
-            if not pd.isna(value):
-                tracker.metric(f"windows_by_gps/{column}", float(value), math.floor(gps))
+    zero = _gps_zero(result)
+    _track_events(tracker, result, settings, classes, zero)
+    _track_segments(tracker, result, settings, zero)
     for name, scores in result.scores.items():
         for figure, curve in (
-            ("denoising_accuracy", scores.denoising_accuracy),
-            ("veto_accuracy", scores.veto_accuracy),
+            ("denoising accuracy", scores.denoising_accuracy),
+            ("veto accuracy", scores.veto_accuracy),
         ):
-            _track_curve(tracker, f"{figure}_by_snr2/{name}", curve)
+            _track_curve(tracker, f"{figure} by SNR² threshold/{LABELS[name]}", curve)
     for name, figure in figures.items():
         tracker.figure(f"inference/{name}", figure, 0)
 
 
-def _track_curve(tracker: Tracker, name: str, curve: Curve) -> None:
+def _track_events(
+    tracker: "TensorBoardTracker",
+    result: InferenceResult,
+    settings: InferenceSettings,
+    classes: Mapping[str, str],
+    zero: float,
+) -> None:
+    events, said = result.events, outcomes(result.events)
+    limit = settings.tensorboard_rows
+    # with more events than rows the vetoed ones come first; what is shown stands in order of time
+    kept = np.argsort(~events["veto"].to_numpy(dtype=bool), kind="stable")[:limit]
+    kept = kept[np.argsort(events["gps_event"].to_numpy()[kept], kind="stable")]
+    shown, pictures = events.iloc[kept], set(pictured(result, settings))
+    known = any(name in classes for name in shown["event_id"])
+    # events named by their time need no second column for it
+    named = any(
+        str(math.floor(gps)) not in name for gps, name in zip(shown["gps_event"], shown["event_id"], strict=True)
+    )
+    since = events["gps_event"].to_numpy() - zero
+    whole = bool((np.abs(since - np.round(since)) < 5e-4).all())
+    curves = f"SNR² of events, {'s' if whole else 'ms'} from GPS {zero:.0f}"
+    # TensorBoard breaks times and numbers in two where a table is wider than its page
+    columns = ["veto", "row", "GPS of trigger", "event" if named else f"s from {zero:.0f}", "outcome"]
+    columns += [*(["class"] if known else []), "SNR²"]
+    rows = []
+    for row, event in zip(kept.tolist(), shown.to_dict("records"), strict=True):
+        gps, name = event["gps_event"], event["event_id"]
+        energies = [event[f"peak_snr2_{key}"] for key in ("measured", "predicted", "cleaned")]
+        place = picture_name(row) if row in pictures else row
+        cells = [
+            "VETO" if event["veto"] else "",
+            place,
+            f"{gps:.3f}",
+            short_name(name, 20) if named else f"{since[row]:.3f}",
+            said[row],
+        ]
+        cells += [*([short_name(classes.get(name, ""), 20)] if known else []), " → ".join(map(_energy, energies))]
+        rows.append(cells)
+        for key, value in zip(("real", "predicted", "left"), energies, strict=True):
+            if not pd.isna(value):
+                tracker.metric(f"{curves}/{key}", float(value), round(since[row] * (1 if whole else 1000)), gps=gps)
+    notes = [
+        "SNR²: largest energy in the strain → predicted from the witnesses → left after cleaning;",
+        f"threshold {settings.threshold:g}. Row: line of events.csv, from 0, and the name of its picture under Images;",
+        "a bare number has none.",
+    ]
+    if len(kept) < len(events):
+        notes.append(f"{len(events) - len(kept)} more events in events.csv; those without veto were left out first.")
+    tracker.table("veto/events", columns, rows, " ".join(notes))
+
+
+def _track_segments(
+    tracker: "TensorBoardTracker", result: InferenceResult, settings: InferenceSettings, zero: float
+) -> None:
+    segments = veto_segments(result.windows)
+    row_of = {name: row for row, name in enumerate(result.events["event_id"])}
+    columns = ["GPS start", "GPS end", "length [s]", f"s from {zero:.0f}", "row", "SNR² predicted"]
+    rows = [
+        [
+            f"{one['gps_start']:.3f}",
+            f"{one['gps_end']:.3f}",
+            f"{one['gps_end'] - one['gps_start']:.3f}",
+            f"{one['gps_start'] - zero:.3f}",
+            row_of[one["event_id"]],
+            _energy(one["peak_snr2_predicted"]),
+        ]
+        for one in segments.head(settings.tensorboard_rows).to_dict("records")
+    ]
+    left = len(segments) - len(rows)
+    note = f"{left} more segments; all windows are in windows.csv." if left else "All windows are in windows.csv."
+    tracker.table("veto/segments", columns, rows, note if rows else "No window is vetoed.")
+
+
+def _energy(value: Any) -> str:
+    return "-" if pd.isna(value) else f"{value:.0f}"
+
+
+def _track_curve(tracker: "TensorBoardTracker", name: str, curve: Curve) -> None:
     for threshold, value in zip(curve.thresholds, curve.value, strict=True):
         # TensorBoard's steps are whole numbers
         if np.isfinite(value) and float(threshold).is_integer():

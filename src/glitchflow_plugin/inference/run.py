@@ -55,6 +55,7 @@ class InferenceSettings:
         seed: Of the bootstrap.
         examples: Events in each picture.
         tensorboard_rows: Most rows and points sent to TensorBoard; the tables on disk are always whole.
+        tensorboard_pictures: Most events that get a picture of their own in TensorBoard.
     """
 
     threshold: float = GLITCH_THRESHOLD
@@ -66,6 +67,7 @@ class InferenceSettings:
     seed: int = 0
     examples: int = 4
     tensorboard_rows: int = 1000
+    tensorboard_pictures: int = 16
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
@@ -75,7 +77,8 @@ class InferenceSettings:
         if not self.threshold > 0:
             msg = f"threshold must be a positive SNR², got {self.threshold}."
             raise ConfigurationError(msg)
-        for name, least in (("batch_size", 1), ("batch_events", 1), ("replicates", 0), ("examples", 0)):
+        limits = {"batch_size": 1, "batch_events": 1, "replicates": 0, "examples": 0}
+        for name, least in (limits | {"tensorboard_rows": 1, "tensorboard_pictures": 0}).items():
             if getattr(self, name) < least:
                 msg = f"{name} must be at least {least}, got {getattr(self, name)}."
                 raise ConfigurationError(msg)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from glitchflow_plugin.plots.style import BLUE, GREEN, GREY, ORANGE, RED, new_figure
+from glitchflow_plugin.plots.style import BLUE, GREEN, GREY, ORANGE, RED, Picture, new_figure, picture
 
 _COLOURS = (BLUE, ORANGE, GREY, GREEN, RED)
 
@@ -28,6 +27,7 @@ class Band:
     high: Float[np.ndarray, " threshold"]
 
 
+@picture
 def plot_accuracy(
     thresholds: Float[np.ndarray, " threshold"],
     denoising: Mapping[str, Band],
@@ -35,7 +35,7 @@ def plot_accuracy(
     *,
     glitch_threshold: float = 16.0,
     title: str = "",
-) -> Figure:
+) -> Picture:
     """Denoising and veto accuracy against the SNR² threshold.
 
     Args:
@@ -58,8 +58,9 @@ def plot_accuracy(
     right.set_ylabel("share of all windows")
     right.set_title("veto: windows flagged as measured", fontsize=10)
     for axes in (left, right):
-        axes.axvline(glitch_threshold, color="black", linewidth=0.8, linestyle=":")
-        axes.set_xlabel("threshold (SNR²)")
+        label = f"threshold of a glitch, SNR² {glitch_threshold:g}"
+        axes.axvline(glitch_threshold, color="black", linewidth=0.8, linestyle=":", label=label)
+        axes.set_xlabel("threshold [SNR²]")
         axes.set_ylim(-0.03, 1.03)
         axes.tick_params(labelleft=True)
         axes.grid(alpha=0.3)
@@ -67,13 +68,14 @@ def plot_accuracy(
     return figure
 
 
+@picture
 def plot_roc(
     curves: Mapping[str, tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]],
     areas: Mapping[str, float | None],
     *,
     points: Mapping[str, tuple[float, float]] | None = None,
     glitch_threshold: float = 16.0,
-) -> Figure:
+) -> Picture:
     """Hit rate against false-alarm rate of the veto.
 
     Args:
@@ -106,9 +108,10 @@ def plot_roc(
     return figure
 
 
+@picture
 def plot_confusion(
     *, hits: int, misses: int, false_alarms: int, correct_rejections: int, glitch_threshold: float = 16.0
-) -> Figure:
+) -> Picture:
     """Counts of windows by measurement (rows) and veto (columns).
 
     Args:

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from glitchflow_plugin.plots.curves import Band
-from glitchflow_plugin.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, new_figure
+from glitchflow_plugin.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, new_figure, picture
 
 _COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, "black", GREY)
 _MARKERS = "os^Dvp*X"
@@ -15,7 +14,8 @@ _MARKERS = "os^Dvp*X"
 _LOWEST = -1.05
 
 
-def plot_ranking(entrants: Sequence[str], panels: Mapping[str, Band]) -> Figure:
+@picture
+def plot_ranking(entrants: Sequence[str], panels: Mapping[str, Band]) -> Picture:
     """One dot with its interval an entrant.
 
     Args:
@@ -33,7 +33,7 @@ def plot_ranking(entrants: Sequence[str], panels: Mapping[str, Band]) -> Figure:
             one = Band(*(100 * end[place : place + 1] for end in (band.value, band.low, band.high)))
             _dots(axes, places[place : place + 1], one, int(place), horizontal=True)
         axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
-        axes.set_xlabel("per cent")
+        axes.set_xlabel("share [%]")
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.3)
     all_axes[0].set_yticks(places, list(entrants))
@@ -41,13 +41,14 @@ def plot_ranking(entrants: Sequence[str], panels: Mapping[str, Band]) -> Figure:
     return figure
 
 
+@picture
 def plot_accuracies(
     thresholds: np.ndarray,
     denoising: Mapping[str, np.ndarray],
     veto: Mapping[str, np.ndarray],
     *,
     glitch_threshold: float = 16.0,
-) -> Figure:
+) -> Picture:
     """Denoising and veto accuracy of all entrants against the SNR² threshold.
 
     Args:
@@ -64,8 +65,9 @@ def plot_accuracies(
     for axes, curves in ((left, denoising), (right, veto)):
         for index, (name, curve) in enumerate(curves.items()):
             axes.plot(thresholds, curve, color=_COLOURS[index % len(_COLOURS)], label=name, linestyle=_line(index))
-        axes.axvline(glitch_threshold, color="black", linewidth=0.8, linestyle=":")
-        axes.set_xlabel("threshold (SNR²)")
+        label = f"threshold of a glitch, SNR² {glitch_threshold:g}"
+        axes.axvline(glitch_threshold, color="black", linewidth=0.8, linestyle=":", label=label)
+        axes.set_xlabel("threshold [SNR²]")
         axes.set_ylim(-0.03, 1.03)
         axes.grid(alpha=0.3)
         axes.tick_params(labelleft=True)
@@ -77,7 +79,8 @@ def plot_accuracies(
     return figure
 
 
-def plot_groups(panels: Mapping[str, tuple[Sequence[tuple[str, int]], Mapping[str, Band]]]) -> Figure:
+@picture
+def plot_groups(panels: Mapping[str, tuple[Sequence[tuple[str, int]], Mapping[str, Band]]]) -> Picture:
     """Median share of excess power removed by group of glitches, dots with intervals.
 
     Args:
@@ -103,7 +106,8 @@ def plot_groups(panels: Mapping[str, tuple[Sequence[tuple[str, int]], Mapping[st
     return figure
 
 
-def plot_missing(numbers: Sequence[int], counts: Sequence[int], bands: Mapping[str, Band]) -> Figure:
+@picture
+def plot_missing(numbers: Sequence[int], counts: Sequence[int], bands: Mapping[str, Band]) -> Picture:
     """Median share of excess power removed against the number of witnesses taken away.
 
     Args:
@@ -129,9 +133,10 @@ def plot_missing(numbers: Sequence[int], counts: Sequence[int], bands: Mapping[s
     return figure
 
 
+@picture
 def plot_trust(
     coverage: Mapping[str, tuple[Sequence[float], Sequence[float]]], strangeness: Mapping[str, np.ndarray]
-) -> Figure:
+) -> Picture:
     """What a twin says about itself: coverage of its uncertainty, and how it ranks what it has not seen.
 
     Args:

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
-from glitchflow_plugin.plots.style import ENERGY_COLOURS, GREY, new_figure
+from glitchflow_plugin.plots.maps import ENERGY_COLOURS
+from glitchflow_plugin.plots.style import GREY, Picture, new_figure, picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,8 @@ class Axis:
         return (scale(self.values) - low) / (high - low) if high > low else np.where(np.isnan(self.values), np.nan, 0.5)
 
 
-def plot_parallel(axes: Sequence[Axis], score: Float[np.ndarray, " line"], *, title: str = "") -> Figure:
+@picture
+def plot_parallel(axes: Sequence[Axis], score: Float[np.ndarray, " line"], *, title: str = "") -> Picture:
     """One line a trial across the axes of its settings and figures.
 
     Args:

@@ -4,25 +4,22 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from glitchflow_plugin.data.ranking_file import ChannelRanking
+from glitchflow_plugin.plots.maps import FrequencyAxis, draw_map, energy_bar, energy_scale, frequency_axis
 from glitchflow_plugin.plots.style import (
     BLUE,
-    ENERGY_COLOURS,
-    ENERGY_FLOOR,
-    ENERGY_LABEL,
     GREEN,
     GREY,
     ORANGE,
     PURPLE,
     RED,
     SKY,
-    energy_scale,
-    frequency_axis,
+    Picture,
     new_figure,
+    picture,
     short_name,
 )
 
@@ -42,6 +39,7 @@ class CoincidenceView(Protocol):
     def shared(self) -> float: ...  # noqa: D102
 
 
+@picture
 def plot_ranking(
     channels: Sequence[str],
     values: np.ndarray,
@@ -53,7 +51,7 @@ def plot_ranking(
     chance: np.ndarray | None = None,
     unsafe: Collection[str] = (),
     max_channels: int = 30,
-) -> Figure:
+) -> Picture:
     """Channels as horizontal bars, best first, with the threshold and the selected ones in colour.
 
     Args:
@@ -115,10 +113,11 @@ def plot_ranking(
 
 #: Families in turn; a colour that comes again is a far smaller family.
 _FAMILY_COLOURS = (BLUE, GREEN, ORANGE, PURPLE, SKY)
-_TABLE = ("round", "correlation", "by chance", "p", "lag (ms)", "eff./dead", "use (%)")
+_TABLE = ("round", "correlation", "by chance", "p", "lag [ms]", "eff./dead", "use [%]")
 
 
-def plot_families(ranking: ChannelRanking, *, max_channels: int = 30) -> Figure:
+@picture
+def plot_families(ranking: ChannelRanking, *, max_channels: int = 30) -> Picture:
     """Channels by rounds and families: bars of Hveto's significance, and the figures of each channel beside them.
 
     Args:
@@ -232,9 +231,16 @@ def _figures(ranking: ChannelRanking, row: int) -> tuple[str, ...]:
     )
 
 
+@picture
 def plot_coincidences(
-    examples: Sequence[CoincidenceView], frequencies: np.ndarray, times: np.ndarray, *, target: str, half: float = 1.5
-) -> Figure:
+    examples: Sequence[CoincidenceView],
+    frequencies: np.ndarray,
+    times: np.ndarray,
+    *,
+    target: str,
+    half: float = 1.5,
+    axis: FrequencyAxis = "log",
+) -> Picture:
     """Events in which witnesses glitch with the target: the target's map above, the witness's below, spikes marked.
 
     Args:
@@ -243,46 +249,39 @@ def plot_coincidences(
         times: s from the left edge of the maps, shape (time,).
         target: The reference channel.
         half: What is shown about the shared spike, s.
+        axis: Of frequency.
 
     Returns:
         The figure.
     """
     number = max(len(examples), 1)
-    figure = new_figure(1.6 + 3.4 * number, 5.2)
+    figure = new_figure(1.6 + 3.4 * number, 5.4)
     panels = figure.subplots(2, number, sharey=True, squeeze=False)
     if not examples:
         for panel in panels[:, 0]:
             panel.axis("off")
-        figure.suptitle(f"No channel coincides with {target}", fontsize=11)
+        figure.suptitle(f"No channel coincides with {short_name(target)}", fontsize=11)
         return figure
     scale = energy_scale(np.concatenate([one.maps for one in examples]))
-    mesh = None
     for column, one in enumerate(examples):
         since = times - one.shared
         for row, (panel, energy, (time, frequency)) in enumerate(
             zip(panels[:, column], one.maps, one.spikes, strict=True)
         ):
-            mesh = panel.pcolormesh(
-                since,
-                frequencies,
-                np.maximum(energy, ENERGY_FLOOR),
-                norm=scale,
-                cmap=ENERGY_COLOURS,
-                shading="nearest",
-                rasterized=True,
-            )
+            draw_map(panel, energy, frequencies, since, scale)
             panel.axvline(0.0, color="white", linewidth=0.8, linestyle=":")
-            panel.scatter(
-                time - one.shared, frequency, s=90, facecolors="none", edgecolors="white", linewidths=1.4, clip_on=True
-            )
+            panel.scatter(time - one.shared, frequency, s=90, facecolors="none", edgecolors="white", linewidths=1.4)
             panel.set_xlim(max(-half, since[0]), min(half, since[-1]))
             panel.set_title(short_name(one.channel if row else target, 30), fontsize=9, color="black" if row else RED)
-            frequency_axis(panel, frequencies)
+            frequency_axis(panel, frequencies, axis)
             panel.tick_params(labelsize=8, labelbottom=bool(row))
             if column:
                 panel.set_ylabel("")
-        panels[1, column].set_xlabel(f"s from GPS {one.gps_start + one.shared:.3f}", fontsize=8)
-    if mesh is not None:
-        figure.colorbar(mesh, ax=list(panels.ravel()), label=ENERGY_LABEL, fraction=0.03, pad=0.01)
-    figure.suptitle(f"Loudest coincidences with {target}, one witness a column (circles: spikes)", fontsize=11)
+        panels[1, column].set_xlabel(f"time from GPS {one.gps_start + one.shared:.3f} [s]", fontsize=9)
+    energy_bar(figure, scale, ax=list(panels.ravel()), fraction=0.03, pad=0.01)
+    figure.suptitle(
+        f"Loudest coincidences with {short_name(target)}, one witness a column "
+        "(circles: spikes; dotted: the shared spike)",
+        fontsize=11,
+    )
     return figure

@@ -1,17 +1,20 @@
 """The look that all figures share: readable in print, on screen and by colour-blind readers.
 
-Figures are made through matplotlib's object interface: no pyplot, no global state, so that figures made in several
-threads or processes do not meet.
+Figures are made through matplotlib's object interface: no pyplot, no state that outlives a call. What matplotlib was
+told elsewhere, by a user's matplotlibrc or by a library that sets its own look when it is imported (gwpy replaces
+settings, axes and scales), does not reach them: each is made and drawn under `look`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from threading import RLock
+from typing import Any, ParamSpec
 
-import numpy as np
-from matplotlib import colormaps
+import matplotlib as mpl
+from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 #: Colours that stay apart for colour-blind readers (Okabe and Ito, https://jfly.uni-koeln.de/color/).
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
@@ -23,52 +26,65 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#56B4E9",
     "#9A9A9A",
 )
-#: Perceptually uniform and safe for colour-blind readers.
-ENERGY_COLOURS = "viridis"
-#: Energies below this are noise; white noise has median 1.
-ENERGY_FLOOR = 1.0
-ENERGY_LABEL = "energy (SNR²)"
+
+#: What differs from matplotlib's defaults. Names of channels and events are shown as they are: a $ is no formula.
+_OWN = {"text.parse_math": False}
+#: matplotlib's settings belong to the process: threads that draw take turns.
+_LOCK = RLock()
+
+_Arguments = ParamSpec("_Arguments")
 
 
-def new_figure(width: float = 8.0, height: float = 4.5) -> Figure:
-    """An empty figure, sizes in inches, whose parts find their own places."""
-    return Figure(figsize=(width, height), layout="constrained")
+@contextmanager
+def look() -> Iterator[None]:
+    """The settings of matplotlib under which figures are made and drawn; afterwards all is as it was."""
+    with _LOCK, mpl.rc_context(), style.context(["default", _OWN]):
+        yield
 
 
-def energy_scale(maps: np.ndarray, *, ceiling: float | None = None) -> LogNorm:
-    """Logarithmic colour scale from the noise's median to the peak, but never shorter than up to 30."""
-    peak = float(np.nanmax(maps)) if ceiling is None and np.size(maps) else float(ceiling or 0.0)
-    return LogNorm(ENERGY_FLOOR, max(peak, 30.0), clip=True)
+def picture(plot: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
+    """Make a function that returns a figure work under `look`."""
+
+    @wraps(plot)
+    def made(*arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> Figure:
+        with look():
+            return plot(*arguments, **keywords)
+
+    return made
 
 
-def frequency_axis(axes: Axes, frequencies: Sequence[float] | np.ndarray) -> None:
-    """Label the vertical axis in Hz, logarithmic if the frequencies are."""
-    spacing = np.diff(np.asarray(frequencies, dtype=np.float64))
-    if len(spacing) and spacing[-1] > 1.5 * spacing[0]:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylabel("frequency (Hz)")
+class Picture(Figure):
+    """A figure that is drawn under `look`, whoever draws it, with matplotlib's own axes."""
+
+    def add_subplot(self, *arguments: Any, **keywords: Any) -> Any:
+        """Add axes of matplotlib's own class, not of what is registered under its name."""
+        return super().add_subplot(*arguments, **{"axes_class": Axes, **keywords})
+
+    def add_axes(self, *arguments: Any, **keywords: Any) -> Any:
+        """Likewise."""
+        own = {} if arguments and isinstance(arguments[0], Axes) else {"axes_class": Axes}
+        return super().add_axes(*arguments, **{**own, **keywords})
+
+    def draw(self, renderer: Any) -> None:
+        """Draw."""
+        with look():
+            super().draw(renderer)
+
+    def savefig(self, *arguments: Any, **keywords: Any) -> None:
+        """Write to a file."""
+        with look():
+            super().savefig(*arguments, **keywords)
 
 
-def colour_image(maps: np.ndarray, scale: LogNorm) -> np.ndarray:
-    """Energies as colours without axes, for viewers that show bare images.
-
-    Args:
-        maps: Energy in SNR², shape (frequency, time), lowest frequency first.
-        scale: Colour scale.
-
-    Returns:
-        Red, green and blue, uint8, shape (frequency, time, 3), highest frequency in the first row.
-    """
-    colours = colormaps[ENERGY_COLOURS](scale(np.maximum(maps[::-1], ENERGY_FLOOR)))
-    return np.round(np.asarray(colours)[..., :3] * 255).astype(np.uint8)
+def new_figure(width: float = 8.0, height: float = 4.5, layout: Any = "constrained") -> Picture:
+    """An empty figure, sizes in inches, whose parts find their own places unless `layout` is None."""
+    return Picture(figsize=(width, height), layout=layout)
 
 
-def short_name(channel: str, length: int = 34) -> str:
-    """A channel name that fits beside a plot: the middle gives way, since both ends tell channels apart."""
-    if len(channel) <= length:
-        return channel
+def short_name(name: str, length: int = 34) -> str:
+    """A name on one line that fits beside a plot: the middle gives way, since both ends tell channels apart."""
+    name = " ".join(name.split())
+    if len(name) <= length:
+        return name
     head = (length - 1) // 2
-    return f"{channel[:head]}…{channel[-(length - 1 - head) :]}"
+    return f"{name[:head]}…{name[-(length - 1 - head) :]}"

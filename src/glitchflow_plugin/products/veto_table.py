@@ -166,6 +166,46 @@ def event_table(windows: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index().reindex(columns=list(EVENT_COLUMNS)).astype(dict(EVENT_COLUMNS))
 
 
+def veto_segments(windows: pd.DataFrame) -> pd.DataFrame:
+    """The vetoed windows of each event, neighbours joined, in order of time.
+
+    Args:
+        windows: From `window_table`.
+
+    Returns:
+        Table with `event_id`, `gps_start`, `gps_end` and `peak_snr2_predicted`.
+    """
+    vetoed = windows[windows["veto"]].sort_values(["gps_start", "gps_end"], kind="stable")
+    names, starts = vetoed["event_id"].to_numpy(dtype=object), vetoed["gps_start"].to_numpy()
+    begins = np.ones(len(vetoed), dtype=bool)
+    begins[1:] = (names[1:] != names[:-1]) | (starts[1:] > vetoed["gps_end"].to_numpy()[:-1] + 1e-6)
+    segments = vetoed.groupby(begins.cumsum(), sort=False).agg(
+        event_id=("event_id", "first"),
+        gps_start=("gps_start", "min"),
+        gps_end=("gps_end", "max"),
+        peak_snr2_predicted=("peak_snr2_predicted", "max"),
+    )
+    return pd.DataFrame(segments).reset_index(drop=True)
+
+
+def outcomes(events: pd.DataFrame) -> np.ndarray:
+    """What came of each event, in a word or two.
+
+    Args:
+        events: From `event_table`.
+
+    Returns:
+        `cleaned` or `not cleaned` for a vetoed glitch, `missed` for a glitch without veto, `false alarm` for a veto
+        without glitch, `quiet` for neither, `no strain` where nothing was measured. Shape (event,).
+    """
+    veto = events["veto"].to_numpy(dtype=bool)
+    known = events["glitch"].notna().to_numpy(dtype=bool)
+    glitch = events["glitch"].fillna(value=False).to_numpy(dtype=bool)
+    cleaned = events["cleaned"].fillna(value=False).to_numpy(dtype=bool)
+    cases = [~known, glitch & veto & cleaned, glitch & veto, glitch, veto]
+    return np.select(cases, ["no strain", "cleaned", "not cleaned", "missed", "false alarm"], "quiet")
+
+
 def write_table(table: pd.DataFrame, folder: Path | str, name: str) -> dict[str, Path]:
     """Write a table as CSV and Parquet, each whole or not at all.
 

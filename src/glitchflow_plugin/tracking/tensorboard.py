@@ -1,7 +1,14 @@
-"""TensorBoard as a tracker: the `Tracker` protocol plus bare images and histograms."""
+"""TensorBoard as a tracker: the `Tracker` protocol plus tables, bare images and histograms.
 
+TensorBoard has three horizontal axes: a whole number (STEP), the clock of whoever writes (WALL), and the time since the
+first point (RELATIVE). What belongs to a GPS time is given that time, so that the latter two are the detector's.
+"""
+
+import html
 import logging
-from collections.abc import Mapping
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +17,15 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 logger = logging.getLogger(__name__)
+
+_GPS_EPOCH = 315964800  # 6 January 1980 as Unix time, s
+#: GPS times after the leap seconds since then (IERS Bulletin C). Unix time leaves leap seconds out.
+_LEAPS = (
+    46828801, 78364802, 109900803, 173059204, 252028805, 315187206, 346723207, 393984008, 425520009, 457056010,
+    504489611, 551750412, 599184013, 820108814, 914803215, 1025136016, 1119744017, 1167264018,
+)  # fmt: skip
+#: What Markdown would read as markup within a cell; HTML is escaped by its own rule.
+_MARKUP = re.compile(r"([\\`*_\[\]{}!|])")
 
 
 class TensorBoardTracker:
@@ -27,26 +43,37 @@ class TensorBoardTracker:
             old.unlink()
         self._writer = SummaryWriter(log_dir=str(self.folder))
 
-    def metric(self, name: str, value: float, step: int) -> None:
-        """Record one point of a curve."""
-        self._writer.add_scalar(name, float(value), global_step=step)
+    def metric(self, name: str, value: float, step: int, *, gps: float | None = None) -> None:
+        """Record one point of a curve; `gps` is its GPS time, s, if it has one."""
+        self._writer.add_scalar(name, float(value), global_step=step, walltime=_unix(gps))
 
-    def figure(self, name: str, figure: Any, step: int = 0) -> None:
-        """Record a matplotlib figure, drawn now."""
-        self._writer.add_figure(name, figure, global_step=step, close=False)
+    def figure(self, name: str, figure: Any, step: int = 0, *, gps: float | None = None) -> None:
+        """Record a matplotlib figure, drawn now; `gps` as above."""
+        self._writer.add_figure(name, figure, global_step=step, close=False, walltime=_unix(gps))
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Record settings as a table; nested keys are joined by dots."""
-        rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in sorted(_flat(values).items())]
-        self._writer.add_text("params", "\n".join(["| setting | value |", "|---|---|", *rows]))
+        self.table("params", ("setting", "value"), sorted(_flat(values).items()))
 
     def text(self, name: str, text: str) -> None:
         """Record text; TensorBoard renders Markdown."""
         self._writer.add_text(name, text)
 
-    def image(self, name: str, image: np.ndarray, step: int = 0) -> None:
-        """Record a bare image, uint8, shape (height, width, 3)."""
-        self._writer.add_image(name, image, global_step=step, dataformats="HWC")
+    def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], note: str = "") -> None:
+        """Record a table; what the cells hold is shown as it is.
+
+        Args:
+            name: Of the text.
+            columns: Headings.
+            rows: Cells of each row, in the order of the columns.
+            note: Markdown above the table.
+        """
+        lines = [_row(columns), f"|{' --- |' * len(columns)}", *map(_row, rows)]
+        self.text(name, "\n".join([*([note, ""] if note else []), *lines]))
+
+    def image(self, name: str, image: np.ndarray, step: int = 0, *, gps: float | None = None) -> None:
+        """Record a bare image, uint8, shape (height, width, 3); `gps` as above."""
+        self._writer.add_image(name, image, global_step=step, dataformats="HWC", walltime=_unix(gps))
 
     def histogram(self, name: str, values: np.ndarray, step: int = 0) -> None:
         """Record a histogram; TensorBoard refuses an empty one, so that is left out."""
@@ -66,6 +93,19 @@ class TensorBoardTracker:
         self.close()
 
 
+def unix_time(gps: float) -> float:
+    """Unix time of a GPS time, s.
+
+    >>> unix_time(1126259462.4)  # 14 September 2015, 09:50:45.4 UTC
+    1442224245.4
+    """
+    return gps + _GPS_EPOCH - bisect_right(_LEAPS, gps)
+
+
+def _unix(gps: float | None) -> float | None:
+    return None if gps is None else unix_time(gps)
+
+
 def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in params.items():
@@ -76,5 +116,9 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _row(cells: Sequence[Any]) -> str:
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
 def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return _MARKUP.sub(r"\\\1", html.escape(" ".join(str(value).split()), quote=False))

@@ -17,6 +17,7 @@ from glitchflow_plugin.inference.predict import MapPredictor
 from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.models.bundle import EnergyTwin
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
+from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings, fit_baseline
 from glitchflow_plugin.training.evaluation import WindowResults, judge_windows
 from glitchflow_plugin.training.judged_maps import JudgedOnMaps
@@ -83,7 +84,15 @@ class EnergyLearner(JudgedOnMaps):
         """Loss and accuracies of predictions over batches, in the scaling of `twin`."""
         return judge_windows(predict, batches, twin, self.loss, device=device, threshold=threshold)
 
-    def examples(self, predict: Callable[[Tensor], Tensor], dataset: WindowDataset, *, threshold: float) -> Any:
+    def examples(
+        self,
+        predict: Callable[[Tensor], Tensor],
+        dataset: WindowDataset,
+        *,
+        threshold: float,
+        axis: FrequencyAxis = "log",
+        classes: Mapping[str, str] | None = None,
+    ) -> Any:
         """Figure of the windows with the loudest strain, one for each of three events."""
         loudest = np.argsort(-dataset.windows["peak"].to_numpy(), kind="stable")
         chosen = list({dataset.event_ids[index]: int(index) for index in loudest[::-1]}.values())[-3:][::-1]
@@ -97,13 +106,15 @@ class EnergyLearner(JudgedOnMaps):
                 CleaningExample(
                     event_id=str(dataset.event_ids[index]),
                     gps_start=float(dataset.gps_start[index]),
+                    gps_event=float(self.maps.gps_event[self.maps.row_of[str(dataset.event_ids[index])]]),
+                    note=(classes or {}).get(str(dataset.event_ids[index]), ""),
                     predicted=predicted,
                     measured=measured,
                     cleaned=np.abs(measured - predicted),
                 )
             )
         times = self.maps.times[: dataset.size] - self.maps.times[0]
-        return plot_cleaning(examples, self.maps.frequencies, times, threshold=threshold, title="validation")
+        return plot_cleaning(examples, self.maps.frequencies, times, threshold=threshold, title="validation", axis=axis)
 
     def origin(self) -> dict[str, str]:
         """Checksums of the maps, the split and the scaling."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from glitchflow_plugin.data.window_order import WindowPlaces
 from glitchflow_plugin.inference.predict import Predictor
 from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.plots.maps import FrequencyAxis
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Pairs of witnesses and strain, (window, channel, ...), as the learner's data sets hold them."""
@@ -107,8 +108,16 @@ class Learner(Protocol):
         """Loss and figures of predictions over batches, in the scaling of `twin`. No gradient is kept."""
         ...
 
-    def examples(self, predict: Callable[[Tensor], Tensor], dataset: Any, *, threshold: float) -> Any:
-        """Figure of a few telling windows of a data set: measured, predicted, what is left."""
+    def examples(
+        self,
+        predict: Callable[[Tensor], Tensor],
+        dataset: Any,
+        *,
+        threshold: float,
+        axis: FrequencyAxis = "log",
+        classes: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Figure of a few telling windows of a data set: measured, predicted, what is left; see `plot_cleaning`."""
         ...
 
     def origin(self) -> dict[str, str]:

@@ -21,6 +21,7 @@ from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.models.bundle import WaveformTwin
 from glitchflow_plugin.models.wiener import FILTER_SIZE, WienerSums
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
+from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.calibration import calibrate
@@ -167,7 +168,15 @@ class WaveformLearner(JudgedOnMaps):
                 )
         return WindowResults.concatenate(parts)
 
-    def examples(self, predict: Callable[[Tensor], Tensor], dataset: SeriesDataset, *, threshold: float) -> Any:
+    def examples(
+        self,
+        predict: Callable[[Tensor], Tensor],
+        dataset: SeriesDataset,
+        *,
+        threshold: float,
+        axis: FrequencyAxis = "log",
+        classes: Mapping[str, str] | None = None,
+    ) -> Any:
         """Figure of the three events with the loudest strain."""
         chosen = np.argsort(-dataset.windows["peak"].to_numpy(), kind="stable")[:3]
         rate, examples = self.events.sample_rate, []
@@ -180,12 +189,16 @@ class WaveformLearner(JudgedOnMaps):
                 CleaningExample(
                     event_id=str(dataset.event_ids[index]),
                     gps_start=float(dataset.gps_start[index]),
+                    gps_event=float(self.maps.gps_event[self.maps.row_of[str(dataset.event_ids[index])]]),
+                    note=(classes or {}).get(str(dataset.event_ids[index]), ""),
                     predicted=host(expected_maps(predicted, rate, self.qtransform)[0]),
                     measured=host(q_transform(measured, rate, self.qtransform)[0]),
                     cleaned=host(q_transform_relative(measured - predicted, measured, rate, self.qtransform)[0]),
                 )
             )
-        return plot_cleaning(examples, self.maps.frequencies, self.maps.times, threshold=threshold, title="validation")
+        return plot_cleaning(
+            examples, self.maps.frequencies, self.maps.times, threshold=threshold, title="validation", axis=axis
+        )
 
     def origin(self) -> dict[str, str]:
         """Checksums of the events and the split."""
