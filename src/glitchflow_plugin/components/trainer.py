@@ -7,7 +7,9 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ from glitchflow_plugin.products.environment import environment
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.tracking.connection import guarded
 from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, PatientMLFlowLogger, make_loggers, unsent
+from glitchflow_plugin.tracking.runs import Unsent
 from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.checkpoints import (
@@ -206,8 +209,9 @@ class Trainer(SoundTorchTrainer):
         if not self._is_main:
             return None
         self.device_for_judging = torch.device(self._device)
-        self._load_best()
-        return self._finish(self.training_set.open_spectrograms(), started)
+        with self._run_to_the_end():
+            self._load_best()
+            return self._finish(self.training_set.open_spectrograms(), started)
 
     def train(self) -> None:
         """Run all epochs (under whatever strategy)."""
@@ -221,9 +225,18 @@ class Trainer(SoundTorchTrainer):
 
     def _run_worker(self, *arguments: Any, **keywords: Any) -> None:
         """Train as one of possibly several processes, in the MLflow run of the training that is resumed."""
-        if detect_distributed_environment().global_rank == 0 and not self.uses_ray:
-            self._take_up_run()
-        super()._run_worker(*arguments, **keywords)
+        if self.uses_ray or detect_distributed_environment().global_rank:
+            super()._run_worker(*arguments, **keywords)
+            return
+        self._take_up_run()
+        if isinstance(self.mlflow_logger, PatientMLFlowLogger):
+            # the figures of the test and the registration belong to it
+            self.mlflow_logger.ends_as = "RUNNING"
+        try:
+            super()._run_worker(*arguments, **keywords)
+        except BaseException as error:
+            self._remember_run("FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
 
     def _take_up_run(self) -> None:
         """Continue the MLflow run of the training that is resumed; one that is not resumed has been killed."""
@@ -233,18 +246,38 @@ class Trainer(SoundTorchTrainer):
         before = read_json(path)
         if not isinstance(before, dict) or before.get("tracking_uri") != mlflow.tracking_uri:
             return
-        run_id, parent_id = str(before.get("run_id")), before.get("parent_id")
+        run_id, kept = str(before.get("run_id")), [Unsent(**item) for item in before.get("unsent", ())]
         if self.resume or self._goes_on_here():
-            mlflow.go_on_with(run_id, parent_id)
+            mlflow.go_on_with(run_id, kept)
         else:
-            mlflow.give_up([run_id])
+            mlflow.give_up(run_id, kept, before.get("status", "KILLED"))
 
-    def _remember_run(self) -> None:
-        """Write down which MLflow run this training has, for whoever resumes it."""
+    def _remember_run(self, status: str = "KILLED") -> None:
+        """Write down which MLflow run this training has, and what that lacks, for whoever trains here next.
+
+        Args:
+            status: Of the run, if nobody resumes it.
+        """
         mlflow = self.mlflow_logger
         if isinstance(mlflow, PatientMLFlowLogger) and self.mlflow_worker_run_id and not self.uses_ray:
-            runs = {"run_id": self.mlflow_worker_run_id, "parent_id": self.mlflow_train_run_id}
-            write_json(Path(self.checkpoints_location) / _RUN, {"tracking_uri": mlflow.tracking_uri, **runs})
+            known = {"tracking_uri": mlflow.tracking_uri, "run_id": self.mlflow_worker_run_id, "status": status}
+            waits = [asdict(item) for item in unsent(self.logger)]
+            write_json(Path(self.checkpoints_location) / _RUN, {**known, "unsent": waits})
+
+    @contextmanager
+    def _run_to_the_end(self) -> Iterator[None]:
+        """Give the MLflow run its status when all is over: what fails after the last epoch fails the run."""
+        status = "KILLED"
+        try:
+            yield
+            status = "FINISHED"
+        except Exception:
+            status = "FAILED"
+            raise
+        finally:
+            run_id = self.mlflow_worker_run_id or self.mlflow_tune_run_id
+            if isinstance(self.mlflow_logger, PatientMLFlowLogger) and run_id:
+                self.mlflow_logger.end_as(run_id, status)
 
     def _goes_on_here(self) -> bool:
         """Whether the training goes on from a checkpoint of its own folder."""
@@ -458,7 +491,7 @@ class Trainer(SoundTorchTrainer):
             self._log_final(None, scores)
             report(summary(), self.folder)
             return None
-        run = self._log_final(self.mlflow_worker_run_id, scores)
+        run = self._log_final(self.mlflow_worker_run_id or self.mlflow_tune_run_id, scores)
         outcome = register_trained(
             bundle,
             self.registry,

@@ -20,6 +20,8 @@ from glitchflow_plugin.errors import ConnectionFailedError, GlitchflowError, Reg
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "glitchflow"
 DEFAULT_ARTIFACTS = "./artifacts"
+#: Tag by which MLflow's pages show an experiment as training of models, not as tracing of language models.
+_KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
 #: MLflow tries seven times with growing pauses, which makes minutes of a server that is simply not there. What is
 #: refused is kept here and sent later.
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
@@ -82,7 +84,7 @@ def ensure_experiment(tracking_uri: str, experiment: str, artifacts: Path | str 
         if found is None:
             place = None if is_server(tracking_uri) else Path(artifacts).resolve().as_uri()
             try:
-                made = client.create_experiment(experiment, artifact_location=place)
+                made = client.create_experiment(experiment, artifact_location=place, tags={_KIND: _TRAINING})
             except MlflowException as error:
                 # another run was faster
                 found = client.get_experiment_by_name(experiment)
@@ -97,6 +99,8 @@ def ensure_experiment(tracking_uri: str, experiment: str, artifacts: Path | str 
         if found.lifecycle_stage != "active":
             message = f"the experiment {experiment} was deleted. Restore it in MLflow, or choose another name."
             raise RegistryError(message)
+        if _KIND not in found.tags:
+            client.set_experiment_tag(found.experiment_id, _KIND, _TRAINING)
         return found.experiment_id
 
 

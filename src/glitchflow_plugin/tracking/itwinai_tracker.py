@@ -3,7 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from mlflow import MlflowClient
 
 from glitchflow_plugin.errors import MissingDependencyError
 from glitchflow_plugin.tracking.connection import environment, is_server, nonsense, patience, quick
-from glitchflow_plugin.tracking.runs import Unsent, can_go_on, close_killed, complete, hopeless
+from glitchflow_plugin.tracking.runs import Unsent, can_go_on, complete, hopeless, mark, sign, still_running
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,6 @@ class PatientMLFlowLogger(MLFlowLogger):
         #: What was sent, and not read back at the end.
         self.unproven: list[Unsent] = []
         self._sent: list[Unsent] = []
-        self._continued: str | None = None
         self.lenient = False
         #: Status of MLflow that the run gets at its end.
         self.ends_as = "FINISHED"
@@ -53,9 +53,11 @@ class PatientMLFlowLogger(MLFlowLogger):
 
     def create_logger_context(self, rank: int = 0, **keywords: Any) -> Any:
         """Open the run. Once `lenient` is set, a server that is not there is no error: all is kept."""
-        wanted = "true" if self.system_metrics and keywords.get("run_id") is None else "false"
-        if keywords.get("run_id") is None:
-            keywords["run_id"], self._continued = self._continued, None
+        begun = keywords.pop("parent_run_id", None) or None
+        if begun is not None:
+            keywords.update(run_id=begun, run_name=None)
+        # what is opened once more, for the last figures, has had its machine watched
+        wanted = "true" if self.system_metrics and (begun or keywords.get("run_id") is None) else "false"
         try:
             with quick(), environment({"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": wanted}, keep=False):
                 opened = super().create_logger_context(rank=rank, **keywords)
@@ -63,6 +65,7 @@ class PatientMLFlowLogger(MLFlowLogger):
                     run = self.active_run.info
                     if not (run.run_id and run.artifact_uri):
                         raise nonsense(str(self.tracking_uri), "a new run")
+                    sign(self._client, run.run_id)
                     if is_server(str(self.tracking_uri)):
                         # MLflow asks once where texts go, and believes any answer: ask while the server is well
                         self._client._tracking_client._get_artifact_repo(run.run_id)
@@ -125,26 +128,53 @@ class PatientMLFlowLogger(MLFlowLogger):
             self.unproven = list(self._sent)
         self._offline = self.is_initialized = False
 
-    def go_on_with(self, run_id: str, parent_id: str | None) -> None:
-        """Continue an earlier run, where it is still there, with the next context."""
+    def go_on_with(self, run_id: str, kept: Sequence[Unsent] = ()) -> None:
+        """Continue an earlier run, where it is still there, with the next context.
+
+        Args:
+            run_id: Of that run.
+            kept: What it could not log.
+        """
         with quick():
             client = self._client
             if not can_go_on(client, run_id):
                 return
-            self._continued = run_id
-            if parent_id and can_go_on(client, parent_id):
-                # itwinai begins a run for the parent without asking; MLflow takes the number from here
-                os.environ["MLFLOW_RUN_ID"] = parent_id
+            self.unsent = complete(client, run_id, kept)
+            # itwinai begins a run without asking; MLflow takes the number from here
+            os.environ["MLFLOW_RUN_ID"] = run_id
 
-    def give_up(self, run_ids: Iterable[str]) -> None:
-        """Mark runs as killed whose process is gone; what the server says to that does not matter."""
-        for run_id in run_ids:
-            try:
-                with quick():
-                    if close_killed(self._client, run_id):
-                        logger.info("the MLflow run %s was killed, and is marked so", run_id)
-            except Exception as error:
-                logger.info("the MLflow run %s of an earlier training is not marked: %s", run_id, _short(error))
+    def give_up(self, run_id: str, kept: Sequence[Unsent] = (), status: str = "KILLED") -> bool:
+        """Send what a run that nobody continues could not log, and mark it if it still counts as running.
+
+        Args:
+            run_id: Of that run.
+            kept: What it could not log.
+            status: To be given.
+
+        Returns:
+            Whether that was done; what the server says if not does not matter.
+        """
+        try:
+            with quick():
+                client = self._client
+                if can_go_on(client, run_id):
+                    lost = complete(client, run_id, kept)
+                    if still_running(client, run_id):
+                        mark(client, run_id, status)
+                        logger.info("the MLflow run %s had ended, and is marked as %s", run_id, status)
+                    return not lost
+        except Exception as error:
+            logger.info("the MLflow run %s of an earlier training is not marked: %s", run_id, _short(error))
+            return False
+        return True
+
+    def end_as(self, run_id: str, status: str) -> None:
+        """Give a run that is closed its last status; a server that is away learns it later, if at all."""
+        try:
+            with quick():
+                mark(self._client, run_id, status)
+        except Exception as error:
+            logger.info("the MLflow run %s is not marked as %s: %s", run_id, status, _short(error))
 
     def _read_back(self) -> None:
         """Look whether the server holds what it said to have taken; what it has lost is sent once more."""
@@ -296,6 +326,32 @@ def make_loggers(
             RunProvenanceLogger(experiment_name=experiment, provenance_save_dir=str(provenance), create_svg=False)
         )
     return LoggersCollection(loggers) if loggers else None
+
+
+@contextmanager
+def search_run(mlflow: Logger | None, name: str | None) -> Iterator[str | None]:
+    """A run that counts as running while its trials, the runs below it, do; failed or killed if this code is.
+
+    Args:
+        mlflow: The logger for MLflow; without one there is no run.
+        name: Of the run.
+
+    Yields:
+        Its id; whoever goes on with it gives it its last status.
+    """
+    if not isinstance(mlflow, PatientMLFlowLogger):
+        yield None
+        return
+    mlflow.create_logger_context(rank=0, run_name=name)
+    run_id = str(mlflow.active_run.info.run_id)
+    mlflow.ends_as = "RUNNING"
+    mlflow.destroy_logger_context()
+    mlflow.ends_as = "FINISHED"
+    try:
+        yield run_id
+    except BaseException as error:
+        mlflow.end_as(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
 
 
 def end_as_killed(loggers: Logger | None) -> None:

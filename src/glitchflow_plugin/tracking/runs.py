@@ -1,5 +1,6 @@
 """What a run has recorded, and what is missing of it: a server can take a number and lose it."""
 
+import json
 import logging
 import math
 from collections.abc import Iterable, Sequence
@@ -11,8 +12,13 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from glitchflow_plugin.tracking.connection import nonsense
+from glitchflow_plugin.tracking.processes import is_gone, this_process
 
 logger = logging.getLogger(__name__)
+
+#: Tag of a run: the process that writes to it.
+_PROCESS = "glitchflow.process"
+_ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
 @dataclass(frozen=True)
@@ -94,17 +100,58 @@ def complete(client: MlflowClient, run_id: str, items: Sequence[Unsent]) -> list
     return missing(client, run_id, lost)
 
 
-def close_killed(client: MlflowClient, run_id: str) -> bool:
-    """Mark a run as killed that still counts as running; whether it did.
+def mark(client: MlflowClient, run_id: str, status: str) -> None:
+    """Give a run the status `FINISHED`, `FAILED` or `KILLED`; a run that is deleted is left as it is.
+
+    Raises:
+        MlflowException: MLflow refused.
+    """
+    if status in _ENDED and can_go_on(client, run_id):
+        client.set_terminated(run_id, status)
+
+
+def sign(client: MlflowClient, run_id: str) -> None:
+    """Note with a run that this process writes to it.
+
+    Raises:
+        MlflowException: MLflow refused.
+    """
+    client.set_tag(run_id, _PROCESS, json.dumps(this_process()))
+
+
+def close_abandoned(client: MlflowClient) -> list[str]:
+    """Mark runs as killed that count as running, and whose process on this machine is gone: killed, it could not.
+
+    Returns:
+        Their names.
+
+    Raises:
+        MlflowException: MLflow refused.
+    """
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    running = client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else []
+    closed = []
+    for run in running:
+        try:
+            process = json.loads(run.data.tags.get(_PROCESS, "null"))
+        except ValueError:
+            continue
+        if is_gone(process):
+            client.set_terminated(run.info.run_id, "KILLED")
+            closed.append(run.info.run_name or run.info.run_id)
+    if closed:
+        logger.warning("marked as killed, since their processes are gone: the MLflow runs %s", ", ".join(closed))
+    return closed
+
+
+def still_running(client: MlflowClient, run_id: str) -> bool:
+    """Whether a run counts as running.
 
     Raises:
         MlflowException: MLflow refused.
     """
     run = client.get_run(run_id)
-    if run.info.run_id != run_id or run.info.status != "RUNNING" or run.info.lifecycle_stage != "active":
-        return False
-    client.set_terminated(run_id, "KILLED")
-    return True
+    return (run.info.run_id, run.info.status, run.info.lifecycle_stage) == (run_id, "RUNNING", "active")
 
 
 def can_go_on(client: MlflowClient, run_id: str) -> bool:
