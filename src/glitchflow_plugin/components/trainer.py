@@ -38,6 +38,7 @@ from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import BatchOrder, Share, share_cache
 from glitchflow_plugin.data.window_order import WindowOrder, balancing_weights, read_labels
 from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.inference.report import score_figures
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import full_settings, representation
 from glitchflow_plugin.models.bundle import ModelBundle
@@ -220,6 +221,7 @@ class Trainer(SoundTorchTrainer):
             self._prepare_best()
             self._remember_run()
             self._tracker.params(self._settings() | origin(self.training_set.fingerprint))
+            self._tracker.data(self.training_set.open_spectrograms().folder.name, self.training_set.fingerprint)
             self._tracker.text("environment.json", json.dumps(environment(), indent=2))
         super().train()
 
@@ -484,7 +486,7 @@ class Trainer(SoundTorchTrainer):
         baseline = self.learner.baseline(self.twin, self._batches)
         figures = judge(self.twin, self._batches("validation")).figures()
         scores = self.learner.test_scores(self.twin, baseline, threshold=self.config.threshold)
-        bundle = self._bundle(figures, baseline)
+        bundle = self._bundle(figures, baseline, scores)
         known = {"maps": maps, "started": started, "scores": scores, "figures": figures, "baseline": baseline}
         summary = partial(self._summary, **known)
         if self.registry is None:
@@ -515,6 +517,8 @@ class Trainer(SoundTorchTrainer):
             for metric, estimate in found.metrics().items():
                 if estimate.value is not None:
                     tracker.metric(f"test_{metric}" if key == "model" else f"test_{key}_{metric}", estimate.value, 0)
+        for name, figure in self._pictures(scores).items():
+            tracker.picture(name, figure)
         found_run = getattr(self.mlflow_logger, "active_run", None)
         self.logger.destroy_logger_context()
         return run_id or (found_run.info.run_id if found_run is not None else None)
@@ -532,8 +536,30 @@ class Trainer(SoundTorchTrainer):
             event_ids = np.repeat(event_ids, len(results.statistics) // len(event_ids))
         return Judgement.of(results, event_ids)
 
-    def _bundle(self, figures: dict[str, float], baseline: Any) -> ModelBundle:
+    def _pictures(self, scores: dict[str, Scores]) -> dict[str, Any]:
+        """What a person wants to see of a twin before choosing it."""
+        part = "test" if scores else "validation"
+        dataset: Any = self.learner.dataset(part)
+        found = score_figures(scores, self.config.threshold)
+
+        def predict(witnesses: Tensor) -> Tensor:
+            return self.twin(witnesses.to(self.device_for_judging))
+
+        examples = self.learner.examples(predict, dataset, threshold=self.config.threshold)
+        examples.suptitle(f"{part} events")
+        return {"examples": examples, **{name: found[name] for name in ("roc", "accuracy") if name in found}}
+
+    def _bundle(self, figures: dict[str, float], baseline: Any, scores: dict[str, Scores] | None = None) -> ModelBundle:
+        begins = self.training_set.windows["gps_start"]
+        times = self.training_set.open_spectrograms().times
+        length = float(times[self.training_set.settings.size - 1] - times[0])
         notes = {
+            "dataset_name": self.training_set.open_spectrograms().folder.name,
+            "gps": [float(begins.min()), float(begins.max()) + length],
+            "test": {
+                rival: {name: estimate.to_dict() for name, estimate in found.metrics().items()}
+                for rival, found in (scores or {}).items()
+            },
             "epochs": self.epochs,
             "config": self.config.model_dump(mode="json"),
             "random_seed": self.random_seed,

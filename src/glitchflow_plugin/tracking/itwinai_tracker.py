@@ -11,10 +11,12 @@ from typing import Any
 
 from itwinai.loggers import Logger, LoggersCollection, MLFlowLogger, Prov4MLLogger, TensorBoardLogger
 from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput
 
 from glitchflow_plugin.errors import MissingDependencyError
 from glitchflow_plugin.tracking.connection import environment, is_server, nonsense, patience, quick
 from glitchflow_plugin.tracking.runs import Unsent, can_go_on, complete, hopeless, mark, sign, still_running
+from glitchflow_plugin.tracking.versions import PICTURES
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 _PAUSES = 30.0, 600.0
 #: Kinds that are sent later. Pictures are not: TensorBoard has them.
 _KEPT = ("metric", "param", "text")
+#: Width of a picture on a page, pixels.
+_PAGE_WIDTH = 760
 #: An answer that took longer counts as waiting, s.
 _SLOW = 5.0
 
@@ -175,6 +179,17 @@ class PatientMLFlowLogger(MLFlowLogger):
                 mark(self._client, run_id, status)
         except Exception as error:
             logger.info("the MLflow run %s is not marked as %s: %s", run_id, status, _short(error))
+
+    def log_data(self, name: str, digest: str) -> None:
+        """Note the data set of the run, where MLflow's table of runs shows it."""
+        if not self.should_log() or self._waits():
+            return
+        data = Dataset(name=name, digest=digest[:12], source_type="local", source=name)
+        try:
+            with quick():
+                self._client.log_inputs(self.active_run.info.run_id, datasets=[DatasetInput(data)])
+        except Exception as error:
+            self._failed(error)
 
     def _read_back(self) -> None:
         """Look whether the server holds what it said to have taken; what it has lost is sent once more."""
@@ -387,6 +402,21 @@ class ItwinaiTracker:
         for each in _leaves(self.loggers):
             identifier = f"{name}/{step:04d}.png" if isinstance(each, MLFlowLogger) else name
             each.log(item=figure, identifier=identifier, kind="figure", step=step)
+
+    def picture(self, name: str, figure: Any) -> None:
+        """Record a figure for the pages of MLflow, which show it as wide as it is; elsewhere as any figure."""
+        for each in _leaves(self.loggers):
+            if isinstance(each, MLFlowLogger):
+                small = {"dpi": _PAGE_WIDTH / figure.get_figwidth()}
+                each.log(item=figure, identifier=f"{PICTURES}/{name}.png", kind="figure", save_kwargs=small)
+            else:
+                each.log(item=figure, identifier=name, kind="figure", step=0)
+
+    def data(self, name: str, digest: str) -> None:
+        """Record which data set the run was made from."""
+        for each in _leaves(self.loggers):
+            if isinstance(each, PatientMLFlowLogger):
+                each.log_data(name, digest)
 
     def params(self, values: dict[str, Any]) -> None:
         """Record the settings of the run."""

@@ -52,7 +52,7 @@ def _read(path: str) -> str:
 def _namespace() -> str:
     """Of process numbers: those of a container are not those of its host."""
     with suppress(OSError):
-        return os.readlink("/proc/self/ns/pid")
+        return str(Path("/proc/self/ns/pid").readlink())
     return ""
 
 

@@ -3,6 +3,7 @@
 Nothing here imports torch, so that `glitchflow models` answers at once.
 """
 
+import hashlib
 import json
 import logging
 import tempfile
@@ -14,10 +15,12 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.names import check_alias
 from glitchflow_plugin.errors import FormatError, RegistryError
+from glitchflow_plugin.tracking import card
 from glitchflow_plugin.tracking.connection import DEFAULT_TRACKING_URI, nonsense, registry
 
 logger = logging.getLogger(__name__)
@@ -28,6 +31,10 @@ BUNDLE_FILE = "bundle.json"
 OWN_FILES = "extra_files"
 #: Tag of a version: checksum by file. It lives in the database, apart from the files.
 CHECKSUMS = "sha256"
+#: Folder of a run's artifacts whose pictures its version shows.
+PICTURES = "pictures"
+#: Tag of a model: checksum of the description that this program wrote.
+_OWN_PAGE = "glitchflow.page"
 #: Longest text of a tag that every store of MLflow takes.
 _LONGEST_TAG = 4000
 #: Files of a version, and bytes of all of them: more is none of ours, and is not fetched.
@@ -362,6 +369,37 @@ def settle(version: ModelVersion, decision: Mapping[str, Any], alias: str) -> Mo
         else:
             note(client, name, number, {"promoted": "false", "promotion_reason": reason})
         return _confirmed(client, name, number, uri, alias if promoted else None)
+
+
+def introduce(version: ModelVersion, content: Mapping[str, Any], alias: str = CHAMPION) -> None:
+    """Write the pages by which people choose: of the version, its run, and the model.
+
+    That of the model is left alone where somebody has edited it.
+
+    Args:
+        version: A version that is registered.
+        content: Its `bundle.json`.
+        alias: Of the champion.
+
+    Raises:
+        RegistryError: The registry refused it.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    name, run_id = version.name, version.run_id
+    with registry(version.tracking_uri):
+        client = _client(version.tracking_uri)
+        pictures = [file.path for file in client.list_artifacts(run_id, PICTURES)] if run_id else []
+        text = card.page(content, run_id=run_id, pictures=pictures)
+        client.update_model_version(name, str(version.version), description=text)
+        if run_id:
+            client.set_tag(run_id, MLFLOW_RUN_NOTE, text)
+        model = client.get_registered_model(name)
+        written = model.tags.get(_OWN_PAGE)
+        if not model.description or hashlib.sha256(model.description.encode()).hexdigest() == written:
+            noted = {int(str(each.version)): dict(each.tags) for each in versions_of(client, name)}
+            text = card.model_page(name, noted, alias)
+            client.set_registered_model_tag(name, _OWN_PAGE, hashlib.sha256(text.encode()).hexdigest())
+            client.update_registered_model(name, description=text)
 
 
 def crown(client: MlflowClient, name: str, number: int, alias: str, reason: str) -> None:
