@@ -33,6 +33,7 @@ from glitchflow_plugin.tracking.outbox import (
     waiting,
 )
 from glitchflow_plugin.tracking.registry import compare, register
+from glitchflow_plugin.tracking.runs import tidy
 from glitchflow_plugin.tracking.versions import ModelVersion, settle
 from glitchflow_plugin.training.gate import GateSettings, Judgement, Verdict, decide
 
@@ -111,6 +112,7 @@ class RegistrySettings:
         try:
             check_connection(self.tracking_uri)
             ensure_experiment(self.tracking_uri, self.experiment, self.artifacts)
+            tidy(self.tracking_uri)
         except (ConnectionFailedError, RegistryError) as error:
             if self.required:
                 raise

@@ -11,11 +11,11 @@ from glitchflow_plugin.data.names import LONGEST_MODEL
 
 #: Figures by which models are chosen: beginning of the name in `Scores.metrics`, tag, and what it says.
 FIGURES = (
-    ("veto_accuracy", "veto_accuracy", "veto accuracy", "windows flagged as the measured strain is"),
+    ("veto_accuracy", "veto_accuracy", "veto accuracy", "windows flagged as measured"),
     ("roc_auc", "roc_area", "ROC area", "of the veto"),
     ("denoising_accuracy", "denoising_accuracy", "denoising accuracy", "glitches brought below the threshold"),
     ("residual_power_removed", "power_removed", "power removed", "from the glitches"),
-    ("harmed_share", "harm", "harm", "quiet windows that are lifted above the threshold"),
+    ("harmed_share", "harm", "harm", "quiet windows lifted above the threshold"),
 )
 _RIVALS = (("model", "this model"), ("linear", "linear filter"), ("zero", "no prediction"))
 _SPACE = "&emsp;"
@@ -52,9 +52,9 @@ def page(content: Mapping[str, Any], *, run_id: str, pictures: Sequence[str] = (
     if figures:
         rivals = [(key, name) for key, name in _RIVALS if any(key in each for each in figures.values())]
         lines += _table(
-            [f"on {judged}", *(name for _, name in rivals)],
+            [f"on {judged}, 95 % interval", *(name for _, name in rivals)],
             [
-                [f"{name}: {meaning}", *(_estimate(figures[tag].get(key), bold=key == "model") for key, _ in rivals)]
+                [f"{name} ({meaning})", *(_estimate(figures[tag].get(key), whole=key == "model") for key, _ in rivals)]
                 for _, tag, name, meaning in FIGURES
                 if tag in figures
             ],
@@ -65,14 +65,14 @@ def page(content: Mapping[str, Any], *, run_id: str, pictures: Sequence[str] = (
     events = notes.get("events") or {}
     rows = [
         ("data set", data.get("dataset", "")),
-        ("GPS", " to ".join(data[key] for key in ("gps_start", "gps_end") if key in data)),
+        ("GPS range", " to ".join(data[key] for key in ("gps_start", "gps_end") if key in data)),
         ("events", ", ".join(f"{part} {number}" for part, number in events.items())),
         ("band", data.get("band", "")),
         ("glitch threshold", f"SNR² {notes['threshold']:g}" if "threshold" in notes else ""),
         ("witnesses", ", ".join(witnesses)),
         ("network", ", ".join(part for part in (_network(content), *trained) if part)),
     ]
-    lines += _table(["", "made from"], [[name, text] for name, text in rows if text])
+    lines += ["Made from:", "", *_table(["", ""], [[f"**{name}**", text] for name, text in rows if text])]
     for path in pictures:
         lines += [f"![{path}](get-artifact?path={quote(path, safe='')}&run_uuid={run_id})", ""]
     return "\n".join(lines).rstrip()[:_MOST_TEXT]
@@ -139,12 +139,14 @@ def _network(content: Mapping[str, Any]) -> str:
     return str((content.get("model") or {}).get("name", ""))
 
 
-def _estimate(estimate: Mapping[str, Any] | None, *, bold: bool) -> str:
+def _estimate(estimate: Mapping[str, Any] | None, *, whole: bool) -> str:
+    """One figure, of the model itself with its interval."""
     if estimate is None:
         return "-"
-    value = f"**{estimate['value']:.3f}**" if bold else f"{estimate['value']:.3f}"
-    low, high = estimate.get("low"), estimate.get("high")
-    return value if low is None or high is None else f"{value} ({low:.3f} to {high:.3f})"
+    value, low, high = f"{estimate['value']:.3f}", estimate.get("low"), estimate.get("high")
+    if not whole:
+        return value
+    return f"**{value}**" if low is None or high is None else f"**{value}** ({low:.2f} to {high:.2f})"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -66,6 +66,8 @@ class Patience:
 
 patience = Patience()
 """Of this process."""
+#: Databases whose files were found where they say.
+_in_place: set[Path] = set()
 
 
 def ensure_experiment(tracking_uri: str, experiment: str, artifacts: Path | str = DEFAULT_ARTIFACTS) -> str:
@@ -210,6 +212,7 @@ def registry(tracking_uri: str, *, must_exist: bool = False) -> Iterator[None]:
         from glitchflow_plugin.tracking.database import ensure_database  # noqa: PLC0415
 
         ensure_database(path)
+        _refuse_moved(path)
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     with guarded(tracking_uri):
         # the registry follows the tracking address as long as nobody sets it apart
@@ -265,6 +268,24 @@ def _database_file(tracking_uri: str) -> Path | None:
     prefix = "sqlite:///"
     name = tracking_uri.removeprefix(prefix).partition("?")[0]
     return Path(name) if tracking_uri.startswith(prefix) and name not in ("", ":memory:") else None
+
+
+def _refuse_moved(path: Path) -> None:
+    """Refuse a database that was moved or copied with its files, and names those of the old place.
+
+    Raises:
+        RegistryError: It was.
+    """
+    if path.absolute() in _in_place:
+        return
+    from glitchflow_plugin.tracking.relocation import moved  # noqa: PLC0415  # slow to import
+
+    for move in moved(path):
+        raise RegistryError(
+            f"the registry {path} was moved or copied: it expects its files in {move.old}, and they lie beside it, in "
+            f"{move.new}. To go on with those: glitchflow models relocate --tracking-uri sqlite:///{path}"
+        )
+    _in_place.add(path.absolute())
 
 
 def _unreachable(tracking_uri: str, error: BaseException) -> ConnectionFailedError:

@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 _PAUSES = 30.0, 600.0
 #: Kinds that are sent later. Pictures are not: TensorBoard has them.
 _KEPT = ("metric", "param", "text")
-#: Width of a picture on a page, pixels.
-_PAGE_WIDTH = 760
+#: Largest width of a picture on a page, pixels, and pixels per inch.
+_PAGE_WIDTH, _PAGE_DPI = 760, 85
 #: An answer that took longer counts as waiting, s.
 _SLOW = 5.0
 
@@ -407,7 +407,7 @@ class ItwinaiTracker:
         """Record a figure for the pages of MLflow, which show it as wide as it is; elsewhere as any figure."""
         for each in _leaves(self.loggers):
             if isinstance(each, MLFlowLogger):
-                small = {"dpi": _PAGE_WIDTH / figure.get_figwidth()}
+                small = {"dpi": min(_PAGE_DPI, _PAGE_WIDTH / figure.get_figwidth())}
                 each.log(item=figure, identifier=f"{PICTURES}/{name}.png", kind="figure", save_kwargs=small)
             else:
                 each.log(item=figure, identifier=name, kind="figure", step=0)

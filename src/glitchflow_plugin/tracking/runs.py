@@ -11,13 +11,13 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from glitchflow_plugin.tracking.connection import nonsense
+from glitchflow_plugin.tracking.connection import nonsense, registry
 from glitchflow_plugin.tracking.processes import is_gone, this_process
 
 logger = logging.getLogger(__name__)
 
-#: Tag of a run: the process that writes to it.
-_PROCESS = "glitchflow.process"
+#: Tag of a run: the process that writes to it. MLflow's pages do not show tags that begin so.
+_PROCESS = "mlflow.glitchflow.process"
 _ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -142,6 +142,17 @@ def close_abandoned(client: MlflowClient) -> list[str]:
     if closed:
         logger.warning("marked as killed, since their processes are gone: the MLflow runs %s", ", ".join(closed))
     return closed
+
+
+def tidy(tracking_uri: str) -> list[str]:
+    """`close_abandoned`, for a registry that is there.
+
+    Raises:
+        RegistryError: The registry refused it.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    with registry(tracking_uri, must_exist=True):
+        return close_abandoned(MlflowClient(tracking_uri, tracking_uri))
 
 
 def still_running(client: MlflowClient, run_id: str) -> bool:

@@ -33,8 +33,8 @@ OWN_FILES = "extra_files"
 CHECKSUMS = "sha256"
 #: Folder of a run's artifacts whose pictures its version shows.
 PICTURES = "pictures"
-#: Tag of a model: checksum of the description that this program wrote.
-_OWN_PAGE = "glitchflow.page"
+#: Tag of a model: checksum of the description that this program wrote. MLflow's pages do not show tags that begin so.
+_OWN_PAGE = "mlflow.glitchflow.page"
 #: Longest text of a tag that every store of MLflow takes.
 _LONGEST_TAG = 4000
 #: Files of a version, and bytes of all of them: more is none of ours, and is not fetched.
@@ -195,7 +195,9 @@ def read_description(version: ModelVersion) -> dict[str, Any]:
         expected = expected_checksums(version)
         if place not in expected:
             raise FormatError(f"version {version.version} of {version.name} has no {BUNDLE_FILE}. Choose another one.")
-        _check_listing(version, {place: expected[place]}, _listed(f"{version.uri}/{OWN_FILES}"), whole=False)
+        found = _listed(f"{version.uri}/{OWN_FILES}")
+        _refuse_empty(version, found)
+        _check_listing(version, {place: expected[place]}, found, whole=False)
         path = Path(download_artifacts(f"{version.uri}/{place}", dst_path=temporary))
         if sha256(path) != expected[place]:
             raise _tampered(version, f"{place} has been changed")
@@ -225,7 +227,9 @@ def fetch(name: str, version_or_alias: int | str, folder: Path | str, tracking_u
     version = find(name, version_or_alias, tracking_uri)
     with registry(tracking_uri, must_exist=True):
         expected = expected_checksums(version)
-        _check_listing(version, expected, _listed(version.uri))
+        found = _listed(version.uri)
+        _refuse_empty(version, found)
+        _check_listing(version, expected, found)
         folder.mkdir(parents=True, exist_ok=True)
         download_artifacts(version.uri, dst_path=str(folder))
         # MLflow's own note about where the model came from, made by the download
@@ -438,6 +442,21 @@ def _listed(uri: str) -> dict[str, int]:
             else:
                 found[item.path] = item.file_size or 0
     return found
+
+
+def _refuse_empty(version: ModelVersion, found: Mapping[str, int]) -> None:
+    """Say where files were expected of which there is none: they are elsewhere, and nobody has changed them.
+
+    Raises:
+        RegistryError: There is none.
+    """
+    if not found:
+        place = _client(version.tracking_uri).get_model_version_download_uri(version.name, str(version.version))
+        raise RegistryError(
+            f"the files of version {version.version} of {version.name} are expected in {place}, and nothing is there. "
+            "If they were moved: glitchflow models relocate --artifacts FOLDER, where the database is (a server that "
+            "passes files on: --artifacts-destination FOLDER). If not, restore them or choose another version."
+        )
 
 
 def _check_listing(
