@@ -18,7 +18,7 @@ from glitchflow_plugin.errors import (
 )
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
-from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment
+from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment, is_server
 from glitchflow_plugin.tracking.itwinai_tracker import Unsent
 from glitchflow_plugin.tracking.outbox import (
     BusyError,
@@ -246,6 +246,7 @@ def _judge_and_send(
     except (ConnectionFailedError, RegistryError) as error:
         return Outcome(version, f"{error} {_advice(version, entry, full, checkpoint, settings)}", error)
     logger.info("%s version %d, %s: %s", version.name, version.version, _state(version, settings), version.reason)
+    logger.info("Its page in MLflow%s: %s", "" if is_server(version.tracking_uri) else " (make mlflow)", version.page)
     _upload_waiting(settings)
     return Outcome(version)
 

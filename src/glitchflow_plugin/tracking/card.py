@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from glitchflow_plugin.data.names import LONGEST_MODEL
-
 #: Figures by which models are chosen: beginning of the name in `Scores.metrics`, tag, and what it says.
 FIGURES = (
     ("veto_accuracy", "veto_accuracy", "veto accuracy", "windows flagged as measured"),
@@ -89,9 +87,8 @@ def model_page(name: str, versions: Mapping[int, Mapping[str, str]], alias: str)
     rows = []
     for number in sorted(versions, reverse=True)[:20]:
         tagged = versions[number]
-        figures = [tagged.get(tag, "-") for _, tag, *_ in FIGURES]
-        link = f"[{number}](#/models/{quote(name[:LONGEST_MODEL])}/versions/{number}?workflowType=machine_learning)"
-        rows.append([link, *figures, tagged.get("dataset", "-"), tagged.get("band", "-")])
+        shown = [tagged.get(tag, "-") for tag in (*(tag for _, tag, *_ in FIGURES), "dataset", "band")]
+        rows.append([f"[{number}]({address(name, number)})", *shown])
     target = next((text for tagged in versions.values() if (text := tagged.get("target"))), "the target")
     lines = [
         f"Twin of the glitches that witness channels explain in **{target}**. Inference takes the version with the "
@@ -100,6 +97,11 @@ def model_page(name: str, versions: Mapping[int, Mapping[str, str]], alias: str)
         *_table(["version", *(name for _, _, name, _ in FIGURES), "data set", "band"], rows),
     ]
     return "\n".join(lines).rstrip()
+
+
+def address(name: str, version: int) -> str:
+    """Address of the page of a version, from that of the server; it shows the view of training, not of GenAI."""
+    return f"#/models/{quote(name, safe='')}/versions/{version}?workflowType=machine_learning"
 
 
 def _figures(content: Mapping[str, Any]) -> tuple[str, dict[str, dict[str, Mapping[str, Any]]]]:

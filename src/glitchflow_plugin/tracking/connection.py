@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 import mlflow
 import requests
@@ -18,6 +18,8 @@ from mlflow.exceptions import MlflowException
 from glitchflow_plugin.errors import ConnectionFailedError, GlitchflowError, RegistryError
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+#: Where `make mlflow` shows a database.
+DEFAULT_SERVER = "http://127.0.0.1:5005"
 DEFAULT_EXPERIMENT = "glitchflow"
 DEFAULT_ARTIFACTS = "./artifacts"
 #: Tag by which MLflow's pages show an experiment as training of models, not as tracing of language models.
@@ -100,6 +102,13 @@ def ensure_experiment(tracking_uri: str, experiment: str, artifacts: Path | str 
             raise nonsense(tracking_uri, "the experiment")
         if found.lifecycle_stage != "active":
             message = f"the experiment {experiment} was deleted. Restore it in MLflow, or choose another name."
+            raise RegistryError(message)
+        place = urlparse(found.artifact_location or "")
+        if place.scheme in ("", "file") and not Path(unquote(place.path)).parent.is_dir():
+            message = (
+                f"the experiment {experiment} at {tracking_uri} keeps its files in {found.artifact_location}, which is "
+                "not there. Were they moved? Where the database is: glitchflow models relocate --artifacts FOLDER"
+            )
             raise RegistryError(message)
         if _KIND not in found.tags:
             client.set_experiment_tag(found.experiment_id, _KIND, _TRAINING)

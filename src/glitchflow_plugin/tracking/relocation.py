@@ -89,11 +89,15 @@ def relocate(tracking_uri: str, artifacts: Path | None = None) -> list[Move]:
             )
         if artifacts is not None:
             new = artifacts.resolve()
-            moves = [Move(old, new) for old, parts in known.items() if old != new and _any_there(new, parts)]
+            moves = [
+                Move(old, new)
+                for old, parts in known.items()
+                if old != new and (_any_there(new, parts) or not (parts or old.exists()))
+            ]
         else:
             moves = _beside(known, database.resolve().parent) if database else []
         staying = {move.old for move in moves}
-        lost = [old for old, parts in known.items() if old not in staying and not _any_there(old, parts)]
+        lost = [old for old, parts in known.items() if parts and old not in staying and not _any_there(old, parts)]
         if lost and not moves:
             where = artifacts or (database.resolve().parent if database else "the database's machine")
             example = next(iter(known[lost[0]]))
@@ -109,11 +113,13 @@ def relocate(tracking_uri: str, artifacts: Path | None = None) -> list[Move]:
 
 
 def _beside(known: Mapping[Path, Iterable[PurePosixPath]], root: Path) -> list[Move]:
-    """Folders of which the end of the path exists below a root, with files of theirs in it."""
+    """Folders of which the end of the path exists below a root, with files of theirs in it; the empty ones go along."""
     moves = []
     for old, parts in known.items():
-        ends = (root.joinpath(*old.parts[start:]) for start in range(1, len(old.parts)))
+        ends = [root.joinpath(*old.parts[start:]) for start in range(1, len(old.parts))]
         new = next((place for place in ends if place == old or _any_there(place, parts)), old)
+        if new == old and not parts and not old.parent.exists():
+            new = root / old.name
         if new != old:
             moves.append(Move(old, new))
     return moves
@@ -124,13 +130,18 @@ def _any_there(folder: Path, parts: Iterable[PurePosixPath]) -> bool:
 
 
 def _folders(connection: Connection) -> dict[Path, list[PurePosixPath]]:
-    """Folders of artifacts, and what of runs and models should be in each; files of models prove more, and come first."""
+    """Folders of artifacts, and what of models and runs may be in each."""
     found: dict[Path, list[PurePosixPath]] = {}
     for place, identity, depth in _OWN_PARTS:
         for text, name in connection.execute(select(place, identity)):
             path = _local(text)
             if path is not None and name in path.parts[-depth:]:
                 found.setdefault(Path(*path.parts[:-depth]), []).append(PurePosixPath(*path.parts[-depth:]))
+    # what nothing was written to yet; MLflow's own experiment is not used
+    own = select(SqlExperiment.artifact_location).where(SqlExperiment.name != "Default")
+    for path in map(_local, connection.execute(own).scalars()):
+        if path is not None:
+            found.setdefault(path, [])
     return found
 
 

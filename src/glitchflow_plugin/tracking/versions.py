@@ -21,7 +21,7 @@ from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.names import check_alias
 from glitchflow_plugin.errors import FormatError, RegistryError
 from glitchflow_plugin.tracking import card
-from glitchflow_plugin.tracking.connection import DEFAULT_TRACKING_URI, nonsense, registry
+from glitchflow_plugin.tracking.connection import DEFAULT_SERVER, DEFAULT_TRACKING_URI, is_server, nonsense, registry
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,12 @@ class ModelVersion:
     def uri(self) -> str:
         """What MLflow's own API takes. Its loaders trust the files; `registry.load` compares and runs nothing."""
         return f"models:/{self.name}/{self.version}"
+
+    @property
+    def page(self) -> str:
+        """Address of its page; of a database, once a server shows it on the usual port."""
+        server = self.tracking_uri if is_server(self.tracking_uri) else DEFAULT_SERVER
+        return f"{server.rstrip('/')}/{card.address(self.name, self.version)}"
 
 
 def find(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = DEFAULT_TRACKING_URI) -> ModelVersion:
