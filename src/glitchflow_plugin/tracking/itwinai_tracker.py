@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from mlflow.entities import Dataset, DatasetInput
 
 from glitchflow_plugin.errors import MissingDependencyError
 from glitchflow_plugin.tracking.connection import environment, is_server, nonsense, patience, quick
-from glitchflow_plugin.tracking.runs import Unsent, can_go_on, complete, hopeless, mark, sign, still_running
+from glitchflow_plugin.tracking.runs import Unsent, add_part, can_go_on, complete, hopeless, mark, sign, still_running
 from glitchflow_plugin.tracking.versions import PICTURES
 
 logger = logging.getLogger(__name__)
@@ -188,6 +188,16 @@ class PatientMLFlowLogger(MLFlowLogger):
         try:
             with quick():
                 self._client.log_inputs(self.active_run.info.run_id, datasets=[DatasetInput(data)])
+        except Exception as error:
+            self._failed(error)
+
+    def log_part(self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float], status: str) -> None:
+        """Record a part of this run, which has ended, as a run below it."""
+        if not self.should_log() or self._waits():
+            return
+        try:
+            with quick():
+                add_part(self._client, self.active_run.info, name, params, metrics, status=status)
         except Exception as error:
             self._failed(error)
 
@@ -371,9 +381,7 @@ def search_run(mlflow: Logger | None, name: str | None) -> Iterator[str | None]:
 
 def end_as_killed(loggers: Logger | None) -> None:
     """Let a run that was asked to end, and can go on later, not count as finished in MLflow."""
-    for each in _leaves(loggers):
-        if isinstance(each, PatientMLFlowLogger):
-            each.ends_as = "KILLED"
+    ItwinaiTracker(loggers).end_as("KILLED")
 
 
 def unsent(loggers: Logger | None) -> list[Unsent]:
@@ -417,6 +425,25 @@ class ItwinaiTracker:
         for each in _leaves(self.loggers):
             if isinstance(each, PatientMLFlowLogger):
                 each.log_data(name, digest)
+
+    def part(self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float], status: str) -> None:
+        """Record a part of the run that has ended, such as a trial of a search, where there is a place for it.
+
+        Args:
+            name: Of the part.
+            params: Its settings.
+            metrics: Its figures.
+            status: Of MLflow: `FINISHED`, `FAILED` or `KILLED`.
+        """
+        for each in _leaves(self.loggers):
+            if isinstance(each, PatientMLFlowLogger):
+                each.log_part(name, params, metrics, status)
+
+    def end_as(self, status: str) -> None:
+        """Set the status of MLflow that the run gets at its end."""
+        for each in _leaves(self.loggers):
+            if isinstance(each, PatientMLFlowLogger):
+                each.ends_as = status
 
     def params(self, values: dict[str, Any]) -> None:
         """Record the settings of the run."""

@@ -3,13 +3,16 @@
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunInfo
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from glitchflow_plugin.tracking.connection import nonsense, registry
 from glitchflow_plugin.tracking.processes import is_gone, this_process
@@ -117,6 +120,31 @@ def sign(client: MlflowClient, run_id: str) -> None:
         MlflowException: MLflow refused.
     """
     client.set_tag(run_id, _PROCESS, json.dumps(this_process()))
+
+
+def add_part(
+    client: MlflowClient,
+    whole: RunInfo,
+    name: str,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    *,
+    status: str,
+) -> None:
+    """Record a part of a run, which has ended, as a run below it.
+
+    Raises:
+        MlflowException: MLflow refused.
+    """
+    tags = {MLFLOW_PARENT_RUN_ID: whole.run_id}
+    run_id = client.create_run(whole.experiment_id, run_name=name, tags=tags).info.run_id
+    now = int(1000 * time.time())
+    client.log_batch(
+        run_id,
+        [Metric(key, float(value), now, 0) for key, value in metrics.items()],
+        [Param(key, str(value)) for key, value in params.items()],
+    )
+    client.set_terminated(run_id, status)
 
 
 def close_abandoned(client: MlflowClient) -> list[str]:
