@@ -227,17 +227,18 @@ class Trainer(SoundTorchTrainer):
 
     def _run_worker(self, *arguments: Any, **keywords: Any) -> None:
         """Train as one of possibly several processes, in the MLflow run of the training that is resumed."""
-        if self.uses_ray or detect_distributed_environment().global_rank:
-            super()._run_worker(*arguments, **keywords)
-            return
-        self._take_up_run()
-        if isinstance(self.mlflow_logger, PatientMLFlowLogger):
+        if detect_distributed_environment().global_rank == 0 and not self.uses_ray:
+            self._take_up_run()
             # the figures of the test and the registration belong to it
-            self.mlflow_logger.ends_as = "RUNNING"
+            self._tracker.end_as("RUNNING")
         try:
             super()._run_worker(*arguments, **keywords)
         except BaseException as error:
-            self._remember_run("FAILED" if isinstance(error, Exception) else "KILLED")
+            status, mlflow = "FAILED" if isinstance(error, Exception) else "KILLED", self.mlflow_logger
+            self._tracker.end_as(status)
+            if mlflow is not None and mlflow.is_initialized:
+                mlflow.destroy_logger_context()
+            self._remember_run(status)
             raise
 
     def _take_up_run(self) -> None:

@@ -125,15 +125,14 @@ def _figures(content: Mapping[str, Any]) -> tuple[str, dict[str, dict[str, Mappi
 
 
 def _data(content: Mapping[str, Any]) -> dict[str, str]:
-    notes, recipe = content.get("notes", {}), content.get("recipe", {})
+    notes, rows = content.get("notes", {}), content.get("frequencies") or ()
     digest = str(content.get("dataset") or "")[:12]
     name = notes.get("dataset_name")
     found = {"dataset": f"{name} ({digest})" if name and digest else name or digest}
     if notes.get("gps"):
         found |= {key: f"{value:.3f}" for key, value in zip(("gps_start", "gps_end"), notes["gps"], strict=True)}
-    low, high = (recipe.get("qtransform", {}).get(f"frequency_{end}") for end in ("low", "high"))
-    if low is not None and high is not None:
-        found["band"] = f"{low:g} to {high:g} Hz"
+    if rows:
+        found["band"] = f"{rows[0]:g} to {rows[-1]:g} Hz"
     return {key: text for key, text in found.items() if text}
 
 

@@ -165,7 +165,11 @@ def close_abandoned(client: MlflowClient) -> list[str]:
         except ValueError:
             continue
         if is_gone(process):
-            client.set_terminated(run.info.run_id, "KILLED")
+            try:
+                client.set_terminated(run.info.run_id, "KILLED")
+            except MlflowException as error:  # a registry that can only be read can be read
+                logger.info("the MLflow run %s is not marked as killed: %s", run.info.run_id, str(error)[:200])
+                continue
             closed.append(run.info.run_name or run.info.run_id)
     if closed:
         logger.warning("marked as killed, since their processes are gone: the MLflow runs %s", ", ".join(closed))
