@@ -58,20 +58,21 @@ def test_a_run_folder_elsewhere_is_noticed_and_goes_on(elsewhere, original, make
         register(make_bundle(), "twin", uri)
     # an address that counts from the working directory
     monkeypatch.chdir(elsewhere)
-    assert main(["models", "list"]) == 1
-    assert main(["models", "relocate"]) == 0
+    assert moved(Path("mlflow.db")) == [Move(original / "store" / "files", elsewhere / "store" / "files")]
+    assert main(["models", "list", "--tracking-uri", uri]) == 1
+    assert main(["models", "relocate", "--tracking-uri", uri]) == 0
     shown = capsys.readouterr().out
     assert f"{original}/store/files is now {elsewhere}/store/files" in shown
     assert "twin version 1: the files are those that were registered" in shown
     torch.testing.assert_close(load("twin", "champion", uri).twin(WINDOWS), make_bundle(0.5).twin(WINDOWS))
     before = set(original.rglob("*")) if original.exists() else set()
-    assert register(make_bundle(), "twin", "sqlite:///mlflow.db").version == 2
+    assert register(make_bundle(), "twin", uri).version == 2
     assert set(original.rglob("*")) == before
     client = MlflowClient(uri, uri)
     for run in client.search_runs([client.get_experiment_by_name("glitchflow").experiment_id]):
         assert run.info.artifact_uri.startswith((elsewhere / "store" / "files").as_uri())
     # nothing is left to do
-    assert moved(elsewhere / "mlflow.db") == relocate(uri) == []
+    assert moved(elsewhere / "mlflow.db") == relocate("sqlite:///mlflow.db") == []
 
 
 def test_files_alone_that_are_elsewhere_are_no_tampering(original, tmp_path, capsys):
