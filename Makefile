@@ -92,7 +92,9 @@ docs: setup ## the documentation as web pages in build/site
 
 # Both servers listen without authentication: on this machine only.
 mlflow: setup ## MLflow on port 5005 (Ctrl-C ends it)
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///mlflow.db \
+	@echo 'trainings: http://127.0.0.1:$(MLFLOW_PORT)/#/experiments?workflowType=machine_learning'
+	@echo 'models:    http://127.0.0.1:$(MLFLOW_PORT)/#/models?workflowType=machine_learning'
+	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///mlflow.db \
 	    --default-artifact-root ./artifacts --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1
 
 tensorboard: setup ## TensorBoard on port 6000 (Ctrl-C ends it)

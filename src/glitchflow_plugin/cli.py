@@ -4,7 +4,7 @@ glitchflow init FOLDER      copy config.yaml, conf/ and slurm/ into a folder and
 glitchflow check            is everything there that the pipelines need?
 glitchflow show PATH...     print run summaries as tables
 glitchflow folders FOLDER   make the run folders that conf/saveconf.yaml names
-glitchflow models ...       list, compare, promote, roll back and upload registered models; rename or drop what waits
+glitchflow models ...       list, compare, promote, roll back, upload and relocate models; rename or drop what waits
 """
 
 import argparse
@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     folders.add_argument("folder", type=Path, nargs="?", default=Path(), help="folder with config.yaml (default: here)")
     folders.set_defaults(run=_folders)
     _models_parser(
-        commands.add_parser("models", help="list, compare, promote, roll back, upload, rename and drop models")
+        commands.add_parser(
+            "models", help="list, compare, promote, roll back, upload, relocate, rename and drop models"
+        )
     )
     return parser
 
@@ -115,6 +117,13 @@ def _models_parser(models: argparse.ArgumentParser) -> None:
         action.add_argument("--reason", default="by hand", help="kept with the version")
         action.add_argument("--alias", default="champion")
     uploading = add("upload", _models_upload, "register what training kept while the registry was down")
+    relocating = add("relocate", _models_relocate, "go on with a registry whose folder or files were moved or copied")
+    relocating.add_argument(
+        "--artifacts",
+        type=Path,
+        metavar="FOLDER",
+        help="where the files are now (default: looked for beside the database)",
+    )
     renaming = add("rename", _models_rename, "give what waits in the outbox another name in the registry")
     dropping = add("drop", _models_drop, "remove what waits in the outbox; what it holds is lost")
     for action in (renaming, dropping):
@@ -307,9 +316,11 @@ def _uri(options: argparse.Namespace) -> str:
 def _models_list(options: argparse.Namespace) -> int:
     from datetime import UTC, datetime
 
+    from glitchflow_plugin.tracking.runs import tidy
     from glitchflow_plugin.tracking.versions import list_versions, model_names
 
     uri = _uri(options)
+    tidy(uri)
     names = [options.name] if options.name else model_names(uri)
     if not names:
         print(f"No model is registered at {uri}.")
@@ -374,6 +385,7 @@ def _models_rollback(options: argparse.Namespace) -> int:
 
 def _models_upload(options: argparse.Namespace) -> int:
     from glitchflow_plugin.tracking.outbox import survey, upload
+    from glitchflow_plugin.tracking.runs import tidy
 
     outbox = _registry_key("outbox", options.outbox, "outbox")
     entries, damaged = survey(outbox)
@@ -383,11 +395,34 @@ def _models_upload(options: argparse.Namespace) -> int:
     for entry in entries:
         try:
             version = upload(entry)
+            tidy(version.tracking_uri)
         except GlitchflowError as error:
             troubles.append(f"{entry.id} was not uploaded: {error}")
             continue
         state = "champion" if version.promoted else f"not champion ({version.reason})"
         print(f"{entry.id}: {version.name} version {version.version} at {version.tracking_uri}, {state}")
+    for trouble in troubles:
+        print(f"glitchflow: {trouble}", file=sys.stderr)
+    return 1 if troubles else 0
+
+
+def _models_relocate(options: argparse.Namespace) -> int:
+    from tempfile import TemporaryDirectory
+
+    from glitchflow_plugin.tracking.relocation import relocate
+    from glitchflow_plugin.tracking.versions import fetch, list_versions, model_names
+
+    uri, troubles = _uri(options), []
+    for move in relocate(uri, options.artifacts):
+        print(f"{move.old} is now {move.new}")
+    for version in [version for name in model_names(uri) for version in list_versions(name, uri)]:
+        try:
+            with TemporaryDirectory() as folder:
+                fetch(version.name, version.version, folder, uri)
+        except GlitchflowError as error:
+            troubles.append(str(error))
+        else:
+            print(f"{version.name} version {version.version}: the files are those that were registered")
     for trouble in troubles:
         print(f"glitchflow: {trouble}", file=sys.stderr)
     return 1 if troubles else 0

@@ -138,7 +138,17 @@ def test_a_search_that_was_killed_goes_on_and_tells_of_the_trial_that_failed(tra
     assert not list((run / "temp/search/hpo").rglob("*.pt"))
 
     client = MlflowClient(f"sqlite:///{run / 'mlflow.db'}")
-    (tracked,) = client.search_runs([client.get_experiment_by_name("glitchflow").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name("glitchflow").experiment_id])
+    (tracked,) = (each for each in runs if "mlflow.parentRunId" not in each.data.tags)
+    assert (tracked.info.run_name, tracked.info.status) == ("search-hpo", "FAILED")
+    trials = {each.info.run_name: each for each in runs if each is not tracked}
+    assert {name: each.info.status for name, each in trials.items()} == {
+        "trial 0": "FINISHED",
+        "trial 1": "FINISHED",
+        "trial 2": "FAILED",
+    }
+    assert {each.data.tags["mlflow.parentRunId"] for each in trials.values()} == {tracked.info.run_id}
+    assert "config_optim_lr" in trials["trial 2"].data.params
     kept = {file.path for file in client.list_artifacts(tracked.info.run_id)}
     assert "trials.csv" in kept
     assert list((run / "artifacts").rglob("parallel/0000.png"))

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -7,10 +8,13 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import torch
+from itwinai.loggers import MLFlowLogger
 from mlflow import MlflowClient
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import glitchflow_plugin.components._registration as registration
@@ -83,6 +87,11 @@ def registry(empty_registry, tmp_path):
         # a network of two epochs is not yet harmless
         "gate": {"max_harmed": 1.0, "max_added": 1.0, "min_events": 2},
     }
+
+
+def runs_of(registry):
+    client = MlflowClient(registry["tracking_uri"])
+    return client.search_runs([client.get_experiment_by_name(registry["experiment"]).experiment_id])
 
 
 def weights(folder):
@@ -268,7 +277,7 @@ def test_a_resumed_training_keeps_its_run_and_its_version(make_trainer, registry
     assert (first.version, second.version, third.version) == (1, 2, 2)
     assert third.promoted == second.promoted
     experiment = client.get_experiment_by_name("trial").experiment_id
-    assert len(client.search_runs([experiment])) == 2  # itwinai's parent, and the run
+    assert len(client.search_runs([experiment])) == 1
     # killed, and never resumed: the next training in its place marks it
     other = make_trainer(registry=registry, epochs=1).execute()
     assert other.run_id != first.run_id
@@ -286,10 +295,87 @@ def test_a_training_that_is_asked_to_end_is_killed_in_mlflow_until_it_goes_on(
             make_trainer(registry=registry, epochs=1).execute()
     (path,) = tmp_path.rglob("mlflow_run.json")
     run_id = json.loads(path.read_text())["run_id"]
-    assert client.get_run(run_id).info.status == "KILLED"
+    assert [run.info.status for run in runs_of(registry)] == ["KILLED"]
     version = make_trainer(registry=registry, epochs=1, resume=True).execute()
     assert version.run_id == run_id
     assert client.get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("ending", [(KeyboardInterrupt, "KILLED"), (RuntimeError, "FAILED")])
+@pytest.mark.parametrize("place", ["validation_epoch", "_load_best"])
+def test_whatever_ends_a_training_is_the_status_of_its_one_run(make_trainer, registry, monkeypatch, ending, place):
+    error, status = ending
+
+    def fails(*_):
+        raise error("because")
+
+    monkeypatch.setattr(Trainer, place, fails)
+    with pytest.raises(error):
+        make_trainer(registry=registry, epochs=1).execute()
+    (run,) = runs_of(registry)
+    assert (run.info.run_name, run.info.status) == ("test", status)
+    assert run.data.params["epochs"] == "1"
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_a_silent_server_has_not_taken_is_sent_by_the_next_training(
+    make_trainer, registry, tmp_path, monkeypatch, resume
+):
+    """Asked to end while MLflow is away, a training has no other place for its numbers."""
+
+    def silent(*_, **__):
+        raise ConnectionError("nobody answers")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MLFlowLogger, "log", silent)
+        patch.setattr(
+            Trainer, "_run_epochs", lambda self: (self._tracker.metric("loss", 0.5, 7), self._interrupt(inside=True))
+        )
+        with pytest.raises(SystemExit):
+            make_trainer(registry=registry, epochs=1).execute()
+    kept = json.loads((tmp_path / "checkpoints" / "mlflow_run.json").read_text())
+    assert {"kind": "metric", "name": "loss", "value": 0.5, "step": 7} in kept["unsent"]
+    make_trainer(registry=registry, epochs=1, resume=resume).execute()
+    client = MlflowClient(registry["tracking_uri"])
+    assert [(point.step, point.value) for point in client.get_metric_history(kept["run_id"], "loss")] == [(7, 0.5)]
+    assert client.get_run(kept["run_id"]).data.params["windows_train_glitch"]
+    assert json.loads((tmp_path / "checkpoints" / "mlflow_run.json").read_text())["unsent"] == []
+    expected = ["FINISHED"] if resume else ["FINISHED", "KILLED"]
+    assert sorted(run.info.status for run in runs_of(registry)) == expected
+
+
+def test_a_version_shows_what_one_chooses_by(make_trainer, registry):
+    version = make_trainer(registry=registry, epochs=1).execute()
+    client = MlflowClient(registry["tracking_uri"])
+    stored = client.get_model_version("twin", "1")
+    scores = {key: float(version.tags[key]) for key in ("veto_accuracy", "roc_area", "power_removed", "harm")}
+    run = client.get_run(version.run_id)
+    assert scores["roc_area"] == pytest.approx(run.data.metrics["test_roc_auc"], abs=1e-4)
+    assert f"**{scores['veto_accuracy']:.3f}**" in stored.description
+    for text in (
+        "GUIDE, BYSTANDER",
+        "STRAIN",
+        version.tags["gps_start"],
+        version.tags["dataset"],
+        version.tags["band"],
+    ):
+        assert text in stored.description
+    # each picture that the page shows is there, and small enough for it
+    shown = re.findall(r"get-artifact\?path=([^&]+)&run_uuid=(\w+)", stored.description)
+    assert {unquote(path) for path, _ in shown} == {f"pictures/{name}.png" for name in ("accuracy", "examples", "roc")}
+    for path, run_id in shown:
+        with Image.open(client.download_artifacts(run_id, unquote(path))) as picture:
+            assert picture.width < 800
+    assert run.data.tags["mlflow.note.content"] == stored.description
+    assert [item.dataset.digest for item in run.inputs.dataset_inputs] == [version.tags["dataset_fingerprint"][:12]]
+    experiment = client.get_experiment_by_name("trial")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    page = client.get_registered_model("twin").description
+    assert version.tags["roc_area"] in page
+    # what somebody has written stays
+    client.update_registered_model("twin", description="Ours.")
+    make_trainer(registry=registry, epochs=1).execute()
+    assert client.get_registered_model("twin").description == "Ours."
 
 
 def test_a_twin_that_cannot_be_judged_is_kept(make_trainer, registry, monkeypatch, caplog):
@@ -304,8 +390,11 @@ def test_a_twin_that_cannot_be_judged_is_kept(make_trainer, registry, monkeypatc
     with pytest.raises(RuntimeError, match="shapes differ"):
         make_trainer(registry=registry, epochs=1).execute()
     assert "not judged. Nothing is lost" in caplog.text
+    (run,) = runs_of(registry)
+    assert (run.info.run_name, run.info.status) == ("test", "FAILED")
     (entry,) = waiting(registry["outbox"])
     assert not upload(entry).promoted
+    assert [run.info.status for run in runs_of(registry)] == ["FINISHED"]
 
 
 def test_a_full_disk_still_registers(make_trainer, registry, monkeypatch):

@@ -18,7 +18,7 @@ from glitchflow_plugin.errors import (
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
 from glitchflow_plugin.settings import built
-from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment
+from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment, is_server
 from glitchflow_plugin.tracking.itwinai_tracker import Unsent
 from glitchflow_plugin.tracking.outbox import (
     BusyError,
@@ -33,6 +33,7 @@ from glitchflow_plugin.tracking.outbox import (
     waiting,
 )
 from glitchflow_plugin.tracking.registry import compare, register
+from glitchflow_plugin.tracking.runs import tidy
 from glitchflow_plugin.tracking.versions import ModelVersion, settle
 from glitchflow_plugin.training.gate import GateSettings, Judgement, Verdict, decide
 
@@ -104,6 +105,7 @@ class RegistrySettings:
         try:
             check_connection(self.tracking_uri)
             ensure_experiment(self.tracking_uri, self.experiment, self.artifacts)
+            tidy(self.tracking_uri)
         except (ConnectionFailedError, RegistryError) as error:
             if self.required:
                 raise
@@ -237,6 +239,7 @@ def _judge_and_send(
     except (ConnectionFailedError, RegistryError) as error:
         return Outcome(version, f"{error} {_advice(version, entry, full, checkpoint, settings)}", error)
     logger.info("%s version %d, %s: %s", version.name, version.version, _state(version, settings), version.reason)
+    logger.info("Its page in MLflow%s: %s", "" if is_server(version.tracking_uri) else " (make mlflow)", version.page)
     _upload_waiting(settings)
     return Outcome(version)
 

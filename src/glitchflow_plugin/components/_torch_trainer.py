@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any, Literal, TypeVar
 
 import torch
+from itwinai.loggers import get_mlflow_logger
 from itwinai.torch.config import TrainingConfiguration
 from itwinai.torch.distributed import NonDistributedStrategy, RayTorchDistributedStrategy, TorchDistributedStrategy
 from itwinai.torch.trainer import TorchTrainer
@@ -27,7 +28,7 @@ from glitchflow_plugin.components._strategies import (
     unwrapped,
 )
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, causes, nearest
-from glitchflow_plugin.tracking.itwinai_tracker import end_as_killed
+from glitchflow_plugin.tracking.itwinai_tracker import end_as_killed, search_run
 from glitchflow_plugin.training.checkpoints import (
     BEST,
     LAST,
@@ -178,6 +179,7 @@ class SoundTorchTrainer(TorchTrainer):
 
     def _run_worker(self, *arguments: Any, **keywords: Any) -> None:
         """Train as one of possibly several processes; losing the others is said in so many words."""
+        self.mlflow_logger = get_mlflow_logger(self.logger)  # Ray's workers are sent this trainer without
         with peers_told(self.config.dist_timeout):
             super()._run_worker(*arguments, **keywords)
 
@@ -506,12 +508,18 @@ class SoundTorchTrainer(TorchTrainer):
             "for the coordinator)"
         )
         check_room(self.ray_scaling_config.as_placement_group_factory().bundles, advice)
-        result = super()._execute_with_ray(*arguments, **keywords)
-        if self.tune_result_grid.num_errors:
-            failed = list(causes(self.tune_result_grid.errors[0]))
-            first = next((cause for cause in failed if isinstance(cause, GlitchflowError)), failed[-1])
-            message = f"{self.tune_result_grid.num_errors} Ray trial(s) failed; the first: {first}"
-            raise GlitchflowError(message) from first
+        with search_run(self.mlflow_logger, self.run_name) as self.mlflow_tune_run_id:
+            # itwinai would begin one too, and end it as finished before the first trial begins
+            self.mlflow_logger = None
+            try:
+                result = super()._execute_with_ray(*arguments, **keywords)
+            finally:
+                self.mlflow_logger = get_mlflow_logger(self.logger)
+            if self.tune_result_grid.num_errors:
+                failed = list(causes(self.tune_result_grid.errors[0]))
+                first = next((cause for cause in failed if isinstance(cause, GlitchflowError)), failed[-1])
+                message = f"{self.tune_result_grid.num_errors} Ray trial(s) failed; the first: {first}"
+                raise GlitchflowError(message) from first
         return result
 
     def execute(self, *arguments: Any, **keywords: Any) -> Any:

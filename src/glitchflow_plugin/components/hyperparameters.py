@@ -175,8 +175,10 @@ class HyperparameterSearch(BaseComponent):
             record["score"] = Objectives(**figures).score(objective) if figures else None
         records.sort(key=_rank)
         self._write(found, records, started)
-        self._track(records)
-        self._judge(records)
+        trouble = self._trouble(records)
+        self._track(records, "FAILED" if trouble else "FINISHED")
+        if trouble:
+            raise GlitchflowError(trouble)
         return records
 
     def _drawn(self) -> list[dict[str, dict[str, Any]]]:
@@ -295,8 +297,8 @@ class HyperparameterSearch(BaseComponent):
             self.folder,
         )
 
-    def _track(self, records: list[dict[str, Any]]) -> None:
-        """Table, picture and figures of all trials in one MLflow run."""
+    def _track(self, records: list[dict[str, Any]], status: str) -> None:
+        """Table, picture and figures of all trials in one MLflow run, and each trial in one below it."""
         if self.registry is None:
             return
         from glitchflow_plugin.tracking.connection import ensure_experiment, guarded
@@ -322,22 +324,29 @@ class HyperparameterSearch(BaseComponent):
             tracker.text("trials.csv", _table(records))
             if "figures" in best:
                 tracker.figure("parallel", _picture(records), 0)
+            for record in records:
+                drawn = {f"{part}_{key}": value for part, key, value in _flat(record["settings"])}
+                ended = "FAILED" if "error" in record else "FINISHED" if "figures" in record else "KILLED"
+                tracker.part(f"trial {record['number']}", drawn, record.get("figures", {}), ended)
+            tracker.end_as(status)
             loggers.destroy_logger_context()
         shutil.rmtree(self.folder / "logs", ignore_errors=True)
 
-    def _judge(self, records: list[dict[str, Any]]) -> None:
+    def _trouble(self, records: list[dict[str, Any]]) -> str:
+        """Why the search cannot count as one; empty if it does."""
         failed = [record for record in records if "error" in record]
         missing = [record for record in records if "error" not in record and "figures" not in record]
         if failed and not self.settings.allow_failures:
             first = failed[0]
-            raise GlitchflowError(
+            return (
                 f"{len(failed)} trial(s) failed; number {first['number']} with {first['settings']}: {first['error']}. "
                 "Correct hpo.search_space, or set hpo.allow_failures=true; the finished trials are kept."
             )
         if len(failed) + len(missing) == len(records):
-            raise GlitchflowError("no trial was finished. Raise hpo.time_limit, or look at the table.")
+            return "no trial was finished. Raise hpo.time_limit, or look at the table."
         if missing:
             logger.warning("%d trial(s) were not finished in time; start again to go on", len(missing))
+        return ""
 
 
 def _trial(config: dict[str, Any], job: dict[str, Any]) -> None:

@@ -7,7 +7,9 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import BatchOrder, Share, share_cache
 from glitchflow_plugin.data.window_order import WindowOrder, balancing_weights, read_labels
 from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.inference.report import score_figures
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import check_network, full_settings, representation
 from glitchflow_plugin.models.bundle import ModelBundle
@@ -45,6 +48,7 @@ from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, 
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.connection import guarded
 from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, PatientMLFlowLogger, make_loggers, unsent
+from glitchflow_plugin.tracking.runs import Unsent
 from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.checkpoints import (
@@ -211,8 +215,9 @@ class Trainer(SoundTorchTrainer):
         if not self._is_main:
             return None
         self.device_for_judging = torch.device(self._device)
-        self._load_best()
-        return self._finish(self.training_set.open_spectrograms(), started)
+        with self._run_to_the_end():
+            self._load_best()
+            return self._finish(self.training_set.open_spectrograms(), started)
 
     def train(self) -> None:
         """Run all epochs (under whatever strategy)."""
@@ -221,6 +226,7 @@ class Trainer(SoundTorchTrainer):
             self._prepare_best()
             self._remember_run()
             self._tracker.params(self._settings() | origin(self.training_set.fingerprint))
+            self._tracker.data(self.training_set.open_spectrograms().folder.name, self.training_set.fingerprint)
             self._tracker.text("environment.json", json.dumps(environment(), indent=2))
         super().train()
 
@@ -228,7 +234,17 @@ class Trainer(SoundTorchTrainer):
         """Train as one of possibly several processes, in the MLflow run of the training that is resumed."""
         if detect_distributed_environment().global_rank == 0 and not self.uses_ray:
             self._take_up_run()
-        super()._run_worker(*arguments, **keywords)
+            # the figures of the test and the registration belong to it
+            self._tracker.end_as("RUNNING")
+        try:
+            super()._run_worker(*arguments, **keywords)
+        except BaseException as error:
+            status, mlflow = "FAILED" if isinstance(error, Exception) else "KILLED", self.mlflow_logger
+            self._tracker.end_as(status)
+            if mlflow is not None and mlflow.is_initialized:
+                mlflow.destroy_logger_context()
+            self._remember_run(status)
+            raise
 
     def _take_up_run(self) -> None:
         """Continue the MLflow run of the training that is resumed; one that is not resumed has been killed."""
@@ -238,18 +254,38 @@ class Trainer(SoundTorchTrainer):
         before = read_json(path)
         if not isinstance(before, dict) or before.get("tracking_uri") != mlflow.tracking_uri:
             return
-        run_id, parent_id = str(before.get("run_id")), before.get("parent_id")
+        run_id, kept = str(before.get("run_id")), [Unsent(**item) for item in before.get("unsent", ())]
         if self.resume or self._goes_on_here():
-            mlflow.go_on_with(run_id, parent_id)
+            mlflow.go_on_with(run_id, kept)
         else:
-            mlflow.give_up([run_id])
+            mlflow.give_up(run_id, kept, before.get("status", "KILLED"))
 
-    def _remember_run(self) -> None:
-        """Write down which MLflow run this training has, for whoever resumes it."""
+    def _remember_run(self, status: str = "KILLED") -> None:
+        """Write down which MLflow run this training has, and what that lacks, for whoever trains here next.
+
+        Args:
+            status: Of the run, if nobody resumes it.
+        """
         mlflow = self.mlflow_logger
         if isinstance(mlflow, PatientMLFlowLogger) and self.mlflow_worker_run_id and not self.uses_ray:
-            runs = {"run_id": self.mlflow_worker_run_id, "parent_id": self.mlflow_train_run_id}
-            write_json(Path(self.checkpoints_location) / _RUN, {"tracking_uri": mlflow.tracking_uri, **runs})
+            known = {"tracking_uri": mlflow.tracking_uri, "run_id": self.mlflow_worker_run_id, "status": status}
+            waits = [asdict(item) for item in unsent(self.logger)]
+            write_json(Path(self.checkpoints_location) / _RUN, {**known, "unsent": waits})
+
+    @contextmanager
+    def _run_to_the_end(self) -> Iterator[None]:
+        """Give the MLflow run its status when all is over: what fails after the last epoch fails the run."""
+        status = "KILLED"
+        try:
+            yield
+            status = "FINISHED"
+        except Exception:
+            status = "FAILED"
+            raise
+        finally:
+            run_id = self.mlflow_worker_run_id or self.mlflow_tune_run_id
+            if isinstance(self.mlflow_logger, PatientMLFlowLogger) and run_id:
+                self.mlflow_logger.end_as(run_id, status)
 
     def _goes_on_here(self) -> bool:
         """Whether the training goes on from a checkpoint of its own folder."""
@@ -466,14 +502,14 @@ class Trainer(SoundTorchTrainer):
         baseline = self.learner.baseline(self.twin, self._batches)
         figures = judge(self.twin, self._batches("validation")).figures()
         scores = self.learner.test_scores(self.twin, baseline, threshold=self.config.threshold)
-        bundle = self._bundle(figures, baseline)
+        bundle = self._bundle(figures, baseline, scores)
         known = {"maps": maps, "started": started, "scores": scores, "figures": figures, "baseline": baseline}
         summary = partial(self._summary, **known)
         if self.registry is None:
             self._log_final(None, scores)
             report(summary(), self.folder)
             return None
-        run = self._log_final(self.mlflow_worker_run_id, scores)
+        run = self._log_final(self.mlflow_worker_run_id or self.mlflow_tune_run_id, scores)
         outcome = register_trained(
             bundle,
             self.registry,
@@ -497,6 +533,8 @@ class Trainer(SoundTorchTrainer):
             for metric, estimate in found.metrics().items():
                 if estimate.value is not None:
                     tracker.metric(f"test_{metric}" if key == "model" else f"test_{key}_{metric}", estimate.value, 0)
+        for name, figure in self._pictures(scores).items():
+            tracker.picture(name, figure)
         found_run = getattr(self.mlflow_logger, "active_run", None)
         self.logger.destroy_logger_context()
         return run_id or (found_run.info.run_id if found_run is not None else None)
@@ -514,8 +552,30 @@ class Trainer(SoundTorchTrainer):
             event_ids = np.repeat(event_ids, len(results.statistics) // len(event_ids))
         return Judgement.of(results, event_ids)
 
-    def _bundle(self, figures: dict[str, float], baseline: Any) -> ModelBundle:
+    def _pictures(self, scores: dict[str, Scores]) -> dict[str, Any]:
+        """What a person wants to see of a twin before choosing it."""
+        part = "test" if scores else "validation"
+        dataset: Any = self.learner.dataset(part)
+        found = score_figures(scores, self.config.threshold)
+
+        def predict(witnesses: Tensor) -> Tensor:
+            return self.twin(witnesses.to(self.device_for_judging))
+
+        examples = self.learner.examples(predict, dataset, threshold=self.config.threshold)
+        examples.suptitle(f"{part} events")
+        return {"examples": examples, **{name: found[name] for name in ("roc", "accuracy") if name in found}}
+
+    def _bundle(self, figures: dict[str, float], baseline: Any, scores: dict[str, Scores] | None = None) -> ModelBundle:
+        begins = self.training_set.windows["gps_start"]
+        times = self.training_set.open_spectrograms().times
+        length = float(times[self.training_set.settings.size - 1] - times[0])
         notes = {
+            "dataset_name": self.training_set.open_spectrograms().folder.name,
+            "gps": [float(begins.min()), float(begins.max()) + length],
+            "test": {
+                rival: {name: estimate.to_dict() for name, estimate in found.metrics().items()}
+                for rival, found in (scores or {}).items()
+            },
             "epochs": self.epochs,
             "config": self.config.model_dump(mode="json"),
             "random_seed": self.random_seed,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 import mlflow
 import requests
@@ -18,8 +18,12 @@ from mlflow.exceptions import MlflowException
 from glitchflow_plugin.errors import ConnectionFailedError, GlitchflowError, RegistryError
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+#: Where `make mlflow` shows a database.
+DEFAULT_SERVER = "http://127.0.0.1:5005"
 DEFAULT_EXPERIMENT = "glitchflow"
 DEFAULT_ARTIFACTS = "./artifacts"
+#: Tag by which MLflow's pages show an experiment as training of models, not as tracing of language models.
+_KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
 #: MLflow tries seven times with growing pauses, which makes minutes of a server that is simply not there. What is
 #: refused is kept here and sent later.
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
@@ -64,6 +68,8 @@ class Patience:
 
 patience = Patience()
 """Of this process."""
+#: Databases whose files were found where they say.
+_in_place: set[Path] = set()
 
 
 def ensure_experiment(tracking_uri: str, experiment: str, artifacts: Path | str = DEFAULT_ARTIFACTS) -> str:
@@ -82,7 +88,7 @@ def ensure_experiment(tracking_uri: str, experiment: str, artifacts: Path | str 
         if found is None:
             place = None if is_server(tracking_uri) else Path(artifacts).resolve().as_uri()
             try:
-                made = client.create_experiment(experiment, artifact_location=place)
+                made = client.create_experiment(experiment, artifact_location=place, tags={_KIND: _TRAINING})
             except MlflowException as error:
                 # another run was faster
                 found = client.get_experiment_by_name(experiment)
@@ -97,6 +103,15 @@ def ensure_experiment(tracking_uri: str, experiment: str, artifacts: Path | str 
         if found.lifecycle_stage != "active":
             message = f"the experiment {experiment} was deleted. Restore it in MLflow, or choose another name."
             raise RegistryError(message)
+        place = urlparse(found.artifact_location or "")
+        if place.scheme in ("", "file") and not Path(unquote(place.path)).parent.is_dir():
+            message = (
+                f"the experiment {experiment} at {tracking_uri} keeps its files in {found.artifact_location}, which is "
+                "not there. Were they moved? Where the database is: glitchflow models relocate --artifacts FOLDER"
+            )
+            raise RegistryError(message)
+        if _KIND not in found.tags:
+            client.set_experiment_tag(found.experiment_id, _KIND, _TRAINING)
         return found.experiment_id
 
 
@@ -206,6 +221,7 @@ def registry(tracking_uri: str, *, must_exist: bool = False) -> Iterator[None]:
         from glitchflow_plugin.tracking.database import ensure_database  # noqa: PLC0415
 
         ensure_database(path)
+        _refuse_moved(path)
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     with guarded(tracking_uri):
         # the registry follows the tracking address as long as nobody sets it apart
@@ -261,6 +277,24 @@ def _database_file(tracking_uri: str) -> Path | None:
     prefix = "sqlite:///"
     name = tracking_uri.removeprefix(prefix).partition("?")[0]
     return Path(name) if tracking_uri.startswith(prefix) and name not in ("", ":memory:") else None
+
+
+def _refuse_moved(path: Path) -> None:
+    """Refuse a database that was moved or copied with its files, and names those of the old place.
+
+    Raises:
+        RegistryError: It was.
+    """
+    if path.absolute() in _in_place:
+        return
+    from glitchflow_plugin.tracking.relocation import moved  # noqa: PLC0415  # slow to import
+
+    for move in moved(path):
+        raise RegistryError(
+            f"the registry {path} was moved or copied: it expects its files in {move.old}, and they lie beside it, in "
+            f"{move.new}. To go on with those: glitchflow models relocate --tracking-uri sqlite:///{path}"
+        )
+    _in_place.add(path.absolute())
 
 
 def _unreachable(tracking_uri: str, error: BaseException) -> ConnectionFailedError:

@@ -3,17 +3,20 @@
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from itwinai.loggers import Logger, LoggersCollection, MLFlowLogger, Prov4MLLogger, TensorBoardLogger
 from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput
 
 from glitchflow_plugin.errors import MissingDependencyError
 from glitchflow_plugin.tracking.connection import environment, is_server, nonsense, patience, quick
-from glitchflow_plugin.tracking.runs import Unsent, can_go_on, close_killed, complete, hopeless
+from glitchflow_plugin.tracking.runs import Unsent, add_part, can_go_on, complete, hopeless, mark, sign, still_running
+from glitchflow_plugin.tracking.versions import PICTURES
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +24,8 @@ logger = logging.getLogger(__name__)
 _PAUSES = 30.0, 600.0
 #: Kinds that are sent later. Pictures are not: TensorBoard has them.
 _KEPT = ("metric", "param", "text")
+#: Largest width of a picture on a page, pixels, and pixels per inch.
+_PAGE_WIDTH, _PAGE_DPI = 760, 85
 #: An answer that took longer counts as waiting, s.
 _SLOW = 5.0
 
@@ -43,7 +48,6 @@ class PatientMLFlowLogger(MLFlowLogger):
         #: What was sent, and not read back at the end.
         self.unproven: list[Unsent] = []
         self._sent: list[Unsent] = []
-        self._continued: str | None = None
         self.lenient = False
         #: Status of MLflow that the run gets at its end.
         self.ends_as = "FINISHED"
@@ -53,9 +57,11 @@ class PatientMLFlowLogger(MLFlowLogger):
 
     def create_logger_context(self, rank: int = 0, **keywords: Any) -> Any:
         """Open the run. Once `lenient` is set, a server that is not there is no error: all is kept."""
-        wanted = "true" if self.system_metrics and keywords.get("run_id") is None else "false"
-        if keywords.get("run_id") is None:
-            keywords["run_id"], self._continued = self._continued, None
+        begun = keywords.pop("parent_run_id", None) or None
+        if begun is not None:
+            keywords.update(run_id=begun, run_name=None)
+        # what is opened once more, for the last figures, has had its machine watched
+        wanted = "true" if self.system_metrics and (begun or keywords.get("run_id") is None) else "false"
         try:
             with quick(), environment({"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": wanted}, keep=False):
                 opened = super().create_logger_context(rank=rank, **keywords)
@@ -63,6 +69,7 @@ class PatientMLFlowLogger(MLFlowLogger):
                     run = self.active_run.info
                     if not (run.run_id and run.artifact_uri):
                         raise nonsense(str(self.tracking_uri), "a new run")
+                    sign(self._client, run.run_id)
                     if is_server(str(self.tracking_uri)):
                         # MLflow asks once where texts go, and believes any answer: ask while the server is well
                         self._client._tracking_client._get_artifact_repo(run.run_id)
@@ -125,26 +132,74 @@ class PatientMLFlowLogger(MLFlowLogger):
             self.unproven = list(self._sent)
         self._offline = self.is_initialized = False
 
-    def go_on_with(self, run_id: str, parent_id: str | None) -> None:
-        """Continue an earlier run, where it is still there, with the next context."""
+    def go_on_with(self, run_id: str, kept: Sequence[Unsent] = ()) -> None:
+        """Continue an earlier run, where it is still there, with the next context.
+
+        Args:
+            run_id: Of that run.
+            kept: What it could not log.
+        """
         with quick():
             client = self._client
             if not can_go_on(client, run_id):
                 return
-            self._continued = run_id
-            if parent_id and can_go_on(client, parent_id):
-                # itwinai begins a run for the parent without asking; MLflow takes the number from here
-                os.environ["MLFLOW_RUN_ID"] = parent_id
+            self.unsent = complete(client, run_id, kept)
+            # itwinai begins a run without asking; MLflow takes the number from here
+            os.environ["MLFLOW_RUN_ID"] = run_id
 
-    def give_up(self, run_ids: Iterable[str]) -> None:
-        """Mark runs as killed whose process is gone; what the server says to that does not matter."""
-        for run_id in run_ids:
-            try:
-                with quick():
-                    if close_killed(self._client, run_id):
-                        logger.info("the MLflow run %s was killed, and is marked so", run_id)
-            except Exception as error:
-                logger.info("the MLflow run %s of an earlier training is not marked: %s", run_id, _short(error))
+    def give_up(self, run_id: str, kept: Sequence[Unsent] = (), status: str = "KILLED") -> bool:
+        """Send what a run that nobody continues could not log, and mark it if it still counts as running.
+
+        Args:
+            run_id: Of that run.
+            kept: What it could not log.
+            status: To be given.
+
+        Returns:
+            Whether that was done; what the server says if not does not matter.
+        """
+        try:
+            with quick():
+                client = self._client
+                if can_go_on(client, run_id):
+                    lost = complete(client, run_id, kept)
+                    if still_running(client, run_id):
+                        mark(client, run_id, status)
+                        logger.info("the MLflow run %s had ended, and is marked as %s", run_id, status)
+                    return not lost
+        except Exception as error:
+            logger.info("the MLflow run %s of an earlier training is not marked: %s", run_id, _short(error))
+            return False
+        return True
+
+    def end_as(self, run_id: str, status: str) -> None:
+        """Give a run that is closed its last status; a server that is away learns it later, if at all."""
+        try:
+            with quick():
+                mark(self._client, run_id, status)
+        except Exception as error:
+            logger.info("the MLflow run %s is not marked as %s: %s", run_id, status, _short(error))
+
+    def log_data(self, name: str, digest: str) -> None:
+        """Note the data set of the run, where MLflow's table of runs shows it."""
+        if not self.should_log() or self._waits():
+            return
+        data = Dataset(name=name, digest=digest[:12], source_type="local", source=name)
+        try:
+            with quick():
+                self._client.log_inputs(self.active_run.info.run_id, datasets=[DatasetInput(data)])
+        except Exception as error:
+            self._failed(error)
+
+    def log_part(self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float], status: str) -> None:
+        """Record a part of this run, which has ended, as a run below it."""
+        if not self.should_log() or self._waits():
+            return
+        try:
+            with quick():
+                add_part(self._client, self.active_run.info, name, params, metrics, status=status)
+        except Exception as error:
+            self._failed(error)
 
     def _read_back(self) -> None:
         """Look whether the server holds what it said to have taken; what it has lost is sent once more."""
@@ -298,11 +353,35 @@ def make_loggers(
     return LoggersCollection(loggers) if loggers else None
 
 
+@contextmanager
+def search_run(mlflow: Logger | None, name: str | None) -> Iterator[str | None]:
+    """A run that counts as running while its trials, the runs below it, do; failed or killed if this code is.
+
+    Args:
+        mlflow: The logger for MLflow; without one there is no run.
+        name: Of the run.
+
+    Yields:
+        Its id; whoever goes on with it gives it its last status.
+    """
+    if not isinstance(mlflow, PatientMLFlowLogger):
+        yield None
+        return
+    mlflow.create_logger_context(rank=0, run_name=name)
+    run_id = str(mlflow.active_run.info.run_id)
+    mlflow.ends_as = "RUNNING"
+    mlflow.destroy_logger_context()
+    mlflow.ends_as = "FINISHED"
+    try:
+        yield run_id
+    except BaseException as error:
+        mlflow.end_as(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+
+
 def end_as_killed(loggers: Logger | None) -> None:
     """Let a run that was asked to end, and can go on later, not count as finished in MLflow."""
-    for each in _leaves(loggers):
-        if isinstance(each, PatientMLFlowLogger):
-            each.ends_as = "KILLED"
+    ItwinaiTracker(loggers).end_as("KILLED")
 
 
 def unsent(loggers: Logger | None) -> list[Unsent]:
@@ -331,6 +410,40 @@ class ItwinaiTracker:
         for each in _leaves(self.loggers):
             identifier = f"{name}/{step:04d}.png" if isinstance(each, MLFlowLogger) else name
             each.log(item=figure, identifier=identifier, kind="figure", step=step)
+
+    def picture(self, name: str, figure: Any) -> None:
+        """Record a figure for the pages of MLflow, which show it as wide as it is; elsewhere as any figure."""
+        for each in _leaves(self.loggers):
+            if isinstance(each, MLFlowLogger):
+                small = {"dpi": min(_PAGE_DPI, _PAGE_WIDTH / figure.get_figwidth())}
+                each.log(item=figure, identifier=f"{PICTURES}/{name}.png", kind="figure", save_kwargs=small)
+            else:
+                each.log(item=figure, identifier=name, kind="figure", step=0)
+
+    def data(self, name: str, digest: str) -> None:
+        """Record which data set the run was made from."""
+        for each in _leaves(self.loggers):
+            if isinstance(each, PatientMLFlowLogger):
+                each.log_data(name, digest)
+
+    def part(self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float], status: str) -> None:
+        """Record a part of the run that has ended, such as a trial of a search, where there is a place for it.
+
+        Args:
+            name: Of the part.
+            params: Its settings.
+            metrics: Its figures.
+            status: Of MLflow: `FINISHED`, `FAILED` or `KILLED`.
+        """
+        for each in _leaves(self.loggers):
+            if isinstance(each, PatientMLFlowLogger):
+                each.log_part(name, params, metrics, status)
+
+    def end_as(self, status: str) -> None:
+        """Set the status of MLflow that the run gets at its end."""
+        for each in _leaves(self.loggers):
+            if isinstance(each, PatientMLFlowLogger):
+                each.ends_as = status
 
     def params(self, values: dict[str, Any]) -> None:
         """Record the settings of the run."""

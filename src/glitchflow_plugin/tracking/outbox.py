@@ -32,6 +32,7 @@ from glitchflow_plugin.tracking.versions import (
     ModelVersion,
     aliases_of,
     find,
+    introduce,
     settle,
     versions_of,
 )
@@ -207,7 +208,9 @@ def _send(entry: Entry) -> ModelVersion:
         run_id = _complete_run(client, entry)
         found = _sent_before(client, entry, run_id)
     if found is not None:
-        return find(there.name, found, uri)
+        version = find(there.name, found, uri)
+        introduce(version, read_json(entry.folder / BUNDLE_FILE), there.alias)
+        return version
     baseline = entry.folder / BASELINE_FILE
     bundle = unpack(
         read_json(entry.folder / BUNDLE_FILE),

@@ -26,6 +26,7 @@ from mlflow.types import Schema, TensorSpec
 from glitchflow_plugin.data.names import LONGEST_MODEL, check_name
 from glitchflow_plugin.errors import FormatError, RegistryError
 from glitchflow_plugin.models.bundle import ModelBundle, pack_baseline, pack_twin, unpack
+from glitchflow_plugin.tracking import card
 from glitchflow_plugin.tracking.connection import (
     DEFAULT_ARTIFACTS,
     DEFAULT_EXPERIMENT,
@@ -45,6 +46,7 @@ from glitchflow_plugin.tracking.versions import (
     checksums,
     fetch,
     find,
+    introduce,
     parse_description,
     settle,
     tag,
@@ -135,7 +137,8 @@ def register(
             client.finalize_logged_model(logged.model_id, "READY")
             client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
             # with all its tags at once: a version without checksums cannot be loaded
-            noted = {key: tag(text) for key, text in (tags or {}).items()}
+            content = bundle.to_dict()
+            noted = {key: tag(text) for key, text in {**card.tags(content), **(tags or {})}.items()}
             # asked once: a second try after a lost answer would make a second version
             with environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}, keep=False):
                 sealed_tags = {**noted, CHECKSUMS: json.dumps(sealed)}
@@ -147,6 +150,7 @@ def register(
     found = find(name, version, tracking_uri)
     if found.tags.get(CHECKSUMS) != json.dumps(sealed):
         raise nonsense(tracking_uri, f"version {version} of {name}")
+    introduce(found, content)
     logger.info("Registered %s version %d at %s", name, version, tracking_uri)
     return found
 

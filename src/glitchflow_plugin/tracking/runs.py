@@ -1,18 +1,27 @@
 """What a run has recorded, and what is missing of it: a server can take a number and lose it."""
 
+import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunInfo
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from glitchflow_plugin.tracking.connection import nonsense
+from glitchflow_plugin.tracking.connection import nonsense, registry
+from glitchflow_plugin.tracking.processes import is_gone, this_process
 
 logger = logging.getLogger(__name__)
+
+#: Tag of a run: the process that writes to it. MLflow's pages do not show tags that begin so.
+_PROCESS = "mlflow.glitchflow.process"
+_ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
 @dataclass(frozen=True)
@@ -94,17 +103,98 @@ def complete(client: MlflowClient, run_id: str, items: Sequence[Unsent]) -> list
     return missing(client, run_id, lost)
 
 
-def close_killed(client: MlflowClient, run_id: str) -> bool:
-    """Mark a run as killed that still counts as running; whether it did.
+def mark(client: MlflowClient, run_id: str, status: str) -> None:
+    """Give a run the status `FINISHED`, `FAILED` or `KILLED`; a run that is deleted is left as it is.
+
+    Raises:
+        MlflowException: MLflow refused.
+    """
+    if status in _ENDED and can_go_on(client, run_id):
+        client.set_terminated(run_id, status)
+
+
+def sign(client: MlflowClient, run_id: str) -> None:
+    """Note with a run that this process writes to it.
+
+    Raises:
+        MlflowException: MLflow refused.
+    """
+    client.set_tag(run_id, _PROCESS, json.dumps(this_process()))
+
+
+def add_part(
+    client: MlflowClient,
+    whole: RunInfo,
+    name: str,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    *,
+    status: str,
+) -> None:
+    """Record a part of a run, which has ended, as a run below it.
+
+    Raises:
+        MlflowException: MLflow refused.
+    """
+    tags = {MLFLOW_PARENT_RUN_ID: whole.run_id}
+    run_id = client.create_run(whole.experiment_id, run_name=name, tags=tags).info.run_id
+    now = int(1000 * time.time())
+    client.log_batch(
+        run_id,
+        [Metric(key, float(value), now, 0) for key, value in metrics.items()],
+        [Param(key, str(value)) for key, value in params.items()],
+    )
+    client.set_terminated(run_id, status)
+
+
+def close_abandoned(client: MlflowClient) -> list[str]:
+    """Mark runs as killed that count as running, and whose process on this machine is gone: killed, it could not.
+
+    Returns:
+        Their names.
+
+    Raises:
+        MlflowException: MLflow refused.
+    """
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    running = client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else []
+    closed = []
+    for run in running:
+        try:
+            process = json.loads(run.data.tags.get(_PROCESS, "null"))
+        except ValueError:
+            continue
+        if is_gone(process):
+            try:
+                client.set_terminated(run.info.run_id, "KILLED")
+            except MlflowException as error:  # a registry that can only be read can be read
+                logger.info("the MLflow run %s is not marked as killed: %s", run.info.run_id, str(error)[:200])
+                continue
+            closed.append(run.info.run_name or run.info.run_id)
+    if closed:
+        logger.warning("marked as killed, since their processes are gone: the MLflow runs %s", ", ".join(closed))
+    return closed
+
+
+def tidy(tracking_uri: str) -> list[str]:
+    """`close_abandoned`, for a registry that is there.
+
+    Raises:
+        RegistryError: The registry refused it.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    with registry(tracking_uri, must_exist=True):
+        return close_abandoned(MlflowClient(tracking_uri, tracking_uri))
+
+
+def still_running(client: MlflowClient, run_id: str) -> bool:
+    """Whether a run counts as running.
 
     Raises:
         MlflowException: MLflow refused.
     """
     run = client.get_run(run_id)
-    if run.info.run_id != run_id or run.info.status != "RUNNING" or run.info.lifecycle_stage != "active":
-        return False
-    client.set_terminated(run_id, "KILLED")
-    return True
+    return (run.info.run_id, run.info.status, run.info.lifecycle_stage) == (run_id, "RUNNING", "active")
 
 
 def can_go_on(client: MlflowClient, run_id: str) -> bool:

@@ -3,6 +3,7 @@
 Nothing here imports torch, so that `glitchflow models` answers at once.
 """
 
+import hashlib
 import json
 import logging
 import tempfile
@@ -14,11 +15,13 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.names import check_alias
 from glitchflow_plugin.errors import FormatError, RegistryError, nearest
-from glitchflow_plugin.tracking.connection import DEFAULT_TRACKING_URI, nonsense, registry
+from glitchflow_plugin.tracking import card
+from glitchflow_plugin.tracking.connection import DEFAULT_SERVER, DEFAULT_TRACKING_URI, is_server, nonsense, registry
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,10 @@ BUNDLE_FILE = "bundle.json"
 OWN_FILES = "extra_files"
 #: Tag of a version: checksum by file. It lives in the database, apart from the files.
 CHECKSUMS = "sha256"
+#: Folder of a run's artifacts whose pictures its version shows.
+PICTURES = "pictures"
+#: Tag of a model: checksum of the description that this program wrote. MLflow's pages do not show tags that begin so.
+_OWN_PAGE = "mlflow.glitchflow.page"
 #: Longest text of a tag that every store of MLflow takes.
 _LONGEST_TAG = 4000
 #: Files of a version, and bytes of all of them: more is none of ours, and is not fetched.
@@ -66,6 +73,12 @@ class ModelVersion:
     def uri(self) -> str:
         """What MLflow's own API takes. Its loaders trust the files; `registry.load` compares and runs nothing."""
         return f"models:/{self.name}/{self.version}"
+
+    @property
+    def page(self) -> str:
+        """Address of its page; of a database, once a server shows it on the usual port."""
+        server = self.tracking_uri if is_server(self.tracking_uri) else DEFAULT_SERVER
+        return f"{server.rstrip('/')}/{card.address(self.name, self.version)}"
 
 
 def find(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = DEFAULT_TRACKING_URI) -> ModelVersion:
@@ -188,7 +201,9 @@ def read_description(version: ModelVersion) -> dict[str, Any]:
         expected = expected_checksums(version)
         if place not in expected:
             raise FormatError(f"version {version.version} of {version.name} has no {BUNDLE_FILE}. Choose another one.")
-        _check_listing(version, {place: expected[place]}, _listed(f"{version.uri}/{OWN_FILES}"), whole=False)
+        found = _listed(f"{version.uri}/{OWN_FILES}")
+        _refuse_empty(version, found)
+        _check_listing(version, {place: expected[place]}, found, whole=False)
         path = Path(download_artifacts(f"{version.uri}/{place}", dst_path=temporary))
         if sha256(path) != expected[place]:
             raise _tampered(version, f"{place} has been changed")
@@ -218,7 +233,9 @@ def fetch(name: str, version_or_alias: int | str, folder: Path | str, tracking_u
     version = find(name, version_or_alias, tracking_uri)
     with registry(tracking_uri, must_exist=True):
         expected = expected_checksums(version)
-        _check_listing(version, expected, _listed(version.uri))
+        found = _listed(version.uri)
+        _refuse_empty(version, found)
+        _check_listing(version, expected, found)
         folder.mkdir(parents=True, exist_ok=True)
         download_artifacts(version.uri, dst_path=str(folder))
         # MLflow's own note about where the model came from, made by the download
@@ -364,6 +381,37 @@ def settle(version: ModelVersion, decision: Mapping[str, Any], alias: str) -> Mo
         return _confirmed(client, name, number, uri, alias if promoted else None)
 
 
+def introduce(version: ModelVersion, content: Mapping[str, Any], alias: str = CHAMPION) -> None:
+    """Write the pages by which people choose: of the version, its run, and the model.
+
+    That of the model is left alone where somebody has edited it.
+
+    Args:
+        version: A version that is registered.
+        content: Its `bundle.json`.
+        alias: Of the champion.
+
+    Raises:
+        RegistryError: The registry refused it.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    name, run_id = version.name, version.run_id
+    with registry(version.tracking_uri):
+        client = _client(version.tracking_uri)
+        pictures = [file.path for file in client.list_artifacts(run_id, PICTURES)] if run_id else []
+        text = card.page(content, run_id=run_id, pictures=pictures)
+        client.update_model_version(name, str(version.version), description=text)
+        if run_id:
+            client.set_tag(run_id, MLFLOW_RUN_NOTE, text)
+        model = client.get_registered_model(name)
+        written = model.tags.get(_OWN_PAGE)
+        if not model.description or hashlib.sha256(model.description.encode()).hexdigest() == written:
+            noted = {int(str(each.version)): dict(each.tags) for each in versions_of(client, name)}
+            text = card.model_page(name, noted, alias)
+            client.set_registered_model_tag(name, _OWN_PAGE, hashlib.sha256(text.encode()).hexdigest())
+            client.update_registered_model(name, description=text)
+
+
 def crown(client: MlflowClient, name: str, number: int, alias: str, reason: str) -> None:
     """Give the alias, put it into the history of the model, and note why. May be repeated after a failure."""
     held = aliases_of(client, name).get(alias)
@@ -400,6 +448,21 @@ def _listed(uri: str) -> dict[str, int]:
             else:
                 found[item.path] = item.file_size or 0
     return found
+
+
+def _refuse_empty(version: ModelVersion, found: Mapping[str, int]) -> None:
+    """Say where files were expected of which there is none: they are elsewhere, and nobody has changed them.
+
+    Raises:
+        RegistryError: There is none.
+    """
+    if not found:
+        place = _client(version.tracking_uri).get_model_version_download_uri(version.name, str(version.version))
+        raise RegistryError(
+            f"the files of version {version.version} of {version.name} are expected in {place}, and nothing is there. "
+            "If they were moved: glitchflow models relocate --artifacts FOLDER, where the database is (a server that "
+            "passes files on: --artifacts-destination FOLDER). If not, restore them or choose another version."
+        )
 
 
 def _check_listing(
