@@ -40,6 +40,9 @@ _SEES_STRAIN = re.compile(r"LSC-DARM|CAL-DARM|CAL-DELTAL|OMC-DCPD|DARM_ERR|DARM_
 _FEWEST_KEPT = 0.1
 """The settings fit all but this share of the events."""
 
+_CROWDED = 0.1
+"""From this share of triggers that follow another within a second, the user is told."""
+
 _BLOCKS = 20
 """Groups of events that make a split into training, validation and test a good one."""
 
@@ -77,18 +80,16 @@ class Fit:
     """Settings that fit, and what they mean for each channel.
 
     Attributes:
-        processing: Band, rate and length for datasets.yaml.
-        whitening: For whiten.yaml.
+        settings: How the channels are to be conditioned: for datasets.yaml and whiten.yaml.
         frange: Range of the Q-transform within the band, Hz, for scan.yaml and process.yaml.
-        needed: Length of data that the slowest channel in use needs, s.
+        needed: Length of data about a trigger that each channel in use needs, s.
         bands: Band that each channel in use delivers, Hz, target included.
         left_out: By channel, why it cannot be used.
     """
 
-    processing: ProcessingSettings
-    whitening: WhiteningSettings
+    settings: ConditioningSettings
     frange: tuple[float, float]
-    needed: float
+    needed: Mapping[str, float]
     bands: Mapping[str, tuple[float, float]]
     left_out: Mapping[str, str]
 
@@ -146,11 +147,21 @@ class Proposal:
     batch: int = ProcessingSettings.batch
     remarks: tuple[str, ...] = ()
 
+    @property
+    def processing(self) -> ProcessingSettings:
+        """For datasets.yaml."""
+        settings = self.fit.settings
+        return ProcessingSettings(
+            settings.low, settings.high, settings.sample_rate, settings.duration, self.batch, settings.whiten
+        )
+
     @cached_property
     def changes(self) -> Mapping[str, Mapping[str, object]]:
         """Keys that differ from the files of conf/ as they come, by file."""
         usual = WhiteningSettings()
-        whiten = {key: value for key, value in asdict(self.fit.whitening).items() if value != getattr(usual, key)}
+        whiten = {
+            key: value for key, value in asdict(self.fit.settings.whitening).items() if value != getattr(usual, key)
+        }
         maps: dict[str, object] = {}
         if self.fit.frange != tuple(ScanSettings.frange):
             maps["frange"] = list(self.fit.frange)
@@ -198,21 +209,26 @@ def propose(survey: Survey, target: str | None = None) -> Proposal:
     cuts = {}
     if continuous and survey.triggers is None and len(entries) > 1:
         cuts = survey.cuts
-    batch = int(np.clip(_SHARD_BYTES / (4 * len(fit.bands) * fit.processing.len * fit.processing.sr), 1, 16))
+    batch = int(np.clip(_SHARD_BYTES / (4 * len(fit.bands) * fit.settings.num_samples), 1, ProcessingSettings.batch))
     block_length, blocks = _block_length(list(survey.events.values()))
     return Proposal(
         target=target,
         channels=channels,
         reaches=reaches,
         data=tuple(entries),
-        fit=replace(fit, left_out=left_out, processing=replace(fit.processing, batch=batch)),
+        fit=replace(fit, left_out=left_out),
         segment=segment,
         triggers=survey.triggers if continuous else None,
         cuts=cuts,
         unsafe=_unsafe(target, fit.bands),
         block_length=block_length,
         batch=batch,
-        remarks=tuple(_remarks(survey, data, channels[target], target, fit, bool(continuous), blocks, block_length)),
+        remarks=(
+            *_trigger_remarks(survey, data, continuous=bool(continuous)),
+            *_length_remarks(target, channels[target].lengths, fit.needed[target]),
+            *_file_remarks(survey, data, fit),
+            *_block_remarks(len(survey.events), blocks, block_length),
+        ),
     )
 
 
@@ -246,7 +262,9 @@ def find_target(channels: Mapping[str, SeenChannel], target: str | None = None) 
             return found[0]
         if found:
             listed = ", ".join(f"{name} ({_rate(channels[name])})" for name in found[:20])
-            raise ConfigurationError(f"{len(found)} channels may be the strain: {listed}. Choose one: --target {found[0]}")
+            raise ConfigurationError(
+                f"{len(found)} channels may be the strain: {listed}. Choose one: --target {found[0]}"
+            )
     listed = ", ".join(held[:20]) + (f" and {len(held) - 20} more" if len(held) > 20 else "")
     raise ConfigurationError(f"No channel is called like a strain channel: {listed}. Name it: --target CHANNEL")
 
@@ -285,9 +303,7 @@ def _unsafe(target: str, used: Mapping[str, object]) -> tuple[str, ...]:
         sorted(
             name
             for name in used
-            if name != target
-            and name.startswith(detector)
-            and (_TARGETS[0].search(name) or _SEES_STRAIN.search(name))
+            if name != target and name.startswith(detector) and (_TARGETS[0].search(name) or _SEES_STRAIN.search(name))
         )
     )
 
@@ -296,7 +312,7 @@ def _unsafe(target: str, used: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def _reaches(channels: Mapping[str, SeenChannel]) -> tuple[dict[str, Reach], dict[str, str]]:
-    """What there is of each channel in nearly all events that have it; and what there is nothing of, with the reason."""
+    """What there is of each channel in nearly all events that have it; and by channel why there is nothing."""
     reaches, left_out = {}, {}
     for name, channel in channels.items():
         if channel.sample_rate is None:
@@ -314,8 +330,8 @@ def _reaches(channels: Mapping[str, SeenChannel]) -> tuple[dict[str, Reach], dic
 def find_fit(target: Reach, witnesses: Sequence[Reach]) -> Fit:
     """The settings that fit the target and get the most out of the witnesses.
 
-    The usual settings are taken where they fit. Else each departure costs (`_COSTS`), and a witness counts by the part of
-    the band, in octaves, that it delivers: a slow channel that would shorten the crop for all others is left out.
+    The usual settings are taken where they fit. Else each departure costs (`_COSTS`), and a witness counts by the part
+    of the band, in octaves, that it delivers: a slow channel that would shorten the crop for all is left out.
 
     Raises:
         NoEventsError: Nothing fits the target.
@@ -355,7 +371,7 @@ def _trials(rate: float) -> Iterator[tuple[float, ConditioningSettings]]:
     for cost, (duration, filter_length, excluded, fft_length, low) in sorted(trials):
         high = min(ConditioningSettings.high, math.floor(_highest(duration, rate)))
         if high <= 2 * low or _lowest(duration, rate) > low:
-            continue
+            continue  # next to nothing would be left, or the lowest rows would have too few tiles
         whitening = WhiteningSettings(
             fft_length=fft_length,
             overlap=WhiteningSettings.overlap * fft_length,
@@ -364,7 +380,7 @@ def _trials(rate: float) -> Iterator[tuple[float, ConditioningSettings]]:
         )
         # the band is that of the longest crop, so that a shorter one does not narrow it by a few bins
         high = min(ConditioningSettings.high, math.floor(_highest(_LENGTHS[0], rate)))
-        yield cost, ConditioningSettings(low, high, rate, duration, True, whitening)  # noqa: FBT003  # whiten
+        yield cost, ConditioningSettings(low, high, rate, duration, whitening=whitening)
 
 
 def _highest(duration: float, rate: float) -> float:
@@ -390,8 +406,8 @@ def _delivered(groups: Mapping[float, np.ndarray], settings: ConditioningSetting
 
 def _fitted(target: Reach, witnesses: Sequence[Reach], settings: ConditioningSettings) -> Fit:
     bands: dict[str, tuple[float, float]] = {}
+    needs: dict[str, float] = {}
     left_out: dict[str, str] = {}
-    longest = 0.0
     for one in (target, *witnesses):
         try:
             needed = needed_length(settings, one.sample_rate, aligned=False)
@@ -399,25 +415,19 @@ def _fitted(target: Reach, witnesses: Sequence[Reach], settings: ConditioningSet
             left_out[one.name] = error.detail
             continue
         if needed > one.length:
-            side = (needed - settings.duration) / 2
             left_out[one.name] = (
-                f"at {one.sample_rate:g} Hz it needs {side:.2f} s at each side of a crop of {settings.duration:g} s, "
-                f"{needed:.2f} s in all; there are {one.length:.2f} s about the trigger"
+                f"at {one.sample_rate:g} Hz it needs {(needed - settings.duration) / 2:.2f} s at each side of a crop "
+                f"of {settings.duration:g} s, {needed:.2f} s in all; there are {one.length:.2f} s about the trigger"
             )
             continue
-        bands[one.name] = usable_band(settings, one.sample_rate)
-        longest = max(longest, needed)
-    duration, rate = settings.duration, settings.sample_rate
-    frange = (settings.low, min(settings.high, math.floor(_highest(duration, rate))))
-    processing = ProcessingSettings(settings.low, settings.high, rate, duration)
-    return Fit(processing, settings.whitening, frange, longest, bands, left_out)
+        bands[one.name], needs[one.name] = usable_band(settings, one.sample_rate), needed
+    top = min(settings.high, math.floor(_highest(settings.duration, settings.sample_rate)))
+    return Fit(settings, (settings.low, float(top)), needs, bands, left_out)
 
 
 def _described(settings: ConditioningSettings) -> str:
     whitening = settings.whitening
-    return (
-        f"len {settings.duration:g} s, filter_length {whitening.filter_length:g} s, minf {settings.low:g} Hz"
-    )
+    return f"len {settings.duration:g} s, filter_length {whitening.filter_length:g} s, minf {settings.low:g} Hz"
 
 
 def _refusal(target: Reach, needed: float, settings: str, refused: str) -> str:
@@ -433,9 +443,9 @@ def _refusal(target: Reach, needed: float, settings: str, refused: str) -> str:
 
 def _segment(fit: Fit, reaches: Mapping[str, Reach]) -> float:
     """What to cut about a trigger, s: enough for every channel in use; more only as far as the data reach."""
-    enough = max(DatasetSettings.segment, math.ceil(fit.needed))
-    reach = max(reaches[name].length for name in fit.bands)
-    return float(min(enough, max(math.floor(reach * 100) / 100, math.ceil(fit.needed * 100) / 100)))
+    needed, reach = max(fit.needed.values()), max(reaches[name].length for name in fit.bands)
+    enough = max(DatasetSettings.segment, math.ceil(needed))
+    return float(min(enough, max(math.floor(reach * 100) / 100, math.ceil(needed * 100) / 100)))
 
 
 def _block_length(times: Sequence[float]) -> tuple[float, int]:
@@ -481,64 +491,55 @@ def _rate(channel: SeenChannel) -> str:
     return "rate unknown" if channel.sample_rate is None else f"{channel.sample_rate:g} Hz"
 
 
-def _remarks(
-    survey: Survey,
-    data: Sequence[SeenData],
-    strain: SeenChannel,
-    target: str,
-    fit: Fit,
-    continuous: bool,
-    blocks: int,
-    block_length: float,
-) -> Iterator[str]:
-    needed = needed_length(
-        ConditioningSettings(
-            fit.processing.minf, fit.processing.maxf, fit.processing.sr, fit.processing.len, True, fit.whitening  # noqa: FBT003
-        ),
-        strain.sample_rate or fit.processing.sr,
-        aligned=False,
-    )
-    total = len(strain.lengths)
-    outside = int(np.count_nonzero(strain.lengths <= 0))
-    short = int(np.count_nonzero((strain.lengths > 0) & (strain.lengths < needed)))
-    if continuous and survey.triggers:
-        yield f"{total - outside} of {total} triggers lie in the data of {target}" + (
-            f"; {outside} outside are rejected." if outside else "."
-        )
-    elif outside:
-        yield f"{outside} of {total} events have no {target} about their trigger and are rejected."
-    if short:
-        yield (
-            f"{short} of {total} events have less than the {needed:.2f} s of {target} that the settings need and are "
-            "rejected as too short."
-        )
-    if continuous and not survey.triggers and all(seen.format != "events" for seen in data):
-        yield (
-            f"No triggers were given: each stretch of files makes one event, in its middle ({total} in all). Give the "
-            "times of glitches by --triggers."
-        )
+def _trigger_remarks(survey: Survey, data: Sequence[SeenData], *, continuous: bool) -> Iterator[str]:
+    own = {event_id for seen in data for event_id in seen.events}
     if survey.triggers and not continuous:
         yield "The triggers are not used: event files bring their own times."
-    own = {event_id for seen in data for event_id in seen.events}
-    if survey.triggers and continuous and own and not own & set(survey.cuts):
-        yield "No trigger has the id of an event file, so the two kinds of data do not merge."
-    near, groups = crowded(list(survey.events.values()))
-    if near > 0.1 * len(survey.events):
+    elif survey.triggers and own and not own & set(survey.cuts):
         yield (
-            f"{near} of {len(survey.events)} triggers follow another within 1 s ({groups} groups): the same glitch would "
-            "be several events. Cluster the triggers first, and keep the loudest of each group."
+            "No trigger has the id of an event file, so the two kinds of data do not merge: give the table a column "
+            "event_id."
         )
+    elif continuous and not survey.triggers and not own:
+        yield (
+            f"No triggers were given: each stretch of files makes one event, in its middle ({len(survey.cuts)} in "
+            "all). Give the times of glitches by --triggers."
+        )
+    near, groups = crowded(list(survey.events.values()))
+    if near > _CROWDED * len(survey.events):
+        yield (
+            f"{near} of {len(survey.events)} triggers follow another within 1 s, in {groups} group(s): one glitch "
+            "would be several events. Cluster the triggers first: of each group, keep the loudest."
+        )
+
+
+def _length_remarks(target: str, lengths: np.ndarray, needed: float) -> Iterator[str]:
+    outside = int(np.count_nonzero(lengths <= 0))
+    short = int(np.count_nonzero((lengths > 0) & (lengths < needed)))
+    if outside:
+        yield f"{outside} of {len(lengths)} triggers lie outside the data of {target}, and will be rejected."
+    if short:
+        yield (
+            f"{short} of {len(lengths)} events have less of {target} about the trigger than the {needed:.2f} s that "
+            "the settings need; most of them will be rejected as too short."
+        )
+
+
+def _file_remarks(survey: Survey, data: Sequence[SeenData], fit: Fit) -> Iterator[str]:
     for seen in data:
         for name, channel in seen.channels.items():
             if channel.other_rates and name in fit.bands:
-                yield f"{name} has another rate than {_rate(channel)} in {channel.other_rates} file(s); there it is masked."
+                yield f"{name} is masked in {channel.other_rates} file(s), which do not have it at {_rate(channel)}."
         if seen.looked < len(seen.files):
             yield f"{seen.looked} of {len(seen.files)} files of {seen.path or seen.files[0].parent} were looked into."
     if survey.ignored:
         name, why = next(iter(survey.ignored.items()))
         yield f"{len(survey.ignored)} file(s) cannot be read and are left out; the first, {name}: {why}"
-    if blocks < _BLOCKS and len(survey.events):
+
+
+def _block_remarks(events: int, blocks: int, block_length: float) -> Iterator[str]:
+    if blocks < _BLOCKS:
         yield (
-            f"{len(survey.events)} events fall into {blocks} block(s) of {block_length:g} s: enough to scan, but training "
-            f"wants {_BLOCKS} or more to divide into training, validation and test."
+            f"{events} event(s) in {blocks} block(s) of {block_length:g} s: training wants {_BLOCKS} or more, to "
+            "divide them into training, validation and test (conf/split.yaml)."
         )

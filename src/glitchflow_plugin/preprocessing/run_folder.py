@@ -69,7 +69,7 @@ def write_proposal(folder: Path, proposal: Proposal, run_name: str) -> list[Path
 
 
 def with_values(text: str, values: Mapping[str, object], path: Path | str = "") -> str:
-    """YAML text with other values for some top-level keys; the comments stay.
+    r"""YAML text with other values for some top-level keys; the comments stay.
 
     Args:
         text: Of a file with each key and its value on one line.
@@ -79,8 +79,8 @@ def with_values(text: str, values: Mapping[str, object], path: Path | str = "") 
     Raises:
         ConfigurationError: A key is not there.
 
-    >>> with_values("a: 1     # s\\nb: 2\\n", {"a": 0.5})
-    'a: 0.5   # s\\nb: 2\\n'
+    >>> with_values("a: 1     # s\nb: 2\n", {"a": 0.5})
+    'a: 0.5   # s\nb: 2\n'
     """
     for key, value in values.items():
         line = re.compile(rf"^{re.escape(key)}:(?P<old>[^#\n]*)", re.MULTILINE)
@@ -155,12 +155,12 @@ def channel_rows(survey: Survey, proposal: Proposal) -> list[list[str]]:
 
 def setting_lines(proposal: Proposal) -> Iterator[str]:
     """What was decided, and what the user should know."""
-    settings = proposal.fit.processing
+    settings = proposal.processing
     continuous = any(data.continuous for data in proposal.data)
     cut = f", cut from {proposal.segment:g} s about each trigger" if continuous else ""
     yield (
         f"Proposed: {settings.len:g} s at {settings.sr:g} Hz{cut}, band {settings.minf:g}-{settings.maxf:g} Hz; the "
-        f"slowest channel in use needs {proposal.fit.needed:.2f} s about a trigger."
+        f"slowest channel in use needs {max(proposal.fit.needed.values()):.2f} s about a trigger."
     )
     for name, values in proposal.changes.items():
         changed = ", ".join(f"{key}: {_yaml(value)}" for key, value in values.items())
@@ -187,7 +187,7 @@ def _entry(proposal: Proposal, data: ProposedData, path: str, triggers: str | No
         if triggers:
             yield f"    triggers: {{path: {_yaml(triggers)}}}"
     yield "    processing:"
-    for key, value in asdict(proposal.fit.processing).items():
+    for key, value in asdict(proposal.processing).items():
         yield f"      {f'{key}: {_yaml(value)}'.ljust(16)}   # {_COMMENTS[key]}"
 
 

@@ -1,4 +1,4 @@
-"""A look at somebody's files and triggers: channels, rates, units, GPS ranges, and how long the data about a trigger are.
+"""A look at somebody's files and triggers: channels, rates, units, GPS ranges, length of the data about a trigger.
 
 Metadata alone are read, of a bounded number of files, by the readers that Data-processor uses.
 """
@@ -141,20 +141,18 @@ def look(paths: Sequence[Path | str], triggers: Path | str | None = None, *, pro
             f"Expected event files, GWOSC files, GWF frames, or HDF5 as gwpy writes it.{reasons}"
         )
     single = [_seen_events(files, path, progress) for path, kind, files in found if kind == "events"]
-    stored = [
-        (path, kind, files, *_described(kind, files, progress)) for path, kind, files in found if kind != "events"
-    ]
-    stretches = _joined((file.start, file.stop) for *_, held, _ in stored for file in held)
+    stored = [_described(path, kind, files, progress=progress) for path, kind, files in found if kind != "events"]
+    stretches = _joined((file.start, file.stop) for one in stored for file in one.stored)
     own = {event_id: gps for seen in single for event_id, gps in seen.events.items()}
     if given is None and wrong is None:
-        cuts = own or {event_id: gps for *_, held, _ in stored for event_id, gps in middles(held)}
+        cuts = own or {event_id: gps for one in stored for event_id, gps in middles(one.stored)}
     else:
         cuts = given or {}
         if stretches:
             _refuse_astray(table, times, stretches, wrong)
         elif wrong is not None:
             raise wrong
-    data = [*single, *(_seen_files(*one, np.array(sorted(cuts.values()))) for one in stored)]
+    data = [*single, *(_seen_files(one, np.array(sorted(cuts.values()))) for one in stored)]
     unread = ignored | {name: why for seen in data for name, why in seen.unreadable.items()}
     data = [seen for seen in data if seen.channels]
     if not data:
@@ -312,7 +310,18 @@ def _seen_events(files: Sequence[Path], path: str | None, progress: bool) -> See
 # ----------------------------------------------------------------------------------------------------- continuous files
 
 
-def _described(kind: str, files: Sequence[Path], progress: bool) -> tuple[list[StoredFile], dict[str, str]]:
+@dataclass(frozen=True)
+class _Stored:
+    """Continuous files of one data set, and by name why others cannot be read."""
+
+    path: str | None
+    kind: str
+    files: tuple[Path, ...]
+    stored: Sequence[StoredFile]
+    unreadable: Mapping[str, str]
+
+
+def _described(path: str | None, kind: str, files: tuple[Path, ...], *, progress: bool) -> _Stored:
     """Span and channels of the files; of very many, some are known by their names alone."""
     opened = files if kind == "gwf" else _spread(files, _MOST_FILES)
     stored, unreadable = describe_files(kind, _bar(opened, f"{kind} files", progress))
@@ -323,7 +332,7 @@ def _described(kind: str, files: Sequence[Path], progress: bool) -> tuple[list[S
                 stored.append(StoredFile(file, *span, stored[0].channels))
     if kind == "gwf":
         stored = _with_axes(stored, progress)
-    return stored, unreadable
+    return _Stored(path, kind, files, stored, unreadable)
 
 
 def _with_axes(stored: Sequence[StoredFile], progress: bool) -> list[StoredFile]:
@@ -351,19 +360,12 @@ def _with_axes(stored: Sequence[StoredFile], progress: bool) -> list[StoredFile]
     ]
 
 
-def _seen_files(
-    path: str | None,
-    kind: str,
-    files: Sequence[Path],
-    stored: Sequence[StoredFile],
-    unreadable: Mapping[str, str],
-    times: np.ndarray,
-) -> SeenData:
+def _seen_files(found: _Stored, times: np.ndarray) -> SeenData:
     spans: dict[str, list[tuple[float, float]]] = {}
     rates: dict[str, Counter[float]] = {}
     units: dict[str, Counter[str]] = {}
     aliases: dict[str, str | None] = {}
-    for file in stored:
+    for file in found.stored:
         for name, channel in file.channels.items():
             spans.setdefault(name, []).append((file.start, file.stop))
             aliases.setdefault(name, channel.alias)
@@ -380,8 +382,9 @@ def _seen_files(
         others = rates[name].total() - rates[name][rate] if rate else 0
         problem = "" if rate else "its sample rate cannot be read"
         channels[name] = SeenChannel(rate, unit, lengths[stretches], others, aliases[name], problem)
-    covered = _joined((file.start, file.stop) for file in stored)
-    return SeenData(path, kind, tuple(files), channels, covered, {}, len(stored), unreadable)
+    covered = _joined((file.start, file.stop) for file in found.stored)
+    looked = len(found.stored) + len(found.unreadable)
+    return SeenData(found.path, found.kind, found.files, channels, covered, {}, looked, found.unreadable)
 
 
 def _joined(spans: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
@@ -464,5 +467,3 @@ def crowded(times: Sequence[float], closer: float = 1.0) -> tuple[int, int]:
     follows = np.diff(np.sort(np.asarray(times, dtype=np.float64))) < closer
     groups = int(np.count_nonzero(follows & ~np.concatenate([[False], follows[:-1]]))) if len(follows) else 0
     return int(follows.sum()), groups
-
-
