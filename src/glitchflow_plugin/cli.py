@@ -182,8 +182,10 @@ def _to_copy(folder: Path, force: bool) -> dict[Path, Path]:
         raise ConfigurationError(f"{folder} holds the original configuration already. Choose another folder.")
     present = [target for target in targets.values() if target.exists()]
     if present and not force:
+        shown = ", ".join(str(path.relative_to(folder)) for path in present[:3])
+        more = f" and {len(present) - 3} more of its files" if len(present) > 3 else ""
         raise ConfigurationError(
-            f"{folder} already has {', '.join(str(path.relative_to(folder)) for path in present)}. "
+            f"{folder} already has {shown}{more}. "
             "Choose another folder, or replace them with --force."
         )
     return targets

@@ -18,7 +18,7 @@ from glitchflow_plugin.data.sources import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.data.splits import SplitSettings
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
-from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey, crowded
+from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey, crowded, together
 from glitchflow_plugin.signal.conditioning import (
     ChannelRejectedError,
     ConditioningSettings,
@@ -233,12 +233,11 @@ def propose(survey: Survey, target: str | None = None) -> Proposal:
 
 
 def _merged(data: Sequence[SeenData]) -> dict[str, SeenChannel]:
-    """Channels of all data sets; of one that several have, the first that can be read, as ingestion takes it."""
+    """Channels of all data sets."""
     channels: dict[str, SeenChannel] = {}
     for seen in data:
         for name, channel in seen.channels.items():
-            if name not in channels or (channels[name].sample_rate is None and channel.sample_rate):
-                channels[name] = channel
+            channels[name] = together(channels[name], channel) if name in channels else channel
     return channels
 
 

@@ -6,8 +6,8 @@ Metadata alone are read, of a bounded number of files, by the readers that Data-
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +45,8 @@ class SeenChannel:
     Attributes:
         sample_rate: What most files say, Hz; None if none does.
         unit: What most files say; empty if none does.
-        lengths: For each event looked at, the length (s) of the data about its trigger: twice the shorter side. 0 where
-            the trigger lies outside.
+        lengths: For each of the survey's events, the length (s) of the data about its trigger: twice the shorter side.
+            0 where the trigger lies outside, or the channel is not there.
         other_rates: Number of files with another rate.
         alias: Another name that the file gives it.
         problem: Why it cannot be read, where it cannot.
@@ -102,10 +102,11 @@ class Survey:
     triggers: str | None = None
     ignored: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def events(self) -> dict[str, float]:
-        """GPS time (s) of all events that were looked at, by id."""
-        return {event_id: gps for seen in self.data for event_id, gps in seen.events.items()} | dict(self.cuts)
+        """GPS time (s) of all events that were looked at, by id, in the order of the ids."""
+        own = {event_id: gps for seen in self.data for event_id, gps in seen.events.items()}
+        return dict(sorted((own | dict(self.cuts)).items()))
 
 
 def look(paths: Sequence[Path | str], triggers: Path | str | None = None, *, progress: bool = True) -> Survey:
@@ -118,7 +119,7 @@ def look(paths: Sequence[Path | str], triggers: Path | str | None = None, *, pro
 
     Raises:
         ConfigurationError: A path names no file, or the triggers are no GPS times; the message says what they may be.
-        FormatError: The table of triggers cannot be read.
+        FormatError: The table of triggers cannot be read, or two folders have different events of one id.
         NoEventsError: No file holds data, or no trigger lies in them.
     """
     table = None if triggers is None else Path(triggers).absolute()
@@ -140,52 +141,89 @@ def look(paths: Sequence[Path | str], triggers: Path | str | None = None, *, pro
             f"{', '.join(shown(path) for path in paths)}: none of {len(ignored)} file(s) holds data that can be read. "
             f"Expected event files, GWOSC files, GWF frames, or HDF5 as gwpy writes it.{reasons}"
         )
-    single = [_seen_events(files, path, progress) for path, kind, files in found if kind == "events"]
-    stored = [_described(path, kind, files, progress=progress) for path, kind, files in found if kind != "events"]
+    single = _joined_folders([_seen_events(one, progress=progress) for one in found if one.kind == "events"])
+    stored = [_described(one, progress=progress) for one in found if one.kind != "events"]
+    own = _own_events(single)
     stretches = _joined((file.start, file.stop) for one in stored for file in one.stored)
-    own = {event_id: gps for seen in single for event_id, gps in seen.events.items()}
-    if given is None and wrong is None:
-        cuts = own or {event_id: gps for one in stored for event_id, gps in middles(one.stored)}
-    else:
-        cuts = given or {}
-        if stretches:
-            _refuse_astray(table, times, stretches, wrong)
-        elif wrong is not None:
-            raise wrong
-    data = [*single, *(_seen_files(one, np.array(sorted(cuts.values()))) for one in stored)]
+    if table is not None and (wrong or stretches):
+        _refuse_astray(table, times, stretches, wrong)
+    cuts = given if given is not None else own or dict(middles([file for one in stored for file in one.stored]))
+    data = [*single, *(_seen_files(one, np.array(list(cuts.values()))) for one in stored)]
     unread = ignored | {name: why for seen in data for name, why in seen.unreadable.items()}
-    data = [seen for seen in data if seen.channels]
+    data = sorted((seen for seen in data if seen.channels), key=lambda seen: str(seen.path or seen.files[0]))
     if not data:
         raise NoEventsError(f"No file holds data that can be read. {' '.join(list(unread.values())[:3])}")
-    data.sort(key=lambda seen: str(seen.path or seen.files[0]))
-    return Survey(tuple(data), dict(sorted(cuts.items())) if stretches else {}, str(table) if table else None, unread)
+    survey = Survey(tuple(data), cuts if stretches else {}, str(table) if table else None, unread)
+    places = {event_id: place for place, event_id in enumerate(survey.events)}
+    return replace(survey, data=tuple(_aligned(seen, list(seen.events or cuts), places) for seen in data))
+
+
+def _own_events(single: Sequence[SeenData]) -> dict[str, float]:
+    """Events of event files; the same id in two folders is the same event."""
+    own: dict[str, float] = {}
+    for seen in single:
+        for event_id, gps in seen.events.items():
+            if abs(own.setdefault(event_id, gps) - gps) > 1:
+                raise FormatError(
+                    f"The event {event_id} is in two folders, at GPS {own[event_id]:.3f} and {gps:.3f} (there: "
+                    f"{shown(seen.path or seen.files[0].parent)}). Data sets are merged on the event id: give every "
+                    "event its own, or look at one folder at a time."
+                )
+    return own
+
+
+def _aligned(seen: SeenData, ids: Sequence[str], places: Mapping[str, int]) -> SeenData:
+    """The data set with the lengths of its channels in the order of all events."""
+    rows = [places[event_id] for event_id in ids]
+    aligned: dict[int, np.ndarray] = {}  # channels of the same files share theirs
+    channels = {}
+    for name, channel in seen.channels.items():
+        if id(channel.lengths) not in aligned:
+            lengths = np.zeros(len(places))
+            lengths[rows] = channel.lengths
+            aligned[id(channel.lengths)] = lengths
+        channels[name] = replace(channel, lengths=aligned[id(channel.lengths)])
+    return replace(seen, channels=channels)
 
 
 # ------------------------------------------------------------------------------------------------------- which files
 
 
-def _gathered(
-    paths: Sequence[Path], table: Path | None, progress: bool
-) -> tuple[list[tuple[str | None, str, tuple[Path, ...]]], dict[str, str]]:
-    """Path, format and files of each data set; and what holds none, with the reason."""
-    ignored: dict[str, str] = {}
-    found: list[tuple[str | None, str, tuple[Path, ...]]] = []
+@dataclass(frozen=True)
+class _Group:
+    """Files of one format that one path gave; of event files, those of one folder."""
+
+    origin: Path
+    path: str | None
+    kind: str
+    files: tuple[Path, ...]
+
+
+def _gathered(paths: Sequence[Path], table: Path | None, progress: bool) -> tuple[list[_Group], dict[str, str]]:
+    """The data sets; and what holds no data, with the reason."""
+    ignored: dict[Path, str] = {}
+    found: list[_Group] = []
     taken: set[Path] = {table} if table else set()
     for path in map(Path.absolute, paths):
-        files = _files_below(path) if path.is_dir() else list_files(path, SUFFIXES)
+        try:
+            files = _files_below(path) if path.is_dir() else list_files(path, SUFFIXES)
+        except ConfigurationError:
+            files = []
         if not files:
             raise ConfigurationError(
-                f"{shown(path)} holds no file that ends in {', '.join(SUFFIXES)}. Give the files, their folder, or a "
-                "pattern such as '/data/*.gwf'."
+                f"--data {shown(path)} names no file. Expected files that end in {', '.join(SUFFIXES)}, a folder with "
+                "such files in it or below, a pattern in quotes such as '/data/*.gwf', or a cache file (.lcf, .cache, "
+                ".ffl)."
             )
         fresh = [file for file in files if file not in taken and file.name != TRUTH_FILE_NAME]
         taken.update(fresh)
         groups: dict[tuple[str, Path | None], list[Path]] = {}
         for file, kind in _formats(fresh, ignored, progress):
             groups.setdefault((kind, file.parent if kind == "events" else None), []).append(file)
-        for (kind, folder), members in groups.items():
-            found.append((_naming(path, folder, members, files), kind, tuple(members)))
-    return found, ignored
+        for (kind, _), members in groups.items():
+            name = _naming(path, members, set(files), {*ignored, *(file for file in files if file not in fresh)})
+            found.append(_Group(path, name, kind, tuple(members)))
+    return found, {shown(file.name): why for file, why in ignored.items()}
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -198,7 +236,7 @@ def _files_below(folder: Path) -> list[Path]:
     return found
 
 
-def _formats(files: Sequence[Path], ignored: dict[str, str], progress: bool) -> list[tuple[Path, str]]:
+def _formats(files: Sequence[Path], ignored: dict[Path, str], progress: bool) -> list[tuple[Path, str]]:
     """Each file with its format; the reasons for those that have none go into `ignored`."""
     by_folder: dict[tuple[Path, str], list[Path]] = {}
     for file in files:
@@ -218,7 +256,7 @@ def _formats(files: Sequence[Path], ignored: dict[str, str], progress: bool) -> 
             if kind:
                 found.append((file, kind))
             else:
-                ignored[shown(file.name)] = reason
+                ignored[file] = reason
     return found
 
 
@@ -231,23 +269,21 @@ def _format(file: Path) -> tuple[str, str]:
         return "", str(error)
 
 
-def _naming(path: Path, folder: Path | None, members: Sequence[Path], beside: Sequence[Path]) -> str | None:
-    """What names exactly these files, if anything short does."""
-    if not path.is_dir():
-        return str(path) if len(members) == len(beside) else None
-    home = folder or members[0].parent
-    endings = {file.suffix for file in members}
+def _naming(path: Path, members: Sequence[Path], beside: set[Path], spoiled: set[Path]) -> str | None:
+    """What names these files, and no others but those that hold no data, if anything short does."""
+    if not path.is_dir() and set(members) == beside - spoiled:
+        return str(path)
+    endings, folders = {file.suffix for file in members}, {file.parent for file in members}
     suffixes = frames.SUFFIXES if endings <= set(frames.SUFFIXES) else hdf5.SUFFIXES
-    trials = [str(home)]
-    if len(endings) == 1:
-        ending = next(iter(endings))
-        trials += [f"{home}/*{ending}", f"{path}/**/*{ending}"]
+    trials = [str(folder) for folder in folders] if len(folders) == 1 else []
+    if path.is_dir() and len(endings) == 1:
+        trials += [f"{folder}/*{ending}" for folder in (*folders, f"{path}/**") for ending in endings]
     for trial in trials:
         try:
-            named = set(list_files(trial, suffixes)) - {home / TRUTH_FILE_NAME}
+            named = set(list_files(trial, suffixes))
         except ConfigurationError:
             continue
-        if named == set(members):
+        if named - spoiled == set(members):
             return trial
     return None
 
@@ -266,9 +302,44 @@ def _bar(files: Iterable[Path], what: str, progress: bool) -> Iterable[Path]:
 # ---------------------------------------------------------------------------------------------------------- event files
 
 
-def _seen_events(files: Sequence[Path], path: str | None, progress: bool) -> SeenData:
+def _joined_folders(single: Sequence[tuple[_Group, SeenData]]) -> list[SeenData]:
+    """Folders of event files below one path, made one data set where no event is in two of them."""
+    found: list[SeenData] = []
+    for origin in dict.fromkeys(group.origin for group, _ in single):
+        parts = [seen for group, seen in single if group.origin == origin]
+        ids = [event_id for seen in parts for event_id in seen.events]
+        if len(parts) == 1 or len(ids) > len(set(ids)):
+            found += parts
+            continue
+        files = tuple(file for seen in parts for file in seen.files)
+        unreadable = {name: why for seen in parts for name, why in seen.unreadable.items()}
+        events = {event_id: gps for seen in parts for event_id, gps in seen.events.items()}
+        places = {event_id: place for place, event_id in enumerate(events)}
+        channels: dict[str, SeenChannel] = {}
+        for seen in parts:
+            for name, channel in _aligned(seen, list(seen.events), places).channels.items():
+                channels[name] = channel if name not in channels else together(channels[name], channel)
+        path = _naming(origin, files, set(), set())
+        looked = sum(seen.looked for seen in parts)
+        found.append(SeenData(path, "events", files, channels, (), events, looked, unreadable))
+    return found
+
+
+def together(first: SeenChannel, second: SeenChannel) -> SeenChannel:
+    """A channel that two data sets have: where both have an event, the first's is taken."""
+    if first.sample_rate is None or second.sample_rate is None:
+        return second if first.sample_rate is None else first
+    there = int(np.count_nonzero(second.lengths))
+    if first.sample_rate != second.sample_rate:
+        return replace(first, other_rates=first.other_rates + second.other_rates + there)
+    lengths = np.where(first.lengths > 0, first.lengths, second.lengths)
+    return replace(first, lengths=lengths, other_rates=first.other_rates + second.other_rates)
+
+
+def _seen_events(group: _Group, *, progress: bool) -> tuple[_Group, SeenData]:
+    files = group.files
     looked = _spread(files, _MOST_FILES)
-    spans: dict[str, list[tuple[StoredSpan, float]]] = {}
+    spans: dict[str, dict[str, StoredSpan]] = {}
     problems: dict[str, str] = {}
     events: dict[str, float] = {}
     unreadable: dict[str, str] = {}
@@ -285,26 +356,22 @@ def _seen_events(files: Sequence[Path], path: str | None, progress: bool) -> See
         for name, why in refused.items():
             problems.setdefault(name, f"{why} (in {shown(file.name)})")
         for name, span in held.items():
-            spans.setdefault(name, []).append((span, header.gps_event))
+            spans.setdefault(name, {})[header.event_id] = span
     channels = {}
     for name in sorted({*spans, *problems}):
-        held_spans = spans.get(name, [])
-        rates = Counter(span.sample_rate for span, _ in held_spans)
-        units = Counter(span.unit for span, _ in held_spans if span.unit)
+        held = spans.get(name, {})
+        rates = Counter(span.sample_rate for span in held.values())
+        units = Counter(span.unit for span in held.values() if span.unit)
         rate = rates.most_common(1)[0][0] if rates else None
-        lengths = [
-            2 * min(gps - span.start, span.stop - gps)
-            for span, gps in held_spans
-            if span.sample_rate == rate  # another rate is masked as an error
-        ]
-        channels[name] = SeenChannel(
-            rate,
-            units.most_common(1)[0][0] if units else "",
-            np.maximum(np.array(lengths), 0),
-            len(held_spans) - len(lengths),
-            problem=problems.get(name, ""),
-        )
-    return SeenData(path, "events", tuple(files), channels, (), events, len(looked), unreadable)
+        lengths = np.zeros(len(events))
+        for place, (event_id, gps) in enumerate(events.items()):
+            span = held.get(event_id)
+            if span is not None and span.sample_rate == rate:  # another rate is masked as an error
+                lengths[place] = max(2 * min(gps - span.start, span.stop - gps), 0)
+        unit = units.most_common(1)[0][0] if units else ""
+        others = rates.total() - rates[rate] if rate else 0
+        channels[name] = SeenChannel(rate, unit, lengths, others, problem=problems.get(name, ""))
+    return group, SeenData(group.path, "events", files, channels, (), events, len(looked), unreadable)
 
 
 # ----------------------------------------------------------------------------------------------------- continuous files
@@ -314,15 +381,14 @@ def _seen_events(files: Sequence[Path], path: str | None, progress: bool) -> See
 class _Stored:
     """Continuous files of one data set, and by name why others cannot be read."""
 
-    path: str | None
-    kind: str
-    files: tuple[Path, ...]
+    group: _Group
     stored: Sequence[StoredFile]
     unreadable: Mapping[str, str]
 
 
-def _described(path: str | None, kind: str, files: tuple[Path, ...], *, progress: bool) -> _Stored:
+def _described(group: _Group, *, progress: bool) -> _Stored:
     """Span and channels of the files; of very many, some are known by their names alone."""
+    kind, files = group.kind, group.files
     opened = files if kind == "gwf" else _spread(files, _MOST_FILES)
     stored, unreadable = describe_files(kind, _bar(opened, f"{kind} files", progress))
     if stored and len(opened) < len(files):
@@ -332,7 +398,7 @@ def _described(path: str | None, kind: str, files: tuple[Path, ...], *, progress
                 stored.append(StoredFile(file, *span, stored[0].channels))
     if kind == "gwf":
         stored = _with_axes(stored, progress)
-    return _Stored(path, kind, files, stored, unreadable)
+    return _Stored(group, stored, unreadable)
 
 
 def _with_axes(stored: Sequence[StoredFile], progress: bool) -> list[StoredFile]:
@@ -384,7 +450,8 @@ def _seen_files(found: _Stored, times: np.ndarray) -> SeenData:
         channels[name] = SeenChannel(rate, unit, lengths[stretches], others, aliases[name], problem)
     covered = _joined((file.start, file.stop) for file in found.stored)
     looked = len(found.stored) + len(found.unreadable)
-    return SeenData(found.path, found.kind, found.files, channels, covered, {}, looked, found.unreadable)
+    group = found.group
+    return SeenData(group.path, group.kind, group.files, channels, covered, {}, looked, found.unreadable)
 
 
 def _joined(spans: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
@@ -419,7 +486,7 @@ def lengths_about(stretches: Sequence[tuple[float, float]], times: np.ndarray) -
 
 
 def _refuse_astray(
-    table: Path | None, times: np.ndarray, stretches: Sequence[tuple[float, float]], wrong: ConfigurationError | None
+    table: Path, times: np.ndarray, stretches: Sequence[tuple[float, float]], wrong: ConfigurationError | None
 ) -> None:
     """Refuse triggers none of which lies in the data, and say what the times may be."""
     inside = int(np.count_nonzero(lengths_about(stretches, times)))

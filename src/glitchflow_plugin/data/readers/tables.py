@@ -50,7 +50,9 @@ _FRACTIONS = {
 _LIKE_A_REST = re.compile(rf"(^|[^a-z])({'|'.join(_NANOSECONDS)}|frac|fraction)$")
 """A column that may well hold the rest of some second."""
 
-_LIKE_A_DATE = re.compile(r"\d{4}-\d\d?-\d\d?\b|\d\d?[/.]\d\d?[/.]\d{4}\b|[A-Za-z]{3,9}\.? \d")
+_LIKE_A_DATE = re.compile(r"\d{4}[-/]\d\d?[-/]\d\d?(?!\d)|\d\d?[/.]\d\d?[/.]\d{4}(?!\d)|[A-Za-z]{3,9}\.? \d")
+"""The beginning of a date as people and programs write it."""
+
 
 _AGREE = 1e-6
 """A fraction given twice is one within this (s): float64 holds GPS times to 0.24 microseconds."""
