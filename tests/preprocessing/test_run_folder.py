@@ -1,5 +1,7 @@
 """The files of a run folder after a proposal."""
 
+import re
+
 import pytest
 import yaml
 
@@ -15,11 +17,10 @@ def test_values_change_and_comments_stay(name):
     for key, value in content.items():
         if isinstance(value, dict):
             continue
-        new = ["V1:A # no comment", "V1:B"] if isinstance(value, list) else 1234.5
+        new = ["V1:A, V1:B", "V1:C"] if isinstance(value, list) else 1234.5
         changed = with_values(text, {key: new})
         assert yaml.safe_load(changed) == content | {key: new}
-        assert [line.count("#") for line in changed.splitlines()][-1] == text.splitlines()[-1].count("#")
-        assert len(changed.splitlines()) == len(text.splitlines())
+        assert re.findall("#.*", changed) == re.findall("#.*", text)
 
 
 def test_a_key_that_is_not_there_is_named():
