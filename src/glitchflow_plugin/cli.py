@@ -185,8 +185,7 @@ def _to_copy(folder: Path, force: bool) -> dict[Path, Path]:
         shown = ", ".join(str(path.relative_to(folder)) for path in present[:3])
         more = f" and {len(present) - 3} more of its files" if len(present) > 3 else ""
         raise ConfigurationError(
-            f"{folder} already has {shown}{more}. "
-            "Choose another folder, or replace them with --force."
+            f"{folder} already has {shown}{more}. Choose another folder, or replace them with --force."
         )
     return targets
 

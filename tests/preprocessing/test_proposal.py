@@ -184,3 +184,13 @@ def test_settings_that_change_are_those_of_the_other_files():
     assert set(proposal.changes) <= {"whiten", "scan", "process", "split"}
     WhiteningSettings(**proposal.changes["whiten"])
     assert propose(survey(channels)).fit == proposal.fit  # the same again
+
+
+@pytest.mark.parametrize(("events", "few"), [(1, True), (2, True), (3, False), (30, False)])
+def test_too_few_events_for_a_test_against_chance_are_scanned_without(events, few):
+    channels = {name: seen(4096.0, events=events) for name in ("V1:Hrec_hoft", "V1:A")}
+    proposal = propose(survey(channels, events))
+    assert proposal.few == few
+    assert ("num_slides" in proposal.changes.get("scan", {})) == few
+    assert any("cannot tell coincidence from chance" in remark for remark in proposal.remarks) == few
+    ScanSettings.from_yaml(proposal.changes.get("scan", {}))

@@ -46,6 +46,9 @@ _CROWDED = 0.1
 _BLOCKS = 20
 """Groups of events that make a split into training, validation and test a good one."""
 
+_WITHOUT_SLIDES = {"num_slides": 0, "threshold_corr": 0.17, "threshold_iou": 0.08}
+"""What selects witnesses where there are too few events to compare with chance: the coincidences alone."""
+
 _SHARD_BYTES = 128 * 1024**2
 """Series of a shard in memory, at most about."""
 
@@ -129,6 +132,7 @@ class Proposal:
         triggers: Table of triggers that is there.
         cuts: Triggers to be written as a table, by id, GPS s: where event files tell when to cut continuous data.
         unsafe: Channels for `scan.unsafe`.
+        few: Whether there are too few events for the scan to tell coincidence from chance.
         block_length: For split.yaml, s.
         batch: Events in memory and in a shard.
         remarks: What the user should know.
@@ -143,6 +147,7 @@ class Proposal:
     triggers: str | None = None
     cuts: Mapping[str, float] = field(default_factory=dict)
     unsafe: tuple[str, ...] = ()
+    few: bool = False
     block_length: float = SplitSettings.block_length
     batch: int = ProcessingSettings.batch
     remarks: tuple[str, ...] = ()
@@ -166,7 +171,7 @@ class Proposal:
         if self.fit.frange != tuple(ScanSettings.frange):
             maps["frange"] = list(self.fit.frange)
         split = {} if self.block_length == SplitSettings.block_length else {"block_length": self.block_length}
-        scan = maps | ({"unsafe": list(self.unsafe)} if self.unsafe else {})
+        scan = maps | ({"unsafe": list(self.unsafe)} if self.unsafe else {}) | (_WITHOUT_SLIDES if self.few else {})
         return {
             name: keys
             for name, keys in (("whiten", whiten), ("scan", scan), ("process", maps), ("split", split))
@@ -210,6 +215,8 @@ def propose(survey: Survey, target: str | None = None) -> Proposal:
     if continuous and survey.triggers is None and len(entries) > 1:
         cuts = survey.cuts
     batch = int(np.clip(_SHARD_BYTES / (4 * len(fit.bands) * fit.settings.num_samples), 1, ProcessingSettings.batch))
+    kept = int(np.count_nonzero(channels[target].lengths >= fit.needed[target]))
+    wanted = _events_for_a_test(len(fit.bands) - 1, fit.settings.duration)
     block_length, blocks = _block_length(list(survey.events.values()))
     return Proposal(
         target=target,
@@ -221,12 +228,14 @@ def propose(survey: Survey, target: str | None = None) -> Proposal:
         triggers=survey.triggers if continuous else None,
         cuts=cuts,
         unsafe=_unsafe(target, fit.bands),
+        few=kept < wanted,
         block_length=block_length,
         batch=batch,
         remarks=(
             *_trigger_remarks(survey, data, continuous=bool(continuous)),
             *_length_remarks(target, channels[target].lengths, fit.needed[target]),
             *_file_remarks(survey, data, fit),
+            *_test_remarks(kept, wanted),
             *_block_remarks(len(survey.events), blocks, block_length),
         ),
     )
@@ -447,6 +456,18 @@ def _segment(fit: Fit, reaches: Mapping[str, Reach]) -> float:
     return float(min(enough, max(math.floor(reach * 100) / 100, math.ceil(needed * 100) / 100)))
 
 
+def _events_for_a_test(witnesses: int, duration: float) -> int:
+    """Events that a perfect witness needs for its coincidences to be no accident, at the scan's false-discovery rate.
+
+    In an event of this length (s) with one spike in each channel, the two coincide by accident with the probability
+    that the tolerance to either side, and about as much for the length of the spikes, is of it. The best of so many
+    witnesses must be less likely than the rate allows.
+    """
+    usual = ScanSettings()
+    accident = min(4 * usual.tolerance.time / duration, 0.5)
+    return math.ceil(math.log(usual.fdr / witnesses) / math.log(accident))
+
+
 def _block_length(times: Sequence[float]) -> tuple[float, int]:
     """Length of the blocks in which events stay together (s), and how many there are."""
     usual = SplitSettings.block_length
@@ -534,6 +555,14 @@ def _file_remarks(survey: Survey, data: Sequence[SeenData], fit: Fit) -> Iterato
     if survey.ignored:
         name, why = next(iter(survey.ignored.items()))
         yield f"{len(survey.ignored)} file(s) cannot be read and are left out; the first, {name}: {why}"
+
+
+def _test_remarks(kept: int, wanted: int) -> Iterator[str]:
+    if kept < wanted:
+        yield (
+            f"{kept} event(s) cannot tell coincidence from chance ({wanted} could at best): the scan selects by shared "
+            "spikes alone, without time slides. Give more events before you trust what it selects."
+        )
 
 
 def _block_remarks(events: int, blocks: int, block_length: float) -> Iterator[str]:
