@@ -271,7 +271,7 @@ def _new(options: argparse.Namespace) -> int:
     from glitchflow_plugin.preprocessing.survey import look
 
     _to_copy(options.folder, options.force)  # refused before minutes of looking
-    survey = look(options.data, options.triggers, progress=sys.stderr.isatty())
+    survey = look(options.data, options.triggers)
     proposal = propose(survey, options.target)
     run_name = _run_name(options.folder)
     init(options.folder, force=options.force)

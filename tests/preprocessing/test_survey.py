@@ -100,7 +100,15 @@ def frames_with_a_gap(folder):
     return [folder], table(folder / "triggers.csv", TIMES)
 
 
+def files_of_eight_seconds(folder):
+    for number in range(3):
+        start = T0 + 100 * number
+        hdf5.write(folder / f"V-SHORT-{start:.0f}-8.h5", channels(start, 8))
+    return [folder], None
+
+
 LAYOUTS = (
+    files_of_eight_seconds,
     events_folder,
     two_folders_of_one_event,
     folder_a_day,

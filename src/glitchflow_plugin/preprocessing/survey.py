@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -127,13 +127,14 @@ def look(paths: Sequence[Path | str], triggers: Path | str | None = None, *, pro
     wrong: ConfigurationError | None = None
     times = np.zeros(0)
     if table is not None:
-        times = read_columns(TriggerSettings(path=str(table)))[0]
+        settings = TriggerSettings(path=str(table))
+        try:
+            given = dict(read_triggers(settings))
+            times = np.array(list(given.values()))
+        except ConfigurationError as error:
+            wrong, times = error, read_columns(settings)[0]  # told together with what the times may be
         if not len(times):
             raise NoEventsError(f"{table} holds no trigger. Give another table, or leave --triggers out.")
-        try:
-            given = dict(read_triggers(TriggerSettings(path=str(table))))
-        except ConfigurationError as error:
-            wrong = error  # told together with what the times may be, once the data are known
     found, ignored = _gathered([Path(path) for path in paths], table, progress)
     if not found:
         reasons = "".join(f" {reason}" for reason in list(ignored.values())[:3])
@@ -246,11 +247,11 @@ def _formats(files: Sequence[Path], ignored: dict[Path, str], progress: bool) ->
         if suffix in frames.SUFFIXES:
             found += [(file, "gwf") for file in members]
             continue
-        few = _spread(members, _ALIKE)
-        kinds = {_format(file) for file in few}
-        if len(members) > _MOST_FILES and len(kinds) == 1 and (kind := kinds.pop())[0]:
-            found += [(file, kind[0]) for file in members]
-            continue
+        if len(members) > _MOST_FILES:
+            kinds = {_format(file)[0] for file in _spread(members, _ALIKE)}
+            if len(kinds) == 1 and "" not in kinds:
+                found += [(file, *kinds) for file in members]
+                continue
         for file in _bar(members, "formats", progress):
             kind, reason = _format(file)
             if kind:
@@ -260,7 +261,6 @@ def _formats(files: Sequence[Path], ignored: dict[Path, str], progress: bool) ->
     return found
 
 
-@lru_cache(maxsize=64)
 def _format(file: Path) -> tuple[str, str]:
     """Format of a file, or why it has none."""
     try:
