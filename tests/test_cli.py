@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from glitchflow_plugin import cli
+from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, write_summary
 
@@ -59,6 +61,44 @@ def test_init_replaces_nothing_unless_forced(tmp_path):
 def test_init_of_the_checkout_itself_is_refused():
     with pytest.raises(ConfigurationError, match="original"):
         cli.init(cli.default_configuration(), force=True)
+
+
+def test_new_makes_a_run_folder_that_fits_the_data_and_shows_how_to_go_on(tmp_path, capsys):
+    series = np.random.default_rng(0).standard_normal(8 * 2048)
+    for number in range(3):
+        gps = 1_264_000_000.0 + 300 * number
+        held = {
+            name: Channel(name, series[: 8 * rate], gps - 4, float(rate), "m")
+            for name, rate in (("V1:Hrec_hoft", 2048), ("V1:MIC", 1024), ("V1:SLOW", 4))
+        }
+        write_event(tmp_path / f"data/{number}.h5", RawEvent(str(number), gps, held))
+    words = ["new", str(tmp_path / "o4 run"), "--data", str(tmp_path / "data")]
+    assert cli.main(words) == 0
+    output = capsys.readouterr().out
+    assert "V1:SLOW" in output
+    assert f"cd '{tmp_path}/o4 run'" in output
+    assert "itwinai exec-pipeline +pipe_key=preproc_pipeline run_name=o4-run" in output
+    config = cli.compose(tmp_path / "o4 run", ["run_name=o4-run"])
+    assert config.datasets[0].ch_list == ["V1:Hrec_hoft", "V1:MIC"]
+    assert config.datasets[0].processing.len < 6
+    (tmp_path / "o4 run/conf/datasets.yaml").write_text("mine: 1\n")
+    assert cli.main(words) == 1
+    assert "--force" in capsys.readouterr().err
+    assert (tmp_path / "o4 run/conf/datasets.yaml").read_text() == "mine: 1\n"
+    assert cli.main([*words, "--force"]) == 0
+
+
+def test_new_writes_nothing_where_nothing_can_be_proposed(tmp_path, capsys):
+    assert cli.main(["new", str(tmp_path / "run"), "--data", str(tmp_path / "nowhere")]) == 1
+    assert "names no file" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("my run!", "my-run"), ("2024", "run-2024"), ("null", "run-null"), ("é", "mine")]
+)
+def test_a_run_is_called_like_its_folder_as_far_as_that_goes(folder, name):
+    assert cli._run_name(Path("/data") / folder) == name
 
 
 def test_run_folders_are_the_first_parts_of_relative_paths(run_folder):

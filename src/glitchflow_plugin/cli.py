@@ -1,6 +1,7 @@
 """The command `glitchflow`: small helpers around the pipelines; running them stays with `itwinai exec-pipeline`.
 
 glitchflow init FOLDER      copy config.yaml, conf/ and slurm/ into a folder and make its run folders
+glitchflow new FOLDER --data PATH...   look at your own data and make a run folder whose settings fit them
 glitchflow check            is everything there that the pipelines need?
 glitchflow show PATH...     print run summaries as tables
 glitchflow folders FOLDER   make the run folders that conf/saveconf.yaml names
@@ -10,6 +11,7 @@ glitchflow models ...       list, compare, promote, roll back, upload and reloca
 import argparse
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -74,6 +76,16 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("folder", type=Path)
     init.add_argument("--force", action="store_true", help="replace configuration files that are there already")
     init.set_defaults(run=_init)
+
+    new = commands.add_parser("new", help="look at your own data and make a run folder whose settings fit them")
+    new.add_argument("folder", type=Path)
+    new.add_argument(
+        "--data", type=Path, nargs="+", required=True, metavar="PATH", help="files, folders, patterns or cache files"
+    )
+    new.add_argument("--triggers", type=Path, help="table of GPS times at which continuous data are cut")
+    new.add_argument("--target", help="the strain channel (default: told by its name)")
+    new.add_argument("--force", action="store_true", help="replace configuration files that are there already")
+    new.set_defaults(run=_new)
 
     check = commands.add_parser("check", help="is everything there that the pipelines need?")
     check.add_argument("folder", type=Path, nargs="?", default=Path(), help="folder with config.yaml (default: here)")
@@ -163,22 +175,29 @@ def init(folder: Path, force: bool = False) -> list[Path]:
     Raises:
         ConfigurationError: A file would be replaced and `force` is not set.
     """
-    source = default_configuration()
-    scripts = sorted((source / BATCH_FOLDER).glob("*.s*"))
-    files = [source / CONFIG_NAME, *sorted((source / CONF_FOLDER).rglob("*.yaml")), *scripts]
-    targets = [folder / file.relative_to(source) for file in files]
-    if source.resolve() == folder.resolve():
-        raise ConfigurationError(f"{folder} holds the original configuration already. Choose another folder.")
-    present = [target for target in targets if target.exists()]
-    if present and not force:
-        raise ConfigurationError(
-            f"{folder} already has {', '.join(str(path.relative_to(folder)) for path in present)}. "
-            "Choose another folder, or replace them with --force."
-        )
-    for file, target in zip(files, targets, strict=True):
+    files = _to_copy(folder, force)
+    for file, target in files.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
     make_run_folders(folder)
+    return list(files.values())
+
+
+def _to_copy(folder: Path, force: bool) -> dict[Path, Path]:
+    """The default configuration's files, and where each goes."""
+    source = default_configuration()
+    scripts = sorted((source / BATCH_FOLDER).glob("*.s*"))
+    files = [source / CONFIG_NAME, *sorted((source / CONF_FOLDER).rglob("*.yaml")), *scripts]
+    targets = {file: folder / file.relative_to(source) for file in files}
+    if source.resolve() == folder.resolve():
+        raise ConfigurationError(f"{folder} holds the original configuration already. Choose another folder.")
+    present = [target for target in targets.values() if target.exists()]
+    if present and not force:
+        shown = ", ".join(str(path.relative_to(folder)) for path in present[:3])
+        more = f" and {len(present) - 3} more of its files" if len(present) > 3 else ""
+        raise ConfigurationError(
+            f"{folder} already has {shown}{more}. Choose another folder, or replace them with --force."
+        )
     return targets
 
 
@@ -288,6 +307,39 @@ def _init(options: argparse.Namespace) -> int:
         "  itwinai exec-pipeline +pipe_key=simulate_pipeline conf/profile=demo    # your own data: conf/datasets.yaml"
     )
     return 0
+
+
+def _new(options: argparse.Namespace) -> int:
+    from glitchflow_plugin.preprocessing.proposal import propose
+    from glitchflow_plugin.preprocessing.run_folder import channel_rows, data_lines, setting_lines, write_proposal
+    from glitchflow_plugin.preprocessing.survey import look
+
+    _to_copy(options.folder, options.force)  # refused before minutes of looking
+    survey = look(options.data, options.triggers)
+    proposal = propose(survey, options.target)
+    run_name = _run_name(options.folder)
+    init(options.folder, force=options.force)
+    written = write_proposal(options.folder, proposal, run_name)
+    for line in data_lines(survey):
+        print(line)
+    print()
+    _print_columns(channel_rows(survey, proposal))
+    print()
+    for line in setting_lines(proposal):
+        print(line)
+    names = ", ".join(str(path.relative_to(options.folder)) for path in written)
+    print(f"\nWritten in {options.folder.resolve()}, for you to read and change: {names}. Next:")
+    print(f"  cd {shlex.quote(str(options.folder))}")
+    print(f"  glitchflow check {shlex.quote(f'run_name={run_name}')}")
+    print(f"  itwinai exec-pipeline +pipe_key=preproc_pipeline {shlex.quote(f'run_name={run_name}')}")
+    return 0
+
+
+def _run_name(folder: Path) -> str:
+    """The folder's own name, as far as a run can be called so."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")[:80] or "mine"
+    # on the command line 12 would be a number, and null nothing
+    return name if name[0].isalpha() and name.lower() not in ("null", "true", "false", "nan", "inf") else f"run-{name}"
 
 
 def _folders(options: argparse.Namespace) -> int:

@@ -144,6 +144,40 @@ def read_event_header(path: Path | str) -> EventHeader:
         return EventHeader(event_id, _gps_event(group, path), tuple(sorted(shown(name) for name in group)))
 
 
+@dataclass(frozen=True)
+class StoredSpan:
+    """GPS span [start, stop) of a channel (s), its rate (Hz) and unit."""
+
+    start: float
+    stop: float
+    sample_rate: float
+    unit: str
+
+
+@apart
+def read_event_spans(path: Path | str) -> tuple[EventHeader, dict[str, StoredSpan], dict[str, str]]:
+    """Read where the channels of an event file lie, without their samples.
+
+    Returns:
+        Its header; the span of each channel that can be read; and by channel why the others cannot.
+
+    Raises:
+        FormatError: The file is truncated or not in the event layout.
+    """
+    spans, problems = {}, {}
+    with opened(path) as file:
+        event_id, group = _only_group(file, path)
+        names = {shown(name): name for name in group}
+        for name, key in names.items():
+            try:
+                item = member(group, key)
+                t0, rate, unit = _axis(item)
+                spans[name] = StoredSpan(t0, t0 + len(item) / rate, rate, unit)
+            except FormatError as error:
+                problems[name] = str(error).rstrip(".")
+        return EventHeader(event_id, _gps_event(group, path), tuple(sorted(names))), spans, problems
+
+
 @apart
 def read_event_axes(path: Path | str) -> dict[str, tuple[float, str]]:
     """Sample rate (Hz) and unit of the channels of an event file that can be read, by name.

@@ -7,7 +7,7 @@ merged on the event id: a channel may come from any of them.
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -475,7 +475,7 @@ def _recognised(path: str) -> str:
         if file.name == TRUTH_FILE_NAME:
             continue
         with suppress(FormatError):  # truncated, perhaps: the next file tells
-            votes["gwf" if file.suffix in frames.SUFFIXES else _layout(file)] += 1
+            votes[file_format(file)] += 1
         if votes.total() == _VOTES:
             break
     if votes:
@@ -501,6 +501,15 @@ def _reasons(files: Sequence[Path], opened: Callable[[Path], object]) -> str:
         except FormatError as error:
             found.append(str(error))
     return f"The first: {' '.join(found)}" if found else ""
+
+
+def file_format(path: Path) -> str:
+    """Format of one file: `events`, `gwosc`, `gwf` or `hdf5`.
+
+    Raises:
+        FormatError: It is HDF5 in another layout, or none.
+    """
+    return "gwf" if path.suffix in frames.SUFFIXES else _layout(path)
 
 
 @apart
@@ -571,9 +580,17 @@ def _usual(files: Sequence[Path]) -> dict[str, StoredChannel]:
 _READERS = {"gwosc": gwosc, "gwf": frames, "hdf5": hdf5}
 
 
-def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
-    module = _READERS[kind]
-    files = list_files(str(settings.path), module.SUFFIXES)
+def describe_files(kind: str, files: Iterable[Path]) -> tuple[list[StoredFile], dict[str, str]]:
+    """Span and channels of continuous files.
+
+    Args:
+        kind: Their format: `gwosc`, `gwf` or `hdf5`.
+        files: In the order in which they are to be named.
+
+    Returns:
+        The files that can be read, and by name why the others cannot. A key that has another alias in another file is
+        called by its alias.
+    """
     stored: list[StoredFile] = []
     described: dict[str, Mapping[str, StoredChannel]] = {}
     unreadable: dict[str, str] = {}
@@ -582,7 +599,6 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
         try:
             require_regular(file)
         except FormatError as error:
-            logger.warning("%s", error)
             unreadable[shown(file.name)] = str(error)
             continue
         if kind == "gwf" and span is not None and description in described:
@@ -590,22 +606,28 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
             stored.append(StoredFile(file, *span, described[description]))
             continue
         try:
-            stored.append(module.describe(file))
+            stored.append(_READERS[kind].describe(file))
         except FormatError as error:
-            logger.warning("%s", error)
             unreadable[shown(file.name)] = str(error)
             continue
         if description is not None:
             described[description] = stored[-1].channels
+    return _told_apart(stored), unreadable
+
+
+def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
+    files = list_files(str(settings.path), _READERS[kind].SUFFIXES)
+    stored, unreadable = describe_files(kind, files)
+    for reason in unreadable.values():
+        logger.warning("%s", reason)
     if files and not stored:
-        raise NoEventsError(_none_readable(settings.path, files, module.describe))
+        raise NoEventsError(_none_readable(settings.path, files, _READERS[kind].describe))
     channels: dict[str, StoredChannel] = {}
-    stored = _told_apart(stored)
     for file in stored:
         for name, known in file.channels.items():
             if name not in channels or channels[name].sample_rate is None:
                 channels[name] = known
-    triggers = read_triggers(settings.triggers) if settings.triggers else _middles(stored)
+    triggers = read_triggers(settings.triggers) if settings.triggers else middles(stored)
     triggers = triggers[settings.events.min : settings.events.max]
     half = settings.segment / 2
     events: dict[str, tuple[float, Loader]] = {}
@@ -655,11 +677,11 @@ def _told_apart(files: Sequence[StoredFile]) -> list[StoredFile]:
     ]
 
 
-def _middles(files: Sequence[StoredFile]) -> list[tuple[str, float]]:
+def middles(files: Sequence[StoredFile]) -> list[tuple[str, float]]:
     """A trigger in the middle of each stretch that one or several detectors' files cover."""
     spans = sorted({(file.start, file.stop) for file in files})
-    middles = [(start + stop) / 2 for start, stop in spans]
-    return [(event_id_at(gps), gps) for gps in middles]
+    times = [(start + stop) / 2 for start, stop in spans]
+    return [(event_id_at(gps), gps) for gps in times]
 
 
 def _load_cut(

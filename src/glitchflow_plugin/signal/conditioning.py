@@ -26,6 +26,9 @@ NAN, CONSTANT, TOO_SHORT, NYQUIST, SAMPLE_RATE = "nan", "constant", "too short",
 _SAME_SAMPLE = 1e-2
 """Sub-sample offsets below this need no shift: GPS times in float64 resolve 2.4e-7 s themselves."""
 
+_ROUNDED_SAMPLES = 4
+"""Samples that rounding takes at each end at most: trigger, start, crop and transients, each to a whole sample."""
+
 _ROUNDING = 1e-13
 """A band-passed series this small beside the raw one is nothing but rounding errors."""
 
@@ -110,13 +113,17 @@ def usable_band(settings: ConditioningSettings, sample_rate: float) -> tuple[flo
         raise ChannelRejectedError(NYQUIST, str(error)) from error
 
 
-def needed_length(settings: ConditioningSettings, sample_rate: float, *, psd: bool = False) -> float:
+def needed_length(
+    settings: ConditioningSettings, sample_rate: float, *, psd: bool = False, aligned: bool = True
+) -> float:
     """Shortest series (s), the trigger in its middle, that a channel can be conditioned from.
 
     Args:
         settings: What will be done.
         sample_rate: The channel's own, Hz.
         psd: Whether its spectrum is given.
+        aligned: Whether its samples lie on the grid of the common rate. If not, they are shifted there, and a few are
+            lost where ends fall between samples: what this returns is then enough wherever they lie.
 
     Raises:
         ChannelRejectedError: Nothing of the band is left at this rate, or it has nothing in common with the other.
@@ -126,6 +133,9 @@ def needed_length(settings: ConditioningSettings, sample_rate: float, *, psd: bo
     try:
         edge = filters.band_pass_loss(sample_rate, low, high, settings.order) / sample_rate
         edge += filters.resample_loss(sample_rate, settings.sample_rate, high) / settings.sample_rate
+        if not aligned:
+            lost = filters.shift_loss(2 * high / settings.sample_rate) + _ROUNDED_SAMPLES
+            edge += lost / settings.sample_rate + 1 / sample_rate
     except ValueError as error:
         raise ChannelRejectedError(SAMPLE_RATE, str(error)) from error
     if not settings.whiten:

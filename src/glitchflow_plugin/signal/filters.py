@@ -182,12 +182,17 @@ def shift(series: Series, delay: float, high_share: float) -> tuple[Series, int]
     Returns:
         The delayed series and the samples corrupted at each end.
     """
-    half = _half_size(1 - high_share)
+    half = shift_loss(high_share) - 1
     grid = np.arange(-half, half + 1)
     # Kaiser's window about the delayed centre, where np.kaiser could only put it about a sample
     window = np.i0(_KAISER_BETA * np.sqrt(np.maximum(1 - ((grid - delay) / (half + 1)) ** 2, 0))) / np.i0(_KAISER_BETA)
     taps = np.sinc(grid - delay) * window
     return signal.fftconvolve(series, taps, mode="same"), half + 1
+
+
+def shift_loss(high_share: float) -> int:
+    """Samples that `shift` corrupts at each end."""
+    return _half_size(1 - high_share) + 1
 
 
 def _factors(sample_rate: float, new_rate: float) -> tuple[int, int]:

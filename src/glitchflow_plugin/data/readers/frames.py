@@ -66,6 +66,23 @@ def _describe(path: Path | str) -> StoredFile:
         return StoredFile(Path(path), *span, {name: StoredChannel() for name in file.names})
 
 
+def read_axes(path: Path | str, channels: Sequence[str]) -> dict[str, StoredChannel]:
+    """Rate and unit of channels, from the first frame that has them; of one that cannot be read, neither.
+
+    Raises:
+        MissingDependencyError: There is no frame library.
+        FormatError: The file is truncated or no GWF.
+    """
+    require_backend()
+    return _read_axes(path, channels)
+
+
+@apart
+def _read_axes(path: Path | str, channels: Sequence[str]) -> dict[str, StoredChannel]:
+    with _opened(path) as file:
+        return {name: file.axis(name) for name in channels if name in file.names}
+
+
 def read(path: Path | str, channels: Sequence[str], start: float, stop: float) -> dict[str, list[Channel]]:
     """Read the samples in [start, stop) GPS s of the channels that the file holds.
 
@@ -196,6 +213,22 @@ class _FrameFile:
         if not kind.startswith(("INT", "UINT", "REAL")):
             raise RuntimeError(f"{name} holds {kind}, expected real numbers")
         return getattr(lalframe, f"FrFileRead{kind}TimeSeries")(self._file, name, position)
+
+    def axis(self, name: str) -> StoredChannel:
+        """Rate and unit of a channel, without its samples."""
+        import lalframe
+        from gwpy.utils.lal import LAL_TYPE_STR
+
+        for position in range(len(self.spans)):
+            try:
+                kind = LAL_TYPE_STR.get(lalframe.FrFileQueryChanType(self._file, name, position), "")
+                if not kind.startswith(("INT", "UINT", "REAL")):
+                    break
+                head = getattr(lalframe, f"FrFileRead{kind}TimeSeriesMetadata")(self._file, name, position)
+            except RuntimeError:  # this frame lacks it, or it is damaged there
+                continue
+            return StoredChannel(_whole(1 / head.deltaT), _unit(str(head.sampleUnits)))
+        return StoredChannel()
 
     def _lacks(self, name: str, position: int) -> bool:
         """Whether a channel that cannot be read from a frame is just not there: LALFrame says the same of damage.

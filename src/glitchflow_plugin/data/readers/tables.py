@@ -50,6 +50,10 @@ _FRACTIONS = {
 _LIKE_A_REST = re.compile(rf"(^|[^a-z])({'|'.join(_NANOSECONDS)}|frac|fraction)$")
 """A column that may well hold the rest of some second."""
 
+_LIKE_A_DATE = re.compile(r"\d{4}[-/]\d\d?[-/]\d\d?(?!\d)|\d\d?[/.]\d\d?[/.]\d{4}(?!\d)|[A-Za-z]{3,9}\.? \d")
+"""The beginning of a date as people and programs write it."""
+
+
 _AGREE = 1e-6
 """A fraction given twice is one within this (s): float64 holds GPS times to 0.24 microseconds."""
 
@@ -251,6 +255,8 @@ def _number(text: str, where: str, row: int, *, precise: bool) -> float:
         rough = precise and exponent and np.isfinite(value) and int(exponent) >= decimals
     except ValueError as error:
         advice = " Write a decimal point, and no separators of thousands." if "," in text else ""
+        if _LIKE_A_DATE.match(text.strip()):
+            advice = " It looks like a date: convert it to GPS seconds, for instance by gwpy.time.to_gps (of UTC)."
         raise FormatError(f"{where}, row {row}: expected a number, got {text.strip()!r}.{advice}") from error
     if rough:
         raise FormatError(f"{where}, row {row}: {text.strip()} is rounded to whole seconds or worse. Write all digits.")

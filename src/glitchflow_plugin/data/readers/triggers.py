@@ -71,10 +71,7 @@ def read_triggers(settings: TriggerSettings) -> list[tuple[str, float]]:
         FormatError: The table cannot be read, lacks the columns, or gives an id two times.
         ConfigurationError: A time is no GPS time.
     """
-    if settings.path is None:
-        times, ids = np.asarray(settings.times, dtype=np.float64), None
-    else:
-        times, ids = _columns(settings)
+    times, ids = read_columns(settings)
     where = settings.path or "triggers.times"
     wrong = ~(np.isfinite(times) & (times >= 0) & (times < _LATEST))
     if wrong.any():
@@ -93,6 +90,17 @@ def read_triggers(settings: TriggerSettings) -> list[tuple[str, float]]:
             "Give every event its own id, or name another column in `triggers.id_column`."
         )
     return sorted(merged.items(), key=lambda item: (item[1], item[0]))
+
+
+def read_columns(settings: TriggerSettings) -> tuple[np.ndarray, list[str] | None]:
+    """Times of the triggers as they stand there, in whatever order and unit, and their ids if there are any.
+
+    Raises:
+        FormatError: The table cannot be read or lacks the columns.
+    """
+    if settings.path is None:
+        return np.asarray(settings.times, dtype=np.float64), None
+    return _columns(settings)
 
 
 def read_times(path: Path | str) -> np.ndarray:
