@@ -17,12 +17,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import h5py
-from pydantic import TypeAdapter, ValidationError
 
 from glitchflow_plugin.errors import DataError, FormatError, GlitchflowError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 CHECKSUM = "checksum"
 _CHUNK = 1 << 20
@@ -214,6 +216,8 @@ def parsed(content: Any, kind: type[T], path: Path | str, step: str) -> T:
     Raises:
         FormatError: A key is missing or unknown, a value is of another type, or the dataclass refuses it.
     """
+    from pydantic import ValidationError  # what only reads foreign files need not wait for it
+
     try:
         return _adapter(kind).validate_json(json.dumps(content), strict=True, extra="forbid")
     except ValidationError as error:
@@ -303,7 +307,9 @@ def _digest(file: BinaryIO) -> str:
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: type[T]) -> "TypeAdapter[T]":
+    from pydantic import TypeAdapter
+
     return TypeAdapter(kind)
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from glitchflow_plugin.data.apart import apart, require_regular, shown
+from glitchflow_plugin.data.apart import apart, each, require_regular, shown
 from glitchflow_plugin.data.channels import ChannelSelection, read_channel_list, select_channels
 from glitchflow_plugin.data.event_files import (
     TRUTH_FILE_NAME,
@@ -498,9 +498,10 @@ def _list_event_files(settings: DatasetSettings) -> _Listed:
     events: dict[str, tuple[float, Loader]] = {}
     unreadable: dict[str, str] = {}
     names: set[str] = set()
-    for file in files:
+    for file, header in zip(files, each(read_event_header, files), strict=True):
         try:
-            header = read_event_header(file)
+            if isinstance(header, FormatError):
+                raise header
             if header.event_id in events:
                 raise FormatError(f"{shown(file)}: the event {header.event_id} is in another file too, which is taken.")
         except FormatError as error:
@@ -528,12 +529,13 @@ def _usual(files: Sequence[Path]) -> dict[str, StoredChannel]:
     rates: dict[str, Counter[float]] = {}
     units: dict[str, Counter[str]] = {}
     step = max(len(files) // _SAMPLED_FILES, 1)
-    for path in files[::step]:
-        with suppress(FormatError):
-            for name, (rate, unit) in read_event_axes(path).items():
-                rates.setdefault(name, Counter())[rate] += 1
-                if unit:
-                    units.setdefault(name, Counter())[unit] += 1
+    for axes in each(read_event_axes, files[::step]):
+        if isinstance(axes, FormatError):
+            continue
+        for name, (rate, unit) in axes.items():
+            rates.setdefault(name, Counter())[rate] += 1
+            if unit:
+                units.setdefault(name, Counter())[unit] += 1
     return {
         name: StoredChannel(count.most_common(1)[0][0], units[name].most_common(1)[0][0] if name in units else None)
         for name, count in rates.items()
