@@ -299,6 +299,11 @@ def _regular(path: Path | str) -> Path:
     return path
 
 
+def expanded(path: Path | str) -> str:
+    """A path with the folder of the user in place of `~`; of a user that there is not, the path as it is."""
+    return os.path.expanduser(path)  # noqa: PTH111  # Path.expanduser raises
+
+
 def _digest(file: BinaryIO) -> str:
     digest = hashlib.sha256()
     while chunk := file.read(_CHUNK):

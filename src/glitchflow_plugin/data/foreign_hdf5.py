@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from glitchflow_plugin.data.apart import explained, require_regular, shown
+from glitchflow_plugin.data.readers.tables import is_rounded
 from glitchflow_plugin.errors import FormatError
 
 _MOST_SAMPLES = 1 << 24
@@ -129,7 +130,12 @@ def gps(item: h5py.Group | h5py.Dataset, name: str, unit: float = 1.0) -> float:
     Raises:
         FormatError: It is no number, or stored in a type that does not resolve it.
     """
+    text = _attribute(item, name)
     value = number(item, name)
+    if isinstance(text, bytes | str) and is_rounded(shown(text)):
+        raise FormatError(
+            f"{name}: the time {shown(text)[:40]} is rounded to whole seconds or worse; expected GPS seconds as float64"
+        )
     step = unit * float(np.spacing(np.abs(value) if value.dtype.kind == "f" else np.float64(abs(float(value)))))
     if not step <= _TIME_STEP:
         raise FormatError(

@@ -26,7 +26,7 @@ from glitchflow_plugin.data.event_files import (
     read_event_header,
     read_usable,
 )
-from glitchflow_plugin.data.files import content_hash
+from glitchflow_plugin.data.files import content_hash, expanded
 from glitchflow_plugin.data.readers import frames, gwosc, hdf5, remote
 from glitchflow_plugin.data.readers.continuous import (
     OUTSIDE,
@@ -131,6 +131,10 @@ class DatasetSettings:
         """Refuse an unknown format and a missing path."""
         if self.format not in FORMATS:
             raise ConfigurationError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
+        for key in ("path", "ch_list"):
+            value = getattr(self, key)
+            if isinstance(value, str):
+                object.__setattr__(self, key, expanded(value))
         if self.path is None and self.format not in remote.FORMATS:
             raise ConfigurationError(f"a data set of format {self.format} needs a `path`")
         if self.segment <= self.processing.len:

@@ -334,11 +334,12 @@ def _make_shard(
     times: list[float] = []
     rejected: dict[str, str] = {}
     flaws: list[Flaw] = []
-    for source, copies, used in _read_ahead(job.sources, [one.name for one in channels]):
+    for reading in _read_ahead(job.sources, [one.name for one in channels]):
+        source = reading[0]
         event_id = source.event_id
         row = len(kept)
         series[row], valid[row] = 0, False
-        found = _condition_event(source, copies, used, channels, series[row], valid[row])
+        found = _condition_event(reading, channels, series[row], valid[row])
         flaws += found
         if not valid[row, 0] and (require_target or not valid[row].any()):
             reason = next((flaw.reason for flaw in found if flaw.channel == channels[0].name), MISSING)
@@ -354,10 +355,12 @@ def _make_shard(
     writer.write(job, batch, rejected, notes=[[f.event_id, f.channel, f.reason, f.detail] for f in flaws])
 
 
-def _read_ahead(
-    sources: Sequence[EventSource], names: Sequence[str]
-) -> Iterator[tuple[EventSource, Iterator[LoadedEvent], set[str]]]:
-    """Events, their copies, and the channels that need no further copy; the next is read while one is in use."""
+_Reading = tuple[EventSource, Iterator[LoadedEvent], set[str]]
+"""An event, its copies, and the channels of which no further copy is needed."""
+
+
+def _read_ahead(sources: Sequence[EventSource], names: Sequence[str]) -> Iterator[_Reading]:
+    """Events as they are read: the next one while one is conditioned."""
     used: list[set[str]] = [set() for _ in sources]
     copies = [source.copies(names, done) for source, done in zip(sources, used, strict=True)]
     reader = ThreadPoolExecutor(1)
@@ -375,14 +378,10 @@ def _read_ahead(
 
 
 def _condition_event(
-    source: EventSource,
-    copies: Iterator[LoadedEvent],
-    used: set[str],
-    channels: Sequence[ChannelRecipe],
-    series: np.ndarray,
-    valid: np.ndarray,
+    reading: _Reading, channels: Sequence[ChannelRecipe], series: np.ndarray, valid: np.ndarray
 ) -> list[Flaw]:
     """Fill in the channels of one event; tell which cannot be used, and why: those keep their zeros."""
+    source, copies, used = reading
     names = [one.name for one in channels]
     refused: dict[str, ChannelRejectedError] = {}
     for loaded in copies:  # of several copies of a channel, the first that can be used
