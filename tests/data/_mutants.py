@@ -220,7 +220,7 @@ def spoil_continuous(path, kind, what, item, seed):
 
 
 def cut_mutants(folder, layout, mutations):
-    """Make files of continuous data, spoil them, cut an event out of each; what became of the events.
+    """Make files of continuous data, two sound ones first, spoil them, cut an event out of each; what became of these.
 
     Returns:
         By event `wanted` and `made`: which channels are valid, with a checksum of their samples; and what the report
@@ -234,17 +234,17 @@ def cut_mutants(folder, layout, mutations):
     folder, size = Path(folder), len(mutations) + 2
     for place in ("wanted", "made"):
         (folder / place).mkdir()
-        for number in range(size):
+        for number in range(1, size + 1):
             write(folder / place / f"X-{number:04d}.h5", number)
     write(folder / "outside.h5", 0)
     os.mkfifo(folder / "made" / "pipe.h5")
-    for number, mutation in enumerate(mutations):
+    for number, mutation in enumerate(mutations, 3):
         spoil_continuous(folder / "made" / f"X-{number:04d}.h5", *mutation)
     entry = {
         "format": layout,
         "target": target,
         "segment": 16.0,
-        "triggers": [T0 + 100 * number + 16 for number in range(size)],
+        "triggers": [T0 + 100 * number + 16 for number in range(1, size + 1)],
         "processing": {"len": 2.0, "sr": 256.0, "maxf": 100.0, "batch": 64},
     }
     whitening = {"fft_length": 1.0, "overlap": 0.5, "filter_length": 0.5, "exclude_length": 1.0}
