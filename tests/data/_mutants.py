@@ -28,6 +28,7 @@ VALUES = {
     "bool": True,
     "complex": 1 + 2j,
     "digits": str(T0),
+    "few digits": "1.264e9",
     "bytes": np.bytes_(str(T0)),
     "date": "2020-01-26T07:06:22",
     "text": "soon",
@@ -169,6 +170,98 @@ def _replace(path, what, channel):
         os.chdir(here)
     else:
         path.symlink_to("nowhere" if what == "dangling file" else path.name)
+
+
+def write_continuous(path, number):
+    """Thirty-two seconds of noise in three channels, as gwpy stores them."""
+    generator = np.random.default_rng(number)
+    with h5py.File(path, "w") as file:
+        for channel, rate in RATES.items():
+            dataset = file.create_dataset(channel, data=generator.normal(size=int(32 * rate)))
+            dataset.attrs.update(x0=T0 + 100 * number, dx=1 / rate, xunit="s", unit="m", name=channel)
+
+
+def write_gwosc(path, number):
+    """Thirty-two seconds of noise as strain of one detector."""
+    with h5py.File(path, "w") as file:
+        strain = file.create_dataset("strain/Strain", data=np.random.default_rng(number).normal(size=32 * 1024))
+        strain.attrs.update(Xstart=int(T0) + 100 * number, Xspacing=1 / 1024)
+        file["meta/Detector"] = "H1"
+
+
+LAYOUTS = {
+    "hdf5": (write_continuous, TARGET, (TARGET, WITNESS), ("x0", "dx", "xunit", "unit", "name")),
+    "gwosc": (write_gwosc, "H1:GWOSC-1KHZ_R1_STRAIN", ("strain/Strain", "meta/Detector"), ("Xstart", "Xspacing")),
+}
+"""How files of continuous data are written, their target, and the data sets and attributes to spoil."""
+
+
+def spoil_continuous(path, kind, what, item, seed):
+    """Do one thing to a file of continuous data, as `mutate` to an event file."""
+    if kind in ("bytes", "file"):
+        return mutate(path, kind, what, item, seed)
+    with h5py.File(path, "r+") as file:
+        dataset = file[item]
+        group, name = dataset.parent, dataset.name.rpartition("/")[2]
+        if kind == "shape":
+            old, attributes = np.atleast_1d(dataset[()]), dict(dataset.attrs)
+            old = old if old.dtype.kind == "f" else np.zeros(4)
+            del group[name]
+            SHAPES[what](group, name, old)
+            if isinstance(group.get(name, getlink=True), h5py.HardLink):
+                group[name].attrs.update(attributes)
+            return None
+        attribute = kind.partition(":")[2]
+        if attribute in dataset.attrs:
+            del dataset.attrs[attribute]
+        if what != "missing":
+            dataset.attrs[attribute] = VALUES[what]
+    return None
+
+
+def cut_mutants(folder, layout, mutations):
+    """Make files of continuous data, two sound ones first, spoil them, cut an event out of each; what became of these.
+
+    Returns:
+        By event `wanted` and `made`: which channels are valid, with a checksum of their samples; and what the report
+        says of each event or file.
+    """
+    from glitchflow_plugin.data.files import content_hash
+    from glitchflow_plugin.preprocessing.ingest import ingest
+    from glitchflow_plugin.preprocessing.quality import read_quality
+
+    write, target, _, _ = LAYOUTS[layout]
+    folder, size = Path(folder), len(mutations) + 2
+    for place in ("wanted", "made"):
+        (folder / place).mkdir()
+        for number in range(1, size + 1):
+            write(folder / place / f"X-{number:04d}.h5", number)
+    write(folder / "outside.h5", 0)
+    os.mkfifo(folder / "made" / "pipe.h5")
+    for number, mutation in enumerate(mutations, 3):
+        spoil_continuous(folder / "made" / f"X-{number:04d}.h5", *mutation)
+    entry = {
+        "format": layout,
+        "target": target,
+        "segment": 16.0,
+        "triggers": [T0 + 100 * number + 16 for number in range(1, size + 1)],
+        "processing": {"len": 2.0, "sr": 256.0, "maxf": 100.0, "batch": 64},
+    }
+    whitening = {"fft_length": 1.0, "overlap": 0.5, "filter_length": 0.5, "exclude_length": 1.0}
+    found = {}
+    for place in ("wanted", "made"):
+        events = ingest([entry | {"path": str(folder / place)}], whitening, folder / f"{place}-set")
+        batch = events.read()
+        found[place] = {
+            event_id: {
+                name: content_hash(batch.series[row, column].tolist())
+                for column, name in enumerate(events.channels)
+                if batch.valid[row, column]
+            }
+            for row, event_id in enumerate(events.event_ids)
+        }
+    report = read_quality(folder / "made-set")
+    return found | {"flaws": [[flaw.event_id, flaw.channel, flaw.reason, flaw.detail] for flaw in report.flaws]}
 
 
 def ingest_mutants(folder, mutations):

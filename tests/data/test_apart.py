@@ -4,8 +4,10 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.data import _misbehaving
 
@@ -50,6 +52,55 @@ def test_a_file_is_waited_for_once(path, monkeypatch):
     with pytest.raises(FormatError, match="within 1 s"):
         _misbehaving.read(path, "hang")
     path.write_bytes(b"another file")
+    assert _misbehaving.read(path, "")
+
+
+def test_of_many_files_those_that_end_the_companion_or_are_missing_take_no_other_along(tmp_path, monkeypatch):
+    monkeypatch.setattr(apart, "_PATIENCE", 1.0)
+    names = ["good", "hang", "gone", "raise", "crash", "crash", "large", "good"]
+    paths = [tmp_path / f"{number}-{name}.h5" for number, name in enumerate(names)]
+    for path in paths:
+        if "gone" not in path.name:
+            path.write_bytes(b"some")
+    for answers in (apart.each(_misbehaving.read_by_name, paths), apart.each(_misbehaving.read_by_name, paths)):
+        found = [answer if isinstance(answer, str) else str(answer) for answer in answers]
+        assert [answer if isinstance(answer, str) else type(answer) for answer in answers] == [
+            "0-good",
+            *[FormatError] * 6,
+            "7-good",
+        ]
+        for path, said, match in zip(
+            paths,
+            found,
+            ["", "within 1 s", "not exist", "odd", "ended the", "ended the", "more memory", ""],
+            strict=True,
+        ):
+            assert path.stem in said
+            assert match in said
+    assert apart.each(_misbehaving.read_by_name, []) == []
+
+
+def test_arrays_come_as_they_were_and_are_the_callers_own(path):
+    for what in ("arrays", "more arrays than fit"):
+        kept, again = _misbehaving.read(path, what), _misbehaving.read(path, what)
+        assert [array.dtype.str for array in kept] == ["<f8", ">i2", "|b1", "<f4", "<f8"]
+        assert [array.shape for array in kept] == [(1000,), (3,), (0,), (2, 3), (1 << 20,)] or "more" in what
+        kept[0][:] = 7
+        np.testing.assert_array_equal(again[0], np.arange(len(again[0])))
+        for array in kept[1:]:
+            np.testing.assert_array_equal(array, np.arange(array.size, dtype=array.dtype).reshape(array.shape))
+
+
+def test_who_waits_in_another_thread_can_be_interrupted(path):
+    _misbehaving.read(path, "")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(_misbehaving.read, path, "spin")
+        while not waiting.running():
+            time.sleep(0.01)
+        time.sleep(0.2)
+        apart.interrupt()
+        with pytest.raises(DataError, match="was killed"):
+            waiting.result(20)
     assert _misbehaving.read(path, "")
 
 

@@ -87,6 +87,22 @@ def test_damaged_files_are_named(tmp_path, damage, message):
         read_event(path)
 
 
+@pytest.mark.parametrize(
+    ("t0", "known"),
+    [("1.264e9", False), (b"1.264E+09", False), ("1.2640000005e9", True), ("1264000000.5", True), ("1264000000", True)],
+)
+def test_a_time_in_text_has_all_its_digits(tmp_path, t0, known):
+    path = tmp_path / "event-e7.h5"
+    write_event(path, make_event())
+    with h5py.File(path, "r+") as file:
+        file["e7/A"].attrs["t0"] = t0
+    if known:
+        assert int(read_event(path).channels["A"].t0) == 1_264_000_000
+    else:
+        with pytest.raises(FormatError, match=r"t0: the time 1\.264.*is rounded to whole seconds or worse"):
+            read_event(path)
+
+
 def test_two_events_in_a_file_and_bad_rates_are_refused(tmp_path):
     path = tmp_path / "event-e7.h5"
     write_event(path, make_event())

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests._limits import run_limited
-from tests.data._mutants import ATTRIBUTES, BYTES, FILES, OTHER, RATES, SHAPES, TARGET, VALUES, WITNESS
+from tests.data._mutants import ATTRIBUTES, BYTES, FILES, LAYOUTS, OTHER, RATES, SHAPES, T0, TARGET, VALUES, WITNESS
 
 EVERY = [
     *(
@@ -68,3 +68,64 @@ def test_every_mutation_once(tmp_path):
 @given(chosen=st.lists(mutations, min_size=100, max_size=120))
 def test_a_thousand_mutations(tmp_path_factory, chosen):
     check(tmp_path_factory.mktemp("mutants"), chosen, seconds=550)
+
+
+def every_of(layout):
+    """Each mutation of a file of continuous data once; at the end those that make it reach over all later files."""
+    _, _, items, attributes = LAYOUTS[layout]
+    found = [
+        *(
+            (f"attribute:{name}", what, item, 0)
+            for name in attributes
+            for what in ("missing", *VALUES)
+            for item in items
+        ),
+        *(("shape", what, item, 0) for what in SHAPES for item in items),
+        *(("bytes", what, "", 0) for what in BYTES),
+        *(("file", what, "", 0) for what in ("folder", "fifo", "socket", "dangling file", "circular file")),
+    ]
+    return sorted(found, key=reaches_far)
+
+
+def reaches_far(mutation):
+    kind, what, _, _ = mutation
+    return (kind == "shape" and "bomb" in what) or (kind in ("attribute:dx", "attribute:Xspacing") and what == "half")
+
+
+def check_continuous(folder, layout, chosen, *, seconds):
+    """Sound files give what they give alone; what is lost of the others is told, and nothing raises."""
+    ran = run_limited("tests.data._mutants:cut_mutants", str(folder), layout, chosen, seconds=seconds, gib=6)
+    assert ran.failure is None, ran.failure
+    assert "Traceback" not in ran.said
+    assert ran.peak < 2, f"{ran.peak:.2f} GiB"
+    wanted, made = ran.result["wanted"], ran.result["made"]
+    told = {(name, channel) for name, channel, reason, detail in ran.result["flaws"] if reason and detail}
+    assert len(told) == len({(name, channel) for name, channel, _, _ in ran.result["flaws"]})
+    for number, mutation in enumerate([None, None, *chosen], 1):
+        event_id = f"{T0 + 100 * number + 16:.6f}"
+        found = made.get(event_id, {})
+        assert mutation or found == wanted[event_id]
+        for channel, samples in wanted[event_id].items():
+            if channel not in found:
+                assert {(event_id, channel), (event_id, LAYOUTS[layout][1])} & told, mutation
+            elif mutation and mutation[0] != "bytes" and mutation[2] in RATES and mutation[2] != channel:
+                assert found[channel] == samples, mutation
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["some", "every"])
+def test_mutations_of_continuous_files(tmp_path, layout, fast):
+    check_continuous(tmp_path, layout, every_of(layout)[:: 7 if fast else 1], seconds=200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+@settings(max_examples=3, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_hundreds_of_mutations_of_continuous_files(tmp_path_factory, layout, data):
+    spoilt = st.tuples(
+        st.just("bytes"), st.sampled_from(["flipped", "truncated", "zeroed"]), st.just(""), st.integers(0, 10**6)
+    )
+    one = st.one_of(st.sampled_from(every_of(layout)), spoilt, spoilt)
+    chosen = data.draw(st.lists(one, min_size=100, max_size=120))
+    check_continuous(tmp_path_factory.mktemp("mutants"), layout, sorted(chosen, key=reaches_far), seconds=300)

@@ -273,7 +273,7 @@ def test_triggers_cut_out_of_continuous_files(tmp_path):
     entry = {"path": str(tmp_path / "in"), "target": TARGET, "triggers": [T0 + 16, T0 + 33.0, T0 + 62.0]}
     events = ingest([entry], None, tmp_path / "out")
     assert events.event_ids == (f"{T0 + 16:.6f}", f"{T0 + 33:.6f}")
-    assert events.manifest.rejected == {f"{T0 + 62:.6f}": "target: too short"}
+    assert events.manifest.rejected == {f"{T0 + 62:.6f}": "target: gap"}
     np.testing.assert_allclose(events.read().series.std(axis=-1), np.sqrt(392 / 512), rtol=0.1)
 
 
@@ -306,8 +306,8 @@ def test_a_hole_in_a_frame_file_masks_what_it_masks_between_two(tmp_path):
         entry = {"path": str(tmp_path / folder), "target": TARGET, "triggers": triggers}
         made[folder] = ingest([entry], None, tmp_path / f"{folder}-out")
     for folder, events in made.items():
-        # of several files, one lacks the target altogether; at the last trigger the hole begins before the segment
-        reasons = {T0 + 31: "gap", T0 + 72: "gap" if folder == "one" else "missing", T0 + 82: "too short"}
+        # of several files, one lacks the target altogether; at the last trigger the hole ends within the segment
+        reasons = {T0 + 31: "gap", T0 + 72: "gap" if folder == "one" else "missing", T0 + 82: "gap"}
         assert events.manifest.rejected == {f"{gps:.6f}": f"target: {reason}" for gps, reason in reasons.items()}
         assert events.valid.all()
     np.testing.assert_array_equal(made["one"].read().series, made["many"].read().series)
@@ -497,3 +497,24 @@ def test_what_cannot_be_read_stands_in_the_table_with_file_and_reason(tmp_path):
     assert (fast.channel, fast.reason) == ("V1:FAST", "unreadable")
     assert "complex" in fast.detail
     assert (slow.channel, slow.reason, slow.detail) == ("V1:SLOW", "unit", "expected m, got \\xb5m")
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["between files", "as NaN within one"])
+@pytest.mark.parametrize(
+    ("trigger", "hole", "edge"),
+    [(38, True, False), (30, True, False), (46, True, False), (3, False, True), (58, False, True), (52, False, False)],
+    ids=["in the hole", "before it", "after it", "at the start", "at the end", "where all is there"],
+)
+def test_what_is_not_there_is_a_gap_wherever_it_is_in_the_stretch(tmp_path, inside, trigger, hole, edge):
+    """Data from 0 to 60 s with a hole of 32 to 44 s; 16 s are cut about the trigger."""
+    series = np.random.default_rng(5).normal(size=60 * 1024)
+    series[32 * 1024 : 44 * 1024] = np.nan
+    for start, stop in [(0, 60)] if inside else [(0, 32), (44, 60)]:
+        held = {TARGET: Channel(TARGET, series[start * 1024 : stop * 1024], T0 + start, 1024.0, "m")}
+        hdf5.write(tmp_path / "in" / f"V-TEST-{T0 + start:.0f}-{stop - start}.h5", held)
+    entry = {"path": str(tmp_path / "in"), "target": TARGET, "triggers": [T0 + 8.5, T0 + trigger]}
+    events = ingest([entry], None, tmp_path / "out")
+    reason = "nan" if hole and inside else "gap"
+    assert events.manifest.rejected == ({f"{T0 + trigger:.6f}": f"target: {reason}"} if hole or edge else {})
+    if edge:
+        assert "the files hold" in read_quality(events.folder).flaws[0].detail

@@ -3,24 +3,30 @@
 A damaged file can keep HDF5 busy for ever, or end the process that reads it, and nothing within that process can stop
 either. So functions that open such a file are marked with `apart`: a companion process runs them one after the other,
 and the kernel ends it when the file's time is over. Whatever a file throws comes back as a `FormatError`.
+
+Samples come through memory that both processes see; `each` asks about many files at once.
 """
 
 import atexit
 import importlib
+import mmap
 import os
+import pickle
 import resource
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import wraps
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, BinaryIO, ParamSpec, Self, TypeVar, cast
 
 from glitchflow_plugin.errors import DataError, FormatError, GlitchflowError
 
@@ -41,6 +47,9 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """Signals that say nothing about the file."""
 
+_SHARED = 1 << 26
+"""Bytes that both processes see; pages exist once they are used, and what does not fit goes through the pipe."""
+
 _within = False
 
 
@@ -59,31 +68,65 @@ def apart(function: Callable[Args, Result]) -> Callable[Args, Result]:
     def run(*args: Args.args, **kwargs: Args.kwargs) -> Result:
         if _within:
             return function(*args, **kwargs)
-        path = Path(cast("str | Path", args[0]))
-        require_regular(path)
-        return _companion.ask(path, (function.__module__, function.__qualname__, args, kwargs))
+        [answer] = _companion.ask([_Call.of(function, args, kwargs)])
+        if isinstance(answer, GlitchflowError):
+            raise answer
+        return answer
 
     return run
 
 
-def require_regular(path: Path | str) -> None:
+def each(function: Callable[[Path], Result], paths: Sequence[Path]) -> list[Result | FormatError]:
+    """What a function that is marked with `apart` says of each of many files, or why it says nothing.
+
+    They are asked about in one go, for answers that are small. The limits are those of one file, and a file that ends
+    the companion takes no other with it.
+
+    Raises:
+        DataError: The companion was ended from outside.
+    """
+    calls: list[_Call | FormatError] = []
+    for path in paths:
+        try:
+            calls.append(_Call.of(function, (path,), {}))
+        except FormatError as error:
+            calls.append(error)
+    answers = iter(_companion.ask([call for call in calls if isinstance(call, _Call)]))
+    found = [call if isinstance(call, FormatError) else next(answers) for call in calls]
+    for answer in found:
+        if isinstance(answer, GlitchflowError) and not isinstance(answer, FormatError):
+            raise answer
+    return found
+
+
+def interrupt() -> None:
+    """End what another thread of this process waits for: it gets a `DataError`."""
+    _companion.end()
+
+
+def require_regular(path: Path | str) -> os.stat_result:
     """Refuse what would be waited for for ever, or has no end: pipes, sockets, devices.
+
+    Returns:
+        What the system tells of the file.
 
     Raises:
         FormatError: The path is missing or no regular file.
     """
     try:
-        mode = Path(path).stat().st_mode
+        found = os.stat(path)  # noqa: PTH116  # asked of thousands of files, and a Path takes longer than the system
     except FileNotFoundError as error:
         raise FormatError(f"{shown(path)} does not exist.") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise FormatError(f"{shown(path)} cannot be opened ({error}).") from error
+    mode = found.st_mode
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
         raise FormatError(
             f"{shown(path)} is {kinds.get(stat.S_IFMT(mode), 'a device')}, expected a regular file. Take it out of the "
             "data, or correct `path`."
         )
+    return found
 
 
 def shown(text: object) -> str:
@@ -100,6 +143,30 @@ def shown(text: object) -> str:
         return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+@dataclass(frozen=True)
+class _Call:
+    """What to run, the file that it reads, as long as that stays the same, and how long it may take (s)."""
+
+    module: str
+    function: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    version: tuple[str, int, int]
+    limit: float
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self:
+        """The call of a function whose first argument is a path.
+
+        Raises:
+            FormatError: The path is missing or no regular file.
+        """
+        state = require_regular(args[0])
+        version = (os.path.abspath(args[0]), state.st_size, state.st_mtime_ns)  # noqa: PTH100  # as above
+        limit = _PATIENCE + state.st_blocks * 512 / _SLOWEST
+        return cls(function.__module__, function.__qualname__, args, kwargs, version, limit)
+
+
 class _Companion:
     """The process that reads, started when it is first needed and again after it has died; one a process."""
 
@@ -108,73 +175,119 @@ class _Companion:
         self._owner = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._memory: mmap.mmap | None = None
         self._given_up: dict[tuple[str, int, int], str] = {}  # nobody waits for the same file twice
 
-    def ask(self, path: Path, call: tuple[str, str, tuple[Any, ...], dict[str, Any]]) -> Any:
-        """Have a function run, and hand on what it returns or raises."""
-        state = path.stat()
-        limit = _PATIENCE + state.st_blocks * 512 / _SLOWEST
-        version = (str(path.absolute()), state.st_size, state.st_mtime_ns)
+    def ask(self, calls: Sequence[_Call]) -> list[Any]:
+        """Have functions run one after the other: what each returns, or the error that it raises.
+
+        Raises:
+            DataError: The process was ended from outside.
+        """
+        answers: dict[int, Any] = {}
         with self._lock:
-            if version in self._given_up:
-                raise FormatError(self._given_up[version])
-            process, connection = self._started()
-            try:
-                connection.send((limit, Path.cwd(), call))  # a path may be relative
+            while len(answers) < len(calls):
+                waiting = []
+                for position, call in enumerate(calls):
+                    if call.version in self._given_up:
+                        answers.setdefault(position, FormatError(self._given_up[call.version]))
+                    elif position not in answers:
+                        waiting.append(position)
+                found = self._run([calls[position] for position in waiting]) if waiting else []
+                answers |= zip(waiting, found, strict=False)
+        return [answers[position] for position in range(len(calls))]
+
+    def _run(self, calls: Sequence[_Call]) -> list[Any]:
+        """The answers before a call that ends the process; that one's file is given up."""
+        answers: list[Any] = []
+        process, connection = self._started()
+        try:
+            connection.send((Path.cwd(), calls))  # a path may be relative
+            for call in calls:
                 # not even the kernel can end a process that waits for a dead file server
-                if not connection.poll(limit + _GRACE):
+                if not connection.poll(call.limit + _GRACE):
                     raise TimeoutError
-                done, value = connection.recv()
-            except (EOFError, ConnectionError, TimeoutError) as ended:
-                status = -signal.SIGALRM if isinstance(ended, TimeoutError) else process.wait()
-                self.close()
-                error = _ended(path, status, limit)
-                if isinstance(error, FormatError):
-                    self._given_up[version] = str(error)
+                answers.append(self._received(connection))
+        except (EOFError, ConnectionError, TimeoutError) as ended:
+            call = calls[len(answers)]
+            status = -signal.SIGALRM if isinstance(ended, TimeoutError) else process.wait()
+            self.close()
+            error = _ended(call.args[0], status, call.limit)
+            if not isinstance(error, FormatError):
                 raise error from None
-            except BaseException:  # interrupted: the answer that is still to come belongs to nobody
-                self.close()
-                raise
-        if done:
-            return value
-        raise value
+            self._given_up[call.version] = str(error)
+        except BaseException:  # interrupted: the answer that is still to come belongs to nobody
+            self.close()
+            raise
+        return answers
+
+    def _received(self, connection: Connection) -> Any:
+        """An answer, its arrays copied out of the memory, which the next answer uses again."""
+        content, sizes = connection.recv()
+        buffers, start = [], 0
+        with memoryview(self._memory or b"") as memory:
+            for size in sizes:
+                buffers.append(bytearray(memory[start : start + size]))
+                start += _aligned(size)
+        return pickle.loads(content, buffers=buffers)  # noqa: S301  # from our own process
 
     def _started(self) -> tuple[subprocess.Popen[bytes], Connection]:
         if self._owner != os.getpid():  # a fork has the parent's, which it must leave alone
-            self._process = self._connection = None
+            self._process = self._connection = self._memory = None
             self._owner = os.getpid()
         if self._process is None or self._connection is None or self._process.poll() is not None:
             self.close()
             self._connection, theirs = Pipe()
             paths = [str(Path(entry or ".").absolute()) for entry in sys.path]
-            program = f"from {__name__} import serve; serve({theirs.fileno()})"
-            with theirs:
+            with theirs, _memory_file() as memory:
+                self._memory = mmap.mmap(memory.fileno(), _SHARED)
+                handles = theirs.fileno(), memory.fileno()
+                program = f"from {__name__} import serve; serve{handles}"
                 self._process = subprocess.Popen(  # noqa: S603  # our own module
                     [sys.executable, "-P", "-c", program],
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=handles,
                     stdin=subprocess.DEVNULL,
                     env=os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(paths)},
                 )
         return self._process, self._connection
 
+    def end(self) -> None:
+        """End the process; whoever waits for it notices."""
+        if self._owner == os.getpid() and self._process is not None:
+            self._process.kill()
+
     def close(self) -> None:
-        """End the process."""
+        """End the process, and forget it."""
         if self._owner != os.getpid():
             return
+        self.end()
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
-            self._process.kill()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)
-        self._process = self._connection = None
+        self._process = self._connection = self._memory = None
 
 
 _companion = _Companion()
 atexit.register(_companion.close)
 
 
-def _ended(path: Path, status: int, limit: float) -> GlitchflowError:
+def _memory_file() -> BinaryIO:
+    """A file that is memory, where the system has such a thing, and that nobody else can find."""
+    if hasattr(os, "memfd_create"):
+        file = cast("BinaryIO", os.fdopen(os.memfd_create("glitchflow"), "w+b"))
+    else:
+        file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115  # closed by whoever asked for it
+    file.truncate(_SHARED)
+    return file
+
+
+def _aligned(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def _ended(path: Path | str, status: int, limit: float) -> GlitchflowError:
     """What the end of the companion says about the file."""
     name = shown(path)
     if status == -signal.SIGALRM:
@@ -187,7 +300,7 @@ def _ended(path: Path, status: int, limit: float) -> GlitchflowError:
     return FormatError(f"{name} cannot be read: it ended the process that reads it (status {status}). It is damaged.")
 
 
-def serve(descriptor: int) -> None:
+def serve(descriptor: int, memory_file: int) -> None:
     """What the companion does, until the process that it works for is gone."""
     global _within  # noqa: PLW0603  # says which of the two processes this is
     _within = True
@@ -201,27 +314,52 @@ def serve(descriptor: int) -> None:
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     connection = Connection(descriptor)
+    memory = mmap.mmap(memory_file, _SHARED)
     while True:
         try:
-            limit, folder, (module, name, args, kwargs) = connection.recv()
+            folder, calls = connection.recv()
+            with suppress(OSError):
+                os.chdir(folder)
+            for call in calls:
+                try:
+                    # the next answer must not overwrite one that may still be there
+                    connection.send(_packed(_answer(call), memory if len(calls) == 1 else None))
+                except MemoryError:
+                    refused = FormatError(f"{shown(call.args[0])} cannot be read: {_TOO_MUCH}.")
+                    connection.send(_packed(refused, None))
         except (EOFError, OSError):
             return
-        with suppress(OSError):
-            os.chdir(folder)
-        function = getattr(importlib.import_module(module), name)
-        signal.setitimer(signal.ITIMER_REAL, limit)
-        try:
-            with explained(f"{shown(args[0])} cannot be read"):
-                answer = (True, function(*args, **kwargs))
-        except GlitchflowError as error:
-            answer = (False, error)
+
+
+def _answer(call: _Call) -> Any:
+    """What a call returns, or the error that it raises."""
+    function = getattr(importlib.import_module(call.module), call.function)
+    signal.setitimer(signal.ITIMER_REAL, call.limit)
+    try:
+        with explained(f"{shown(call.args[0])} cannot be read"):
+            return function(*call.args, **call.kwargs)
+    except GlitchflowError as error:
+        return error
+    finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        try:
-            connection.send(answer)
-        except ConnectionError:
-            return
-        except MemoryError:
-            connection.send((False, FormatError(f"{shown(args[0])} cannot be read: {_TOO_MUCH}.")))
+
+
+def _packed(answer: Any, memory: mmap.mmap | None) -> tuple[bytes, list[int]]:
+    """An answer, pickled without those of its arrays that were put into the memory, and the sizes of these, bytes."""
+    sizes: list[int] = []
+    used = 0
+
+    def put(buffer: pickle.PickleBuffer) -> bool:
+        nonlocal used
+        raw = buffer.raw()
+        if memory is None or used + raw.nbytes > len(memory):
+            return True  # into the pickle
+        memory[used : used + raw.nbytes] = raw
+        sizes.append(raw.nbytes)
+        used += _aligned(raw.nbytes)
+        return False
+
+    return pickle.dumps(answer, protocol=5, buffer_callback=put), sizes
 
 
 @contextmanager

@@ -17,12 +17,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import h5py
-from pydantic import TypeAdapter, ValidationError
 
 from glitchflow_plugin.errors import DataError, FormatError, GlitchflowError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 CHECKSUM = "checksum"
 _CHUNK = 1 << 20
@@ -215,6 +217,8 @@ def parsed(content: Any, kind: type[T], path: Path | str, step: str) -> T:
     Raises:
         FormatError: A key is missing or unknown, a value is of another type, or the dataclass refuses it.
     """
+    from pydantic import ValidationError  # what only reads foreign files need not wait for it
+
     try:
         return _adapter(kind).validate_json(json.dumps(content), strict=True, extra="forbid")
     except ValidationError as error:
@@ -296,6 +300,11 @@ def _regular(path: Path | str) -> Path:
     return path
 
 
+def expanded(path: Path | str) -> str:
+    """A path with the folder of the user in place of `~`; of a user that there is not, the path as it is."""
+    return os.path.expanduser(path)  # noqa: PTH111  # Path.expanduser raises
+
+
 def _digest(file: BinaryIO) -> str:
     digest = hashlib.sha256()
     while chunk := file.read(_CHUNK):
@@ -304,7 +313,9 @@ def _digest(file: BinaryIO) -> str:
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: type[T]) -> "TypeAdapter[T]":
+    from pydantic import TypeAdapter
+
     return TypeAdapter(kind)
 
 

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from glitchflow_plugin.data.apart import explained, require_regular, shown
+from glitchflow_plugin.data.readers.tables import is_rounded
 from glitchflow_plugin.errors import FormatError
 
 _MOST_SAMPLES = 1 << 24
@@ -112,9 +113,10 @@ def number(item: h5py.Group | h5py.Dataset, name: str) -> np.floating | np.integ
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "iuf":
         raise FormatError(f"{name}: expected a number, got {array.dtype} of shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise FormatError(f"{name}: expected a number, got {array.reshape(-1)[0]}")
-    return array.reshape(-1)[0]
+    found = array.reshape(-1)[0]
+    if not np.isfinite(found):
+        raise FormatError(f"{name}: expected a number, got {found}")
+    return found
 
 
 def gps(item: h5py.Group | h5py.Dataset, name: str, unit: float = 1.0) -> float:
@@ -128,7 +130,12 @@ def gps(item: h5py.Group | h5py.Dataset, name: str, unit: float = 1.0) -> float:
     Raises:
         FormatError: It is no number, or stored in a type that does not resolve it.
     """
+    text = _attribute(item, name)
     value = number(item, name)
+    if isinstance(text, bytes | str) and is_rounded(shown(text)):
+        raise FormatError(
+            f"{name}: the time {shown(text)[:40]} is rounded to whole seconds or worse; expected GPS seconds as float64"
+        )
     step = unit * float(np.spacing(np.abs(value) if value.dtype.kind == "f" else np.float64(abs(float(value)))))
     if not step <= _TIME_STEP:
         raise FormatError(
@@ -205,22 +212,24 @@ def has(item: h5py.Group | h5py.Dataset, *names: str) -> bool:
         FormatError: The attributes are damaged.
     """
     with explained("its attributes cannot be read"):
-        attributes = item.attrs
-        return all(name in attributes for name in names)
+        return all(h5py.h5a.exists(item.id, name.encode()) for name in names)
 
 
 def _attribute(item: h5py.Group | h5py.Dataset, name: str) -> Any:
     with explained(f"{name} cannot be read"):
-        attributes = item.attrs
-        if name not in attributes:
-            raise FormatError(f"lacks the attribute {name}")
-        found = attributes.get_id(name)
+        try:
+            found = h5py.h5a.open(item.id, name.encode())
+        except KeyError:
+            if has(item, name):
+                raise
+            raise FormatError(f"lacks the attribute {name}") from None
         size = found.get_space().get_simple_extent_npoints()
         if size > 1:  # an attribute can be a bomb like a data set
             raise FormatError(f"{name}: expected one value, got {size}")
-        if found.dtype.kind not in "iuf" or not size:
-            return attributes[name]
-        value = np.empty(found.shape, found.dtype)
+        dtype = found.dtype
+        if dtype.kind not in "iuf" or not size:
+            return item.attrs[name]
+        value = np.empty(found.shape, dtype)
         found.read(value)
         return value
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from glitchflow_plugin.data.apart import apart, require_regular, shown
+from glitchflow_plugin.data.apart import apart, each, require_regular, shown
 from glitchflow_plugin.data.channels import ChannelSelection, matching, read_channel_list, select_channels
 from glitchflow_plugin.data.event_files import (
     TRUTH_FILE_NAME,
@@ -26,7 +26,7 @@ from glitchflow_plugin.data.event_files import (
     read_event_header,
     read_usable,
 )
-from glitchflow_plugin.data.files import content_hash
+from glitchflow_plugin.data.files import content_hash, expanded
 from glitchflow_plugin.data.readers import frames, gwosc, hdf5, remote
 from glitchflow_plugin.data.readers.continuous import (
     OUTSIDE,
@@ -134,6 +134,10 @@ class DatasetSettings:
         """Refuse an unknown format and a missing path."""
         if self.format not in FORMATS:
             raise ConfigurationError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
+        for key in ("path", "ch_list"):
+            value = getattr(self, key)
+            if isinstance(value, str):
+                object.__setattr__(self, key, expanded(value))
         if self.path is None and self.format not in remote.FORMATS:
             raise ConfigurationError(f"a data set of format {self.format} needs a `path`")
         if self.segment <= self.processing.len:
@@ -533,9 +537,10 @@ def _list_event_files(settings: DatasetSettings) -> _Listed:
     events: dict[str, tuple[float, Loader]] = {}
     unreadable: dict[str, str] = {}
     names: set[str] = set()
-    for file in files:
+    for file, header in zip(files, each(read_event_header, files), strict=True):
         try:
-            header = read_event_header(file)
+            if isinstance(header, FormatError):
+                raise header
             if header.event_id in events:
                 raise FormatError(f"{shown(file)}: the event {header.event_id} is in another file too, which is taken.")
         except FormatError as error:
@@ -563,12 +568,13 @@ def _usual(files: Sequence[Path]) -> dict[str, StoredChannel]:
     rates: dict[str, Counter[float]] = {}
     units: dict[str, Counter[str]] = {}
     step = max(len(files) // _SAMPLED_FILES, 1)
-    for path in files[::step]:
-        with suppress(FormatError):
-            for name, (rate, unit) in read_event_axes(path).items():
-                rates.setdefault(name, Counter())[rate] += 1
-                if unit:
-                    units.setdefault(name, Counter())[unit] += 1
+    for axes in each(read_event_axes, files[::step]):
+        if isinstance(axes, FormatError):
+            continue
+        for name, (rate, unit) in axes.items():
+            rates.setdefault(name, Counter())[rate] += 1
+            if unit:
+                units.setdefault(name, Counter())[unit] += 1
     return {
         name: StoredChannel(count.most_common(1)[0][0], units[name].most_common(1)[0][0] if name in units else None)
         for name, count in rates.items()

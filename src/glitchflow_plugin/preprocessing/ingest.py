@@ -4,20 +4,31 @@ Workers import this module: it must stay light (no torch, no gwpy).
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 
+from glitchflow_plugin.data.apart import interrupt
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers.continuous import GAP, UNREADABLE
 from glitchflow_plugin.data.readers.psd import read_psd
 from glitchflow_plugin.data.records import EventBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan
-from glitchflow_plugin.data.sources import Catalogue, ChannelOrigin, DatasetSettings, EventSource, open_datasets
+from glitchflow_plugin.data.sources import (
+    Catalogue,
+    ChannelOrigin,
+    DatasetSettings,
+    EventSource,
+    LoadedEvent,
+    open_datasets,
+)
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
@@ -319,11 +330,12 @@ def _make_shard(
     times: list[float] = []
     rejected: dict[str, str] = {}
     flaws: list[Flaw] = []
-    for source in job.sources:
+    for reading in _read_ahead(job.sources, [one.name for one in channels]):
+        source = reading[0]
         event_id = source.event_id
         row = len(kept)
         series[row], valid[row] = 0, False
-        found = _condition_event(source, channels, series[row], valid[row])
+        found = _condition_event(reading, channels, series[row], valid[row])
         flaws += found
         if not valid[row, 0] and (require_target or not valid[row].any()):
             reason = next((flaw.reason for flaw in found if flaw.channel == channels[0].name), MISSING)
@@ -339,14 +351,36 @@ def _make_shard(
     writer.write(job, batch, rejected, notes=[[f.event_id, f.channel, f.reason, f.detail] for f in flaws])
 
 
+_Reading = tuple[EventSource, Iterator[LoadedEvent], set[str]]
+"""An event, its copies, and the channels of which no further copy is needed."""
+
+
+def _read_ahead(sources: Sequence[EventSource], names: Sequence[str]) -> Iterator[_Reading]:
+    """Events as they are read: the next one while one is conditioned."""
+    used: list[set[str]] = [set() for _ in sources]
+    copies = [source.copies(names, done) for source, done in zip(sources, used, strict=True)]
+    reader = ThreadPoolExecutor(1)
+    reading = deque(reader.submit(next, each, None) for each in copies[:1])
+    try:
+        for row, source in enumerate(sources):
+            first = reading[0].result()
+            reading.popleft()
+            reading.extend(reader.submit(next, each, None) for each in copies[row + 1 : row + 2])
+            yield source, chain([first] if first else [], copies[row]), used[row]
+    finally:
+        reader.shutdown(wait=False, cancel_futures=True)
+        if not all(future.done() for future in reading):
+            interrupt()
+
+
 def _condition_event(
-    source: EventSource, channels: Sequence[ChannelRecipe], series: np.ndarray, valid: np.ndarray
+    reading: _Reading, channels: Sequence[ChannelRecipe], series: np.ndarray, valid: np.ndarray
 ) -> list[Flaw]:
     """Fill in the channels of one event; tell which cannot be used, and why: those keep their zeros."""
+    source, copies, used = reading
     names = [one.name for one in channels]
     refused: dict[str, ChannelRejectedError] = {}
-    used: set[str] = set()
-    for loaded in source.copies(names, used):  # of several copies of a channel, the first that can be used
+    for loaded in copies:  # of several copies of a channel, the first that can be used
         for row, recipe in enumerate(channels):
             found, problem = loaded.event.channels.get(recipe.name), loaded.problems.get(recipe.name, "")
             if recipe.name in used or (found is None and not problem):
@@ -361,8 +395,8 @@ def _condition_event(
                 valid[row] = True
                 used.add(recipe.name)
             except ChannelRejectedError as error:
-                # A hole that the reader left is a gap, wherever the NaN came from.
-                why = ChannelRejectedError(reason or error.reason, error.detail)
+                # A hole that the reader left is a gap, whether it is NaN now or the series is short of it.
+                why = ChannelRejectedError(reason or error.reason, detail or error.detail)
                 refused.setdefault(recipe.name, why)
     for name in used & refused.keys():
         logger.warning("%s, %s: a copy in another data set is taken, since %s.", source.event_id, name, refused[name])

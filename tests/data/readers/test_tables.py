@@ -38,6 +38,9 @@ PAIRS = (
     ("gpsSeconds", "gpsNanoSeconds"),
     ("end_time", "end_ns"),
     ("time", "nanoseconds"),
+    ("seconds", "nanoseconds"),
+    ("Sec", "nSec"),
+    ("s", "ns"),
 )
 EXPLICIT = (("start_time", "start_time_ns"), ("h_end_time", "h_end_time_ns"), ("when", "when_nanosec"))
 
@@ -66,14 +69,14 @@ def as_text(times):
 
 
 def write_csv_table(folder, columns, draw):
-    separator = draw(st.sampled_from(",;\t"))
+    separator = draw(st.sampled_from(",;\t "))
     quote = draw(st.sampled_from(["", '"']))
     trailing = draw(st.sampled_from(["", separator, 3 * separator]))
     end = draw(st.sampled_from(["\n", "\r\n"]))
     lines = [[name.join([quote, quote]) for name in columns]]
     lines += [[f"{quote}{value}{quote}" for value in row] for row in zip(*columns.values(), strict=True)]
     body = end.join(separator.join(line) + trailing * (number > 0) for number, line in enumerate(lines))
-    comments = draw(st.sampled_from(["", f"# made by hand{end}", end]))
+    comments = draw(st.sampled_from(["", f"# made by hand{end}", end, "# ", f"# made by hand{end}#"]))
     content = (comments + body + draw(st.sampled_from(["", end]))).encode(draw(st.sampled_from(["utf-8", "utf-8-sig"])))
     if draw(st.booleans()):
         path = folder / "t.csv.gz"
@@ -96,9 +99,22 @@ def write_hdf5_table(folder, columns, draw):
     return folder / "t.h5", {} if table == "triggers" else {"table": table}
 
 
+def write_hdf5_columns(folder, columns, draw):
+    """A data set a column, as PyCBC and h5py's users write them, beside things that are no columns."""
+    place, keys = draw(st.sampled_from([("triggers", {}), ("H1", {}), ("/", {}), ("a/b", {"table": "a/b"})]))
+    with h5py.File(folder / "t.h5", "w") as file:
+        group = file.require_group(place)
+        for name, values in columns.items():
+            group[name] = np.array(values, dtype="f8" if isinstance(values[0], float) else "i8")
+        if draw(st.booleans()):
+            group["matrix"] = np.zeros((2, 2))
+            group["search/threshold"] = 5.0
+    return folder / "t.h5", keys
+
+
 def check_table(folder, data, times):
     """Write times in one or two columns among others, in any order, and compare what is read."""
-    write = data.draw(st.sampled_from([write_csv_table, write_hdf5_table]))
+    write = data.draw(st.sampled_from([write_csv_table, write_hdf5_table, write_hdf5_columns]))
     pair = data.draw(st.sampled_from([*PAIRS, *EXPLICIT, None]))
     if pair is None:
         name = "time"
@@ -366,6 +382,67 @@ def test_rows_that_do_not_fit_are_refused(tmp_path, text, match):
         read_times(path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# event_id,time,snr\na,1264000010.5,8\nb,1264000000.25,9\n",
+        "#event_id time snr\na 1264000010.5 8\nb  1264000000.25   9\n",
+        "# found by Omicron\n# event_id\ttime\tsnr\n\na\t1264000010.5\t8\n# more\nb\t1264000000.25\t9\n",
+        "event_id time snr\na 1264000010.5 8\nb 1264000000.25 9\n",
+    ],
+)
+def test_headers_in_comments_and_blanks_between_columns_are_read(tmp_path, text):
+    path = tmp_path / "t.txt"
+    path.write_text(text)
+    assert read_triggers(TriggerSettings(path=str(path))) == [("b", 1264000000.25), ("a", 1264000010.5)]
+
+
+@pytest.mark.parametrize("delimiter", [" ", ",", ";", "\t"])
+def test_what_numpy_writes_is_read(tmp_path, delimiter):
+    path, rows = tmp_path / "t.txt", [[1264000000.25, 9.0], [1264000010.5, 8.0]]
+    np.savetxt(path, rows, header=delimiter.join(["time", "snr"]), delimiter=delimiter)
+    assert read(path).tolist() == [1264000000.25, 1264000010.5]
+    assert read_times(path).tolist() == [1264000000.25, 1264000010.5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["# time snr\n1264000010.5,8\n", "# time\n1264000010.5,8\n", "1264000010.5,8\n# time,snr\n"],
+    ids=["other separator", "too few", "below"],
+)
+def test_a_comment_that_may_be_something_else_is_no_header(tmp_path, text):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(FormatError, match="first line must be the header"):
+        read(path)
+
+
+def test_columns_of_hdf5_have_texts_and_one_length(tmp_path):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["triggers/time"] = [1264000010.5, 1264000000.25]
+        file["triggers/event_id"] = ["a", "b"]
+    settings = TriggerSettings(path=str(tmp_path / "t.h5"), id_column="event_id")
+    assert read_triggers(settings) == [("b", 1264000000.25), ("a", 1264000010.5)]
+    with h5py.File(tmp_path / "t.h5", "r+") as file:
+        file["triggers/snr"] = [8.0]
+    with pytest.raises(FormatError, match=r"as long as each other.*'snr': 1"):
+        read_triggers(settings)
+    with pytest.raises(FormatError, match=r"has no table 'other'.*triggers"):
+        read(tmp_path / "t.h5", table="other")
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file.create_dataset("triggers/time", (1 << 40,), dtype="f8", chunks=(1024,))
+    with pytest.raises(FormatError, match="samples are asked for"):
+        read(tmp_path / "t.h5")
+
+
+def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "t.csv").write_text(GOOD)
+    assert len(read("~/t.csv")) == len(read_times("~/t.csv")) == 2
+    with pytest.raises(FormatError, match=r"~nobody-of-this-name/t\.csv: no such table"):
+        read("~nobody-of-this-name/t.csv")
+
+
 def test_files_that_are_no_text_are_refused(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes("time,état\n1264000010.5,1\n".encode("latin-1"))
@@ -419,6 +496,8 @@ _DRESS = {
     "spaces": lambda text: text.replace(",", " , "),
     "windows": lambda text: text.replace("\n", "\r\n"),
     "comment": lambda text: "# of mine\n" + text,
+    "header in a comment": lambda text: "# " + text,
+    "blanks between columns": lambda text: text.replace(",", " "),
     "trailing comma in the header": lambda text: text.replace("\n", ",\n", 1),
     "one semicolon": lambda text: text.replace(",", ";", 1),
 }

@@ -127,9 +127,13 @@ def read_cache(path: Path | str) -> list[Path]:
 
 def slice_bounds(t0: float, sample_rate: float, size: int, start: float, stop: float) -> tuple[int, int]:
     """First and one past the last sample of a series of `size` samples that lie in [start, stop) GPS s."""
-    first = int(np.ceil((start - t0) * sample_rate - _TOLERANCE * sample_rate))
-    last = int(np.ceil((stop - t0) * sample_rate - _TOLERANCE * sample_rate))
+    first, last = (_index(t0, sample_rate, gps) for gps in (start, stop))
     return min(max(first, 0), size), min(max(last, 0), size)
+
+
+def _index(t0: float, sample_rate: float, gps: float) -> int:
+    """Index of the first sample at a GPS time or after it, whether or not there is one."""
+    return int(np.ceil((gps - t0) * sample_rate - _TOLERANCE * sample_rate))
 
 
 def cut(
@@ -145,8 +149,9 @@ def cut(
         stop: GPS s.
 
     Returns:
-        The channels found, NaN between pieces that do not touch and shorter where the files end; and by channel the
-        reason (`gap`, `sample rate`, `unit`, `unreadable`, `copies differ`) for what is wrong with it.
+        The channels found, NaN between pieces that do not touch and shorter where a hole or the end of the data is at
+        the edge; and by channel the reason (`gap`, `sample rate`, `unit`, `unreadable`, `copies differ`) for what is
+        wrong with it.
     """
     pieces: dict[str, list[Channel]] = {}
     problems: dict[str, str] = {}
@@ -164,7 +169,8 @@ def cut(
         problem: str | None = GAP  # files have the channel, but nothing of it in this stretch
         if parts:
             joined[name], problem = join(parts)
-        if problem is None and name in problems and _covers(joined[name], start, stop):
+            problem = problem or _lacking(joined[name], start, stop)
+        if problem is None and name in problems and np.isfinite(joined[name].series).all():
             logger.warning("%s: %s. Another file has the same stretch, which is taken.", name, problems.pop(name))
         if problem:
             problems.setdefault(name, problem)
@@ -187,10 +193,13 @@ def _read(
     return {**found, **more_found}, spoilt | more_spoilt
 
 
-def _covers(channel: Channel, start: float, stop: float) -> bool:
-    """Whether a channel has all samples in [start, stop) GPS s."""
-    wanted = (stop - start) * channel.sample_rate
-    return len(channel.series) >= wanted - 1 and bool(np.isfinite(channel.series).all())
+def _lacking(channel: Channel, start: float, stop: float) -> str | None:
+    """The gap where a channel begins after the stretch [start, stop) GPS s, or ends before it does."""
+    first, last = (_index(channel.t0, channel.sample_rate, gps) for gps in (start, stop))
+    if first >= 0 and last <= len(channel.series):
+        return None
+    end = channel.t0 + channel.duration
+    return f"{GAP}: of GPS {start:.3f} to {stop:.3f} the files hold {channel.t0:.3f} to {end:.3f}"
 
 
 def join(pieces: Sequence[Channel]) -> tuple[Channel, str | None]:

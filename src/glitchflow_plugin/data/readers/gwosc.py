@@ -31,20 +31,21 @@ def is_gwosc(path: Path | str) -> bool:
         return False
 
 
-def channel_name(detector: str, sample_rate: float, path: Path | str = "") -> str:
+def channel_name(detector: str, sample_rate: float, path: Path | str = "", release: int = 1) -> str:
     """Name of the strain channel, for instance `H1:GWOSC-4KHZ_R1_STRAIN`.
 
     Args:
         detector: Its prefix, `H1`.
         sample_rate: Hz.
-        path: Of the file, whose name tells the release: `H-H1_GWOSC_O4a_4KHZ_R2-1384120320-4096.hdf5`. The first is
-            assumed where it does not. Files of before the releases (`H-H1_LOSC_4_V2-...`) have one name for all.
+        path: Of the file, whose name tells the release: `H-H1_GWOSC_O4a_4KHZ_R2-1384120320-4096.hdf5`. Files of before
+            the releases (`H-H1_LOSC_4_V2-...`) have one name for all.
+        release: Where the name does not tell it.
     """
     description = description_in_name(path) or Path(path).stem
     if re.search(r"_LOSC_\d+_V\d+$", description):
         return f"{detector}:LOSC-STRAIN"
-    release = re.search(r"_R(\d+)(?=_|$)", description)
-    return f"{detector}:GWOSC-{sample_rate / 1024:g}KHZ_R{release[1] if release else 1}_STRAIN"
+    told = re.search(r"_R(\d+)(?=_|$)", description)
+    return f"{detector}:GWOSC-{sample_rate / 1024:g}KHZ_R{told[1] if told else release}_STRAIN"
 
 
 @apart

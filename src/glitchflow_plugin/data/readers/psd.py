@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from glitchflow_plugin.data.apart import apart
-from glitchflow_plugin.data.files import read_text
+from glitchflow_plugin.data.files import expanded, read_text
 from glitchflow_plugin.data.foreign_hdf5 import has, number, opened, samples, text_attribute, walk
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
@@ -31,7 +31,7 @@ def read_psd(
     Raises:
         FormatError: The file is not like this.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     if quantity not in ("psd", "asd"):
         raise ConfigurationError(f"psd_quantity must be psd or asd, got {quantity!r}")
     frequencies, values = _hdf5(path, channel) if path.suffix in (".h5", ".hdf5", ".hdf") else _text(path)

@@ -39,6 +39,7 @@ class RemoteSettings:
         frametype: For datafind: for instance V1Online or H1_HOFT_C00.
         urltype: For datafind: `file` for a file system at hand, `osdf` or `https` elsewhere.
         cache: For open data: keep what was downloaded.
+        release: For open data: of the files, R2 in their names; the latest is fetched and called R1 if None.
     """
 
     host: str | None = None
@@ -48,10 +49,13 @@ class RemoteSettings:
     frametype: str | None = None
     urltype: str = "file"
     cache: bool = False
+    release: int | None = None
 
     def __post_init__(self) -> None:
         """Take lists as YAML gives them."""
         object.__setattr__(self, "detectors", tuple(self.detectors))
+        if self.release is not None and (not isinstance(self.release, int) or self.release < 1):
+            raise ConfigurationError(f"remote.release must be a whole number such as 2, got {self.release!r}")
 
 
 def channels_offered(kind: str, remote: RemoteSettings) -> tuple[str, ...]:
@@ -60,7 +64,9 @@ def channels_offered(kind: str, remote: RemoteSettings) -> tuple[str, ...]:
         return ()
     if not remote.detectors:
         raise ConfigurationError("open_data needs `remote.detectors`, for instance [H1, L1, V1].")
-    return tuple(channel_name(detector, remote.sample_rate) for detector in remote.detectors)
+    return tuple(
+        channel_name(detector, remote.sample_rate, release=remote.release or 1) for detector in remote.detectors
+    )
 
 
 def fetch(kind: str, remote: RemoteSettings, channels: Sequence[str], start: float, stop: float) -> dict[str, Channel]:
@@ -93,6 +99,8 @@ def _open_data(remote: RemoteSettings, channels: Sequence[str], start: float, st
     from gwpy.timeseries import TimeSeries
 
     where: dict[str, Any] = {"host": remote.host} if remote.host else {}
+    if remote.release is not None:
+        where["version"] = remote.release
     found = {}
     for name in channels:
         detector = name.split(":", 1)[0]

@@ -34,6 +34,9 @@ TIME_COLUMNS = (
 )
 """Names that a column of GPS times goes by, tried in this order; case, underscores and spaces do not count."""
 
+_SECONDS = ("seconds", "second", "secs", "sec", "s")
+"""Names that may mean any seconds, but beside nanoseconds mean a time."""
+
 _NANOSECONDS = ("ns", "nsec", "nsecs", "nanosec", "nanosecs", "nanosecond", "nanoseconds", "nano", "nanos")
 _FRACTIONS = {
     end: unit
@@ -64,8 +67,9 @@ _WHOLE_IN_FLOAT32 = 2.0**24
 def read_csv(path: Path | str, comment: str = "#") -> dict[str, list[str]]:
     """Columns of a table of text: a header line, then in every row as many values as it has names.
 
-    The separator is the header's: comma, semicolon or tab. Empty values beyond the last name (trailing commas) count
-    as none; blank lines and lines that start with `comment` are skipped.
+    The separator is the header's: comma, semicolon or tab, or blanks where the rows have them too. Empty values beyond
+    the last name (trailing commas) count as none; blank lines and lines that start with `comment` are skipped. Where
+    the first row holds numbers, the header is the last comment before it that fits, as numpy and astropy write it.
 
     Args:
         path: In UTF-8 or with a byte order mark; `.gz` is unpacked.
@@ -79,16 +83,11 @@ def read_csv(path: Path | str, comment: str = "#") -> dict[str, list[str]]:
             guessed: of a row with a value too many nobody knows which columns are shifted.
     """
     path = Path(path)
-    lines = [
-        "\n" if comment and line.lstrip().startswith(comment) else line
-        for line in io.StringIO(read_text(path), newline="")
-    ]
-    header = next((line for line in lines if line.strip()), "")
-    separators = [one for one in ",;\t" if one in header.strip()] or [","]
+    lines = _without_comments(list(io.StringIO(read_text(path), newline="")), comment)
+    header, row = (*(line.strip() for line in lines if line.strip()), "", "")[:2]
+    separators = [one for one in ",;\t" if one in header] or [_blank_or_comma(header, row)]
     if len(separators) > 1:
-        raise FormatError(
-            f"{path}: the header {header.strip()!r} mixes separators. Use commas, semicolons or tabs only."
-        )
+        raise FormatError(f"{path}: the header {header!r} mixes separators. Use commas, semicolons or tabs only.")
     separator = separators[0]
     names: list[str] = []
     rows: list[list[str]] = []
@@ -119,6 +118,45 @@ def read_csv(path: Path | str, comment: str = "#") -> dict[str, list[str]]:
         raise FormatError(f"{path}: the header names {twice} more than once. Give every column its own name.")
     columns = zip(*rows, strict=True) if rows else ((),) * len(names)
     return {name: list(column) for name, column in zip(names, columns, strict=True) if name}
+
+
+def _without_comments(lines: list[str], comment: str) -> list[str]:
+    """The lines with nothing in place of comments; the one that is a header stands there without its sign."""
+    comments = {
+        row: line.strip().lstrip(comment).strip()
+        for row, line in enumerate(lines)
+        if comment and line.lstrip().startswith(comment)
+    }
+    first = next((row for row, line in enumerate(lines) if line.strip() and row not in comments), 0)
+    headers = [row for row, text in comments.items() if row < first and _heads(text, lines[first])]
+    kept = {row: f"{comments[row]}\n" for row in headers[-1:]}
+    return [kept.get(row, "\n") if row in comments else line for row, line in enumerate(lines)]
+
+
+def _split(line: str) -> tuple[str | None, list[str]]:
+    """What separates the values of a line (None: blanks), and the values up to the last that is not empty."""
+    separator = next((one for one in ",;\t" if one in line), None)
+    return separator, [value.strip().strip('"') for value in line.strip().rstrip(separator).split(separator)]
+
+
+def _heads(text: str, line: str) -> bool:
+    """Whether a text has a name for every value of a line that has numbers in it, and so is no header itself."""
+    (between_names, names), (between_values, values) = _split(text), _split(line)
+    fits = between_names == between_values and len(names) == len(values)
+    return fits and any(map(_is_number, values)) and all(names) and not any(map(_is_number, names))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _blank_or_comma(header: str, row: str) -> str:
+    """What separates values where there is no other sign: names may hold blanks, so the row decides."""
+    return " " if _split(row)[0] is None and len(header.split()) == len(row.split()) > 1 else ","
 
 
 def column_of(columns: Mapping[str, Any], name: str, path: Path | str) -> Any:
@@ -195,6 +233,9 @@ def _time_column(held: list[str], path: Path | str) -> str:
         alike = [name for name in held if _plain(name) == _plain(known)]
         if len(alike) == 1:
             return alike[0]
+    seconds = [name for name in held if _plain(name) in _SECONDS]
+    if len(seconds) == 1 and any(_plain(name) in _NANOSECONDS for name in held):
+        return seconds[0]
     raise FormatError(
         f"{path}: none of the columns {held} looks like GPS times. Name it in `time_column`, or call it "
         "time. The first line must be the header."
@@ -248,11 +289,9 @@ def _numbers(column: Any, where: str, *, unit: float = 1.0, precise: bool = Fals
 
 
 def _number(text: str, where: str, row: int, *, precise: bool) -> float:
-    mantissa, _, exponent = text.lower().partition("e")
     try:
         value = float(text)
-        decimals = len(mantissa.partition(".")[2].strip())
-        rough = precise and exponent and np.isfinite(value) and int(exponent) >= decimals
+        rough = precise and is_rounded(text)
     except ValueError as error:
         advice = " Write a decimal point, and no separators of thousands." if "," in text else ""
         if _LIKE_A_DATE.match(text.strip()):
@@ -261,6 +300,16 @@ def _number(text: str, where: str, row: int, *, precise: bool) -> float:
     if rough:
         raise FormatError(f"{where}, row {row}: {text.strip()} is rounded to whole seconds or worse. Write all digits.")
     return value
+
+
+def is_rounded(text: str) -> bool:
+    """Whether a number in text is rounded to whole units or worse: `1.264e9` has no digit after its decimal point.
+
+    Raises:
+        ValueError: It is no number.
+    """
+    mantissa, _, exponent = text.lower().partition("e")
+    return bool(exponent) and np.isfinite(float(text)) and int(exponent) >= len(mantissa.partition(".")[2].strip())
 
 
 def _tell_left_out(name: str, held: list[str], path: Path | str) -> None:

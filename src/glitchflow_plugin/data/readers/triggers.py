@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import h5py
 import numpy as np
 
-from glitchflow_plugin.data.files import atomic_path, read_text
+from glitchflow_plugin.data.apart import apart, shown
+from glitchflow_plugin.data.files import atomic_path, expanded, read_text
+from glitchflow_plugin.data.foreign_hdf5 import member, opened, samples
 from glitchflow_plugin.data.readers.tables import column_of, gps_numbers, gps_times, read_csv
 from glitchflow_plugin.errors import ConfigurationError, FormatError, MissingDependencyError
 
@@ -17,6 +20,9 @@ LIGOLW_TABLES = ("sngl_burst", "sngl_inspiral", "sngl_ringdown", "coinc_inspiral
 
 _SAME_TIME = 2e-6
 """Times closer than this (s) are one: ids made from times resolve a microsecond."""
+
+_MOST_ROWS = 1 << 20
+"""Longest column of texts that is read."""
 
 _LATEST = 1e10
 """GPS seconds beyond this (the year 2296) are another unit."""
@@ -28,7 +34,7 @@ class TriggerSettings:
 
     Attributes:
         path: A table; None if `times` are given.
-        format: `csv`, `omicron` (HDF5), `ligolw` (XML), or by the file's ending.
+        format: `csv`, `omicron` (HDF5: one table, or a data set a column), `ligolw` (XML), or by the file's ending.
         time_column: GPS times in s; the first of `tables.TIME_COLUMNS` that the table has by default. Whole seconds in
             `X` are joined with the rest in `X_ns`.
         id_column: Event ids; by default made from the GPS time, so that data sets cut at the same times merge.
@@ -50,6 +56,8 @@ class TriggerSettings:
             raise ConfigurationError(f"triggers.format must be auto, csv, omicron or ligolw, got {self.format!r}")
         if not isinstance(self.path, str | Path | None):
             raise ConfigurationError(f"triggers.path must be the path of one table, got {self.path!r}")
+        if self.path is not None:
+            object.__setattr__(self, "path", expanded(self.path))
         object.__setattr__(self, "times", _given_times(self.times))
         if bool(self.path) == bool(self.times):
             raise ConfigurationError("triggers need either a path (a table) or times (a list of GPS seconds)")
@@ -110,7 +118,7 @@ def read_times(path: Path | str) -> np.ndarray:
         FormatError: The file cannot be read.
         ConfigurationError: A time is no GPS time.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     try:
         lines = [line.split("#")[0].strip().rstrip(",") for line in read_text(path).splitlines()]
         texts = [line for line in lines if line]
@@ -144,7 +152,8 @@ def _columns(settings: TriggerSettings) -> tuple[np.ndarray, list[str] | None]:
     if kind == "csv":
         columns, named = read_csv(path), settings.id_column or "event_id"
     else:
-        columns, named = _gwpy_columns(path, kind, settings), settings.id_column
+        held = _hdf5_columns(path, settings.table) if kind == "omicron" else None
+        columns, named = held or _gwpy_columns(path, kind, settings), settings.id_column
     times = gps_times(columns, path, settings.time_column)
     if settings.id_column is None and named not in columns:
         return times, None
@@ -156,6 +165,43 @@ def _columns(settings: TriggerSettings) -> tuple[np.ndarray, list[str] | None]:
     if not all(ids):
         raise FormatError(f"{path}: the column {named!r} is empty in {ids.count('')} row(s). Give every event an id.")
     return times, ids
+
+
+@apart
+def _hdf5_columns(path: Path, table: str | None) -> dict[str, np.ndarray] | None:
+    """Columns of a table that is a group with a data set for each; None if it is one data set, which gwpy reads.
+
+    The group is the one asked for, by default `triggers`, else the only one in the file, else the file itself.
+    """
+    with opened(path) as file:
+        names = [shown(name) for name in file]
+        groups = [name for name in names if isinstance(member(file, name), h5py.Group)]
+        found: h5py.Group | h5py.Dataset = file
+        named = table or ("triggers" if "triggers" in names else groups[0] if groups and len(names) == 1 else "")
+        for name in filter(None, named.split("/")):
+            if not isinstance(found, h5py.Group) or name not in found:
+                raise FormatError(f"{path} has no table {table!r}; it holds {names[:10]}. Correct `triggers.table`.")
+            found = member(found, name)
+        if not isinstance(found, h5py.Group):
+            return None
+        columns = {shown(name): _hdf5_column(member(found, name)) for name in found}
+    held = {name: column for name, column in columns.items() if column is not None}
+    if len({len(column) for column in held.values()}) != 1:
+        lengths = {name: len(column) for name, column in held.items()}
+        raise FormatError(
+            f"{path}: expected a table `triggers`, or a group of data sets that are as long as each other, got "
+            f"{lengths or names[:10]}. Name the table or the group in `triggers.table`."
+        )
+    return held
+
+
+def _hdf5_column(item: h5py.Group | h5py.Dataset) -> np.ndarray | None:
+    """Numbers or texts of a data set of one dimension; None for anything else."""
+    if not isinstance(item, h5py.Dataset) or item.ndim != 1:
+        return None
+    if item.dtype.kind in "SO" and h5py.check_string_dtype(item.dtype) and len(item) <= _MOST_ROWS:
+        return np.asarray(item.asstr(errors="replace")[:], dtype=np.str_)
+    return samples(item, 0, len(item)) if item.dtype.kind in "iuf" else None
 
 
 def _gwpy_columns(path: Path, kind: str, settings: TriggerSettings) -> dict[str, Any]:
