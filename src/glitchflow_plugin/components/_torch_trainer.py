@@ -32,6 +32,7 @@ from glitchflow_plugin.training.checkpoints import (
     BEST,
     LAST,
     PREVIOUS,
+    drop_earlier,
     newest_usable,
     random_state,
     read_checkpoint,
@@ -176,8 +177,12 @@ class SoundTorchTrainer(TorchTrainer):
 
     def _run_worker(self, *arguments: Any, **keywords: Any) -> None:
         """Train as one of possibly several processes; losing the others is said in so many words."""
-        with peers_told(self.config.dist_timeout):
-            super()._run_worker(*arguments, **keywords)
+        try:
+            with peers_told(self.config.dist_timeout):
+                super()._run_worker(*arguments, **keywords)
+        except KeyboardInterrupt:  # before the first step; from there on it is a request
+            self._end_as_killed()
+            raise
 
     def _override_config(self, config: dict[str, Any]) -> None:
         """Take a sample of the search space, keys and types checked as in YAML."""
@@ -234,12 +239,15 @@ class SoundTorchTrainer(TorchTrainer):
                 self._run_epochs()
             except Interrupted as interruption:
                 logger.warning("%s", interruption)
-                if self.logger:
-                    end_as_killed(self.logger)
-                    self.logger.destroy_logger_context()
+                self._end_as_killed()
                 self.strategy.clean_up()
                 raise
         self._seconds_before, self._started = self._seconds(), perf_counter()
+
+    def _end_as_killed(self) -> None:
+        if self.logger:
+            end_as_killed(self.logger)
+            self.logger.destroy_logger_context()
 
     def _run_epochs(self) -> None:
         patience = self.config.early_stopping
@@ -333,11 +341,13 @@ class SoundTorchTrainer(TorchTrainer):
         self.strategy.allgather_obj(None)
         name = self._request.name or "a signal to another process"
         place = f"in epoch {self.current_epoch + 1}, after {self.visited} windows" if inside else ""
-        message = (
-            f"{name} ends the training {place or f'after epoch {self.current_epoch + 1}'}. It goes on from "
-            f"{Path(self.checkpoints_location) / LAST} with training.resume=true."
-        )
-        raise Interrupted(message)
+        place = place or f"after epoch {self.current_epoch + 1}"
+        raise Interrupted(f"{name} ends the training {place}. {self.how_to_go_on()}")
+
+    def how_to_go_on(self) -> str:
+        """What to tell the user of a training that was asked to end."""
+        with_what = "the same command" if self.resume else "training.resume=true"
+        return f"It goes on from {Path(self.checkpoints_location) / LAST} with {with_what}."
 
     def _seconds(self) -> float:
         """Time that training took up to now, that before a resumption included, s."""
@@ -408,6 +418,8 @@ class SoundTorchTrainer(TorchTrainer):
         notes = {"config": self.config.model_dump(mode="json"), **self.checkpoint_notes()}
         previous = folder.with_name(PREVIOUS) if name == LAST else None
         write_checkpoint(folder, tensors, notes, previous=previous)
+        if name == BEST:
+            drop_earlier(folder.parent)
         return str(folder)
 
     def order_digest(self) -> str | None:

@@ -108,6 +108,10 @@ class EntrantTrainer(Trainer):
         self.twin = self.learner.baseline(self.learner.twin(untrained), self._batches).twin
         self.minutes = (perf_counter() - begun) / 60
 
+    def how_to_go_on(self) -> str:
+        """What to tell the user of a leaderboard that was asked to end."""
+        return "The same command goes on: entrants that are finished are kept, this one begins anew."
+
     def _finish(self, maps: SpectrogramSet, started: str) -> ModelVersion | None:
         del maps, started
         self.learner.calibrate(self.twin, self._batches)
