@@ -39,7 +39,7 @@ from glitchflow_plugin.training.checkpoints import (
     restore_random_state,
     write_checkpoint,
 )
-from glitchflow_plugin.training.interruption import Interrupted, Request, requests_noticed
+from glitchflow_plugin.training.interruption import Interrupted, Request, end_workers, requests_noticed
 from glitchflow_plugin.training.steps import build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -237,10 +237,13 @@ class SoundTorchTrainer(TorchTrainer):
         with requests_noticed() as self._request:
             try:
                 self._run_epochs()
-            except Interrupted as interruption:
-                logger.warning("%s", interruption)
-                self._end_as_killed()
-                self.strategy.clean_up()
+            except BaseException as error:
+                # deaf to signals, they would keep this process from ending
+                end_workers(self.train_dataloader, self.validation_dataloader)
+                if isinstance(error, Interrupted):
+                    logger.warning("%s", error)
+                    self._end_as_killed()
+                    self.strategy.clean_up()
                 raise
         self._seconds_before, self._started = self._seconds(), perf_counter()
 

@@ -77,6 +77,14 @@ def stay_deaf(_worker: int = 0) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def end_workers(*loaders: Any) -> None:
+    """End the workers of data loaders in the middle of an epoch; a loader without any is left alone."""
+    for loader in loaders:
+        iterator = getattr(loader, "_iterator", None)
+        if iterator is not None:
+            iterator._shutdown_workers()
+
+
 def _say_no_more(terminals: list[int]) -> None:
     """Let what is still said vanish: writing to a terminal that is gone is an error, and would cost the checkpoint."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
