@@ -241,7 +241,8 @@ class SoundTorchTrainer(TorchTrainer):
                 # deaf to signals, they would keep this process from ending
                 end_workers(self.train_dataloader, self.validation_dataloader)
                 if isinstance(error, Interrupted):
-                    logger.warning("%s", error)
+                    if self.strategy.is_main_worker:
+                        logger.warning("%s", error)
                     self._end_as_killed()
                     self.strategy.clean_up()
                 raise
