@@ -53,4 +53,4 @@ def set_gps(spectrograms: SpectrogramSet) -> str:
     if not len(spectrograms):
         return "empty"
     times = spectrograms.times
-    return gps_range(spectrograms.gps_start, float(times[-1] + times[1] - times[0]))
+    return gps_range(spectrograms.gps_start.tolist(), float(times[-1] + times[1] - times[0]))

@@ -137,7 +137,8 @@ class SoundTorchTrainer(TorchTrainer):
             raise ConfigurationError(message)
         checkpoint = keywords.get("from_checkpoint")
         if checkpoint and not (Path(checkpoint) / "state.pt").exists():
-            nearby = sorted(str(path.parent) for path in Path(checkpoint).parent.glob("*/state.pt"))
+            around = Path(checkpoint).parent
+            nearby = sorted(str(path.parent) for path in (*around.glob("*/state.pt"), *around.glob("*/*/state.pt")))
             message = (
                 f"from_checkpoint: no checkpoint in {checkpoint} (state.pt is missing). "
                 f"There are: {', '.join(nearby) or 'none beside it'}."
