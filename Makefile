@@ -21,7 +21,7 @@ export PATH := $(VENV)/bin:$(PATH)
 # The pipelines of the demo, in order, and what they are told.
 DEMO_PIPELINES ?= simulate_pipeline preproc_pipeline training_pipeline inference_pipeline
 DEMO_OVERRIDES ?= conf/profile=demo run_name=demo
-DEMO_SUMMARIES := $(addsuffix /summary.json,annalisarun/demo temp/demo/training inference/demo)
+DEMO_SUMMARIES := annalisarun/demo/summary.json temp/demo/training/summary.json inference/demo
 
 # Two test processes of one thread each; every test that starts a pipeline starts processes of its own. A file stays in one
 # process, so that what its tests share (whole runs, servers) is made once; tests/conftest.py puts the longest first.
@@ -45,7 +45,7 @@ demo: setup ## the whole digital twin on simulated data, under 10 minutes on 2 c
 	    itwinai exec-pipeline +pipe_key=$$pipeline $(DEMO_OVERRIDES); \
 	done
 	@printf '\n=== what came out ===\n'
-	@glitchflow show $(DEMO_SUMMARIES)
+	@glitchflow show --newest $(DEMO_SUMMARIES)
 	@echo 'Look further:'
 	@echo '  pictures and tables       annalisarun/demo  QTdatasets/demo  inference/demo'
 	@echo '  make mlflow               runs and registered models on http://127.0.0.1:$(MLFLOW_PORT)'

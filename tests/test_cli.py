@@ -197,6 +197,17 @@ def test_show_prints_the_summaries_below_a_folder(tmp_path, capsys):
     assert "gap" in capsys.readouterr().out
 
 
+def test_show_names_results_that_lie_side_by_side_and_finds_the_newest(tmp_path, capsys):
+    for age, name in enumerate(("old", "new")):
+        path = write_summary(tmp_path / name, RunSummary("toy/Step", "2020"))
+        os.utime(path, (1000 + age, 1000 + age))
+    assert cli.main(["show", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("old: toy/Step") < shown.index("new: toy/Step")
+    assert cli.main(["show", "--newest", str(tmp_path)]) == 0
+    assert "old" not in capsys.readouterr().out
+
+
 def test_show_explains_a_folder_without_summaries_and_a_wrong_file(tmp_path, capsys):
     assert cli.main(["show", str(tmp_path)]) == 1
     assert "Run a pipeline first" in capsys.readouterr().err

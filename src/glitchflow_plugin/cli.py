@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser("show", help="print run summaries as tables")
     show.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="a summary.json or a folder with summaries")
+    show.add_argument("--newest", action="store_true", help="of each folder only the newest")
     show.set_defaults(run=_show)
 
     folders = commands.add_parser("folders", help="make the run folders that conf/saveconf.yaml names")
@@ -516,8 +517,9 @@ def _print_columns(rows: Sequence[Sequence[str]]) -> None:
 
 def _show(options: argparse.Namespace) -> int:
     for path in options.paths:
-        for summary in _summaries(path):
-            print(format_summary(read_summary(summary)))
+        found = _summaries(path)
+        for summary in found[-1:] if options.newest else found:
+            print(format_summary(read_summary(summary), place=summary.parent))
     return 0
 
 

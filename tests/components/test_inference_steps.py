@@ -17,6 +17,7 @@ from glitchflow_plugin.components.make_inference import MakeInference
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, RegistryError
+from glitchflow_plugin.inference import report as inference_report
 from glitchflow_plugin.inference.generate import GenerateSettings
 from glitchflow_plugin.inference.run import InferenceSettings
 from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle
@@ -123,17 +124,18 @@ def test_fresh_data_go_through_the_models_recipe(bundle, registered, tmp_path):
     )
     np.testing.assert_allclose(maps.times, bundle.times)
     assert used.notes["registered"] == {"name": "twin", "version": 7}
-    summary = read_summary(tmp_path / "inf" / "data")
+    assert maps.folder.parent == tmp_path / "inf" / "data" / "raw"
+    summary = read_summary(maps.folder.parent)
     assert summary["events"]["kept"] == 6
     assert (summary["inputs"]["model"], summary["inputs"]["model_version"]) == ("twin", 7)
 
 
 def test_from_raw_data_to_tables_maps_and_pictures(registered, tmp_path):
     raw = write_events(tmp_path / "raw", 8, seed=2, dead={(3, GUIDE)})
-    out = tmp_path / "inf"
     used, maps = loader(registered, tmp_path, datasets=[{"path": str(raw)}]).execute()
-    step = MakeInference(settings(), str(out), tensorboard=str(tmp_path / "tb"), device="cpu")
+    step = MakeInference(settings(), str(tmp_path / "inf"), tensorboard=str(tmp_path / "tb"), device="cpu")
     summary = step.execute(used, maps)
+    out = tmp_path / "inf" / "1238166016-1238166370-v7-t16"
     stored = read_summary(out)
     events = pd.read_csv(out / "events.csv")
     assert events["event_id"].tolist() == [f"ev-{index}" for index in range(8)]
@@ -149,7 +151,7 @@ def test_from_raw_data_to_tables_maps_and_pictures(registered, tmp_path):
     assert any(GUIDE in text for text in stored["warnings"])
     images = {path.stem for path in (out / "images").glob("*.png")}
     assert images >= {"accuracy", "roc", "confusion", "loudest", "median", "worst", "uncleaned"}
-    assert any((tmp_path / "tb").iterdir())
+    assert any((tmp_path / "tb" / out.name).iterdir())
     made = SpectrogramSet.open(out / "maps")
     assert made.event_ids == maps.event_ids
     assert made.recipe["model"] == {"name": "twin", "version": 7}
@@ -158,12 +160,63 @@ def test_from_raw_data_to_tables_maps_and_pictures(registered, tmp_path):
 def test_make_inference_runs_alone_from_disk(registered, tmp_path):
     raw = write_events(tmp_path / "raw", 4)
     _, maps = loader(registered, tmp_path, datasets=[{"path": str(raw)}]).execute()
+    datasets, data = [{"path": str(raw)}], str(maps.folder.parents[1])
     step = MakeInference(
-        settings(), str(tmp_path / "inf"), model=registered, data=str(maps.folder.parent), device="cpu"
+        settings(), str(tmp_path / "inf"), model=registered, data=data, datasets=datasets, device="cpu"
     )
     assert len(step.execute().metrics) > 3
+    other = [{"path": str(raw), "channels": {"max": 1}}]
+    with pytest.raises(FormatError, match="no finished spectrograms"):
+        MakeInference(settings(), str(tmp_path / "inf"), model=registered, data=data, datasets=other).execute()
     with pytest.raises(ConfigurationError, match="needs `model`"):
         MakeInference(settings(), str(tmp_path / "inf")).execute()
+
+
+def test_results_of_several_days_and_settings_lie_side_by_side(registered, tmp_path, monkeypatch):
+    for name in ("example_figures", "score_figures"):  # they take most of the time and are not of interest here
+        monkeypatch.setattr(inference_report, name, lambda *_: {})
+
+    def contents(folder):
+        return {path: path.read_bytes() for path in folder.rglob("*.csv")}
+
+    def analyse(raw, version=7, **changes):
+        monkeypatch.setattr(registry, "find", lambda name, _, uri: registry.ModelVersion(name, version, uri, "run"))
+        used, maps = loader(registered, tmp_path, datasets=[{"path": str(raw)}]).execute()
+        choice = {key: changes.pop(key) for key in ("result", "replace") if key in changes}
+        step = MakeInference(
+            settings(**changes), str(tmp_path / "inf"), tensorboard=str(tmp_path / "tb"), device="cpu", **choice
+        )
+        step.execute(used, maps)
+        return step.place, maps
+
+    days = [
+        write_events(tmp_path / f"day-{number}", 2, seed=number, start=1_239_000_000.0 + 1000 * number)
+        for number in (1, 2)
+    ]
+    first, maps = analyse(days[0])
+    before = contents(first)
+    assert before
+    others = [
+        analyse(days[1])[0],
+        analyse(days[0], threshold=20.0)[0],
+        analyse(days[0], replicates=0)[0],
+        analyse(days[0], version=8)[0],
+    ]
+    assert len({first, *others}) == 5
+    assert {path.name for path in (tmp_path / "tb").iterdir()} == {path.name for path in (first, *others)}
+    assert analyse(days[0], examples=1)[0] == first  # the same, with fewer pictures
+    assert contents(first) == before
+    # two versions with one recipe look at the same maps
+    made = SpectrogramSet.open(maps.folder)
+    assert (made.folder, made.manifest.fingerprint) == (maps.folder, maps.manifest.fingerprint)
+    # a name of one's own
+    mine, _ = analyse(days[0], result="mine")
+    assert mine.name == "mine"
+    with pytest.raises(ConfigurationError, match=r"another result .*inference\.replace=true"):
+        analyse(days[1], result="mine")
+    assert contents(mine).keys() == {mine / path.name for path in before}
+    assert analyse(days[1], result="mine", replace=True)[0] == mine
+    assert pd.read_csv(mine / "events.csv")["gps_event"][0] == 1_239_002_000.0
 
 
 def test_an_existing_spectrogram_set_can_be_used(registered, tmp_path):
@@ -195,14 +248,15 @@ def test_data_without_strain_are_vetoed_without_scores(registered, tmp_path):
     used, maps = loader(registered, tmp_path, datasets=[{"path": str(raw)}]).execute()
     assert len(maps) == 4
     assert not maps.valid[:, 0].any()
-    MakeInference(settings(), str(tmp_path / "inf"), device="cpu").execute(used, maps)
-    stored = read_summary(tmp_path / "inf")
+    step = MakeInference(settings(), str(tmp_path / "inf"), device="cpu")
+    step.execute(used, maps)
+    stored = read_summary(step.place)
     assert stored["metrics"] == {}
     assert any("left out" in text for text in stored["warnings"])
-    events = pd.read_csv(tmp_path / "inf" / "events.csv")
+    events = pd.read_csv(step.place / "events.csv")
     assert events["veto"].tolist() == [True, False, True, False]
     assert events["cleaned"].isna().all()
-    assert {path.stem for path in (tmp_path / "inf" / "images").glob("*.png")} == {"timeline", "vetoed"}
+    assert {path.stem for path in (step.place / "images").glob("*.png")} == {"timeline", "vetoed"}
 
 
 def test_an_event_with_dead_strain_is_kept_for_its_veto(registered, tmp_path):
@@ -218,12 +272,14 @@ def test_a_synthetic_set_names_the_model_it_came_from(registered, tmp_path):
         {"examples": 2, "threshold": 40.0}, str(tmp_path / "synthetic"), tensorboard=str(tmp_path / "tb"), device="cpu"
     )
     made = step.execute(used, maps)
-    assert SpectrogramSet.open(tmp_path / "synthetic").recipe["generated"]["model"] == {"name": "twin", "version": 7}
+    out = step.place
+    assert out.parent == tmp_path / "synthetic"
+    assert SpectrogramSet.open(out).recipe["generated"]["model"] == {"name": "twin", "version": 7}
     assert made.target == TARGET
-    labels = pd.read_csv(tmp_path / "synthetic" / "labels.csv")
+    labels = pd.read_csv(out / "labels.csv")
     assert labels["label"].tolist() == ["glitch", "background"] * 3
-    assert len(list((tmp_path / "synthetic" / "images").glob("*.png"))) == 2
-    assert read_summary(tmp_path / "synthetic")["metrics"]["generated_glitches"]["value"] == 3
+    assert len(list((out / "images").glob("*.png"))) == 2
+    assert read_summary(out)["metrics"]["generated_glitches"]["value"] == 3
 
 
 def test_configuration_files_name_the_settings_and_their_defaults():

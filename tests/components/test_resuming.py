@@ -1,6 +1,7 @@
 """Training that is cut short, or ends early, and what it leaves."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,8 +16,8 @@ import glitchflow_plugin.components._torch_trainer as base
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.components.trainer import Trainer
-from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.training.checkpoints import read_checkpoint
+from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.training.checkpoints import read_checkpoint, run_of
 from glitchflow_plugin.training.energy import EnergyLearner
 
 #: Everything that a checkpoint must know of: average, warm-up, drawn order, plateau.
@@ -98,7 +99,7 @@ def noisy(monkeypatch):
 
 
 @pytest.mark.usefixtures("noisy")
-@pytest.mark.parametrize(("steps", "number"), [(3, signal.SIGTERM), (9, signal.SIGUSR1), (12, signal.SIGTERM)])
+@pytest.mark.parametrize(("steps", "number"), [(3, signal.SIGINT), (9, signal.SIGUSR1), (12, signal.SIGTERM)])
 def test_a_run_that_is_asked_to_end_goes_on_at_the_batch(make_trainer, tmp_path, caplog, steps, number):
     make_trainer("whole").execute()
     with pytest.MonkeyPatch.context() as patch:
@@ -169,6 +170,44 @@ def test_a_new_training_leaves_nothing_of_an_old_one_to_resume(make_trainer, tmp
         make_trainer().execute()
     assert read_checkpoint(tmp_path / "checkpoints" / "last")["state"]["step"] == 1
     assert not (tmp_path / "checkpoints" / "previous").exists()
+
+
+def test_the_earlier_best_stays_until_there_is_a_better(make_trainer, tmp_path, monkeypatch):
+    root = tmp_path / "checkpoints"
+    make_trainer(epochs=2).execute()
+    old = {name: read_checkpoint(root / name) for name in ("best_model", "last")}
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1, signal.SIGINT)
+        for _ in range(2):  # a third training does not take the second for the earlier one
+            with pytest.raises(SystemExit):
+                make_trainer(config={"optim_lr": 1e-3}).execute()
+    for folder in (root / "best_model", root / "earlier" / "best_model", root / "earlier" / "last"):
+        found, wanted = read_checkpoint(folder)["model"], old[folder.name]["model"]
+        assert all(torch.equal(value, found[key]) for key, value in wanted.items())
+    # the earlier one can be taken, and what came after it is gone
+    back = make_trainer(epochs=2, from_checkpoint=str(root / "earlier" / "last"))
+    back.execute()
+    best = old["best_model"].get("average") or old["best_model"]["model"]
+    assert torch.equal(back.twin.network.head.weight, best["head.weight"])
+    assert read_checkpoint(root / "last")["state"]["epoch"] == 1
+    assert not (root / "earlier").exists()
+
+
+def test_a_training_without_a_best_of_its_own_does_not_take_the_earlier_ones(make_trainer, tmp_path, monkeypatch):
+    root = tmp_path / "checkpoints"
+    make_trainer(epochs=2).execute()
+    earlier = run_of(root / "best_model")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        with pytest.raises(SystemExit):
+            make_trainer().execute()
+    # whatever its loss is, the first one counts
+    monkeypatch.setattr(Trainer, "validation_epoch", lambda _: torch.tensor(1e9))
+    make_trainer(resume=True, epochs=1).execute()
+    assert run_of(root / "best_model") != earlier
+    assert not (root / "earlier").exists()
+    with pytest.raises(DataError, match="at least 1"):
+        make_trainer(epochs=0).execute()
 
 
 def test_training_ends_when_nothing_improves(make_trainer, tmp_path, monkeypatch):
@@ -262,6 +301,14 @@ def test_loader_workers_change_nothing(make_trainer, tmp_path):
     make_trainer("none", epochs=2).execute()
     make_trainer("two", {"num_workers_dataloader": 2}, epochs=2).execute()
     assert_same(tmp_path / "none", tmp_path / "two")
+
+
+def test_workers_of_a_loader_end_with_the_training(make_trainer, monkeypatch):
+    interrupt_after(monkeypatch, 2, signal.SIGINT)
+    trainer = make_trainer(config={"num_workers_dataloader": 2})
+    with pytest.raises(SystemExit):
+        trainer.execute()
+    assert not multiprocessing.active_children()  # they are deaf: this process would wait for them for ever
 
 
 def test_a_compiled_network_keeps_its_names(make_trainer, tmp_path, monkeypatch):

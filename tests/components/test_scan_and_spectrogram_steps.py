@@ -77,10 +77,11 @@ def test_whole_chain_leaves_what_the_field_expects(steps, tmp_path):
     assert made.channels == ("STRAIN", "WITNESS_1")
     assert len(made) == 8
     assert len(list((tmp_path / "maps" / "pictures").glob("*.png"))) == 3
-    assert list((tmp_path / "tb").glob("events.out.tfevents.*"))
+    assert list((tmp_path / "tb").glob("*/events.out.tfevents.*"))
     warnings = json.loads((tmp_path / "scan" / "summary.json").read_text())["warnings"]
     assert any("WITNESS_1 share nearly all spikes of STRAIN" in warning for warning in warnings)
-    for folder, pipeline in (("scan", "Annalisa-scan"), ("maps", "QT-dataset"), ("tb", "Data-Vis")):
+    shown = next((tmp_path / "tb").iterdir())
+    for folder, pipeline in (("scan", "Annalisa-scan"), ("maps", "QT-dataset"), (shown, "Data-Vis")):
         summary = json.loads((tmp_path / folder / "summary.json").read_text())
         assert summary["pipeline"].endswith(pipeline)
         assert summary["events"]["kept"] == 8
@@ -165,9 +166,16 @@ def test_channels_can_be_named_in_place_of_a_scan(steps, tmp_path):
 def test_rerun_with_other_parameters_replaces_the_results(steps, tmp_path):
     scan, maps, _ = steps(num_pictures=2).steps.values()
     maps.execute(*scan.execute())
+    selected, again = (tmp_path / "scan" / "ranking.csv").read_bytes(), scan.execute
+    again()
+    assert not (tmp_path / "scan" / "former").exists()
     scan, maps, _ = steps(scan={"threshold": 30}, process={"logf": True}).steps.values()
     made = maps.execute(*scan.execute())
     assert read_ranking(tmp_path / "scan").parameters["threshold"] == 30
+    (former,) = (tmp_path / "scan" / "former").iterdir()
+    assert (former / "ranking.csv").read_bytes() == selected
+    assert read_ranking(former).parameters["threshold"] == 20
+    assert (tmp_path / "scan" / "spikes").is_dir()
     assert np.diff(made.frequencies)[-1] > np.diff(made.frequencies)[0]
     assert len(list((tmp_path / "maps" / "pictures").glob("*.png"))) == 1
 
@@ -191,14 +199,18 @@ def test_second_look_replaces_the_first_in_tensorboard(steps, tmp_path):
     scan, maps, vis = steps(num_pictures=0).steps.values()
     vis.execute(maps.execute(*scan.execute()))
     vis.execute()
-    assert len(list((tmp_path / "tb").glob("events.out.tfevents.*"))) == 1
+    (shown,) = (tmp_path / "tb").iterdir()
+    assert len(list(shown.glob("events.out.tfevents.*"))) == 1
+    # another set lies beside it
+    vis.execute(steps(process={"logf": True}).steps["QT-dataset"].execute())
+    assert len(list((tmp_path / "tb").iterdir())) == 2
 
 
 def test_tensorboard_shows_maps_statistics_and_the_table_of_events(steps, tmp_path, events):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     steps().execute()
-    shown = EventAccumulator(str(tmp_path / "tb"), size_guidance={"images": 0})
+    shown = EventAccumulator(str(next((tmp_path / "tb").iterdir())), size_guidance={"images": 0})
     shown.Reload()
     assert [image.step for image in shown.Images("maps/STRAIN")] == [0, 1]
     assert {"peak energy/STRAIN", "peak energy/WITNESS_1"} <= set(shown.Tags()["histograms"])

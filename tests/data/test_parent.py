@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -62,17 +63,45 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, code, workers):
         "PYTHONPATH": f"{Path.cwd()}:{os.environ.get('PYTHONPATH', '')}",
     }
     with subprocess.Popen([sys.executable, script], env=environment) as parent:
-        deadline = time.monotonic() + 60
-        while len(list(place.iterdir())) < workers:
-            assert parent.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(place, workers, parent)
         parent.send_signal(signal.SIGKILL)
+    expect_all_gone(place)
+
+
+def test_ctrl_c_ends_workers_in_the_middle_and_they_say_nothing(tmp_path):
+    script, place = tmp_path / "script.py", tmp_path / "alive"
+    script.write_text(f"try:\n{textwrap.indent(ENGINE, '    ')}\nexcept KeyboardInterrupt:\n    print('ended')\n")
+    place.mkdir()
+    environment = {
+        **os.environ,
+        "LINGER": str(place),
+        "PYTHONPATH": f"{Path.cwd()}:{os.environ.get('PYTHONPATH', '')}",
+    }
+    command = [sys.executable, script]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as parent:
+        wait_for(place, 2, parent)
+        os.killpg(parent.pid, signal.SIGINT)  # as a terminal does
+        said, errors = parent.communicate(timeout=30)  # they would linger for a minute
+    assert (said, parent.returncode) == ("ended\n", 0)
+    assert "Traceback" not in errors
+    expect_all_gone(place)
+
+
+def wait_for(place, workers, parent):
+    deadline = time.monotonic() + 60
+    while len(list(place.iterdir())) < workers:
+        assert parent.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def expect_all_gone(place):
     pids = [int(path.name) for path in place.iterdir()]
     deadline = time.monotonic() + 20
     while left := [pid for pid in pids if lives(pid)]:
         if time.monotonic() > deadline:
             for pid in left:
                 os.kill(pid, signal.SIGKILL)
-            pytest.fail(f"{len(left)} of {workers} workers live on")
+            pytest.fail(f"{len(left)} of {len(pids)} workers live on")
         time.sleep(0.1)

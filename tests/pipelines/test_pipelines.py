@@ -63,6 +63,12 @@ def run(tmp_path_factory):
     return folder
 
 
+def only(root, pattern):
+    """The one folder of results that is named so."""
+    (found,) = root.glob(pattern)
+    return found
+
+
 def test_scan_selects_true_witnesses_alone(run):
     truth = read_truth(run / "datasets/small/training" / TRUTH_FILE_NAME)
     results = yaml.safe_load((run / "annalisarun/small/results.yaml").read_text())
@@ -78,8 +84,9 @@ def test_each_step_leaves_a_summary_with_counts(run):
         ("annalisarun/small", 72),
         ("QTdatasets/small", 72),
         ("temp/small/training", 72),
-        ("inference/small", 12),
-        ("datasets/small-synthetic", 12),
+        ("inference/small/data/inference", 12),
+        (only(run / "inference/small", "*-v1-t16"), 12),
+        (only(run / "datasets/small-synthetic", "*-v1"), 12),
     ):
         summary = read_summary(run / folder)
         assert summary.events.kept == kept, folder
@@ -87,7 +94,7 @@ def test_each_step_leaves_a_summary_with_counts(run):
 
 
 def test_gps_of_every_window_lies_in_its_own_event(run):
-    windows = pd.read_parquet(run / "inference/small/windows.parquet")
+    windows = pd.read_parquet(only(run / "inference/small", "*-v1-t16") / "windows.parquet")
     truth = read_truth(run / "datasets/small/inference" / TRUTH_FILE_NAME)
     assert set(windows["event_id"]) == set(truth.events)
     for row in windows.itertuples():
@@ -98,7 +105,7 @@ def test_gps_of_every_window_lies_in_its_own_event(run):
 
 def test_measured_maps_show_the_glitches_that_the_truth_names(run):
     truth = read_truth(run / "datasets/small/inference" / TRUTH_FILE_NAME)
-    windows = pd.read_parquet(run / "inference/small/windows.parquet")
+    windows = pd.read_parquet(only(run / "inference/small", "*-v1-t16") / "windows.parquet")
     for event in truth.events.values():
         rows = windows[windows["event_id"] == event.event_id]
         for glitch in event.glitches:
@@ -124,11 +131,11 @@ def test_cleaned_maps_are_those_of_strain_minus_prediction(run):
     from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform_relative
     from glitchflow_plugin.tracking.registry import load
 
-    maps = SpectrogramSet.open(run / "inference/small/maps")
+    maps = SpectrogramSet.open(only(run / "inference/small", "*-v1-t16") / "maps")
     batch = maps.read()
     by_name = dict(zip(maps.channels, np.moveaxis(batch.maps, 1, 0), strict=True))
     bundle = load("glitchflow-small", "champion", f"sqlite:///{run / 'mlflow.db'}")
-    events = EventSet.open(run / "inference/small/data/events").read(channels=list(bundle.channels))
+    events = EventSet.open(run / "inference/small/data/inference/events").read(channels=list(bundle.channels))
     assert batch.event_ids == events.event_ids
     series = torch.from_numpy(events.series * events.valid[..., None])
     with torch.no_grad():
@@ -142,14 +149,15 @@ def test_cleaned_maps_are_those_of_strain_minus_prediction(run):
 
 
 def test_figures_stand_beside_their_baselines(run):
-    metrics = json.loads((run / "inference/small/summary.json").read_text())["metrics"]
+    metrics = json.loads((only(run / "inference/small", "*-v1-t16") / "summary.json").read_text())["metrics"]
     for name in ("denoising_accuracy_snr2_16", "veto_accuracy_snr2_16", "roc_auc", "residual_power_removed"):
         assert {"zero", "linear"} <= set(metrics[name]["baseline"])
     assert metrics["residual_power_removed"]["baseline"]["zero"] == 0.0
 
 
 def test_pictures_and_tensorboard_are_there(run):
-    for picture in ("annalisarun/small/corr.png", "annalisarun/small/iou.png", "inference/small/images/accuracy.png"):
+    accuracy = only(run / "inference/small", "*-v1-t16") / "images/accuracy.png"
+    for picture in ("annalisarun/small/corr.png", "annalisarun/small/iou.png", accuracy):
         assert (run / picture).read_bytes().startswith(b"\x89PNG")
     assert len(list((run / "tensorboard/small").rglob("events.out.tfevents.*"))) >= 4
 
@@ -158,7 +166,8 @@ def test_steps_run_alone_with_changed_parameters(run):
     execute(run, "+pipe_key=preproc_pipeline", "+pipe_steps=[Annalisa-scan]", "scan.threshold=30", "run_name=small")
     assert yaml.safe_load((run / "annalisarun/small/results.yaml").read_text())["parameters"]["threshold"] == 30
     execute(run, "+pipe_key=inference_pipeline", "+pipe_steps=[Make-inference]", "inference.settings.threshold=20")
-    assert "veto_accuracy_snr2_20" in read_summary(run / "inference/small").metrics
+    assert "veto_accuracy_snr2_20" in read_summary(only(run / "inference/small", "*-v1-t20")).metrics
+    assert "veto_accuracy_snr2_16" in read_summary(only(run / "inference/small", "*-v1-t16")).metrics
 
 
 def test_a_channel_that_the_model_needs_and_the_data_lack_is_named(run):

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,9 +15,14 @@ from glitchflow_plugin.data.lock import at_work, in_use
 from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.preprocessing.engine import SLURM_ARRAY
 from glitchflow_plugin.products.console import never_fail_on_output
+from glitchflow_plugin.training.interruption import Interrupted
+
+logger = logging.getLogger(__name__)
 
 #: Keys of a step that differ between those who make one set together.
 _OWN = ("engine", "name")
+#: Exit code of what Ctrl-C ends, as shells give it.
+_CTRL_C = 130
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -43,7 +49,7 @@ def holding(*writes: str, reads: Sequence[str] = (), together: bool = True) -> C
             if together and engine is not None and engine.name == SLURM_ARRAY:
                 shared = content_hash({key: str(value) for key, value in self.parameters.items() if key not in _OWN})
             with ExitStack() as stack:
-                stack.enter_context(_told())
+                stack.enter_context(_told(work, getattr(self, "how_to_go_on", _on_again)))
                 ranks = detect_distributed_environment()
                 if ranks.global_rank == 0:  # holds them for all that do this step together
                     here = _folders(self, writes)
@@ -67,10 +73,19 @@ def _folders(step: Any, names: Sequence[str]) -> dict[str, str]:
     return {os.path.realpath(folder): folder for folder in named}
 
 
+def _on_again() -> str:
+    return "What is finished is kept: the same command goes on."
+
+
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(work: str, how_to_go_on: Callable[[], str]) -> Iterator[None]:
     try:
         yield
+    except KeyboardInterrupt:
+        # one message: where it was in the code tells the user nothing
+        ended = Interrupted(f"Ctrl-C ends {work}. {how_to_go_on()}", _CTRL_C)
+        logger.warning("%s", ended)
+        raise ended from None
     except OSError as error:
         if error.errno not in _REFUSED:
             raise

@@ -33,13 +33,14 @@ from glitchflow_plugin.training.checkpoints import (
     BEST,
     LAST,
     PREVIOUS,
+    drop_earlier,
     newest_usable,
     random_state,
     read_checkpoint,
     restore_random_state,
     write_checkpoint,
 )
-from glitchflow_plugin.training.interruption import Interrupted, Request, requests_noticed
+from glitchflow_plugin.training.interruption import Interrupted, Request, end_workers, requests_noticed
 from glitchflow_plugin.training.steps import build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -139,7 +140,8 @@ class SoundTorchTrainer(TorchTrainer):
             raise ConfigurationError(message)
         checkpoint = keywords.get("from_checkpoint")
         if checkpoint and not (Path(checkpoint) / "state.pt").exists():
-            nearby = sorted(str(path.parent) for path in Path(checkpoint).parent.glob("*/state.pt"))
+            around = Path(checkpoint).parent
+            nearby = sorted(str(path.parent) for path in (*around.glob("*/state.pt"), *around.glob("*/*/state.pt")))
             message = (
                 f"from_checkpoint: no checkpoint in {checkpoint} (state.pt is missing). "
                 f"There are: {', '.join(nearby) or 'none beside it'}."
@@ -180,8 +182,12 @@ class SoundTorchTrainer(TorchTrainer):
     def _run_worker(self, *arguments: Any, **keywords: Any) -> None:
         """Train as one of possibly several processes; losing the others is said in so many words."""
         self.mlflow_logger = get_mlflow_logger(self.logger)  # Ray's workers are sent this trainer without
-        with peers_told(self.config.dist_timeout):
-            super()._run_worker(*arguments, **keywords)
+        try:
+            with peers_told(self.config.dist_timeout):
+                super()._run_worker(*arguments, **keywords)
+        except KeyboardInterrupt:  # before the first step; from there on it is a request
+            self._end_as_killed()
+            raise
 
     def _override_config(self, config: dict[str, Any]) -> None:
         """Take a sample of the search space, keys and types checked as in YAML."""
@@ -236,14 +242,21 @@ class SoundTorchTrainer(TorchTrainer):
         with requests_noticed() as self._request:
             try:
                 self._run_epochs()
-            except Interrupted as interruption:
-                logger.warning("%s", interruption)
-                if self.logger:
-                    end_as_killed(self.logger)
-                    self.logger.destroy_logger_context()
-                self.strategy.clean_up()
+            except BaseException as error:
+                # deaf to signals, they would keep this process from ending
+                end_workers(self.train_dataloader, self.validation_dataloader)
+                if isinstance(error, Interrupted):
+                    if self.strategy.is_main_worker:
+                        logger.warning("%s", error)
+                    self._end_as_killed()
+                    self.strategy.clean_up()
                 raise
         self._seconds_before, self._started = self._seconds(), perf_counter()
+
+    def _end_as_killed(self) -> None:
+        if self.logger:
+            end_as_killed(self.logger)
+            self.logger.destroy_logger_context()
 
     def _run_epochs(self) -> None:
         patience = self.config.early_stopping
@@ -337,11 +350,13 @@ class SoundTorchTrainer(TorchTrainer):
         self.strategy.allgather_obj(None)
         name = self._request.name or "a signal to another process"
         place = f"in epoch {self.current_epoch + 1}, after {self.visited} windows" if inside else ""
-        message = (
-            f"{name} ends the training {place or f'after epoch {self.current_epoch + 1}'}. It goes on from "
-            f"{Path(self.checkpoints_location) / LAST} with training.resume=true."
-        )
-        raise Interrupted(message)
+        place = place or f"after epoch {self.current_epoch + 1}"
+        raise Interrupted(f"{name} ends the training {place}. {self.how_to_go_on()}")
+
+    def how_to_go_on(self) -> str:
+        """What to tell the user of a training that was asked to end."""
+        with_what = "the same command" if self.resume else "training.resume=true"
+        return f"It goes on from {Path(self.checkpoints_location) / LAST} with {with_what}."
 
     def _seconds(self) -> float:
         """Time that training took up to now, that before a resumption included, s."""
@@ -412,6 +427,8 @@ class SoundTorchTrainer(TorchTrainer):
         notes = {"config": self.config.model_dump(mode="json"), **self.checkpoint_notes()}
         previous = folder.with_name(PREVIOUS) if name == LAST else None
         write_checkpoint(folder, tensors, notes, previous=previous)
+        if name == BEST:
+            drop_earlier(folder.parent)
         return str(folder)
 
     def order_digest(self) -> str | None:

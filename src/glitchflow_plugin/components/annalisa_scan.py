@@ -14,6 +14,7 @@ from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._whitening import check_whitening
 from glitchflow_plugin.data.ranking_file import ChannelRanking, write_ranking
+from glitchflow_plugin.data.results import keep_former
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
@@ -70,6 +71,9 @@ class AnnalisaScan(BaseComponent):
         check_whitening(events, self.settings.whiten, "scan")
         device = choose_device(self.device, self.engine)
         ranking = scan_channels(events, self.settings, self._spikes, device=device, engine=self.engine)
+        former = keep_former(
+            self.folder, {"events": ranking.event_set, "scan": ranking.parameters}, stay=(self._spikes.name,)
+        )
         outputs = {name: str(path) for name, path in write_ranking(self.folder, ranking).items()}
         outputs |= {name: str(path) for name, path in self._pictures(events, ranking, device).items()}
         usable = events.valid[:, events.channels.index(ranking.target)]
@@ -81,7 +85,11 @@ class AnnalisaScan(BaseComponent):
                 inputs={"events": str(events.folder), "target": ranking.target, "channels": len(ranking.channels)},
                 events=counts,
                 metrics=_metrics(ranking),
-                outputs={"selected": ", ".join(ranking.selected) or "none", **outputs},
+                outputs={
+                    "selected": ", ".join(ranking.selected) or "none",
+                    **outputs,
+                    **({"former results": str(former)} if former else {}),
+                },
                 warnings=_warnings(ranking),
             ),
             self.folder,

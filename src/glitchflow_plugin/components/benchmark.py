@@ -19,6 +19,7 @@ from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.files import atomic_path, content_hash, read_json, write_json
 from glitchflow_plugin.data.names import check_name
+from glitchflow_plugin.data.results import keep_former
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
@@ -56,6 +57,8 @@ CLOSED_FORM = ("linear", "wiener")
 """Models that are fitted in closed form, their ridge chosen on validation; no epoch is trained."""
 
 _FORMAT = 1
+#: Folders whose content says by itself what it is of.
+_KNOWN = ("entrants", "checkpoints", "events", "spectrograms")
 #: Gain of a witness that shall look new to a twin.
 _STRANGE_GAIN = 5.0
 
@@ -108,6 +111,10 @@ class EntrantTrainer(Trainer):
         untrained = self.learner.network().to(self._device)
         self.twin = self.learner.baseline(self.learner.twin(untrained), self._batches).twin
         self.minutes = (perf_counter() - begun) / 60
+
+    def how_to_go_on(self) -> str:
+        """What to tell the user of a leaderboard that was asked to end."""
+        return "The same command goes on: entrants that are finished are kept, this one begins anew."
 
     def _finish(self, maps: SpectrogramSet, started: str) -> ModelVersion | None:
         del maps, started
@@ -195,7 +202,18 @@ class Leaderboard(BaseComponent):
         }
         linear = [name for name, entrant in self.entrants.items() if entrant.kind in CLOSED_FORM]
         result = standings(judgements, held_out, self.settings, linear)
-        outputs = self._write(result, judgements, held_out)
+        former = keep_former(
+            self.folder,
+            {
+                "entrants": {name: asdict(entrant) for name, entrant in self.entrants.items()},
+                "training": [self.config, self.baseline, self._budget()],
+                "training set": training_set.fingerprint,
+                "held out": held_out.maps.manifest.fingerprint,
+                "settings": asdict(self.settings),
+            },
+            stay=_KNOWN,
+        )
+        outputs = self._write(result, judgements, held_out) | ({"former results": str(former)} if former else {})
         report(
             RunSummary(
                 pipeline="benchmark_pipeline/Leaderboard",

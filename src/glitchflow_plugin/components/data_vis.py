@@ -9,7 +9,9 @@ from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._figures import PictureSettings
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._results import set_gps
 from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.data.results import claim, place
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
@@ -26,7 +28,7 @@ class DataVis(BaseComponent):
 
     Args:
         spectrograms: Folder of the spectrogram set, used where no set comes from a step before.
-        folder: TensorBoard's folder.
+        folder: TensorBoard's folder; each set gets one of its own below it, named after its GPS seconds.
         num_events: How many events are shown as images, from the first on.
         num_channels: How many channels are shown as images, from the target on.
         num_rows: How many events the table lists.
@@ -63,16 +65,24 @@ class DataVis(BaseComponent):
         self.pictures = PictureSettings(**(pictures or {}))
 
     @monitor_exec
-    @holding("folder")
+    @holding()
     def execute(self, spectrograms: SpectrogramSet | None = None) -> SpectrogramSet:
         """Write the TensorBoard folder and return the set."""
+        shown = spectrograms or SpectrogramSet.open(self.spectrograms_folder)
+        what = {"data": shown.manifest.fingerprint}
+        self.place = place(self.folder, set_gps(shown), what)
+        self._show(shown, what)
+        return shown
+
+    @holding("place")
+    def _show(self, shown: SpectrogramSet, what: dict[str, str]) -> None:
         from glitchflow_plugin.plots.spectrograms import plot_peak_histograms
         from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
 
         started = now()
-        shown = spectrograms or SpectrogramSet.open(self.spectrograms_folder)
+        claim(self.place, what)
         peaks = np.concatenate([batch.maps.max(axis=(2, 3)) for batch in shown.batches(16)])
-        with TensorBoardTracker(self.folder) as tracker:
+        with TensorBoardTracker(self.place) as tracker:
             self._show_events(shown, tracker)
             for column, channel in enumerate(shown.channels):
                 tracker.histogram(f"peak energy/{channel}", peaks[shown.valid[:, column], column])
@@ -91,11 +101,10 @@ class DataVis(BaseComponent):
                     "channels_shown": Metric(float(min(self.num_channels, len(shown.channels)))),
                     "median_target_peak_snr2": Metric(float(np.median(peaks[:, 0]))),
                 },
-                outputs={"look at it with": f"tensorboard --logdir {self.folder} --host 127.0.0.1 --port 6000"},
+                outputs={"look at it with": f"tensorboard --logdir {self.place} --host 127.0.0.1 --port 6000"},
             ),
-            self.folder,
+            self.place,
         )
-        return shown
 
     def _show_events(self, shown: SpectrogramSet, tracker: "TensorBoardTracker") -> None:
         from glitchflow_plugin.plots.maps import colour_image, energy_scale

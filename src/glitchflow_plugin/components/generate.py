@@ -1,6 +1,6 @@
 """Generate: a synthetic glitch data set from a registered model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +9,13 @@ from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._figures import PictureSettings, save_figure
-from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name, open_events, require
+from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name, require
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._results import check_result, result_name, what_is_analysed
 from glitchflow_plugin.components._step import holding
-from glitchflow_plugin.components.load_infdata import sets_of
-from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.components.load_infdata import find_sets
+from glitchflow_plugin.data.results import claim, place
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.products.veto_table import write_table
 from glitchflow_plugin.settings import built
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from glitchflow_plugin.models.bundle import ModelBundle
 
 IMAGES = "images"
-"""Folder below the step's folder."""
+"""Folder below that of the set."""
 
 
 class GenerateGlitches(BaseComponent):
@@ -31,13 +33,16 @@ class GenerateGlitches(BaseComponent):
 
     Args:
         settings: The keys of `generate` in inference.yaml.
-        folder: Where the set, its labels, pictures and summary.json go.
-        tensorboard: Folder for TensorBoard; none if None.
+        folder: Below it the set, its labels, pictures and summary.json go, in a folder named after data and model.
+        tensorboard: Folder for TensorBoard, likewise; none if None.
         model: `name` and `version`, used where no model comes from the step before.
         tracking_uri: Of the registry, likewise.
         spectrograms: Folder of the maps, used where none come from the step before.
         events: Folder of the event set that these maps were made of; models of waveforms need it.
         data: Folder of Load-infdata, whose sets are used where `spectrograms` is not given either.
+        datasets: What Load-infdata made them of.
+        result: Name of the set's folder; None: named after what it is of.
+        replace: Whether another set of the name `result` may go.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         pictures: The keys of pictures.yaml.
         name: Of the step.
@@ -54,6 +59,9 @@ class GenerateGlitches(BaseComponent):
         spectrograms: str | None = None,
         events: str | None = None,
         data: str | None = None,
+        datasets: Sequence[Mapping[str, Any]] | None = None,
+        result: str | None = None,
+        replace: bool = False,
         device: str = "auto",
         pictures: Mapping[str, Any] | None = None,
         name: str | None = None,
@@ -68,6 +76,9 @@ class GenerateGlitches(BaseComponent):
             spectrograms=spectrograms,
             events=events,
             data=data,
+            datasets=datasets,
+            result=result,
+            replace=replace,
             device=device,
             pictures=pictures,
             name=name,
@@ -78,32 +89,51 @@ class GenerateGlitches(BaseComponent):
         self.folder, self.tensorboard = Path(folder), tensorboard
         self.registered = check_model(model) if model is not None else None
         self.tracking_uri, self.device = tracking_uri, device
-        self.spectrograms, self.events = sets_of(spectrograms, events, data)
+        self.sets: dict[str, Any] = {
+            "spectrograms": spectrograms,
+            "events": events,
+            "data": data,
+            "datasets": datasets,
+        }
+        self.result, self.replace = check_result(result), replace
         self.pictures = PictureSettings(**(pictures or {}))
 
     @monitor_exec
-    @holding("folder")
+    @holding()
     def execute(
         self, bundle: "ModelBundle | None" = None, spectrograms: SpectrogramSet | None = None
     ) -> SpectrogramSet:
         """Generate what is missing of the set and return it."""
-        from glitchflow_plugin.inference.generate import GLITCH, generate_glitches
-
         started = now()
         if bundle is None:
             bundle = load_model(require(self.registered, "model"), self.tracking_uri)
-        if spectrograms is None:
-            spectrograms = SpectrogramSet.open(require(self.spectrograms, "spectrograms"))
+        found, events = find_sets(bundle, spectrograms, **self.sets)
+        what = what_is_analysed(bundle, found, self.settings.decisive())
+        self.place = place(self.folder, result_name(bundle, found), what, chosen=self.result)
+        return self._generate(bundle, found, events, what, started)
+
+    @holding("place")
+    def _generate(
+        self,
+        bundle: "ModelBundle",
+        spectrograms: SpectrogramSet,
+        events: EventSet | None,
+        what: Mapping[str, Any],
+        started: str,
+    ) -> SpectrogramSet:
+        from glitchflow_plugin.inference.generate import GLITCH, generate_glitches
+
+        claim(self.place, what, replace=self.replace)
         made = generate_glitches(
             bundle,
             spectrograms,
-            self.folder,
+            self.place,
             self.settings,
             model=model_name(bundle),
-            events=open_events(bundle, self.events),
+            events=events,
             device=choose_device(self.device),
         )
-        labels = write_table(made.labels, self.folder, "labels")
+        labels = write_table(made.labels, self.place, "labels")
         pictures = self._pictures(made, spectrograms, bundle)
         glitches = made.labels["label"].to_numpy() == GLITCH
         report(
@@ -129,7 +159,7 @@ class GenerateGlitches(BaseComponent):
                 },
                 warnings=() if glitches.any() else ("The model generated no glitch: every map is background.",),
             ),
-            self.folder,
+            self.place,
         )
         return made.spectrograms
 
@@ -138,7 +168,7 @@ class GenerateGlitches(BaseComponent):
         from glitchflow_plugin.plots.spectrograms import plot_event
         from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
 
-        images = self.folder / IMAGES
+        images = self.place / IMAGES
         for old in images.glob("*.png"):
             old.unlink()
         figures, classes = [], self.pictures.classes()
@@ -160,7 +190,7 @@ class GenerateGlitches(BaseComponent):
                 )
             )
         if self.tensorboard is not None:
-            with TensorBoardTracker(self.tensorboard) as tracker:
+            with TensorBoardTracker(Path(self.tensorboard) / self.place.name) as tracker:
                 for place, figure in enumerate(figures):
                     tracker.figure("generated", figure, place)
         return [save_figure(figure, images / f"generated-{place:02d}.png") for place, figure in enumerate(figures, 1)]

@@ -154,6 +154,8 @@ class HyperparameterSearch(BaseComponent):
             # before anything imports Ray: its ports are open to the network, so it must ask who comes
             os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray would end the search as if it were finished, with a table of what is there
+        os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
         from glitchflow_plugin.training.objectives import Objectives, ObjectiveSettings  # torch: after the token
 
         objective = built(ObjectiveSettings, self.settings.objective, "hpo.objective")

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from itwinai.components import DataGetter, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name
+from glitchflow_plugin.components._model import check_model, load_model, model_inputs, open_events, require
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.data.files import content_hash
+from glitchflow_plugin.data.results import claim, name_of_path, place
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from glitchflow_plugin.models.bundle import ModelBundle
 
 EVENTS, SPECTROGRAMS = "events", "spectrograms"
-"""Folders of the two sets below the step's folder."""
+"""Folders of the two sets below that of the data."""
 
 
 class LoadInfdata(DataGetter):
@@ -29,7 +31,7 @@ class LoadInfdata(DataGetter):
     Args:
         model: `name` and `version` (a number or an alias) of the registered model.
         tracking_uri: Of the registry.
-        folder: Where the event set and the spectrogram set go.
+        folder: Below it the event set and the spectrogram set go, in a folder named after the data.
         datasets: Data to read, as in datasets.yaml; `processing` is the model's.
         spectrograms: An existing spectrogram set to use in place of `datasets`.
         engine: Where the shards are made: the keys of engine.yaml, or an engine's name. As an array, the tasks make
@@ -75,13 +77,19 @@ class LoadInfdata(DataGetter):
         self.engine, self.batch_events, self.device = EngineSettings.of(engine), batch_events, device
 
     @monitor_exec
-    @holding("folder")
+    @holding()
     def execute(self) -> "tuple[ModelBundle, SpectrogramSet]":
         """Load the model, make what is missing of the maps, and return both."""
-        from glitchflow_plugin.inference.run import check_spectrograms
-
         started = now()
         bundle = load_model(self.model, self.tracking_uri)
+        self.place = data_place(self.folder, bundle, self.datasets, self.spectrograms)
+        return bundle, self._make(bundle, started)
+
+    @holding("place")
+    def _make(self, bundle: "ModelBundle", started: str) -> SpectrogramSet:
+        from glitchflow_plugin.inference.run import check_spectrograms
+
+        claim(self.place, _what(bundle, self.datasets, self.spectrograms))
         if self.spectrograms is not None:
             made = SpectrogramSet.open(self.spectrograms)
             counts, warnings = EventCounts.from_reasons(len(made), made.manifest.rejected.values()), ()
@@ -89,7 +97,7 @@ class LoadInfdata(DataGetter):
             made, counts, warnings = make_maps(
                 bundle,
                 self.datasets,
-                self.folder,
+                self.place,
                 engine=self.engine,
                 device=choose_device(self.device, self.engine),
                 batch_events=self.batch_events,
@@ -110,9 +118,9 @@ class LoadInfdata(DataGetter):
                 outputs={"spectrograms": str(made.folder)},
                 warnings=tuple(warnings),
             ),
-            self.folder,
+            self.place,
         )
-        return bundle, made
+        return made
 
 
 def make_maps(
@@ -164,7 +172,7 @@ def make_maps(
         device=device,
         engine=engine,
         batch_size=batch_events,
-        selection={"channels": "model", **model_name(bundle)},
+        selection={"channels": "model"},
         require_target=require_target,
     )
     if isinstance(data, EventSet):
@@ -173,17 +181,57 @@ def make_maps(
     return made, EventCounts(quality.events_read, len(made), quality.events_rejected), tuple(quality.warnings())
 
 
-def sets_of(spectrograms: str | None, events: str | None, data: str | None) -> tuple[Path | None, Path | None]:
-    """Folders of the spectrogram set and of the event set it was made of, for a step that runs alone.
+def data_place(
+    root: Path, bundle: "ModelBundle", datasets: Sequence[Mapping[str, Any]], spectrograms: Path | None = None
+) -> Path:
+    """Where the sets of these data, made by the recipe of this model, lie: two versions with one recipe share them.
 
     Args:
-        spectrograms: As given.
-        events: As given; it belongs to the former.
-        data: Folder of Load-infdata, whose sets are used where none is given.
+        root: Folder of Load-infdata.
+        bundle: The model.
+        datasets: Entries as in datasets.yaml.
+        spectrograms: An existing set that is used in place of `datasets`.
     """
-    if spectrograms or not data:
-        return (Path(spectrograms) if spectrograms else None), (Path(events) if events else None)
-    return Path(data) / SPECTROGRAMS, Path(events) if events else Path(data) / EVENTS
+    first = spectrograms or datasets[0].get("path") or datasets[0].get("format")
+    return place(root, name_of_path(str(first)), _what(bundle, datasets, spectrograms))
+
+
+def find_sets(
+    bundle: "ModelBundle",
+    made: SpectrogramSet | None,
+    *,
+    spectrograms: str | None,
+    events: str | None,
+    data: str | None,
+    datasets: Sequence[Mapping[str, Any]] | None,
+) -> tuple[SpectrogramSet, EventSet | None]:
+    """The maps that a step looks at, and for a model of waveforms the event set that they were made of.
+
+    Args:
+        bundle: The model.
+        made: Maps from the step before.
+        spectrograms: Folder of maps, used where there are none from the step before.
+        events: Folder of the event set.
+        data: Folder of Load-infdata, whose sets are used where the former two are not given.
+        datasets: What Load-infdata made them of.
+
+    Raises:
+        ConfigurationError: Nothing says where the maps are.
+        FormatError: There are none.
+    """
+    if made is None and spectrograms is None and data and datasets:
+        made = SpectrogramSet.open(data_place(Path(data), bundle, datasets) / SPECTROGRAMS)
+    found = made or SpectrogramSet.open(require(spectrograms, "spectrograms"))
+    beside = found.folder.parent / EVENTS
+    if events is None and data and Path(data).resolve() in found.folder.resolve().parents and beside.exists():
+        events = str(beside)
+    return found, open_events(bundle, events)
+
+
+def _what(bundle: "ModelBundle", datasets: Sequence[Mapping[str, Any]], spectrograms: Path | None) -> dict[str, Any]:
+    recipe = {key: bundle.recipe.get(key) for key in ("events", "qtransform")}
+    given = {"spectrograms": str(spectrograms)} if spectrograms else {"datasets": [dict(entry) for entry in datasets]}
+    return {**given, "channels": list(bundle.channels), "recipe": content_hash(recipe)}
 
 
 def _paths(datasets: Sequence[Mapping[str, Any]]) -> str:

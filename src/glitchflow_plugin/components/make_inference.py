@@ -1,6 +1,6 @@
 """Make-inference: predicted and cleaned maps, veto tables, pictures and figures from a model and maps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +9,13 @@ from itwinai.components import BaseComponent, monitor_exec
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._drift import drift_metrics, drift_of, drift_warnings
 from glitchflow_plugin.components._figures import PictureSettings, save_figure
-from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name, open_events, require
+from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name, require
 from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._results import check_result, result_name, what_is_analysed
 from glitchflow_plugin.components._step import holding
-from glitchflow_plugin.components.load_infdata import sets_of
-from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.components.load_infdata import find_sets
+from glitchflow_plugin.data.results import claim, place
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.products.veto_table import write_table
 from glitchflow_plugin.settings import built
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from glitchflow_plugin.models.bundle import ModelBundle
 
 MAPS, IMAGES = "maps", "images"
-"""Folders below the step's folder."""
+"""Folders below that of a result."""
 
 
 class MakeInference(BaseComponent):
@@ -32,13 +34,16 @@ class MakeInference(BaseComponent):
 
     Args:
         settings: The keys of `settings` in inference.yaml.
-        folder: Where maps, tables, images and summary.json go.
-        tensorboard: Folder for TensorBoard; none if None.
+        folder: Below it maps, tables, images and summary.json go, in a folder named after data, model and threshold.
+        tensorboard: Folder for TensorBoard, likewise; none if None.
         model: `name` and `version`, used where no model comes from the step before.
         tracking_uri: Of the registry, likewise.
         spectrograms: Folder of the maps, used where none come from the step before.
         events: Folder of the event set that these maps were made of; models of waveforms need it.
         data: Folder of Load-infdata, whose sets are used where `spectrograms` is not given either.
+        datasets: What Load-infdata made them of.
+        result: Name of the result's folder; None: named after what it is of.
+        replace: Whether another result of the name `result` may go.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         pictures: The keys of pictures.yaml.
         name: Of the step.
@@ -55,6 +60,9 @@ class MakeInference(BaseComponent):
         spectrograms: str | None = None,
         events: str | None = None,
         data: str | None = None,
+        datasets: Sequence[Mapping[str, Any]] | None = None,
+        result: str | None = None,
+        replace: bool = False,
         device: str = "auto",
         pictures: Mapping[str, Any] | None = None,
         name: str | None = None,
@@ -69,6 +77,9 @@ class MakeInference(BaseComponent):
             spectrograms=spectrograms,
             events=events,
             data=data,
+            datasets=datasets,
+            result=result,
+            replace=replace,
             device=device,
             pictures=pictures,
             name=name,
@@ -79,28 +90,48 @@ class MakeInference(BaseComponent):
         self.folder, self.tensorboard = Path(folder), tensorboard
         self.registered = check_model(model) if model is not None else None
         self.tracking_uri, self.device = tracking_uri, device
-        self.spectrograms, self.events = sets_of(spectrograms, events, data)
+        self.sets: dict[str, Any] = {
+            "spectrograms": spectrograms,
+            "events": events,
+            "data": data,
+            "datasets": datasets,
+        }
+        self.result, self.replace = check_result(result), replace
         self.pictures = PictureSettings(**(pictures or {}))
 
     @monitor_exec
-    @holding("folder")
+    @holding()
     def execute(self, bundle: "ModelBundle | None" = None, spectrograms: SpectrogramSet | None = None) -> RunSummary:
         """Run the model over the maps and write everything that comes of it."""
-        from glitchflow_plugin.inference.report import run_warnings, summary_details, summary_metrics
-        from glitchflow_plugin.inference.run import run_inference
-
         started = now()
         if bundle is None:
             bundle = load_model(require(self.registered, "model"), self.tracking_uri)
-        if spectrograms is None:
-            spectrograms = SpectrogramSet.open(require(self.spectrograms, "spectrograms"))
+        found, events = find_sets(bundle, spectrograms, **self.sets)
+        what = what_is_analysed(bundle, found, self.settings.decisive())
+        name = f"{result_name(bundle, found)}-t{self.settings.threshold:g}"
+        self.place = place(self.folder, name, what, chosen=self.result)
+        return self._analyse(bundle, found, events, what, started)
+
+    @holding("place")
+    def _analyse(
+        self,
+        bundle: "ModelBundle",
+        spectrograms: SpectrogramSet,
+        events: EventSet | None,
+        what: Mapping[str, Any],
+        started: str,
+    ) -> RunSummary:
+        from glitchflow_plugin.inference.report import run_warnings, summary_details, summary_metrics
+        from glitchflow_plugin.inference.run import run_inference
+
+        claim(self.place, what, replace=self.replace)
         result = run_inference(
             bundle,
             spectrograms,
-            self.folder / MAPS,
+            self.place / MAPS,
             self.settings,
             model=model_name(bundle),
-            events=open_events(bundle, self.events),
+            events=events,
             device=choose_device(self.device),
         )
         outputs = self._write(result, spectrograms, bundle.target)
@@ -122,7 +153,7 @@ class MakeInference(BaseComponent):
                 warnings=(*run_warnings(result), *drift_warnings(drift)),
                 details={**summary_details(result), **details},
             ),
-            self.folder,
+            self.place,
         )
 
     def _write(self, result: "InferenceResult", spectrograms: SpectrogramSet, target: str) -> dict[str, Any]:
@@ -136,8 +167,8 @@ class MakeInference(BaseComponent):
         )
         from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
 
-        windows = write_table(result.windows, self.folder, "windows")
-        events = write_table(result.events, self.folder, "events")
+        windows = write_table(result.windows, self.place, "windows")
+        events = write_table(result.events, self.place, "events")
         classes = self.pictures.classes()
         maps = {"axis": self.pictures.frequency_axis, "classes": classes}
         overview = {
@@ -145,12 +176,13 @@ class MakeInference(BaseComponent):
             **score_figures(result.scores, self.settings.threshold),
         }
         figures = {**overview, **example_figures(result, spectrograms, target, self.settings, **maps)}
-        images = self.folder / IMAGES
+        images = self.place / IMAGES
         for old in images.glob("*.png"):
             old.unlink()  # of a run before, which may have had examples that this one has not
         written = [save_figure(figure, images / f"{name}.png") for name, figure in figures.items()]
-        if self.tensorboard is not None:
-            with TensorBoardTracker(self.tensorboard) as tracker:
+        board = None if self.tensorboard is None else Path(self.tensorboard) / self.place.name
+        if board is not None:
+            with TensorBoardTracker(board) as tracker:
                 # the examples are there one by one, under the number of their row
                 track_result(tracker, result, overview, self.settings, classes)
                 for row, figure in event_figures(result, spectrograms, target, self.settings, **maps):
@@ -161,5 +193,5 @@ class MakeInference(BaseComponent):
             "windows": f"{windows['csv']}, {windows['parquet']}",
             "events": f"{events['csv']}, {events['parquet']}",
             "images": f"{images} ({', '.join(path.stem for path in written)})",
-            **({"tensorboard": str(self.tensorboard)} if self.tensorboard is not None else {}),
+            **({"tensorboard": str(board)} if board is not None else {}),
         }

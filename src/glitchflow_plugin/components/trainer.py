@@ -53,14 +53,17 @@ from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.checkpoints import (
     BEST,
-    LAST,
-    PREVIOUS,
+    EARLIER,
     RUN,
+    bring_earlier_back,
+    drop_earlier,
     forget_damaged,
     judged_weights,
     read_checkpoint,
     recover,
+    replace_folder,
     run_of,
+    set_earlier_aside,
 )
 from glitchflow_plugin.training.energy import EnergyLearner
 from glitchflow_plugin.training.gate import Judgement
@@ -697,24 +700,25 @@ class Trainer(SoundTorchTrainer):
     def _prepare_best(self) -> None:
         """Begin with the best network of the training that is resumed, and never with that of another one."""
         root = Path(self.checkpoints_location)
-        best = root / BEST
+        best, start = root / BEST, Path(self.from_checkpoint) if self.from_checkpoint else None
         recover(best)
-        if not self._goes_on_here():
-            # a resumption must not find those of an earlier training
-            for name in (LAST, PREVIOUS):
-                shutil.rmtree(root / name, ignore_errors=True)
-        elif self.resume and self.from_checkpoint is not None:
-            forget_damaged(root, Path(self.from_checkpoint))
-        source = None
-        if self.from_checkpoint:
-            beside = Path(self.from_checkpoint).parent / BEST
-            source = beside if beside.exists() else Path(self.from_checkpoint)
-        if source is None or source.resolve() != best.resolve():
-            shutil.rmtree(best, ignore_errors=True)
-            if source is not None:
-                shutil.copytree(source, best)
-        if best.exists():
-            self._runs.add(run_of(best))
+        if start is not None and start.resolve().parent == (root / EARLIER).resolve():
+            bring_earlier_back(root)
+            start = root / start.name
+        elif not self._goes_on_here():
+            set_earlier_aside(root)
+        elif self.resume and start is not None:
+            forget_damaged(root, start)
+        if start is None:
+            return
+        source = start.parent / BEST
+        if source.resolve() == best.resolve() and best.exists():
+            # one that was never judged has none yet: the best that lies there is an earlier training's
+            if math.isfinite(float(self.best_validation_metric)) or run_of(best) == run_of(start):
+                self._runs.add(run_of(best))
+            return
+        replace_folder(source if source.exists() else start, best)
+        self._runs.add(run_of(best))
 
     def _load_best(self) -> None:
         """Take the network that was best on validation, in a fresh twin on the device of this process."""
@@ -722,15 +726,18 @@ class Trainer(SoundTorchTrainer):
         best = Path(self.checkpoints_location) / BEST
         if self.uses_ray:
             self._fetch_from_ray(best)
-        if not best.exists():
+        root = best.parent
+        mine = best.exists() and run_of(best) in self._runs
+        if not mine and (not best.exists() or run_of(best) == run_of(root / EARLIER / BEST)):
             raise DataError("training left no checkpoint: epochs must be at least 1.")
-        if run_of(best) not in self._runs:
+        if not mine:
             message = (
                 f"{best} is of another run, which has written to {best.parent} at the same time: what this run has "
                 "trained is lost, and nothing is registered. Train again with a run_name of its own."
             )
             raise DataError(message)
         self.load_weights(network, judged_weights(read_checkpoint(best)))
+        drop_earlier(root)
         self.model = network.to(choose_device(self._device)).eval()
         self.twin = self.learner.twin(self.model).eval()
 

@@ -2,9 +2,12 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 
 _PAUSE = 1.0
 
@@ -19,6 +22,37 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     watch = _watch_starter if parent is None else parent.join
     threading.Thread(target=_outlive, args=(watch,), name="ends with its parent", daemon=True).start()
+
+
+@contextmanager
+def starting_workers() -> Iterator[list[BaseProcess]]:
+    """Start processes of `multiprocessing` that do not hear Ctrl-C, which comes to all processes of a terminal.
+
+    The one that wants them hears it, once they are started, and ends them (`end_at_once`).
+
+    Yields:
+        A list that holds the processes when the block is left.
+    """
+    workers: list[BaseProcess] = []
+    others = multiprocessing.active_children()
+    # blocked, not ignored: what comes meanwhile is not lost; a process inherits the mask of the one that starts it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield workers
+    finally:
+        workers += [each for each in multiprocessing.active_children() if each not in others]
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def end_at_once(workers: list[BaseProcess]) -> Iterator[None]:
+    """End worker processes in the middle of their work when the user presses Ctrl-C, and not only after it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for worker in workers:
+            worker.terminate()
+        raise
 
 
 def _watch_starter() -> None:

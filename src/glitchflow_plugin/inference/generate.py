@@ -1,7 +1,7 @@
 """A synthetic glitch data set: strain maps that a registered twin makes from the maps of its witnesses."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,11 @@ class GenerateSettings:
         if not self.threshold > 0 or self.batch_events < 1 or self.batch_size < 1 or self.examples < 0:
             msg = "threshold must be positive, batch_size and batch_events at least 1 and examples at least 0."
             raise ConfigurationError(msg)
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that change what is generated; the others change how much is shown, and the speed."""
+        shown = ("batch_size", "batch_events", "examples")
+        return {key: value for key, value in asdict(self).items() if key not in shown}
 
 
 @dataclass(frozen=True, eq=False)

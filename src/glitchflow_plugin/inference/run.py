@@ -4,7 +4,7 @@ import hashlib
 import logging
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ class InferenceSettings:
             if getattr(self, name) < least:
                 msg = f"{name} must be at least {least}, got {getattr(self, name)}."
                 raise ConfigurationError(msg)
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that change figures and verdicts; the others change how many are shown, and the speed."""
+        shown = ("batch_size", "batch_events", "examples", "tensorboard_rows")
+        return {key: value for key, value in asdict(self).items() if key not in shown}
 
     @property
     def thresholds(self) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
 
-from glitchflow_plugin.data.parent import end_with_parent
+from glitchflow_plugin.data.parent import end_at_once, end_with_parent, starting_workers
 from glitchflow_plugin.data.sharded import ShardPlan
 from glitchflow_plugin.errors import (
     ConfigurationError,
@@ -270,9 +270,11 @@ def _finished(
     context = multiprocessing.get_context(method)
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_remember, initargs=(function,))
     try:
-        positions = {executor.submit(_call, plan): position for position, plan in enumerate(plans)}
-        for future in as_completed(positions):
-            yield positions.pop(future), future.result
+        with starting_workers() as started:
+            positions = {executor.submit(_call, plan): position for position, plan in enumerate(plans)}
+        with end_at_once(started):
+            for future in as_completed(positions):
+                yield positions.pop(future), future.result
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 

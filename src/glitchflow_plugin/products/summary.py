@@ -135,9 +135,16 @@ def read_summary(path: Path | str) -> RunSummary:
     return read_record(path, RunSummary, "the step")
 
 
-def format_summary(summary: RunSummary, width: int = 110) -> str:
-    """The summary as a table for a terminal."""
-    table = Table(title=summary.pipeline, title_justify="left", show_header=False, width=width)
+def format_summary(summary: RunSummary, width: int = 110, place: Path | None = None) -> str:
+    """The summary as a table for a terminal.
+
+    Args:
+        summary: Of a step.
+        width: Characters.
+        place: Folder that it lies in, where several are shown.
+    """
+    title = summary.pipeline if place is None else f"{place}: {summary.pipeline}"
+    table = Table(title=title, title_justify="left", show_header=False, width=width)
     table.add_column("what", style="bold", no_wrap=True)
     table.add_column("value", overflow="fold")
     counts = summary.events

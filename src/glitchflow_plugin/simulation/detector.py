@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from glitchflow_plugin.data.event_files import RawEvent, list_event_files, write_event
 from glitchflow_plugin.data.files import content_hash, read_json, sha256, write_json
-from glitchflow_plugin.data.parent import end_with_parent
+from glitchflow_plugin.data.parent import end_at_once, end_with_parent, starting_workers
 from glitchflow_plugin.data.truth_file import (
     EventTruth,
     Truth,
@@ -145,8 +145,11 @@ def _write_events(detector: Detector, folder: Path, pending: list[int], workers:
         initargs=(detector.settings, detector.mergers),
     )
     try:
-        for done in as_completed([pool.submit(_worker_event, folder, index) for index in pending]):
-            yield done.result()
+        with starting_workers() as started:
+            futures = [pool.submit(_worker_event, folder, index) for index in pending]
+        with end_at_once(started):
+            for done in as_completed(futures):
+                yield done.result()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -1,6 +1,7 @@
 """Checkpoints: folders that are written whole or not at all, and are known by their checksums."""
 
 import logging
+import os
 import random
 import shutil
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from glitchflow_plugin.errors import DataError, FormatError
 logger = logging.getLogger(__name__)
 
 BEST, LAST, PREVIOUS = "best_model", "last", "previous"
+#: Holds those three of an earlier training until the present one has a best network of its own.
+EARLIER = "earlier"
 CHECKSUMS = "checksums.json"
 #: Note of a checkpoint: id of the run that wrote it.
 RUN = "run"
@@ -128,6 +131,59 @@ def recover(folder: Path) -> None:
         old.rename(folder)
 
 
+def set_earlier_aside(root: Path) -> None:
+    """Make room for a new training, whose resumption must not find the checkpoints of an earlier one.
+
+    The earlier one's best network also stays where it is until the new one has a better; whatever moment the new one is
+    killed in, the earlier one is whole and can be gone on with, from `root` or from its folder `earlier`.
+    """
+    earlier = root / EARLIER
+    # where there is one, what is in root has not come as far as to a best network
+    if not earlier.exists() and any((root / name).exists() for name in (BEST, LAST, PREVIOUS)):
+        new = _beside(earlier, "new")
+        shutil.rmtree(new, ignore_errors=True)
+        for name in (BEST, LAST, PREVIOUS):
+            if (root / name).exists():
+                shutil.copytree(root / name, new / name, copy_function=_link)
+        new.rename(earlier)
+    if earlier.exists():
+        logger.info(
+            "An earlier training is in %s until this one has a best network of its own; to go on with it in place of "
+            "this one: training.from_checkpoint=%s",
+            earlier,
+            earlier / LAST,
+        )
+    for name in (LAST, PREVIOUS):
+        shutil.rmtree(root / name, ignore_errors=True)
+
+
+def bring_earlier_back(root: Path) -> None:
+    """Undo `set_earlier_aside`: the earlier training is gone on with, and what came after it is dropped."""
+    earlier = root / EARLIER
+    for name in (BEST, LAST, PREVIOUS):
+        shutil.rmtree(root / name, ignore_errors=True)
+        if (earlier / name).exists():
+            shutil.copytree(earlier / name, root / name, copy_function=_link)
+    drop_earlier(root)
+
+
+def replace_folder(source: Path, folder: Path) -> None:
+    """Put a copy of a checkpoint in the place of another one, which `recover` finds if this is cut short."""
+    new, old = _beside(folder, "new"), _beside(folder, "old")
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(source, new)
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def drop_earlier(root: Path) -> None:
+    """Remove what `set_earlier_aside` kept."""
+    shutil.rmtree(root / EARLIER, ignore_errors=True)
+
+
 def judged_weights(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Weights of the network that validation saw: the moving average where there is one."""
     return checkpoint.get("average") or checkpoint["model"]
@@ -153,6 +209,14 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file, or a copy where a file system has no links; checkpoints are replaced, not changed."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _beside(folder: Path, what: str) -> Path:

@@ -1,4 +1,4 @@
-"""Ending in good order when the scheduler of a cluster asks for it."""
+"""Ending in good order when a user (Ctrl-C), a terminal that closes or the scheduler of a cluster asks for it."""
 
 import os
 import signal
@@ -10,15 +10,23 @@ from typing import Any
 
 from glitchflow_plugin.data.parent import end_with_parent
 
-#: SIGTERM: the time is over; SIGUSR1: it will soon be (`#SBATCH --signal=USR1@300`).
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+#: SIGTERM: the time is over; SIGUSR1: it will soon be (`#SBATCH --signal=USR1@300`); SIGINT: Ctrl-C; SIGHUP: the
+#: terminal is closed.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+#: nohup and shells that start something in the background ignore these on its behalf.
+_MAY_BE_IGNORED = (signal.SIGINT, signal.SIGHUP)
 
 
 class Interrupted(SystemExit):
-    """The run was asked to end and can go on later: exit code 75 (EX_TEMPFAIL)."""
+    """The run was asked to end and can go on later.
 
-    def __init__(self, message: str) -> None:
-        super().__init__(os.EX_TEMPFAIL)
+    Args:
+        message: What has happened and how to go on.
+        code: Exit code; 75 (EX_TEMPFAIL) where a checkpoint was written.
+    """
+
+    def __init__(self, message: str, code: int = os.EX_TEMPFAIL) -> None:
+        super().__init__(code)
         self.message = message
 
     def __str__(self) -> str:
@@ -30,7 +38,7 @@ class Request:
     """Whether somebody asked the run to end.
 
     Attributes:
-        name: Of the signal that came; None: none.
+        name: Of the signal that came first; None: none.
     """
 
     name: str | None = None
@@ -38,16 +46,23 @@ class Request:
 
 @contextmanager
 def requests_noticed() -> Iterator[Request]:
-    """Notice signals in place of dying of them. Only the main thread can; in another one nothing is noticed."""
+    """Notice signals, however many come, in place of dying of them.
+
+    Only the main thread can; in another one nothing is noticed. SIGINT and SIGHUP that are ignored stay so.
+    """
     request = Request()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
     def notice(number: int, _: Any) -> None:
-        request.name = signal.Signals(number).name
+        request.name = request.name or signal.Signals(number).name
+        if number == signal.SIGHUP:
+            _say_no_more(terminals)
 
-    before = {number: signal.signal(number, notice) for number in SIGNALS}
+    ignored = [number for number in _MAY_BE_IGNORED if signal.getsignal(number) == signal.SIG_IGN]
+    before = {number: signal.signal(number, notice) for number in SIGNALS if number not in ignored}
     try:
         yield request
     finally:
@@ -56,7 +71,23 @@ def requests_noticed() -> Iterator[Request]:
 
 
 def stay_deaf(_worker: int = 0) -> None:
-    """Let a loader worker ignore the signals, which clusters send to all processes; it ends with the one it serves."""
+    """Let a loader worker ignore the signals, which come to all processes of a job; it ends with the one it serves."""
     end_with_parent()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_workers(*loaders: Any) -> None:
+    """End the workers of data loaders in the middle of an epoch; a loader without any is left alone."""
+    for loader in loaders:
+        iterator = getattr(loader, "_iterator", None)
+        if iterator is not None:
+            iterator._shutdown_workers()
+
+
+def _say_no_more(terminals: list[int]) -> None:
+    """Let what is still said vanish: writing to a terminal that is gone is an error, and would cost the checkpoint."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in terminals:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
