@@ -378,7 +378,10 @@ class Trainer(SoundTorchTrainer):
             disable=self.disable_tqdm or not self.strategy.is_main_worker,
             leave=False,
         )
-        for (witnesses, strain), (mine, whole) in zip(bar, shares, strict=True):
+        dropout = getattr(unwrapped(self.model), "channel_dropout", 0.0)
+        left_out = self.batch_order.left_out(len(self.witnesses), dropout, self.random_seed or 0)
+        for (witnesses, strain), (mine, whole), missing in zip(bar, shares, left_out, strict=True):
+            witnesses[torch.from_numpy(missing)] = 0.0
             warm_up(self.optimizer, self.config.optim_lr, self.train_glob_step, warming)
             self.loss_sum += self.stepper.step(witnesses, strain, mine, whole)
             self.loss_count += mine
