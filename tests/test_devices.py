@@ -354,15 +354,20 @@ def test_leaderboard(cuda, make_bundle, coupled, name):
     assert (judged.power_removed is not None) is (name in WAVEFORM_MODELS)
     if name == "coupling":
         trust = _trust(bundle.twin, events, ["STRAIN", *bundle.witnesses], settings, 0)
-        assert all(len(values) == 16 for values in trust["strangeness"].values())
+        assert [row["missing"] for row in trust["missing"]] == list(range(len(bundle.witnesses)))
 
 
 def test_what_a_twin_says_of_itself_stays_with_it(cuda, make_bundle):
     bundle, _ = make_bundle("coupling", cuda)
     twin = bundle.twin
-    twin.keep(novelty_reference=torch.arange(3.0), variance_noise=0.5)
+    size = twin.summary_references.shape[1]
+    references = torch.zeros(19, size)
+    references[:, 0] = torch.arange(19.0)
+    twin.keep(summary_references=references, summary_mean=torch.zeros(size), summary_covariance=torch.eye(size))
     assert there(twin.buffers(), cuda)
-    assert twin.strangeness(torch.tensor([1.5], device=cuda)).tolist() == [0.5]
+    summary = torch.zeros(1, size, device=cuda)
+    summary[0, 0] = 9.5
+    assert twin.strangeness(summary).tolist() == [0.5]
 
 
 # the rule

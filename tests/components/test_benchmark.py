@@ -102,6 +102,7 @@ def test_entrants_of_both_kinds_are_trained_judged_and_shown(make, tmp_path):
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "| coupling |" in text
+    assert text.count("| `novelty_p` at most 0.05 |") == 1
     for line in text.splitlines():
         if line.startswith("!["):
             assert (page.parent / line[line.index("(") + 1 : -1]).exists()

@@ -264,6 +264,26 @@ def test_an_epoch_can_be_begun_in_its_middle():
     assert next(iter(batches)) == [1, 2, 3, 4]
 
 
+def test_any_number_of_processes_leaves_out_the_same_channels():
+    def by_place(batch_size, world_size, epoch=0, start=0):
+        found = {}
+        for rank in range(world_size):
+            batches = BatchOrder(lambda _: np.arange(21), batch_size, rank=rank, world_size=world_size)
+            batches.set_epoch(epoch, start)
+            drawn = list(batches.left_out(40, 0.3, seed=5))
+            for windows, (counting, _), missing in zip(batches, batches.shares(), drawn, strict=True):
+                assert missing.shape == (len(windows), 40)
+                found |= dict(zip(windows[:counting], map(tuple, missing[:counting]), strict=True))
+        return found
+
+    alone = by_place(8, 1)
+    assert alone == by_place(4, 2) == by_place(2, 4) == by_place(3, 1)
+    assert by_place(8, 1, start=8) == {place: alone[place] for place in range(8, 21)}
+    assert alone != by_place(8, 1, epoch=1)
+    assert len(set(alone.values())) == 21
+    assert np.mean(list(alone.values())) == pytest.approx(0.3, abs=0.07)  # 840 draws: 0.016
+
+
 def test_figures_see_every_window_once():
     assert list(Share(5)) == [0, 1, 2, 3, 4]
     exact = [list(Share(11, rank=rank, world_size=3)) for rank in range(3)]

@@ -1,5 +1,8 @@
+import json
+
 import pytest
 import torch
+from safetensors.torch import save
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.models.build import build_model, representation
@@ -101,16 +104,6 @@ def test_all_parameters_learn():
     assert losses[-1] < 0.3 * losses[0]
 
 
-def test_witnesses_are_dropped_in_training_only():
-    net = CouplingNet(3, channel_dropout=0.5, **SMALL)
-    with torch.no_grad():
-        net.filters.normal_(std=0.1)
-        series = pulse(8)
-        assert not torch.equal(net(series), net(series))
-        net.eval()
-        assert torch.equal(net(series), net(series))
-
-
 def test_it_can_be_exported(net):
     with torch.no_grad():
         net.filters.normal_(std=0.1)
@@ -121,16 +114,18 @@ def test_it_can_be_exported(net):
 
 
 def test_a_twin_comes_back_from_its_bytes(net):
-    twin = WaveformTwin(net, summary_size=12, num_references=5)
+    twin = WaveformTwin(net, summary_size=12, num_references=19, num_levels=2)
     with torch.no_grad():
         net.filters.normal_(std=0.1)
         twin.variance_factor.fill_(2.0)
-        twin.novelty_reference.copy_(torch.arange(5.0))
+        twin.summary_references[:, 0] = torch.arange(19.0)
     again = load_twin(save_twin(twin, "coupling", {"in_channels": 3, **SMALL}))
     series = pulse(2)
     for first, second in zip(twin.explain(series), again.explain(series), strict=True):
         assert torch.equal(first, second)
-    assert again.strangeness(torch.tensor([-1.0, 3.5, 9.0])).tolist() == pytest.approx([1.0, 1 / 3, 1 / 6])
+    summary = torch.zeros(3, 12)
+    summary[:, 0] = torch.tensor([0.0, 15.5, 40.0])
+    assert again.strangeness(summary).tolist() == pytest.approx([1.0, 4 / 20, 1 / 20])
 
 
 @pytest.mark.parametrize(
@@ -146,3 +141,17 @@ def test_it_is_built_by_name():
     assert isinstance(build_model("coupling", in_channels=3, **SMALL), CouplingNet)
     assert representation("coupling") == representation("wiener") == "waveform"
     assert representation("unet") == "energy"
+
+
+def test_a_twin_of_an_earlier_version_keeps_its_limits_and_has_no_novelty(net):
+    weights = {f"network.{key}": value for key, value in net.state_dict().items()}
+    calibration = {"variance_noise": torch.tensor(0.9), "variance_factor": torch.tensor(2.0)}
+    limits = torch.arange(10.0).reshape(2, 5)
+    summaries = {"summary_mean": torch.zeros(12), "summary_axes": torch.eye(12), "novelty_reference": torch.zeros(40)}
+    described = json.dumps({"name": "coupling", "settings": {"in_channels": 3, **SMALL}})
+    twin = load_twin(save({**weights, **calibration, "limits": limits, **summaries}, metadata={"model": described}))
+    series = pulse(2)
+    explained = twin.explain(series)
+    assert torch.equal(explained.strain, WaveformTwin(net).eval()(series))
+    assert torch.equal(twin.residual_limits(torch.tensor([1.0, 10.0])), limits * torch.tensor([[1.0], [10.0]]))
+    assert twin.strangeness(explained.summary).isnan().all()

@@ -23,7 +23,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
 
 BIN = Path(sys.executable).parent
 WAYS = ("exit", "kill", "error", "hang")
-MODEL = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
+#: The default network, with whatever is drawn at random in its training; and one whose learning is ours alone.
+COUPLING = {"name": "coupling", "features": 4, "frame_size": 64, "filter_size": 65, "channel_dropout": 0.3}
+UNET = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
 
 
 def run(command, folder, seconds):
@@ -56,14 +58,16 @@ def training_set(make_coupled_maps, tmp_path):
     return found
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "deepspeed"])
-def test_two_processes_learn_what_one_learns(training_set, tmp_path, strategy):
+@pytest.mark.parametrize(("strategy", "model"), [("ddp", COUPLING), ("deepspeed", UNET)])
+def test_two_processes_learn_what_one_learns(make_coupled_events, tmp_path, strategy, model):
     if strategy == "deepspeed":
         pytest.importorskip("deepspeed")
+    training_set, events = make_coupled_events(24, recipe={"duration": 3.0, "sample_rate": 1024.0})
     alone = Trainer(
         folder=str(training_set.folder),
-        model=MODEL,
-        config={"batch_size": 8},
+        model=model,
+        events=str(events.folder),
+        config={"batch_size": 8, "precision": "float32"},
         epochs=2,
         random_seed=1,
         checkpoints=str(tmp_path / "alone"),
@@ -75,8 +79,9 @@ def test_two_processes_learn_what_one_learns(training_set, tmp_path, strategy):
     expected = read_summary(training_set.folder)
 
     run([BIN / "glitchflow", "init", tmp_path / "run"], tmp_path, 60)
-    settings = {f"model.{key}": value for key, value in MODEL.items()} | {
+    settings = {f"model.{key}": value for key, value in model.items()} | {
         "run_name": "two",
+        "saveconf.events": events.folder,
         "saveconf.training": training_set.folder,
         "training.strategy": strategy,
         "training.epochs": 2,
@@ -85,6 +90,7 @@ def test_two_processes_learn_what_one_learns(training_set, tmp_path, strategy):
         "training.disable_tqdm": "true",
         # half of the other's: the batch of both together is as large
         "training.config.batch_size": 4,
+        "training.config.precision": "float32",
         "training.config.optim_lr": alone.config.optim_lr,
         "training.config.gradient_clip": alone.config.gradient_clip,
         "training.config.lr_scheduler_patience": alone.config.lr_scheduler_patience,

@@ -198,7 +198,7 @@ ON_FILES = {
     "1e12 references": lambda v: v.head(
         name="wiener",
         settings={"lags": None},
-        tensors={"summary_mean": torch.zeros(1), "novelty_reference": torch.zeros(1)},
+        tensors={"summary_references": torch.zeros(1, 1), "levels": torch.zeros(1)},
     ),
     "a transform of others": lambda v: v.head(transform="__import__('os')"),
     "filter of other channels": lambda v: v.head(place=BASELINE, settings={"in_channels": 3}),

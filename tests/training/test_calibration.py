@@ -7,7 +7,7 @@ from glitchflow_plugin.models.bundle import WaveformTwin
 from glitchflow_plugin.models.coupling import Explanation
 from glitchflow_plugin.models.stft import ShortTimeFourier
 from glitchflow_plugin.models.wiener import WienerFilter
-from glitchflow_plugin.training.calibration import calibrate, coverage
+from glitchflow_plugin.training.calibration import calibrate, coverage, leave_out
 
 
 class Announces(nn.Module):
@@ -31,7 +31,7 @@ def made(num_events, noise=1.0, seed=0):
     torch.manual_seed(seed)
     witnesses = torch.zeros(num_events, 2, 512)
     extra = torch.rand(num_events) * 20 * (torch.arange(num_events) % 2)
-    witnesses[:, 0] = extra[:, None]
+    witnesses[:, 0, 0], witnesses[:, 0, 1:] = extra, 1.0
     witnesses[:, 1] = torch.randn(num_events, 512) @ torch.diag(1 + torch.arange(512.0))
     strain = (noise + extra).sqrt()[:, None, None] * torch.randn(num_events, 1, 512)
     return [(witnesses, strain)]
@@ -45,9 +45,9 @@ def twin():
 def test_it_finds_noise_and_factor(twin):
     twin.network.exaggeration = 5.0
     calibrate(twin, made(64, noise=0.8), made(64, noise=0.8, seed=1))
-    assert float(twin.variance_noise) == pytest.approx(0.8, rel=0.05)
+    assert float(twin.variance_noise[0]) == pytest.approx(0.8, rel=0.05)
     # 0.8 + extra = a + b (v - 1) with v - 1 = 5 extra
-    assert float(twin.variance_factor) == pytest.approx(0.2, rel=0.05)
+    assert float(twin.variance_factor[0]) == pytest.approx(0.2, rel=0.05)
 
 
 def test_coverage_is_what_was_announced(twin):
@@ -89,12 +89,13 @@ def test_rows_outside_the_band_do_not_count(twin, highest):
 
     def limited(seed):
         ((witnesses, _),) = made(64, seed=seed)
-        witnesses[:, 0] = 0
+        witnesses[:, 0, 0] = 0
         noise = torch.randn(64, 1, 512).numpy()
         return [(witnesses, torch.from_numpy(sosfiltfilt(band, noise).astype("float32")))]
 
     calibrate(twin, limited(0), limited(1))
-    assert float(twin.variance_noise) == pytest.approx(1.0, abs=0.15)
+    # the row at the edge of the band holds less
+    assert float(twin.variance_noise[0]) == pytest.approx(1.0, abs=0.2)
 
 
 def test_a_missing_witness_is_not_new_by_itself():
@@ -106,29 +107,99 @@ def test_a_missing_witness_is_not_new_by_itself():
     events = [(torch.randn(16, 3, 512), torch.randn(16, 1, 512)) for _ in range(8)]
     calibrate(twin, events[:4], events[4:7])
     series = events[7][0].clone()
-    usual = twin.strangeness(twin.explain(series)[2])
+    usual = twin.strangeness(twin.explain(series).summary)
     series[:, 1] = 0
-    without = twin.strangeness(twin.explain(series)[2])
+    without = twin.strangeness(twin.explain(series).summary)
     assert float(usual.median()) > 0.1
     assert float(without.median()) > 0.1
+
+
+@pytest.fixture(scope="module")
+def correlated():
+    """Twin of a random encoder, calibrated on six witnesses that see one disturbance, and a way to make more events."""
+    from glitchflow_plugin.models.coupling import CouplingNet
+
+    torch.manual_seed(3)
+    net = CouplingNet(6, features=4, frame_size=32, filter_size=65).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    twin = WaveformTwin(net)
+
+    def events(number, seed):
+        generator = torch.Generator().manual_seed(seed)
+        loudness = 3 * torch.rand(number, 1, 1, generator=generator)
+        burst = loudness * torch.randn(number, 1, 512, generator=generator)
+        burst[..., :200] = burst[..., 300:] = 0
+        gains = torch.linspace(0.5, 2, 6)[None, :, None]
+        witnesses = gains * burst + torch.randn(number, 6, 512, generator=generator)
+        strain = burst + torch.randn(number, 1, 512, generator=generator)
+        return [(witnesses, strain)]
+
+    calibrate(twin, events(300, 0), events(200, 1))
+    return twin, events
+
+
+@pytest.mark.parametrize("missing", range(7))
+def test_missing_witnesses_change_neither_the_level_of_novelty_nor_the_coverage(correlated, missing):
+    twin, events = correlated
+    ((witnesses, strain),) = events(400, 2)
+    shown, _ = leave_out(witnesses, missing, torch.Generator().manual_seed(missing))
+    assert ((shown.abs().amax(dim=-1) == 0).sum(dim=1) == missing).all()
+    with torch.no_grad():
+        p_values = twin.strangeness(twin.explain(shown).summary)
+    # of 400 events, and of 200 references: 0.019
+    share = 1.0 if missing == 6 else 0.05
+    assert float((p_values <= share).double().mean()) == pytest.approx(share, abs=0.05)
+    found = coverage(twin, [(witnesses, strain)], missing)
+    assert found.share == pytest.approx(found.probability, abs=0.02)
+
+
+def test_a_loud_witness_is_strange_whichever_others_are_missing(correlated):
+    twin, events = correlated
+    ((witnesses, _),) = events(20, 4)
+    for missing in (0, 2, 4):
+        shown, _ = leave_out(witnesses, missing, torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            p_values = twin.strangeness(twin.explain(50 * shown).summary)
+        assert float(p_values.max()) < 0.05
+
+
+def test_too_few_references_give_no_p_value(twin):
+    calibrate(twin, made(64), made(18, seed=1))
+    assert twin.strangeness(twin.explain(made(4, seed=2)[0][0]).summary).isnan().all()
+
+
+def test_references_are_events_that_have_the_same_witnesses(correlated):
+    twin, events = correlated
+    ((witnesses, _),) = events(4, 5)
+    summary = twin.explain(witnesses).summary
+    references = twin.summary_references.clone()
+    try:
+        # all but ten lack the first witness
+        twin.summary_references[10:, :4] = torch.nan
+        assert twin.strangeness(summary).isnan().all()
+        summary[:, :4] = torch.nan
+        assert not twin.strangeness(summary).isnan().any()
+    finally:
+        twin.keep(summary_references=references)
 
 
 def test_memory_does_not_grow_with_the_pixels(twin):
     from glitchflow_plugin.training.calibration import _observed
 
     calibrate(twin, made(8), made(8))
-    assert len(_observed(twin, made(8)).power) <= 8 * 1500
+    assert len(_observed(twin, made(8), 0).power) <= 8 * 1500
 
 
 def test_what_was_never_seen_is_strange(twin):
     calibrate(twin, made(200), made(200, seed=1))
-    novelty = twin.explain(made(200, seed=2)[0][0])[2]
-    usual = twin.strangeness(novelty)
+    summary = twin.explain(made(200, seed=2)[0][0]).summary
+    usual, novelty = twin.strangeness(summary), twin.novelty(summary)
     assert float(usual.mean()) == pytest.approx(0.5, abs=0.1)
     assert float(novelty.mean()) == pytest.approx(1.0, abs=0.25)
     strange = made(8)[0][0]
     strange[:, 1, :3] += torch.tensor([8.0, 0.0, 0.0])
-    assert float(twin.strangeness(twin.explain(strange)[2]).max()) < 0.05
+    assert float(twin.strangeness(twin.explain(strange).summary).max()) < 0.05
 
 
 def test_twins_that_do_not_say_and_empty_data_are_refused(twin):

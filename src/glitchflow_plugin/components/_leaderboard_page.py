@@ -134,8 +134,28 @@ def page_block(
         f"![{titles.get(name, 'Coverage of the uncertainty, and the out-of-distribution score')}]({path})"
         for name, path in pictures.items()
     ]
-    parts = [introduction, explained, markdown_table(pd.DataFrame(quality)), markdown_table(pd.DataFrame(cost)), *shown]
+    trusted = [part for name in result.figures if "trust" in facts[name] for part in _trust_block(name, facts[name])]
+    tables = [markdown_table(pd.DataFrame(rows)) for rows in (quality, cost)]
+    parts = [introduction, explained, *tables, *trusted, *shown]
     return "\n\n".join(parts)
+
+
+def _trust_block(name: str, facts: Mapping[str, Any]) -> tuple[str, str]:
+    """What a twin says of itself where witnesses are missing: a sentence and a table."""
+    rows = [
+        {
+            "witnesses missing": str(row["missing"]),
+            "`novelty_p` at most 0.05": f"{row['strange']} of {row['events']}" if row["events"] else "-",
+            "pixels within the 95 % limits, %": f"{100 * row['within']:.1f}",
+            "the same, glitch predicted, %": f"{100 * row['within, glitch predicted']:.1f}",
+        }
+        for row in facts["trust"]["missing"]
+    ]
+    said = (
+        f"What {name} says of itself on held-out events with witnesses left out at random: of events like those of "
+        "validation 5 % are to have a `novelty_p` of at most 0.05, and 95 % of the pixels are to lie within the limits."
+    )
+    return said, markdown_table(pd.DataFrame(rows))
 
 
 def _per_cent(estimate: Estimate, key: str) -> str:

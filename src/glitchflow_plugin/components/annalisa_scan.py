@@ -18,6 +18,7 @@ from glitchflow_plugin.data.results import keep_former
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.settings import built
 
 #: A channel that shares more than this part of the strain's spikes is likely to be made from the strain.
 _ECHO = 0.9
@@ -58,7 +59,7 @@ class AnnalisaScan(BaseComponent):
         self.settings = ScanSettings.from_yaml(scan)
         self.events_folder, self.folder, self.device = Path(events), Path(folder), device
         self.engine = EngineSettings.of(engine)
-        self.pictures = PictureSettings(**(pictures or {}))
+        self.pictures = built(PictureSettings, pictures, "pictures")
 
     @monitor_exec
     @holding("folder", reads=("events_folder",))

@@ -7,6 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from itwinai.components import BaseComponent, monitor_exec
 from torch import Tensor
@@ -45,7 +46,7 @@ from glitchflow_plugin.products.veto_table import write_table
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.tracking.versions import ModelVersion
-from glitchflow_plugin.training.calibration import coverage
+from glitchflow_plugin.training.calibration import coverage, leave_out
 from glitchflow_plugin.training.evaluation import ZeroTwin
 
 logger = logging.getLogger(__name__)
@@ -392,14 +393,42 @@ def _trust(
         with torch.no_grad():
             shown = (witnesses, witnesses * gains[..., None].to(device))
             for values, changed in zip(strangeness.values(), shown, strict=True):
-                values.extend(twin.strangeness(twin.explain(changed)[2]).tolist())
+                p_values = twin.strangeness(twin.explain(changed).summary)
+                values.extend(p_values[~p_values.isnan()].tolist())
     found = coverage(twin, batches)
     return {
+        "missing": [_trust_without(twin, batches, int(number)) for number in _numbers(len(channels) - 1)],
         "coverage": {
             "all pixels": [list(found.probability), list(found.share)],
             f"glitch predicted ({found.num_loud})": [list(found.probability), list(found.share_loud)],
         },
         "strangeness": strangeness,
+    }
+
+
+def _numbers(most: int) -> np.ndarray:
+    """At most ten numbers from 0 to below `most`."""
+    return np.unique(np.linspace(0, max(0, most - 1), min(max(1, most), 10)).round())
+
+
+def _trust_without(twin: WaveformTwin, batches: Sequence[tuple[Tensor, Tensor]], missing: int) -> dict[str, Any]:
+    """Level of the p-value and coverage of the 95 % limits where witnesses are missing, drawn for each event."""
+    generator = torch.Generator().manual_seed(missing)
+    p_values = []
+    for witnesses, _ in batches:
+        shown, _ = leave_out(witnesses, missing, generator)
+        with torch.no_grad():
+            p_values.append(twin.strangeness(twin.explain(shown).summary))
+    known = torch.cat(p_values)
+    known = known[~known.isnan()]
+    found = coverage(twin, batches, missing)
+    place = found.probability.index(0.95)
+    return {
+        "missing": missing,
+        "events": len(known),
+        "strange": int((known <= 0.05).sum()),
+        "within": found.share[place],
+        "within, glitch predicted": found.share_loud[place],
     }
 
 

@@ -15,6 +15,7 @@ from glitchflow_plugin.data.results import claim, place
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.settings import built
 
 if TYPE_CHECKING:
     from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
@@ -62,7 +63,7 @@ class DataVis(BaseComponent):
                 raise ConfigurationError(f"vis.yaml: {key} must be a whole number of at least 1, got {value!r}.")
         self.spectrograms_folder, self.folder = Path(spectrograms), Path(folder)
         self.num_events, self.num_channels, self.num_rows = num_events, num_channels, num_rows
-        self.pictures = PictureSettings(**(pictures or {}))
+        self.pictures = built(PictureSettings, pictures, "pictures")
 
     @monitor_exec
     @holding()

@@ -96,7 +96,7 @@ class GenerateGlitches(BaseComponent):
             "datasets": datasets,
         }
         self.result, self.replace = check_result(result), replace
-        self.pictures = PictureSettings(**(pictures or {}))
+        self.pictures = built(PictureSettings, pictures, "pictures")
 
     @monitor_exec
     @holding()

@@ -97,7 +97,7 @@ class MakeInference(BaseComponent):
             "datasets": datasets,
         }
         self.result, self.replace = check_result(result), replace
-        self.pictures = PictureSettings(**(pictures or {}))
+        self.pictures = built(PictureSettings, pictures, "pictures")
 
     @monitor_exec
     @holding()

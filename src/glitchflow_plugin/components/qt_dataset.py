@@ -73,7 +73,7 @@ class QTDataset(BaseComponent):
         self.events_folder, self.scan_folder, self.folder = Path(events), Path(scan), Path(folder)
         self.ch_list, self.num_pictures, self.device = ch_list, num_pictures, device
         self.engine = EngineSettings.of(engine)
-        self.pictures = PictureSettings(**(pictures or {}))
+        self.pictures = built(PictureSettings, pictures, "pictures")
 
     @monitor_exec
     @holding("folder", reads=("events_folder", "scan_folder"))

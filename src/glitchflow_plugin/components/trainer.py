@@ -159,7 +159,7 @@ class Trainer(SoundTorchTrainer):
         if tracked is not None and (first or not tracked.required) and not tracked.reachable():
             tracked = None
         self.folder, self.network_settings, self.pictures_every = Path(folder), dict(model), pictures_every
-        self.events, self.pictures = events, PictureSettings(**(pictures or {}))
+        self.events, self.pictures = events, built(PictureSettings, pictures, "pictures")
         super().__init__(
             device=device,
             config=checked,
@@ -422,7 +422,10 @@ class Trainer(SoundTorchTrainer):
             disable=self.disable_tqdm or not self.strategy.is_main_worker,
             leave=False,
         )
-        for (witnesses, strain), (mine, whole) in zip(bar, shares, strict=True):
+        dropout = getattr(unwrapped(self.model), "channel_dropout", 0.0)
+        left_out = self.batch_order.left_out(len(self.witnesses), dropout, self.random_seed or 0)
+        for (witnesses, strain), (mine, whole), missing in zip(bar, shares, left_out, strict=True):
+            witnesses[torch.from_numpy(missing)] = 0.0
             warm_up(self.optimizer, self.config.optim_lr, self.train_glob_step, warming)
             self.loss_sum += self.stepper.step(witnesses, strain, mine, whole)
             self.loss_count += mine

@@ -217,6 +217,28 @@ class BatchOrder(Sampler[list[int]]):
         """Windows that count of each of this process's batches, and of the global batch."""
         return [(len(whole[self.rank :: self.world_size]), len(whole)) for whole in self.global_batches()]
 
+    def left_out(self, num_channels: int, probability: float, seed: int) -> Iterator[np.ndarray]:
+        """Which channels of each window of this process's batches to leave out, at random.
+
+        A draw depends on seed, epoch and place in the epoch alone: any number of processes, and a run that was resumed,
+        leave out the same.
+
+        Args:
+            num_channels: Channels of a window.
+            probability: With which one is left out.
+            seed: Of the draws.
+
+        Yields:
+            Booleans, (window, channel), for each batch.
+        """
+        place = self.start
+        for _, whole in self.shares():
+            # as in `__iter__`: the first window for a process that has none
+            mine = range(place + self.rank, place + whole, self.world_size) or range(place, place + 1)
+            draws = [np.random.default_rng([seed, self.epoch, each]).random(num_channels) for each in mine]
+            yield np.stack(draws) < probability
+            place += whole
+
     def __len__(self) -> int:
         return len(self.shares())
 

@@ -16,7 +16,7 @@ from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.inference.clean import clean_maps
-from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
+from glitchflow_plugin.models.bundle import Explained, ModelBundle, WaveformTwin
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform, q_transform_relative
 from glitchflow_plugin.signal.windows import cut_windows, join_windows, tile_starts
 from glitchflow_plugin.types.arrays import ValidityMask
@@ -92,7 +92,8 @@ class Prediction:
         expected_residual: Where the twin expects something to be left: mean power of strain minus prediction in the
             short-time spectrum at the place of each pixel, the noise included, in the unit of the maps, whose tiles
             are of other sizes; None where it does not say.
-        strangeness: Share of validation events that were at least as new to the twin, (event,); None likewise.
+        strangeness: Share of validation events that were at least as new to the twin, (event,); NaN where too few of
+            them have the same witnesses; None likewise.
     """
 
     measured: Float[Tensor, "event frequency time"]
@@ -188,7 +189,7 @@ class SeriesPredictor:
         # a witness may have been blanked in the maps for a reason of its own
         keep = torch.from_numpy(read.valid[:, -count:] & batch.valid[:, -count:]).to(device)
         witnesses = series[:, -count:] * keep[..., None]
-        predicted, variance, novelty = predict_strain(self.twin, witnesses, self.batch_size)
+        predicted, explained = predict_strain(self.twin, witnesses, self.batch_size)
         measured_strain = series[:, 0] if measurable else torch.zeros_like(predicted)
         rate = self.events.sample_rate
         maps = torch.from_numpy(batch.maps).to(device)
@@ -199,8 +200,8 @@ class SeriesPredictor:
             cleaned=q_transform_relative(measured_strain - predicted, measured_strain, rate, self.qtransform),
             strain=predicted,
             measured_strain=measured_strain,
-            expected_residual=None if variance is None else self._on_map(variance, predicted.shape[-1]),
-            strangeness=None if novelty is None else twin.strangeness(novelty),
+            expected_residual=None if explained is None else self._on_map(explained.variance, predicted.shape[-1]),
+            strangeness=None if explained is None else twin.strangeness(explained.summary),
         )
 
     def _on_map(self, variance: Tensor, num_samples: int) -> Tensor:
@@ -277,7 +278,7 @@ def check_events(spectrograms: SpectrogramSet, events: EventSet | None) -> None:
 
 def predict_strain(
     twin: nn.Module, witnesses: Float[Tensor, "event witness time"], batch_size: int = 16
-) -> tuple[Float[Tensor, "event time"], Tensor | None, Tensor | None]:
+) -> tuple[Float[Tensor, "event time"], Explained | None]:
     """Whitened strain that the witnesses explain, some events at a time, on the device of the twin.
 
     Args:
@@ -287,7 +288,7 @@ def predict_strain(
         batch_size: Events in one call; bounds the memory.
 
     Returns:
-        Strain; and, from a twin that says how sure it is, variance and novelty as in `WaveformTwin.explain`, else None.
+        Strain; and, from a twin that says how sure it is, what `WaveformTwin.explain` gives, else None.
     """
     device = _device_of(twin, witnesses)
     explains = isinstance(twin, WaveformTwin) and twin.explains
@@ -296,10 +297,10 @@ def predict_strain(
         with torch.no_grad():
             parts = [part.to(device) for part in witnesses.split(batch_size)]
             if not explains:
-                return torch.cat([twin(part)[:, 0] for part in parts]), None, None
+                return torch.cat([twin(part)[:, 0] for part in parts]), None
             says: Any = twin
-            strain, variance, novelty = zip(*(says.explain(part) for part in parts), strict=True)
-            return torch.cat(strain)[:, 0], torch.cat(variance), torch.cat(novelty)
+            found = Explained(*map(torch.cat, zip(*(says.explain(part) for part in parts), strict=True)))
+            return found.strain[:, 0], found
     finally:
         if was_training:
             _set_training(twin, mode=True)

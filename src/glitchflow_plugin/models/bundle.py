@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,9 @@ Energies: TypeAlias = Float[Tensor, "*pixels"]
 
 PROBABILITIES = (0.5, 0.68, 0.9, 0.95, 0.99)
 """For which a waveform twin says how much will be left at most."""
+
+#: References below which a p-value cannot reach 0.05.
+_FEWEST_REFERENCES = 19
 
 BUNDLE_VERSION = 1
 _CHECKSUM = "sha256"
@@ -131,30 +134,36 @@ class WaveformTwin(nn.Module):
     how sure it is (`models.coupling`), the twin holds what calibrates that, fitted on validation events by
     `training.calibration`.
 
+    What the network announces depends on how many witnesses are missing, so the calibration is one for each of some
+    such numbers, the `levels`.
+
     Args:
         network: From witness series (event, witness, time) to strain (event, 1, time).
         summary_size: Length of the network's summary of an event; 0 if it gives none.
-        num_references: Validation events whose novelty is kept for comparison.
+        num_references: Validation events whose summaries are kept for comparison.
+        num_levels: Numbers of missing witnesses that are calibrated.
     """
 
+    levels: Tensor
     variance_noise: Tensor
     variance_factor: Tensor
-    summary_mean: Tensor
-    summary_axes: Tensor
-    novelty_reference: Tensor
     limits: Tensor
+    summary_mean: Tensor
+    summary_covariance: Tensor
+    summary_references: Tensor
 
-    def __init__(self, network: nn.Module, summary_size: int = 0, num_references: int = 0) -> None:
+    def __init__(self, network: nn.Module, summary_size: int = 0, num_references: int = 0, num_levels: int = 1) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("variance_noise", torch.tensor(1.0))
-        self.register_buffer("variance_factor", torch.tensor(1.0))
-        self.register_buffer("summary_mean", torch.zeros(summary_size))
-        self.register_buffer("summary_axes", torch.zeros(summary_size, summary_size))
-        self.register_buffer("novelty_reference", torch.zeros(num_references))
+        self.register_buffer("levels", torch.arange(float(num_levels)))
+        self.register_buffer("variance_noise", torch.ones(num_levels))
+        self.register_buffer("variance_factor", torch.ones(num_levels))
         # of a complex Gaussian: the share p of its powers lies below -log(1 - p) of their mean
         exponential = -torch.log1p(-torch.tensor(PROBABILITIES))
-        self.register_buffer("limits", exponential.repeat(2, 1))
+        self.register_buffer("limits", exponential.repeat(num_levels, 2, 1))
+        self.register_buffer("summary_mean", torch.zeros(summary_size))
+        self.register_buffer("summary_covariance", torch.eye(summary_size))
+        self.register_buffer("summary_references", torch.zeros(num_references, summary_size))
 
     def keep(self, **found: Tensor | float) -> None:
         """Put what calibration found into the buffers of these names, on the twin's own device and in its precision."""
@@ -170,16 +179,11 @@ class WaveformTwin(nn.Module):
         """Whether the network says how sure it is."""
         return hasattr(self.network, "transform")
 
-    def explain(self, witnesses: SeriesBatch) -> tuple[StrainSeries, Tensor, Tensor]:
-        """Prediction, calibrated variance and novelty.
+    def explain(self, witnesses: SeriesBatch) -> "Explained":
+        """Prediction, and how far it can be trusted.
 
         Args:
             witnesses: As for `forward`.
-
-        Returns:
-            Strain; expected power of strain minus prediction by pixel of the short-time spectrum, (event, frequency,
-            frame), where noise has about 1; and novelty: the squared Mahalanobis distance of the network's summary from
-            those of the training events, over its size, (event,).
 
         Raises:
             FormatError: The network does not say.
@@ -187,32 +191,105 @@ class WaveformTwin(nn.Module):
         if not self.explains:
             message = f"{type(self.network).__name__} does not say how sure it is. Use the model coupling."
             raise FormatError(message)
-        strain, variance, summary = self.network(witnesses, explained=True)
-        known = ~torch.isnan(summary)
-        # of a missing witness nothing is known: neither usual nor new
-        away = torch.where(known, summary - self.summary_mean, 0) @ self.summary_axes
-        novelty = away.square().sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
-        return strain, self.variance_noise + self.variance_factor * (variance - 1), novelty
+        strain, announced, summary = self.network(witnesses, explained=True)
+        missing = (witnesses.abs().amax(dim=-1) == 0).sum(dim=-1)
+        # the next number that was calibrated; more than the largest cannot be
+        level = torch.searchsorted(self.levels, missing.to(self.levels)).clamp(max=len(self.levels) - 1)
+        noise, factor = (values[level][:, None, None] for values in (self.variance_noise, self.variance_factor))
+        return Explained(strain, noise + factor * (announced - 1), summary, level)
 
-    def is_loud(self, variance: Tensor) -> Tensor:
-        """Pixels in which a glitch was predicted: at least twice the noise's power is expected to be left."""
-        return variance > 2 * self.variance_noise
+    def is_loud(self, variance: Tensor, level: Tensor | int = 0) -> Tensor:
+        """Pixels in which a glitch was predicted: at least twice the noise's power is expected to be left.
 
-    def residual_limits(self, variance: Tensor) -> Tensor:
+        Args:
+            variance: As from `explain`, (event, ...) or of one level.
+            level: Of each event, or of all.
+        """
+        return variance > 2 * _beside(self.variance_noise[level], variance)
+
+    def residual_limits(self, variance: Tensor, level: Tensor | int = 0) -> Tensor:
         """Powers below which what is left lies with the probabilities of `PROBABILITIES`, (..., probability).
 
         Args:
-            variance: As from `explain`.
+            variance: As from `explain`, (event, ...) or of one level.
+            level: Of each event, or of all.
         """
-        return variance[..., None] * self.limits[self.is_loud(variance).long()]
+        limits = self.limits[level]
+        quiet, loud = (limits[..., row, :] for row in (0, 1))
+        if limits.dim() > 2:
+            between = (1,) * (variance.dim() - 1)
+            quiet, loud = (each.reshape(len(each), *between, -1) for each in (quiet, loud))
+        return variance[..., None] * torch.where(self.is_loud(variance, level)[..., None], loud, quiet)
 
-    def strangeness(self, novelty: Tensor) -> Tensor:
-        """Share of validation events that were at least as new: small for what was never seen, (event,).
+    def novelty(self, summary: Tensor) -> Tensor:
+        """Squared Mahalanobis distance from the training events, over the number of features, (event,).
 
-        A p-value under the hypothesis that the event is like those of validation; never 0.
+        Of a missing witness nothing is known: distances are those of the present ones, by their own covariance.
+
+        Args:
+            summary: As from `explain`, (event, feature); NaN for a missing witness.
         """
-        beyond = (self.novelty_reference[None, :] >= novelty[:, None]).sum(dim=1)
-        return (beyond + 1) / (len(self.novelty_reference) + 1)
+        distances = summary.new_zeros(len(summary), dtype=torch.float64)
+        for known, rows in _patterns(summary):
+            distances[rows] = self._distances(summary[rows], known)
+        return distances
+
+    def strangeness(self, summary: Tensor) -> Tensor:
+        """Share of validation events that were at least as new: small for what was never seen, float64, (event,).
+
+        A p-value under the hypothesis that the event is like those of validation; never 0. Validation events are
+        compared by the witnesses that the event has; where fewer than 19 have all of these, a p-value cannot reach
+        0.05 and is NaN.
+
+        Args:
+            summary: As from `explain`, (event, feature); NaN for a missing witness.
+        """
+        p_values = torch.full((len(summary),), torch.nan, dtype=torch.float64, device=summary.device)
+        if len(self.summary_references) < _FEWEST_REFERENCES:
+            return p_values
+        for known, rows in _patterns(summary):
+            references = self.summary_references[~torch.isnan(self.summary_references[:, known]).any(dim=1)]
+            if len(references) >= _FEWEST_REFERENCES:
+                usual, own = self._distances(references, known), self._distances(summary[rows], known)
+                beyond = (usual[None, :] >= own[:, None]).sum(dim=1)
+                p_values[rows] = (beyond.double() + 1) / (len(references) + 1)
+        return p_values
+
+    def _distances(self, summary: Tensor, known: Tensor) -> Tensor:
+        if not len(known):
+            return summary.new_zeros(len(summary), dtype=torch.float64)
+        away = (summary - self.summary_mean)[:, known].double()
+        root = torch.linalg.cholesky(self.summary_covariance[known][:, known].double())
+        return torch.linalg.solve_triangular(root, away.T, upper=False).square().mean(dim=0)
+
+
+class Explained(NamedTuple):
+    """A prediction and how far it can be trusted.
+
+    Attributes:
+        strain: Whitened, (event, 1, time).
+        variance: Expected power of strain minus prediction by pixel of the short-time spectrum, where noise has about
+            1, calibrated; (event, frequency, frame).
+        summary: What the encoder saw of each witness, (event, feature); NaN for a missing one.
+        level: Which of the twin's `levels` holds for the event, (event,).
+    """
+
+    strain: Tensor
+    variance: Tensor
+    summary: Tensor
+    level: Tensor
+
+
+def _beside(values: Tensor, variance: Tensor) -> Tensor:
+    """One number an event, or one for all, in a shape that goes with (event, ...)."""
+    return values.reshape(*values.shape, *(1,) * (variance.dim() - values.dim()))
+
+
+def _patterns(summary: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Events of which the same features are known: those features, and the events."""
+    patterns, which = torch.unique(~torch.isnan(summary), dim=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        yield torch.nonzero(pattern)[:, 0], torch.nonzero(which == number)[:, 0]
 
 
 Twin: TypeAlias = EnergyTwin | WaveformTwin
@@ -389,7 +466,8 @@ def load_twin(content: bytes) -> Twin:
         FormatError: The content is something else, or its tensors are not those of the network that it names.
     """
     try:
-        shapes, described = _header(content)
+        written, described = _header(content)
+        shapes = _shapes_now(written)
         # without memory at first: settings can ask for more than any machine has
         with torch.device("meta"), _at_most(len(shapes)):
             sketch = _twin_of(described, shapes)
@@ -405,6 +483,12 @@ def load_twin(content: bytes) -> Twin:
         if described.get(_CHECKSUM, known := _digest(described, tensors)) != known:
             raise FormatError("its numbers or settings are not those that were written")
         twin = _twin_of(described, shapes)
+        if written != shapes:
+            # a calibration of before holds for no missing witness, and its novelty counted otherwise: that is left out
+            kept = {
+                key: tensors[key].reshape(shapes[key]) for key in tensors if key in shapes and key != "summary_mean"
+            }
+            tensors = {**twin.state_dict(), **kept}
         twin.load_state_dict(tensors, strict=True)
     except Exception as error:
         message = f"these are not the weights of a twin ({type(error).__name__}: {error}). Train and register again."
@@ -453,6 +537,16 @@ def _header(content: bytes) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]
     return {str(key): tuple(map(int, value["shape"])) for key, value in header.items()}, described
 
 
+def _shapes_now(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes of a twin's tensors in the present layout, for files of version 0.4 and before too."""
+    if "novelty_reference" not in shapes:
+        return shapes
+    same = {key: shape for key, shape in shapes.items() if key not in ("novelty_reference", "summary_axes")}
+    one = {key: (1, *shapes[key]) for key in ("variance_noise", "variance_factor", "limits")}
+    empty = {"summary_mean": (0,), "summary_covariance": (0, 0), "summary_references": (0, 0)}
+    return {**same, **one, **empty, "levels": (1,)}
+
+
 @contextmanager
 def _at_most(count: int) -> Iterator[None]:
     """Modules with more parameters than this cannot be built."""
@@ -475,7 +569,7 @@ def _twin_of(described: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
     """An untrained twin of a network by name and settings, with room for tensors of these shapes."""
     network = build_model(described["name"], **described["settings"])
     if representation(described["name"]) == "waveform":
-        return WaveformTwin(network, shapes["summary_mean"][0], shapes["novelty_reference"][0])
+        return WaveformTwin(network, *shapes["summary_references"][::-1], shapes["levels"][0])
     witness_scale = [1.0] * shapes["witness_scale"][0]
     return EnergyTwin(
         network, clamp=1.0, witness_scale=witness_scale, target_scale=1.0, transform=described["transform"]

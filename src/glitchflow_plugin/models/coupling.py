@@ -75,7 +75,7 @@ class CouplingNet(nn.Module):
         filter_size: Taps of each filter, odd.
         thresholds: Learnt thresholds of each witness: laws that begin above one.
         heads: Of the attention; divides `features`.
-        channel_dropout: Probability with which a witness is dropped in training.
+        channel_dropout: Probability with which whoever trains it leaves a witness out (`BatchOrder.left_out`).
 
     Raises:
         ConfigurationError: A setting is out of range.
@@ -138,15 +138,12 @@ class CouplingNet(nn.Module):
         Returns:
             Whitened strain that the witnesses explain, (event, 1, time); or, explained, an `Explanation`.
         """
-        if self.training and self.channel_dropout:
-            kept = torch.rand(witnesses.shape[:2], device=witnesses.device) >= self.channel_dropout
-            witnesses = witnesses * kept[..., None]
         events, channels, num_samples = witnesses.shape
         present = witnesses.abs().amax(dim=-1) > 0
         coefficients = self.transform(witnesses.flatten(0, 1))
         power = torch.view_as_real(coefficients).square().sum(dim=-1)[:, None]
         smooth = torch.log(functional.avg_pool2d(power, 3, stride=1, padding=1) + _FLOOR)
-        hidden = self._encode(torch.cat([torch.log(power + _FLOOR), smooth], dim=1), present)
+        alone, hidden = self._encode(torch.cat([torch.log(power + _FLOOR), smooth], dim=1), present)
         size = power.shape[-2:]
         gate = torch.sigmoid(self.steepness * (smooth - self.threshold) + _enlarged(self.gate(hidden), size)).float()
         cleaned = self.transform.inverse(coefficients * gate[:, 0], num_samples).unflatten(0, (events, channels))
@@ -161,16 +158,21 @@ class CouplingNet(nn.Module):
         # (neither the encoder nor the prediction shall change for the sake of it)
         share = functional.softplus(self.leak + _enlarged(self.spread(hidden.detach()), size)[:, 0].float())
         variance = 1 + (share.unflatten(0, (events, channels)) * _power(parts.detach())).sum(dim=1)
-        summary = hidden.detach().unflatten(0, (events, channels)).amax(dim=(-1, -2)).float()
+        # of what a witness says for itself: the others, and which of them are missing, do not show in it
+        summary = alone.detach().unflatten(0, (events, channels)).amax(dim=(-1, -2)).float()
         summary = torch.where(present[..., None], summary, torch.nan)
         return Explanation(strain, variance, summary.flatten(1))
 
-    def _encode(self, spectra: Tensor, present: Tensor) -> Tensor:
-        """Features of each witness, (event x witness, feature, row, column), at the coarser resolution."""
+    def _encode(self, spectra: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of each witness, (event x witness, feature, row, column), at the coarser resolution.
+
+        Returns:
+            Those that follow from its own series, and those after the witnesses have looked at each other.
+        """
         events, channels = present.shape
         hidden = self.stem(spectra)
         hidden = (hidden.unflatten(0, (events, channels)) + self.embedding).flatten(0, 1)
-        hidden = hidden + self.alone(hidden)
+        alone = hidden = hidden + self.alone(hidden)
         columns = hidden.shape[-1]
         bands = functional.adaptive_avg_pool2d(hidden, (_BANDS, columns)).flatten(1, 2)
         # (event, column, witness, feature x band): at each time the witnesses look at each other
@@ -182,7 +184,7 @@ class CouplingNet(nn.Module):
         )
         told = self.project(mixed.transpose(2, 3).flatten(3)).permute(0, 2, 3, 1).flatten(0, 1)
         hidden = hidden + told[:, :, None, :]
-        return hidden + self.together(hidden)
+        return alone, hidden + self.together(hidden)
 
     def _filtered(self, series: Tensor) -> Tensor:
         """Static laws and their filters; (event, witness, time)."""

@@ -12,6 +12,8 @@ from glitchflow_plugin.errors import NoEventsError
 from glitchflow_plugin.models.bundle import PROBABILITIES, WaveformTwin
 from glitchflow_plugin.types.tensors import host
 
+_Batches = Iterable[tuple[Tensor, Tensor]]
+
 #: Summaries of few events do not span all directions: their covariance is drawn towards its diagonal by this share.
 _SHRINKAGE = 0.1
 #: Pixels of an event that take part, at most: without and with a prediction.
@@ -21,6 +23,10 @@ _EDGE_FRAMES = 4
 _LEAST_LEVEL = 0.1
 #: Loud pixels below which the limits of a Gaussian are kept.
 _FEWEST_LOUD = 200
+#: Numbers of missing witnesses that are calibrated, at most.
+_LEVELS = 8
+#: Smallest eigenvalue of a covariance of pairs that were not all seen together, relative to the largest.
+_LEAST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -40,24 +46,23 @@ class Coverage:
     num_loud: int
 
 
-def calibrate(
-    twin: WaveformTwin, training: Iterable[tuple[Tensor, Tensor]], validation: Iterable[tuple[Tensor, Tensor]]
-) -> None:
+def calibrate(twin: WaveformTwin, training: _Batches, validation: _Batches) -> None:
     """Fit the calibration of a twin, in place.
 
     The mean power that is left of a pixel is a + b (v - 1), v being the network's announcement; a and b are those of
     the largest likelihood of a complex Gaussian on validation events. Of a predicted glitch, a little is left as a rule
-    and
-    much at times, more than a Gaussian allows: the limits for given probabilities are quantiles of what was left there,
-    in units of its expected power (split conformal prediction, Vovk et al. 2005, doi:10.1007/b106715), apart for pixels
-    with and without a prediction. New is what lies far from the training events'
-    summaries, in the metric of their covariance (Mahalanobis; Lee et al. 2018, arXiv:1807.03888); how far is usual is
-    known from validation events.
+    and much at times, more than a Gaussian allows: the limits for given probabilities are quantiles of what was left
+    there, in units of its expected power (split conformal prediction, Vovk et al. 2005, doi:10.1007/b106715), apart for
+    pixels with and without a prediction. Where witnesses are missing, more is left that was not announced: all this is
+    fitted for several numbers of missing witnesses, those of the validation events being left out at random.
+
+    New is what lies far from the training events' summaries, in the metric of their covariance (Mahalanobis; Lee et al.
+    2018, arXiv:1807.03888); how far is usual is known from validation events.
 
     Args:
         twin: Its network must say how sure it is.
         training: Batches of witnesses and strain of training events.
-        validation: The same of validation events.
+        validation: The same of validation events; gone through once for each number of missing witnesses.
 
     Raises:
         NoEventsError: There is no event.
@@ -67,40 +72,74 @@ def calibrate(
     if not seen:
         raise NoEventsError("expected training events to calibrate on, got none.")
     summaries = torch.cat(seen)
-    mean = torch.nan_to_num(summaries.nanmean(dim=0))
-    centred = torch.nan_to_num(summaries - mean)
-    covariance = centred.T @ centred / max(1, len(centred) - 1)
+    twin.keep(summary_mean=torch.nan_to_num(summaries.nanmean(dim=0)), summary_covariance=_covariance(summaries))
+    references = [_summaries(twin, witnesses.to(device)) for witnesses, _ in validation]
+    if not references:
+        raise NoEventsError("expected validation events to calibrate on, got none.")
+    twin.keep(summary_references=torch.cat(references))
+    channels = next(iter(validation))[0].shape[1]
+    levels = np.unique(np.linspace(0, channels, _LEVELS).round() if channels >= _LEVELS else np.arange(channels + 1))
+    gaussian = WaveformTwin(twin.network).limits.cpu()[0]
+    fits = [(1.0, 1.0, gaussian)]
+    for number in levels:
+        found = _observed(twin, validation, int(number))
+        fits.append(fits[-1] if found is None else _fit(found, gaussian))
+    noise, factor, limits = zip(*fits[1:], strict=True)
+    twin.keep(
+        levels=torch.from_numpy(levels),
+        variance_noise=torch.tensor(noise),
+        variance_factor=torch.tensor(factor),
+        limits=torch.stack(limits),
+    )
+
+
+def _covariance(summaries: Tensor) -> Tensor:
+    """Covariance of features of which some are NaN, from the events that have both; positive definite."""
+    known = (~torch.isnan(summaries)).double()
+    centred = torch.nan_to_num(summaries - summaries.nanmean(dim=0))
+    covariance = centred.T @ centred / (known.T @ known - 1).clamp(min=1)
     diagonal = covariance.diagonal().clamp(min=1e-6)
     covariance = (1 - _SHRINKAGE) * covariance + torch.diag(_SHRINKAGE * diagonal + 1e-6)
-    twin.keep(summary_mean=mean, summary_axes=torch.linalg.inv(torch.linalg.cholesky(covariance)).T)
-    seen_there = _observed(twin, validation)
-    noise, factor = _most_likely(seen_there)
-    twin.keep(novelty_reference=seen_there.novelty.sort().values, variance_noise=noise, variance_factor=factor)
-    expected = noise + factor * (seen_there.announced - 1)
-    loud, limits = twin.is_loud(expected.to(device)).cpu(), twin.limits.cpu().clone()
+    values, axes = torch.linalg.eigh(covariance)
+    return (axes * values.clamp(min=_LEAST_VARIANCE * float(values[-1]))) @ axes.T
+
+
+def _fit(seen: "_Observed", gaussian: Tensor) -> tuple[float, float, Tensor]:
+    """Noise, factor and limits, (2, probability), of what was left with one number of missing witnesses."""
+    noise, factor = _most_likely(seen)
+    expected = noise + factor * (seen.announced - 1)
+    loud, limits = expected > 2 * noise, gaussian.clone()
     for row, chosen in enumerate((~loud, loud)):
         if int(chosen.sum()) >= _FEWEST_LOUD:
-            ratios = host(seen_there.power[chosen] / expected[chosen])
-            weights = host(seen_there.weight[chosen])
+            ratios = host(seen.power[chosen] / expected[chosen])
+            weights = host(seen.weight[chosen])
             order = np.argsort(ratios)
             reached = np.cumsum(weights[order]) / weights.sum()
             found = ratios[order][np.searchsorted(reached, PROBABILITIES).clip(max=len(order) - 1)]
             limits[row] = torch.from_numpy(found)
-    twin.keep(limits=limits)
+    return noise, factor, limits
 
 
-def coverage(twin: WaveformTwin, batches: Iterable[tuple[Tensor, Tensor]]) -> Coverage:
+def coverage(twin: WaveformTwin, batches: _Batches, missing: int = 0) -> Coverage:
     """Compare what is left with the calibrated variance, on events that did not take part in the calibration.
 
     Args:
         twin: Calibrated.
         batches: Witnesses and strain.
+        missing: Witnesses of each event that are left out, at random; those that it lacks count.
+
+    Raises:
+        NoEventsError: All events lack more witnesses than that.
     """
-    seen = _observed(twin, batches)
+    seen = _observed(twin, batches, missing)
+    if seen is None:
+        raise NoEventsError(f"expected events that lack at most {missing} witnesses, got none.")
+    level = int((twin.levels < missing).sum().clamp(max=len(twin.levels) - 1))
+    # every pixel as an event of its own, of one level
+    expected = float(twin.variance_noise[level]) + float(twin.variance_factor[level]) * (seen.announced - 1)
     device = twin.limits.device
-    expected = float(twin.variance_noise) + float(twin.variance_factor) * (seen.announced - 1)
-    loud = twin.is_loud(expected.to(device)).cpu()
-    inside = (seen.power[:, None] < twin.residual_limits(expected.to(device)).cpu()).double()
+    loud = twin.is_loud(expected.to(device), level).cpu()
+    inside = (seen.power[:, None] < twin.residual_limits(expected.to(device), level).cpu()).double()
 
     def shares(weight: Tensor) -> tuple[float, ...]:
         return tuple(((inside * weight[:, None]).sum(dim=0) / weight.sum()).tolist())
@@ -108,6 +147,25 @@ def coverage(twin: WaveformTwin, batches: Iterable[tuple[Tensor, Tensor]]) -> Co
     return Coverage(
         PROBABILITIES, shares(seen.weight), shares(seen.weight * loud), round(float(seen.weight[loud].sum()))
     )
+
+
+def leave_out(witnesses: Tensor, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Let witnesses be missing, drawn for each event.
+
+    Args:
+        witnesses: Series, (event, witness, time); zeros where one is missing.
+        number: How many are to be missing in each event, those included that are.
+        generator: Of the draws, on the CPU.
+
+    Returns:
+        Series of the events that lack at most so many, and which these are, bool, (event,).
+    """
+    missing = witnesses.abs().amax(dim=-1).cpu() == 0
+    usable = missing.sum(dim=1) <= number
+    drawn = torch.rand(missing.shape, generator=generator).masked_fill(missing, -1.0)
+    keep = torch.ones_like(missing).scatter_(1, drawn.argsort(dim=1)[:, :number], value=False)[usable]
+    usable = usable.to(witnesses.device)
+    return witnesses[usable] * keep.to(witnesses)[..., None], usable
 
 
 @torch.no_grad()
@@ -123,29 +181,29 @@ class _Observed:
         power: That is left, (pixel,).
         announced: The network's own variance, (pixel,).
         weight: Pixels for which each stands, (pixel,).
-        novelty: Of each event, (event,).
     """
 
     power: Tensor
     announced: Tensor
     weight: Tensor
-    novelty: Tensor
 
 
 @torch.no_grad()
-def _observed(twin: WaveformTwin, batches: Iterable[tuple[Tensor, Tensor]]) -> _Observed:
-    """Draw loud and quiet pixels within the band, for each event a bounded number."""
+def _observed(twin: WaveformTwin, batches: _Batches, missing: int) -> _Observed | None:
+    """Draw loud and quiet pixels within the band, for each event a bounded number; None if no event can be used."""
     device, network = twin.variance_noise.device, twin.network
     transform: Any = network.transform
     generator = torch.Generator().manual_seed(0)
-    levels, novelties, parts = [], [], []
+    medians, parts = [], []
     for witnesses, strain in batches:
-        predicted, variance, novelty = twin.explain(witnesses.to(device))
-        left = transform((strain.to(device) - predicted)[:, 0])
+        shown, usable = leave_out(witnesses.to(device), missing, generator)
+        if not len(shown):
+            continue
+        predicted, announced, _ = network(shown, explained=True)
+        left = transform((strain.to(device)[usable] - predicted)[:, 0])
         power = torch.view_as_real(left).square().sum(dim=-1).cpu().double()
-        announced = (1 + (variance - twin.variance_noise) / twin.variance_factor).cpu().double()
-        levels.append(power.median(dim=2).values)
-        novelties.append(novelty.cpu())
+        announced = announced.cpu().double()
+        medians.append(power.median(dim=2).values)
         rows = torch.arange(power.shape[1])[:, None].expand(power.shape[1:])
         # the first and last frames reach past the ends of the series
         inner = torch.zeros(power.shape[1:], dtype=torch.bool)
@@ -157,13 +215,13 @@ def _observed(twin: WaveformTwin, batches: Iterable[tuple[Tensor, Tensor]]) -> _
                 kept = places[torch.randperm(len(places), generator=generator)[:most]]
                 weight = torch.full((len(kept),), len(places) / max(1, len(kept)), dtype=torch.float64)
                 parts.append((own_power.flatten()[kept], own_announced.flatten()[kept], weight, rows.flatten()[kept]))
-    if not novelties:
-        raise NoEventsError("expected validation events to calibrate on, got none.")
+    if not parts:
+        return None
     power, announced, weight, rows = (torch.cat(each) for each in zip(*parts, strict=True))
     # rows outside the band of the whitened strain hold next to nothing
-    level = torch.cat(levels).median(dim=0).values
+    level = torch.cat(medians).median(dim=0).values
     band = (level > _LEAST_LEVEL * level.max())[rows]
-    return _Observed(power[band], announced[band], weight[band], torch.cat(novelties))
+    return _Observed(power[band], announced[band], weight[band])
 
 
 def _most_likely(seen: _Observed) -> tuple[float, float]:
