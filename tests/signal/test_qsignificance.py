@@ -64,6 +64,17 @@ def test_finely_sampled_field_has_the_closed_form():
     assert expected_excursions(np.array(level), SAMPLES, RATE, fine) == pytest.approx(closed, rel=0.02)
 
 
+def test_the_loudest_pixel_of_a_fine_map_is_the_peak_and_that_of_a_coarse_one_below_it():
+    fine = QTransformSettings(norm="white", num_frequencies=256, num_times=1025)
+    share = {}
+    for name, settings in (("coarse", WHITE), ("fine", fine)):
+        pixel = torch.cat([q_transform(noise(50, seed), RATE, settings).amax(dim=(1, 2)) for seed in range(8)])
+        share[name] = float((map_p_value(pixel, SAMPLES, RATE, settings) <= 0.2).double().mean())
+    # of 400 maps: 0.02
+    assert share["fine"] == pytest.approx(0.2, abs=0.05)
+    assert share["coarse"] < 0.12
+
+
 def test_louder_is_never_more_likely_and_the_quietest_is_certain():
     p = map_p_value(torch.linspace(0, 40, 300), SAMPLES, RATE, WHITE)
     assert p[0] == 1

@@ -9,7 +9,8 @@ from glitchflow_plugin.data.series_dataset import SeriesDataset
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError
 from glitchflow_plugin.models.coupling import CouplingNet
-from glitchflow_plugin.models.wiener import WienerFilter
+from glitchflow_plugin.models.wiener import WienerFilter, WienerSums
+from glitchflow_plugin.training.baseline import BaselineSettings
 from glitchflow_plugin.training.waveform import WaveformLearner, WaveformLoss
 
 SMALL = {"name": "coupling", "features": 4, "frame_size": 64, "filter_size": 65}
@@ -124,6 +125,29 @@ def test_the_linear_rival_finds_a_linear_coupling(make_learner):
     assert set(scores) == {"model", "linear", "zero"}
     removed = {name: score.metrics()["residual_power_removed"].value for name, score in scores.items()}
     assert removed["model"] > removed["linear"] > removed["zero"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_no_filter_has_less_loss_on_training_events_than_the_linear_rival(make_learner):
+    learner = make_learner(num_events=24)
+    batches = batches_of(learner)
+    rival = replace(learner, baseline_settings=BaselineSettings(ridges=(1e-6,))).baseline(perfect(learner), batches)
+
+    def loss(twin):
+        found = [learner.share_left(twin(witnesses), strain) for witnesses, strain in batches("train")]
+        return float(torch.cat(found).mean().detach())
+
+    equal = WienerSums(len(learner.witnesses), 65)
+    for witnesses, strain in batches("train"):
+        equal.add(witnesses, strain)
+    assert loss(rival.twin) < loss(equal.solve(1e-6))
+    generator = torch.Generator().manual_seed(0)
+    best = loss(rival.twin)
+    filters = rival.twin.network.filters
+    kept = filters.detach().clone()
+    with torch.no_grad():
+        for _ in range(10):
+            filters.copy_(kept + 0.02 * kept.abs().max() * torch.randn(kept.shape, generator=generator))
+            assert loss(rival.twin) > best
 
 
 def test_losses_of_a_network_that_says_how_sure_it_is(make_learner):

@@ -130,8 +130,11 @@ class WaveformLearner(JudgedOnMaps):
             strain: Measured, same shape.
         """
         before, after = strain.square().sum(dim=(1, 2)), (strain - predicted).square().sum(dim=(1, 2))
-        excess = (before - self.noise_power).clamp(min=0)
-        return 1 + (after - before) / (excess + self.loss.floor)
+        return 1 + (after - before) / self._worth(strain)
+
+    def _worth(self, strain: Tensor) -> Tensor:
+        """Power that counts as one in the loss of each event, (event,)."""
+        return (strain.square().sum(dim=(1, 2)) - self.noise_power).clamp(min=0) + self.loss.floor
 
     def judge(
         self,
@@ -212,11 +215,16 @@ class WaveformLearner(JudgedOnMaps):
             calibrate(twin, batches("train"), batches("validation"))
 
     def baseline(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> Baseline:
-        """The best linear filter: the multi-channel Wiener filter, its ridge chosen on validation."""
+        """The linear filter of the least loss on training events: a Wiener filter that weights events as the loss does.
+
+        The loss is a weighted sum of squares, so the filter follows in closed form from series that are divided by the
+        root of what their event's power counts as. The ridge is chosen on validation.
+        """
         device = twin.variance_noise.device
         sums = WienerSums(len(self.witnesses), int(self.model.get("filter_size") or FILTER_SIZE))
         for witnesses, strain in batches("train"):
-            sums.add(witnesses, strain)
+            root = self._worth(strain).rsqrt()[:, None, None]
+            sums.add(root * witnesses, root * strain)
         candidates = []
         for ridge in self.baseline_settings.ridges:
             rival = self.twin(sums.solve(ridge).to(device)).eval()
