@@ -5,12 +5,14 @@
 unset PYTHONDONTWRITEBYTECODE # without byte code every start takes 30 s more
 export OMP_WAIT_POLICY=passive
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not take it from sbatch
+export SLURM_EXPORT_ENV=ALL # what sbatch --export=... held back from the job, srun would hold back from its tasks
 if [[ -n ${GLITCHFLOW_VENV:-} ]]; then
     if [[ ! -x $GLITCHFLOW_VENV/bin/itwinai ]]; then
         echo "GLITCHFLOW_VENV=$GLITCHFLOW_VENV has no bin/itwinai. Name the folder of the environment." >&2
         exit 1
     fi
     PATH="$(realpath "$GLITCHFLOW_VENV")/bin:$PATH"
+    export PATH # not yet in the environment after --export=NONE
 fi
 if [[ ! -f config.yaml ]]; then
     echo "No config.yaml in $PWD. Submit in the run folder (glitchflow init makes one), or with sbatch --chdir=FOLDER." >&2
