@@ -1,7 +1,8 @@
 # The pipelines of glitchflow_plugin on itwinai's image.
 #   docker build -t glitchflow_plugin .
 #   mkdir -p run && cd run
-#   docker run --rm --init --user "$(id -u):$(id -g)" -v "$PWD:$PWD" -w "$PWD" glitchflow_plugin +pipe_key=simulate_pipeline
+#   docker run --rm --init --user "$(id -u):$(id -g)" -v "$PWD:$PWD" -w "$PWD" glitchflow_plugin \
+#       +pipe_key=simulate_pipeline conf/profile=demo
 # The run folder is mounted at its own path, so that paths in mlflow.db hold inside and outside.
 # docs/containers-and-clusters.md tells how to use it. The tag below is the one that itwinai's documentation names; it
 # moves with its releases. What decides the results is pinned in constraints.txt; to pin the base as well:

@@ -5,22 +5,24 @@
 unset PYTHONDONTWRITEBYTECODE # without byte code every start takes 30 s more
 export OMP_WAIT_POLICY=passive
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not take it from sbatch
+export SLURM_EXPORT_ENV=ALL # what sbatch --export=... held back from the job, srun would hold back from its tasks
 if [[ -n ${GLITCHFLOW_VENV:-} ]]; then
     if [[ ! -x $GLITCHFLOW_VENV/bin/itwinai ]]; then
         echo "GLITCHFLOW_VENV=$GLITCHFLOW_VENV has no bin/itwinai. Name the folder of the environment." >&2
         exit 1
     fi
     PATH="$(realpath "$GLITCHFLOW_VENV")/bin:$PATH"
+    export PATH # not yet in the environment after --export=NONE
 fi
 if [[ ! -f config.yaml ]]; then
-    echo "No config.yaml in $PWD. Submit in the run folder (glitchflow init makes one), or with sbatch --chdir=FOLDER." >&2
+    echo "No config.yaml in $PWD. Submit in the run folder (glitchflow init makes one), or with --chdir=FOLDER." >&2
     exit 1
 fi
 
 need-itwinai() {
     if ! command -v itwinai >/dev/null; then
-        echo "itwinai is not on this job's PATH. Activate the environment before you submit, or export GLITCHFLOW_VENV=" \
-            "its folder; with sbatch --export=NONE name it there." >&2
+        echo "itwinai is not on this job's PATH. Activate the environment before you submit, or name its folder:" \
+            "sbatch --export=ALL,GLITCHFLOW_VENV=FOLDER ..." >&2
         exit 1
     fi
 }
@@ -29,7 +31,8 @@ need-itwinai() {
 # would give them, so that signals reach the training itself and its exit status reaches the job.
 # One process a GPU; without GPUs GLITCHFLOW_PROCESSES on each node, 1 if it is not set.
 torchrun-launcher() { # COMMAND
-    local gpus="${SLURM_GPUS_ON_NODE:-${SLURM_GPUS_PER_NODE:-0}}" nodes="${SLURM_JOB_NUM_NODES:-1}" per_node threads bind=()
+    local gpus="${SLURM_GPUS_ON_NODE:-${SLURM_GPUS_PER_NODE:-0}}" nodes="${SLURM_JOB_NUM_NODES:-1}"
+    local per_node threads bind=()
     [[ -n ${CONTAINER_PATH:-} ]] || need-itwinai
     per_node="${gpus##*:}" # a100:4
     if ((per_node > 0)); then
@@ -50,8 +53,8 @@ torchrun-launcher() { # COMMAND
 # The same in a container (container_path of the preset). GLITCHFLOW_CONTAINER_OPTIONS: --nv if not set; --rocm on AMD.
 torchrun-launcher-container() { # COMMAND
     if [[ ! -e $CONTAINER_PATH ]]; then
-        echo "No container image $CONTAINER_PATH in $PWD. Build it (docs/containers-and-clusters.md), or name another one" \
-            "as container_path." >&2
+        echo "No container image $CONTAINER_PATH in $PWD. Build it (docs/containers-and-clusters.md), or name another" \
+            "one as container_path." >&2
         exit 1
     fi
     torchrun-launcher "singularity exec --bind $(printf %q "$PWD") ${GLITCHFLOW_CONTAINER_OPTIONS:---nv} \

@@ -10,7 +10,8 @@ set -euo pipefail
 job="$(dirname "${BASH_SOURCE[0]}")/preprocess.sbatch"
 tasks="${1-}"
 if [[ ! $tasks =~ ^[1-9][0-9]*$ ]]; then
-    echo "How many tasks? Expected a number first, got '$tasks': bash slurm/preprocess.sh 16 --partition=batch run_name=o4_scan" >&2
+    echo "How many tasks? Expected a number first, got '$tasks'." \
+        "For instance: bash slurm/preprocess.sh 16 --partition=batch run_name=o4_scan" >&2
     exit 2
 fi
 if [[ ! -f config.yaml ]]; then

@@ -192,10 +192,10 @@ def stand_in(tmp_path):
 def test_a_training_at_its_time_limit_comes_back(tmp_path, stand_in):
     folder = tmp_path / "run"
     run(tmp_path, "glitchflow", "init", folder)
-    environment = {"GLITCHFLOW_VENV": stand_in, "GLITCHFLOW_PROCESSES": "2"}
-    sizes = ("--cpus-per-task=2", "--mem=1000")
+    # nothing else of where it is submitted reaches the job
+    options = ("--cpus-per-task=2", "--mem=1000", f"--export=GLITCHFLOW_VENV={stand_in},GLITCHFLOW_PROCESSES=2")
     words = ("run_name=with space", "training.epochs=3")
-    job = run(folder, "sbatch", "--parsable", *sizes, "slurm/train.sbatch", *words, **environment).strip()
+    job = run(folder, "sbatch", "--parsable", *options, "slurm/train.sbatch", *words).strip()
     wait_for(lambda: all((folder / f"running-{rank}").exists() for rank in (0, 1)))
     # what SLURM does two minutes before the time limit
     run(folder, "scancel", "--signal=USR1", "--batch", job)
