@@ -206,3 +206,11 @@ def test_models_and_versions_on_later_pages_are_found(registry, make_bundle, mon
     assert {"another", "twin"} <= set(model_names(uri))
     assert send(entry).version == first.version
     assert len(list_versions("twin", uri)) > 3
+
+
+def test_the_page_of_a_model_lists_its_versions(registry):
+    uri, _ = registry
+    model = MlflowClient(uri).get_registered_model("twin")
+    linked = [line.split("]")[0] for line in model.description.splitlines() if line.startswith("| [")]
+    assert linked == ["| [3", "| [2", "| [1"]
+    assert find("twin", 2, uri).page.endswith("/#/models/twin/versions/2?workflowType=machine_learning")
