@@ -90,7 +90,12 @@ def test_a_slow_channel_alone_is_worth_a_compromise():
 
 
 @pytest.mark.parametrize(
-    ("rate", "length", "words"), [(4096.0, 1.0, "too short.*1.00 s.*least"), (20.0, 60.0, "too slow")]
+    ("rate", "length", "words"),
+    [
+        (4096.0, 1.0, "too short.*1.00 s.*least"),
+        (20.0, 60.0, "cannot be used.*20 Hz"),
+        (5000.7, 60.0, "cannot be used.*common multiple"),
+    ],
 )
 def test_a_target_that_nothing_fits_is_refused_with_figures(rate, length, words):
     with pytest.raises(NoEventsError, match=words):

@@ -2,12 +2,16 @@
 
 import re
 
+import numpy as np
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from glitchflow_plugin import cli
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.preprocessing.run_folder import with_values
+from glitchflow_plugin.preprocessing.proposal import propose
+from glitchflow_plugin.preprocessing.run_folder import with_values, write_proposal
+from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey
 
 
 @pytest.mark.parametrize("name", ["whiten", "scan", "process", "split"])
@@ -21,6 +25,25 @@ def test_values_change_and_comments_stay(name):
         changed = with_values(text, {key: new})
         assert yaml.safe_load(changed) == content | {key: new}
         assert re.findall("#.*", changed) == re.findall("#.*", text)
+
+
+@pytest.mark.parametrize(
+    "name", ['V1:A "b" #c', "V1:${oc.env:HOME}", "V1:é✓\x7f\u2028\U0001f600", "V1:back\\slash", " : -"]
+)
+def test_any_channel_name_comes_back_from_datasets_yaml(name, tmp_path):
+    lengths = np.full(5, 20.0)
+    channels = {
+        "V1:Hrec_hoft": SeenChannel(4096.0, "strain", lengths),
+        name: SeenChannel(4096.0, "m", lengths),
+        f"{name} slow": SeenChannel(1.0, "m", lengths),
+    }
+    events = {f"e{number}": 1e9 + 300 * number for number in range(5)}
+    data = SeenData(f"/data/{name}", "events", (), channels, events=events, looked=5)
+    cli.init(tmp_path / "run")
+    write_proposal(tmp_path / "run", propose(Survey((data,))), "mine")
+    entry = OmegaConf.to_container(cli.compose(tmp_path / "run").datasets, resolve=True)[0]
+    assert entry["ch_list"] == ["V1:Hrec_hoft", name]
+    assert entry["path"] == f"/data/{name}"
 
 
 def test_a_key_that_is_not_there_is_named():

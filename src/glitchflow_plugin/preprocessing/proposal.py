@@ -441,7 +441,7 @@ def _described(settings: ConditioningSettings) -> str:
 def _refusal(target: Reach, needed: float, settings: str, refused: str) -> str:
     if math.isinf(needed):
         why = refused or f"a band above {_LOWEST[0]:g} Hz leaves nothing at {target.sample_rate:g} Hz"
-        return f"the target {target.name} is too slow: {why}. Bring a faster strain channel, or name it by --target."
+        return f"the target {target.name} cannot be used: {why}. Name another strain channel by --target, or bring one."
     return (
         f"the data are too short: there are {target.length:.2f} s of {target.name} about a trigger (twice the shorter "
         f"side, in nine of ten events), and the least that anything fits into is {needed:.2f} s ({settings}). Bring "

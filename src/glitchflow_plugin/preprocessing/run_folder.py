@@ -115,8 +115,8 @@ def datasets_text(template: str, proposal: Proposal, paths: list[str], triggers:
     return text
 
 
-_MOST_ROWS = 60
-"""Channels in the table; datasets.yaml has all."""
+_MOST_ROWS = 40
+"""Channels in the table that are used, and that are not; datasets.yaml has all."""
 
 
 def data_lines(survey: Survey) -> Iterator[str]:
@@ -134,10 +134,11 @@ def data_lines(survey: Survey) -> Iterator[str]:
 
 
 def channel_rows(survey: Survey, proposal: Proposal) -> list[list[str]]:
-    """Table of the channels: what there is, and what becomes of it. The target comes first, then what is left out."""
+    """Table of the channels: what there is, and what becomes of it."""
     rows = [["channel", "rate", "unit", "events", "s about it", "use"]]
-    names = sorted(proposal.channels, key=lambda name: (name != proposal.target, name in proposal.fit.bands, name))
-    for name in names[:_MOST_ROWS]:
+    used = sorted(proposal.fit.bands, key=lambda name: (name != proposal.target, name))
+    rest = sorted(set(proposal.channels) - set(used))
+    for name in (*used[:_MOST_ROWS], *rest[:_MOST_ROWS]):
         channel, reach = proposal.channels[name], proposal.reaches.get(name)
         if name in proposal.fit.bands:
             low, high = proposal.fit.bands[name]
@@ -148,8 +149,9 @@ def channel_rows(survey: Survey, proposal: Proposal) -> list[list[str]]:
         rate = "-" if channel.sample_rate is None else f"{channel.sample_rate:g} Hz"
         there = f"{np.count_nonzero(channel.lengths)}/{len(survey.events)}"
         rows.append([name, rate, channel.unit or "-", there, f"{reach.length:.2f}" if reach else "-", use])
-    if len(names) > _MOST_ROWS:
-        rows.append(["...", "", "", "", "", f"{len(names) - _MOST_ROWS} more: conf/datasets.yaml"])
+    more = max(len(used) - _MOST_ROWS, 0), max(len(rest) - _MOST_ROWS, 0)
+    if any(more):
+        rows.append(["...", "", "", "", "", f"{more[0]} more in use, {more[1]} more not: conf/datasets.yaml"])
     return rows
 
 
@@ -181,7 +183,7 @@ def _entry(proposal: Proposal, data: ProposedData, path: str, triggers: str | No
     if data.left_out:
         yield "    # Not used, and why:"
         for name, why in data.left_out.items():
-            yield f"    #   {_yaml(name)}: {' '.join(why.split())}"
+            yield f"    #   {_yaml(name)}: {_printable(' '.join(why.split()))}"
     if data.continuous:
         yield f"    segment: {proposal.segment:g}   # s cut about each trigger: len, room for filters, and noise"
         if triggers:
@@ -196,4 +198,9 @@ def _yaml(value: object) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return f"{value:.1f}"
     # the escapes of JSON are among those of YAML; ${ would refer to another key
-    return json.dumps(value, ensure_ascii=False).replace("${", "\\\\${")
+    return _printable(json.dumps(value, ensure_ascii=False).replace("${", "\\\\${"))
+
+
+def _printable(text: str) -> str:
+    """Text without the characters that YAML refuses, by YAML's own escapes."""
+    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in text)

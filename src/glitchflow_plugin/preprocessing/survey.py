@@ -16,13 +16,13 @@ from tqdm import tqdm
 from glitchflow_plugin.data.apart import shown
 from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME, StoredSpan, read_event_spans
 from glitchflow_plugin.data.readers import frames, hdf5
-from glitchflow_plugin.data.readers.continuous import StoredFile, list_files, span_in_name
+from glitchflow_plugin.data.readers.continuous import StoredFile, description_in_name, list_files, span_in_name
 from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_columns, read_triggers
 from glitchflow_plugin.data.sources import describe_files, file_format, middles
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
 
 SUFFIXES = (*frames.SUFFIXES, *hdf5.SUFFIXES)
-_MOST_FILES = 2000
+_MOST_FILES = 500
 """Files of a data set that are opened; of more, these are spread evenly."""
 _ALIKE = 8
 """HDF5 files of a folder that decide on the layout of all, where they agree."""
@@ -142,7 +142,9 @@ def look(paths: Sequence[Path | str], triggers: Path | str | None = None, *, pro
             f"{', '.join(shown(path) for path in paths)}: none of {len(ignored)} file(s) holds data that can be read. "
             f"Expected event files, GWOSC files, GWF frames, or HDF5 as gwpy writes it.{reasons}"
         )
-    single = _joined_folders([_seen_events(one, progress=progress) for one in found if one.kind == "events"])
+    # event files that tell when to cut other files must tell it all
+    most = _MOST_FILES if table is not None or all(one.kind == "events" for one in found) else None
+    single = _joined_folders([_seen_events(one, most, progress=progress) for one in found if one.kind == "events"])
     stored = [_described(one, progress=progress) for one in found if one.kind != "events"]
     own = _own_events(single)
     stretches = _joined((file.start, file.stop) for one in stored for file in one.stored)
@@ -250,7 +252,7 @@ def _formats(files: Sequence[Path], ignored: dict[Path, str], progress: bool) ->
         if len(members) > _MOST_FILES:
             kinds = {_format(file)[0] for file in _spread(members, _ALIKE)}
             if len(kinds) == 1 and "" not in kinds:
-                found += [(file, *kinds) for file in members]
+                found += [(file, next(iter(kinds))) for file in members]
                 continue
         for file in _bar(members, "formats", progress):
             kind, reason = _format(file)
@@ -296,7 +298,7 @@ def _spread(files: Sequence[Path], most: int) -> list[Path]:
 
 
 def _bar(files: Iterable[Path], what: str, progress: bool) -> Iterable[Path]:
-    return tqdm(files, desc=what, unit="file", disable=not progress, leave=False)
+    return tqdm(files, desc=what, unit="file", disable=None if progress else True, leave=False)
 
 
 # ---------------------------------------------------------------------------------------------------------- event files
@@ -336,9 +338,9 @@ def together(first: SeenChannel, second: SeenChannel) -> SeenChannel:
     return replace(first, lengths=lengths, other_rates=first.other_rates + second.other_rates)
 
 
-def _seen_events(group: _Group, *, progress: bool) -> tuple[_Group, SeenData]:
+def _seen_events(group: _Group, most: int | None, *, progress: bool) -> tuple[_Group, SeenData]:
     files = group.files
-    looked = _spread(files, _MOST_FILES)
+    looked = _spread(files, most or len(files))
     spans: dict[str, dict[str, StoredSpan]] = {}
     problems: dict[str, str] = {}
     events: dict[str, float] = {}
@@ -389,13 +391,17 @@ class _Stored:
 def _described(group: _Group, *, progress: bool) -> _Stored:
     """Span and channels of the files; of very many, some are known by their names alone."""
     kind, files = group.kind, group.files
-    opened = files if kind == "gwf" else _spread(files, _MOST_FILES)
+    opened = files
+    if kind != "gwf" and len(files) > _MOST_FILES:
+        chosen = set(_spread([file for file in files if span_in_name(file)], _MOST_FILES))
+        opened = tuple(file for file in files if file in chosen or not span_in_name(file))
     stored, unreadable = describe_files(kind, _bar(opened, f"{kind} files", progress))
-    if stored and len(opened) < len(files):
-        known = {file.path for file in stored}
-        for file in files:
-            if file not in known and (span := span_in_name(file)):
-                stored.append(StoredFile(file, *span, stored[0].channels))
+    held = {description_in_name(file.path): file.channels for file in stored}
+    tried = set(opened)
+    for file in files:
+        span, description = span_in_name(file), description_in_name(file)
+        if file not in tried and span and description in held:
+            stored.append(StoredFile(file, *span, held[description]))
     if kind == "gwf":
         stored = _with_axes(stored, progress)
     return _Stored(group, stored, unreadable)
@@ -409,7 +415,7 @@ def _with_axes(stored: Sequence[StoredFile], progress: bool) -> list[StoredFile]
         names = [name for name in file.channels if name not in known and tries[name] < _AXES_FILES]
         tries.update(names)
         parts = [names[first : first + _AXES_AT_ONCE] for first in range(0, len(names), _AXES_AT_ONCE)]
-        for part in tqdm(parts, desc="rates", disable=not progress or len(parts) < 2, leave=False):
+        for part in tqdm(parts, desc="rates", disable=None if progress and len(parts) > 1 else True, leave=False):
             try:
                 read = frames.read_axes(file.path, part)
             except FormatError:
