@@ -5,6 +5,10 @@ without a GPU it cannot go backward. Here everything is computed on the CPU. Whi
 written on them, and every call of torch is looked at: tensors of both devices in one call, NumPy arrays of tensors on
 the device and a generator of the other device are errors, as they are on a GPU. tests/test_devices.py holds this
 against FakeTensorMode, tests/gpu against a real device.
+
+What it cannot see, and tests/gpu is for: operations without a CUDA kernel (numba's included) or with another one for
+some type, what CUDA's autocast rounds that the CPU's does not, sums in another order, memory, pinned memory, streams,
+NCCL.
 """
 
 from contextlib import contextmanager
@@ -19,6 +23,9 @@ DEVICE = torch.device("cuda", 0)
 _TO_NUMPY = {torch.Tensor.numpy, torch.Tensor.__array__}
 #: Calls that take a tensor from one device to the other.
 _MOVES = {torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda, torch.Tensor.type_as}
+#: What CUDA has in single and double precision alone, by how the names begin; the CPU's autocast would hide that.
+_PRECISE = ("fft_", "linalg_")
+_ROUGH = (torch.bfloat16, torch.float16)
 _COPIES = {torch.Tensor.copy_, torch.Tensor.data.__set__, torch._has_compatible_shallow_copy_type}
 
 
@@ -43,7 +50,7 @@ class PretendedCuda(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: PLR0911, PLR0912
         kwargs = dict(kwargs or {})
         if func == torch.Tensor.device.__get__:
-            return DEVICE if is_on(args[0]) else torch.device("cpu")
+            return DEVICE if is_on(args[0]) else func(*args)
         if func == torch.Tensor.is_cuda.__get__:
             return is_on(args[0])
         if func == torch.Tensor.is_cpu.__get__:
@@ -89,6 +96,8 @@ class PretendedCuda(TorchFunctionMode):
                 f"{name}: Expected all tensors to be on the same device, but found at least two devices, "
                 f"cuda:0 and cpu ({[tuple(each.shape) for each in there]} and {[tuple(each.shape) for each in here]})."
             )
+        if name.startswith(_PRECISE) and any(tensor.dtype in _ROUGH for tensor in there):
+            raise RuntimeError(f"{name}: not implemented on CUDA for {there[0].dtype}")
         target = bool(there) if device is None else torch.device(device).type == "cuda"
         generator = kwargs.get("generator")
         if generator is not None and target and generator.device.type == "cpu":
@@ -138,7 +147,17 @@ def pretended_cuda():
     def autocast_here(kind, *arguments, **keywords):
         return autocast("cpu" if kind == "cuda" else kind, *arguments, **keywords)
 
+    export = torch.export.export
+
+    def export_here(module, values, *arguments, **keywords):
+        held = [*module.parameters(), *module.buffers(), *_tensors(values)]
+        if len(set(map(is_on, held))) > 1:
+            raise RuntimeError("export: Expected all tensors to be on the same device.")
+        with torch._C.DisableTorchFunction():  # it makes fake tensors of its own
+            return export(module, values, *arguments, **keywords)
+
     with (
+        patch.object(torch.export, "export", export_here),
         patch.multiple(
             torch.cuda,
             is_available=lambda: True,

@@ -209,3 +209,40 @@ def make_coupled_events(make_event_set, tmp_path):
         return Processor({}, str(maps.folder), folder).execute(split), events
 
     return make
+
+
+@pytest.fixture
+def coupled(make_coupled_events):
+    """A training set and its events, some of whose witnesses are missing."""
+    valid = np.ones((16, 4), dtype=bool)
+    valid[[2, 9], 2] = False
+    return make_coupled_events(valid=valid, recipe={"sample_rate": 1024.0, "duration": 3.0})
+
+
+@pytest.fixture
+def make_coupled_trainer(coupled, tmp_path):
+    """A Trainer of one of the smallest networks, by name, on a device."""
+    import torch
+    from tests._networks import NETWORKS
+
+    from glitchflow_plugin.components.trainer import Trainer
+
+    training_set, events = coupled
+
+    def make(name, device, **changes):
+        keywords = {
+            "folder": str(training_set.folder),
+            "events": str(events.folder),
+            "model": {"name": name, **NETWORKS[name]},
+            "epochs": 2,
+            "random_seed": 1,
+            "checkpoints": str(tmp_path / f"{name}-{torch.device(device).type}"),
+            "device": str(device),
+            "pictures_every": 1,
+            "disable_tqdm": True,
+            "run_name": "test",
+        }
+        config = {"batch_size": 4, "precision": "float32", **changes.pop("config", {})}
+        return Trainer(**{**keywords, "config": config, **changes})
+
+    return make

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests._networks import NETWORKS
 from tests._pretended import CALLS, passes, pretended_cuda
+from tests._rehearsal import rehearse
 from torch._subclasses import FakeTensorMode
 
 import glitchflow_plugin
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components.benchmark import _trust
-from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.inference.generate import GenerateSettings, generate_glitches
 from glitchflow_plugin.inference.leaderboard import HeldOut, LeaderboardSettings, judge_entrant
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
@@ -38,16 +39,6 @@ from glitchflow_plugin.training.evaluation import ZeroTwin
 from glitchflow_plugin.training.gate import GateSettings, decide
 
 SOURCE = Path(glitchflow_plugin.__file__).parent
-SMALL = {
-    "coupling": {"features": 4, "frame_size": 64, "filter_size": 65},
-    "deep_decoder": {"base": 4, "features": 8},
-    "linear": {},
-    "plain_unet": {"base": 4, "depth": 2},
-    "resnet": {"base": 4, "blocks": 1},
-    "shallow_decoder": {"base": 4},
-    "unet": {"base": 4, "depth": 2},
-    "wiener": {"filter_size": 65},
-}
 TRANSFORM = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=32, num_times=65)
 
 
@@ -87,6 +78,17 @@ def test_nothing_leaves_the_device_unasked(cuda):
             leave(values)
     with pytest.raises(RuntimeError, match="generator"):
         torch.rand(3, generator=torch.Generator(), device=cuda)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_autocast_takes_to_single_precision_on_the_cpu_alone_is_refused(cuda, dtype):
+    """The CPU's autocast casts for Fourier transforms and decompositions, CUDA's does not."""
+    values = torch.eye(4, device=cuda, dtype=dtype)
+    with torch.autocast("cuda", dtype):
+        for compute in (torch.fft.rfft, torch.fft.fft, torch.linalg.inv, torch.linalg.cholesky):
+            compute(values.float())
+            with pytest.raises(RuntimeError, match="not implemented"):
+                compute(values)
 
 
 def test_a_network_learns_there(cuda):
@@ -200,43 +202,12 @@ def test_every_network_is_on_one_device(name, training):
     """By torch's own fake device, which knows the rules of every operation."""
     with FakeTensorMode():
         with torch.device("cuda"):
-            network = build_model(name, in_channels=3, window_size=64, **SMALL[name]).train(training)
+            network = build_model(name, in_channels=3, window_size=64, **NETWORKS[name]).train(training)
         waves = representation(name) == "waveform"
         predicted = network(
             torch.randn(2, 3, 1024, device="cuda") if waves else torch.randn(2, 3, 64, 64, device="cuda")
         )
         assert predicted.device.type == "cuda"
-
-
-@pytest.fixture
-def coupled(make_coupled_events):
-    """A training set and its events, some of whose witnesses are missing."""
-    valid = np.ones((16, 4), dtype=bool)
-    valid[[2, 9], 2] = False
-    return make_coupled_events(valid=valid, recipe={"sample_rate": 1024.0, "duration": 3.0})
-
-
-@pytest.fixture
-def make_trainer(coupled, tmp_path):
-    training_set, events = coupled
-
-    def make(name, device, **changes):
-        keywords = {
-            "folder": str(training_set.folder),
-            "events": str(events.folder),
-            "model": {"name": name, **SMALL[name]},
-            "epochs": 2,
-            "random_seed": 1,
-            "checkpoints": str(tmp_path / f"{name}-{torch.device(device).type}"),
-            "device": str(device),
-            "pictures_every": 1,
-            "disable_tqdm": True,
-            "run_name": "test",
-        }
-        config = {"batch_size": 4, "precision": "float32", **changes.pop("config", {})}
-        return Trainer(**{**keywords, "config": config, **changes})
-
-    return make
 
 
 def losses(trainer):
@@ -256,10 +227,10 @@ OFTEN = {"coupling", "linear", "unet", "wiener"}
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.slow) for name in MODELS]
 )
-def test_a_training_from_the_first_step_to_the_gate(cuda, make_trainer, name):
-    here = make_trainer(name, "cpu")
+def test_a_training_from_the_first_step_to_the_gate(cuda, make_coupled_trainer, name):
+    here = make_coupled_trainer(name, "cpu")
     here.execute()
-    trainer = make_trainer(name, cuda)
+    trainer = make_coupled_trainer(name, cuda)
     trainer.execute()
     assert there([*trainer.twin.parameters(), *trainer.twin.buffers()], cuda)
     np.testing.assert_allclose(losses(trainer), losses(here), rtol=2e-3, atol=1e-4)
@@ -277,19 +248,23 @@ def test_a_training_from_the_first_step_to_the_gate(cuda, make_trainer, name):
 
 
 @pytest.mark.parametrize("name", ["coupling", "unet"])
-def test_a_training_goes_on_from_its_checkpoint_with_all_that_it_can(cuda, make_trainer, name):
+def test_a_training_goes_on_from_its_checkpoint_with_all_that_it_can(cuda, make_coupled_trainer, name):
     config = {"ema": 0.9, "precision": "bf16", "warmup_epochs": 0.5, "balance": "event"}
-    make_trainer(name, cuda, epochs=1, config=config).execute()
-    trainer = make_trainer(name, cuda, resume=True, config=config)
+    make_coupled_trainer(name, cuda, epochs=1, config=config).execute()
+    trainer = make_coupled_trainer(name, cuda, resume=True, config=config)
     trainer.execute()
     assert trainer.current_epoch == 1
     assert there([*trainer.average.module.parameters(), *trainer.twin.buffers()], cuda)
 
 
+def test_a_rehearsal_from_training_to_generation(cuda, make_coupled_trainer, coupled, tmp_path):
+    rehearse(make_coupled_trainer, coupled, tmp_path, cuda)
+
+
 @pytest.fixture
-def make_bundle(make_trainer):
+def make_bundle(make_coupled_trainer):
     def make(name, device):
-        trainer = make_trainer(name, device, epochs=1)
+        trainer = make_coupled_trainer(name, device, epochs=1)
         trainer.execute()
         twin = trainer.twin
         return trainer.learner.bundle(twin, trainer.learner.baseline(twin, trainer._batches), {}, {}), trainer

@@ -115,7 +115,7 @@ def check_continuous(folder, layout, chosen, *, seconds):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["some", "every"])
 def test_mutations_of_continuous_files(tmp_path, layout, fast):
-    check_continuous(tmp_path, layout, every_of(layout)[:: 7 if fast else 1], seconds=200)
+    check_continuous(tmp_path, layout, every_of(layout)[:: 7 if fast else 1], seconds=500)
 
 
 @pytest.mark.slow

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests._networks import NETWORKS
 from tests._pretended import CALLS, passes
-from tests.test_devices import SMALL as NETWORKS
+from tests._rehearsal import rehearse
+from tests.pipelines.test_pipelines import SMALL
 
-from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
 from glitchflow_plugin.models.build import MODELS, build_model, representation
@@ -21,20 +22,6 @@ from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform,
 from glitchflow_plugin.training.precision import has_bf16
 
 pytestmark = pytest.mark.gpu
-
-SMALL = (
-    "conf/profile=demo",
-    "run_name=small",
-    "simulate.sets.training.num_events=72",
-    "simulate.sets.inference.num_events=12",
-    "simulate.progress=false",
-    "model.features=4",
-    "training.epochs=2",
-    "training.disable_tqdm=true",
-    "training.pictures_every=2",
-    "inference.settings.replicates=50",
-    "inference.settings.examples=2",
-)
 
 
 @pytest.fixture
@@ -93,38 +80,10 @@ def test_networks(cuda, name):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.fixture
-def coupled(make_coupled_events):
-    valid = np.ones((16, 4), dtype=bool)
-    valid[[2, 9], 2] = False
-    return make_coupled_events(valid=valid, recipe={"sample_rate": 1024.0, "duration": 3.0})
-
-
-@pytest.fixture
-def make_trainer(coupled, tmp_path):
-    training_set, events = coupled
-
-    def make(name, **changes):
-        keywords = {
-            "folder": str(training_set.folder),
-            "events": str(events.folder),
-            "model": {"name": name, **NETWORKS[name]},
-            "epochs": 2,
-            "random_seed": 1,
-            "checkpoints": str(tmp_path / "checkpoints"),
-            "device": "auto",
-            "disable_tqdm": True,
-            "run_name": "test",
-        }
-        return Trainer(**{**keywords, "config": {"batch_size": 4}, **changes})
-
-    return make
-
-
 @pytest.mark.parametrize("name", ["coupling", "wiener", "unet"])
-def test_a_network_trained_here_says_the_same_on_the_cpu(make_trainer, coupled, tmp_path, name):
+def test_a_network_trained_here_says_the_same_on_the_cpu(cuda, make_coupled_trainer, coupled, tmp_path, name):
     training_set, events = coupled
-    trainer = make_trainer(name)
+    trainer = make_coupled_trainer(name, cuda)
     trainer.execute()
     twin = trainer.twin
     assert all(each.is_cuda for each in (*twin.parameters(), *twin.buffers()))
@@ -139,17 +98,12 @@ def test_a_network_trained_here_says_the_same_on_the_cpu(make_trainer, coupled, 
         np.testing.assert_allclose(made[0].events["novelty_p"], made[1].events["novelty_p"], atol=0.34)
 
 
-def test_bf16_learns_and_goes_on_from_its_checkpoint(make_trainer, cuda, caplog):
+def test_a_rehearsal_from_training_to_generation(cuda, make_coupled_trainer, coupled, tmp_path, caplog):
     if not has_bf16(cuda):
         pytest.skip("this GPU has no native bfloat16")
     caplog.set_level("INFO")
-    config = {"batch_size": 4, "precision": "bf16", "ema": 0.9}
-    make_trainer("unet", epochs=1, config=config).execute()
-    assert "training on cuda in bfloat16" in caplog.text
-    trainer = make_trainer("unet", resume=True, config=config)
-    trainer.execute()
-    assert trainer.current_epoch == 1
-    assert all(weights.dtype == torch.float32 for weights in trainer.twin.network.parameters())
+    rehearse(make_coupled_trainer, coupled, tmp_path, cuda)
+    assert "in bfloat16" in caplog.text
 
 
 # the demo's pipelines, small

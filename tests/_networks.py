@@ -1,0 +1,12 @@
+"""Each network at its smallest."""
+
+NETWORKS = {
+    "coupling": {"features": 4, "frame_size": 64, "filter_size": 65},
+    "deep_decoder": {"base": 4, "features": 8},
+    "linear": {},
+    "plain_unet": {"base": 4, "depth": 2},
+    "resnet": {"base": 4, "blocks": 1},
+    "shallow_decoder": {"base": 4},
+    "unet": {"base": 4, "depth": 2},
+    "wiener": {"filter_size": 65},
+}
