@@ -4,13 +4,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib as mpl
 import torch
-from matplotlib.figure import Figure
 
 import harness
-
-mpl.use("Agg")
+from glitchflow_plugin.plots.style import Picture, new_figure
+from glitchflow_plugin.plots.style import picture as drawn
 
 
 def measured(sizes: dict[str, list[int]], folder: Path, device: str) -> dict[str, list[dict[str, float]]]:
@@ -52,14 +50,15 @@ def _transform(seconds: int, device: str) -> Callable[[], object]:
     return lambda: q_transform(series, SAMPLE_RATE, settings)
 
 
-def picture(curves: dict[str, list[dict[str, float]]]) -> Figure:
+@drawn
+def picture(curves: dict[str, list[dict[str, float]]]) -> Picture:
     """Time above, memory below, one column an axis; the dashed line is proportional to the axis."""
     titles = {
         "channels": "scan, 4 events of 6 s",
         "events": "scan, 16 channels of 6 s",
         "length": "Q-transform, 16 series",
     }
-    figure = Figure(figsize=(11, 6), layout="constrained")
+    figure = new_figure(11.0, 6.0)
     rows = figure.subplots(2, len(curves), squeeze=False, sharex="col")
     for column, (axis, points) in enumerate(curves.items()):
         values = [point[axis] for point in points]
@@ -69,6 +68,7 @@ def picture(curves: dict[str, list[dict[str, float]]]) -> Figure:
             panel.semilogx(values, found, "o-", color="tab:blue")
             if key == "time":
                 panel.set_yscale("log")
+                panel.yaxis.set_major_formatter("{x:g}")
                 panel.plot(values, [found[-1] * value / values[-1] for value in values], "--", color="0.6")
                 panel.set_title(titles[axis])
             else:

@@ -67,13 +67,14 @@ def plot_parallel(axes: Sequence[Axis], score: Float[np.ndarray, " line"], *, ti
     for line in np.argsort(np.where(ranked, score, -np.inf), kind="stable"):
         colour, style = (colours.to_rgba(np.asarray(score[line])), "-") if ranked[line] else (GREY, "--")
         panel.plot(positions, heights[:, line], linewidth=1.4, alpha=0.85, color=colour, linestyle=style)
+    behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}  # lines lie there
     for position, axis in zip(positions, axes, strict=True):
         panel.axvline(position, color="black", linewidth=0.8)
         low, high = axis.range
         marks = list(axis.labels) or ([f"{low:.3g}", f"{high:.3g}"] if high > low else [f"{low:.3g}"])
         places = np.linspace(0, 1, len(marks)) if len(marks) > 1 else [0.5]
         for place, mark in zip(places, marks, strict=True):
-            panel.annotate(mark, (position, place), xytext=(3, 3), textcoords="offset points", fontsize=8)
+            panel.annotate(mark, (position, place), xytext=(3, 3), textcoords="offset points", fontsize=8, bbox=behind)
     panel.set_xticks(positions, [axis.name for axis in axes], rotation=20, ha="right", fontsize=8)
     panel.set_yticks([])
     panel.set_ylim(-0.05, 1.08)

@@ -27,7 +27,8 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#9A9A9A",
 )
 
-#: What differs from matplotlib's defaults. Names of channels and events are shown as they are: a $ is no formula.
+#: What differs from matplotlib's defaults. Names of channels and events are shown as they are, a $ is no formula;
+#: logarithmic axes therefore need a formatter without formulae, such as "{x:g}".
 _OWN = {"text.parse_math": False}
 #: matplotlib's settings belong to the process: threads that draw take turns.
 _LOCK = RLock()
