@@ -58,7 +58,7 @@ def test_wheel_holds_code_configuration_and_licence(wheel):
         assert f"glitchflow_plugin/defaults/{file.relative_to(ROOT)}" in names
     assert "glitchflow_plugin/defaults/config.yaml" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    for file in sorted((ROOT / "src" / "glitchflow_plugin").rglob("*.py")):
+    for file in sorted((ROOT / "src").rglob("*.py")):
         assert str(file.relative_to(ROOT / "src")) in names
 
 

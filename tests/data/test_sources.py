@@ -288,6 +288,24 @@ def test_channels_asked_for_in_vain_are_refused_with_what_is_near_or_reported_wh
     assert catalogue.missing == ("V1:GONE",)
 
 
+def test_a_channel_or_pattern_that_one_of_several_data_sets_has_is_not_asked_for_in_vain(tmp_path, caplog):
+    for folder, channel in (("one", "V1:A"), ("two", "V1:B")):
+        (tmp_path / folder).mkdir()
+        event_file(tmp_path / folder, 0, (TARGET, channel))
+    entries = [{"path": str(tmp_path / folder), "target": TARGET} for folder in ("one", "two")]
+    both = [entry | {"ch_list": ["V1:A", "V1:B"]} for entry in entries]
+    assert list(open_datasets(both).channels) == [TARGET, "V1:A", "V1:B"]
+    with pytest.raises(ConfigurationError, match=r"1 of what .* V1:C\."):
+        open_datasets([entry | {"ch_list": ["V1:A", "V1:B", "V1:C"]} for entry in entries])
+    patterns = {"include": ["V1:*", "V1:A*"], "exclude": ["V1:X*"]}
+    assert list(open_datasets([entry | {"channels": patterns} for entry in entries]).channels) == [
+        TARGET,
+        "V1:A",
+        "V1:B",
+    ]
+    assert "V1:X* matches no channel" in caplog.text
+
+
 def test_changed_input_changes_the_fingerprint(tmp_path):
     event_file(tmp_path, 0)
     entry = {"path": str(tmp_path), "target": TARGET}
