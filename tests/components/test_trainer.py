@@ -207,12 +207,17 @@ def test_resuming_is_as_if_it_had_never_stopped(make_trainer, tmp_path):
 
 
 def test_a_new_training_does_not_end_with_an_old_network(make_trainer, tmp_path, monkeypatch):
+    best = tmp_path / "checkpoints" / "best_model"
     make_trainer().execute()
-    assert (tmp_path / "checkpoints" / "best_model").exists()
-    monkeypatch.setattr(Trainer, "train_epoch", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        make_trainer().execute()
-    assert not (tmp_path / "checkpoints" / "best_model").exists()
+    old = run_of(best)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_epoch", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(SystemExit):
+            make_trainer().execute()
+    assert run_of(best) == old  # there is no better one yet
+    trainer = make_trainer(resume=True)
+    trainer.execute()
+    assert run_of(best) == trainer.run_id
 
 
 def test_resuming_elsewhere_brings_the_best_network_along(make_trainer, tmp_path):
