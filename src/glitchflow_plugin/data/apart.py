@@ -34,7 +34,9 @@ Args = ParamSpec("Args")
 Result = TypeVar("Result")
 
 _PATIENCE = 30.0
-"""Seconds for any file."""
+"""Seconds of computing for any file."""
+_SHARED_WITH = 10.0
+"""So many times longer it may take by the clock: others use the processors and the storage as well."""
 _SLOWEST = 4e6
 """Bytes a second of the slowest storage: a large file gets more time."""
 _GRACE = 30.0
@@ -145,7 +147,7 @@ def shown(text: object) -> str:
 
 @dataclass(frozen=True)
 class _Call:
-    """What to run, the file that it reads, as long as that stays the same, and how long it may take (s)."""
+    """What to run, the file that it reads, as long as that stays the same, and how long it may compute and take (s)."""
 
     module: str
     function: str
@@ -153,6 +155,7 @@ class _Call:
     kwargs: dict[str, Any]
     version: tuple[str, int, int]
     limit: float
+    wait: float
 
     @classmethod
     def of(cls, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self:
@@ -164,7 +167,7 @@ class _Call:
         state = require_regular(args[0])
         version = (os.path.abspath(args[0]), state.st_size, state.st_mtime_ns)  # noqa: PTH100  # as above
         limit = _PATIENCE + state.st_blocks * 512 / _SLOWEST
-        return cls(function.__module__, function.__qualname__, args, kwargs, version, limit)
+        return cls(function.__module__, function.__qualname__, args, kwargs, version, limit, limit * _SHARED_WITH)
 
 
 class _Companion:
@@ -205,14 +208,14 @@ class _Companion:
             connection.send((Path.cwd(), calls))  # a path may be relative
             for call in calls:
                 # not even the kernel can end a process that waits for a dead file server
-                if not connection.poll(call.limit + _GRACE):
+                if not connection.poll(call.wait + _GRACE):
                     raise TimeoutError
                 answers.append(self._received(connection))
         except (EOFError, ConnectionError, TimeoutError) as ended:
             call = calls[len(answers)]
             status = -signal.SIGALRM if isinstance(ended, TimeoutError) else process.wait()
             self.close()
-            error = _ended(call.args[0], status, call.limit)
+            error = _ended(call, status)
             if not isinstance(error, FormatError):
                 raise error from None
             self._given_up[call.version] = str(error)
@@ -287,11 +290,15 @@ def _aligned(size: int) -> int:
     return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
-def _ended(path: Path | str, status: int, limit: float) -> GlitchflowError:
+def _ended(call: _Call, status: int) -> GlitchflowError:
     """What the end of the companion says about the file."""
-    name = shown(path)
+    name = shown(call.args[0])
+    if status == -signal.SIGPROF:
+        return FormatError(f"{name} was not read within {call.limit:.0f} s of computing: it is damaged.")
     if status == -signal.SIGALRM:
-        return FormatError(f"{name} was not read within {limit:.0f} s: it is damaged, or its storage does not answer.")
+        return FormatError(
+            f"{name} was not read within {call.wait:.0f} s: it is damaged, or its storage does not answer."
+        )
     if -status in _FROM_OUTSIDE:
         return DataError(
             f"The process that reads {name} was killed (out of memory, or from outside). What is finished is kept: run "
@@ -305,7 +312,8 @@ def serve(descriptor: int, memory_file: int) -> None:
     global _within  # noqa: PLW0603  # says which of the two processes this is
     _within = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted as well, and ends this one
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for over in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(over, signal.SIG_DFL)
     with suppress(ValueError, OSError):
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(
@@ -334,14 +342,20 @@ def serve(descriptor: int, memory_file: int) -> None:
 def _answer(call: _Call) -> Any:
     """What a call returns, or the error that it raises."""
     function = getattr(importlib.import_module(call.module), call.function)
-    signal.setitimer(signal.ITIMER_REAL, call.limit)
+    _allow(call.limit, call.wait)
     try:
         with explained(f"{shown(call.args[0])} cannot be read"):
             return function(*call.args, **call.kwargs)
     except GlitchflowError as error:
         return error
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _allow(0, 0)
+
+
+def _allow(computing: float, waiting: float) -> None:
+    """The kernel ends this process when it has computed, or waited, for so long (s); 0: never."""
+    signal.setitimer(signal.ITIMER_PROF, computing)
+    signal.setitimer(signal.ITIMER_REAL, waiting)
 
 
 def _packed(answer: Any, memory: mmap.mmap | None) -> tuple[bytes, list[int]]:
