@@ -313,7 +313,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize(("path", "make"), WAYS.items(), ids=lambda value: str(value).rpartition("/")[2])
+@pytest.mark.parametrize(("path", "make"), WAYS.items(), ids=[Path(path).name for path in WAYS])
 def test_a_data_set_is_read_as_shown(path, make, tmp_path, monkeypatch):
     (block,) = [block for block in ENTRIES if path in block.text]
     data, run = tmp_path / "data", tmp_path / "run"
