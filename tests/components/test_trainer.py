@@ -31,6 +31,7 @@ from glitchflow_plugin.tracking.versions import find
 from glitchflow_plugin.training import judged_maps
 from glitchflow_plugin.training.checkpoints import run_of
 from glitchflow_plugin.training.evaluation import ZeroTwin
+from glitchflow_plugin.training.interruption import Interrupted
 
 SMALL = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
 
@@ -306,16 +307,16 @@ def test_a_training_that_is_asked_to_end_is_killed_in_mlflow_until_it_goes_on(
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
-@pytest.mark.parametrize("ending", [(KeyboardInterrupt, "KILLED"), (RuntimeError, "FAILED")])
+@pytest.mark.parametrize("ending", [(KeyboardInterrupt, Interrupted, "KILLED"), (RuntimeError, RuntimeError, "FAILED")])
 @pytest.mark.parametrize("place", ["validation_epoch", "_load_best"])
 def test_whatever_ends_a_training_is_the_status_of_its_one_run(make_trainer, registry, monkeypatch, ending, place):
-    error, status = ending
+    error, told, status = ending
 
     def fails(*_):
         raise error("because")
 
     monkeypatch.setattr(Trainer, place, fails)
-    with pytest.raises(error):
+    with pytest.raises(told):
         make_trainer(registry=registry, epochs=1).execute()
     (run,) = runs_of(registry)
     assert (run.info.run_name, run.info.status) == ("test", status)
