@@ -229,6 +229,11 @@ def test_scripts_are_accepted_and_their_logs_are_found(tmp_path, stand_in):
         script = (folder / "slurm-scripts/glitchflow-train.slurm").rename(folder / f"{name}.slurm")
         assert "run_name=mine" in script.read_text()
         run(elsewhere, "sbatch", "--test-only", script)
+    preprocess = ["bash", "slurm/preprocess.sh", "2", "--partition=nowhere"]
+    refused = subprocess.run(preprocess, cwd=folder, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "refused a job of Data-processor" in refused.stderr
+    assert not run(folder, "squeue", "--noheader")
     for script in ("train.sbatch", "preprocess.sbatch"):
         assert "gpu" not in "".join(re.findall("^#SBATCH.*", (folder / "slurm" / script).read_text(), re.MULTILINE))
         run(folder, "sbatch", "--test-only", f"slurm/{script}")
@@ -264,7 +269,15 @@ def test_a_preset_without_account_names_what_it_lacks(tmp_path):
         assert f"\n{key}\n  Input should be a valid string" in answer.stdout
 
 
-@pytest.mark.parametrize(("words", "said"), [(["run_name=o4"], "got 'run_name=o4'"), (["2"], "No config.yaml")])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run_name=o4"], "got 'run_name=o4'"),
+        (["2"], "No config.yaml"),
+        (["2", "-p", "batch"], "'-p' is neither"),
+        (["2", "--account", "physics"], "'physics' is neither"),
+    ],
+)
 def test_nothing_is_submitted_without_a_number_of_tasks_or_elsewhere(tmp_path, words, said):
     script = Path(__file__).parents[1] / "slurm" / "preprocess.sh"
     answer = subprocess.run(["bash", script, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
