@@ -224,10 +224,10 @@ def test_scripts_are_accepted_and_their_logs_are_found(tmp_path, stand_in):
     for name in PRESETS:
         file = folder / f"{name}.yaml"
         given = yaml.safe_load((folder / "conf" / "slurm" / f"{name}.yaml").read_text())
-        file.write_text(yaml.safe_dump(given | {"run_name": "mine"}))
+        file.write_text(yaml.safe_dump(given | {"run_name": "my run"}))
         run(folder, "itwinai", "generate-slurm", "-c", file, "--save-script", **ACCOUNT)
         script = (folder / "slurm-scripts/glitchflow-train.slurm").rename(folder / f"{name}.slurm")
-        assert "run_name=mine" in script.read_text()
+        assert "run_name=my run" in script.read_text()
         run(elsewhere, "sbatch", "--test-only", script)
     preprocess = ["bash", "slurm/preprocess.sh", "2", "--partition=nowhere"]
     refused = subprocess.run(preprocess, cwd=folder, capture_output=True, text=True, check=False)
@@ -252,7 +252,8 @@ def test_scripts_are_accepted_and_their_logs_are_found(tmp_path, stand_in):
     log = "\n".join((elsewhere / f"glitchflow-train-{job}.{end}").read_text() for end in ("out", "err"))
     assert states(folder) == ["COMPLETED", "FAILED", "FAILED", "FAILED"], log
     for rank in range(4):
-        assert (folder / f"done-{rank}").read_text().splitlines()[:3] == ["4", str(rank), "4"]
+        done = (folder / f"done-{rank}").read_text().splitlines()
+        assert (done[:3], done[-1]) == (["4", str(rank), "4"], "run_name=my run")
     assert "No container image glitchflow.sif" in (folder / f"glitchflow-train-{empty}.err").read_text()
     assert "Submit this in the run folder" in (elsewhere / f"slurm-{lost}.out").read_text()
     assert "itwinai is not on this job's PATH" in (folder / f"slurm-{alone}.out").read_text()
