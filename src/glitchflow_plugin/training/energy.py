@@ -89,6 +89,7 @@ class EnergyLearner(JudgedOnMaps):
         predict: Callable[[Tensor], Tensor],
         dataset: WindowDataset,
         *,
+        title: str,
         threshold: float,
         axis: FrequencyAxis = "log",
         classes: Mapping[str, str] | None = None,
@@ -114,7 +115,7 @@ class EnergyLearner(JudgedOnMaps):
                 )
             )
         times = self.maps.times[: dataset.size] - self.maps.times[0]
-        return plot_cleaning(examples, self.maps.frequencies, times, threshold=threshold, title="validation", axis=axis)
+        return plot_cleaning(examples, self.maps.frequencies, times, threshold=threshold, title=title, axis=axis)
 
     def origin(self) -> dict[str, str]:
         """Checksums of the maps, the split and the scaling."""

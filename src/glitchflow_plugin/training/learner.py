@@ -113,6 +113,7 @@ class Learner(Protocol):
         predict: Callable[[Tensor], Tensor],
         dataset: Any,
         *,
+        title: str,
         threshold: float,
         axis: FrequencyAxis = "log",
         classes: Mapping[str, str] | None = None,

@@ -176,6 +176,7 @@ class WaveformLearner(JudgedOnMaps):
         predict: Callable[[Tensor], Tensor],
         dataset: SeriesDataset,
         *,
+        title: str,
         threshold: float,
         axis: FrequencyAxis = "log",
         classes: Mapping[str, str] | None = None,
@@ -200,7 +201,7 @@ class WaveformLearner(JudgedOnMaps):
                 )
             )
         return plot_cleaning(
-            examples, self.maps.frequencies, self.maps.times, threshold=threshold, title="validation", axis=axis
+            examples, self.maps.frequencies, self.maps.times, threshold=threshold, title=title, axis=axis
         )
 
     def origin(self) -> dict[str, str]:
