@@ -474,6 +474,12 @@ class Trainer(SoundTorchTrainer):
     def _classes(self) -> Mapping[str, str]:
         return self.pictures.classes()
 
+    @property
+    def _shown(self) -> dict[str, Any]:
+        """How examples are drawn, wherever they are shown."""
+        axis = self.pictures.frequency_axis
+        return {"threshold": self.config.threshold, "axis": axis, "classes": self._classes}
+
     def _tell(self, loss: float, figures: dict[str, float], rate: float) -> None:
         tracker = self._tracker
         tracker.metric("validation_loss", loss, self.current_epoch)
@@ -484,13 +490,7 @@ class Trainer(SoundTorchTrainer):
             return
         if self.pictures_every and self.current_epoch % self.pictures_every == 0:
             dataset: Any = self.validation_dataloader.dataset  # type: ignore[union-attr]  # pyright: ignore
-            figure = self.learner.examples(
-                self._predict,
-                dataset,
-                threshold=self.config.threshold,
-                axis=self.pictures.frequency_axis,
-                classes=self._classes,
-            )
+            figure = self.learner.examples(self._predict, dataset, **self._shown)
             tracker.figure("examples", figure, self.current_epoch)
         shown = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if "accuracy" in key)
         line = (
@@ -567,8 +567,7 @@ class Trainer(SoundTorchTrainer):
         def predict(witnesses: Tensor) -> Tensor:
             return self.twin(witnesses.to(self.device_for_judging))
 
-        examples = self.learner.examples(predict, dataset, threshold=self.config.threshold)
-        examples.suptitle(f"{part} events")
+        examples = self.learner.examples(predict, dataset, title=f"{part} events", **self._shown)
         return {"examples": examples, **{name: found[name] for name in ("roc", "accuracy") if name in found}}
 
     def _bundle(self, figures: dict[str, float], baseline: Any, scores: dict[str, Scores] | None = None) -> ModelBundle:

@@ -92,6 +92,7 @@ class EnergyLearner(JudgedOnMaps):
         threshold: float,
         axis: FrequencyAxis = "log",
         classes: Mapping[str, str] | None = None,
+        title: str = "validation events",
     ) -> Any:
         """Figure of the windows with the loudest strain, one for each of three events."""
         loudest = np.argsort(-dataset.windows["peak"].to_numpy(), kind="stable")
@@ -114,7 +115,7 @@ class EnergyLearner(JudgedOnMaps):
                 )
             )
         times = self.maps.times[: dataset.size] - self.maps.times[0]
-        return plot_cleaning(examples, self.maps.frequencies, times, threshold=threshold, title="validation", axis=axis)
+        return plot_cleaning(examples, self.maps.frequencies, times, threshold=threshold, title=title, axis=axis)
 
     def origin(self) -> dict[str, str]:
         """Checksums of the maps, the split and the scaling."""

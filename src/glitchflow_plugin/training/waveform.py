@@ -179,6 +179,7 @@ class WaveformLearner(JudgedOnMaps):
         threshold: float,
         axis: FrequencyAxis = "log",
         classes: Mapping[str, str] | None = None,
+        title: str = "validation events",
     ) -> Any:
         """Figure of the three events with the loudest strain."""
         chosen = np.argsort(-dataset.windows["peak"].to_numpy(), kind="stable")[:3]
@@ -200,7 +201,7 @@ class WaveformLearner(JudgedOnMaps):
                 )
             )
         return plot_cleaning(
-            examples, self.maps.frequencies, self.maps.times, threshold=threshold, title="validation", axis=axis
+            examples, self.maps.frequencies, self.maps.times, threshold=threshold, title=title, axis=axis
         )
 
     def origin(self) -> dict[str, str]:
