@@ -349,8 +349,16 @@ def test_what_a_silent_server_has_not_taken_is_sent_by_the_next_training(
     assert sorted(run.info.status for run in runs_of(registry)) == expected
 
 
-def test_a_version_shows_what_one_chooses_by(make_trainer, registry):
-    version = make_trainer(registry=registry, epochs=1).execute()
+def test_a_version_shows_what_one_chooses_by(make_trainer, registry, monkeypatch):
+    drawn = []
+    plot = energy_module.plot_cleaning
+    monkeypatch.setattr(energy_module, "plot_cleaning", lambda *_, **shown: drawn.append(shown) or plot(*_, **shown))
+    trainer = make_trainer(
+        registry={**registry, "alias": "best"}, epochs=1, pictures_every=1, pictures={"frequency_axis": "linear"}
+    )
+    version = trainer.execute()
+    assert [one["title"] for one in drawn] == ["validation events", "test events"]
+    assert {one["axis"] for one in drawn} == {"linear"}
     client = MlflowClient(registry["tracking_uri"])
     stored = client.get_model_version("twin", "1")
     scores = {key: float(version.tags[key]) for key in ("veto_accuracy", "roc_area", "power_removed", "harm")}
@@ -377,6 +385,7 @@ def test_a_version_shows_what_one_chooses_by(make_trainer, registry):
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     page = client.get_registered_model("twin").description
     assert version.tags["roc_area"] in page
+    assert "alias **best**" in page
     # what somebody has written stays
     client.update_registered_model("twin", description="Ours.")
     make_trainer(registry=registry, epochs=1).execute()

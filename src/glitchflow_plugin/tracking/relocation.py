@@ -195,5 +195,5 @@ def _open(tracking_uri: str) -> Iterator[Connection]:
         reason = getattr(error, "orig", None) or error
         raise RegistryError(
             f"{place} cannot be used as the database of an MLflow registry ({type(reason).__name__}: {reason}). Correct "
-            f"--tracking-uri (expected for instance {DEFAULT_TRACKING_URI}), or try again if somebody is at work on it."
+            f"--tracking-uri (expected for instance {DEFAULT_TRACKING_URI}), or try again if it is in use."
         ) from error
