@@ -194,6 +194,6 @@ def _open(tracking_uri: str) -> Iterator[Connection]:
         place = _file(tracking_uri) or "what the address names"  # which may hold a password
         reason = getattr(error, "orig", None) or error
         raise RegistryError(
-            f"{place} cannot be used as the database of an MLflow registry ({type(reason).__name__}: {reason}). Correct "
-            f"--tracking-uri (expected for instance {DEFAULT_TRACKING_URI}), or try again if it is in use."
+            f"{place} cannot be used as the database of an MLflow registry ({type(reason).__name__}: {reason}). "
+            f"Correct --tracking-uri (expected for instance {DEFAULT_TRACKING_URI}), or try again if it is in use."
         ) from error
