@@ -77,6 +77,12 @@ def test_names_that_exist_pass(folder):
         (["profile=demo"], "Nearest: conf/profile"),
         (["~scan.treshold"], "Nearest: threshold"),
         (["scan=[1"], "does not compose"),
+        (["pipe_key=preproc_pipeline"], r"added by a plus: \+pipe_key="),
+        (["pipe_steps=[Trainer]"], r"added by a plus: \+pipe_steps="),
+        (["+conf/profile=demo"], r"without a plus: conf/profile=NAME"),
+        (["datasets=[]"], r"datasets\.0\.KEY=VALUE"),
+        (["datasets=null"], r"datasets\.0\.KEY=VALUE"),
+        (["~datasets"], r"edit conf/datasets\.yaml"),
     ],
 )
 def test_what_does_not_compose_is_told_with_what_would(folder, overrides, told):
