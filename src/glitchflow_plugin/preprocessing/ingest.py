@@ -236,6 +236,10 @@ def _whitening(
         return content or WhiteningSettings(), {}, "psd"
     values = dict(content)
     files, quantity = values.pop("psd", None) or {}, values.pop("psd_quantity", "psd")
+    if not isinstance(files, Mapping):
+        raise ConfigurationError(
+            f'whiten.psd: expected a file for each channel, as in {{"V1:Hrec_hoft": noise.txt}}, got {files!r}.'
+        )
     return built(WhiteningSettings, values, "whiten"), dict(files), quantity
 
 
