@@ -53,12 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line without the program's name; default: those of this process.
 
     Returns:
-        Exit status: 0 success, 1 a failure that the message explains, 2 a wrong command line.
+        Exit status: 0 success, 1 a failure that the message explains, 2 a wrong command line, 130 Ctrl-C.
     """
     never_fail_on_output()
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
+    except KeyboardInterrupt:
+        print("glitchflow: ended by Ctrl-C.", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # whoever reads has seen enough: glitchflow show ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
