@@ -214,9 +214,9 @@ def _gathered(paths: Sequence[Path], table: Path | None, progress: bool) -> tupl
             files = []
         if not files:
             raise ConfigurationError(
-                f"--data {shown(path)} {ignored.get(path) or 'names no file'}. Expected files that end in {', '.join(SUFFIXES)}, a folder with "
-                "such files in it or below, a pattern in quotes such as '/data/*.gwf', or a cache file (.lcf, .cache, "
-                ".ffl)."
+                f"--data {shown(path)} {ignored.get(path) or 'names no file'}. Expected files that end in "
+                f"{', '.join(SUFFIXES)}, a folder with such files in it or below, a pattern in quotes such as "
+                "'/data/*.gwf', or a cache file (.lcf, .cache, .ffl)."
             )
         fresh = [file for file in files if file not in taken and file.name != TRUTH_FILE_NAME]
         taken.update(fresh)
