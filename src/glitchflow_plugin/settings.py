@@ -73,7 +73,8 @@ def check_arguments(function: Any, arguments: Mapping[str, Any], where: str) -> 
 def _adapter(kind: Any, key: str) -> TypeAdapter[Any] | None:
     try:
         return TypeAdapter(get_type_hints(kind)[key])
-    except (PydanticUserError, NameError, KeyError):  # an array or a record of ours: its class checks itself
+    # an array or a record of ours: its class checks itself; annotations of others may be anything
+    except (PydanticUserError, NameError, KeyError, AttributeError, TypeError):
         return None
 
 

@@ -32,6 +32,7 @@ from glitchflow_plugin.tracking.versions import find
 from glitchflow_plugin.training import judged_maps
 from glitchflow_plugin.training.checkpoints import run_of
 from glitchflow_plugin.training.evaluation import ZeroTwin
+from glitchflow_plugin.training.interruption import Interrupted
 
 SMALL = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
 
@@ -308,16 +309,16 @@ def test_a_training_that_is_asked_to_end_is_killed_in_mlflow_until_it_goes_on(
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
-@pytest.mark.parametrize("ending", [(KeyboardInterrupt, "KILLED"), (RuntimeError, "FAILED")])
+@pytest.mark.parametrize("ending", [(KeyboardInterrupt, Interrupted, "KILLED"), (RuntimeError, RuntimeError, "FAILED")])
 @pytest.mark.parametrize("place", ["validation_epoch", "_load_best"])
 def test_whatever_ends_a_training_is_the_status_of_its_one_run(make_trainer, registry, monkeypatch, ending, place):
-    error, status = ending
+    error, told, status = ending
 
     def fails(*_):
         raise error("because")
 
     monkeypatch.setattr(Trainer, place, fails)
-    with pytest.raises(error):
+    with pytest.raises(told):
         make_trainer(registry=registry, epochs=1).execute()
     (run,) = runs_of(registry)
     assert (run.info.run_name, run.info.status) == ("test", status)
@@ -357,14 +358,16 @@ def test_a_version_shows_what_one_chooses_by(make_trainer, training_set, registr
     every = [name for part in ("train", "validation", "test") for name in split.part(part).event_ids]
     labels.write_text("event_id,label\n" + "".join(f"{name},a_class\n" for name in every))
 
-    def tell(examples, *arguments, title, **keywords):
-        titles.append((title, {each.event_id for each in examples}, {each.note for each in examples}))
-        return plot_cleaning(examples, *arguments, title=title, **keywords)
+    def tell(examples, *arguments, title, axis, **keywords):
+        titles.append((title, axis, {each.event_id for each in examples}, {each.note for each in examples}))
+        return plot_cleaning(examples, *arguments, title=title, axis=axis, **keywords)
 
     monkeypatch.setattr(energy_module, "plot_cleaning", tell)
-    version = make_trainer(registry=registry, epochs=1, pictures_every=1, pictures={"labels": [str(labels)]}).execute()
-    for (title, shown, notes), part in zip(titles, ("validation", "test"), strict=True):
-        assert (title, notes) == (f"{part} events", {"a class"})
+    pictures = {"frequency_axis": "linear", "labels": [str(labels)]}
+    registry = {**registry, "alias": "best"}
+    version = make_trainer(registry=registry, epochs=1, pictures_every=1, pictures=pictures).execute()
+    for (title, axis, shown, notes), part in zip(titles, ("validation", "test"), strict=True):
+        assert (title, axis, notes) == (f"{part} events", "linear", {"a class"})
         assert shown <= set(split.part(part).event_ids)
     client = MlflowClient(registry["tracking_uri"])
     stored = client.get_model_version("twin", "1")
@@ -392,6 +395,7 @@ def test_a_version_shows_what_one_chooses_by(make_trainer, training_set, registr
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     page = client.get_registered_model("twin").description
     assert version.tags["roc_area"] in page
+    assert "alias **best**" in page
     # what somebody has written stays
     client.update_registered_model("twin", description="Ours.")
     make_trainer(registry=registry, epochs=1).execute()

@@ -30,6 +30,12 @@ def test_simulations_below_a_folder_know_their_classes(folder):
     assert event_classes([folder / "nowhere"]) == {}
 
 
+def test_the_name_of_a_folder_may_have_a_dot(folder):
+    (folder / "sets").rename(folder / "o4.1")
+    assert set(event_classes([folder / "o4.1"])) == {"a", "b", "c", "d"}
+    assert event_classes([folder / "o4.2"]) == {}
+
+
 def test_a_table_overrules_and_adds(folder):
     table = folder / "labels.csv"
     table.write_text("event_id,label\na,Whistle\nz,Koi_Fish\n")

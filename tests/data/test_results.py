@@ -1,5 +1,6 @@
 import pytest
 
+from glitchflow_plugin.data.lock import at_work
 from glitchflow_plugin.data.results import FORMER, claim, gps_range, keep_former, name_of_path, place
 from glitchflow_plugin.errors import ConfigurationError
 
@@ -64,6 +65,17 @@ def test_former_results_are_kept_and_known_folders_stay(tmp_path):
     assert {(folder / "ranking.csv").read_text() for folder in kept} == {"first", "second"}
     assert {folder.parent for folder in kept} == {tmp_path / FORMER}
     assert (tmp_path / "spikes").is_dir()
+
+
+def test_what_other_steps_hold_below_the_same_folder_stays(tmp_path):
+    others = tmp_path / "maps" / "training"
+    with at_work(others, "QT-dataset"):
+        (others / "manifest.json").write_text("{}")
+    (tmp_path / "ranking.csv").write_text("first")
+    kept = keep_former(tmp_path, ONE)
+    assert kept is not None
+    assert (kept / "ranking.csv").exists()
+    assert (others / "manifest.json").exists()
 
 
 def test_names_say_what_was_analysed():

@@ -213,3 +213,9 @@ def test_settings_check_themselves():
     with pytest.raises(TypeError):
         InferenceSettings(treshold=3)
     assert dataclasses.asdict(InferenceSettings())["threshold"] == 16.0
+
+
+def test_how_much_is_shown_makes_no_other_result():
+    shown = {"batch_size": 2, "batch_events": 2, "examples": 1, "tensorboard_rows": 3, "tensorboard_pictures": 0}
+    assert InferenceSettings(**shown).decisive() == InferenceSettings().decisive()
+    assert InferenceSettings(stride=8).decisive() != InferenceSettings().decisive()

@@ -6,6 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from glitchflow_plugin.cli import main
+from glitchflow_plugin.tracking import processes
 from glitchflow_plugin.tracking.processes import is_gone, this_process
 
 
@@ -28,9 +29,17 @@ def test_what_cannot_be_seen_from_here_is_not_called_gone():
         assert not is_gone({**here, key: "another", "pid": 2**22 + 1})
     for unknown in (None, {}, "text", [1], {"pid": 1}, {**here, "pid": "1"}):
         assert not is_gone(unknown)
-    # its number was given to another process; the machine was started anew
+    # its number was given to another process
     assert is_gone({**here, "started": "1"})
-    assert is_gone({**here, "boot": "before"})
+
+
+def test_containers_of_one_name_on_two_machines_are_not_taken_for_one_that_was_started_anew(monkeypatch):
+    here = this_process() | {"machine": "one"}
+    monkeypatch.setattr(processes, "this_process", lambda: here)
+    assert is_gone({**here, "boot": "before"})  # the machine was started anew
+    # the name of a machine is missing in most images
+    monkeypatch.setattr(processes, "this_process", lambda: here | {"machine": ""})
+    assert not is_gone({**here, "machine": "", "boot": "before"})
 
 
 BEGIN = """

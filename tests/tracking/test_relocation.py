@@ -1,6 +1,7 @@
 """Registries whose folder or files were moved or copied."""
 
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,32 @@ def test_only_a_database_can_be_told(tmp_path):
     with pytest.raises(RegistryError, match="does not exist"):
         relocate(uri_of(tmp_path))
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_another_name_of_the_same_folder_is_no_move(original, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(original)
+    seen = shutil.copy(original / "mlflow.db", tmp_path / "mlflow.db")
+    for table, column in (("runs", "artifact_uri"), ("logged_models", "artifact_location")):
+        with sqlite3.connect(seen) as database:
+            database.execute(f"update {table} set {column} = replace({column}, ?, ?)", (str(original), str(link)))  # noqa: S608
+        database.close()
+    shutil.move(seen, original / "linked.db")
+    try:
+        assert moved(original / "linked.db") == []
+    finally:
+        (original / "linked.db").unlink()
+
+
+@pytest.mark.parametrize("content", [b"no database", b""])
+def test_what_is_no_registry_is_told_in_one_message(content, tmp_path, capsys):
+    path = tmp_path / "mine.db"
+    path.write_bytes(content)
+    for uri in (f"sqlite:///{path}", "no address at all"):
+        with pytest.raises(RegistryError, match="cannot be used as the database of an MLflow registry"):
+            relocate(uri)
+    with pytest.raises(RegistryError) as told:
+        relocate("nosuchdialect://me:secret@host/name")
+    assert "secret" not in str(told.value)
+    assert main(["models", "relocate", "--tracking-uri", f"sqlite:///{path}"]) == 1
+    assert "Traceback" not in capsys.readouterr().err

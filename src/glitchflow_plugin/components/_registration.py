@@ -263,7 +263,7 @@ def _taken(
     if entry is not None:
         return send(entry)
     there = settings.destination
-    where = {"experiment": there.experiment, "artifacts": there.artifacts}
+    where = {"experiment": there.experiment, "artifacts": there.artifacts, "alias": there.alias}
     return register(bundle, there.name, there.tracking_uri, run_id=run_id, tags=tags, **where)
 
 

@@ -7,20 +7,23 @@ from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME
 from glitchflow_plugin.data.truth_file import read_truth_labels
 from glitchflow_plugin.data.window_order import read_labels
 
+_TABLES = (".csv", ".txt", ".tsv")
+
 
 def event_classes(sources: Sequence[Path | str]) -> dict[str, str]:
     """Class by event id; a later source overrules.
 
     Args:
-        sources: CSV files with the columns `event_id` and `label`, and folders below which simulations keep their
-            truth. A folder that is missing knows nothing.
+        sources: Tables (.csv, .txt, .tsv) with the columns `event_id` and `label`, and folders below which simulations
+            keep their truth. A folder that is missing knows nothing.
 
     Raises:
         FormatError: A table is missing or lacks a column; a truth file is damaged.
     """
     classes: dict[str, str] = {}
     for source in map(Path, sources):
-        if source.suffix:
+        # the name of a folder may have a dot
+        if source.is_file() or (source.suffix.lower() in _TABLES and not source.is_dir()):
             classes |= read_labels(source)
         else:
             for path in sorted(source.rglob(TRUTH_FILE_NAME)):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from glitchflow_plugin.data.files import content_hash, read_json, write_json
+from glitchflow_plugin.data.lock import LOCK_NAME
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
@@ -109,13 +110,14 @@ def keep_former(folder: Path, what: Mapping[str, Any], *, stay: Sequence[str] = 
     Args:
         folder: Of the step, which holds it.
         what: What decides about its results, JSON-like.
-        stay: Names of files and folders that know by themselves what they are of.
+        stay: Names of files and folders that know by themselves what they are of. Folders in which others hold a lock,
+            as where all of a run is below one folder, stay as well.
 
     Returns:
         Where the former results are; None if there were none, or they are of the same.
     """
     wanted, kept = _comparable(what), None
-    results = [path for path in _visible(folder) if path.name not in (FORMER, *stay)]
+    results = [path for path in _visible(folder) if path.name not in (FORMER, *stay) and not any(path.rglob(LOCK_NAME))]
     found = _found(folder)
     if results and found != wanted:
         stamp = max(path.stat().st_mtime for path in results if path.name != RECORD_NAME or len(results) == 1)

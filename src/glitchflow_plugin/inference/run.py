@@ -85,7 +85,7 @@ class InferenceSettings:
 
     def decisive(self) -> dict[str, Any]:
         """The settings that change figures and verdicts; the others change how many are shown, and the speed."""
-        shown = ("batch_size", "batch_events", "examples", "tensorboard_rows")
+        shown = ("batch_size", "batch_events", "examples", "tensorboard_rows", "tensorboard_pictures")
         return {key: value for key, value in asdict(self).items() if key not in shown}
 
     @property

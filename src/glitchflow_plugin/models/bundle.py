@@ -569,7 +569,8 @@ def _twin_of(described: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
     """An untrained twin of a network by name and settings, with room for tensors of these shapes."""
     network = build_model(described["name"], **described["settings"])
     if representation(described["name"]) == "waveform":
-        return WaveformTwin(network, *shapes["summary_references"][::-1], shapes["levels"][0])
+        num_references, summary_size = shapes["summary_references"]
+        return WaveformTwin(network, summary_size, num_references, shapes["levels"][0])
     witness_scale = [1.0] * shapes["witness_scale"][0]
     return EnergyTwin(
         network, clamp=1.0, witness_scale=witness_scale, target_scale=1.0, transform=described["transform"]

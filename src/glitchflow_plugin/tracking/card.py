@@ -18,6 +18,8 @@ FIGURES = (
 _RIVALS = (("model", "this model"), ("linear", "linear filter"), ("zero", "no prediction"))
 _SPACE = "&emsp;"
 _MOST_TEXT = 5000
+#: Witnesses that the page of a version names; its tag, and `glitchflow models compare`, know all.
+_MOST_NAMES = 40
 
 
 def tags(content: Mapping[str, Any]) -> dict[str, str]:
@@ -46,6 +48,7 @@ def page(content: Mapping[str, Any], *, run_id: str, pictures: Sequence[str] = (
     """
     judged, figures = _figures(content)
     witnesses = list(content.get("witnesses", ()))
+    more = len(witnesses) - _MOST_NAMES
     lines = [f"What {len(witnesses)} witness channels tell of the glitches in **{content.get('target')}**.", ""]
     if figures:
         rivals = [(key, name) for key, name in _RIVALS if any(key in each for each in figures.values())]
@@ -67,7 +70,7 @@ def page(content: Mapping[str, Any], *, run_id: str, pictures: Sequence[str] = (
         ("events", ", ".join(f"{part} {number}" for part, number in events.items())),
         ("band", data.get("band", "")),
         ("glitch threshold", f"SNR² {notes['threshold']:g}" if "threshold" in notes else ""),
-        ("witnesses", ", ".join(witnesses)),
+        ("witnesses", ", ".join(witnesses[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")),
         ("network", ", ".join(part for part in (_network(content), *trained) if part)),
     ]
     lines += ["Made from:", "", *_table(["", ""], [[f"**{name}**", text] for name, text in rows if text])]

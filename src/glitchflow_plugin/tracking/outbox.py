@@ -225,6 +225,7 @@ def _send(entry: Entry) -> ModelVersion:
         artifacts=there.artifacts,
         run_id=run_id,
         tags={**entry.tags, _MARK: entry.id},
+        alias=there.alias,
     )
 
 

@@ -31,7 +31,8 @@ def is_gone(process: Any) -> bool:
     if (process["host"], process["machine"]) != (here["host"], here["machine"]):
         return False
     if process["boot"] != here["boot"]:
-        return True
+        # where the machine has no name of its own, as in containers, two may well have one host name
+        return bool(here["machine"] and here["boot"])
     pid = process["pid"]
     if process["namespace"] != here["namespace"] or not isinstance(pid, int):
         return False

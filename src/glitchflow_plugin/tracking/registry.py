@@ -100,6 +100,7 @@ def register(
     artifacts: Path | str = DEFAULT_ARTIFACTS,
     run_id: str | None = None,
     tags: Mapping[str, str] | None = None,
+    alias: str = CHAMPION,
 ) -> ModelVersion:
     """Store a twin as the next version of a registered model.
 
@@ -111,6 +112,7 @@ def register(
         artifacts: Where a database keeps its files. A server has its own place.
         run_id: Run to which the model belongs; if None, one that is made from the description of the bundle.
         tags: Kept with the version.
+        alias: Of the champion, which the model's page names; it is not given here.
 
     Returns:
         The version.
@@ -150,7 +152,7 @@ def register(
     found = find(name, version, tracking_uri)
     if found.tags.get(CHECKSUMS) != json.dumps(sealed):
         raise nonsense(tracking_uri, f"version {version} of {name}")
-    introduce(found, content)
+    introduce(found, content, alias)
     logger.info("Registered %s version %d at %s", name, version, tracking_uri)
     return found
 

@@ -16,6 +16,7 @@ from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlRun
 from sqlalchemy import create_engine, select, update
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from glitchflow_plugin.errors import RegistryError
 from glitchflow_plugin.tracking.connection import DEFAULT_TRACKING_URI, is_server
@@ -123,7 +124,9 @@ def _beside(known: Mapping[Path, Iterable[PurePosixPath]], root: Path) -> list[M
     moves = []
     for old, parts in known.items():
         ends = [root.joinpath(*old.parts[start:]) for start in range(1, len(old.parts))]
-        new = next((place for place in ends if place == old or _any_there(place, parts)), old)
+        new = next((place for place in ends if _same(place, old) or _any_there(place, parts)), old)
+        if _same(new, old):  # by another name, as through a link
+            new = old
         if new == old and not parts and not old.parent.exists():
             new = root / old.name
         if new != old:
@@ -132,7 +135,11 @@ def _beside(known: Mapping[Path, Iterable[PurePosixPath]], root: Path) -> list[M
 
 
 def _any_there(folder: Path, parts: Iterable[PurePosixPath]) -> bool:
-    return any((folder / part).is_dir() for part in parts)
+    return folder.is_dir() and any((folder / part).is_dir() for part in parts)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one == other or (one.exists() and other.exists() and one.samefile(other))
 
 
 def _folders(connection: Connection) -> dict[Path, list[PurePosixPath]]:
@@ -177,10 +184,22 @@ def _file(tracking_uri: str) -> Path | None:
 
 @contextmanager
 def _open(tracking_uri: str) -> Iterator[Connection]:
-    """One transaction: all is changed or nothing."""
-    engine = create_engine(tracking_uri)
+    """One transaction: all is changed or nothing.
+
+    Raises:
+        RegistryError: It is no database of MLflow, or cannot be used now.
+    """
     try:
-        with engine.begin() as connection:
-            yield connection
-    finally:
-        engine.dispose()
+        engine = create_engine(tracking_uri)
+        try:
+            with engine.begin() as connection:
+                yield connection
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, ImportError) as error:
+        place = _file(tracking_uri) or "what the address names"  # which may hold a password
+        reason = getattr(error, "orig", None) or error
+        raise RegistryError(
+            f"{place} cannot be used as the database of an MLflow registry ({type(reason).__name__}: {reason}). "
+            f"Correct --tracking-uri (expected for instance {DEFAULT_TRACKING_URI}), or try again if it is in use."
+        ) from error
