@@ -117,7 +117,6 @@ class Learner(Protocol):
         threshold: float,
         axis: FrequencyAxis = "log",
         classes: Mapping[str, str] | None = None,
-        title: str = "validation events",
     ) -> Any:
         """Figure of a few telling windows of a data set: measured, predicted, what is left; see `plot_cleaning`."""
         ...
