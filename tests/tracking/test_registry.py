@@ -7,6 +7,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from glitchflow_plugin.errors import ConnectionFailedError, FormatError, RegistryError
 from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment
@@ -43,6 +44,25 @@ def test_a_twin_comes_back_with_all_that_is_needed(database, make_bundle):
     # any number of windows at a time
     assert back.twin(windows[:1]).shape == (1, 1, 16, 16)
     assert find("whole", "1", database).run_id == version.run_id
+
+
+def test_a_model_whose_training_could_not_log_gets_a_run_that_tells_of_it(database, make_bundle):
+    estimate = {"value": 0.75, "low": 0.5, "high": 0.9}
+    notes = {
+        "run_name": "o4 scan",
+        "dataset_name": "o4",
+        "epochs": 3,
+        "test": {"model": {"roc_auc": estimate}, "linear": {"roc_auc": {"value": None}}},
+    }
+    version = store(make_bundle(notes=notes, dataset="0123456789abcdef"), "alone", database)
+    run = MlflowClient(database).get_run(version.run_id)
+    assert (run.info.run_name, run.info.status) == ("o4 scan", "FINISHED")
+    assert run.data.metrics == {"validation_loss": 0.5, "test_roc_auc": 0.75}
+    assert {"model_name": "linear", "epochs": "3"}.items() <= run.data.params.items()
+    assert [each.dataset.name for each in run.inputs.dataset_inputs] == ["o4"]
+    # one that tells nothing is named as the model
+    version = store(make_bundle(metrics={}), "bare", database)
+    assert MlflowClient(database).get_run(version.run_id).info.run_name == "bare"
 
 
 def test_mlflow_alone_can_load_and_describe_it(database, monkeypatch, make_bundle):

@@ -88,6 +88,9 @@ def test_files_alone_that_are_elsewhere_are_no_tampering(original, tmp_path, cap
     with pytest.raises(RegistryError, match=r"neither there nor in"):
         relocate(uri, tmp_path)
     assert relocate(uri, tmp_path / "disk") == [Move(folder / "store" / "files", tmp_path / "disk")]
+    with pytest.raises(RegistryError, match="holds no files of"):
+        relocate(uri, tmp_path / "mistyped")
+    assert relocate(uri, tmp_path / "disk") == []
     assert load("twin", 1, uri).target == "STRAIN"
     # what was changed on the way is told, and is not loaded
     (weights,) = (tmp_path / "disk").rglob("twin.safetensors")

@@ -309,7 +309,8 @@ class HyperparameterSearch(BaseComponent):
         uri, experiment = self.registry["tracking_uri"], self.registry["experiment"]
         with guarded(uri):
             ensure_experiment(uri, experiment, self.registry["artifacts"])
-            loggers = make_loggers(uri, experiment, None, self.folder / "logs")
+            # what the machine does now tells nothing of the trials
+            loggers = make_loggers(uri, experiment, None, self.folder / "logs", system_metrics=False)
             assert loggers is not None  # noqa: S101
             loggers.create_logger_context(rank=0, run_name=f"{self.run_name}-hpo")
             tracker = ItwinaiTracker(loggers)

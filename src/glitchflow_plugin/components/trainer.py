@@ -48,7 +48,7 @@ from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, 
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.connection import guarded
 from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, PatientMLFlowLogger, make_loggers, unsent
-from glitchflow_plugin.tracking.runs import Unsent
+from glitchflow_plugin.tracking.runs import Unsent, named_for_test
 from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.checkpoints import (
@@ -539,9 +539,9 @@ class Trainer(SoundTorchTrainer):
         self.logger.create_logger_context(rank=0, run_id=run_id, run_name=None if run_id else self.run_name)
         tracker = ItwinaiTracker(self.logger)
         for key, found in scores.items():
-            for metric, estimate in found.metrics().items():
-                if estimate.value is not None:
-                    tracker.metric(f"test_{metric}" if key == "model" else f"test_{key}_{metric}", estimate.value, 0)
+            values = {metric: estimate.value for metric, estimate in found.metrics().items()}
+            for name, value in named_for_test(key, values).items():
+                tracker.metric(name, value, 0)
         for name, figure in self._pictures(scores).items():
             tracker.picture(name, figure)
         found_run = getattr(self.mlflow_logger, "active_run", None)
@@ -580,6 +580,7 @@ class Trainer(SoundTorchTrainer):
         times = self.training_set.open_spectrograms().times
         length = float(times[self.training_set.settings.size - 1] - times[0])
         notes = {
+            "run_name": self.run_name,
             "dataset_name": self.training_set.open_spectrograms().folder.name,
             "gps": [float(begins.min()), float(begins.max()) + length],
             "test": {

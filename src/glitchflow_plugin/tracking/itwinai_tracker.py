@@ -11,11 +11,20 @@ from typing import Any
 
 from itwinai.loggers import Logger, LoggersCollection, MLFlowLogger, Prov4MLLogger, TensorBoardLogger
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput
 
 from glitchflow_plugin.errors import MissingDependencyError
 from glitchflow_plugin.tracking.connection import environment, is_server, nonsense, patience, quick
-from glitchflow_plugin.tracking.runs import Unsent, add_part, can_go_on, complete, hopeless, mark, sign, still_running
+from glitchflow_plugin.tracking.runs import (
+    Unsent,
+    add_part,
+    can_go_on,
+    complete,
+    data_of,
+    hopeless,
+    mark,
+    sign,
+    still_running,
+)
 from glitchflow_plugin.tracking.versions import PICTURES
 
 logger = logging.getLogger(__name__)
@@ -184,10 +193,9 @@ class PatientMLFlowLogger(MLFlowLogger):
         """Note the data set of the run, where MLflow's table of runs shows it."""
         if not self.should_log() or self._waits():
             return
-        data = Dataset(name=name, digest=digest[:12], source_type="local", source=name)
         try:
             with quick():
-                self._client.log_inputs(self.active_run.info.run_id, datasets=[DatasetInput(data)])
+                self._client.log_inputs(self.active_run.info.run_id, datasets=[data_of(name, digest)])
         except Exception as error:
             self._failed(error)
 

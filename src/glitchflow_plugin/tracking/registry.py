@@ -36,6 +36,7 @@ from glitchflow_plugin.tracking.connection import (
     nonsense,
     registry,
 )
+from glitchflow_plugin.tracking.runs import record_run
 from glitchflow_plugin.tracking.versions import (
     BUNDLE_FILE,
     CHAMPION,
@@ -109,7 +110,7 @@ def register(
         tracking_uri: A database (`sqlite:///mlflow.db`) or a server (`http://127.0.0.1:5005`).
         experiment: MLflow experiment; made if it is new.
         artifacts: Where a database keeps its files. A server has its own place.
-        run_id: Run to which the model belongs; a new one if None.
+        run_id: Run to which the model belongs; if None, one that is made from the description of the bundle.
         tags: Kept with the version.
         alias: Of the champion, which the model's page names; it is not given here.
 
@@ -128,9 +129,9 @@ def register(
         with registry(tracking_uri):
             client = MlflowClient(tracking_uri, tracking_uri)
             experiment_id = ensure_experiment(tracking_uri, experiment, artifacts)
+            content = bundle.to_dict()
             if run_id is None:
-                run_id = str(client.create_run(experiment_id).info.run_id)
-                client.set_terminated(run_id)
+                run_id = record_run(client, experiment_id, str(bundle.notes.get("run_name") or name), content)
             logged = client.create_logged_model(experiment_id, name="twin", source_run_id=run_id)
             if not (run_id and logged.model_id):
                 raise nonsense(tracking_uri, "a new model")
@@ -139,7 +140,6 @@ def register(
             client.finalize_logged_model(logged.model_id, "READY")
             client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
             # with all its tags at once: a version without checksums cannot be loaded
-            content = bundle.to_dict()
             noted = {key: tag(text) for key, text in {**card.tags(content), **(tags or {})}.items()}
             # asked once: a second try after a lost answer would make a second version
             with environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}, keep=False):

@@ -95,6 +95,12 @@ def relocate(tracking_uri: str, artifacts: Path | None = None) -> list[Move]:
                 for old, parts in known.items()
                 if old != new and (_any_there(new, parts) or not (parts or old.exists()))
             ]
+            if not moves and new not in known and all(_any_there(old, parts) for old, parts in known.items() if parts):
+                raise RegistryError(
+                    f"{artifacts} holds no files of {tracking_uri}: they are where they are expected, in "
+                    f"{', '.join(map(str, known))}. Nothing is changed; leave --artifacts out, or give the folder that "
+                    "holds copies of them."
+                )
         else:
             moves = _beside(known, database.resolve().parent) if database else []
         staying = {move.old for move in moves}

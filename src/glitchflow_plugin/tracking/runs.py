@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunInfo
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunInfo
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -145,6 +145,53 @@ def add_part(
         [Param(key, str(value)) for key, value in params.items()],
     )
     client.set_terminated(run_id, status)
+
+
+def record_run(client: MlflowClient, experiment_id: str, name: str, content: Mapping[str, Any]) -> str:
+    """Make the run of a training that could not log, with what the description of its model tells.
+
+    Args:
+        client: Of the registry.
+        experiment_id: Where the run goes.
+        name: Of the run.
+        content: As `ModelBundle.to_dict` gives it.
+
+    Returns:
+        The id of the run, which has ended.
+
+    Raises:
+        MlflowException: MLflow refused.
+    """
+    notes, now = content.get("notes", {}), int(1000 * time.time())
+    figures = dict(content.get("metrics") or {})
+    for rival, found in (notes.get("test") or {}).items():
+        judged = named_for_test(rival, {metric: estimate.get("value") for metric, estimate in found.items()})
+        figures.update(judged)
+    params = {f"model_{key}": value for key, value in (content.get("model") or {}).items()}
+    params |= {key: notes[key] for key in ("epochs", "random_seed") if key in notes}
+    params["witnesses"] = ", ".join(content.get("witnesses", ()))
+    run_id = client.create_run(experiment_id, run_name=name).info.run_id
+    client.log_batch(
+        run_id,
+        [Metric(key, float(value), now, 0) for key, value in figures.items() if value is not None],
+        [Param(key, str(value)) for key, value in params.items()],
+    )
+    data, digest = notes.get("dataset_name"), content.get("dataset")
+    if data and digest:
+        client.log_inputs(run_id, datasets=[data_of(data, digest)])
+    client.set_terminated(run_id)
+    return run_id
+
+
+def named_for_test(rival: str, values: Mapping[str, float | None]) -> dict[str, float]:
+    """Figures of the test events as a run names them; what is undefined is left out."""
+    start = "test_" if rival == "model" else f"test_{rival}_"
+    return {f"{start}{metric}": value for metric, value in values.items() if value is not None}
+
+
+def data_of(name: str, digest: str) -> DatasetInput:
+    """A data set, as MLflow's table of runs shows it."""
+    return DatasetInput(Dataset(name=name, digest=digest[:12], source_type="local", source=name))
 
 
 def close_abandoned(client: MlflowClient) -> list[str]:
