@@ -7,36 +7,51 @@
 # tasks the others' files too late; the scan's makes the statistics.
 set -euo pipefail
 
-job="$(dirname "${BASH_SOURCE[0]}")/preprocess.sbatch"
+script="$(dirname "${BASH_SOURCE[0]}")/preprocess.sbatch"
 tasks="${1-}"
 if [[ ! $tasks =~ ^[1-9][0-9]*$ ]]; then
     echo "How many tasks? Expected a number first, got '$tasks'." \
         "For instance: bash slurm/preprocess.sh 16 --partition=batch run_name=o4_scan" >&2
     exit 2
 fi
+shift
+options=() overrides=()
+for word in "$@"; do
+    case "$word" in
+    --?*) options+=("$word") ;;
+    '~'* | [!-]*=*) overrides+=("$word") ;;
+    *)
+        echo "'$word' is neither an option of sbatch in one word (--partition=batch) nor an override (run_name=o4_scan)." >&2
+        exit 2
+        ;;
+    esac
+done
 if [[ ! -f config.yaml ]]; then
     echo "No config.yaml in $PWD. Submit in the run folder; glitchflow init makes one." >&2
     exit 1
 fi
-shift
-options=() overrides=()
-for word in "$@"; do
-    if [[ $word == --* ]]; then options+=("$word"); else overrides+=("$word"); fi
-done
 
 array="--array=0-$((tasks - 1))"
+submitted=()
 
-submit() { # AFTER STEP SBATCH-OPTION...: the number of the job, which begins when AFTER has ended well
-    local after="$1" step="$2" number
+submit() { # AFTER STEP SBATCH-OPTION...: sets job to the number of the job, which begins when AFTER has ended well
+    local after="$1" step="$2"
     shift 2
-    number="$(sbatch --parsable --kill-on-invalid-dep=yes ${after:+"--dependency=afterok:$after"} \
-        "${options[@]}" "$@" "$job" "$step" "${overrides[@]}")"
-    echo "${number%%;*}"
+    if ! job="$(sbatch --parsable --kill-on-invalid-dep=yes ${after:+"--dependency=afterok:$after"} \
+        "${options[@]}" "$@" "$script" "$step" "${overrides[@]}")"; then
+        echo "sbatch has refused a job of $step (above): neither it nor a later one is submitted." \
+            "${submitted[*]:+To take back those before: scancel ${submitted[*]}}" >&2
+        exit 1
+    fi
+    job="${job%%;*}"
+    submitted+=("$job")
 }
 
 last=''
 for step in Data-processor Annalisa-scan QT-dataset; do
-    shares="$(submit "$last" "$step" "$array")"
-    last="$(submit "$shares" "$step")"
+    submit "$last" "$step" "$array"
+    shares="$job"
+    submit "$shares" "$step"
+    last="$job"
     echo "$step: job $shares, $tasks tasks, then $last."
 done

@@ -224,11 +224,16 @@ def test_scripts_are_accepted_and_their_logs_are_found(tmp_path, stand_in):
     for name in PRESETS:
         file = folder / f"{name}.yaml"
         given = yaml.safe_load((folder / "conf" / "slurm" / f"{name}.yaml").read_text())
-        file.write_text(yaml.safe_dump(given | {"run_name": "mine"}))
+        file.write_text(yaml.safe_dump(given | {"run_name": "my run"}))
         run(folder, "itwinai", "generate-slurm", "-c", file, "--save-script", **ACCOUNT)
         script = (folder / "slurm-scripts/glitchflow-train.slurm").rename(folder / f"{name}.slurm")
-        assert "run_name=mine" in script.read_text()
+        assert "run_name=my run" in script.read_text()
         run(elsewhere, "sbatch", "--test-only", script)
+    preprocess = ["bash", "slurm/preprocess.sh", "2", "--partition=nowhere"]
+    refused = subprocess.run(preprocess, cwd=folder, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "refused a job of Data-processor" in refused.stderr
+    assert not run(folder, "squeue", "--noheader")
     for script in ("train.sbatch", "preprocess.sbatch"):
         assert "gpu" not in "".join(re.findall("^#SBATCH.*", (folder / "slurm" / script).read_text(), re.MULTILINE))
         run(folder, "sbatch", "--test-only", f"slurm/{script}")
@@ -247,7 +252,8 @@ def test_scripts_are_accepted_and_their_logs_are_found(tmp_path, stand_in):
     log = "\n".join((elsewhere / f"glitchflow-train-{job}.{end}").read_text() for end in ("out", "err"))
     assert states(folder) == ["COMPLETED", "FAILED", "FAILED", "FAILED"], log
     for rank in range(4):
-        assert (folder / f"done-{rank}").read_text().splitlines()[:3] == ["4", str(rank), "4"]
+        done = (folder / f"done-{rank}").read_text().splitlines()
+        assert (done[:3], done[-1]) == (["4", str(rank), "4"], "run_name=my run")
     assert "No container image glitchflow.sif" in (folder / f"glitchflow-train-{empty}.err").read_text()
     assert "Submit this in the run folder" in (elsewhere / f"slurm-{lost}.out").read_text()
     assert "itwinai is not on this job's PATH" in (folder / f"slurm-{alone}.out").read_text()
@@ -264,7 +270,15 @@ def test_a_preset_without_account_names_what_it_lacks(tmp_path):
         assert f"\n{key}\n  Input should be a valid string" in answer.stdout
 
 
-@pytest.mark.parametrize(("words", "said"), [(["run_name=o4"], "got 'run_name=o4'"), (["2"], "No config.yaml")])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run_name=o4"], "got 'run_name=o4'"),
+        (["2"], "No config.yaml"),
+        (["2", "-p", "batch"], "'-p' is neither"),
+        (["2", "--account", "physics"], "'physics' is neither"),
+    ],
+)
 def test_nothing_is_submitted_without_a_number_of_tasks_or_elsewhere(tmp_path, words, said):
     script = Path(__file__).parents[1] / "slurm" / "preprocess.sh"
     answer = subprocess.run(["bash", script, *words], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -174,7 +174,7 @@ def test_make_inference_runs_alone_from_disk(registered, tmp_path):
 
 def test_results_of_several_days_and_settings_lie_side_by_side(registered, tmp_path, monkeypatch):
     for name in ("example_figures", "score_figures"):  # they take most of the time and are not of interest here
-        monkeypatch.setattr(inference_report, name, lambda *_: {})
+        monkeypatch.setattr(inference_report, name, lambda *_, **__: {})
 
     def contents(folder):
         return {path: path.read_bytes() for path in folder.rglob("*.csv")}

@@ -22,6 +22,7 @@ from glitchflow_plugin.errors import (
 )
 from glitchflow_plugin.products.summary import EventCounts
 from glitchflow_plugin.tracking.versions import list_versions
+from glitchflow_plugin.training.interruption import Interrupted
 
 SPLIT = {"block_length": 100.0, "train": 0.5, "validation": 0.3, "test": 0.2}
 TRAINER = {
@@ -124,7 +125,7 @@ def test_it_waits_keeps_trains_and_continues(station, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(trainer_module.Trainer, "_finish", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="Ctrl-C"):
         station.run()
     status = read_json(tmp_path / "retrain" / "status.json")
     assert (status["state"], status["decision"]) == ("running", "train")

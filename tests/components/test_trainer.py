@@ -24,6 +24,7 @@ from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.lock import at_work
 from glitchflow_plugin.errors import BusyError, ConfigurationError, ConnectionFailedError, DataError, RegistryError
+from glitchflow_plugin.plots.cleaning import plot_cleaning
 from glitchflow_plugin.products.summary import read_summary
 from glitchflow_plugin.tracking.outbox import upload, waiting
 from glitchflow_plugin.tracking.registry import load
@@ -31,6 +32,7 @@ from glitchflow_plugin.tracking.versions import find
 from glitchflow_plugin.training import judged_maps
 from glitchflow_plugin.training.checkpoints import run_of
 from glitchflow_plugin.training.evaluation import ZeroTwin
+from glitchflow_plugin.training.interruption import Interrupted
 
 SMALL = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
 
@@ -101,7 +103,7 @@ def weights(folder):
 def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.5")
     board = tmp_path / "tensorboard"
-    trainer = make_trainer(registry=registry, tensorboard=str(board), pictures_every=2)
+    trainer = make_trainer(registry=registry, tensorboard=str(board), pictures_every=1)
     version = trainer.execute()
     assert (version.version, version.promoted) == (1, True)
 
@@ -132,9 +134,10 @@ def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry
     assert run.data.params["model_base"] == "4"
     assert run.info.status == "FINISHED"
     assert list((tmp_path / "artifacts").rglob("examples/0000.png"))
-    events = EventAccumulator(str(board)).Reload()
+    events = EventAccumulator(str(board), size_guidance={"images": 0}).Reload()
     assert [point.step for point in events.Scalars("validation_loss")] == [0, 1]
-    assert "examples" in events.Tags()["images"]
+    assert [picture.step for picture in events.Images("examples")] == [0, 1]
+    assert {"pictures/examples", "pictures/roc", "pictures/accuracy"} < set(events.Tags()["images"])
     assert (tmp_path / "mlruns").exists() is False
 
 
@@ -306,16 +309,16 @@ def test_a_training_that_is_asked_to_end_is_killed_in_mlflow_until_it_goes_on(
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
-@pytest.mark.parametrize("ending", [(KeyboardInterrupt, "KILLED"), (RuntimeError, "FAILED")])
+@pytest.mark.parametrize("ending", [(KeyboardInterrupt, Interrupted, "KILLED"), (RuntimeError, RuntimeError, "FAILED")])
 @pytest.mark.parametrize("place", ["validation_epoch", "_load_best"])
 def test_whatever_ends_a_training_is_the_status_of_its_one_run(make_trainer, registry, monkeypatch, ending, place):
-    error, status = ending
+    error, told, status = ending
 
     def fails(*_):
         raise error("because")
 
     monkeypatch.setattr(Trainer, place, fails)
-    with pytest.raises(error):
+    with pytest.raises(told):
         make_trainer(registry=registry, epochs=1).execute()
     (run,) = runs_of(registry)
     assert (run.info.run_name, run.info.status) == ("test", status)
@@ -349,16 +352,23 @@ def test_what_a_silent_server_has_not_taken_is_sent_by_the_next_training(
     assert sorted(run.info.status for run in runs_of(registry)) == expected
 
 
-def test_a_version_shows_what_one_chooses_by(make_trainer, registry, monkeypatch):
-    drawn = []
-    plot = energy_module.plot_cleaning
-    monkeypatch.setattr(energy_module, "plot_cleaning", lambda *_, **shown: drawn.append(shown) or plot(*_, **shown))
-    trainer = make_trainer(
-        registry={**registry, "alias": "best"}, epochs=1, pictures_every=1, pictures={"frequency_axis": "linear"}
-    )
-    version = trainer.execute()
-    assert [one["title"] for one in drawn] == ["validation events", "test events"]
-    assert {one["axis"] for one in drawn} == {"linear"}
+def test_a_version_shows_what_one_chooses_by(make_trainer, training_set, registry, monkeypatch, tmp_path):
+    split, titles = training_set.split, []
+    labels = tmp_path / "classes.csv"
+    every = [name for part in ("train", "validation", "test") for name in split.part(part).event_ids]
+    labels.write_text("event_id,label\n" + "".join(f"{name},a_class\n" for name in every))
+
+    def tell(examples, *arguments, title, **keywords):
+        titles.append((title, {each.event_id for each in examples}, {each.note for each in examples}))
+        return plot_cleaning(examples, *arguments, title=title, **keywords)
+
+    monkeypatch.setattr(energy_module, "plot_cleaning", tell)
+    version = make_trainer(
+        registry={**registry, "alias": "best"}, epochs=1, pictures_every=1, pictures={"labels": [str(labels)]}
+    ).execute()
+    for (title, shown, notes), part in zip(titles, ("validation", "test"), strict=True):
+        assert (title, notes) == (f"{part} events", {"a class"})
+        assert shown <= set(split.part(part).event_ids)
     client = MlflowClient(registry["tracking_uri"])
     stored = client.get_model_version("twin", "1")
     scores = {key: float(version.tags[key]) for key in ("veto_accuracy", "roc_area", "power_removed", "harm")}

@@ -291,7 +291,7 @@ def test_figures_see_every_window_once():
 
 
 def test_wrong_settings_are_refused(make_coupled_maps):
-    with pytest.raises(TypeError, match="treshold"):
+    with pytest.raises(ConfigurationError, match=r"'treshold'\. Nearest: threshold"):
         Processor({"treshold": 3}, "", "")
     with pytest.raises(ConfigurationError, match="background_ratio"):
         WindowSettings(background_ratio=-1)

@@ -104,7 +104,7 @@ def test_without_strain_figures_are_left_out_with_a_warning(make_bundle, make_se
     assert set(figures) == {"vetoed"}
     with TensorBoardTracker(tmp_path / "tb") as tracker:
         track_result(tracker, result, {"timeline": timeline_figure(result, SETTINGS)}, SETTINGS)
-    assert "no strain" in shown(tmp_path / "tb", "veto/events")
+    assert "no strain" in shown(tmp_path / "tb", "Veto/events")
 
 
 def test_undefined_figures_are_explained(make_bundle, make_set, tmp_path):
@@ -140,19 +140,19 @@ def test_tensorboard_shows_the_veto_first_with_whole_times(finished, tmp_path):
     result, _, _ = finished
     with TensorBoardTracker(tmp_path / "tb") as tracker:
         track_result(tracker, result, score_figures(result.scores, 16.0), SETTINGS, {"event-0": "blip"})
-    heading, *rows = rows_of(shown(tmp_path / "tb", "veto/events"))
+    heading, *rows = rows_of(shown(tmp_path / "tb", "Veto/events"))
     assert heading[0] == "veto"
     assert len(heading) <= 7  # more are broken at the width of a usual screen
     assert len(rows) == len(result.events)
     assert [row[0] == "VETO" for row in rows] == result.events["veto"].tolist()
     assert [row[2] for row in rows] == [f"{gps:.3f}" for gps in result.events["gps_event"]]
-    heading, *segments = rows_of(shown(tmp_path / "tb", "veto/segments"))
+    heading, *segments = rows_of(shown(tmp_path / "tb", "Veto/segments"))
     assert heading[:2] == ["GPS start", "GPS end"]
     assert len(segments) == len(veto_segments(result.windows))
     assert set(stored(tmp_path / "tb").Tags()["images"]) == {
-        "inference/accuracy",
-        "inference/roc",
-        "inference/confusion",
+        "Inference/accuracy",
+        "Inference/roc",
+        "Inference/confusion",
     }
 
 
@@ -182,7 +182,7 @@ def test_a_row_leads_to_its_picture(finished, tmp_path):
         for row, figure in event_figures(result, spectrograms, bundle.target, settings):
             assert figure.axes[0].texts[0].get_text().startswith(f"{result.events['event_id'].iloc[row]}, row {row}, ")
             tracker.figure(picture_name(row), figure, row)
-    named = {row[1] for row in rows_of(shown(tmp_path / "tb", "veto/events"))[1:] if "/" in row[1]}
+    named = {row[1] for row in rows_of(shown(tmp_path / "tb", "Veto/events"))[1:] if "/" in row[1]}
     assert named == set(stored(tmp_path / "tb").Tags()["images"])
     assert len(named) == 4
     for name in named:
@@ -193,7 +193,7 @@ def test_with_few_rows_the_vetoed_ones_stay(finished, tmp_path):
     result, _, _ = finished
     with TensorBoardTracker(tmp_path / "tb") as tracker:
         track_result(tracker, result, {}, replace(SETTINGS, tensorboard_rows=4))
-    text = shown(tmp_path / "tb", "veto/events")
+    text = shown(tmp_path / "tb", "Veto/events")
     assert [row[0] for row in rows_of(text)[1:]] == ["VETO"] * 4
     assert "6 more events in events.csv" in text
 

@@ -170,7 +170,7 @@ def test_the_bundle_says_what_it_looks_at(make_learner):
     bundle = learner.bundle(twin, learner.baseline(twin, batches_of(learner)), {}, {})
     assert bundle.representation == "waveform"
     assert bundle.input_shape == (2, 3072)
-    assert learner.examples(twin, learner.dataset("train"), threshold=16.0).axes
+    assert learner.examples(twin, learner.dataset("train"), title="train events", threshold=16.0).axes
 
 
 def test_event_sets_that_do_not_fit_are_refused(make_learner, make_event_set):

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property, partial
@@ -474,11 +474,15 @@ class Trainer(SoundTorchTrainer):
     def _classes(self) -> Mapping[str, str]:
         return self.pictures.classes()
 
-    @property
-    def _shown(self) -> dict[str, Any]:
-        """How examples are drawn, wherever they are shown."""
-        axis = self.pictures.frequency_axis
-        return {"threshold": self.config.threshold, "axis": axis, "classes": self._classes}
+    def _examples(self, predict: Callable[[Tensor], Tensor], dataset: Any, part: str) -> Any:
+        return self.learner.examples(
+            predict,
+            dataset,
+            title=f"{part} events",
+            threshold=self.config.threshold,
+            axis=self.pictures.frequency_axis,
+            classes=self._classes,
+        )
 
     def _tell(self, loss: float, figures: dict[str, float], rate: float) -> None:
         tracker = self._tracker
@@ -490,8 +494,7 @@ class Trainer(SoundTorchTrainer):
             return
         if self.pictures_every and self.current_epoch % self.pictures_every == 0:
             dataset: Any = self.validation_dataloader.dataset  # type: ignore[union-attr]  # pyright: ignore
-            figure = self.learner.examples(self._predict, dataset, **self._shown)
-            tracker.figure("examples", figure, self.current_epoch)
+            tracker.figure("examples", self._examples(self._predict, dataset, "validation"), self.current_epoch)
         shown = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if "accuracy" in key)
         line = (
             f"epoch {self.current_epoch + 1}/{self.epochs}: training loss {self._train_loss:.4f}, validation {loss:.4f}"
@@ -567,8 +570,10 @@ class Trainer(SoundTorchTrainer):
         def predict(witnesses: Tensor) -> Tensor:
             return self.twin(witnesses.to(self.device_for_judging))
 
-        examples = self.learner.examples(predict, dataset, title=f"{part} events", **self._shown)
-        return {"examples": examples, **{name: found[name] for name in ("roc", "accuracy") if name in found}}
+        return {
+            "examples": self._examples(predict, dataset, part),
+            **{name: found[name] for name in ("roc", "accuracy") if name in found},
+        }
 
     def _bundle(self, figures: dict[str, float], baseline: Any, scores: dict[str, Scores] | None = None) -> ModelBundle:
         begins = self.training_set.windows["gps_start"]

@@ -281,7 +281,8 @@ def track_result(
 
     Steps of an event's energies are seconds, or milliseconds where triggers lie between seconds, from the GPS second
     that their name states; the clock is the detector's. Verdicts are in the tables and on the time-line: as curves,
-    TensorBoard would smooth them. Steps of the accuracy curves are SNR² thresholds.
+    TensorBoard would smooth them. Steps of the accuracy curves are SNR² thresholds. TensorBoard opens the first two
+    names of a page, capitals before small letters.
 
     Args:
         tracker: TensorBoard.
@@ -300,7 +301,7 @@ def track_result(
         ):
             _track_curve(tracker, f"{figure} by SNR² threshold/{LABELS[name]}", curve)
     for name, figure in figures.items():
-        tracker.figure(f"inference/{name}", figure, 0)
+        tracker.figure(f"Inference/{name}", figure, 0)
 
 
 def _track_events(
@@ -351,7 +352,7 @@ def _track_events(
     ]
     if len(kept) < len(events):
         notes.append(f"{len(events) - len(kept)} more events in events.csv; those without veto were left out first.")
-    tracker.table("veto/events", columns, rows, " ".join(notes))
+    tracker.table("Veto/events", columns, rows, " ".join(notes))
 
 
 def _track_segments(
@@ -373,7 +374,7 @@ def _track_segments(
     ]
     left = len(segments) - len(rows)
     note = f"{left} more segments; all windows are in windows.csv." if left else "All windows are in windows.csv."
-    tracker.table("veto/segments", columns, rows, note if rows else "No window is vetoed.")
+    tracker.table("Veto/segments", columns, rows, note if rows else "No window is vetoed.")
 
 
 def _energy(value: Any) -> str:

@@ -412,13 +412,16 @@ class ItwinaiTracker:
             each.log(item=figure, identifier=identifier, kind="figure", step=step)
 
     def picture(self, name: str, figure: Any) -> None:
-        """Record a figure for the pages of MLflow, which show it as wide as it is; elsewhere as any figure."""
+        """Record a figure for the pages of MLflow, which show it as wide as it is; elsewhere as any figure.
+
+        Its name is not that of a figure with steps: TensorBoard would show the last one of the two alone.
+        """
         for each in _leaves(self.loggers):
             if isinstance(each, MLFlowLogger):
                 small = {"dpi": min(_PAGE_DPI, _PAGE_WIDTH / figure.get_figwidth())}
                 each.log(item=figure, identifier=f"{PICTURES}/{name}.png", kind="figure", save_kwargs=small)
             else:
-                each.log(item=figure, identifier=name, kind="figure", step=0)
+                each.log(item=figure, identifier=f"{PICTURES}/{name}", kind="figure", step=0)
 
     def data(self, name: str, digest: str) -> None:
         """Record which data set the run was made from."""

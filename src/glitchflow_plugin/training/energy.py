@@ -89,10 +89,10 @@ class EnergyLearner(JudgedOnMaps):
         predict: Callable[[Tensor], Tensor],
         dataset: WindowDataset,
         *,
+        title: str,
         threshold: float,
         axis: FrequencyAxis = "log",
         classes: Mapping[str, str] | None = None,
-        title: str = "validation events",
     ) -> Any:
         """Figure of the windows with the loudest strain, one for each of three events."""
         loudest = np.argsort(-dataset.windows["peak"].to_numpy(), kind="stable")

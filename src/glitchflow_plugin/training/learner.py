@@ -113,10 +113,10 @@ class Learner(Protocol):
         predict: Callable[[Tensor], Tensor],
         dataset: Any,
         *,
+        title: str,
         threshold: float,
         axis: FrequencyAxis = "log",
         classes: Mapping[str, str] | None = None,
-        title: str = "validation events",
     ) -> Any:
         """Figure of a few telling windows of a data set: measured, predicted, what is left; see `plot_cleaning`."""
         ...

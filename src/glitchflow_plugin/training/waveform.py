@@ -176,10 +176,10 @@ class WaveformLearner(JudgedOnMaps):
         predict: Callable[[Tensor], Tensor],
         dataset: SeriesDataset,
         *,
+        title: str,
         threshold: float,
         axis: FrequencyAxis = "log",
         classes: Mapping[str, str] | None = None,
-        title: str = "validation events",
     ) -> Any:
         """Figure of the three events with the loudest strain."""
         chosen = np.argsort(-dataset.windows["peak"].to_numpy(), kind="stable")[:3]
