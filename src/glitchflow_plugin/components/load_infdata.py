@@ -222,9 +222,9 @@ def find_sets(
     if made is None and spectrograms is None and data:
         if not datasets:
             raise ConfigurationError(
-                "this step runs alone, and its maps lie below `data` in a folder named after `datasets`, which it lacks. "
-                "Give the step `datasets: ${inference.datasets}` in conf/pipelines/, as in the files of `glitchflow init`, "
-                "or give it `spectrograms`."
+                "this step runs alone, and its maps lie below `data` in a folder named after `datasets`, which it "
+                "lacks. Give it `datasets: ${inference.datasets}` in conf/pipelines/, as the files of `glitchflow init` "
+                "have it, or `spectrograms`."
             )
         made = SpectrogramSet.open(data_place(Path(data), bundle, datasets) / SPECTROGRAMS)
     found = made or SpectrogramSet.open(require(spectrograms, "spectrograms"))
