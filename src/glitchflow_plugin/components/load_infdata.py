@@ -223,8 +223,8 @@ def find_sets(
         if not datasets:
             raise ConfigurationError(
                 "this step runs alone, and its maps lie below `data` in a folder named after `datasets`, which it "
-                "lacks. Give it `datasets: ${inference.datasets}` in conf/pipelines/, as the files of `glitchflow init` "
-                "have it, or `spectrograms`."
+                "lacks. Give it `datasets: ${inference.datasets}` in conf/pipelines/, as a new run folder has it, or "
+                "`spectrograms`."
             )
         made = SpectrogramSet.open(data_place(Path(data), bundle, datasets) / SPECTROGRAMS)
     found = made or SpectrogramSet.open(require(spectrograms, "spectrograms"))
