@@ -236,6 +236,15 @@ def test_what_the_system_refuses_is_told_in_words(tmp_path, capsys, monkeypatch)
     assert "/somewhere/config.yaml: Read-only file system" in capsys.readouterr().err
 
 
+def test_ctrl_c_is_told_without_a_traceback(tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.shutil, "copyfile", interrupted)
+    assert cli.main(["init", str(tmp_path / "new")]) == 130
+    assert capsys.readouterr().err == "glitchflow: ended by Ctrl-C.\n"
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_summaries_are_shown_in_any_encoding(tmp_path, encoding):
     write_summary(tmp_path, RunSummary("toy/Step", "2026-01-01", inputs={"threshold": "20 SNR² ≥"}))

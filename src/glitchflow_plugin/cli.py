@@ -37,6 +37,12 @@ MIN_FREE_GB = 2.0
 _NO_FOLDERS = ("tracking_uri", "registered_model")
 #: Key of an override that hydra refuses.
 _OVERRIDE = re.compile(r"Could not (?:override|delete from config\.) '([^']+)'")
+#: Group of conf/ that hydra refuses to add again.
+_TWICE = re.compile(r"Multiple values for ([^.\s]+)\.")
+#: What hydra says of a section that has the name of a folder, which it takes for a choice between files.
+_FOLDER = re.compile(r"No match in the defaults list|Config group override must be")
+#: Keys of itwinai, which no file of conf/ has.
+_ADDED = ("pipe_key", "pipe_steps")
 _PIPELINES = ("itwinai.pipeline.Pipeline", "glitchflow_plugin.components.pipeline.NamedPipeline")
 
 
@@ -47,12 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line without the program's name; default: those of this process.
 
     Returns:
-        Exit status: 0 success, 1 a failure that the message explains, 2 a wrong command line.
+        Exit status: 0 success, 1 a failure that the message explains, 2 a wrong command line, 130 Ctrl-C.
     """
     never_fail_on_output()
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
+    except KeyboardInterrupt:
+        print("glitchflow: ended by Ctrl-C.", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # whoever reads has seen enough: glitchflow show ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -235,22 +244,39 @@ def compose(folder: Path, overrides: Sequence[str] = ()) -> Any:
         name = Path(CONFIG_NAME).stem
         try:
             return hydra_compose(name, overrides=list(overrides))
-        except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
             unknown = _OVERRIDE.search(str(error))  # what else there is, is known without the overrides
-            reason = _no_such_key(unknown.group(1), hydra_compose(name)) if unknown else _no_such_file(error)
+            if _FOLDER.search(str(error)):
+                reason = _whole_section(overrides, folder)
+            else:
+                reason = _no_such_key(unknown.group(1), hydra_compose(name)) if unknown else _no_such_file(error)
             reason = reason or " ".join(str(error).split())
             raise ConfigurationError(f"The configuration in {folder} does not compose: {reason}") from error
 
 
 def _no_such_file(error: Exception) -> str:
-    """What to say of a profile, or another file of conf/, that is not there."""
+    """What to say of a profile, or another file of conf/, that is not there, or is asked for twice."""
     options = getattr(error, "options", None)
+    if twice := _TWICE.search(str(error)):
+        return f"{twice.group(1)} is there already, so it is set without a plus: {twice.group(1)}=NAME."
     if not options:
         return ""
     group, _, wanted = str(getattr(error, "missing_cfg_file", "")).rpartition("/")
     what = "profile" if group == "conf/profile" else f"file in {group}"
     advice = " Where none is named, the files of conf/ apply as they are." if what == "profile" else ""
     return f"there is no {what} {wanted!r}.{nearest(wanted, options)} There are {', '.join(options)}.{advice}"
+
+
+def _whole_section(overrides: Sequence[str], folder: Path) -> str:
+    """What to say where a section that is called like a folder is set as a whole; empty if none is."""
+    for word in overrides:
+        key = word.partition("=")[0].lstrip("+~")
+        if (folder / key).is_dir() and (folder / CONF_FOLDER / f"{key}.yaml").is_file():
+            return (
+                f"{word}: {key} cannot be set as a whole here, because a folder is called so. Set single values "
+                f"({key}.KEY=VALUE, in a list {key}.0.KEY=VALUE), or edit conf/{key}.yaml."
+            )
+    return ""
 
 
 def _no_such_key(key: str, config: Any) -> str:
@@ -262,6 +288,8 @@ def _no_such_key(key: str, config: Any) -> str:
     for part in key.split("."):
         if not isinstance(content, dict):
             return f"{above} has no keys of its own, got {key!r}."
+        if key in _ADDED:
+            return f"{key} is in no file of conf/, so it is added by a plus: +{key}=..."
         if part not in content:
             known = [*map(str, content), *(() if above else ("conf/profile",))]
             where = above or CONFIG_NAME

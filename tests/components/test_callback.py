@@ -1,6 +1,7 @@
 """How a run ends whose configuration or data are wrong, as a user sees it: `itwinai exec-pipeline` in a run folder."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from glitchflow_plugin import cli
@@ -63,8 +65,57 @@ def test_names_that_do_not_exist_are_answered_with_those_that_do(folder, overrid
         check_names(cli.compose(folder, overrides), cli.compose(folder))
 
 
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("scan=20", r"scan: expected keys with values, got 20\..*scan\.KEY=VALUE"),
+        ("whiten=false", "whiten: expected keys with values, got False"),
+        ("training.config=3", r"training\.config: expected keys"),
+        ("inference.model=glitchflow-demo", r"inference\.model: expected keys.*name, version"),
+        ("saveconf.events=null", r"saveconf\.events: expected a name or path, got None"),
+        ("saveconf.events=5", r"saveconf\.events: expected a name or path"),
+        ("run_name=null", "run_name: expected a name or path, got None"),
+        ("run_name=true", "run_name: expected a name or path"),
+    ],
+)
+def test_a_value_in_place_of_a_section_or_name_is_told(folder, override, told):
+    with pytest.raises(ConfigurationError, match=told):
+        check_names(cli.compose(folder, [override]), cli.compose(folder))
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "override", "told"),
+    [
+        ("preproc_pipeline", "datasets.0.processing=3", r"datasets\[0\]\.processing: expected keys"),
+        ("preproc_pipeline", "whiten.psd=noise.txt", r"whiten\.psd: expected a file for each channel"),
+        ("preproc_pipeline", "scan.frange=[8]", "frange must be a pair"),
+        ("preproc_pipeline", "process.frange=[400,8]", "Correct `frange`"),
+        ("preproc_pipeline", "process.q=0", "q must be at least"),
+        ("preproc_pipeline", "scan.num_f_bins=0", "num_f_bins"),
+        ("training_pipeline", "model=null", "expected `name`"),
+        ("inference_pipeline", "inference.model=null", "must have the keys name and version"),
+    ],
+)
+def test_what_no_step_could_use_is_told_before_the_first_step(folder, pipeline, override, told):
+    config = cli.compose(folder, [override])
+    check_names(config, cli.compose(folder))
+    with pytest.raises(InstantiationException) as failed:
+        instantiate(config[pipeline], _convert_="all")
+    assert re.search(told, explained(failed.value, config, [override]) or "")
+
+
 def test_names_that_exist_pass(folder):
-    for overrides in ([], ["+pipe_key=vis_dts"], ["+pipe_steps=[Trainer]"], ["+mine=3"], ["+pipe_steps=[]"]):
+    for overrides in (
+        ["run_name=4711"],
+        ["engine=ray"],
+        ["engine=null"],
+        ["training.config=null"],
+        [],
+        ["+pipe_key=vis_dts"],
+        ["+pipe_steps=[Trainer]"],
+        ["+mine=3"],
+        ["+pipe_steps=[]"],
+    ):
         check_names(cli.compose(folder, overrides), cli.compose(folder))
 
 
@@ -77,6 +128,12 @@ def test_names_that_exist_pass(folder):
         (["profile=demo"], "Nearest: conf/profile"),
         (["~scan.treshold"], "Nearest: threshold"),
         (["scan=[1"], "does not compose"),
+        (["pipe_key=preproc_pipeline"], r"added by a plus: \+pipe_key="),
+        (["pipe_steps=[Trainer]"], r"added by a plus: \+pipe_steps="),
+        (["+conf/profile=demo"], r"without a plus: conf/profile=NAME"),
+        (["datasets=[]"], r"datasets\.0\.KEY=VALUE"),
+        (["datasets=null"], r"datasets\.0\.KEY=VALUE"),
+        (["~datasets"], r"edit conf/datasets\.yaml"),
     ],
 )
 def test_what_does_not_compose_is_told_with_what_would(folder, overrides, told):

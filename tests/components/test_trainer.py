@@ -358,16 +358,16 @@ def test_a_version_shows_what_one_chooses_by(make_trainer, training_set, registr
     every = [name for part in ("train", "validation", "test") for name in split.part(part).event_ids]
     labels.write_text("event_id,label\n" + "".join(f"{name},a_class\n" for name in every))
 
-    def tell(examples, *arguments, title, **keywords):
-        titles.append((title, {each.event_id for each in examples}, {each.note for each in examples}))
-        return plot_cleaning(examples, *arguments, title=title, **keywords)
+    def tell(examples, *arguments, title, axis, **keywords):
+        titles.append((title, axis, {each.event_id for each in examples}, {each.note for each in examples}))
+        return plot_cleaning(examples, *arguments, title=title, axis=axis, **keywords)
 
     monkeypatch.setattr(energy_module, "plot_cleaning", tell)
-    version = make_trainer(
-        registry={**registry, "alias": "best"}, epochs=1, pictures_every=1, pictures={"labels": [str(labels)]}
-    ).execute()
-    for (title, shown, notes), part in zip(titles, ("validation", "test"), strict=True):
-        assert (title, notes) == (f"{part} events", {"a class"})
+    pictures = {"frequency_axis": "linear", "labels": [str(labels)]}
+    registry = {**registry, "alias": "best"}
+    version = make_trainer(registry=registry, epochs=1, pictures_every=1, pictures=pictures).execute()
+    for (title, axis, shown, notes), part in zip(titles, ("validation", "test"), strict=True):
+        assert (title, axis, notes) == (f"{part} events", "linear", {"a class"})
         assert shown <= set(split.part(part).event_ids)
     client = MlflowClient(registry["tracking_uri"])
     stored = client.get_model_version("twin", "1")

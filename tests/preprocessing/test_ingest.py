@@ -462,6 +462,32 @@ def test_a_bad_copy_of_a_channel_masks_nothing(tmp_path, change, name):
         np.testing.assert_array_equal(made.read().series, wanted)
 
 
+def test_data_sets_that_follow_each_other_complete_each_other_in_silence(tmp_path, caplog):
+    datasets = []
+    for number, unit in enumerate(("V", "m2 kg / (A s3)")):  # the same, as HDF5 and as frames have it
+        held = {name: altered(unit=unit)(channel) for name, channel in event(number).channels.items()}
+        hdf5.write(tmp_path / f"day-{number}.h5", held)
+        entry = {"path": str(tmp_path / f"day-{number}.h5"), "triggers": [T0 + 0.3, T0 + 100.3]}
+        datasets.append({**entry, "format": "hdf5", **({} if number else {"target": TARGET})})
+    events = ingest(datasets, None, tmp_path / "out")
+    assert events.valid.all()
+    assert len(events) == 2
+    assert "a copy in another data set" not in caplog.text
+
+
+def test_of_two_refused_copies_the_one_that_is_there_is_told(tmp_path):
+    held = event(0).channels
+    hdf5.write(tmp_path / "a.h5", held)
+    hdf5.write(tmp_path / "b.h5", event(1).channels | {"V1:FAST": altered(unit="mV")(event(1).channels["V1:FAST"])})
+    entries = [
+        {"path": str(tmp_path / name), "format": "hdf5", "segment": 12, "triggers": [T0 + 0.3, T0 + 100.3]}
+        for name in ("a.h5", "b.h5")
+    ]
+    ingest([entries[0] | {"target": TARGET}, entries[1]], None, tmp_path / "out")
+    flaws = [(flaw.channel, flaw.reason, flaw.detail) for flaw in read_quality(tmp_path / "out").flaws]
+    assert flaws == [("V1:FAST", "unit", "expected m, got mV")]
+
+
 def test_a_damaged_copy_of_a_file_masks_nothing_and_is_told(tmp_path):
     good, other = copies(tmp_path)
     path = tmp_path / "other" / "event-00.h5"

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import yaml
-from omegaconf import OmegaConf
+from hydra.utils import instantiate
 
 from glitchflow_plugin import cli
 from glitchflow_plugin.errors import ConfigurationError
@@ -41,7 +41,8 @@ def test_any_channel_name_comes_back_from_datasets_yaml(name, tmp_path):
     data = SeenData(f"/data/{name}", "events", (), channels, events=events, looked=5)
     cli.init(tmp_path / "run")
     write_proposal(tmp_path / "run", propose(Survey((data,))), "mine")
-    entry = OmegaConf.to_container(cli.compose(tmp_path / "run").datasets, resolve=True)[0]
+    settings = cli.compose(tmp_path / "run", ["+seen={_target_: builtins.dict, datasets: '${datasets}'}"])
+    entry = instantiate(settings.seen, _convert_="all")["datasets"][0]  # as a pipeline reads it
     assert entry["ch_list"] == ["V1:Hrec_hoft", name]
     assert entry["path"] == f"/data/{name}"
 

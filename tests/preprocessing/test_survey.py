@@ -1,5 +1,7 @@
 """A look at files in several layouts; what is then written is what ingestion takes, with every channel usable."""
 
+import os
+
 import numpy as np
 import pytest
 import yaml
@@ -256,6 +258,22 @@ def test_nothing_there_and_nothing_readable_say_so(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"nothing")
     with pytest.raises(NoEventsError, match=r"none of 1 file.*a\.h5"):
         look([tmp_path], progress=False)
+
+
+def test_a_folder_that_may_not_be_listed_is_told(tmp_path, monkeypatch):
+    event(tmp_path / "open" / "x.h5", 0)
+    event(tmp_path / "closed" / "y.h5", 1)
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert look([tmp_path], progress=False).ignored == {"closed": "cannot be listed: Permission denied"}
+    with pytest.raises(ConfigurationError, match=r"closed cannot be listed: Permission denied"):
+        look([tmp_path / "closed"], progress=False)
 
 
 def test_a_truth_file_beside_the_events_is_left_out(tmp_path):

@@ -20,9 +20,9 @@ def check_model(model: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigurationError: A key is missing or misspelt.
     """
-    if set(model) != _KEYS or not model["name"] or model["version"] in (None, ""):
+    if not isinstance(model, Mapping) or set(model) != _KEYS or not model["name"] or model["version"] in (None, ""):
         raise ConfigurationError(
-            f"inference.yaml: model must have the keys name and version (a number or an alias), got {dict(model)}."
+            f"inference.yaml: model must have the keys name and version (a number or an alias), got {model!r}."
         )
     return dict(model)
 

@@ -29,6 +29,8 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 PROFILE = "conf/profile"
 #: Keys that itwinai reads beside those of config.yaml.
 _ITWINAI = ("pipe_key", "pipe_steps", "strategy", "run_name")
+#: Sections in whose place a name alone may stand.
+_ALSO_NAMES = ("engine",)
 _ALIKE = 0.85
 """Similarity from which a new key is taken for a misspelt one; a key of the user's own is welcome."""
 _PATIENCE = 5.0
@@ -95,6 +97,7 @@ def check_names(config: DictConfig, files: Mapping[Any, Any] | None = None) -> N
         for key in map(str, config):
             if key not in known and f"${{{key}" not in text and (near := nearest(key, known, least=_ALIKE)):
                 raise ConfigurationError(f"nothing reads the key {key!r}.{near}")
+        _check_sections(_plain(config), _plain(files))
     pipelines = list(_pipelines(config))
     key = OmegaConf.select(config, "pipe_key", default="training_pipeline")
     pipeline = OmegaConf.select(config, str(key)) if key else None
@@ -137,9 +140,29 @@ def explained(error: object, config: DictConfig, overrides: list[str]) -> str | 
     return None
 
 
+def _check_sections(config: Mapping[str, Any], files: Mapping[str, Any], above: str = "") -> None:
+    """Refuse a single value in place of a section; null leaves all of it as it is by default."""
+    for key, usual in files.items():
+        name, value = f"{above}{key}", config.get(key)
+        if isinstance(usual, dict) and isinstance(value, dict):
+            _check_sections(value, usual, f"{name}.")
+        elif isinstance(usual, dict) and value is not None and name not in _ALSO_NAMES and "${" not in str(value):
+            raise ConfigurationError(
+                f"{name}: expected keys with values, got {value!r}. Set single ones, as in {name}.KEY=VALUE; the keys "
+                f"are {', '.join(map(str, usual))}."
+            )
+        elif (name == "run_name" and type(value) not in (str, int)) or (
+            above == "saveconf." and type(value) is not str
+        ):
+            raise ConfigurationError(f"{name}: expected a name or path, got {value!r}.")
+
+
+def _plain(config: Any) -> Any:
+    return OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else config
+
+
 def _pipelines(config: DictConfig) -> Iterator[str]:
-    content: Any = OmegaConf.to_container(config, resolve=False)
-    for name, section in content.items():
+    for name, section in _plain(config).items():
         if isinstance(section, dict) and isinstance(section.get("steps"), dict | list):
             yield str(name)
 

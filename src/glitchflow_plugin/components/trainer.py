@@ -144,7 +144,7 @@ class Trainer(SoundTorchTrainer):
         unknown = sorted(key for key in ray if not key.startswith("ray_"))
         if unknown:
             raise TypeError(f"Trainer got unexpected arguments {unknown}")
-        if "name" not in model:
+        if not model or "name" not in model:
             raise ConfigurationError("model.yaml: expected `name`, for instance unet.")
         check_network(model["name"])
         if run_name is not None:

@@ -170,7 +170,7 @@ class DatasetSettings:
             "processing": ProcessingSettings,
         }
         for key, kind in nested.items():
-            if isinstance(values.get(key), Mapping):
+            if key in values and not isinstance(values[key], kind):
                 values[key] = built(kind, values[key], f"{where}.{key}")
         if isinstance(values.get("ch_list"), list):
             values["ch_list"] = tuple(values["ch_list"])

@@ -17,7 +17,7 @@ import numpy as np
 
 from glitchflow_plugin.data.apart import interrupt
 from glitchflow_plugin.data.event_files import Channel
-from glitchflow_plugin.data.readers.continuous import GAP, UNREADABLE
+from glitchflow_plugin.data.readers.continuous import GAP, OUTSIDE, UNREADABLE
 from glitchflow_plugin.data.readers.psd import read_psd
 from glitchflow_plugin.data.records import EventBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan
@@ -29,6 +29,7 @@ from glitchflow_plugin.data.sources import (
     LoadedEvent,
     open_datasets,
 )
+from glitchflow_plugin.data.units import same_unit
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
@@ -48,6 +49,7 @@ from glitchflow_plugin.signal.whitening import WhiteningSettings
 logger = logging.getLogger(__name__)
 
 UNIT = "unit"
+_NOT_THERE = (OUTSIDE, MISSING)
 _PSD_SPACING = 0.25
 """Grid on which given spectra are kept in the recipe, Hz."""
 
@@ -234,6 +236,10 @@ def _whitening(
         return content or WhiteningSettings(), {}, "psd"
     values = dict(content)
     files, quantity = values.pop("psd", None) or {}, values.pop("psd_quantity", "psd")
+    if not isinstance(files, Mapping):
+        raise ConfigurationError(
+            f'whiten.psd: expected a file for each channel, as in {{"V1:Hrec_hoft": noise.txt}}, got {files!r}.'
+        )
     return built(WhiteningSettings, values, "whiten"), dict(files), quantity
 
 
@@ -397,8 +403,11 @@ def _condition_event(
             except ChannelRejectedError as error:
                 # A hole that the reader left is a gap, whether it is NaN now or the series is short of it.
                 why = ChannelRejectedError(reason or error.reason, detail or error.detail)
-                refused.setdefault(recipe.name, why)
+                if recipe.name not in refused or refused[recipe.name].reason in _NOT_THERE:
+                    refused[recipe.name] = why
     for name in used & refused.keys():
+        if refused[name].reason in _NOT_THERE:
+            continue  # data sets that complete each other
         logger.warning("%s, %s: a copy in another data set is taken, since %s.", source.event_id, name, refused[name])
     absent = ChannelRejectedError(MISSING, "not in the data")
     rejected = {name: refused.get(name, absent) for name in names if name not in used}
@@ -412,7 +421,7 @@ def _compare(found: Channel | None, reason: str, detail: str, recipe: ChannelRec
     # about what is missing from a stretch, conditioning decides: it may lie outside the crop
     if reason not in ("", GAP, UNREADABLE):
         raise ChannelRejectedError(reason, detail or "the files that this event is cut from disagree")
-    if recipe.unit and found.unit and found.unit != recipe.unit:
+    if recipe.unit and found.unit and not same_unit(found.unit, recipe.unit):
         raise ChannelRejectedError(UNIT, f"expected {recipe.unit}, got {found.unit}")
     if recipe.sample_rate is not None and found.sample_rate != recipe.sample_rate:
         raise ChannelRejectedError(SAMPLE_RATE, f"expected {recipe.sample_rate:g} Hz, got {found.sample_rate:g} Hz")

@@ -197,8 +197,8 @@ def _yaml(value: object) -> str:
     """A value as YAML on one line."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return f"{value:.1f}"
-    # the escapes of JSON are among those of YAML; ${ would refer to another key
-    return _printable(json.dumps(value, ensure_ascii=False).replace("${", "\\\\${"))
+    # the escapes of JSON are among those of YAML; ${ would refer to another key, and hydra looks for such keys twice
+    return _printable(json.dumps(value, ensure_ascii=False).replace("${", "\\" * 6 + "${"))
 
 
 def _printable(text: str) -> str:

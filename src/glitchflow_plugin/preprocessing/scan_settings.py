@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.preprocessing.spectrograms import check_count, check_flags
+from glitchflow_plugin.preprocessing.spectrograms import check_count, check_flags, check_map_keys
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.coincidence import Tolerance
 from glitchflow_plugin.signal.rounds import Criteria
@@ -80,6 +80,7 @@ class ScanSettings:
         if self.injections is not None and not self.num_slides:
             raise ConfigurationError("injections are compared with time slides: num_slides must not be 0.")
         _ = self.tolerance
+        check_map_keys(self)
 
     def _check_numbers(self) -> None:
         shares = ("threshold_corr", "threshold_iou", "fdr", "family_overlap", "safety")
@@ -121,7 +122,7 @@ class ScanSettings:
         Raises:
             ConfigurationError: A value is out of range, or a key is misspelt or has been replaced.
         """
-        if "significance" in content:
+        if isinstance(content, Mapping) and "significance" in content:
             raise ConfigurationError(
                 "scan.yaml: significance has been replaced by fdr, the largest false-discovery rate over all channels "
                 "(1: no requirement). Write fdr in its place."

@@ -59,6 +59,7 @@ class ProcessSettings:
         """Refuse what is out of range or not implemented."""
         check_flags(self, ("logf", "qtile", "energy_mode", "phase_mode", "shuffle"))
         check_count("num_batch", self.num_batch)
+        check_map_keys(self)
         refused = {
             "qtile": "maps are always interpolated to num_f_bins x num_t_bins",
             "psd": "series are whitened by Data-processor (conf/whiten.yaml)",
@@ -154,6 +155,24 @@ class MapKeys(Protocol):
     def tres(self) -> float | None: ...  # noqa: D102
     @property
     def logf(self) -> bool: ...  # noqa: D102
+
+
+def check_map_keys(settings: MapKeys) -> None:
+    """Refuse what fits no event, before any is looked at.
+
+    Raises:
+        ConfigurationError: A value is out of range.
+    """
+    q_transform_settings(
+        math.inf,
+        q=settings.q,
+        frange=settings.frange,
+        num_f_bins=settings.num_f_bins,
+        num_t_bins=settings.num_t_bins,
+        fres=settings.fres,
+        tres=None,  # its range depends on the event
+        logf=settings.logf,
+    )
 
 
 def event_transform(events: EventSet, settings: MapKeys) -> QTransformSettings:

@@ -209,14 +209,14 @@ def _gathered(paths: Sequence[Path], table: Path | None, progress: bool) -> tupl
     taken: set[Path] = {table} if table else set()
     for path in map(Path.absolute, paths):
         try:
-            files = _files_below(path) if path.is_dir() else list_files(path, SUFFIXES)
+            files = _files_below(path, ignored) if path.is_dir() else list_files(path, SUFFIXES)
         except ConfigurationError:
             files = []
         if not files:
             raise ConfigurationError(
-                f"--data {shown(path)} names no file. Expected files that end in {', '.join(SUFFIXES)}, a folder with "
-                "such files in it or below, a pattern in quotes such as '/data/*.gwf', or a cache file (.lcf, .cache, "
-                ".ffl)."
+                f"--data {shown(path)} {ignored.get(path) or 'names no file'}. Expected files that end in "
+                f"{', '.join(SUFFIXES)}, a folder with such files in it or below, a pattern in quotes such as "
+                "'/data/*.gwf', or a cache file (.lcf, .cache, .ffl)."
             )
         fresh = [file for file in files if file not in taken and file.name != TRUTH_FILE_NAME]
         taken.update(fresh)
@@ -229,9 +229,14 @@ def _gathered(paths: Sequence[Path], table: Path | None, progress: bool) -> tupl
     return found, {shown(file.name): why for file, why in ignored.items()}
 
 
-def _files_below(folder: Path) -> list[Path]:
+def _files_below(folder: Path, closed: dict[Path, str]) -> list[Path]:
+    """Files below a folder; of folders that cannot be listed, `closed` gets the reason."""
+
+    def note(error: OSError) -> None:
+        closed[Path(error.filename)] = f"cannot be listed: {error.strerror}"
+
     found = []
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [
             Path(place, name) for name in sorted(names) if Path(name).suffix in SUFFIXES and not name.startswith(".")

@@ -59,6 +59,9 @@ def test_overlaps_join_and_disagreements_are_named():
         "sample rate: the files give it at 16 and 32 Hz"
     )
     assert join([channel(T0, T0 + 10), channel(T0 + 10, T0 + 12, unit="V")])[1] == "unit: the files give it in V and m"
+    volts = channel(T0, T0 + 10, unit="V"), channel(T0 + 10, T0 + 12, unit="m2 kg / (A s3)")
+    assert join(volts)[1] is None
+    assert join(volts)[0].unit == "V"
 
 
 def test_a_copy_without_unit_or_with_holes_masks_nothing():

@@ -11,6 +11,7 @@ import numpy as np
 
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.files import read_text
+from glitchflow_plugin.data.units import same_unit
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 logger = logging.getLogger(__name__)
@@ -218,9 +219,9 @@ def join(pieces: Sequence[Channel]) -> tuple[Channel, str | None]:
     if len(rates) > 1:
         return first, f"{SAMPLE_RATE}: the files give it at {' and '.join(f'{rate:g}' for rate in rates)} Hz"
     units = sorted({piece.unit for piece in pieces if piece.unit})
-    if len(units) > 1:
+    if not all(same_unit(units[0], unit) for unit in units):
         return first, f"{UNIT}: the files give it in {' and '.join(units)}"
-    unit = "".join(units)
+    unit = next((piece.unit for piece in pieces if piece.unit), "")
     starts = [round((piece.t0 - first.t0) * first.sample_rate) for piece in pieces]
     stops = [begin + len(piece.series) for begin, piece in zip(starts, pieces, strict=True)]
     seamless = all(begin == end for begin, end in zip(starts[1:], stops[:-1], strict=True))
