@@ -168,6 +168,9 @@ def test_make_inference_runs_alone_from_disk(registered, tmp_path):
     other = [{"path": str(raw), "channels": {"max": 1}}]
     with pytest.raises(FormatError, match="no finished spectrograms"):
         MakeInference(settings(), str(tmp_path / "inf"), model=registered, data=data, datasets=other).execute()
+    # files of conf/ from before results lay side by side
+    with pytest.raises(ConfigurationError, match=r"datasets: \$\{inference\.datasets\}"):
+        MakeInference(settings(), str(tmp_path / "inf"), model=registered, data=data).execute()
     with pytest.raises(ConfigurationError, match="needs `model`"):
         MakeInference(settings(), str(tmp_path / "inf")).execute()
 

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import time
 
 import numpy as np
 
@@ -33,6 +34,8 @@ def read(path, what):
         raise KeyError("odd")
     elif what == "deep":
         return read(path, what)
+    elif what == "slow":
+        time.sleep(60)
     elif what == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     return os.getpid()

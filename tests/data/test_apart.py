@@ -181,3 +181,28 @@ def test_what_is_shown_can_be_written_anywhere():
     for text, shown in ((b"\xb5m", "\\xb5m"), ("µm", "µm"), ("a\udcff", "a\\xff"), ("\ud800", "\\ud800")):
         assert apart.shown(text) == shown
         shown.encode()
+
+
+FORKS = """
+import os
+import signal
+import sys
+import time
+from threading import Thread
+
+from tests.data import _misbehaving
+
+path = sys.argv[1]
+Thread(target=_misbehaving.read, args=(path, "slow"), daemon=True).start()
+time.sleep(1)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(_misbehaving.read(path, "") == os.getpid())
+_, status = os.waitpid(child, 0)
+sys.exit(status != 0)
+"""
+
+
+def test_a_fork_reads_while_another_thread_of_its_parent_does(path):
+    subprocess.run([sys.executable, "-c", FORKS, str(path)], check=True, cwd=Path(__file__).parents[2], timeout=60)

@@ -1,5 +1,6 @@
 import pytest
 
+from glitchflow_plugin.data import results
 from glitchflow_plugin.data.lock import at_work
 from glitchflow_plugin.data.results import FORMER, claim, gps_range, keep_former, name_of_path, place
 from glitchflow_plugin.errors import ConfigurationError
@@ -76,6 +77,21 @@ def test_what_other_steps_hold_below_the_same_folder_stays(tmp_path):
     assert kept is not None
     assert (kept / "ranking.csv").exists()
     assert (others / "manifest.json").exists()
+
+
+def test_tasks_of_a_job_array_claim_one_folder_at_the_same_time(tmp_path, monkeypatch):
+    found = results._found
+
+    def late(folder):
+        answer = found(folder)
+        monkeypatch.setattr(results, "_found", found)
+        claim(folder, ONE)  # another task, meanwhile
+        (folder / "events").mkdir()
+        return answer
+
+    monkeypatch.setattr(results, "_found", late)
+    claim(tmp_path, ONE)
+    assert {path.name for path in tmp_path.iterdir()} == {"what.json", "events"}
 
 
 def test_names_say_what_was_analysed():

@@ -219,7 +219,13 @@ def find_sets(
         ConfigurationError: Nothing says where the maps are.
         FormatError: There are none.
     """
-    if made is None and spectrograms is None and data and datasets:
+    if made is None and spectrograms is None and data:
+        if not datasets:
+            raise ConfigurationError(
+                "this step runs alone, and its maps lie below `data` in a folder named after `datasets`, which it "
+                "lacks. Give it `datasets: ${inference.datasets}` in conf/pipelines/, as a new run folder has it, or "
+                "`spectrograms`."
+            )
         made = SpectrogramSet.open(data_place(Path(data), bundle, datasets) / SPECTROGRAMS)
     found = made or SpectrogramSet.open(require(spectrograms, "spectrograms"))
     beside = found.folder.parent / EVENTS

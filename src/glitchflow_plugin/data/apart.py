@@ -174,12 +174,15 @@ class _Companion:
     """The process that reads, started when it is first needed and again after it has died; one a process."""
 
     def __init__(self) -> None:
+        self.begin()
+        self._given_up: dict[tuple[str, int, int], str] = {}  # nobody waits for the same file twice
+
+    def begin(self) -> None:
+        """Know of no process; a fork has the parent's, and its lock as another thread held it: it leaves them alone."""
         self._lock = Lock()
-        self._owner = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._memory: mmap.mmap | None = None
-        self._given_up: dict[tuple[str, int, int], str] = {}  # nobody waits for the same file twice
 
     def ask(self, calls: Sequence[_Call]) -> list[Any]:
         """Have functions run one after the other: what each returns, or the error that it raises.
@@ -235,9 +238,6 @@ class _Companion:
         return pickle.loads(content, buffers=buffers)  # noqa: S301  # from our own process
 
     def _started(self) -> tuple[subprocess.Popen[bytes], Connection]:
-        if self._owner != os.getpid():  # a fork has the parent's, which it must leave alone
-            self._process = self._connection = self._memory = None
-            self._owner = os.getpid()
         if self._process is None or self._connection is None or self._process.poll() is not None:
             self.close()
             self._connection, theirs = Pipe()
@@ -256,13 +256,12 @@ class _Companion:
 
     def end(self) -> None:
         """End the process; whoever waits for it notices."""
-        if self._owner == os.getpid() and self._process is not None:
-            self._process.kill()
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def close(self) -> None:
         """End the process, and forget it."""
-        if self._owner != os.getpid():
-            return
         self.end()
         if self._connection is not None:
             self._connection.close()
@@ -274,6 +273,7 @@ class _Companion:
 
 _companion = _Companion()
 atexit.register(_companion.close)
+os.register_at_fork(after_in_child=_companion.begin)
 
 
 def _memory_file() -> BinaryIO:

@@ -10,6 +10,7 @@ import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,11 @@ def claim(folder: Path, what: Mapping[str, Any], *, replace: bool = False) -> No
     Raises:
         ConfigurationError: There is another one.
     """
+    # in this order: who shares the folder writes the record first
+    there = _visible(folder)
     found, wanted = _found(folder), _comparable(what)
     if found == wanted:
         return
-    there = _visible(folder)
     if there and found is None:
         raise ConfigurationError(
             f"{folder} holds {there[0].name} and does not say what it is of. Choose another inference.result, or move "
@@ -123,7 +125,8 @@ def keep_former(folder: Path, what: Mapping[str, Any], *, stay: Sequence[str] = 
         stamp = max(path.stat().st_mtime for path in results if path.name != RECORD_NAME or len(results) == 1)
         kept = _free(folder / FORMER, stamp)
         for path in results:
-            path.rename(kept / path.name)
+            with suppress(FileNotFoundError):  # another task of a job array has just moved it
+                path.rename(kept / path.name)
         logger.info("The results of other settings or data that were in %s are in %s now.", folder, kept)
     write_json(folder / RECORD_NAME, wanted)
     return kept
