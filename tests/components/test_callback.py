@@ -95,6 +95,13 @@ def test_a_value_in_place_of_a_section_or_name_is_told(folder, override, told):
         ("preproc_pipeline", "process.q=0", "q must be at least"),
         ("preproc_pipeline", "scan.num_f_bins=0", "num_f_bins"),
         ("training_pipeline", "model=null", "expected `name`"),
+        ("training_pipeline", "training.config.optim_lr=-1", r"optim_lr: Input should be greater than 0"),
+        (
+            "training_pipeline",
+            "training.config.batch_size=0",
+            r"batch_size: Input should be greater than or equal to 1",
+        ),
+        ("training_pipeline", "training.config.lr_scheduler_gamma=1.5", r"lr_scheduler_gamma: Input should be less"),
         ("inference_pipeline", "inference.model=null", "must have the keys name and version"),
     ],
 )
