@@ -250,7 +250,7 @@ def compose(folder: Path, overrides: Sequence[str] = ()) -> Any:
                 reason = _whole_section(overrides, folder)
             else:
                 reason = _no_such_key(unknown.group(1), hydra_compose(name)) if unknown else _no_such_file(error)
-            reason = reason or " ".join(str(error).split())
+            reason = reason or _no_text(folder, error) or " ".join(str(error).split())
             raise ConfigurationError(f"The configuration in {folder} does not compose: {reason}") from error
 
 
@@ -265,6 +265,19 @@ def _no_such_file(error: Exception) -> str:
     what = "profile" if group == "conf/profile" else f"file in {group}"
     advice = " Where none is named, the files of conf/ apply as they are." if what == "profile" else ""
     return f"there is no {what} {wanted!r}.{nearest(wanted, options)} There are {', '.join(options)}.{advice}"
+
+
+def _no_text(folder: Path, error: Exception) -> str:
+    """Which file of the configuration is in another encoding, where that is the trouble."""
+    if not isinstance(error, UnicodeDecodeError):
+        return ""
+    for file in (folder / CONFIG_NAME, *sorted((folder / CONF_FOLDER).rglob("*.yaml"))):
+        try:
+            file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as wrong:
+            line = file.read_bytes()[: wrong.start].count(b"\n") + 1
+            return f"{file} is no UTF-8 in line {line}. Save it as UTF-8."
+    return ""
 
 
 def _whole_section(overrides: Sequence[str], folder: Path) -> str:

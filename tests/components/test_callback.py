@@ -87,12 +87,21 @@ def test_a_value_in_place_of_a_section_or_name_is_told(folder, override, told):
     ("pipeline", "override", "told"),
     [
         ("preproc_pipeline", "datasets.0.processing=3", r"datasets\[0\]\.processing: expected keys"),
+        ("inference_pipeline", "inference.datasets=/data", "expected a list with an entry for each data set"),
+        ("inference_pipeline", "inference.datasets=[{pth: /data}]", r"unknown key 'pth'\. Nearest: path"),
         ("preproc_pipeline", "whiten.psd=noise.txt", r"whiten\.psd: expected a file for each channel"),
         ("preproc_pipeline", "scan.frange=[8]", "frange must be a pair"),
         ("preproc_pipeline", "process.frange=[400,8]", "Correct `frange`"),
         ("preproc_pipeline", "process.q=0", "q must be at least"),
         ("preproc_pipeline", "scan.num_f_bins=0", "num_f_bins"),
         ("training_pipeline", "model=null", "expected `name`"),
+        ("training_pipeline", "training.config.optim_lr=-1", r"optim_lr: Input should be greater than 0"),
+        (
+            "training_pipeline",
+            "training.config.batch_size=0",
+            r"batch_size: Input should be greater than or equal to 1",
+        ),
+        ("training_pipeline", "training.config.lr_scheduler_gamma=1.5", r"lr_scheduler_gamma: Input should be less"),
         ("inference_pipeline", "inference.model=null", "must have the keys name and version"),
     ],
 )
@@ -146,6 +155,23 @@ def test_a_file_that_is_no_yaml_is_named_with_its_line(folder, tmp_path):
     (tmp_path / "conf" / "scan.yaml").write_text("threshold: 3\n  q: [1\n", encoding="utf-8")
     with pytest.raises(ConfigurationError, match=r"scan\.yaml\", line 2"):
         cli.compose(tmp_path, ["scan.q=3"])
+
+
+def test_a_file_in_another_encoding_is_named_with_its_line(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "conf" / "scan.yaml").write_bytes(b"q: 12\nthreshold: 20  # \xe9\n")
+    with pytest.raises(ConfigurationError, match=r"scan\.yaml is no UTF-8 in line 2"):
+        cli.compose(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["datasets:\n", "datasets: /data\n", "datasets: {path: /data}\n"])
+def test_data_sets_that_are_no_list_are_told(folder, tmp_path, text):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "conf" / "datasets.yaml").write_text(text + "ingest: {shard_size: null}\n", encoding="utf-8")
+    config = cli.compose(tmp_path)
+    with pytest.raises(InstantiationException) as failed:
+        instantiate(config.preproc_pipeline, _convert_="all")
+    assert "expected a list with an entry" in (explained(failed.value, config, []) or "")
 
 
 # errors

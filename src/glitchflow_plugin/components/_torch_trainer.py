@@ -58,19 +58,19 @@ class StrictConfiguration(TrainingConfiguration):
 
     model_config = ConfigDict(extra="forbid")
 
-    batch_size: int = 32
+    batch_size: int = Field(default=32, ge=1)
     shuffle_train: bool = True
-    num_workers_dataloader: int = 0
+    num_workers_dataloader: int = Field(default=0, ge=0)
     loss: Literal["l1_ssim"] = "l1_ssim"  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
     optimizer: Literal["adadelta", "adam", "adamw", "rmsprop", "sgd"] = "adamw"
-    optim_lr: float = 1e-4
-    optim_weight_decay: float = 1e-2
+    optim_lr: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
+    optim_weight_decay: float = Field(default=1e-2, ge=0, allow_inf_nan=False)
     lr_scheduler: Literal["plateau"] | None = "plateau"  # type: ignore[assignment]  # pyright: ignore
-    lr_scheduler_gamma: float = 0.5
-    lr_scheduler_patience: int = 5
+    lr_scheduler_gamma: float = Field(default=0.5, gt=0, lt=1)
+    lr_scheduler_patience: int = Field(default=5, ge=0)
     dist_backend: Literal["auto", "nccl", "gloo", "mpi"] = "auto"  # type: ignore[assignment]  # pyright: ignore
     dist_timeout: float = 600.0
-    gradient_clip: float = 5.0
+    gradient_clip: float = Field(default=5.0, gt=0)
     loss_l1: float = 0.8
     loss_ssim: float = 0.2
     loss_floor: float = 1000.0

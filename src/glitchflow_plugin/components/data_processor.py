@@ -41,7 +41,7 @@ class DataProcessor(DataGetter):
         super().__init__(name)
         self.save_parameters(datasets=datasets, folder=folder, whiten=whiten, ingest=ingest, engine=engine, name=name)
         # Built here so that a misspelt key ends the pipeline before its first step runs.
-        self.datasets = [DatasetSettings.from_mapping(entry, position) for position, entry in enumerate(datasets)]
+        self.datasets = DatasetSettings.listed(datasets)
         self.folder = Path(folder)
         check_whitening(whiten)
         self.whiten = whiten

@@ -13,6 +13,7 @@ from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.results import claim, name_of_path, place
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sources import DatasetSettings
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.quality import read_quality
@@ -72,6 +73,7 @@ class LoadInfdata(DataGetter):
             )
         self.model, self.tracking_uri = check_model(model), tracking_uri
         self.folder = Path(folder)
+        DatasetSettings.listed(datasets or ())  # refused before a model is loaded
         self.datasets = list(datasets or ())
         self.spectrograms = Path(spectrograms) if spectrograms else None
         self.engine, self.batch_events, self.device = EngineSettings.of(engine), batch_events, device

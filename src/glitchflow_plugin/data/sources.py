@@ -147,6 +147,19 @@ class DatasetSettings:
             )
 
     @classmethod
+    def listed(cls, entries: "Sequence[Mapping[str, Any] | DatasetSettings]") -> "list[DatasetSettings]":
+        """Settings from the list of entries.
+
+        Raises:
+            ConfigurationError: It is no list, or an entry is wrong.
+        """
+        if isinstance(entries, str | Mapping) or not isinstance(entries, Sequence):
+            raise ConfigurationError(
+                f"datasets: expected a list with an entry for each data set (`- path: /data/events`), got {entries!r}."
+            )
+        return [cls.from_mapping(entry, position) for position, entry in enumerate(entries)]
+
+    @classmethod
     def from_mapping(cls, entry: "Mapping[str, Any] | DatasetSettings", position: int = 0) -> "DatasetSettings":
         """Settings from an entry as YAML gives it.
 
@@ -306,7 +319,7 @@ def open_datasets(
         ChannelMismatchError: No data set has some of the `needed` channels; the message lists them.
         NoEventsError: There is no event.
     """
-    settings = [DatasetSettings.from_mapping(entry, position) for position, entry in enumerate(datasets)]
+    settings = DatasetSettings.listed(datasets)
     if not settings:
         raise ConfigurationError("`datasets` is empty. Give at least one data set with `path` and `target`.")
     processing = _agreed_processing(settings, target is not None)
