@@ -205,6 +205,10 @@ def test_a_training_without_a_best_of_its_own_does_not_take_the_earlier_ones(mak
     monkeypatch.setattr(Trainer, "validation_epoch", lambda _: torch.tensor(1e9))
     make_trainer(resume=True, epochs=1).execute()
     assert run_of(root / "best_model") != earlier
+    # but the earlier one was better
+    assert run_of(root / "earlier" / "best_model") == earlier
+    monkeypatch.setattr(Trainer, "validation_epoch", lambda _: torch.tensor(-1.0))
+    make_trainer(epochs=1).execute()
     assert not (root / "earlier").exists()
     with pytest.raises(DataError, match="at least 1"):
         make_trainer(epochs=0).execute()

@@ -33,7 +33,6 @@ from glitchflow_plugin.training.checkpoints import (
     BEST,
     LAST,
     PREVIOUS,
-    drop_earlier,
     newest_usable,
     random_state,
     read_checkpoint,
@@ -427,8 +426,6 @@ class SoundTorchTrainer(TorchTrainer):
         notes = {"config": self.config.model_dump(mode="json"), **self.checkpoint_notes()}
         previous = folder.with_name(PREVIOUS) if name == LAST else None
         write_checkpoint(folder, tensors, notes, previous=previous)
-        if name == BEST:
-            drop_earlier(folder.parent)
         return str(folder)
 
     def order_digest(self) -> str | None:

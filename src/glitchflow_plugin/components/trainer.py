@@ -54,6 +54,7 @@ from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.checkpoints import (
     BEST,
     EARLIER,
+    LAST,
     RUN,
     bring_earlier_back,
     drop_earlier,
@@ -745,9 +746,27 @@ class Trainer(SoundTorchTrainer):
             )
             raise DataError(message)
         self.load_weights(network, judged_weights(read_checkpoint(best)))
-        drop_earlier(root)
+        self._settle_earlier(root)
         self.model = network.to(choose_device(self._device)).eval()
         self.twin = self.learner.twin(self.model).eval()
+
+    def _settle_earlier(self, root: Path) -> None:
+        """Remove the training before this one, unless its best network is the better one by the same validation."""
+        earlier = root / EARLIER / BEST
+        origin = earlier / f"{_ORIGIN}.json"
+        if origin.exists() and read_json(origin) == self.learner.origin():
+            loss = float(read_checkpoint(earlier)["state"]["best_validation_metric"])
+            if loss < float(self.best_validation_metric):
+                logger.warning(
+                    "the earlier training in %s was better (validation loss %.4g, this one %.4g) and stays there; to "
+                    "go back to it: training.from_checkpoint=%s",
+                    root / EARLIER,
+                    loss,
+                    float(self.best_validation_metric),
+                    root / EARLIER / LAST,
+                )
+                return
+        drop_earlier(root)
 
     def _fetch_from_ray(self, best: Path) -> None:
         mode = getattr(self.ray_tune_config, "mode", None) or "min"

@@ -17,7 +17,7 @@ from glitchflow_plugin.errors import DataError, FormatError
 logger = logging.getLogger(__name__)
 
 BEST, LAST, PREVIOUS = "best_model", "last", "previous"
-#: Holds those three of an earlier training until the present one has a best network of its own.
+#: Holds those three of an earlier training until the present one has ended with a better network.
 EARLIER = "earlier"
 CHECKSUMS = "checksums.json"
 #: Note of a checkpoint: id of the run that wrote it.
@@ -134,11 +134,11 @@ def recover(folder: Path) -> None:
 def set_earlier_aside(root: Path) -> None:
     """Make room for a new training, whose resumption must not find the checkpoints of an earlier one.
 
-    The earlier one's best network also stays where it is until the new one has a better; whatever moment the new one is
+    The earlier one's best network also stays where it is until the new one has one; whatever moment the new one is
     killed in, the earlier one is whole and can be gone on with, from `root` or from its folder `earlier`.
     """
     earlier = root / EARLIER
-    # where there is one, what is in root has not come as far as to a best network
+    # where there is one, what is in root has not ended, or is no better
     if not earlier.exists() and any((root / name).exists() for name in (BEST, LAST, PREVIOUS)):
         new = _beside(earlier, "new")
         shutil.rmtree(new, ignore_errors=True)
@@ -148,7 +148,7 @@ def set_earlier_aside(root: Path) -> None:
         new.rename(earlier)
     if earlier.exists():
         logger.info(
-            "An earlier training is in %s until this one has a best network of its own; to go on with it in place of "
+            "An earlier training is in %s until this one has ended with a better network; to go on with it in place of "
             "this one: training.from_checkpoint=%s",
             earlier,
             earlier / LAST,
