@@ -30,7 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby, pairwise
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ class QTransformSettings:
             raise ConfigurationError(f"norm must be one of {', '.join(_NORMS)}, got {self.norm!r}.")
 
     @classmethod
-    def from_recipe(cls, content: Mapping[str, Any]) -> Self:
+    def from_recipe(cls, content: Mapping[str, Any]) -> "QTransformSettings":
         """Settings from the recipe of a spectrogram set or a model.
 
         Raises:
