@@ -15,6 +15,8 @@ def pytest_configure(config):
     """
     if not _wants_gpu(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    # make tells setup.sh which environment to make; a batch script would take it for the one to run in
+    os.environ.pop("GLITCHFLOW_VENV", None)
 
 
 def pytest_addoption(parser):
