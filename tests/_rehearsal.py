@@ -57,7 +57,8 @@ def rehearse(make_trainer, coupled, folder, device):
         "device": str(device),
         "tensorboard": str(folder / "tensorboard"),
     }
-    MakeInference({"batch_events": 5, "replicates": 5, "examples": 1}, str(folder / "inference"), **given).execute()
-    GenerateGlitches({"examples": 1}, str(folder / "generated"), **given).execute()
-    for made in (folder / "inference/maps", folder / "generated"):
-        assert np.isfinite(SpectrogramSet.open(made).read().maps).all()
+    inference = MakeInference({"batch_events": 5, "replicates": 5, "examples": 1}, str(folder / "inference"), **given)
+    inference.execute()
+    generated = GenerateGlitches({"examples": 1}, str(folder / "generated"), **given).execute()
+    for made in (SpectrogramSet.open(inference.place / "maps"), generated):
+        assert np.isfinite(made.read().maps).all()

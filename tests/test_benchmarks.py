@@ -15,7 +15,7 @@ PEERS = {
     "inverse": {"torch STFT"},
     "whitening": {"ml4gw", "gwpy"},
     "scan": {"ml4gw maps", "gwpy maps"},
-    "reading": {"gwpy HDF5"},
+    "reading": {"gwpy HDF5", "ours, event files", "h5py, event files"},
     "frames": {"gwpy GWF", "ours HDF5"},
     "training": {"wide", "plain"},
 }

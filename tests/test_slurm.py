@@ -88,6 +88,11 @@ def slurm(monkeypatch, request):
     try:
         for command in (["munged", "--force", *options], ["slurmctld"], ["slurmd"]):
             subprocess.run(command, check=True, capture_output=True, timeout=30)
+        # until the node has said what it has, jobs that ask for it are refused
+        asked = ["sinfo", "--noheader", "--format=%T %G"]
+        wait_for(
+            lambda: subprocess.run(asked, capture_output=True, text=True, check=False).stdout.startswith("idle gpu")
+        )
         yield
     finally:
         for daemon in ("slurmd", "slurmctld", "munged"):

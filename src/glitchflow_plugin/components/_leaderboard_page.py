@@ -146,8 +146,8 @@ def _trust_block(name: str, facts: Mapping[str, Any]) -> tuple[str, str]:
         {
             "witnesses missing": str(row["missing"]),
             "`novelty_p` at most 0.05": f"{row['strange']} of {row['events']}" if row["events"] else "-",
-            "pixels within the 95 % limits, %": f"{100 * row['within']:.1f}",
-            "the same, glitch predicted, %": f"{100 * row['within, glitch predicted']:.1f}",
+            "pixels within the 95 % limits, %": _share(row["within"]),
+            "the same, glitch predicted, %": _share(row["within, glitch predicted"]),
         }
         for row in facts["trust"]["missing"]
     ]
@@ -156,6 +156,11 @@ def _trust_block(name: str, facts: Mapping[str, Any]) -> tuple[str, str]:
         "validation 5 % are to have a `novelty_p` of at most 0.05, and 95 % of the pixels are to lie within the limits."
     )
     return said, markdown_table(pd.DataFrame(rows))
+
+
+def _share(value: float | None) -> str:
+    """In per cent; None where there was nothing to count."""
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _per_cent(estimate: Estimate, key: str) -> str:

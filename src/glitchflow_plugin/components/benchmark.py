@@ -428,7 +428,7 @@ def _trust_without(twin: WaveformTwin, batches: Sequence[tuple[Tensor, Tensor]],
         "events": len(known),
         "strange": int((known <= 0.05).sum()),
         "within": found.share[place],
-        "within, glitch predicted": found.share_loud[place],
+        "within, glitch predicted": found.share_loud[place] if found.num_loud else None,
     }
 
 
