@@ -120,9 +120,14 @@ def read_times(path: Path | str) -> np.ndarray:
     """
     path = Path(expanded(path))
     try:
-        lines = [line.split("#")[0].strip().rstrip(",") for line in read_text(path).splitlines()]
+        content = read_text(path).splitlines()
+        lines = [line.split("#")[0].strip().rstrip(",") for line in content]
         texts = [line for line in lines if line]
-        _ = [float(text) for text in texts]
+        earliest = min([float(text) for text in texts], default=np.inf)
+        # a comment that names columns, over one that holds no GPS times: the header of a table that lost the other
+        heads = [re.split(r"[,;\s]+", line.lower()) for line in content if line.lstrip().startswith("#")]
+        if earliest < 1e8 and any("time" in names for names in heads):
+            raise FormatError(f"{path}: {texts[0]} is no GPS time, and a comment names columns.")
     except (FormatError, ValueError):  # missing, or no plain list of numbers: the readers of tables know what to say
         return np.array([time for _, time in read_triggers(TriggerSettings(path=str(path)))])
     if not texts:
