@@ -114,6 +114,14 @@ def test_times_come_from_plain_lists_and_from_tables(tmp_path, text):
     assert read_times(path).tolist() == [1100000000.25, 1.2e9]
 
 
+@pytest.mark.parametrize("header", ["# snr;time", "# snr,time", "#snr\ttime", "# snr time"])
+def test_a_table_that_has_lost_its_times_is_no_list_of_times(tmp_path, header):
+    path = tmp_path / "times.csv"
+    path.write_text(f"{header}\n8.5\n9.5\n")
+    with pytest.raises(FormatError, match="looks like GPS times"):
+        read_times(path)
+
+
 def test_times_that_are_none_are_refused(tmp_path):
     path = tmp_path / "times.txt"
     path.write_text("# nothing\n")

@@ -24,6 +24,9 @@ _SAME_TIME = 2e-6
 _MOST_ROWS = 1 << 20
 """Longest column of texts that is read."""
 
+_EARLIEST = 1e8
+"""GPS seconds before this (the year 1983) are of no data."""
+
 _LATEST = 1e10
 """GPS seconds beyond this (the year 2296) are another unit."""
 
@@ -119,21 +122,29 @@ def read_times(path: Path | str) -> np.ndarray:
         ConfigurationError: A time is no GPS time.
     """
     path = Path(expanded(path))
-    try:
-        content = read_text(path).splitlines()
-        lines = [line.split("#")[0].strip().rstrip(",") for line in content]
-        texts = [line for line in lines if line]
-        earliest = min([float(text) for text in texts], default=np.inf)
-        # a comment that names columns, over one that holds no GPS times: the header of a table that lost the other
-        heads = [re.split(r"[,;\s]+", line.lower()) for line in content if line.lstrip().startswith("#")]
-        if earliest < 1e8 and any("time" in names for names in heads):
-            raise FormatError(f"{path}: {texts[0]} is no GPS time, and a comment names columns.")
-    except (FormatError, ValueError):  # missing, or no plain list of numbers: the readers of tables know what to say
+    texts = _plain_list(path)
+    if texts is None:
         return np.array([time for _, time in read_triggers(TriggerSettings(path=str(path)))])
     if not texts:
         raise FormatError(f"{path} holds no time: expected GPS seconds, one a line, or a table with a header.")
     times = tuple(gps_numbers(texts, str(path)).tolist())
     return np.array([time for _, time in read_triggers(TriggerSettings(times=times))])
+
+
+def _plain_list(path: Path) -> list[str] | None:
+    """The lines of a file that holds one number in each; None of any other, about which the readers of tables speak.
+
+    Numbers that are no GPS times, below a comment that names a column of times, are a table that has lost its times.
+    """
+    try:
+        content = read_text(path).splitlines()
+        texts = [text for line in content if (text := line.split("#")[0].strip().rstrip(","))]
+        earliest = min(map(float, texts), default=np.inf)
+    except (FormatError, ValueError):
+        return None
+    comments = [line.lower() for line in content if line.lstrip().startswith("#")]
+    names_times = any("time" in re.split(r"[,;\s]+", comment) for comment in comments)
+    return None if names_times and earliest < _EARLIEST else texts
 
 
 def write_triggers(path: Path | str, triggers: list[tuple[str, float]]) -> None:
