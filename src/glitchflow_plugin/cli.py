@@ -296,13 +296,13 @@ def _no_such_key(key: str, config: Any) -> str:
     """What to say of an override whose key the configuration does not have."""
     from omegaconf import OmegaConf
 
+    if key in _ADDED:
+        return f"{key} is in no file of conf/, so it is added by a plus: +{key}=..."
     content: Any = OmegaConf.to_container(config, resolve=False)
     above = ""
     for part in key.split("."):
         if not isinstance(content, dict):
             return f"{above} has no keys of its own, got {key!r}."
-        if key in _ADDED:
-            return f"{key} is in no file of conf/, so it is added by a plus: +{key}=..."
         if part not in content:
             known = [*map(str, content), *(() if above else ("conf/profile",))]
             where = above or CONFIG_NAME
@@ -486,15 +486,21 @@ def _models_upload(options: argparse.Namespace) -> int:
     troubles = [str(error) for error in damaged]
     if not entries and not damaged:
         print(f"Nothing waits in {outbox}.")
+    registries: dict[str, None] = {}
     for entry in entries:
         try:
             version = upload(entry)
-            tidy(version.tracking_uri)
         except GlitchflowError as error:
             troubles.append(f"{entry.id} was not uploaded: {error}")
             continue
+        registries[version.tracking_uri] = None
         state = "champion" if version.promoted else f"not champion ({version.reason})"
         print(f"{entry.id}: {version.name} version {version.version} at {version.tracking_uri}, {state}")
+    for uri in registries:
+        try:
+            tidy(uri)
+        except GlitchflowError as error:
+            troubles.append(str(error))
     for trouble in troubles:
         print(f"glitchflow: {trouble}", file=sys.stderr)
     return 1 if troubles else 0

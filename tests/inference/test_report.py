@@ -10,7 +10,6 @@ from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.inference.report import (
     event_figures,
     example_figures,
-    picture_name,
     read_example,
     run_warnings,
     score_figures,
@@ -21,7 +20,7 @@ from glitchflow_plugin.inference.report import (
 )
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
 from glitchflow_plugin.products.veto_table import veto_segments
-from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, unix_time
+from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name, unix_time
 
 SETTINGS = InferenceSettings(batch_events=4, replicates=50, examples=2)
 

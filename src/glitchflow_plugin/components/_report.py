@@ -70,7 +70,7 @@ def differences(
     """
     if files is None:
         return Applied(profile)
-    now, before = dict(_leaves(_plain(config))), dict(_leaves(_plain(files)))
+    now, before = dict(_leaves(plain(config))), dict(_leaves(plain(files)))
     said = [word.lstrip("+~").partition("=")[0] for word in overrides]
     changed = {}
     for key in dict.fromkeys([*before, *now]):
@@ -82,8 +82,9 @@ def differences(
     return Applied(profile, changed, _concerns(config))
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    content: Any = OmegaConf.to_container(config, resolve=False)
+def plain(config: Mapping[Any, Any]) -> dict[str, Any]:
+    """A configuration as dictionaries and lists, references as they stand."""
+    content: Any = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else config
     return {str(key): value for key, value in content.items()}
 
 
@@ -106,7 +107,7 @@ def _public(value: Any) -> Any:
 
 def _concerns(config: DictConfig) -> dict[str, frozenset[str]]:
     """Sections that each step refers to, directly or through others."""
-    content = _plain(config)
+    content = plain(config)
     sections = {key: set(_REFERENCE.findall(str(value))) & set(content) for key, value in content.items()}
 
     def reached(start: set[str]) -> frozenset[str]:

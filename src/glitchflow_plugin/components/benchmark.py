@@ -46,7 +46,7 @@ from glitchflow_plugin.products.veto_table import write_table
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.tracking.versions import ModelVersion
-from glitchflow_plugin.training.calibration import coverage, leave_out
+from glitchflow_plugin.training.calibration import Coverage, coverage, leave_out
 from glitchflow_plugin.training.evaluation import ZeroTwin
 
 logger = logging.getLogger(__name__)
@@ -395,9 +395,10 @@ def _trust(
             for values, changed in zip(strangeness.values(), shown, strict=True):
                 p_values = twin.strangeness(twin.explain(changed).summary)
                 values.extend(p_values[~p_values.isnan()].tolist())
-    found = coverage(twin, batches)
+    by_number = {int(number): coverage(twin, batches, int(number)) for number in _numbers(len(channels) - 1)}
+    found = by_number[0]
     return {
-        "missing": [_trust_without(twin, batches, int(number)) for number in _numbers(len(channels) - 1)],
+        "missing": [_trust_without(twin, batches, number, held) for number, held in by_number.items()],
         "coverage": {
             "all pixels": [list(found.probability), list(found.share)],
             f"glitch predicted ({found.num_loud})": [list(found.probability), list(found.share_loud)],
@@ -411,7 +412,9 @@ def _numbers(most: int) -> np.ndarray:
     return np.unique(np.linspace(0, max(0, most - 1), min(max(1, most), 10)).round())
 
 
-def _trust_without(twin: WaveformTwin, batches: Sequence[tuple[Tensor, Tensor]], missing: int) -> dict[str, Any]:
+def _trust_without(
+    twin: WaveformTwin, batches: Sequence[tuple[Tensor, Tensor]], missing: int, found: Coverage
+) -> dict[str, Any]:
     """Level of the p-value and coverage of the 95 % limits where witnesses are missing, drawn for each event."""
     generator = torch.Generator().manual_seed(missing)
     p_values = []
@@ -421,7 +424,6 @@ def _trust_without(twin: WaveformTwin, batches: Sequence[tuple[Tensor, Tensor]],
             p_values.append(twin.strangeness(twin.explain(shown).summary))
     known = torch.cat(p_values)
     known = known[~known.isnan()]
-    found = coverage(twin, batches, missing)
     place = found.probability.index(0.95)
     return {
         "missing": missing,

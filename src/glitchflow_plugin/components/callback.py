@@ -97,7 +97,7 @@ def check_names(config: DictConfig, files: Mapping[Any, Any] | None = None) -> N
         for key in map(str, config):
             if key not in known and f"${{{key}" not in text and (near := nearest(key, known, least=_ALIKE)):
                 raise ConfigurationError(f"nothing reads the key {key!r}.{near}")
-        _check_sections(_plain(config), _plain(files))
+        _check_sections(_report.plain(config), _report.plain(files))
     pipelines = list(_pipelines(config))
     key = OmegaConf.select(config, "pipe_key", default="training_pipeline")
     pipeline = OmegaConf.select(config, str(key)) if key else None
@@ -157,14 +157,10 @@ def _check_sections(config: Mapping[str, Any], files: Mapping[str, Any], above: 
             raise ConfigurationError(f"{name}: expected a name or path, got {value!r}.")
 
 
-def _plain(config: Any) -> Any:
-    return OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else config
-
-
 def _pipelines(config: DictConfig) -> Iterator[str]:
-    for name, section in _plain(config).items():
+    for name, section in _report.plain(config).items():
         if isinstance(section, dict) and isinstance(section.get("steps"), dict | list):
-            yield str(name)
+            yield name
 
 
 def _maker(config: DictConfig, error: GlitchflowError, overrides: list[str]) -> str | None:

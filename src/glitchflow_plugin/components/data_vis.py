@@ -110,6 +110,7 @@ class DataVis(BaseComponent):
     def _show_events(self, shown: SpectrogramSet, tracker: "TensorBoardTracker") -> None:
         from glitchflow_plugin.plots.maps import colour_image, energy_scale
         from glitchflow_plugin.plots.spectrograms import plot_event
+        from glitchflow_plugin.tracking.tensorboard import picture_name
 
         classes = self.pictures.classes()
         channels = shown.channels[: self.num_channels]
@@ -128,7 +129,7 @@ class DataVis(BaseComponent):
                 max_channels=len(channels),
                 axis=self.pictures.frequency_axis,
             )
-            tracker.figure(_picture_name(step), figure, step, gps=float(batch.gps_event[0]))
+            tracker.figure(picture_name(step), figure, step, gps=float(batch.gps_event[0]))
             scale = energy_scale(batch.maps)
             for column, channel in enumerate(channels):
                 pixels = colour_image(batch.maps[0, column], scale)
@@ -140,6 +141,7 @@ def _event_table(
     tracker: "TensorBoardTracker", shown: SpectrogramSet, peaks: np.ndarray, num_rows: int, num_pictures: int
 ) -> None:
     from glitchflow_plugin.plots.style import short_name
+    from glitchflow_plugin.tracking.tensorboard import picture_name
 
     rows = []
     for row in range(min(num_rows, len(shown))):
@@ -147,7 +149,7 @@ def _event_table(
         if len(shown.channels) > 1:
             column = 1 + int(np.argmax(peaks[row, 1:]))
             witness, loudest = short_name(shown.channels[column], 30), f"{peaks[row, column]:.0f}"
-        place = _picture_name(row) if row < num_pictures else row
+        place = picture_name(row) if row < num_pictures else row
         gps, name = f"{shown.gps_event[row]:.3f}", short_name(shown.event_ids[row], 20)
         rows.append((place, gps, name, f"{peaks[row, 0]:.0f}", loudest, witness))
     columns = ("row", "GPS of trigger", "event", "SNR²", "witness", "loudest witness")
@@ -156,10 +158,6 @@ def _event_table(
         f"under Images; a bare number has none. {len(rows)} of {len(shown)} events."
     )
     tracker.table("events", columns, rows, note)
-
-
-def _picture_name(row: int) -> str:
-    return f"row/{row:04d}"
 
 
 def _channel_table(tracker: "TensorBoardTracker", shown: SpectrogramSet, peaks: np.ndarray) -> None:

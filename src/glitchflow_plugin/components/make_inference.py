@@ -160,12 +160,11 @@ class MakeInference(BaseComponent):
         from glitchflow_plugin.inference.report import (
             event_figures,
             example_figures,
-            picture_name,
             score_figures,
             timeline_figure,
             track_result,
         )
-        from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
+        from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name
 
         windows = write_table(result.windows, self.place, "windows")
         events = write_table(result.events, self.place, "events")

@@ -230,7 +230,7 @@ class Trainer(SoundTorchTrainer):
             self._prepare_best()
             self._remember_run()
             self._tracker.params(self._settings() | origin(self.training_set.fingerprint))
-            self._tracker.data(self.training_set.open_spectrograms().folder.name, self.training_set.fingerprint)
+            self._tracker.data(self.training_set.spectrograms.name, self.training_set.fingerprint)
             self._tracker.text("environment.json", json.dumps(environment(), indent=2))
         super().train()
 
@@ -582,7 +582,7 @@ class Trainer(SoundTorchTrainer):
         length = float(times[self.training_set.settings.size - 1] - times[0])
         notes = {
             "run_name": self.run_name,
-            "dataset_name": self.training_set.open_spectrograms().folder.name,
+            "dataset_name": self.training_set.spectrograms.name,
             "gps": [float(begins.min()), float(begins.max()) + length],
             "test": {
                 rival: {name: estimate.to_dict() for name, estimate in found.metrics().items()}

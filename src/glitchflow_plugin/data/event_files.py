@@ -5,7 +5,7 @@ In each file one top-level group, named by the event id, holds one dataset per c
 time; without it the trigger is the middle of the longest channel. Channels may differ in sample rate and length.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,15 +167,12 @@ def read_event_spans(path: Path | str) -> tuple[EventHeader, dict[str, StoredSpa
     spans, problems = {}, {}
     with opened(path) as file:
         event_id, group = _only_group(file, path)
-        names = {shown(name): name for name in group}
-        for name, key in names.items():
-            try:
-                item = member(group, key)
-                t0, rate, unit = _axis(item)
-                spans[name] = StoredSpan(t0, t0 + len(item) / rate, rate, unit)
-            except FormatError as error:
-                problems[name] = str(error).rstrip(".")
-        return EventHeader(event_id, _gps_event(group, path), tuple(sorted(names))), spans, problems
+        for name, span in _spans(group):
+            if isinstance(span, FormatError):
+                problems[name] = str(span).rstrip(".")
+            else:
+                spans[name] = span
+        return EventHeader(event_id, _gps_event(group, path), tuple(sorted({*spans, *problems}))), spans, problems
 
 
 @apart
@@ -185,13 +182,20 @@ def read_event_axes(path: Path | str) -> dict[str, tuple[float, str]]:
     Raises:
         FormatError: The file is truncated or not in the event layout.
     """
-    found = {}
     with opened(path) as file:
         _, group = _only_group(file, path)
-        for name in group:
-            with suppress(FormatError):
-                found[shown(name)] = _axis(member(group, name))[1:3]
-    return found
+        return {name: (span.sample_rate, span.unit) for name, span in _spans(group) if isinstance(span, StoredSpan)}
+
+
+def _spans(group: h5py.Group) -> Iterator[tuple[str, StoredSpan | FormatError]]:
+    """Where each channel of an event lies, or why that cannot be read."""
+    for key in group:
+        try:
+            item = member(group, key)
+            t0, rate, unit = _axis(item)
+            yield shown(key), StoredSpan(t0, t0 + len(item) / rate, rate, unit)
+        except FormatError as error:
+            yield shown(key), error
 
 
 def read_event(path: Path | str, channels: Iterable[str] | None = None) -> RawEvent:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,9 +27,7 @@ from glitchflow_plugin.plots.style import short_name
 from glitchflow_plugin.plots.timeline import plot_timeline
 from glitchflow_plugin.products.summary import Metric
 from glitchflow_plugin.products.veto_table import outcomes, veto_segments
-
-if TYPE_CHECKING:
-    from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
+from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name
 
 LABELS: Mapping[str, str] = {MODEL: "model", LINEAR: "linear witness filter", ZERO: "zero prediction"}
 """How the scored predictions are called in figures."""
@@ -96,11 +94,6 @@ def pictured(result: InferenceResult, settings: InferenceSettings) -> list[int]:
     telling = np.flatnonzero(outcomes(result.events) != "quiet")
     rows += telling[np.argsort(-_loudness(result.events)[telling], kind="stable")].tolist()
     return sorted(list(dict.fromkeys(rows))[: settings.tensorboard_pictures])
-
-
-def picture_name(row: int) -> str:
-    """Under which the picture of an event is found in TensorBoard."""
-    return f"row/{row:04d}"
 
 
 def timeline_figure(result: InferenceResult, settings: InferenceSettings) -> Any:
@@ -271,7 +264,7 @@ def run_warnings(result: InferenceResult) -> list[str]:
 
 
 def track_result(
-    tracker: "TensorBoardTracker",
+    tracker: TensorBoardTracker,
     result: InferenceResult,
     figures: Mapping[str, Any],
     settings: InferenceSettings,
@@ -305,7 +298,7 @@ def track_result(
 
 
 def _track_events(
-    tracker: "TensorBoardTracker",
+    tracker: TensorBoardTracker,
     result: InferenceResult,
     settings: InferenceSettings,
     classes: Mapping[str, str],
@@ -356,7 +349,7 @@ def _track_events(
 
 
 def _track_segments(
-    tracker: "TensorBoardTracker", result: InferenceResult, settings: InferenceSettings, zero: float
+    tracker: TensorBoardTracker, result: InferenceResult, settings: InferenceSettings, zero: float
 ) -> None:
     segments = veto_segments(result.windows)
     row_of = {name: row for row, name in enumerate(result.events["event_id"])}
@@ -381,7 +374,7 @@ def _energy(value: Any) -> str:
     return "-" if pd.isna(value) else f"{value:.0f}"
 
 
-def _track_curve(tracker: "TensorBoardTracker", name: str, curve: Curve) -> None:
+def _track_curve(tracker: TensorBoardTracker, name: str, curve: Curve) -> None:
     for threshold, value in zip(curve.thresholds, curve.value, strict=True):
         # TensorBoard's steps are whole numbers
         if np.isfinite(value) and float(threshold).is_integer():

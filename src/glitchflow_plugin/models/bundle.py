@@ -127,6 +127,14 @@ class EnergyTwin(nn.Module):
         return scale_energy(strain, self.clamp, self.target_scale, self.transform)
 
 
+def gaussian_limits() -> Tensor:
+    """Powers, over their mean, below which those of a complex Gaussian lie with each of `PROBABILITIES`.
+
+    The share p of exponential powers lies below -log(1 - p) of their mean.
+    """
+    return -torch.log1p(-torch.tensor(PROBABILITIES))
+
+
 class WaveformTwin(nn.Module):
     """A network between whitened series: witnesses in, the strain that they explain out.
 
@@ -158,9 +166,7 @@ class WaveformTwin(nn.Module):
         self.register_buffer("levels", torch.arange(float(num_levels)))
         self.register_buffer("variance_noise", torch.ones(num_levels))
         self.register_buffer("variance_factor", torch.ones(num_levels))
-        # of a complex Gaussian: the share p of its powers lies below -log(1 - p) of their mean
-        exponential = -torch.log1p(-torch.tensor(PROBABILITIES))
-        self.register_buffer("limits", exponential.repeat(num_levels, 2, 1))
+        self.register_buffer("limits", gaussian_limits().repeat(num_levels, 2, 1))
         self.register_buffer("summary_mean", torch.zeros(summary_size))
         self.register_buffer("summary_covariance", torch.eye(summary_size))
         self.register_buffer("summary_references", torch.zeros(num_references, summary_size))
@@ -193,10 +199,13 @@ class WaveformTwin(nn.Module):
             raise FormatError(message)
         strain, announced, summary = self.network(witnesses, explained=True)
         missing = (witnesses.abs().amax(dim=-1) == 0).sum(dim=-1)
-        # the next number that was calibrated; more than the largest cannot be
-        level = torch.searchsorted(self.levels, missing.to(self.levels)).clamp(max=len(self.levels) - 1)
+        level = self.level_of(missing)
         noise, factor = (values[level][:, None, None] for values in (self.variance_noise, self.variance_factor))
         return Explained(strain, noise + factor * (announced - 1), summary, level)
+
+    def level_of(self, missing: Tensor) -> Tensor:
+        """Place in `levels` of the next number of missing witnesses that was calibrated; more than all cannot be."""
+        return torch.searchsorted(self.levels, missing.to(self.levels)).clamp(max=len(self.levels) - 1)
 
     def is_loud(self, variance: Tensor, level: Tensor | int = 0) -> Tensor:
         """Pixels in which a glitch was predicted: at least twice the noise's power is expected to be left.

@@ -23,9 +23,9 @@ ENERGY_LABEL = "normalized energy [SNR²]"
 FrequencyAxis = Literal["log", "linear"]
 
 
-def energy_scale(maps: np.ndarray, *, ceiling: float | None = None) -> LogNorm:
+def energy_scale(maps: np.ndarray) -> LogNorm:
     """Logarithmic colour scale from the noise's median to the peak, but never shorter than up to 30."""
-    peak = float(np.nanmax(maps)) if ceiling is None and np.size(maps) else float(ceiling or 0.0)
+    peak = float(np.nanmax(maps)) if np.size(maps) else 0.0
     return LogNorm(ENERGY_FLOOR, max(peak, 30.0), clip=True)
 
 

@@ -137,14 +137,7 @@ def add_part(
         MlflowException: MLflow refused.
     """
     tags = {MLFLOW_PARENT_RUN_ID: whole.run_id}
-    run_id = client.create_run(whole.experiment_id, run_name=name, tags=tags).info.run_id
-    now = int(1000 * time.time())
-    client.log_batch(
-        run_id,
-        [Metric(key, float(value), now, 0) for key, value in metrics.items()],
-        [Param(key, str(value)) for key, value in params.items()],
-    )
-    client.set_terminated(run_id, status)
+    _ended_run(client, whole.experiment_id, name, params, metrics, tags=tags, status=status)
 
 
 def record_run(client: MlflowClient, experiment_id: str, name: str, content: Mapping[str, Any]) -> str:
@@ -162,24 +155,41 @@ def record_run(client: MlflowClient, experiment_id: str, name: str, content: Map
     Raises:
         MlflowException: MLflow refused.
     """
-    notes, now = content.get("notes", {}), int(1000 * time.time())
-    figures = dict(content.get("metrics") or {})
+    notes = content.get("notes", {})
+    figures = {key: value for key, value in (content.get("metrics") or {}).items() if value is not None}
     for rival, found in (notes.get("test") or {}).items():
         judged = named_for_test(rival, {metric: estimate.get("value") for metric, estimate in found.items()})
         figures.update(judged)
     params = {f"model_{key}": value for key, value in (content.get("model") or {}).items()}
     params |= {key: notes[key] for key in ("epochs", "random_seed") if key in notes}
     params["witnesses"] = ", ".join(content.get("witnesses", ()))
-    run_id = client.create_run(experiment_id, run_name=name).info.run_id
+    data, digest = notes.get("dataset_name"), content.get("dataset")
+    made_of = [data_of(data, digest)] if data and digest else []
+    return _ended_run(client, experiment_id, name, params, figures, data=made_of)
+
+
+def _ended_run(
+    client: MlflowClient,
+    experiment_id: str,
+    name: str,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    *,
+    tags: Mapping[str, str] | None = None,
+    data: Sequence[DatasetInput] = (),
+    status: str = "FINISHED",
+) -> str:
+    """Write down a run that has ended, and return its id."""
+    run_id = client.create_run(experiment_id, run_name=name, tags=dict(tags or {})).info.run_id
+    now = int(1000 * time.time())
     client.log_batch(
         run_id,
-        [Metric(key, float(value), now, 0) for key, value in figures.items() if value is not None],
+        [Metric(key, float(value), now, 0) for key, value in metrics.items()],
         [Param(key, str(value)) for key, value in params.items()],
     )
-    data, digest = notes.get("dataset_name"), content.get("dataset")
-    if data and digest:
-        client.log_inputs(run_id, datasets=[data_of(data, digest)])
-    client.set_terminated(run_id)
+    if data:
+        client.log_inputs(run_id, datasets=list(data))
+    client.set_terminated(run_id, status)
     return run_id
 
 

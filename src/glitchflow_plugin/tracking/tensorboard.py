@@ -93,6 +93,11 @@ class TensorBoardTracker:
         self.close()
 
 
+def picture_name(row: int) -> str:
+    """Under which the picture of an event is found, from its row in a table."""
+    return f"row/{row:04d}"
+
+
 def unix_time(gps: float) -> float:
     """Unix time of a GPS time, s.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from glitchflow_plugin.errors import NoEventsError
-from glitchflow_plugin.models.bundle import PROBABILITIES, WaveformTwin
+from glitchflow_plugin.models.bundle import PROBABILITIES, WaveformTwin, gaussian_limits
 from glitchflow_plugin.types.tensors import host
 
 _Batches = Iterable[tuple[Tensor, Tensor]]
@@ -71,19 +71,18 @@ def calibrate(twin: WaveformTwin, training: _Batches, validation: _Batches) -> N
     seen = [_summaries(twin, witnesses.to(device)) for witnesses, _ in training]
     if not seen:
         raise NoEventsError("expected training events to calibrate on, got none.")
-    summaries = torch.cat(seen)
-    twin.keep(summary_mean=torch.nan_to_num(summaries.nanmean(dim=0)), summary_covariance=_covariance(summaries))
+    mean, covariance = _moments(torch.cat(seen))
+    twin.keep(summary_mean=mean, summary_covariance=covariance)
     references = [_summaries(twin, witnesses.to(device)) for witnesses, _ in validation]
     if not references:
         raise NoEventsError("expected validation events to calibrate on, got none.")
     twin.keep(summary_references=torch.cat(references))
     channels = next(iter(validation))[0].shape[1]
     levels = np.unique(np.linspace(0, channels, _LEVELS).round() if channels >= _LEVELS else np.arange(channels + 1))
-    gaussian = WaveformTwin(twin.network).limits.cpu()[0]
-    fits = [(1.0, 1.0, gaussian)]
+    fits = [(1.0, 1.0, gaussian_limits().repeat(2, 1))]
     for number in levels:
         found = _observed(twin, validation, int(number))
-        fits.append(fits[-1] if found is None else _fit(found, gaussian))
+        fits.append(fits[-1] if found is None else _fit(found))
     noise, factor, limits = zip(*fits[1:], strict=True)
     twin.keep(
         levels=torch.from_numpy(levels),
@@ -93,22 +92,23 @@ def calibrate(twin: WaveformTwin, training: _Batches, validation: _Batches) -> N
     )
 
 
-def _covariance(summaries: Tensor) -> Tensor:
-    """Covariance of features of which some are NaN, from the events that have both; positive definite."""
+def _moments(summaries: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of features of which some are NaN, from the events that have both; positive definite."""
     known = (~torch.isnan(summaries)).double()
-    centred = torch.nan_to_num(summaries - summaries.nanmean(dim=0))
+    mean = torch.nan_to_num(summaries.nanmean(dim=0))
+    centred = torch.nan_to_num(summaries - mean)
     covariance = centred.T @ centred / (known.T @ known - 1).clamp(min=1)
     diagonal = covariance.diagonal().clamp(min=1e-6)
     covariance = (1 - _SHRINKAGE) * covariance + torch.diag(_SHRINKAGE * diagonal + 1e-6)
     values, axes = torch.linalg.eigh(covariance)
-    return (axes * values.clamp(min=_LEAST_VARIANCE * float(values[-1]))) @ axes.T
+    return mean, (axes * values.clamp(min=_LEAST_VARIANCE * float(values[-1]))) @ axes.T
 
 
-def _fit(seen: "_Observed", gaussian: Tensor) -> tuple[float, float, Tensor]:
+def _fit(seen: "_Observed") -> tuple[float, float, Tensor]:
     """Noise, factor and limits, (2, probability), of what was left with one number of missing witnesses."""
     noise, factor = _most_likely(seen)
     expected = noise + factor * (seen.announced - 1)
-    loud, limits = expected > 2 * noise, gaussian.clone()
+    loud, limits = expected > 2 * noise, gaussian_limits().repeat(2, 1)
     for row, chosen in enumerate((~loud, loud)):
         if int(chosen.sum()) >= _FEWEST_LOUD:
             ratios = host(seen.power[chosen] / expected[chosen])
@@ -134,7 +134,7 @@ def coverage(twin: WaveformTwin, batches: _Batches, missing: int = 0) -> Coverag
     seen = _observed(twin, batches, missing)
     if seen is None:
         raise NoEventsError(f"expected events that lack at most {missing} witnesses, got none.")
-    level = int((twin.levels < missing).sum().clamp(max=len(twin.levels) - 1))
+    level = int(twin.level_of(torch.tensor(missing)))
     # every pixel as an event of its own, of one level
     expected = float(twin.variance_noise[level]) + float(twin.variance_factor[level]) * (seen.announced - 1)
     device = twin.limits.device
