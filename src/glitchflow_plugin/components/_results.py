@@ -1,12 +1,14 @@
 """What a result of inference is of, and how it is called."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from glitchflow_plugin.components._model import model_name
+from glitchflow_plugin.components._model import load_model, model_name, require
+from glitchflow_plugin.components.load_infdata import find_sets
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.results import gps_range
-from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 
 if TYPE_CHECKING:
     from glitchflow_plugin.models.bundle import ModelBundle
@@ -19,6 +21,54 @@ def check_result(name: object) -> str | None:
         ConfigurationError: It would lead elsewhere.
     """
     return None if name is None else check_name(str(name), "inference.yaml: result")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What a step of inference works on.
+
+    Attributes:
+        bundle: The model.
+        spectrograms: The maps that it looks at.
+        events: The event set that they were made of, for a model of waveforms.
+        what: All that decides about the result.
+        name: Of the result's folder, by data and model.
+    """
+
+    bundle: "ModelBundle"
+    spectrograms: SpectrogramSet
+    events: EventSet | None
+    what: Mapping[str, Any]
+    name: str
+
+
+def find_subject(
+    bundle: "ModelBundle | None",
+    made: SpectrogramSet | None,
+    *,
+    registered: Mapping[str, Any] | None,
+    tracking_uri: str,
+    sets: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> Subject:
+    """What comes from the step before, or is found by the arguments of a step that runs alone.
+
+    Args:
+        bundle: Model from the step before.
+        made: Maps from the step before.
+        registered: `name` and `version` of the model, used where none comes from the step before.
+        tracking_uri: Of the registry.
+        sets: Where the maps and their events are, see `find_sets`.
+        settings: Those that change what comes of it.
+
+    Raises:
+        ConfigurationError: Nothing says which model, or where the maps are.
+    """
+    if bundle is None:
+        bundle = load_model(require(registered, "model"), tracking_uri)
+    spectrograms, events = find_sets(bundle, made, **sets)
+    what = what_is_analysed(bundle, spectrograms, settings)
+    return Subject(bundle, spectrograms, events, what, result_name(bundle, spectrograms))
 
 
 def what_is_analysed(

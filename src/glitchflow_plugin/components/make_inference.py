@@ -9,13 +9,12 @@ from itwinai.components import BaseComponent, monitor_exec
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._drift import drift_metrics, drift_of, drift_warnings
 from glitchflow_plugin.components._figures import PictureSettings, save_figure
-from glitchflow_plugin.components._model import check_model, load_model, model_inputs, model_name, require
+from glitchflow_plugin.components._model import check_model, model_inputs, model_name
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._results import check_result, result_name, what_is_analysed
+from glitchflow_plugin.components._results import Subject, check_result, find_subject
 from glitchflow_plugin.components._step import holding
-from glitchflow_plugin.components.load_infdata import find_sets
 from glitchflow_plugin.data.results import claim, place
-from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.products.veto_table import write_table
 from glitchflow_plugin.settings import built
@@ -104,34 +103,32 @@ class MakeInference(BaseComponent):
     def execute(self, bundle: "ModelBundle | None" = None, spectrograms: SpectrogramSet | None = None) -> RunSummary:
         """Run the model over the maps and write everything that comes of it."""
         started = now()
-        if bundle is None:
-            bundle = load_model(require(self.registered, "model"), self.tracking_uri)
-        found, events = find_sets(bundle, spectrograms, **self.sets)
-        what = what_is_analysed(bundle, found, self.settings.decisive())
-        name = f"{result_name(bundle, found)}-t{self.settings.threshold:g}"
-        self.place = place(self.folder, name, what, chosen=self.result)
-        return self._analyse(bundle, found, events, what, started)
+        subject = find_subject(
+            bundle,
+            spectrograms,
+            registered=self.registered,
+            tracking_uri=self.tracking_uri,
+            sets=self.sets,
+            settings=self.settings.decisive(),
+        )
+        name = f"{subject.name}-t{self.settings.threshold:g}"
+        self.place = place(self.folder, name, subject.what, chosen=self.result)
+        return self._analyse(subject, started)
 
     @holding("place")
-    def _analyse(
-        self,
-        bundle: "ModelBundle",
-        spectrograms: SpectrogramSet,
-        events: EventSet | None,
-        what: Mapping[str, Any],
-        started: str,
-    ) -> RunSummary:
+    def _analyse(self, subject: Subject, started: str) -> RunSummary:
         from glitchflow_plugin.inference.report import run_warnings, summary_details, summary_metrics
         from glitchflow_plugin.inference.run import run_inference
 
-        claim(self.place, what, replace=self.replace)
+        bundle, spectrograms = subject.bundle, subject.spectrograms
+        claim(self.place, subject.what, replace=self.replace)
         result = run_inference(
             bundle,
             spectrograms,
             self.place / MAPS,
             self.settings,
             model=model_name(bundle),
-            events=events,
+            events=subject.events,
             device=choose_device(self.device),
         )
         outputs = self._write(result, spectrograms, bundle.target)
