@@ -1,13 +1,9 @@
 """The real thing: `pytest -m gpu` where there is a GPU. What can be known without one is in tests/test_devices.py."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from tests import _commands as commands
 from tests._networks import NETWORKS
 from tests._pretended import CALLS, passes
 from tests._rehearsal import rehearse
@@ -110,19 +106,8 @@ def test_a_rehearsal_from_training_to_generation(cuda, make_coupled_trainer, cou
 
 
 def execute(folder, *command, **environment):
-    known = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    known |= {"OMP_NUM_THREADS": "4", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    run = subprocess.run(
-        [str(word) for word in command],
-        cwd=folder,
-        env=known | environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert run.returncode == 0, f"{run.stdout[-3000:]}\n{run.stderr[-5000:]}"
-    return run.stdout + run.stderr
+    done = commands.run(folder, *command, timeout=240, **{"OMP_NUM_THREADS": "4", **environment})
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
+from tests import _commands as commands
 
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
@@ -21,7 +21,6 @@ from glitchflow_plugin.products.summary import read_summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
 
-BIN = Path(sys.executable).parent
 WAYS = ("exit", "kill", "error", "hang")
 #: The default network, with whatever is drawn at random in its training; and one whose learning is ours alone.
 COUPLING = {"name": "coupling", "features": 4, "frame_size": 64, "filter_size": 65, "channel_dropout": 0.3}
@@ -29,23 +28,9 @@ UNET = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
 
 
 def run(command, folder, seconds):
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    environment |= {
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-    }
     # the processes must find what is tested where the test does
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path[1:])
-    return subprocess.run(
-        [str(word) for word in command],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
+    found = {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path[1:])}
+    return commands.run(folder, *command, code=None, timeout=seconds, **found)
 
 
 @pytest.fixture
@@ -78,7 +63,7 @@ def test_two_processes_learn_what_one_learns(make_coupled_events, tmp_path, stra
     alone.execute()
     expected = read_summary(training_set.folder)
 
-    run([BIN / "glitchflow", "init", tmp_path / "run"], tmp_path, 60)
+    run(["glitchflow", "init", tmp_path / "run"], tmp_path, 60)
     settings = {f"model.{key}": value for key, value in model.items()} | {
         "run_name": "two",
         "saveconf.events": events.folder,

@@ -1,19 +1,14 @@
 """Somebody's own data, from the files to spectrograms: `glitchflow new`, then the commands that it shows, unchanged."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from tests._commands import run
 
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.sharded import SpectrogramSet
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
 
-BIN = Path(sys.executable).parent
 STRAIN, WITNESS, BYSTANDER, SLOW = "V1:Hrec_hoft_4096Hz", "V1:ENV_MIC", "V1:SUS_POS", "V1:TEMP_64Hz"
 RATES = {STRAIN: 4096.0, WITNESS: 2048.0, BYSTANDER: 1024.0, SLOW: 64.0}
 LENGTH = 8.0
@@ -37,19 +32,7 @@ def write_events(folder, num_events=16):
 
 
 def shell(command, folder):
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    environment |= {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{environment['PATH']}"}
-    run = subprocess.run(
-        ["bash", "-c", command],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert run.returncode == 0, f"{run.stdout[-3000:]}\n{run.stderr[-5000:]}"
-    return run.stdout
+    return run(folder, "bash", "-c", command).stdout
 
 
 def test_short_events_with_a_slow_channel_get_through_at_the_first_attempt(tmp_path):

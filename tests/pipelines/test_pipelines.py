@@ -1,15 +1,12 @@
 """All pipelines as a user runs them: `glitchflow init`, then `itwinai exec-pipeline`; small, and real throughout."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tests import _commands as commands
 
 from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
@@ -18,7 +15,6 @@ from glitchflow_plugin.products.summary import read_summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
 
-BIN = Path(sys.executable).parent
 SMALL = (
     "conf/profile=demo",
     "run_name=small",
@@ -35,26 +31,15 @@ SMALL = (
 
 
 def execute(folder, *overrides, code=0):
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    environment |= {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{environment['PATH']}"}
-    run = subprocess.run(
-        ["itwinai", "exec-pipeline", *overrides, *SMALL],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert run.returncode == code, f"{run.stdout[-3000:]}\n{run.stderr[-5000:]}"
-    return run.stdout + run.stderr
+    done = commands.run(folder, "itwinai", "exec-pipeline", *overrides, *SMALL, code=code)
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A folder in which every pipeline of the demo has run."""
     folder = tmp_path_factory.mktemp("run")
-    subprocess.run([str(BIN / "glitchflow"), "init", str(folder)], check=True, capture_output=True)
+    commands.run(folder, "glitchflow", "init", folder)
     for pipeline in ("simulate_pipeline", "preproc_pipeline"):
         execute(folder, f"+pipe_key={pipeline}")
     execute(folder)  # training_pipeline is the default
