@@ -28,7 +28,7 @@ def reasons(problems):
     return {name: why.partition(": ")[0] for name, why in problems.items()}
 
 
-def event_file(folder, number, channels=(TARGET, "V1:A"), rate=16.0, unit="m", group=""):
+def event_file(folder, number, channels=(TARGET, "V1:A"), rate=16.0, unit="m", *, group=""):
     gps = T0 + 100 * number
     held = {name: Channel(name, np.arange(32.0) + number, gps - 1, rate, unit) for name in channels}
     write_event(folder / f"event-{number:02d}.h5", RawEvent(f"event-{number:02d}", gps, held, group))
@@ -84,7 +84,7 @@ def test_groups_survive_the_merging_of_data_sets(tmp_path):
     entries = [{"path": str(tmp_path / "one"), "target": TARGET}, {"path": str(tmp_path / "two")}]
     assert open_datasets(entries).events[0].group == "blip 1"
     entries[0]["groups"] = labels(tmp_path / "labels.csv", {"event-00": "blip 2"})
-    with pytest.raises(FormatError, match="the data sets.*event-00 is of 'blip 2' and of 'blip 1'"):
+    with pytest.raises(FormatError, match=r"the data sets.*event-00 is of 'blip 2' and of 'blip 1'"):
         open_datasets(entries)
 
 
