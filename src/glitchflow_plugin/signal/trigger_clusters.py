@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 def cluster_times(times: ArrayLike, loudness: ArrayLike, window: float) -> NDArray[np.int64]:
     """Of each cluster of triggers the loudest, as `gwpy.table.EventTable.cluster` defines them.
 
-    Triggers no further than `window` from their neighbour in time are of one cluster, which may so be longer than it. Of
-    equally loud ones the earliest stays; one without loudness (NaN) stays only where none of its cluster has any.
+    Triggers no further than `window` from their neighbour in time are of one cluster, which may so be longer than that.
+    Of equally loud ones the earliest stays; one without loudness (NaN) stays only where none of its cluster has any.
 
     Args:
         times: GPS s, in any order, shape (trigger,).
