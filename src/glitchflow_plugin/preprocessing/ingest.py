@@ -33,6 +33,7 @@ from glitchflow_plugin.data.units import same_unit
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
+from glitchflow_plugin.preprocessing.triggers import chosen_by, chosen_for
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.conditioning import (
     SAMPLE_RATE,
@@ -116,7 +117,7 @@ def ingest(
         NoEventsError: No event is left.
     """
     settings, psd_files, quantity = _whitening(whitening)
-    catalogue = open_datasets(datasets)
+    catalogue = open_datasets(datasets, choose=partial(chosen_for, whitening=settings))
     unknown = sorted(set(psd_files) - set(catalogue.channels))
     if unknown:
         raise ConfigurationError(f"whiten.psd names channels that are not used: {unknown}")
@@ -168,8 +169,14 @@ def ingest_with_recipe(
             f"the recipe does not say how to condition {unknown}; it knows {list(recipe['channels'])}. "
             "Ask for these, or train a model with the others."
         )
-    catalogue = open_datasets(datasets, target=target, needed=names, require_target=require_target)
     recipes = [channel_recipe(name, recipe) for name in names]
+    catalogue = open_datasets(
+        datasets,
+        target=target,
+        needed=names,
+        require_target=require_target,
+        choose=partial(chosen_by, settings=recipes[0].settings),
+    )
     size = shard_size or catalogue.processing.batch
     return _run(catalogue, recipes, folder, engine, size, require_target=require_target)
 

@@ -18,7 +18,7 @@ from glitchflow_plugin.data.sources import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.data.splits import SplitSettings
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
-from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey, crowded, together
+from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey, together
 from glitchflow_plugin.signal.conditioning import (
     ChannelRejectedError,
     ConditioningSettings,
@@ -26,6 +26,7 @@ from glitchflow_plugin.signal.conditioning import (
     usable_band,
 )
 from glitchflow_plugin.signal.qtransform import highest_frequency, lowest_frequency
+from glitchflow_plugin.signal.trigger_clusters import crowded
 from glitchflow_plugin.signal.whitening import WhiteningSettings
 
 _TARGETS = (
