@@ -94,6 +94,8 @@ class Prediction:
             are of other sizes; None where it does not say.
         strangeness: Share of validation events that were at least as new to the twin, (event,); NaN where too few of
             them have the same witnesses; None likewise.
+        periodic: Whether near an edge of an event `predicted` shows what happens at the other, as it does when it was
+            made from maps, which are periodic.
     """
 
     measured: Float[Tensor, "event frequency time"]
@@ -103,6 +105,7 @@ class Prediction:
     measured_strain: Float[Tensor, "event time"] | None = None
     expected_residual: Float[Tensor, "event frequency time"] | None = None
     strangeness: Float[Tensor, " event"] | None = None
+    periodic: bool = True
 
 
 class Predictor(Protocol):
@@ -202,6 +205,7 @@ class SeriesPredictor:
             measured_strain=measured_strain,
             expected_residual=None if explained is None else self._on_map(explained.variance, predicted.shape[-1]),
             strangeness=None if explained is None else twin.strangeness(explained.summary),
+            periodic=False,
         )
 
     def _on_map(self, variance: Tensor, num_samples: int) -> Tensor:
