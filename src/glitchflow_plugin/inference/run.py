@@ -347,7 +347,7 @@ def _judge(
         for name, each in found.items()
     }
     verdicts = EventVerdicts(
-        loudest_predicted=host(loudest_by_column(own.predicted, inside if own.periodic else None)),
+        loudest_predicted=host(loudest_by_column(own.predicted, inside) if own.loudest is None else own.loudest),
         peak_measured=every[MODEL].peak_measured,
         peak_cleaned=every[MODEL].peak_cleaned,
         residual_area=host(residual_area(torch.where(inside, own.cleaned, 0.0), threshold)),
