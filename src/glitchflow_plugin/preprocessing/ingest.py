@@ -334,6 +334,7 @@ def _make_shard(
     series, valid = np.zeros(shape, dtype=dtype), np.zeros(shape[:2], dtype=bool)
     starts: list[float] = []
     times: list[float] = []
+    groups: list[str] = []
     rejected: dict[str, str] = {}
     flaws: list[Flaw] = []
     for reading in _read_ahead(job.sources, [one.name for one in channels]):
@@ -350,10 +351,11 @@ def _make_shard(
         kept.append(event_id)
         starts.append(crop_start(source.gps_event, common))
         times.append(source.gps_event)
+        groups.append(source.group)
     batch = None
     if kept:
-        held = slice(len(kept))
-        batch = EventBatch(tuple(kept), np.asarray(starts), np.asarray(times), series[held], valid[held])
+        held, edges = slice(len(kept)), (np.asarray(starts), np.asarray(times))
+        batch = EventBatch(tuple(kept), *edges, series[held], valid[held], tuple(groups))
     writer.write(job, batch, rejected, notes=[[f.event_id, f.channel, f.reason, f.detail] for f in flaws])
 
 
