@@ -434,7 +434,7 @@ def map_statistics(
         msg = f"inside: one value a pixel of a map expected, {tuple(measured.shape[1:])}, got {tuple(judged.shape)}."
         raise ConfigurationError(msg)
     # what is not judged is silence in all maps
-    measured, predicted, cleaned = (maps * judged for maps in (measured, predicted, cleaned))
+    measured, predicted, cleaned = (torch.where(judged, maps, 0.0) for maps in (measured, predicted, cleaned))
     loud = measured > glitch_threshold
     in_time = _time_of_glitch(measured, loud)
     seen, columns = predicted.amax(dim=1), judged.any(dim=0)
