@@ -65,6 +65,7 @@ def held_out(make_set):
         witness_snr=np.where(seen, 10.0 + 5 * np.arange(10), 0.0),
         witnesses=tuple((maps.channels[1],) if one else () for one in seen),
         has_merger=np.arange(10) == 1,
+        group=maps.event_ids,
     )
     return HeldOut(maps, truth)
 
