@@ -262,9 +262,10 @@ class WaveformTwin(nn.Module):
             return p_values
         for known, rows in _patterns(summary):
             seen = ~torch.isnan(self.summary_references[:, known]).any(dim=1)
+            references = self.summary_references[seen]
             _, group, sizes = torch.unique(self.summary_groups[seen], return_inverse=True, return_counts=True)
             if len(sizes) >= _FEWEST_REFERENCES:
-                usual, own = self._distances(self.summary_references[seen], known), self._distances(summary[rows], known)
+                usual, own = self._distances(references, known), self._distances(summary[rows], known)
                 beyond = ((usual[None, :] >= own[:, None]) / sizes.double()[group]).sum(dim=1)
                 p_values[rows] = (beyond + 1) / (len(sizes) + 1)
         return p_values
