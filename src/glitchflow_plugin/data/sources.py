@@ -29,6 +29,7 @@ from glitchflow_plugin.data.event_files import (
     read_usable,
 )
 from glitchflow_plugin.data.files import content_hash, expanded
+from glitchflow_plugin.data.groups import one_label_each, read_groups
 from glitchflow_plugin.data.readers import frames, gwosc, hdf5, remote
 from glitchflow_plugin.data.readers.continuous import (
     OUTSIDE,
@@ -86,6 +87,8 @@ class ProcessingSettings:
         len: Length of the crop about the trigger, s; the same in all data sets.
         batch: Events that a worker holds in memory at once, which is also the size of a shard.
         whiten: Whether to whiten; the same in all data sets.
+        crop_jitter: The middle of the crop lies within +- this of the trigger, s; the same in all data sets.
+        crop_seed: Of where it lies; the same in all data sets.
     """
 
     minf: float = 8.0
@@ -94,10 +97,12 @@ class ProcessingSettings:
     len: float = 6.0
     batch: int = 16
     whiten: bool = True
+    crop_jitter: float = 0.5
+    crop_seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a band that the common rate cannot hold."""
-        for key in ("minf", "maxf", "sr", "len"):
+        for key in ("minf", "maxf", "sr", "len", "crop_jitter"):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ConfigurationError(f"{key} must be a number, got {value!r}")
@@ -123,6 +128,7 @@ class DatasetSettings:
         channels: Patterns and index range.
         events: Index range.
         triggers: When to cut continuous data; the middle of each stretch of files by default.
+        groups: A table with the columns event_id and group: events of one group are no independent cases.
         segment: Length cut about a trigger, s: the crop, the filters' ends, and noise for the spectrum.
         remote: Server and what to ask it.
         processing: Conditioning of the channels that come from here.
@@ -136,6 +142,7 @@ class DatasetSettings:
     channels: ChannelSelection = field(default_factory=ChannelSelection)
     events: EventRange = field(default_factory=EventRange)
     triggers: TriggerSettings | None = None
+    groups: str | None = None
     segment: float = 16.0
     remote: RemoteSettings = field(default_factory=RemoteSettings)
     processing: ProcessingSettings = field(default_factory=ProcessingSettings)
@@ -144,7 +151,7 @@ class DatasetSettings:
         """Refuse an unknown format and a missing path."""
         if self.format not in FORMATS:
             raise ConfigurationError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
-        for key in ("path", "ch_list"):
+        for key in ("path", "ch_list", "groups"):
             value = getattr(self, key)
             if isinstance(value, str):
                 object.__setattr__(self, key, expanded(value))
@@ -224,11 +231,13 @@ class EventSource:
         event_id: Its name in all data sets.
         gps_event: Trigger time, GPS s, of the first data set that has the event.
         loaders: By data set, with the channels to take from there.
+        group: Label that it shares with the events that it is not independent of; empty if unknown.
     """
 
     event_id: str
     gps_event: float
     loaders: tuple[tuple[Loader, tuple[str, ...]], ...]
+    group: str = ""
 
     def copies(self, channels: Sequence[str], done: Collection[str]) -> Iterator[LoadedEvent]:
         """Read the event from one data set after the other.
@@ -242,7 +251,7 @@ class EventSource:
             wanted = [name for name in offered if name in asked and name not in done]
             if wanted:
                 read, reasons = loader(wanted)
-                yield LoadedEvent(RawEvent(self.event_id, self.gps_event, read), reasons)
+                yield LoadedEvent(RawEvent(self.event_id, self.gps_event, read, self.group), reasons)
 
     def load(self, channels: Sequence[str] | None = None) -> LoadedEvent:
         """Read the event; a channel that several data sets have comes from the first that has no problem with it."""
@@ -260,7 +269,7 @@ class EventSource:
                     problems.setdefault(name, loaded.problems[name])
                     if name in loaded.event.channels:
                         found.setdefault(name, loaded.event.channels[name])
-        return LoadedEvent(RawEvent(self.event_id, self.gps_event, found), problems)
+        return LoadedEvent(RawEvent(self.event_id, self.gps_event, found, self.group), problems)
 
 
 @dataclass(frozen=True)
@@ -301,7 +310,17 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class _Listed:
-    """One data set, listed; `astray` says why, if none of its triggers lies in its files."""
+    """One data set, listed.
+
+    Attributes:
+        events: Trigger time (GPS s) and reader by event id.
+        channels: By name.
+        unreadable: Reason by file.
+        files: Looked at.
+        astray: Why, if none of its triggers lies in its files.
+        segment: Longest stretch that is read of an event, s.
+        groups: Label by event id, of those that have one.
+    """
 
     events: Mapping[str, tuple[float, Loader]]
     channels: Mapping[str, StoredChannel]
@@ -309,6 +328,7 @@ class _Listed:
     files: tuple[Path, ...] = ()
     astray: str = ""
     segment: float = math.inf
+    groups: Mapping[str, str] = field(default_factory=dict)
     report: TriggerReport | None = None
 
 
@@ -355,7 +375,9 @@ def open_datasets(
     processing = _agreed_processing(settings, target is not None)
     target = target or _agreed_target(settings)
     asked = [{target, *(needed or ()), *(read_channel_list(one.ch_list) or ())} for one in settings]
-    listed = [_called(_list_dataset(one, choose), names) for one, names in zip(settings, asked, strict=True)]
+    listed = [
+        _called(_labelled(_list_dataset(one, choose), one), names) for one, names in zip(settings, asked, strict=True)
+    ]
     if all(found.astray for found in listed):
         raise NoEventsError(" ".join(found.astray for found in listed))
     origins: dict[str, ChannelOrigin] = {}
@@ -441,14 +463,21 @@ def _idle_patterns(selections: Sequence[ChannelSelection], names: Collection[str
 def _agreed_processing(settings: Sequence[DatasetSettings], lenient: bool) -> ProcessingSettings:
     first = settings[0].processing
     if not lenient:
-        for key, meaning in (("sr", "sample rate"), ("len", "length"), ("whiten", "choice of whitening")):
+        common = {
+            "sr": "sample rate",
+            "len": "length",
+            "whiten": "choice of whitening",
+            "crop_jitter": "jitter of the crop",
+            "crop_seed": "seed of that jitter",
+        }
+        for key, meaning in common.items():
             found = {getattr(one.processing, key) for one in settings}
             if len(found) > 1:
                 raise ConfigurationError(
                     f"data sets that are merged must agree on the {meaning}: processing.{key} is {sorted(found)}"
                 )
     batch = min(one.processing.batch for one in settings)
-    return ProcessingSettings(first.minf, first.maxf, first.sr, first.len, batch, first.whiten)
+    return replace(first, batch=batch)
 
 
 def _agreed_target(settings: Sequence[DatasetSettings]) -> str:
@@ -482,12 +511,32 @@ def _chosen(
 
 def _merged(listed: Sequence[_Listed], offered: Sequence[tuple[str, ...]]) -> tuple[EventSource, ...]:
     ids = sorted({event_id for found in listed for event_id in found.events})
+    groups = one_label_each([pair for found in listed for pair in found.groups.items()], "the data sets")
     events = []
     for event_id in ids:
         pairs = zip(listed, offered, strict=True)
         held = [(*found.events[event_id], names) for found, names in pairs if event_id in found.events]
-        events.append(EventSource(event_id, held[0][0], tuple((loader, names) for _, loader, names in held)))
+        events.append(
+            EventSource(
+                event_id, held[0][0], tuple((loader, names) for _, loader, names in held), groups.get(event_id, "")
+            )
+        )
     return tuple(events)
+
+
+def _labelled(found: _Listed, settings: DatasetSettings) -> _Listed:
+    """The data set with the labels of its table of groups, beside those that its files give."""
+    if settings.groups is None:
+        return found
+    given = read_groups(settings.groups)
+    unknown = sorted(given.keys() - found.events.keys())
+    without = sorted(found.events.keys() - given.keys() - found.groups.keys())
+    for ids, what in ((unknown, "id(s) of which the data set has no event"), (without, "event(s) that get no label")):
+        if ids:
+            logger.warning("%s: %d %s, for instance %s.", settings.groups, len(ids), what, ", ".join(ids[:3]))
+    known = {event_id: label for event_id, label in given.items() if event_id in found.events}
+    both = [*found.groups.items(), *known.items()]
+    return replace(found, groups=one_label_each(both, f"{settings.groups} and {settings.path or settings.format}"))
 
 
 def _called(found: _Listed, wanted: Collection[str]) -> _Listed:
@@ -581,6 +630,7 @@ def _list_event_files(settings: DatasetSettings) -> _Listed:
     events: dict[str, tuple[float, Loader]] = {}
     unreadable: dict[str, str] = {}
     names: set[str] = set()
+    groups: dict[str, str] = {}
     for file, header in zip(files, each(read_event_header, files), strict=True):
         try:
             if isinstance(header, FormatError):
@@ -593,10 +643,12 @@ def _list_event_files(settings: DatasetSettings) -> _Listed:
             continue
         events[header.event_id] = (header.gps_event, partial(_load_event_file, file))
         names.update(header.channels)
+        groups |= {header.event_id: header.group} if header.group else {}
     if files and not events:
         raise NoEventsError(_none_readable(path, files, read_event_header))
     usual = _usual(files)
-    return _Listed(events, {name: usual.get(name, StoredChannel()) for name in sorted(names)}, unreadable, tuple(files))
+    channels = {name: usual.get(name, StoredChannel()) for name in sorted(names)}
+    return _Listed(events, channels, unreadable, tuple(files), groups=groups)
 
 
 def _load_event_file(path: Path, channels: Sequence[str]) -> tuple[dict[str, Channel], dict[str, str]]:
@@ -795,7 +847,7 @@ def _load_remote(
 
 
 def _fingerprint(settings: Sequence[DatasetSettings], listed: Sequence[_Listed]) -> str:
-    """Names, sizes and change times of the input files, what services are asked, and ids and times of the events."""
+    """Names, sizes and change times of the input files, what services are asked, and the events' ids, times, groups."""
     files = [
         [str(file), file.stat().st_size, file.stat().st_mtime_ns] if file.exists() else [str(file), 0, 0]
         for found in listed
@@ -806,4 +858,5 @@ def _fingerprint(settings: Sequence[DatasetSettings], listed: Sequence[_Listed])
         [one.segment, sorted([event_id, gps] for event_id, (gps, _) in found.events.items())]
         for one, found in zip(settings, listed, strict=True)
     ]
-    return content_hash([files, asked, cuts])
+    groups = [one for found in listed if (one := sorted(found.groups.items()))]
+    return content_hash([files, asked, cuts, *groups])
