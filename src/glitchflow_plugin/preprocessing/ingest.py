@@ -454,7 +454,7 @@ def _condition_event(
 
 
 def _start(source: EventSource, channels: Sequence[ChannelRecipe], loaded: LoadedEvent | None = None) -> float:
-    """Where the crop of an event begins, GPS s: for all its channels, so far as the first data set that has it allows."""
+    """Where the crop of an event begins, GPS s: one place for all channels, as far as their first copies allow."""
     held = loaded.event.channels if loaded is not None else {}
     there = (
         Recorded(held[one.name].series, held[one.name].sample_rate, held[one.name].t0, one.settings)
