@@ -411,6 +411,7 @@ def _maps_batch(batch: SpectrogramBatch, found: Prediction, has_strain: Bool[np.
         gps_event=batch.gps_event,
         maps=host(torch.stack(maps, dim=1).float()),
         valid=np.stack([has_strain, *[np.ones_like(has_strain)] * (len(maps) - 1)], axis=1),
+        groups=batch.groups,
     )
 
 
