@@ -80,7 +80,7 @@ def test_groups_reach_the_event_set_and_new_ones_make_it_anew(tmp_path):
 
 def test_what_is_stored_is_what_conditioning_gives(tmp_path):
     datasets = write(tmp_path / "in", *(event(number) for number in range(3)))
-    events = ingest(datasets, None, tmp_path / "out")
+    events = ingest([datasets[0] | {"processing": {"crop_jitter": 0.0}}], None, tmp_path / "out")
     assert events.channels == (TARGET, "V1:FAST", "V1:SLOW")
     assert events.event_ids == ("event-00", "event-01", "event-02")
     assert (events.sample_rate, events.num_samples) == (1024.0, 6144)
@@ -93,6 +93,31 @@ def test_what_is_stored_is_what_conditioning_gives(tmp_path):
     assert batch.gps_event[0] == T0 + 200.3
     assert batch.series.dtype == np.float32
     events.verify()
+
+
+def test_the_crop_lies_beside_the_trigger_by_the_event_alone(tmp_path):
+    datasets = write(tmp_path / "in", *(event(number) for number in range(6)))
+    every = ingest(datasets, None, tmp_path / "out")
+    away = every.gps_event - every.gps_start - 3.0
+    assert np.abs(away).max() <= 0.5 + 1e-3
+    assert np.ptp(away) > 0.2
+    # other workers, another order, other neighbours, and a model that repeats the recipe
+    few = ingest([datasets[0] | {"events": {"min": 4}}], None, tmp_path / "few", shard_size=1)
+    np.testing.assert_array_equal(few.gps_start, every.gps_start[4:])
+    again = ingest_with_recipe(datasets, json.loads(json.dumps(every.recipe)), None, tmp_path / "again")
+    np.testing.assert_array_equal(again.read().series, every.read().series)
+    other = ingest([datasets[0] | {"processing": {"crop_seed": 1}}], None, tmp_path / "other")
+    assert (other.gps_start != every.gps_start).all()
+    # a recipe of former versions says nothing of it
+    former = {key: value for key, value in every.recipe.items() if not key.startswith("crop_")}
+    still = ingest_with_recipe(datasets, former, None, tmp_path / "still")
+    np.testing.assert_allclose(still.gps_event - still.gps_start, 3.0, atol=1e-3)
+
+
+def test_data_sets_that_are_merged_agree_on_the_jitter(tmp_path):
+    datasets = write(tmp_path / "in", event(0))
+    with pytest.raises(ConfigurationError, match=r"jitter of the crop: processing\.crop_jitter is \[0\.1, 0\.5\]"):
+        ingest([datasets[0], datasets[0] | {"processing": {"crop_jitter": 0.1}}], None, tmp_path / "out")
 
 
 def test_every_kind_of_damage_is_masked_counted_and_survived(tmp_path):

@@ -27,7 +27,7 @@ def simulated(tmp_path_factory):
 def test_truth_is_what_taking_the_glitch_away_changes(simulated, tmp_path):
     """Independent reference: the event set made from strain without its glitches, whitened by nearly the same noise."""
     made, events = simulated
-    truth, known = read_glitch_truth(made.folder, events.recipe, events.event_ids), made.truth()
+    truth, known = read_glitch_truth(made.folder, events.recipe, events.event_ids, events.gps_start), made.truth()
     for name in events.event_ids:
         event = read_event(event_path(made.folder, name))
         strain = event.channels[made.target]
@@ -36,6 +36,8 @@ def test_truth_is_what_taking_the_glitch_away_changes(simulated, tmp_path):
         write_event(tmp_path / "clean" / f"event-{name}.h5", RawEvent(name, event.gps_event, {strain.name: channel}))
     clean = processed(tmp_path / "clean", tmp_path / "events")
     difference = events.read().series[:, 0] - clean.read().series[:, 0]
+    # the trigger is not in the middle of every crop, and the truth lies where the strain does
+    assert np.ptp(events.gps_event - events.gps_start) > 0.2
     assert truth.quiet.any()
     assert truth.witnessed.any()
     for row, quiet in enumerate(truth.quiet):
@@ -52,9 +54,11 @@ def test_truth_is_what_taking_the_glitch_away_changes(simulated, tmp_path):
 
 def test_rows_follow_the_events_asked_for(simulated):
     made, events = simulated
-    every = read_glitch_truth(made.folder, events.recipe, events.event_ids)
-    some = read_glitch_truth(made.folder, events.recipe, [events.event_ids[3], events.event_ids[0]])
-    np.testing.assert_array_equal(some.strain, every.strain[[3, 0]])
+    every = read_glitch_truth(made.folder, events.recipe, events.event_ids, events.gps_start)
+    rows = [3, 0]
+    names = [events.event_ids[row] for row in rows]
+    some = read_glitch_truth(made.folder, events.recipe, names, events.gps_start[rows])
+    np.testing.assert_array_equal(some.strain, every.strain[rows])
     assert some.label == (every.label[3], every.label[0])
     with pytest.raises(DataError, match="knows nothing of 1 events"):
-        read_glitch_truth(made.folder, events.recipe, ["event-of-another-set"])
+        read_glitch_truth(made.folder, events.recipe, ["event-of-another-set"], np.zeros(1))

@@ -3,15 +3,19 @@ import pickle
 import numpy as np
 import pytest
 from scipy import signal as scipy_signal
+from scipy import stats as scipy_stats
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.signal import filters
 from glitchflow_plugin.signal.conditioning import (
     ChannelRejectedError,
     ConditioningSettings,
+    Recorded,
     condition,
     condition_together,
     crop_start,
+    jittered_crop_start,
+    needed_length,
 )
 from glitchflow_plugin.signal.psd import Psd
 from glitchflow_plugin.signal.whitening import WhiteningSettings, whitening_filter
@@ -204,3 +208,76 @@ def test_a_part_holds_none_of_the_noise_that_fills_a_slow_channel():
 def test_parts_of_another_length_are_refused():
     with pytest.raises(DataError, match=r"\[16384, 16000\]"):
         condition_together((noise(1024.0), np.zeros(16000)), 1024.0, T0, T0 + 8, SETTINGS)
+
+
+JITTERED = ConditioningSettings(crop_jitter=0.5)
+
+
+def shift(event_id, settings=JITTERED, channels=(), gps_event=T0 + 8.2):
+    return jittered_crop_start(event_id, gps_event, settings, channels) - crop_start(gps_event, settings)
+
+
+def test_the_trigger_lies_anywhere_within_the_jitter_and_each_event_has_its_own_place():
+    shifts = np.array([shift(f"V1-{number}") for number in range(2000)])
+    assert scipy_stats.kstest(shifts, scipy_stats.uniform(-0.5, 1.0).cdf).pvalue > 0.01
+    # whoever makes the event, and whenever
+    assert [shift(f"V1-{number}") for number in (7, 3)] == [shifts[7], shifts[3]]
+    assert abs(np.corrcoef(shifts[:-1], shifts[1:])[0, 1]) < 0.1
+    other = np.array(
+        [shift(f"V1-{number}", ConditioningSettings(crop_jitter=0.5, crop_seed=1)) for number in range(99)]
+    )
+    assert abs(np.corrcoef(shifts[:99], other)[0, 1]) < 0.3
+
+
+def test_without_jitter_the_trigger_is_in_the_middle():
+    assert shift("V1-1", SETTINGS) == 0
+
+
+@pytest.mark.parametrize("rate", [256.0, 1000.0, 1024.0, 16384.0])
+@pytest.mark.parametrize("whiten", [True, False])
+@pytest.mark.parametrize("before", [0.0, 0.02, 0.2, 5.0])
+@pytest.mark.parametrize("after", [0.0, 5.0])
+def test_a_channel_that_can_be_used_about_the_trigger_can_be_used_wherever_the_crop_lies(rate, whiten, before, after):
+    settings = ConditioningSettings(crop_jitter=1.0, whiten=whiten)
+    half = needed_length(settings, rate, aligned=False) / 2
+    first, last = round((half + before) * rate), round((half + after) * rate)
+    series, t0 = noise(rate, 64)[: first + last], T0 - first / rate
+    condition(series, rate, t0, T0, settings)
+    moved = []
+    for number in range(8):
+        start = jittered_crop_start(f"event-{number}", T0, settings, [Recorded(series, rate, t0, settings)])
+        _, given = condition(series, rate, t0, T0, settings, gps_start=start)
+        assert given == start
+        moved.append(start - crop_start(T0, settings))
+    assert max(np.abs(moved)) <= 1.0
+    assert np.ptp(moved) > 0.1 or max(before, after) < 5.0
+
+
+def test_a_gap_beside_the_crop_keeps_the_crop_away_and_one_within_it_does_not_matter():
+    series = noise(1024.0, 16)
+    series[round(13.1 * 1024) :] = np.nan
+    held = [Recorded(series, 1024.0, T0, JITTERED)]
+    shifts = [shift(f"V1-{number}", channels=held) for number in range(99)]
+    assert -0.5 <= min(shifts) < -0.4
+    assert max(shifts) < 0.2
+    for number in range(20):
+        start = jittered_crop_start(f"V1-{number}", T0 + 8.2, JITTERED, held)
+        condition(series, 1024.0, T0, T0 + 8.2, JITTERED, gps_start=start)
+    lost = noise(1024.0, 16)
+    lost[8 * 1024] = np.nan
+    assert shift("V1-1", channels=[Recorded(lost, 1024.0, T0, JITTERED)]) == shift("V1-1")
+
+
+def test_the_same_samples_wherever_the_crop_begins():
+    """The spectrum leaves out the trigger's surroundings, so moving the crop changes no sample."""
+    series, start = noise(4096.0), crop_start(T0 + 8, SETTINGS)
+    middle, _ = condition(series, 4096.0, T0, T0 + 8, SETTINGS)
+    later, given = condition(series, 4096.0, T0, T0 + 8, SETTINGS, gps_start=start + 0.25)
+    assert given == start + 0.25
+    np.testing.assert_array_equal(later[:-256], middle[256:])
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 3.5])
+def test_a_jitter_that_could_cut_the_trigger_off_is_refused(wrong):
+    with pytest.raises(ConfigurationError, match=r"crop_jitter must be between 0 and half of len \(3 s\)"):
+        ConditioningSettings(crop_jitter=wrong)

@@ -252,7 +252,7 @@ class Leaderboard(BaseComponent):
             engine=self.engine,
             selection={"channels": "training set"},
         )
-        truth = read_glitch_truth(self.held_out["truth"], conditioning, made.event_ids)
+        truth = read_glitch_truth(self.held_out["truth"], conditioning, made.event_ids, made.gps_start)
         return HeldOut(made, truth, training_set.settings.size), series
 
     def _judged(

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from glitchflow_plugin.data.apart import apart, each, require_regular, shown
 from glitchflow_plugin.data.channels import ChannelSelection, matching, read_channel_list, select_channels
 from glitchflow_plugin.data.event_files import (
@@ -40,7 +42,15 @@ from glitchflow_plugin.data.readers.continuous import (
     span_in_name,
 )
 from glitchflow_plugin.data.readers.remote import RemoteSettings
-from glitchflow_plugin.data.readers.triggers import TriggerSettings, event_id_at, read_triggers
+from glitchflow_plugin.data.readers.triggers import (
+    RANGE,
+    Trigger,
+    TriggerReport,
+    TriggerSettings,
+    TriggerTable,
+    event_id_at,
+    read_table,
+)
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError, nearest
 from glitchflow_plugin.settings import built
 
@@ -77,6 +87,8 @@ class ProcessingSettings:
         len: Length of the crop about the trigger, s; the same in all data sets.
         batch: Events that a worker holds in memory at once, which is also the size of a shard.
         whiten: Whether to whiten; the same in all data sets.
+        crop_jitter: The middle of the crop lies within +- this of the trigger, s; the same in all data sets.
+        crop_seed: Of where it lies; the same in all data sets.
     """
 
     minf: float = 8.0
@@ -85,10 +97,12 @@ class ProcessingSettings:
     len: float = 6.0
     batch: int = 16
     whiten: bool = True
+    crop_jitter: float = 0.5
+    crop_seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a band that the common rate cannot hold."""
-        for key in ("minf", "maxf", "sr", "len"):
+        for key in ("minf", "maxf", "sr", "len", "crop_jitter"):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ConfigurationError(f"{key} must be a number, got {value!r}")
@@ -280,6 +294,7 @@ class Catalogue:
         processing: Common rate, length, batch and whitening; the band is each channel's own.
         fingerprint: Changes when an input file does.
         segment: Longest stretch (s) in which the target is read; infinite where event files tell.
+        triggers: For each data set that is cut at triggers, what became of them, and the ids of its events.
     """
 
     target: str
@@ -290,6 +305,7 @@ class Catalogue:
     processing: ProcessingSettings
     fingerprint: str
     segment: float = math.inf
+    triggers: tuple[tuple[TriggerReport, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -313,6 +329,22 @@ class _Listed:
     astray: str = ""
     segment: float = math.inf
     groups: Mapping[str, str] = field(default_factory=dict)
+    report: TriggerReport | None = None
+
+
+Choice = Callable[[DatasetSettings], TriggerTable]
+"""Which triggers of a data set are taken."""
+
+
+def as_read(settings: DatasetSettings) -> TriggerTable:
+    """All triggers of a data set that pass its selection.
+
+    Raises:
+        ConfigurationError: There are none, or it asks for more than a selection.
+    """
+    if settings.triggers is None or settings.triggers.cluster or settings.triggers.segments:
+        raise ConfigurationError("triggers with `cluster` or `segments` are chosen by preprocessing.triggers.chosen.")
+    return read_table(settings.triggers)
 
 
 def open_datasets(
@@ -321,6 +353,7 @@ def open_datasets(
     target: str | None = None,
     needed: Sequence[str] | None = None,
     require_target: bool = True,
+    choose: Choice = as_read,
 ) -> Catalogue:
     """List the events of the data sets and merge them on the event id.
 
@@ -329,6 +362,7 @@ def open_datasets(
         target: Strain channel, if not the data sets' own.
         needed: Exactly these channels in this order (those of a model), out of those that the data sets offer.
         require_target: Whether the target must be there; else it is listed as missing and masked in every event.
+        choose: Which of a data set's triggers are taken.
 
     Raises:
         ConfigurationError: An entry is wrong, asks for channels that are nowhere, or contradicts another.
@@ -341,7 +375,9 @@ def open_datasets(
     processing = _agreed_processing(settings, target is not None)
     target = target or _agreed_target(settings)
     asked = [{target, *(needed or ()), *(read_channel_list(one.ch_list) or ())} for one in settings]
-    listed = [_called(_labelled(_list_dataset(one), one), names) for one, names in zip(settings, asked, strict=True)]
+    listed = [
+        _called(_labelled(_list_dataset(one, choose), one), names) for one, names in zip(settings, asked, strict=True)
+    ]
     if all(found.astray for found in listed):
         raise NoEventsError(" ".join(found.astray for found in listed))
     origins: dict[str, ChannelOrigin] = {}
@@ -396,6 +432,7 @@ def open_datasets(
         segment=max(
             (one.segment for one, names in zip(listed, offered, strict=True) if target in names), default=math.inf
         ),
+        triggers=tuple((one.report, tuple(one.events)) for one in listed if one.report is not None),
     )
 
 
@@ -426,14 +463,21 @@ def _idle_patterns(selections: Sequence[ChannelSelection], names: Collection[str
 def _agreed_processing(settings: Sequence[DatasetSettings], lenient: bool) -> ProcessingSettings:
     first = settings[0].processing
     if not lenient:
-        for key, meaning in (("sr", "sample rate"), ("len", "length"), ("whiten", "choice of whitening")):
+        common = {
+            "sr": "sample rate",
+            "len": "length",
+            "whiten": "choice of whitening",
+            "crop_jitter": "jitter of the crop",
+            "crop_seed": "seed of that jitter",
+        }
+        for key, meaning in common.items():
             found = {getattr(one.processing, key) for one in settings}
             if len(found) > 1:
                 raise ConfigurationError(
                     f"data sets that are merged must agree on the {meaning}: processing.{key} is {sorted(found)}"
                 )
     batch = min(one.processing.batch for one in settings)
-    return ProcessingSettings(first.minf, first.maxf, first.sr, first.len, batch, first.whiten)
+    return replace(first, batch=batch)
 
 
 def _agreed_target(settings: Sequence[DatasetSettings]) -> str:
@@ -508,13 +552,13 @@ def _called(found: _Listed, wanted: Collection[str]) -> _Listed:
     return replace(found, channels=channels)
 
 
-def _list_dataset(settings: DatasetSettings) -> _Listed:
+def _list_dataset(settings: DatasetSettings, choose: Choice) -> _Listed:
     kind = settings.format if settings.format != "auto" else _recognised(str(settings.path))
     if kind in remote.FORMATS:
-        return _list_remote(settings, kind)
+        return _list_remote(settings, kind, choose)
     if kind == "events":
         return _list_event_files(settings)
-    return _list_continuous(settings, kind)
+    return _list_continuous(settings, kind, choose)
 
 
 def _recognised(path: str) -> str:
@@ -673,7 +717,7 @@ def describe_files(kind: str, files: Iterable[Path]) -> tuple[list[StoredFile], 
     return _told_apart(stored), unreadable
 
 
-def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
+def _list_continuous(settings: DatasetSettings, kind: str, choose: Choice) -> _Listed:
     files = list_files(str(settings.path), _READERS[kind].SUFFIXES)
     stored, unreadable = describe_files(kind, files)
     for reason in unreadable.values():
@@ -685,17 +729,34 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
         for name, known in file.channels.items():
             if name not in channels or channels[name].sample_rate is None:
                 channels[name] = known
-    triggers = read_triggers(settings.triggers) if settings.triggers else middles(stored)
-    triggers = triggers[settings.events.min : settings.events.max]
-    half = settings.segment / 2
+    chosen, report = _triggers(settings, choose)
+    if chosen is None:
+        chosen = [Trigger(*one) for one in middles(stored)[settings.events.min : settings.events.max]]
     events: dict[str, tuple[float, Loader]] = {}
     outside = 0
-    for event_id, gps in triggers:
-        parts = tuple(file for file in stored if file.stop > gps - half and file.start < gps + half)
+    for trigger, (start, stop) in zip(chosen, _stretches(chosen, settings.segment), strict=True):
+        parts = tuple(file for file in stored if file.stop > start and file.start < stop)
         outside += not parts
-        events[event_id] = (gps, partial(_load_cut, kind, parts, gps - half, gps + half))
-    astray = _astray(str(settings.path), [gps for _, gps in triggers], stored, outside)
-    return _Listed(events, dict(sorted(channels.items())), unreadable, tuple(files), astray, settings.segment)
+        events[trigger.event_id] = (trigger.gps_time, partial(_load_cut, kind, parts, start, stop))
+    astray = _astray(str(settings.path), [one.gps_time for one in chosen], stored, outside)
+    channels = dict(sorted(channels.items()))
+    return _Listed(events, channels, unreadable, tuple(files), astray, settings.segment, report=report)
+
+
+def _triggers(settings: DatasetSettings, choose: Choice) -> tuple[list[Trigger] | None, TriggerReport | None]:
+    """The triggers of a data set in its index range, and what became of the others; None if it names none."""
+    if settings.triggers is None:
+        return None, None
+    table = choose(settings)
+    rows = np.arange(len(table))[settings.events.min : settings.events.max]
+    table = table.take(rows, RANGE)
+    return table.triggers(), table.report
+
+
+def _stretches(triggers: Sequence[Trigger], segment: float) -> list[tuple[float, float]]:
+    """What to read of each event, GPS s: nothing outside its science segment."""
+    half = segment / 2
+    return [(max(one.gps_time - half, one.within[0]), min(one.gps_time + half, one.within[1])) for one in triggers]
 
 
 def _astray(path: str, times: Sequence[float], files: Sequence[StoredFile], outside: int) -> str:
@@ -753,17 +814,17 @@ def _load_cut(
 # Services
 
 
-def _list_remote(settings: DatasetSettings, kind: str) -> _Listed:
+def _list_remote(settings: DatasetSettings, kind: str, choose: Choice) -> _Listed:
     if settings.triggers is None:
         raise ConfigurationError(f"a data set of format {kind} needs `triggers`: when to ask for data")
     offered = remote.channels_offered(kind, settings.remote)
-    triggers = read_triggers(settings.triggers)[settings.events.min : settings.events.max]
-    half = settings.segment / 2
+    chosen, report = _triggers(settings, choose)
     events: dict[str, tuple[float, Loader]] = {
-        event_id: (gps, partial(_load_remote, kind, settings.remote, gps - half, gps + half))
-        for event_id, gps in triggers
+        one.event_id: (one.gps_time, partial(_load_remote, kind, settings.remote, start, stop))
+        for one, (start, stop) in zip(chosen or (), _stretches(chosen or (), settings.segment), strict=True)
     }
-    return _Listed(events, {name: StoredChannel() for name in offered}, {}, segment=settings.segment)
+    channels = {name: StoredChannel() for name in offered}
+    return _Listed(events, channels, {}, segment=settings.segment, report=report)
 
 
 def _load_remote(

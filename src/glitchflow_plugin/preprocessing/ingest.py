@@ -33,14 +33,16 @@ from glitchflow_plugin.data.units import same_unit
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
+from glitchflow_plugin.preprocessing.triggers import chosen_by, chosen_for
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.conditioning import (
     SAMPLE_RATE,
     TOO_SHORT,
     ChannelRejectedError,
     ConditioningSettings,
+    Recorded,
     condition,
-    crop_start,
+    jittered_crop_start,
     needed_length,
 )
 from glitchflow_plugin.signal.psd import Psd
@@ -116,7 +118,7 @@ def ingest(
         NoEventsError: No event is left.
     """
     settings, psd_files, quantity = _whitening(whitening)
-    catalogue = open_datasets(datasets)
+    catalogue = open_datasets(datasets, choose=partial(chosen_for, whitening=settings))
     unknown = sorted(set(psd_files) - set(catalogue.channels))
     if unknown:
         raise ConfigurationError(f"whiten.psd names channels that are not used: {unknown}")
@@ -128,7 +130,16 @@ def ingest(
     recipes = []
     for name, origin in catalogue.channels.items():
         band = origin.processing
-        conditioning = ConditioningSettings(band.minf, band.maxf, common.sr, common.len, common.whiten, settings)
+        conditioning = ConditioningSettings(
+            low=band.minf,
+            high=band.maxf,
+            sample_rate=common.sr,
+            duration=common.len,
+            whiten=common.whiten,
+            whitening=settings,
+            crop_jitter=common.crop_jitter,
+            crop_seed=common.crop_seed,
+        )
         recipes.append(ChannelRecipe(name, conditioning, origin.unit, origin.sample_rate, psds.get(name)))
     return _run(catalogue, recipes, folder, engine, shard_size or common.batch)
 
@@ -168,8 +179,14 @@ def ingest_with_recipe(
             f"the recipe does not say how to condition {unknown}; it knows {list(recipe['channels'])}. "
             "Ask for these, or train a model with the others."
         )
-    catalogue = open_datasets(datasets, target=target, needed=names, require_target=require_target)
     recipes = [channel_recipe(name, recipe) for name in names]
+    catalogue = open_datasets(
+        datasets,
+        target=target,
+        needed=names,
+        require_target=require_target,
+        choose=partial(chosen_by, settings=recipes[0].settings),
+    )
     size = shard_size or catalogue.processing.batch
     return _run(catalogue, recipes, folder, engine, size, require_target=require_target)
 
@@ -185,6 +202,8 @@ def as_recipe(target: str, channels: Sequence[ChannelRecipe]) -> dict[str, Any]:
         "whitening": asdict(first.whitening),
         "order": first.order,
         "flat_length": first.flat_length,
+        "crop_jitter": first.crop_jitter,
+        "crop_seed": first.crop_seed,
         "channels": {one.name: _channel_entry(one) for one in channels},
     }
 
@@ -213,6 +232,9 @@ def channel_recipe(name: str, recipe: Mapping[str, Any]) -> ChannelRecipe:
         whitening=WhiteningSettings(**recipe["whitening"]),
         order=recipe.get("order", ConditioningSettings.order),
         flat_length=recipe.get("flat_length", ConditioningSettings.flat_length),
+        # sets of earlier versions have the trigger in the middle
+        crop_jitter=recipe.get("crop_jitter", 0.0),
+        crop_seed=recipe.get("crop_seed", 0),
     )
     psd = entry.get("psd")
     given = None if psd is None else Psd(np.asarray(psd["values"], dtype=np.float64), float(psd["spacing"]))
@@ -342,14 +364,14 @@ def _make_shard(
         event_id = source.event_id
         row = len(kept)
         series[row], valid[row] = 0, False
-        found = _condition_event(reading, channels, series[row], valid[row])
+        found, start = _condition_event(reading, channels, series[row], valid[row])
         flaws += found
         if not valid[row, 0] and (require_target or not valid[row].any()):
             reason = next((flaw.reason for flaw in found if flaw.channel == channels[0].name), MISSING)
             rejected[event_id] = f"target: {reason}"
             continue
         kept.append(event_id)
-        starts.append(crop_start(source.gps_event, common))
+        starts.append(start)
         times.append(source.gps_event)
         groups.append(source.group)
     batch = None
@@ -383,12 +405,19 @@ def _read_ahead(sources: Sequence[EventSource], names: Sequence[str]) -> Iterato
 
 def _condition_event(
     reading: _Reading, channels: Sequence[ChannelRecipe], series: np.ndarray, valid: np.ndarray
-) -> list[Flaw]:
-    """Fill in the channels of one event; tell which cannot be used, and why: those keep their zeros."""
+) -> tuple[list[Flaw], float]:
+    """Fill in the channels of one event; tell which cannot be used, and why: those keep their zeros.
+
+    Returns:
+        The flaws, and where the crop begins, GPS s.
+    """
     source, copies, used = reading
     names = [one.name for one in channels]
     refused: dict[str, ChannelRejectedError] = {}
+    start: float | None = None
     for loaded in copies:  # of several copies of a channel, the first that can be used
+        if start is None:
+            start = _start(source, channels, loaded)
         for row, recipe in enumerate(channels):
             found, problem = loaded.event.channels.get(recipe.name), loaded.problems.get(recipe.name, "")
             if recipe.name in used or (found is None and not problem):
@@ -398,7 +427,13 @@ def _condition_event(
                 _compare(found, reason, detail, recipe)
                 assert found is not None  # noqa: S101  # _compare has refused it
                 series[row], _ = condition(
-                    found.series, found.sample_rate, found.t0, source.gps_event, recipe.settings, psd=recipe.psd
+                    found.series,
+                    found.sample_rate,
+                    found.t0,
+                    source.gps_event,
+                    recipe.settings,
+                    psd=recipe.psd,
+                    gps_start=start,
                 )
                 valid[row] = True
                 used.add(recipe.name)
@@ -413,7 +448,19 @@ def _condition_event(
         logger.warning("%s, %s: a copy in another data set is taken, since %s.", source.event_id, name, refused[name])
     absent = ChannelRejectedError(MISSING, "not in the data")
     rejected = {name: refused.get(name, absent) for name in names if name not in used}
-    return [Flaw(source.event_id, name, error.reason, error.detail) for name, error in rejected.items()]
+    flaws = [Flaw(source.event_id, name, error.reason, error.detail) for name, error in rejected.items()]
+    return flaws, _start(source, channels) if start is None else start
+
+
+def _start(source: EventSource, channels: Sequence[ChannelRecipe], loaded: LoadedEvent | None = None) -> float:
+    """Where the crop of an event begins, GPS s: for all its channels, so far as the first data set that has it allows."""
+    held = loaded.event.channels if loaded is not None else {}
+    there = (
+        Recorded(held[one.name].series, held[one.name].sample_rate, held[one.name].t0, one.settings)
+        for one in channels
+        if one.name in held
+    )
+    return jittered_crop_start(source.event_id, source.gps_event, channels[0].settings, there)
 
 
 def _compare(found: Channel | None, reason: str, detail: str, recipe: ChannelRecipe) -> None:

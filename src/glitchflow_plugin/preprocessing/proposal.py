@@ -18,7 +18,7 @@ from glitchflow_plugin.data.sources import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.data.splits import SplitSettings
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
-from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey, crowded, together
+from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey, together
 from glitchflow_plugin.signal.conditioning import (
     ChannelRejectedError,
     ConditioningSettings,
@@ -26,6 +26,7 @@ from glitchflow_plugin.signal.conditioning import (
     usable_band,
 )
 from glitchflow_plugin.signal.qtransform import highest_frequency, lowest_frequency
+from glitchflow_plugin.signal.trigger_clusters import crowded
 from glitchflow_plugin.signal.whitening import WhiteningSettings
 
 _TARGETS = (
@@ -156,8 +157,15 @@ class Proposal:
     def processing(self) -> ProcessingSettings:
         """For datasets.yaml."""
         settings = self.fit.settings
+        usual = ProcessingSettings.crop_jitter
         return ProcessingSettings(
-            settings.low, settings.high, settings.sample_rate, settings.duration, self.batch, settings.whiten
+            settings.low,
+            settings.high,
+            settings.sample_rate,
+            settings.duration,
+            self.batch,
+            settings.whiten,
+            crop_jitter=min(usual, settings.duration / 4),
         )
 
     @cached_property
@@ -452,7 +460,7 @@ def _refusal(target: Reach, needed: float, settings: str, refused: str) -> str:
 def _segment(fit: Fit, reaches: Mapping[str, Reach]) -> float:
     """What to cut about a trigger, s: enough for every channel in use; more only as far as the data reach."""
     needed, reach = max(fit.needed.values()), max(reaches[name].length for name in fit.bands)
-    enough = max(DatasetSettings.segment, math.ceil(needed))
+    enough = max(DatasetSettings.segment, math.ceil(needed + 2 * ProcessingSettings.crop_jitter))
     return float(min(enough, max(math.floor(reach * 100) / 100, math.ceil(needed * 100) / 100)))
 
 

@@ -23,6 +23,8 @@ _COMMENTS = {
     "len": "s about the trigger",
     "batch": "events a worker holds in memory, and in a file of the event set",
     "whiten": "the same in all data sets",
+    "crop_jitter": "s by which the middle of these may lie beside the trigger, drawn by event id",
+    "crop_seed": "of the drawing",
 }
 
 

@@ -50,7 +50,11 @@ class GlitchTruth:
 
 
 def read_glitch_truth(
-    folder: Path | str, recipe: Mapping[str, Any], event_ids: Sequence[str], workers: int = 2
+    folder: Path | str,
+    recipe: Mapping[str, Any],
+    event_ids: Sequence[str],
+    gps_start: Float[np.ndarray, " event"],
+    workers: int = 2,
 ) -> GlitchTruth:
     """Read the true glitches of a simulated set and condition them as the measured strain was.
 
@@ -58,6 +62,7 @@ def read_glitch_truth(
         folder: Of the simulated event files, with its truth file.
         recipe: Of the event set made from them (`EventSet.recipe`, or `events` in a spectrogram set's recipe).
         event_ids: Events wanted, in this order.
+        gps_start: First sample of each in the event set, GPS s.
         workers: Threads.
 
     Returns:
@@ -77,19 +82,19 @@ def read_glitch_truth(
         )
     channel = channel_recipe(truth.target, recipe)
 
-    def _glitch(event_id: str) -> np.ndarray:
+    def _glitch(event_id: str, start: float) -> np.ndarray:
         event, raw = truth.events[event_id], read_event(files[event_id], [truth.target])
         measured = raw.channels[truth.target]
         alone = event.glitch_strain(measured.sample_rate) if event.glitches else np.zeros(len(measured.series))
         both = (measured.series, alone)
         crops, _ = condition_together(
-            both, measured.sample_rate, measured.t0, raw.gps_event, channel.settings, psd=channel.psd
+            both, measured.sample_rate, measured.t0, raw.gps_event, channel.settings, psd=channel.psd, gps_start=start
         )
         return crops[1]
 
     # filters release the interpreter's lock
     with ThreadPoolExecutor(workers) as pool:
-        strain = np.stack(list(pool.map(_glitch, event_ids)))
+        strain = np.stack(list(pool.map(_glitch, event_ids, map(float, gps_start))))
     loudest = [_loudest(truth.events[name]) for name in event_ids]
     return GlitchTruth(
         event_ids=tuple(event_ids),

@@ -6,9 +6,10 @@ both are linear and time-invariant within the band, so their order does not chan
 filter are then made at the common rate (1024 Hz instead of up to 16384 Hz), which costs a sixteenth.
 """
 
+import hashlib
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -28,6 +29,9 @@ _SAME_SAMPLE = 1e-2
 
 _ROUNDED_SAMPLES = 4
 """Samples that rounding takes at each end at most: trigger, start, crop and transients, each to a whole sample."""
+
+_SCARCELY = 0.1
+"""What is needed is told to within this, s: a channel that lacks so little may do as long as the crop stays."""
 
 _ROUNDING = 1e-13
 """A band-passed series this small beside the raw one is nothing but rounding errors."""
@@ -64,6 +68,8 @@ class ConditioningSettings:
         whitening: Parameters of spectrum and whitening filter.
         order: Order of the band-pass's edges in one of its two passes.
         flat_length: A stretch of equal samples this long (s) within the crop means a dead channel or a filled gap.
+        crop_jitter: The middle of the crop lies within +- this of the trigger, s, drawn for each event.
+        crop_seed: Of the drawing.
     """
 
     low: float = 8.0
@@ -74,6 +80,8 @@ class ConditioningSettings:
     whitening: WhiteningSettings = field(default_factory=WhiteningSettings)
     order: int = 4
     flat_length: float = 1.0
+    crop_jitter: float = 0.0
+    crop_seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse settings that no channel can fulfil."""
@@ -88,6 +96,11 @@ class ConditioningSettings:
             ) from error
         if self.duration * self.sample_rate < 2:
             raise ConfigurationError(f"len must be positive, got {self.duration:g} s")
+        if not 0 <= self.crop_jitter <= self.duration / 2:
+            raise ConfigurationError(
+                f"crop_jitter must be between 0 and half of len ({self.duration / 2:g} s), or the trigger is cut off; "
+                f"got {self.crop_jitter:g} s"
+            )
 
     @property
     def num_samples(self) -> int:
@@ -95,10 +108,70 @@ class ConditioningSettings:
         return round(self.duration * self.sample_rate)
 
 
-def crop_start(gps_event: float, settings: ConditioningSettings) -> float:
-    """GPS time (s) of the crop's first sample: on the grid of whole samples counted from GPS 0, for every channel."""
-    first = round((gps_event - settings.num_samples / settings.sample_rate / 2) * settings.sample_rate)
+def crop_start(middle: float, settings: ConditioningSettings) -> float:
+    """GPS time (s) of the first sample of a crop about `middle` (GPS s): on the grid of whole samples from GPS 0."""
+    first = round((middle - settings.num_samples / settings.sample_rate / 2) * settings.sample_rate)
     return first / settings.sample_rate
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A channel of an event as recorded, and how it will be conditioned.
+
+    Attributes:
+        series: Shape (time,); NaN where there are no data.
+        sample_rate: Hz.
+        t0: GPS time of the first sample, s.
+        settings: What will be done.
+    """
+
+    series: Series
+    sample_rate: float
+    t0: float
+    settings: ConditioningSettings
+
+
+def jittered_crop_start(
+    event_id: str, gps_event: float, settings: ConditioningSettings, channels: Iterable[Recorded] = ()
+) -> float:
+    """GPS time (s) of the first sample of an event's crop, whose middle is not always the trigger.
+
+    A network that always finds the glitch in one place learns the place. The shift is drawn uniformly by event id and
+    `crop_seed` alone, so that it depends neither on the order of events nor on who makes them. It is shortened where
+    data end: a channel that can be conditioned about the trigger can be conditioned here.
+
+    Args:
+        event_id: Of the event.
+        gps_event: Trigger time, GPS s.
+        settings: Common to all channels: duration, rate and jitter.
+        channels: What there is of the event.
+
+    >>> jittered_crop_start("V1-1", 100.0, ConditioningSettings())
+    97.0
+    """
+    drawn = hashlib.sha256(f"{settings.crop_seed} {event_id}".encode()).digest()
+    shift = settings.crop_jitter * (2 * int.from_bytes(drawn[:7], "big") / 256**7 - 1)
+    if shift:
+        for one in channels:
+            lowest, highest = _room(one, gps_event)
+            shift = min(max(shift, lowest), highest)
+    return crop_start(gps_event + shift, settings)
+
+
+def _room(channel: Recorded, gps_event: float) -> tuple[float, float]:
+    """How far the crop can move to either side of the trigger, s; anywhere if the channel is of no use there."""
+    settings, rate = channel.settings, channel.sample_rate
+    try:
+        # the spectrum leaves out the surroundings of the trigger, wherever the crop lies
+        half = needed_length(settings, rate, psd=True, aligned=False) / 2
+        stretch = _finite_stretch(channel.series, rate, channel.t0, crop_start(gps_event, settings), settings)
+    except ChannelRejectedError:
+        return -math.inf, math.inf
+    before = gps_event - (channel.t0 + stretch.start / rate) - half
+    after = channel.t0 + stretch.stop / rate - gps_event - half
+    if min(before, after) < -_SCARCELY:
+        return -math.inf, math.inf
+    return -max(before, 0.0), max(after, 0.0)
 
 
 def usable_band(settings: ConditioningSettings, sample_rate: float) -> tuple[float, float]:
@@ -154,6 +227,7 @@ def condition(
     settings: ConditioningSettings,
     *,
     psd: Psd | None = None,
+    gps_start: float | None = None,
 ) -> tuple[np.ndarray, float]:
     """Condition one channel of one event.
 
@@ -164,6 +238,7 @@ def condition(
         gps_event: Trigger time, GPS s.
         settings: What to do.
         psd: Density of this channel's noise as recorded (unit²/Hz), to whiten by; estimated beside the event if None.
+        gps_start: Start of the crop, from `jittered_crop_start`; by default the trigger is in the crop's middle.
 
     Returns:
         The crop, shape (settings.num_samples,), float32 if whitened (variance 1 a sample for the full band) else
@@ -173,8 +248,8 @@ def condition(
     Raises:
         ChannelRejectedError: `nan`, `constant`, `too short`, `band above nyquist` or `sample rate`.
     """
-    crops, gps_start = condition_together((series,), sample_rate, t0, gps_event, settings, psd=psd)
-    return crops[0], gps_start
+    crops, start = condition_together((series,), sample_rate, t0, gps_event, settings, psd=psd, gps_start=gps_start)
+    return crops[0], start
 
 
 def condition_together(
@@ -185,6 +260,7 @@ def condition_together(
     settings: ConditioningSettings,
     *,
     psd: Psd | None = None,
+    gps_start: float | None = None,
 ) -> tuple[np.ndarray, float]:
     """Put a channel and parts of it (the glitch alone, a signal alone) through the very same filters.
 
@@ -199,6 +275,7 @@ def condition_together(
         gps_event: Trigger time, GPS s.
         settings: What to do.
         psd: As for `condition`.
+        gps_start: As for `condition`.
 
     Returns:
         Crops, shape (series, settings.num_samples), and the GPS time of their first sample, as from `condition`.
@@ -211,7 +288,8 @@ def condition_together(
     if len(set(lengths)) != 1:
         raise DataError(f"expected series of one length, got {lengths} samples. Cut them to the same stretch.")
     low, high = usable_band(settings, sample_rate)
-    gps_start = crop_start(gps_event, settings)
+    about_trigger = crop_start(gps_event, settings)
+    gps_start = about_trigger if gps_start is None else round(gps_start * settings.sample_rate) / settings.sample_rate
     values = [np.asarray(one, dtype=np.float64) for one in series]
     stretch = _finite_stretch(values[0], sample_rate, t0, gps_start, settings)
     values, t0 = [one[stretch] for one in values], t0 + stretch.start / sample_rate
@@ -235,8 +313,9 @@ def condition_together(
         edge += lost[0]
     start = round(gps_start * rate) - first
     if settings.whiten:
+        trigger = round(about_trigger * rate) - first + settings.num_samples // 2
         resampled, cut = _whitened(
-            resampled, edge=edge, start=start, band=(low, high), own_rate=sample_rate, settings=settings, psd=psd
+            resampled, edge=edge, trigger=trigger, band=(low, high), own_rate=sample_rate, settings=settings, psd=psd
         )
         edge += cut
     length, stop = len(resampled[0]), start + settings.num_samples
@@ -257,7 +336,7 @@ def _whitened(
     series: Sequence[Series],
     *,
     edge: int,
-    start: int,
+    trigger: int,
     band: tuple[float, float],
     own_rate: float,
     settings: ConditioningSettings,
@@ -266,7 +345,7 @@ def _whitened(
     rate, whitening, measured = settings.sample_rate, settings.whitening, series[0]
     if psd is None:
         clean = measured[edge : len(measured) - edge]
-        middle = start + settings.num_samples // 2 - edge
+        middle = trigger - edge
         guard = round(whitening.exclude_length * rate / 2)
         exclude = (middle - guard, middle + guard) if guard else None
         try:
