@@ -264,10 +264,12 @@ def _per_cent(estimate: Estimate, key: str) -> str:
     if estimate.value is None:
         return "-"
     digits = 2 if key.startswith(("added", "harmed", "deadtime")) else 1
-    value = f"{100 * estimate.value:.{digits}f}"
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} [{100 * estimate.low:.{digits}f}, {100 * estimate.high:.{digits}f}]"
+    # no "-0.0"
+    value, *ends = (
+        None if end is None else f"{round(100 * end, digits) + 0.0:.{digits}f}"
+        for end in (estimate.value, estimate.low, estimate.high)
+    )
+    return str(value) if None in ends else f"{value} [{', '.join(map(str, ends))}]"
 
 
 def _bands(rows: Mapping[str, Sequence[Estimate]]) -> dict[str, Band]:
