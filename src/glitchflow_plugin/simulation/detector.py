@@ -213,7 +213,11 @@ def _collect_truth(folder: Path, detector: Detector, ids: list[str]) -> None:
         roles=detector.roles,
         families=detector.witnesses_by_family,
         events={event_id: known[event_id] for event_id in ids},
-        recipe={"simulator_version": SIMULATOR_VERSION, "settings": detector.settings.recipe()},
+        recipe={
+            "simulator_version": SIMULATOR_VERSION,
+            "settings": detector.settings.recipe(),
+            "outside": list(detector.outside),
+        },
     )
     write_truth(truth_path(folder), truth)
     parts = folder / _PARTS_FOLDER
