@@ -37,6 +37,11 @@ from glitchflow_plugin.signal.stretches import join_overlapping
 
 logger = logging.getLogger(__name__)
 
+#: Share of events that overlap others from which this is said.
+_MANY_OVERLAP = 0.1
+#: Triggers nearer than this are likely of one glitch, s.
+_CLOSE = 0.5
+
 
 def scan_channels(
     events: EventSet,
@@ -145,6 +150,25 @@ def coincidence_examples(
             )
         )
     return found, frequencies, times
+
+
+def overlap_warning(events: EventSet, settings: ScanSettings) -> str | None:
+    """What to know of a scan in which many events show the same time; None where few do."""
+    stretches = _Scan(events, settings).stretches
+    used, overlapping = int((stretches.event >= 0).sum()), stretches.num_overlapping
+    if overlapping < _MANY_OVERLAP * used:
+        return None
+    close = int((np.diff(np.sort(events.gps_event[stretches.event >= 0])) < _CLOSE).sum())
+    cluster = (
+        f"{close} triggers follow another within {_CLOSE:g} s and are likely of one glitch: cluster them "
+        f"(triggers.cluster: {_CLOSE:g} in datasets.yaml)"
+        if close
+        else "shorter events (len in datasets.yaml) would overlap less"
+    )
+    return (
+        f"{overlapping} of {used} events overlap others in time: what they show is counted once, so there are "
+        f"{len(stretches)} independent stretches; {cluster}"
+    )
 
 
 class _Scan:
