@@ -138,14 +138,14 @@ def coincidence_examples(
         row = scan.stretches.event_at(stretch, shared)
         offset = scan.stretches.offset[row]
         batch = events.read([row], [scan.reference, channel])
-        here = [spikes.select(spikes.event == stretch) for spikes in (reference, own)]
+        strain, seen = (spikes.select(spikes.event == stretch) for spikes in (reference, own))
         found.append(
             CoincidenceExample(
                 channel=channel,
                 event_id=batch.event_ids[0],
                 gps_start=float(batch.gps_start[0]),
                 maps=batch_maps(batch, events.sample_rate, scan.transform, device)[0],
-                spikes=tuple((found.time - offset, found.frequency) for found in here),
+                spikes=((strain.time - offset, strain.frequency), (seen.time - offset, seen.frequency)),
                 shared=shared - offset,
             )
         )
