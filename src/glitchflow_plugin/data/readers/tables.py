@@ -58,6 +58,9 @@ _LIKE_A_DATE = re.compile(r"\d{4}[-/]\d\d?[-/]\d\d?(?!\d)|\d\d?[/.]\d\d?[/.]\d{4
 """The beginning of a date as people and programs write it."""
 
 
+EARLIEST = 1e8
+"""GPS seconds before this (the year 1983) are of no data."""
+
 _AGREE = 1e-6
 """A fraction given twice is one within this (s): float64 holds GPS times to 0.24 microseconds."""
 
@@ -170,6 +173,8 @@ def _headed(
         between, values = _split(first)
         if all(map(_is_number, values)):
             names = _with_units(comments, len(values)) or headless.get(len(values), ())
+            if names and float(values[0]) < EARLIEST and names[0] == "time":
+                raise FormatError(f"{path}: expected GPS times in the first column, got {first.strip()!r}.")
             if names:
                 return lead, between or " ", list(names)
     texts = [line.strip() for line in lead if line.strip()]

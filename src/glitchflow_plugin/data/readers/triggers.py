@@ -18,7 +18,7 @@ from glitchflow_plugin.data.foreign_hdf5 import member, opened, samples
 from glitchflow_plugin.data.readers.continuous import list_files
 from glitchflow_plugin.data.readers.segments import as_given
 from glitchflow_plugin.data.readers.selection import Condition, Seen, conditions, numbers, texts
-from glitchflow_plugin.data.readers.tables import column_of, gps_numbers, gps_times, read_csv, time_columns
+from glitchflow_plugin.data.readers.tables import EARLIEST, column_of, gps_numbers, gps_times, read_csv, time_columns
 from glitchflow_plugin.errors import ConfigurationError, FormatError, MissingDependencyError, NoEventsError, nearest
 
 logger = logging.getLogger(__name__)
@@ -64,9 +64,6 @@ _SAME_TIME = 2e-6
 
 _MOST_ROWS = 1 << 20
 """Longest column of texts that is read."""
-
-_EARLIEST = 1e8
-"""GPS seconds before this (the year 1983) are of no data."""
 
 _LATEST = 1e10
 """GPS seconds beyond this (the year 2296) are another unit."""
@@ -355,7 +352,7 @@ def _plain_list(path: Path) -> list[str] | None:
         return None
     comments = [line.lower() for line in content if line.lstrip().startswith("#")]
     names_times = any("time" in re.split(r"[,;\s]+", comment) for comment in comments)
-    return None if names_times and earliest < _EARLIEST else texts
+    return None if names_times and earliest < EARLIEST else texts
 
 
 def write_triggers(path: Path | str, triggers: Sequence[tuple[str, float]]) -> None:
