@@ -281,7 +281,7 @@ def read_table(settings: TriggerSettings, *, progress: bool = False) -> TriggerT
         times = _require_gps(np.asarray(settings.times, dtype=np.float64), where)
         parts, files, unreadable = [_Part(times, len(times))], 0, {}
     else:
-        paths = _files(settings.path)
+        paths = trigger_files(settings.path)
         parts, unreadable = _parts(paths, settings, progress)
         files = len(parts)
         if not parts:
@@ -317,7 +317,7 @@ def read_columns(settings: TriggerSettings) -> tuple[np.ndarray, list[str] | Non
     """
     if settings.path is None:
         return np.asarray(settings.times, dtype=np.float64), None
-    parts, _ = _parts(_files(settings.path), settings, progress=False, gps=False)
+    parts, _ = _parts(trigger_files(settings.path), settings, progress=False, gps=False)
     ids = [part.ids for part in parts if part.ids is not None]
     return np.concatenate([part.times for part in parts]), np.concatenate(ids).tolist() if ids else None
 
@@ -378,7 +378,7 @@ class _Part:
     seen: Mapping[Condition, Seen] = field(default_factory=dict)
 
 
-def _files(path: str) -> list[Path]:
+def trigger_files(path: str) -> list[Path]:
     """The files that a path names."""
     if not Path(path).is_dir() and Path(path).suffix not in _CACHES and not any(one in path for one in "*?["):
         return [Path(path)]
