@@ -537,7 +537,8 @@ def _trigger_remarks(survey: Survey, data: Sequence[SeenData], *, continuous: bo
     if near > _CROWDED * len(survey.events):
         yield (
             f"{near} of {len(survey.events)} triggers follow another within 1 s, in {groups} group(s): one glitch "
-            "would be several events. Cluster the triggers first: of each group, keep the loudest."
+            "would be several events. Set `cluster` beside `triggers` in conf/datasets.yaml (0.1 to 0.5 s): of each "
+            "group, the loudest stays."
         )
 
 
