@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from glitchflow_plugin.data.event_files import (
     list_event_files,
     read_event,
     read_event_header,
+    read_event_spans,
     write_event,
 )
 from glitchflow_plugin.errors import DataError, FormatError
@@ -52,6 +55,20 @@ def test_header_and_part_of_the_channels(tmp_path):
     write_event(path, make_event(B=Channel("B", np.zeros(5), 1_262_304_000.0, 1.0, "m")))
     assert read_event_header(path).channels == ("A", "B")
     assert set(read_event(path, ["B", "missing"]).channels) == {"B"}
+
+
+def test_the_group_comes_back_and_is_empty_where_none_was_given(tmp_path):
+    path = tmp_path / "event-e7.h5"
+    write_event(path, replace(make_event(), group="H1/Blip/0"))
+    assert read_event(path).group == "H1/Blip/0"
+    assert read_event_header(path).group == "H1/Blip/0"
+    assert read_event_spans(path)[0].group == "H1/Blip/0"
+    write_event(path, make_event())
+    assert (read_event(path).group, read_event_header(path).group) == ("", "")
+    with h5py.File(path, "r+") as file:
+        assert "group" not in file["e7"].attrs
+        file["e7"].attrs["group"] = np.bytes_(b" blip 7 ")
+    assert read_event_header(path).group == "blip 7"
 
 
 def test_without_trigger_time_the_middle_of_the_longest_channel_is_taken(tmp_path):

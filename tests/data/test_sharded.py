@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glitchflow_plugin.data import sharded
-from glitchflow_plugin.data.files import atomic_path, read_json, sha256, write_json
+from glitchflow_plugin.data.files import atomic_path, new_hdf5, read_json, sha256, write_json
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
 from glitchflow_plugin.data.sharded import MANIFEST_NAME, ROWS_NAME, EventSet, ShardedWriter, SpectrogramSet
 from glitchflow_plugin.errors import ChannelMismatchError, DataError, FormatError, NoEventsError
@@ -56,6 +57,53 @@ def test_round_trip_keeps_values_gps_and_order(tmp_path):
     assert events.gps_start[4] == 1262304040.0 + 1 / 3
     np.testing.assert_array_equal(events.read([3, 4, 5]).series, make_batch(["e3", "e4", "e5"]).series)
     assert events.duration == 0.5
+
+
+def grouped(event_ids):
+    return replace(make_batch(event_ids), groups=tuple(f"wave {int(event_id[1:]) % 2}" for event_id in event_ids))
+
+
+def test_groups_travel_with_their_events(tmp_path):
+    writer = make_writer(tmp_path)
+    for plan in writer.pending():
+        kept = [event_id for event_id in plan.event_ids if event_id != "e4"]
+        writer.write(plan, grouped(kept), {"e4": "target constant"} if len(kept) < len(plan.event_ids) else None)
+    writer.finish()
+    events = EventSet.open(tmp_path)
+    assert events.groups == ("wave 0", "wave 1", "wave 0", "wave 1", "wave 1", "wave 0")
+    assert events.read([3, 0]).groups == ("wave 1", "wave 0")
+    assert [label for batch in events.batches(2) for label in batch.groups] == list(events.groups)
+
+
+def test_a_set_of_an_earlier_version_has_unknown_groups(tmp_path):
+    fill(make_writer(tmp_path))
+    manifest = read_json(tmp_path / "manifest.json")
+    for shard in manifest["shards"]:
+        del shard["groups"]
+        with h5py.File(tmp_path / shard["file"]) as now, new_hdf5(tmp_path / shard["file"]) as earlier:
+            earlier.attrs.update(now.attrs)
+            for name in now.keys() - {"group"}:
+                now.copy(name, earlier)
+        shard["num_bytes"] = (tmp_path / shard["file"]).stat().st_size
+        shard["sha256"] = sha256(tmp_path / shard["file"])
+    write_json(tmp_path / "manifest.json", manifest)
+    events = EventSet.open(tmp_path)
+    assert events.groups == ("",) * 7
+    assert events.read([1]).groups == ("",)
+    (tmp_path / "manifest.json").unlink()  # its run was cut off, and this version goes on
+    assert not make_writer(tmp_path).pending()
+    assert make_writer(tmp_path).finish().groups == ("",) * 7
+
+
+def test_groups_of_another_number_of_events_are_refused(tmp_path):
+    with pytest.raises(FormatError, match="groups has shape"):
+        replace(make_batch(["e0", "e1"]), groups=("a",))
+    fill(make_writer(tmp_path))
+    manifest = read_json(tmp_path / "manifest.json")
+    manifest["shards"][0]["groups"] = ["a"]
+    write_json(tmp_path / "manifest.json", manifest)
+    with pytest.raises(FormatError, match="expected a group for each of 3, got 1"):
+        EventSet.open(tmp_path)
 
 
 @settings(max_examples=20, deadline=None)

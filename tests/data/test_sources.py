@@ -28,10 +28,10 @@ def reasons(problems):
     return {name: why.partition(": ")[0] for name, why in problems.items()}
 
 
-def event_file(folder, number, channels=(TARGET, "V1:A"), rate=16.0, unit="m"):
+def event_file(folder, number, channels=(TARGET, "V1:A"), rate=16.0, unit="m", *, group=""):
     gps = T0 + 100 * number
     held = {name: Channel(name, np.arange(32.0) + number, gps - 1, rate, unit) for name in channels}
-    write_event(folder / f"event-{number:02d}.h5", RawEvent(f"event-{number:02d}", gps, held))
+    write_event(folder / f"event-{number:02d}.h5", RawEvent(f"event-{number:02d}", gps, held, group))
 
 
 def continuous_file(folder, start, duration, names, rate=16.0):
@@ -55,6 +55,67 @@ def test_event_files_are_sorted_ranged_and_read_where_they_are_sent(tmp_path):
     assert list(loaded.event.channels) == [TARGET]
     assert loaded.event.gps_event == T0 + 100
     assert not loaded.problems
+
+
+def labels(path, rows):
+    path.write_text("event_id,group\n" + "".join(f"{name},{label}\n" for name, label in rows.items()))
+    return str(path)
+
+
+def test_groups_come_from_event_files_and_from_a_table(tmp_path, caplog):
+    for number, group in enumerate(("blip 1", "", "", "")):
+        event_file(tmp_path, number, group=group)
+    table = labels(tmp_path / "labels.csv", {"event-01": "blip 1", "event-02": "tomte", "event-77": "x", "e": "x"})
+    entry = {"path": str(tmp_path), "target": TARGET}
+    plain = open_datasets([entry])
+    assert [event.group for event in plain.events] == ["blip 1", "", "", ""]
+    catalogue = open_datasets([{**entry, "groups": table}])
+    assert [event.group for event in catalogue.events] == ["blip 1", "blip 1", "tomte", ""]
+    assert catalogue.events[1].load().event.group == "blip 1"
+    assert "2 id(s) of which the data set has no event, for instance e, event-77" in caplog.text
+    assert "1 event(s) that get no label, for instance event-03" in caplog.text
+    assert catalogue.fingerprint != plain.fingerprint
+
+
+def test_groups_survive_the_merging_of_data_sets(tmp_path):
+    for name, channels, group in (("one", (TARGET,), ""), ("two", ("V1:A",), "blip 1")):
+        (tmp_path / name).mkdir()
+        event_file(tmp_path / name, 0, channels, group=group)
+    entries = [{"path": str(tmp_path / "one"), "target": TARGET}, {"path": str(tmp_path / "two")}]
+    assert open_datasets(entries).events[0].group == "blip 1"
+    entries[0]["groups"] = labels(tmp_path / "labels.csv", {"event-00": "blip 2"})
+    with pytest.raises(FormatError, match=r"the data sets.*event-00 is of 'blip 2' and of 'blip 1'"):
+        open_datasets(entries)
+
+
+def test_a_table_that_contradicts_the_event_files_is_refused(tmp_path):
+    event_file(tmp_path, 0, group="blip 1")
+    table = labels(tmp_path / "labels.csv", {"event-00": "blip 2"})
+    with pytest.raises(FormatError, match=r"labels.csv and .*expected one group an event.*'blip 1' and of 'blip 2'"):
+        open_datasets([{"path": str(tmp_path), "target": TARGET, "groups": table}])
+
+
+def test_cut_events_get_groups_from_a_table(tmp_path):
+    continuous_file(tmp_path, T0, 64, (TARGET, "V1:A"))
+    triggers = tmp_path / "triggers.csv"
+    triggers.write_text(f"event_id,time\na,{T0 + 20:.1f}\nb,{T0 + 40:.1f}\n")
+    entry = {"path": str(tmp_path), "format": "hdf5", "target": TARGET, "triggers": str(triggers), "segment": 8}
+    entry |= {"groups": labels(tmp_path / "labels.csv", {"a": "one", "b": "one"}), "processing": {"len": 4}}
+    assert [event.group for event in open_datasets([entry]).events] == ["one", "one"]
+
+
+def test_cut_events_get_groups_from_a_column_of_their_triggers(tmp_path):
+    continuous_file(tmp_path, T0, 64, (TARGET, "V1:A"))
+    triggers = tmp_path / "triggers.csv"
+    triggers.write_text(f"event_id,time,wave\na,{T0 + 20:.1f},blip 1\nb,{T0 + 40:.1f},\n")
+    entry = {"path": str(tmp_path), "format": "hdf5", "target": TARGET, "segment": 8, "processing": {"len": 4}}
+    entry["triggers"] = {"path": str(triggers), "group_column": "wave"}
+    assert [event.group for event in open_datasets([entry]).events] == ["blip 1", ""]
+    added = {"groups": labels(tmp_path / "labels.csv", {"b": "tomte"})}
+    assert [event.group for event in open_datasets([{**entry, **added}]).events] == ["blip 1", "tomte"]
+    torn = {"groups": labels(tmp_path / "labels.csv", {"a": "tomte"})}
+    with pytest.raises(FormatError, match="'blip 1' and of 'tomte'"):
+        open_datasets([{**entry, **torn}])
 
 
 def test_data_sets_merge_on_the_event_id(tmp_path):

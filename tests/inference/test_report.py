@@ -19,7 +19,6 @@ from glitchflow_plugin.inference.report import (
     track_result,
 )
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
-from glitchflow_plugin.products.veto_table import veto_segments
 from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name, unix_time
 
 SETTINGS = InferenceSettings(batch_events=4, replicates=50, examples=2)
@@ -84,7 +83,7 @@ def test_summary_has_figures_bands_and_baselines(finished):
     assert set(details["scores"]) == {"model", "linear", "zero"}
     assert details["scores"]["model"]["confusion"]["hits"] == 4
     assert details["witnesses_missing"] == {"V1:SEIS": 1, "V1:MIC": 0}
-    assert (details["events_vetoed"], details["windows_vetoed"]) == (4, 4)
+    assert (details["events_vetoed"], details["segments"]) == (4, 4)
 
 
 def test_warnings_name_missing_witnesses(finished):
@@ -147,7 +146,7 @@ def test_tensorboard_shows_the_veto_first_with_whole_times(finished, tmp_path):
     assert [row[2] for row in rows] == [f"{gps:.3f}" for gps in result.events["gps_event"]]
     heading, *segments = rows_of(shown(tmp_path / "tb", "Veto/segments"))
     assert heading[:2] == ["GPS start", "GPS end"]
-    assert len(segments) == len(veto_segments(result.windows))
+    assert len(segments) == len(result.segments)
     assert set(stored(tmp_path / "tb").Tags()["images"]) == {
         "Inference/accuracy",
         "Inference/roc",
@@ -201,4 +200,4 @@ def test_timeline_has_every_event_and_segment(finished):
     result, _, _ = finished
     events, lane = timeline_figure(result, SETTINGS).axes
     assert sum(len(group.get_offsets()) for group in events.collections) == len(result.events)
-    assert len(lane.collections[0].get_paths()) == len(veto_segments(result.windows))
+    assert len(lane.collections[0].get_paths()) == len(result.segments)

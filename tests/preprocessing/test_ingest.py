@@ -65,6 +65,19 @@ def with_nan(channel):
     return altered(series=series)(channel)
 
 
+def test_groups_reach_the_event_set_and_new_ones_make_it_anew(tmp_path):
+    constant = event(3, **{TARGET: altered(series=np.zeros(16 * 2048))})
+    given = [replace(event(number), group=f"wave {number % 2}") for number in range(3)]
+    datasets = write(tmp_path / "in", *given, replace(constant, group="wave 1"))
+    assert ingest(datasets, None, tmp_path / "out").groups == ("wave 0", "wave 1", "wave 0")
+    write(tmp_path / "other", *(event(number) for number in range(4)))
+    labels = tmp_path / "labels.csv"
+    for wave in ("one", "two"):
+        labels.write_text("event_id,group\n" + "".join(f"event-0{number},{wave}\n" for number in range(4)))
+        entry = {**datasets[0], "path": str(tmp_path / "other"), "groups": str(labels)}
+        assert ingest([entry], None, tmp_path / "labelled").groups == (wave,) * 4
+
+
 def test_what_is_stored_is_what_conditioning_gives(tmp_path):
     datasets = write(tmp_path / "in", *(event(number) for number in range(3)))
     events = ingest([datasets[0] | {"processing": {"crop_jitter": 0.0}}], None, tmp_path / "out")

@@ -13,7 +13,8 @@ from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsEr
 from glitchflow_plugin.preprocessing.ingest import ingest
 from glitchflow_plugin.preprocessing.proposal import propose
 from glitchflow_plugin.preprocessing.run_folder import channel_rows, data_lines, setting_lines, write_proposal
-from glitchflow_plugin.preprocessing.survey import crowded, guess_unit, look
+from glitchflow_plugin.preprocessing.survey import guess_unit, look
+from glitchflow_plugin.signal.trigger_clusters import crowded
 
 T0 = 1_264_000_000.0
 STRAIN = "V1:Hrec_hoft_2048Hz"

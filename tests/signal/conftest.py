@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from glitchflow_plugin.signal.clusters import Spikes
+from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.signal.livetime import LiveTime
 
 DURATION, COLUMN = 6.0, 6.0 / 257
@@ -35,7 +36,8 @@ class Spiking:
 
     @staticmethod
     def live(num_events, **changes):
-        return LiveTime(np.tile([0.0, DURATION], (num_events, 1)), DURATION, COLUMN, **changes)
+        spans = changes.pop("spans", np.tile([0.0, DURATION], (num_events, 1)))
+        return LiveTime(spans, Columns(COLUMN * np.arange(257)), **changes)
 
 
 @pytest.fixture

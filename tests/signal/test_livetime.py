@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from glitchflow_plugin.signal.clusters import Spikes
+from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.signal.livetime import LiveTime
 
 
@@ -10,20 +11,24 @@ def spikes(*rows, frequency=np.inf):
     return Spikes(event, channel, time.astype(float), np.full(len(rows), frequency), np.ones(len(rows)))
 
 
+def columns(duration=6.0, column=0.1):
+    return Columns(column * np.arange(round(duration / column)))
+
+
 def live(num_events=3, duration=6.0, column=0.1, **changes):
-    return LiveTime(np.tile([0.0, duration], (num_events, 1)), duration, column, **changes)
+    return LiveTime(np.tile([0.0, duration], (num_events, 1)), columns(duration, column), **changes)
 
 
 def test_as_much_time_as_there_are_columns():
-    whole = LiveTime(np.array([[1.0, 3.0], [0.0, 6.0]]), 6.0, 0.1)
-    np.testing.assert_allclose(whole.length, [2.1, 6.1])  # 21 columns from 1.0 to 3.0, 61 from 0.0 to 6.0
+    whole = LiveTime(np.array([[1.0, 3.0], [0.0, 6.0]]), columns())
+    np.testing.assert_allclose(whole.length, [2.1, 6.0])  # 21 columns from 1.0 to 3.0, and all
 
 
 def test_low_frequencies_keep_away_from_both_ends():
     inside = live(cycles=12 / (2 * np.pi))
     first, last = inside.limits(np.array([0, 0]), np.array([8.0, np.inf]))
-    np.testing.assert_allclose(first, [0.25, -0.05])  # a tile of 0.239 s: the first column within is 0.3
-    np.testing.assert_allclose(last, [5.75, 6.05])
+    np.testing.assert_allclose(first, [0.25, 0.0])  # a tile of 0.239 s: the first column within is 0.3
+    np.testing.assert_allclose(last, [5.75, 6.0])
     assert inside.holds(spikes((0, 0, 0.2), (0, 0, 0.3), (0, 0, 5.7), (0, 0, 5.8), frequency=8.0)).tolist() == [
         False,
         True,
@@ -34,7 +39,7 @@ def test_low_frequencies_keep_away_from_both_ends():
 
 def test_dead_time_is_cut_out_of_the_axis():
     cut = live().without(spikes((1, 0, 2.0), (1, 0, 2.3)), 0.25)  # one stretch from 1.75 to 2.55
-    np.testing.assert_allclose(cut.length, [6.1, 5.3, 6.1])
+    np.testing.assert_allclose(cut.length, [6.0, 5.2, 6.0])
     event = np.ones(4, dtype=int)
     before, inside, end, after = cut.position(event, np.array([1.0, 2.0, 2.55, 3.0]))
     assert inside - before == pytest.approx(0.75)
@@ -51,7 +56,7 @@ def test_dead_time_of_several_rounds_adds_up_whatever_the_order():
     both = live().without(Spikes.concatenate([first, second]), 0.25)
     np.testing.assert_allclose(one.length, other.length)
     np.testing.assert_allclose(one.dead, both.dead)
-    np.testing.assert_allclose(one.length, [6.1 - 0.7, 6.1 - 0.4, 6.1 - 0.5])  # the last window reaches past the end
+    np.testing.assert_allclose(one.length, [6.0 - 0.7, 6.0 - 0.35, 6.0 - 0.5])  # the last window reaches past the end
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -61,7 +66,7 @@ def test_covered_time_is_that_of_the_windows_on_a_fine_grid(seed):
     dead = [(rng.integers(3), 0, rng.uniform(0, 6)) for _ in range(5)]
     cut = live().without(spikes(*dead), 0.3)
     found = cut.covered(spikes(*rows), 0.2, 5)
-    grid = np.arange(-0.05, 6.05, 1e-4) + 5e-5
+    grid = np.arange(0.0, 6.0, 1e-4) + 5e-5
     for channel in range(5):
         total = 0.0
         for event in range(3):

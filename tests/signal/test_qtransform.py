@@ -394,3 +394,69 @@ class TestRelative:
     def test_other_shapes_are_refused(self):
         with pytest.raises(ConfigurationError, match="of one shape"):
             q_transform_relative(torch.zeros(2, 3072), torch.zeros(3, 3072), 1024.0, self.SETTINGS)
+
+
+class TestNotPeriodic:
+    """Zeros beyond both ends: the same tiles, without what happens at the other end."""
+
+    SETTINGS = QTransformSettings(norm="white")
+
+    @staticmethod
+    def burst(frequency, time, duration, num_samples=SAMPLES):
+        since = torch.arange(num_samples) / RATE - time
+        return 20 * torch.exp(-((since / duration) ** 2)) * torch.sin(2 * torch.pi * frequency * since)
+
+    @pytest.mark.parametrize("num_samples", [SAMPLES, 6000, 6145, 6146, 5999])
+    @pytest.mark.parametrize("norm", ["white", "none"])
+    def test_far_from_the_edges_nothing_changes(self, num_samples, norm):
+        settings = replace(self.SETTINGS, norm=norm)
+        bursts = torch.stack(
+            [self.burst(frequency, 2.9, 0.05, num_samples) for frequency in (10, 47.3, 200, 380)]
+            + [self.burst(33.0, 1.7, 0.4, num_samples)]
+        )
+        periodic = q_transform(bursts, RATE, settings)
+        alone = q_transform(bursts, RATE, settings, periodic=False)
+        assert alone.shape == periodic.shape
+        largest = periodic.amax(dim=(1, 2), keepdim=True)
+        assert float(((alone - periodic) / largest).abs().max()) < 5e-4
+
+    @pytest.mark.parametrize("time", [5.999, 5.95, 5.7, 0.001, 0.05, 0.3])
+    @pytest.mark.parametrize(("frequency", "duration"), [(9, 0.15), (12, 0.02), (60, 0.02), (390, 0.004)])
+    def test_one_end_does_not_show_at_the_other(self, time, frequency, duration):
+        burst = self.burst(frequency, time, duration)[None]
+        other = slice(0, 64) if time > 3 else slice(-64, None)
+        alone = q_transform(burst, RATE, self.SETTINGS, periodic=False)
+        assert float(alone[..., other].max() / alone.max()) < 1e-4
+        if frequency < 20 and abs(time - 3) > 2.9:
+            assert float(q_transform(burst, RATE, self.SETTINGS)[..., other].max() / alone.max()) > 0.01
+
+    def test_several_q_and_a_common_unit(self):
+        settings = replace(self.SETTINGS, q=(8.0, 16.0), frequency_high=300.0)
+        burst = torch.stack([self.burst(20, 5.9, 0.3), self.burst(100, 3.0, 0.02)])
+        alone = q_transform(burst, RATE, settings, periodic=False)
+        assert float(alone[0, :, :64].max() / alone[0].max()) < 1e-4
+        torch.testing.assert_close(alone[1], q_transform(burst[1], RATE, settings), rtol=1e-3, atol=1e-3)
+
+    def test_relative_maps_keep_the_unit_of_the_periodic_reference(self):
+        measured = torch.randn(3, SAMPLES)
+        settings = QTransformSettings()
+        relative = q_transform_relative(measured, measured, RATE, settings, periodic=False)
+        periodic = q_transform(measured, RATE, settings)
+        frequencies, times = axes(DURATION, settings)
+        far = torch.from_numpy(np.minimum(times, DURATION - times) > 4 * 12 / (2 * np.pi * frequencies[:, None]))
+        assert float((relative - periodic)[:, far].abs().max()) < 0.1
+        loud = measured + self.burst(12, 5.95, 0.2)
+        assert float(q_transform_relative(loud, measured, RATE, settings, periodic=False)[..., :64].max()) < 40
+        assert float(q_transform_relative(loud, measured, RATE, settings)[..., :64].max()) > 400
+
+    def test_with_gradients_it_is_the_same(self):
+        series = torch.randn(2, SAMPLES, requires_grad=True)
+        differentiable = q_transform(series, RATE, self.SETTINGS, periodic=False)
+        torch.testing.assert_close(
+            differentiable.detach(),
+            q_transform(series.detach(), RATE, self.SETTINGS, periodic=False),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+        differentiable.sum().backward()
+        assert torch.isfinite(series.grad).all()

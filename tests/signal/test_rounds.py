@@ -108,7 +108,7 @@ def test_figures_of_a_veto_by_hand(spiking):
     witness = world.at([0, 0, 1], [1.0, 1.1, 3.0])
     figures = rank(world, reference, witness, 2, 1).figures
     half = Tolerance(0.25).between_columns(world.column).time
-    live = 2 * 258 * world.column  # the events' last column is their end
+    live = 2 * 6.0
     assert (figures.reference[0], figures.witness[0], figures.shared[0]) == (4, 3, 1)
     assert figures.efficiency[0] == 1 / 4
     assert figures.use_percentage[0] == pytest.approx(200 / 3)
@@ -138,7 +138,7 @@ def test_events_without_data_do_not_count(spiking):
     figures = rank(world, reference, witness, 100, true + 1, valid=valid).figures
     assert figures.events.tolist() == [50, 100]
     assert figures.reference.tolist() == [50, 100]
-    assert figures.deadtime[0] == pytest.approx(figures.witness[0] * 21 * world.column / (50 * 258 * world.column), 0.1)
+    assert figures.deadtime[0] == pytest.approx(figures.witness[0] * 21 * world.column / (50 * 6.0), 0.1)
 
 
 def test_without_slides_the_thresholds_decide(spiking):

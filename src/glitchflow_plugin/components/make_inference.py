@@ -163,7 +163,7 @@ class MakeInference(BaseComponent):
         )
         from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name
 
-        windows = write_table(result.windows, self.place, "windows")
+        segments = write_table(result.segments, self.place, "segments")
         events = write_table(result.events, self.place, "events")
         classes = self.pictures.classes()
         maps = {"axis": self.pictures.frequency_axis, "classes": classes}
@@ -186,7 +186,7 @@ class MakeInference(BaseComponent):
                     tracker.figure(picture_name(row), figure, row, gps=gps)
         return {
             "maps": str(result.maps.folder),
-            "windows": f"{windows['csv']}, {windows['parquet']}",
+            "segments": f"{segments['csv']}, {segments['parquet']}",
             "events": f"{events['csv']}, {events['parquet']}",
             "images": f"{images} ({', '.join(path.stem for path in written)})",
             **({"tensorboard": str(board)} if board is not None else {}),

@@ -1,4 +1,4 @@
-"""The step Splitter: training, validation and test events, kept apart by event and by GPS block."""
+"""The step Splitter: training, validation, gate and test events, kept apart by group and in time."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from itwinai.components import BaseComponent, monitor_exec
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.sharded import SpectrogramSet
-from glitchflow_plugin.data.splits import PARTS, Split, SplitSettings, make_split
+from glitchflow_plugin.data.splits import PARTS, Split, SplitSettings, make_split, share_warnings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 
@@ -42,6 +42,7 @@ class Splitter(BaseComponent):
             maps.gps_start + span,
             maps.gps_event,
             settings=self.settings,
+            groups=maps.groups,
             source={"folder": str(maps.folder), "fingerprint": maps.manifest.fingerprint},
         )
         path = split.save(self.folder)
@@ -51,8 +52,16 @@ class Splitter(BaseComponent):
                 started=started,
                 inputs={"spectrograms": str(maps.folder)},
                 events=EventCounts(read=len(maps), kept=len(maps)),
-                metrics={f"events_{name}": Metric(float(len(split.part(name)))) for name in PARTS},
+                metrics={
+                    f"{what}_{name}": Metric(float(count))
+                    for name in PARTS
+                    for what, count in (
+                        ("events", len(split.part(name))),
+                        ("groups", len(set(split.part(name).group_keys(split.block_length)))),
+                    )
+                },
                 outputs={"split": str(path)},
+                warnings=share_warnings(split, self.settings),
             ),
             self.folder / "splitter",
         )

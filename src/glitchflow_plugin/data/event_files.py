@@ -2,7 +2,8 @@
 
 In each file one top-level group, named by the event id, holds one dataset per channel with the attributes `t0`
 (GPS seconds, float64) and `sample_rate` (Hz), and optionally `unit`. The group may carry `gps_event`, the trigger
-time; without it the trigger is the middle of the longest channel. Channels may differ in sample rate and length.
+time; without it the trigger is the middle of the longest channel; and `group`, a label that it shares with the events
+that it is not independent of. Channels may differ in sample rate and length.
 """
 
 from collections.abc import Iterable, Iterator
@@ -79,11 +80,13 @@ class RawEvent:
         event_id: Name of the event; data sets are merged on it.
         gps_event: Trigger time, GPS s.
         channels: Channels by name.
+        group: Events that share it are no independent cases (data/groups.py); empty if unknown.
     """
 
     event_id: str
     gps_event: float
     channels: dict[str, Channel] = field(default_factory=dict)
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class EventHeader:
     event_id: str
     gps_event: float
     channels: tuple[str, ...]
+    group: str = ""
 
 
 def list_event_files(folder: Path | str) -> list[Path]:
@@ -141,7 +145,8 @@ def read_event_header(path: Path | str) -> EventHeader:
     """
     with opened(path) as file:
         event_id, group = _only_group(file, path)
-        return EventHeader(event_id, _gps_event(group, path), tuple(sorted(shown(name) for name in group)))
+        names = tuple(sorted(shown(name) for name in group))
+        return EventHeader(event_id, _gps_event(group, path), names, _label(group, path))
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,8 @@ def read_event_spans(path: Path | str) -> tuple[EventHeader, dict[str, StoredSpa
                 problems[name] = str(span).rstrip(".")
             else:
                 spans[name] = span
-        return EventHeader(event_id, _gps_event(group, path), tuple(sorted({*spans, *problems}))), spans, problems
+        names = tuple(sorted({*spans, *problems}))
+        return EventHeader(event_id, _gps_event(group, path), names, _label(group, path)), spans, problems
 
 
 @apart
@@ -238,7 +244,7 @@ def read_usable(path: Path | str, channels: Iterable[str] | None = None) -> tupl
                 found[name] = _read_channel(member(group, keys[name]), name, gps_event)
             except FormatError as error:
                 problems[name] = str(error).rstrip(".")
-        return RawEvent(event_id, gps_event, found), problems
+        return RawEvent(event_id, gps_event, found, _label(group, path)), problems
 
 
 def write_event(path: Path | str, event: RawEvent) -> None:
@@ -246,6 +252,8 @@ def write_event(path: Path | str, event: RawEvent) -> None:
     with new_hdf5(path, seal=False) as file:
         group = file.create_group(event.event_id)
         group.attrs["gps_event"] = np.float64(event.gps_event)
+        if event.group:
+            group.attrs["group"] = event.group
         for name, channel in event.channels.items():
             dataset = group.create_dataset(name, data=channel.series)
             dataset.attrs["t0"] = np.float64(channel.t0)
@@ -269,6 +277,13 @@ def _only_group(file: h5py.File, path: Path | str) -> tuple[str, h5py.Group]:
             f"{' (' + '; '.join(refused[:3]) + ')' if refused else ''}."
         )
     return groups.popitem()
+
+
+def _label(group: h5py.Group, path: Path | str) -> str:
+    try:
+        return text_attribute(group, "group").strip()
+    except FormatError as error:
+        raise FormatError(f"{shown(path)}: group: {error}.") from error
 
 
 def _axis(item: h5py.Dataset | h5py.Group) -> tuple[float, float, str]:

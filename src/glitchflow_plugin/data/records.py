@@ -18,6 +18,7 @@ class EventBatch:
         gps_event: Trigger time, GPS s, shape (event,).
         series: Shape (event, channel, time); channel 0 is the target. Zero where not valid.
         valid: Shape (event, channel).
+        groups: One label an event, "" where unknown (data/groups.py); none at all counts as unknown.
     """
 
     event_ids: tuple[str, ...]
@@ -25,10 +26,14 @@ class EventBatch:
     gps_event: GpsTimes
     series: SeriesArray
     valid: ValidityMask
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse rows that do not belong together."""
-        _check(self.event_ids, self.gps_start, self.gps_event, self.series, self.valid, dimensions=3)
+        object.__setattr__(self, "groups", self.groups or ("",) * len(self.event_ids))
+        _check(
+            self.event_ids, self.gps_start, self.gps_event, self.series, self.valid, groups=self.groups, dimensions=3
+        )
 
     def __len__(self) -> int:
         return len(self.event_ids)
@@ -44,6 +49,7 @@ class SpectrogramBatch:
         gps_event: Trigger time, GPS s, shape (event,).
         maps: Energy in SNR², shape (event, channel, frequency, time); channel 0 is the target. Zero where not valid.
         valid: Shape (event, channel).
+        groups: One label an event, "" where unknown (data/groups.py); none at all counts as unknown.
     """
 
     event_ids: tuple[str, ...]
@@ -51,10 +57,12 @@ class SpectrogramBatch:
     gps_event: GpsTimes
     maps: MapArray
     valid: ValidityMask
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse rows that do not belong together."""
-        _check(self.event_ids, self.gps_start, self.gps_event, self.maps, self.valid, dimensions=4)
+        object.__setattr__(self, "groups", self.groups or ("",) * len(self.event_ids))
+        _check(self.event_ids, self.gps_start, self.gps_event, self.maps, self.valid, groups=self.groups, dimensions=4)
 
     def __len__(self) -> int:
         return len(self.event_ids)
@@ -67,6 +75,7 @@ def _check(
     data: np.ndarray,
     valid: np.ndarray,
     *,
+    groups: tuple[str, ...],
     dimensions: int,
 ) -> None:
     if data.ndim != dimensions:
@@ -77,6 +86,7 @@ def _check(
         "gps_start": (gps_start.shape, (events,)),
         "gps_event": (gps_event.shape, (events,)),
         "valid": (valid.shape, (events, channels)),
+        "groups": ((len(groups),), (events,)),
     }
     for name, (found, expected) in shapes.items():
         if found != expected:

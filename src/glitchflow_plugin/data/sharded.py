@@ -47,12 +47,21 @@ Kind = Literal["events", "spectrograms"]
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a set: its name, the events it holds, and what its bytes must be."""
+    """One file of a set: its name, the events it holds, and what its bytes must be.
+
+    Attributes:
+        file: Name.
+        event_ids: One id an event.
+        num_bytes: Size.
+        sha256: Checksum.
+        groups: One label an event (data/groups.py), "" where unknown; none in sets of earlier versions.
+    """
 
     file: str
     event_ids: tuple[str, ...]
     num_bytes: int
     sha256: str
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what is no shard."""
@@ -60,6 +69,10 @@ class Shard:
             raise FormatError(f"expected a shard named shard-00000.h5 or alike, got {self.file!r}")
         if not self.event_ids or self.num_bytes < 1 or not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise FormatError(f"{self.file}: expected events, a size and a SHA-256 checksum")
+        if self.groups and len(self.groups) != len(self.event_ids):
+            raise FormatError(
+                f"{self.file}: expected a group for each of {len(self.event_ids)}, got {len(self.groups)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -246,6 +259,7 @@ class ShardedWriter:
             file.attrs["notes"] = json.dumps(notes)
             file.create_dataset("event_id", data=list(kept), dtype=h5py.string_dtype())
             if batch is not None:
+                file.create_dataset("group", data=list(batch.groups), dtype=h5py.string_dtype())
                 file["gps_start"], file["gps_event"], file["valid"] = batch.gps_start, batch.gps_event, batch.valid
                 file["data"] = batch.series if isinstance(batch, EventBatch) else batch.maps
 
@@ -273,10 +287,11 @@ class ShardedWriter:
             with h5py.File(path, "r") as file:
                 rejected.update(json.loads(file.attrs["rejected"]))
                 ids = tuple(file["event_id"].asstr()[()])
+                groups = tuple(file["group"].asstr()[()]) if "group" in file else ()
                 if ids:
                     rows.append({name: file[name][()] for name in _ROWS})
             if ids:
-                shards.append(Shard(path.name, ids, path.stat().st_size, sha256(path)))
+                shards.append(Shard(path.name, ids, path.stat().st_size, sha256(path), groups))
         if not shards:
             reasons = sorted(set(rejected.values()))
             raise NoEventsError(
@@ -390,6 +405,12 @@ class _ShardedSet:
         return tuple(event_id for shard in self.manifest.shards for event_id in shard.event_ids)
 
     @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """Label of each event, which it shares with those that it is not independent of; "" if unknown."""
+        shards = self.manifest.shards
+        return tuple(label for shard in shards for label in shard.groups or ("",) * len(shard.event_ids))
+
+    @cached_property
     def gps_start(self) -> np.ndarray:
         """GPS time of each event's first sample or left edge, s, float64."""
         return self._rows["gps_start"]
@@ -462,6 +483,7 @@ class _ShardedSet:
             "gps_event": self.gps_event[wanted],
             "valid": valid if columns is None else valid[:, columns],
             "data": data,
+            "groups": tuple(self.groups[row] for row in wanted),
         }
 
     def _spans(self, max_events: int) -> Iterator[np.ndarray]:

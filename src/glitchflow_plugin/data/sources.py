@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from glitchflow_plugin.data.apart import apart, each, require_regular, shown
 from glitchflow_plugin.data.channels import ChannelSelection, matching, read_channel_list, select_channels
 from glitchflow_plugin.data.event_files import (
@@ -27,6 +29,7 @@ from glitchflow_plugin.data.event_files import (
     read_usable,
 )
 from glitchflow_plugin.data.files import content_hash, expanded
+from glitchflow_plugin.data.groups import one_label_each, read_groups
 from glitchflow_plugin.data.readers import frames, gwosc, hdf5, remote
 from glitchflow_plugin.data.readers.continuous import (
     OUTSIDE,
@@ -39,7 +42,15 @@ from glitchflow_plugin.data.readers.continuous import (
     span_in_name,
 )
 from glitchflow_plugin.data.readers.remote import RemoteSettings
-from glitchflow_plugin.data.readers.triggers import TriggerSettings, event_id_at, read_triggers
+from glitchflow_plugin.data.readers.triggers import (
+    RANGE,
+    Trigger,
+    TriggerReport,
+    TriggerSettings,
+    TriggerTable,
+    event_id_at,
+    read_table,
+)
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError, nearest
 from glitchflow_plugin.settings import built
 
@@ -117,6 +128,7 @@ class DatasetSettings:
         channels: Patterns and index range.
         events: Index range.
         triggers: When to cut continuous data; the middle of each stretch of files by default.
+        groups: A table with the columns event_id and group: events of one group are no independent cases.
         segment: Length cut about a trigger, s: the crop, the filters' ends, and noise for the spectrum.
         remote: Server and what to ask it.
         processing: Conditioning of the channels that come from here.
@@ -130,6 +142,7 @@ class DatasetSettings:
     channels: ChannelSelection = field(default_factory=ChannelSelection)
     events: EventRange = field(default_factory=EventRange)
     triggers: TriggerSettings | None = None
+    groups: str | None = None
     segment: float = 16.0
     remote: RemoteSettings = field(default_factory=RemoteSettings)
     processing: ProcessingSettings = field(default_factory=ProcessingSettings)
@@ -138,7 +151,7 @@ class DatasetSettings:
         """Refuse an unknown format and a missing path."""
         if self.format not in FORMATS:
             raise ConfigurationError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
-        for key in ("path", "ch_list"):
+        for key in ("path", "ch_list", "groups"):
             value = getattr(self, key)
             if isinstance(value, str):
                 object.__setattr__(self, key, expanded(value))
@@ -218,11 +231,13 @@ class EventSource:
         event_id: Its name in all data sets.
         gps_event: Trigger time, GPS s, of the first data set that has the event.
         loaders: By data set, with the channels to take from there.
+        group: Label that it shares with the events that it is not independent of; empty if unknown.
     """
 
     event_id: str
     gps_event: float
     loaders: tuple[tuple[Loader, tuple[str, ...]], ...]
+    group: str = ""
 
     def copies(self, channels: Sequence[str], done: Collection[str]) -> Iterator[LoadedEvent]:
         """Read the event from one data set after the other.
@@ -236,7 +251,7 @@ class EventSource:
             wanted = [name for name in offered if name in asked and name not in done]
             if wanted:
                 read, reasons = loader(wanted)
-                yield LoadedEvent(RawEvent(self.event_id, self.gps_event, read), reasons)
+                yield LoadedEvent(RawEvent(self.event_id, self.gps_event, read, self.group), reasons)
 
     def load(self, channels: Sequence[str] | None = None) -> LoadedEvent:
         """Read the event; a channel that several data sets have comes from the first that has no problem with it."""
@@ -254,7 +269,7 @@ class EventSource:
                     problems.setdefault(name, loaded.problems[name])
                     if name in loaded.event.channels:
                         found.setdefault(name, loaded.event.channels[name])
-        return LoadedEvent(RawEvent(self.event_id, self.gps_event, found), problems)
+        return LoadedEvent(RawEvent(self.event_id, self.gps_event, found, self.group), problems)
 
 
 @dataclass(frozen=True)
@@ -279,6 +294,7 @@ class Catalogue:
         processing: Common rate, length, batch and whitening; the band is each channel's own.
         fingerprint: Changes when an input file does.
         segment: Longest stretch (s) in which the target is read; infinite where event files tell.
+        triggers: For each data set that is cut at triggers, what became of them, and the ids of its events.
     """
 
     target: str
@@ -289,11 +305,22 @@ class Catalogue:
     processing: ProcessingSettings
     fingerprint: str
     segment: float = math.inf
+    triggers: tuple[tuple[TriggerReport, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """One data set, listed; `astray` says why, if none of its triggers lies in its files."""
+    """One data set, listed.
+
+    Attributes:
+        events: Trigger time (GPS s) and reader by event id.
+        channels: By name.
+        unreadable: Reason by file.
+        files: Looked at.
+        astray: Why, if none of its triggers lies in its files.
+        segment: Longest stretch that is read of an event, s.
+        groups: Label by event id, of those that have one.
+    """
 
     events: Mapping[str, tuple[float, Loader]]
     channels: Mapping[str, StoredChannel]
@@ -301,6 +328,23 @@ class _Listed:
     files: tuple[Path, ...] = ()
     astray: str = ""
     segment: float = math.inf
+    groups: Mapping[str, str] = field(default_factory=dict)
+    report: TriggerReport | None = None
+
+
+Choice = Callable[[DatasetSettings], TriggerTable]
+"""Which triggers of a data set are taken."""
+
+
+def as_read(settings: DatasetSettings) -> TriggerTable:
+    """All triggers of a data set that pass its selection.
+
+    Raises:
+        ConfigurationError: There are none, or it asks for more than a selection.
+    """
+    if settings.triggers is None or settings.triggers.cluster or settings.triggers.segments:
+        raise ConfigurationError("triggers with `cluster` or `segments` are chosen by preprocessing.triggers.chosen.")
+    return read_table(settings.triggers)
 
 
 def open_datasets(
@@ -309,6 +353,7 @@ def open_datasets(
     target: str | None = None,
     needed: Sequence[str] | None = None,
     require_target: bool = True,
+    choose: Choice = as_read,
 ) -> Catalogue:
     """List the events of the data sets and merge them on the event id.
 
@@ -317,6 +362,7 @@ def open_datasets(
         target: Strain channel, if not the data sets' own.
         needed: Exactly these channels in this order (those of a model), out of those that the data sets offer.
         require_target: Whether the target must be there; else it is listed as missing and masked in every event.
+        choose: Which of a data set's triggers are taken.
 
     Raises:
         ConfigurationError: An entry is wrong, asks for channels that are nowhere, or contradicts another.
@@ -329,7 +375,9 @@ def open_datasets(
     processing = _agreed_processing(settings, target is not None)
     target = target or _agreed_target(settings)
     asked = [{target, *(needed or ()), *(read_channel_list(one.ch_list) or ())} for one in settings]
-    listed = [_called(_list_dataset(one), names) for one, names in zip(settings, asked, strict=True)]
+    listed = [
+        _called(_labelled(_list_dataset(one, choose), one), names) for one, names in zip(settings, asked, strict=True)
+    ]
     if all(found.astray for found in listed):
         raise NoEventsError(" ".join(found.astray for found in listed))
     origins: dict[str, ChannelOrigin] = {}
@@ -384,6 +432,7 @@ def open_datasets(
         segment=max(
             (one.segment for one, names in zip(listed, offered, strict=True) if target in names), default=math.inf
         ),
+        triggers=tuple((one.report, tuple(one.events)) for one in listed if one.report is not None),
     )
 
 
@@ -462,12 +511,32 @@ def _chosen(
 
 def _merged(listed: Sequence[_Listed], offered: Sequence[tuple[str, ...]]) -> tuple[EventSource, ...]:
     ids = sorted({event_id for found in listed for event_id in found.events})
+    groups = one_label_each([pair for found in listed for pair in found.groups.items()], "the data sets")
     events = []
     for event_id in ids:
         pairs = zip(listed, offered, strict=True)
         held = [(*found.events[event_id], names) for found, names in pairs if event_id in found.events]
-        events.append(EventSource(event_id, held[0][0], tuple((loader, names) for _, loader, names in held)))
+        events.append(
+            EventSource(
+                event_id, held[0][0], tuple((loader, names) for _, loader, names in held), groups.get(event_id, "")
+            )
+        )
     return tuple(events)
+
+
+def _labelled(found: _Listed, settings: DatasetSettings) -> _Listed:
+    """The data set with the labels of its table of groups, beside those that its files give."""
+    if settings.groups is None:
+        return found
+    given = read_groups(settings.groups)
+    unknown = sorted(given.keys() - found.events.keys())
+    without = sorted(found.events.keys() - given.keys() - found.groups.keys())
+    for ids, what in ((unknown, "id(s) of which the data set has no event"), (without, "event(s) that get no label")):
+        if ids:
+            logger.warning("%s: %d %s, for instance %s.", settings.groups, len(ids), what, ", ".join(ids[:3]))
+    known = {event_id: label for event_id, label in given.items() if event_id in found.events}
+    both = [*found.groups.items(), *known.items()]
+    return replace(found, groups=one_label_each(both, f"{settings.groups} and {settings.path or settings.format}"))
 
 
 def _called(found: _Listed, wanted: Collection[str]) -> _Listed:
@@ -483,13 +552,13 @@ def _called(found: _Listed, wanted: Collection[str]) -> _Listed:
     return replace(found, channels=channels)
 
 
-def _list_dataset(settings: DatasetSettings) -> _Listed:
+def _list_dataset(settings: DatasetSettings, choose: Choice) -> _Listed:
     kind = settings.format if settings.format != "auto" else _recognised(str(settings.path))
     if kind in remote.FORMATS:
-        return _list_remote(settings, kind)
+        return _list_remote(settings, kind, choose)
     if kind == "events":
         return _list_event_files(settings)
-    return _list_continuous(settings, kind)
+    return _list_continuous(settings, kind, choose)
 
 
 def _recognised(path: str) -> str:
@@ -561,6 +630,7 @@ def _list_event_files(settings: DatasetSettings) -> _Listed:
     events: dict[str, tuple[float, Loader]] = {}
     unreadable: dict[str, str] = {}
     names: set[str] = set()
+    groups: dict[str, str] = {}
     for file, header in zip(files, each(read_event_header, files), strict=True):
         try:
             if isinstance(header, FormatError):
@@ -573,10 +643,12 @@ def _list_event_files(settings: DatasetSettings) -> _Listed:
             continue
         events[header.event_id] = (header.gps_event, partial(_load_event_file, file))
         names.update(header.channels)
+        groups |= {header.event_id: header.group} if header.group else {}
     if files and not events:
         raise NoEventsError(_none_readable(path, files, read_event_header))
     usual = _usual(files)
-    return _Listed(events, {name: usual.get(name, StoredChannel()) for name in sorted(names)}, unreadable, tuple(files))
+    channels = {name: usual.get(name, StoredChannel()) for name in sorted(names)}
+    return _Listed(events, channels, unreadable, tuple(files), groups=groups)
 
 
 def _load_event_file(path: Path, channels: Sequence[str]) -> tuple[dict[str, Channel], dict[str, str]]:
@@ -645,7 +717,7 @@ def describe_files(kind: str, files: Iterable[Path]) -> tuple[list[StoredFile], 
     return _told_apart(stored), unreadable
 
 
-def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
+def _list_continuous(settings: DatasetSettings, kind: str, choose: Choice) -> _Listed:
     files = list_files(str(settings.path), _READERS[kind].SUFFIXES)
     stored, unreadable = describe_files(kind, files)
     for reason in unreadable.values():
@@ -657,17 +729,39 @@ def _list_continuous(settings: DatasetSettings, kind: str) -> _Listed:
         for name, known in file.channels.items():
             if name not in channels or channels[name].sample_rate is None:
                 channels[name] = known
-    triggers = read_triggers(settings.triggers) if settings.triggers else middles(stored)
-    triggers = triggers[settings.events.min : settings.events.max]
-    half = settings.segment / 2
+    chosen, report = _triggers(settings, choose)
+    if chosen is None:
+        chosen = [Trigger(*one) for one in middles(stored)[settings.events.min : settings.events.max]]
     events: dict[str, tuple[float, Loader]] = {}
     outside = 0
-    for event_id, gps in triggers:
-        parts = tuple(file for file in stored if file.stop > gps - half and file.start < gps + half)
+    for trigger, (start, stop) in zip(chosen, _stretches(chosen, settings.segment), strict=True):
+        parts = tuple(file for file in stored if file.stop > start and file.start < stop)
         outside += not parts
-        events[event_id] = (gps, partial(_load_cut, kind, parts, gps - half, gps + half))
-    astray = _astray(str(settings.path), [gps for _, gps in triggers], stored, outside)
-    return _Listed(events, dict(sorted(channels.items())), unreadable, tuple(files), astray, settings.segment)
+        events[trigger.event_id] = (trigger.gps_time, partial(_load_cut, kind, parts, start, stop))
+    astray = _astray(str(settings.path), [one.gps_time for one in chosen], stored, outside)
+    channels = dict(sorted(channels.items()))
+    return _Listed(events, channels, unreadable, tuple(files), astray, settings.segment, _labels(chosen), report)
+
+
+def _triggers(settings: DatasetSettings, choose: Choice) -> tuple[list[Trigger] | None, TriggerReport | None]:
+    """The triggers of a data set in its index range, and what became of the others; None if it names none."""
+    if settings.triggers is None:
+        return None, None
+    table = choose(settings)
+    rows = np.arange(len(table))[settings.events.min : settings.events.max]
+    table = table.take(rows, RANGE)
+    return table.triggers(), table.report
+
+
+def _labels(triggers: Sequence[Trigger]) -> dict[str, str]:
+    """Label by event id, of the triggers that have one."""
+    return {one.event_id: one.group for one in triggers if one.group}
+
+
+def _stretches(triggers: Sequence[Trigger], segment: float) -> list[tuple[float, float]]:
+    """What to read of each event, GPS s: nothing outside its science segment."""
+    half = segment / 2
+    return [(max(one.gps_time - half, one.within[0]), min(one.gps_time + half, one.within[1])) for one in triggers]
 
 
 def _astray(path: str, times: Sequence[float], files: Sequence[StoredFile], outside: int) -> str:
@@ -725,17 +819,17 @@ def _load_cut(
 # Services
 
 
-def _list_remote(settings: DatasetSettings, kind: str) -> _Listed:
+def _list_remote(settings: DatasetSettings, kind: str, choose: Choice) -> _Listed:
     if settings.triggers is None:
         raise ConfigurationError(f"a data set of format {kind} needs `triggers`: when to ask for data")
     offered = remote.channels_offered(kind, settings.remote)
-    triggers = read_triggers(settings.triggers)[settings.events.min : settings.events.max]
-    half = settings.segment / 2
+    chosen, report = _triggers(settings, choose)
     events: dict[str, tuple[float, Loader]] = {
-        event_id: (gps, partial(_load_remote, kind, settings.remote, gps - half, gps + half))
-        for event_id, gps in triggers
+        one.event_id: (one.gps_time, partial(_load_remote, kind, settings.remote, start, stop))
+        for one, (start, stop) in zip(chosen or (), _stretches(chosen or (), settings.segment), strict=True)
     }
-    return _Listed(events, {name: StoredChannel() for name in offered}, {}, segment=settings.segment)
+    channels = {name: StoredChannel() for name in offered}
+    return _Listed(events, channels, {}, segment=settings.segment, groups=_labels(chosen or ()), report=report)
 
 
 def _load_remote(
@@ -758,7 +852,7 @@ def _load_remote(
 
 
 def _fingerprint(settings: Sequence[DatasetSettings], listed: Sequence[_Listed]) -> str:
-    """Names, sizes and change times of the input files, what services are asked, and ids and times of the events."""
+    """Names, sizes and change times of the input files, what services are asked, and the events' ids, times, groups."""
     files = [
         [str(file), file.stat().st_size, file.stat().st_mtime_ns] if file.exists() else [str(file), 0, 0]
         for found in listed
@@ -769,4 +863,5 @@ def _fingerprint(settings: Sequence[DatasetSettings], listed: Sequence[_Listed])
         [one.segment, sorted([event_id, gps] for event_id, (gps, _) in found.events.items())]
         for one, found in zip(settings, listed, strict=True)
     ]
-    return content_hash([files, asked, cuts])
+    groups = [one for found in listed if (one := sorted(found.groups.items()))]
+    return content_hash([files, asked, cuts, *groups])

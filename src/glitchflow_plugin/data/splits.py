@@ -1,4 +1,4 @@
-"""Training, validation and test events, kept apart in time."""
+"""Training, validation, gate and test events, kept apart by group and in time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from glitchflow_plugin.data.files import read_record, write_json
+from glitchflow_plugin.data.files import parsed, read_json, write_json
+from glitchflow_plugin.data.groups import group_keys, group_numbers
 from glitchflow_plugin.errors import ConfigurationError, FormatError, LeakageError, NoEventsError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLIT_NAME = "split.json"
-PARTS = ("train", "validation", "test")
+_STEP = "the Splitter"
+PARTS = ("train", "validation", "gate", "test")
 
 
 @dataclass(frozen=True)
@@ -22,31 +25,36 @@ class SplitSettings:
 
     Attributes:
         train: Share of the events for training.
-        validation: Share that chooses the checkpoint and the learning rate.
+        validation: Share that chooses the checkpoint, the learning rate and limits.
+        gate: Share by which a champion is chosen, and nothing else.
         test: Share that is looked at once, at the end.
-        block_length: Events whose trigger times lie in the same block of this length (s) stay together: detector
-            noise drifts, and neighbours in time are too alike to judge on.
+        block_length: Events without a group whose trigger times lie in the same block of this length (s) stay
+            together: detector noise drifts, and neighbours in time are too alike to judge on.
         seed: Of the drawing.
     """
 
-    train: float = 0.7
+    train: float = 0.6
     validation: float = 0.15
-    test: float = 0.15
+    gate: float = 0.15
+    test: float = 0.1
     block_length: float = 256.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse shares that are none."""
-        shares = [self.train, self.validation, self.test]
-        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or self.train == 0 or self.validation == 0:
-            message = (
-                "expected shares train > 0, validation > 0, test >= 0 that add up to 1, got "
-                f"{shares[0]}, {shares[1]}, {shares[2]}. Correct split.yaml."
+        shares = self.shares()
+        if not min(shares.values()) >= 0 or abs(sum(shares.values()) - 1) > 1e-6 or not self.train * self.validation:
+            raise ConfigurationError(
+                "expected shares train > 0, validation > 0, gate >= 0, test >= 0 that add up to 1, got "
+                f"{', '.join(f'{name} {share:g}' for name, share in shares.items())}. Correct split.yaml."
             )
-            raise ConfigurationError(message)
         if not self.block_length > 0:
             message = f"expected block_length > 0 (s), got {self.block_length}. Correct split.yaml."
             raise ConfigurationError(message)
+
+    def shares(self) -> dict[str, float]:
+        """Share of the events by part."""
+        return {name: float(getattr(self, name)) for name in PARTS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +66,20 @@ class SplitPart:
         gps_start: Left edge of each event's maps, GPS s, float64.
         gps_stop: Right edge, GPS s, float64.
         gps_event: Trigger time, GPS s, float64.
+        group: One label an event, "" where unknown (data/groups.py); none at all counts as unknown.
     """
 
     event_ids: tuple[str, ...]
     gps_start: np.ndarray
     gps_stop: np.ndarray
     gps_event: np.ndarray
+    group: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse rows that do not belong together."""
+        object.__setattr__(self, "group", self.group or ("",) * len(self.event_ids))
+        if len(self.group) != len(self.event_ids):
+            raise FormatError(f"expected a group for each of {len(self.event_ids)} events, got {len(self.group)}.")
         for name in ("gps_start", "gps_stop", "gps_event"):
             times = getattr(self, name)
             if times.shape != (len(self.event_ids),) or times.dtype != np.float64:
@@ -83,33 +96,39 @@ class SplitPart:
     def __len__(self) -> int:
         return len(self.event_ids)
 
-    def blocks(self, block_length: float) -> np.ndarray:
-        """Number of the GPS block of each trigger time."""
-        return np.floor(self.gps_event / block_length).astype(np.int64)
+    def group_keys(self, block_length: float) -> list[str | int]:
+        """Label of each event, or the number of its GPS block: who shares it is one case."""
+        return group_keys(self.group, self.gps_event, block_length)
+
+    def group_numbers(self, block_length: float) -> NDArray[np.int64]:
+        """Number of each event's group, consecutive from 0, shape (event,)."""
+        return group_numbers(self.group, self.gps_event, block_length)
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Training, validation and test events; refuses to exist if they overlap.
+    """Events by part; refuses to exist if the parts share a group or overlap.
 
     Attributes:
         train: Events to learn from.
-        validation: Events that choose.
-        test: Events that judge.
+        validation: Events that choose the checkpoint and limits.
+        gate: Events by which a champion is chosen.
+        test: Events that are looked at once, at the end.
         block_length: Length of a GPS block, s.
-        seed: With which the blocks were drawn.
+        seed: With which the groups were drawn.
         source: The spectrogram set: `folder` and `fingerprint`.
     """
 
     train: SplitPart
     validation: SplitPart
+    gate: SplitPart
     test: SplitPart
     block_length: float
     seed: int
     source: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse leakage: shared events, shared blocks, overlapping stretches of time."""
+        """Refuse leakage: shared events, shared groups, overlapping stretches of time."""
         for first, second in combinations(PARTS, 2):
             _refuse_leakage(first, self.part(first), second, self.part(second), self.block_length)
 
@@ -133,8 +152,10 @@ class Split:
         path = Path(folder) / SPLIT_NAME
         parts = {
             name: [
-                {"event_id": i, "gps_start": float(a), "gps_stop": float(b), "gps_event": float(c)}
-                for i, a, b, c in zip(part.event_ids, part.gps_start, part.gps_stop, part.gps_event, strict=True)
+                {"event_id": i, "gps_start": float(a), "gps_stop": float(b), "gps_event": float(c), "group": group}
+                for i, a, b, c, group in zip(
+                    part.event_ids, part.gps_start, part.gps_stop, part.gps_event, part.group, strict=True
+                )
             ]
             for name, part in ((name, self.part(name)) for name in PARTS)
         }
@@ -152,7 +173,9 @@ class Split:
         """
         path = Path(path)
         path = path / SPLIT_NAME if path.is_dir() else path
-        stored = read_record(path, _StoredSplit, "the Splitter")
+        content = read_json(path, _STEP)
+        _refuse_earlier(path, content.get("format_version"))
+        stored = parsed(content, _StoredSplit, path, _STEP)
         try:
             parts = {name: _read_part(getattr(stored, name)) for name in PARTS}
             return cls(**parts, block_length=stored.block_length, seed=stored.seed, source=stored.source)
@@ -168,6 +191,7 @@ class _StoredEvent:
     gps_start: float
     gps_stop: float
     gps_event: float
+    group: str
 
 
 @dataclass(frozen=True)
@@ -180,6 +204,7 @@ class _StoredSplit:
     source: dict[str, str]
     train: list[_StoredEvent]
     validation: list[_StoredEvent]
+    gate: list[_StoredEvent]
     test: list[_StoredEvent]
 
     def __post_init__(self) -> None:
@@ -197,12 +222,13 @@ def make_split(
     gps_event: np.ndarray,
     *,
     settings: SplitSettings,
+    groups: Sequence[str] = (),
     source: Mapping[str, str] | None = None,
 ) -> Split:
-    """Divide events by GPS block.
+    """Divide events by group.
 
-    Blocks, joined where events of neighbouring blocks overlap in time, are drawn in random order, each to the part
-    that is farthest from its share.
+    Events with a label stay with their label, those without one with the unlabelled of their GPS block, and events that
+    overlap in time with each other. What hangs together goes to one part as a whole.
 
     Args:
         event_ids: One id an event.
@@ -210,42 +236,88 @@ def make_split(
         gps_stop: Right edge, GPS s, float64.
         gps_event: Trigger time, GPS s, float64.
         settings: Shares, block length, seed.
+        groups: One label an event, "" where unknown; none at all counts as unknown.
         source: Kept in the split.
 
     Returns:
-        The split; events of each part in the order of GPS time.
+        The split, its shares as near as whole groups allow; events of each part in the order of GPS time.
 
     Raises:
-        NoEventsError: There are no events, or a part with a share gets none.
+        NoEventsError: There are no events, or fewer groups than parts with a share.
     """
     if not len(event_ids):
         message = "expected events to split, got none. Check the spectrogram set."
         raise NoEventsError(message)
-    everything = SplitPart(tuple(event_ids), gps_start, gps_stop, gps_event)
-    groups = _groups(everything, settings.block_length)
-    wanted: dict[str, float] = {name: getattr(settings, name) for name in PARTS}
-    rows: dict[str, list[int]] = {name: [] for name in PARTS}
-    order = np.random.default_rng(settings.seed).permutation(len(groups))
-    for group in order:
-        # the part that lacks most of its share; a part without a share never gets anything
-        lacking = {name: share - len(rows[name]) / len(event_ids) for name, share in wanted.items() if share}
-        rows[max(lacking, key=lambda name: lacking[name] / wanted[name])].extend(groups[group])
-    empty = [name for name, share in wanted.items() if share and not rows[name]]
-    if empty:
-        message = (
-            f"{len(event_ids)} events fall into {len(groups)} groups of {settings.block_length:g} s or more, "
-            f"too few for a part each: nothing is left for {', '.join(empty)}. "
-            "Choose a smaller block_length in split.yaml, or bring more data."
+    everything = SplitPart(tuple(event_ids), gps_start, gps_stop, gps_event, tuple(groups))
+    together = _together(everything, settings.block_length)
+    shares = {name: share for name, share in settings.shares().items() if share}
+    sizes = np.array([len(rows) for rows in together])
+    if len(together) < len(shares):
+        raise NoEventsError(
+            f"{len(event_ids)} events are {_counted(everything, together, settings)}, too few for the {len(shares)} "
+            f"parts {', '.join(shares)}. {_ADVICE}"
         )
-        raise NoEventsError(message)
-    parts = {name: _take(everything, chosen) for name, chosen in rows.items()}
+    chosen = _drawn(sizes, np.array(list(shares.values())), np.random.default_rng(settings.seed))
+    rows = {
+        name: [row for one in np.flatnonzero(chosen == part) for row in together[one]]
+        for part, name in enumerate(shares)
+    }
+    parts = {name: _take(everything, rows.get(name, [])) for name in PARTS}
     return Split(**parts, block_length=settings.block_length, seed=settings.seed, source=dict(source or {}))
 
 
-def _groups(events: SplitPart, block_length: float) -> list[list[int]]:
-    """Rows that must stay together: same block, or overlapping in time, or joined through others."""
-    order = np.argsort(events.gps_start, kind="stable")
-    blocks = events.blocks(block_length)
+def share_warnings(split: Split, settings: SplitSettings) -> tuple[str, ...]:
+    """What to tell where whole groups do not allow the shares that were asked for, or leave a part a single case."""
+    sizes = {name: len(split.part(name)) for name in PARTS}
+    total = sum(sizes.values())
+    everything = _joined([split.part(name) for name in PARTS])
+    together = _together(everything, settings.block_length)
+    counted = f"the {total} events are {_counted(everything, together, settings)}"
+    far = [
+        f"{name} got {sizes[name]} events where {share:g} are {share * total:.0f}"
+        for name, share in settings.shares().items()
+        if abs(sizes[name] - share * total) > max(_FAR * share * total, 1)
+    ]
+    single = [name for name in PARTS if len(set(split.part(name).group_keys(settings.block_length))) == 1]
+    warnings = [f"{', '.join(far)}: {counted}. {_ADVICE}"] if far else []
+    if single:
+        warnings.append(f"{', '.join(single)}: a single group, so no interval can be told: {counted}. {_ADVICE}")
+    return tuple(warnings)
+
+
+_ADVICE = (
+    "Bring events of more groups, choose a smaller block_length in split.yaml for events without a group, or give "
+    "finer labels where events of one label are independent."
+)
+_FAR = 1 / 3
+"""Deviation of a part from its share, over the share, that is told."""
+_TRIES = 16
+"""Random orders of which the one that meets the shares best is taken."""
+
+
+def _counted(events: SplitPart, together: list[list[int]], settings: SplitSettings) -> str:
+    """How many groups there are, and what the largest is made of."""
+    largest = max(together, key=len)
+    labels = sorted({events.group[row] for row in largest} - {""})
+    named = f" ({', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''})" if labels else ""
+    return (
+        f"{len(together)} group(s) by label, GPS block of {settings.block_length:g} s and overlap in time, the largest "
+        f"of {len(largest)} events{named}"
+    )
+
+
+def _joined(parts: Sequence[SplitPart]) -> SplitPart:
+    times = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("gps_start", "gps_stop", "gps_event")
+    }
+    ids = tuple(event_id for part in parts for event_id in part.event_ids)
+    return SplitPart(ids, **times, group=tuple(label for part in parts for label in part.group))
+
+
+def _together(events: SplitPart, block_length: float) -> list[list[int]]:
+    """Rows that must stay together: of one group, or overlapping in time, or joined through others."""
+    order = np.argsort(events.gps_start, kind="stable").tolist()
+    keys = events.group_keys(block_length)
     parent = list(range(len(events)))
 
     def root(row: int) -> int:
@@ -254,25 +326,104 @@ def _groups(events: SplitPart, block_length: float) -> list[list[int]]:
             row = parent[row]
         return row
 
-    first_of_block: dict[int, int] = {}
+    first_of_group: dict[str | int, int] = {}
     latest = -1
-    for row in (int(row) for row in order):
-        parent[root(row)] = root(first_of_block.setdefault(int(blocks[row]), row))
+    for row in order:
+        parent[root(row)] = root(first_of_group.setdefault(keys[row], row))
         if latest >= 0 and events.gps_start[row] < events.gps_stop[latest]:
             parent[root(row)] = root(latest)
         if latest < 0 or events.gps_stop[row] > events.gps_stop[latest]:
             latest = row
-    groups: dict[int, list[int]] = {}
+    found: dict[int, list[int]] = {}
     for row in order:
-        groups.setdefault(root(int(row)), []).append(int(row))
-    return list(groups.values())
+        found.setdefault(root(row), []).append(row)
+    return list(found.values())
+
+
+def _drawn(sizes: NDArray[np.int64], shares: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Number of the part that each group goes to, at random among the choices that meet the shares about as well.
+
+    Several random orders are filled in one group after the other, each to the part that lacks most of its share, and
+    then mended by moving and exchanging groups as long as that helps. No part stays empty.
+
+    Args:
+        sizes: Events in each group, shape (group,).
+        shares: Of the parts, > 0, shape (part,).
+        rng: Source of the orders.
+    """
+    wanted = shares * sizes.sum()
+    best = _mended(_filled(sizes, wanted, rng.permutation(len(sizes))), sizes, wanted)
+    for _ in range(_TRIES - 1):
+        if _miss(best, sizes, wanted) <= len(wanted) / 2:  # no whole number of events is nearer by much
+            break
+        other = _mended(_filled(sizes, wanted, rng.permutation(len(sizes))), sizes, wanted)
+        best = min(best, other, key=lambda chosen: _miss(chosen, sizes, wanted))
+    return best
+
+
+def _filled(sizes: NDArray[np.int64], wanted: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Groups in this order, each to the part that lacks most of its share; the last ones to parts without any."""
+    chosen, filled = np.zeros(len(sizes), dtype=np.int64), np.zeros(len(wanted))
+    for place, group in enumerate(order.tolist()):
+        empty = np.flatnonzero(filled == 0)
+        lacking = 1 - filled / wanted
+        part = int(empty[0]) if len(order) - place <= len(empty) else int(np.argmax(lacking))
+        chosen[group] = part
+        filled[part] += sizes[group]
+    return chosen
+
+
+def _mended(chosen: NDArray[np.int64], sizes: NDArray[np.int64], wanted: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Groups moved to other parts and exchanged between them as long as the shares come nearer."""
+    chosen = chosen.copy()
+    filled = np.bincount(chosen, sizes, len(wanted))
+    while True:
+        step = _best_step(chosen, sizes, filled - wanted)
+        if step is None:
+            return chosen
+        for group, part in step:
+            filled[chosen[group]] -= sizes[group]
+            filled[part] += sizes[group]
+            chosen[group] = part
+
+
+def _best_step(
+    chosen: NDArray[np.int64], sizes: NDArray[np.int64], excess: NDArray[np.float64]
+) -> list[tuple[int, int]] | None:
+    """The move of one group, or exchange of two, that brings the sizes of two parts nearest to what is wanted.
+
+    Groups of one size are as good as each other, so one of each size stands for all; 0 stands for no group.
+    """
+    best, gain = None, 1e-9
+    members = [np.flatnonzero(chosen == part) for part in range(len(excess))]
+    kinds = [dict(zip(sizes[here].tolist(), here.tolist(), strict=True)) for here in members]
+    for source, target in combinations(range(len(excess)), 2):
+        for out, leaving in {0: None, **kinds[source]}.items():
+            for back, coming in {0: None, **kinds[target]}.items():
+                emptied = (len(members[source]) == 1 and coming is None) or (
+                    len(members[target]) == 1 and leaving is None
+                )
+                if emptied:
+                    continue
+                moved = out - back
+                before = abs(excess[source]) + abs(excess[target])
+                after = abs(excess[source] - moved) + abs(excess[target] + moved)
+                if before - after > gain:
+                    gain = before - after
+                    best = [(group, part) for group, part in ((leaving, target), (coming, source)) if group is not None]
+    return best
+
+
+def _miss(chosen: NDArray[np.int64], sizes: NDArray[np.int64], wanted: NDArray[np.float64]) -> float:
+    """Events by which the parts differ from what is wanted, summed."""
+    return float(np.abs(np.bincount(chosen, sizes, len(wanted)) - wanted).sum())
 
 
 def _take(events: SplitPart, rows: list[int]) -> SplitPart:
     ordered = sorted(rows, key=lambda row: (events.gps_start[row], events.event_ids[row]))
     chosen = np.asarray(ordered, dtype=np.int64)
-    ids = tuple(events.event_ids[row] for row in ordered)
-    return SplitPart(ids, events.gps_start[chosen], events.gps_stop[chosen], events.gps_event[chosen])
+    ids, group = (tuple(values[row] for row in ordered) for values in (events.event_ids, events.group))
+    return SplitPart(ids, events.gps_start[chosen], events.gps_stop[chosen], events.gps_event[chosen], group)
 
 
 def _read_part(rows: list[_StoredEvent]) -> SplitPart:
@@ -280,7 +431,16 @@ def _read_part(rows: list[_StoredEvent]) -> SplitPart:
         name: np.array([getattr(row, name) for row in rows], dtype=np.float64)
         for name in ("gps_start", "gps_stop", "gps_event")
     }
-    return SplitPart(tuple(row.event_id for row in rows), **times)
+    return SplitPart(tuple(row.event_id for row in rows), **times, group=tuple(row.group for row in rows))
+
+
+def _refuse_earlier(path: Path, found: object) -> None:
+    """Say of a split of an earlier version that it is one; whatever else is wrong is told by reading it."""
+    if isinstance(found, int) and found < FORMAT_VERSION:
+        raise FormatError(
+            f"{path} has format version {found}, this program reads {FORMAT_VERSION}: it has no part for the gate, and "
+            "its events may share groups. Run the Splitter and the Processor again, and train anew."
+        )
 
 
 def _refuse_leakage(first: str, a: SplitPart, second: str, b: SplitPart, block_length: float) -> None:
@@ -288,11 +448,18 @@ def _refuse_leakage(first: str, a: SplitPart, second: str, b: SplitPart, block_l
     shared = sorted(set(a.event_ids) & set(b.event_ids))
     if shared:
         raise LeakageError(f"{first} and {second} share {len(shared)} events ({shared[:5]}). {advice}")
-    blocks = np.intersect1d(a.blocks(block_length), b.blocks(block_length))
-    if blocks.size:
+    common = set(a.group_keys(block_length)) & set(b.group_keys(block_length))
+    labels = sorted(key for key in common if isinstance(key, str))
+    if labels:
+        raise LeakageError(
+            f"{first} and {second} share {len(labels)} groups ({', '.join(labels[:5])}), whose events are no "
+            f"independent cases. {advice}"
+        )
+    blocks = sorted(key for key in common if isinstance(key, int))
+    if blocks:
         start = blocks[0] * block_length
         raise LeakageError(
-            f"{first} and {second} share {blocks.size} GPS blocks of {block_length:g} s "
+            f"{first} and {second} share {len(blocks)} GPS blocks of {block_length:g} s "
             f"(the first is {start:g}..{start + block_length:g}). {advice}"
         )
     start, stop = np.concatenate([a.gps_start, b.gps_start]), np.concatenate([a.gps_stop, b.gps_stop])

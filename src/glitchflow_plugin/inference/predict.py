@@ -17,6 +17,7 @@ from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.models.bundle import Explained, ModelBundle, WaveformTwin
+from glitchflow_plugin.signal.columns import Columns, tile_length
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform, q_transform_relative
 from glitchflow_plugin.signal.windows import cut_windows, join_windows, tile_starts
 from glitchflow_plugin.types.arrays import ValidityMask
@@ -94,6 +95,8 @@ class Prediction:
             are of other sizes; None where it does not say.
         strangeness: Share of validation events that were at least as new to the twin, (event,); NaN where too few of
             them have the same witnesses; None likewise.
+        loudest: Largest predicted energy at any time of each column, SNR², (event, time); None where the prediction
+            was made from maps, which say nothing between their columns and mix both ends of an event.
     """
 
     measured: Float[Tensor, "event frequency time"]
@@ -103,6 +106,7 @@ class Prediction:
     measured_strain: Float[Tensor, "event time"] | None = None
     expected_residual: Float[Tensor, "event frequency time"] | None = None
     strangeness: Float[Tensor, " event"] | None = None
+    loudest: Float[Tensor, "event time"] | None = None
 
 
 class Predictor(Protocol):
@@ -194,14 +198,18 @@ class SeriesPredictor:
         rate = self.events.sample_rate
         maps = torch.from_numpy(batch.maps).to(device)
         twin: Any = self.twin
+        expected, loudest = expected_maps_and_peaks(predicted, rate, self.qtransform)
         return Prediction(
             measured=_measured(maps, count),
-            predicted=expected_maps(predicted, rate, self.qtransform),
-            cleaned=q_transform_relative(measured_strain - predicted, measured_strain, rate, self.qtransform),
+            predicted=expected,
+            cleaned=q_transform_relative(
+                measured_strain - predicted, measured_strain, rate, self.qtransform, periodic=False
+            ),
             strain=predicted,
             measured_strain=measured_strain,
             expected_residual=None if explained is None else self._on_map(explained.variance, predicted.shape[-1]),
             strangeness=None if explained is None else twin.strangeness(explained.summary),
+            loudest=loudest,
         )
 
     def _on_map(self, variance: Tensor, num_samples: int) -> Tensor:
@@ -313,14 +321,44 @@ def expected_maps(
 
     Measured maps are divided by the median of their rows. A prediction has no noise to be divided by; what noise of the
     whitened strain's variance would have is taken instead. Its energies are exponential: their median is ln 2 of their
-    mean.
+    mean. Unlike a measured map, which is periodic, it shows nothing of one end of the event at the other.
 
     Args:
         strain: Whitened, (event, time).
         sample_rate: Hz.
         qtransform: Of the measured maps.
     """
-    return q_transform(strain, sample_rate, replace(qtransform, norm="white")) * _unit(qtransform)
+    return q_transform(strain, sample_rate, replace(qtransform, norm="white"), periodic=False) * _unit(qtransform)
+
+
+def expected_maps_and_peaks(
+    strain: Float[Tensor, "event time"], sample_rate: float, qtransform: QTransformSettings
+) -> tuple[Float[Tensor, "event frequency time"], Float[Tensor, "event time"]]:
+    """Maps as from `expected_maps`, and the largest energy at any time of each column.
+
+    Columns are samples: what is shorter than their distance may lie between two of them and show in neither. So that a
+    veto finds it, the map is sampled at least once a tile.
+
+    Args:
+        strain: As for `expected_maps`.
+        sample_rate: Hz.
+        qtransform: As there.
+
+    Returns:
+        The maps, and the largest energies, (event, time); both SNR².
+    """
+    frequencies, times = axes(strain.shape[-1] / sample_rate, qtransform)
+    columns = Columns(times)
+    shortest = tile_length(frequencies[-1:], min(qtransform.qs))[0]
+    # an odd number, so that the samples in the middle are those of the map
+    finer = 2 * math.ceil((columns.width / shortest - 1) / 2) + 1 if columns.width > shortest else 1
+    fine = expected_maps(strain, sample_rate, replace(qtransform, num_times=finer * qtransform.num_times))
+    of_column = np.searchsorted(
+        columns.right[:-1], axes(columns.duration, replace(qtransform, num_times=fine.shape[-1]))[1]
+    )
+    index = torch.from_numpy(of_column).to(fine.device).expand(len(fine), -1)
+    loudest = fine.new_zeros(len(fine), len(columns)).scatter_reduce(1, index, fine.amax(dim=-2), "amax")
+    return fine[..., ::finer].contiguous(), loudest
 
 
 def _unit(qtransform: QTransformSettings) -> float:

@@ -26,7 +26,7 @@ from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.plots.style import short_name
 from glitchflow_plugin.plots.timeline import plot_timeline
 from glitchflow_plugin.products.summary import Metric
-from glitchflow_plugin.products.veto_table import outcomes, veto_segments
+from glitchflow_plugin.products.veto_table import covered_seconds, outcomes
 from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name
 
 LABELS: Mapping[str, str] = {MODEL: "model", LINEAR: "linear witness filter", ZERO: "zero prediction"}
@@ -98,12 +98,11 @@ def pictured(result: InferenceResult, settings: InferenceSettings) -> list[int]:
 
 def timeline_figure(result: InferenceResult, settings: InferenceSettings) -> Any:
     """Events and vetoed segments along time."""
-    segments = veto_segments(result.windows)[["gps_start", "gps_end"]].to_numpy(dtype=np.float64)
     return plot_timeline(
         result.events["gps_event"].to_numpy(),
         _loudness(result.events),
         outcomes(result.events),
-        segments,
+        result.segments[["gps_start", "gps_end"]].to_numpy(dtype=np.float64),
         gps_zero=_gps_zero(result),
         threshold=settings.threshold,
     )
@@ -235,7 +234,16 @@ def summary_details(result: InferenceResult) -> dict[str, Any]:
         "witnesses_missing": dict(result.witnesses_missing),
         "events_without_strain": result.num_unmeasured,
         "events_vetoed": int(result.events["veto"].to_numpy(dtype=bool).sum()),
-        "windows_vetoed": int(result.windows["veto"].to_numpy(dtype=bool).sum()),
+        "segments": len(result.segments),
+        **times_in_hours(result),
+    }
+
+
+def times_in_hours(result: InferenceResult) -> dict[str, float]:
+    """Time of the events, and how much of it is vetoed, h; what several events cover counts once."""
+    return {
+        "live_hours": covered_seconds(result.events) / 3600,
+        "vetoed_hours": covered_seconds(result.segments) / 3600,
     }
 
 
@@ -257,8 +265,8 @@ def run_warnings(result: InferenceResult) -> list[str]:
     ]
     if "novelty_p" in result.events and (unknown := int(result.events["novelty_p"].isna().sum())):
         said.append(
-            f"novelty_p is empty for {unknown} of {num_events} events: fewer than 19 validation events of the model "
-            "have all the witnesses that these have, or an earlier version registered it."
+            f"novelty_p is empty for {unknown} of {num_events} events: fewer than 19 groups of the model's "
+            "validation events have all the witnesses that these have, or an earlier version registered it."
         )
     return said + undefined_figures(result.scores)
 
@@ -351,7 +359,7 @@ def _track_events(
 def _track_segments(
     tracker: TensorBoardTracker, result: InferenceResult, settings: InferenceSettings, zero: float
 ) -> None:
-    segments = veto_segments(result.windows)
+    segments = result.segments
     row_of = {name: row for row, name in enumerate(result.events["event_id"])}
     columns = ["GPS start", "GPS end", "length [s]", f"s from {zero:.0f}", "row", "SNR² predicted"]
     rows = [
@@ -365,9 +373,11 @@ def _track_segments(
         ]
         for one in segments.head(settings.tensorboard_rows).to_dict("records")
     ]
+    hours = times_in_hours(result)
+    share = f"{3600 * hours['vetoed_hours']:.3f} s of {3600 * hours['live_hours']:.3f} s are vetoed."
     left = len(segments) - len(rows)
-    note = f"{left} more segments; all windows are in windows.csv." if left else "All windows are in windows.csv."
-    tracker.table("Veto/segments", columns, rows, note if rows else "No window is vetoed.")
+    more = f" {left} more segments; all are in segments.csv." if left else ""
+    tracker.table("Veto/segments", columns, rows, share + more)
 
 
 def _energy(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import nn
 from tqdm import tqdm
 
@@ -27,10 +28,12 @@ from glitchflow_plugin.inference.score import (
     WindowStatistics,
     map_statistics,
     score_statistics,
-    scoring_windows,
 )
+from glitchflow_plugin.inference.veto import loudest_by_column
 from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
-from glitchflow_plugin.products.veto_table import WindowVerdicts, event_table, window_table
+from glitchflow_plugin.products.veto_table import EventVerdicts, event_table, veto_segments
+from glitchflow_plugin.signal.columns import Columns, judged_pixels
+from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.types.tensors import host
 
 logger = logging.getLogger(__name__)
@@ -45,12 +48,14 @@ class InferenceSettings:
     """How to predict and judge; conf/inference.yaml explains the keys.
 
     Attributes:
-        threshold: SNR² of the veto, of a glitch and of a cleaned window.
+        threshold: SNR² of the veto, of a glitch and of a cleaned event.
+        veto_padding: How far a veto reaches beyond the columns that are predicted to be loud, on both sides, s.
         accuracy_range: Lowest and highest SNR² of the accuracy curves, in steps of 1.
         stride: Columns from one window to the next; below the window size they overlap and only their middles are
             used. None: side by side.
         batch_size: Windows in one call of the network.
         batch_events: Events in memory at a time, and in one file of the maps.
+        block_length: Events of unknown group within one GPS block of this length, s, are no independent cases.
         replicates: Bootstrap replicates of the bands.
         seed: Of the bootstrap.
         examples: Events in each picture.
@@ -59,10 +64,12 @@ class InferenceSettings:
     """
 
     threshold: float = GLITCH_THRESHOLD
+    veto_padding: float = 0.05
     accuracy_range: Sequence[float] = (1, 50)
     stride: int | None = 32
     batch_size: int = 64
     batch_events: int = 32
+    block_length: float = 256.0
     replicates: int = 1000
     seed: int = 0
     examples: int = 4
@@ -76,6 +83,12 @@ class InferenceSettings:
             raise ConfigurationError(msg)
         if not self.threshold > 0:
             msg = f"threshold must be a positive SNR², got {self.threshold}."
+            raise ConfigurationError(msg)
+        if not 0 <= self.veto_padding < math.inf or not 0 < self.block_length < math.inf:
+            msg = (
+                f"veto_padding must be at least 0 s and block_length above 0 s, got {self.veto_padding} and "
+                f"{self.block_length}."
+            )
             raise ConfigurationError(msg)
         limits = {"batch_size": 1, "batch_events": 1, "replicates": 0, "examples": 0}
         for name, least in (limits | {"tensorboard_rows": 1, "tensorboard_pictures": 0}).items():
@@ -102,15 +115,15 @@ class InferenceResult:
     Attributes:
         maps: Set with the cleaned map (the set's target) and the predicted map of each event, and, from a model that
             says how sure it is, the residual that it expects.
-        windows: Table by window, see `products.veto_table.WINDOW_COLUMNS`.
-        events: Table by event.
+        segments: When to veto, see `products.veto_table.SEGMENT_COLUMNS`.
+        events: Table by event, see `products.veto_table.EVENT_COLUMNS`.
         scores: Scores of `model` and its baselines `linear` and `zero`; empty where no event has usable strain.
         witnesses_missing: By witness, the number of events in which it has no usable data.
         num_unmeasured: Events without usable strain.
     """
 
     maps: SpectrogramSet
-    windows: pd.DataFrame
+    segments: pd.DataFrame
     events: pd.DataFrame
     scores: Mapping[str, Scores]
     witnesses_missing: Mapping[str, int]
@@ -200,7 +213,8 @@ def run_inference(
     """Predict, clean, veto and score a spectrogram set, some events at a time.
 
     A witness that is invalid in an event enters as zero energy; the event is counted and flagged. An event without
-    usable strain is predicted and vetoed, but not cleaned or scored.
+    usable strain is predicted and vetoed, but not cleaned or scored. What measured maps show within one tile of either
+    edge of an event is not judged, since the Q-transform joins both edges.
 
     Args:
         bundle: The model.
@@ -233,9 +247,12 @@ def run_inference(
         predictors[LINEAR] = predictor(bundle.baseline.to(device))
     writer = _maps_writer(bundle, spectrograms, Path(folder), settings, dict(model or {}))
     pending = {plan.index: plan for plan in writer.pending()}
-    cuts = scoring_windows(len(spectrograms.times), bundle.window_size)
+    columns = Columns(spectrograms.times)
+    qs = QTransformSettings.from_recipe(bundle.recipe["qtransform"]).qs
+    judged = judged_pixels(spectrograms.frequencies, columns, columns.duration, qs)
+    groups = _groups(spectrograms, settings.block_length)
     statistics: dict[str, list[WindowStatistics]] = {}
-    verdicts: list[WindowVerdicts] = []
+    verdicts: list[EventVerdicts] = []
     strange: list[np.ndarray] = []
     missing = np.zeros(len(bundle.witnesses), dtype=np.int64)
     with tqdm(total=len(spectrograms), desc="Inference", unit="event", disable=not progress) as bar:
@@ -248,32 +265,43 @@ def run_inference(
             found = {name: predict(batch) for name, predict in predictors.items()}
             measured = found[MODEL].measured
             found[ZERO] = Prediction(measured, torch.zeros_like(measured), measured)
-            verdict, judged = _judge(
+            verdict, scored = _judge(
                 found,
                 events=batch.event_ids,
                 has_strain=has_strain,
                 witnesses_missing=(~valid).sum(axis=1),
-                cuts=cuts,
+                judged=judged,
                 threshold=settings.threshold,
             )
             verdicts.append(verdict)
             strangeness = found[MODEL].strangeness
             if strangeness is not None:
                 strange.append(host(strangeness.double()))
-            for name, part in judged.items():
+            for name, part in scored.items():
                 statistics.setdefault(name, []).append(part)
             if index in pending:
                 writer.write(pending[index], _maps_batch(batch, found[MODEL], has_strain))
             bar.update(len(batch))
-    windows = window_table(
+    verdict = EventVerdicts.concatenate(verdicts)
+    segments = veto_segments(
+        spectrograms.event_ids,
+        spectrograms.gps_start,
+        columns,
+        verdict.loudest_predicted,
+        threshold=settings.threshold,
+        padding=settings.veto_padding,
+    )
+    table = event_table(
         spectrograms.event_ids,
         spectrograms.gps_start,
         spectrograms.gps_event,
-        window_edges(spectrograms.times, bundle.window_size),
-        verdicts=_joined(verdicts),
+        columns,
+        verdicts=verdict,
+        segments=segments,
         threshold=settings.threshold,
+        judged=judged,
+        groups=groups,
     )
-    table = event_table(windows)
     if strange:
         table["novelty_p"] = table["event_id"].map(
             dict(zip(spectrograms.event_ids, np.concatenate(strange), strict=True))
@@ -282,24 +310,17 @@ def run_inference(
     assert isinstance(made, SpectrogramSet)  # noqa: S101  # tells the type checker what the writer's kind decides
     return InferenceResult(
         maps=made,
-        windows=windows,
+        segments=segments,
         events=table,
         scores=_scores(statistics, settings),
         witnesses_missing={name: int(count) for name, count in zip(bundle.witnesses, missing, strict=True)},
-        num_unmeasured=int(sum((~part.measured_valid).sum() for part in verdicts)),
+        num_unmeasured=int((~verdict.measured_valid).sum()),
     )
 
 
-def window_edges(times: Float[np.ndarray, " time"], size: int) -> Float[np.ndarray, " edge"]:
-    """Edges of the scoring windows, s from the left edge of the map.
-
-    Args:
-        times: Left edge of each column, s.
-        size: Columns of a window.
-    """
-    width = times[1] - times[0]
-    starts = [start for start, _ in scoring_windows(len(times), size)]
-    return np.append(times[starts], times[-1] + width)
+def _groups(spectrograms: SpectrogramSet, block_length: float) -> Int[np.ndarray, " event"]:
+    """Number of the group of each event."""
+    return np.unique(spectrograms.gps_event // block_length, return_inverse=True)[1]
 
 
 def _judge(
@@ -308,32 +329,32 @@ def _judge(
     events: Sequence[str],
     has_strain: Bool[np.ndarray, " event"],
     witnesses_missing: Int[np.ndarray, " event"],
-    cuts: Sequence[tuple[int, int]],
+    judged: Bool[np.ndarray, "frequency time"],
     threshold: float,
-) -> tuple[WindowVerdicts, dict[str, WindowStatistics]]:
+) -> tuple[EventVerdicts, dict[str, WindowStatistics]]:
     """Verdicts of the model on all events, and statistics of all predictions on those with strain."""
-    size, shape = cuts[0][1] - cuts[0][0], (len(events), len(cuts))
+    own = found[MODEL]
+    inside = torch.from_numpy(judged).to(own.predicted.device)
     every = {
-        name: map_statistics(each.measured, each.predicted, events, threshold, size, cleaned=each.cleaned)
+        name: map_statistics(
+            torch.where(inside, each.measured, 0.0),
+            torch.where(inside, each.predicted, 0.0),
+            events,
+            threshold,
+            each.measured.shape[-1],
+            cleaned=torch.where(inside, each.cleaned, 0.0),
+        )
         for name, each in found.items()
     }
-    own, cleaned = every[MODEL], found[MODEL].cleaned
-    area = torch.stack([residual_area(cleaned[..., start:stop], threshold) for start, stop in cuts], dim=1)
-    verdicts = WindowVerdicts(
-        peak_predicted=own.peak_predicted.reshape(shape),
-        peak_measured=own.peak_measured.reshape(shape),
-        peak_cleaned=own.peak_cleaned.reshape(shape),
-        residual_area=host(area),
+    verdicts = EventVerdicts(
+        loudest_predicted=host(loudest_by_column(own.predicted, inside) if own.loudest is None else own.loudest),
+        peak_measured=every[MODEL].peak_measured,
+        peak_cleaned=every[MODEL].peak_cleaned,
+        residual_area=host(residual_area(torch.where(inside, own.cleaned, 0.0), threshold)),
         measured_valid=has_strain,
         witnesses_missing=witnesses_missing,
     )
-    judged = np.repeat(has_strain, len(cuts))
-    return verdicts, {name: part.select(judged) for name, part in every.items()}
-
-
-def _joined(parts: Sequence[WindowVerdicts]) -> WindowVerdicts:
-    names = WindowVerdicts.__dataclass_fields__
-    return WindowVerdicts(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    return verdicts, {name: part.select(has_strain) for name, part in every.items()}
 
 
 def _scores(statistics: Mapping[str, Sequence[WindowStatistics]], settings: InferenceSettings) -> dict[str, Scores]:
@@ -390,6 +411,7 @@ def _maps_batch(batch: SpectrogramBatch, found: Prediction, has_strain: Bool[np.
         gps_event=batch.gps_event,
         maps=host(torch.stack(maps, dim=1).float()),
         valid=np.stack([has_strain, *[np.ones_like(has_strain)] * (len(maps) - 1)], axis=1),
+        groups=batch.groups,
     )
 
 

@@ -1,25 +1,27 @@
-"""Flag windows from the witnesses alone."""
+"""When the witnesses alone say that there is a glitch."""
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from glitchflow_plugin.inference.clean import peak_energy
 
-
-def veto_flags(predicted: Float[Tensor, "*batch frequency time"], threshold: float) -> Bool[Tensor, "*batch"]:
-    """Windows to be vetoed: the witnesses predict a glitch, whatever the strain holds.
+def loudest_by_column(
+    predicted: Float[Tensor, "*batch frequency time"], inside: Bool[Tensor, "frequency time"] | None = None
+) -> Float[Tensor, "*batch time"]:
+    """Largest predicted energy at each time: a veto is where it is above the threshold.
 
     The strain is not looked at, so a gravitational wave without a trace in the witnesses is never vetoed.
 
     Args:
-        predicted: Energies predicted from the witnesses, SNR²; one window or map in the last two axes.
-        threshold: SNR² above which a predicted pixel means a glitch. A value equal to it does not.
+        predicted: Energies predicted from the witnesses, SNR².
+        inside: Pixels that are looked at; all if None.
 
     Returns:
-        True where the largest predicted energy is above the threshold.
+        SNR²; 0 where no pixel is looked at.
 
-    >>> import torch
-    >>> veto_flags(torch.tensor([[[1.0, 17.0]], [[16.0, 2.0]]]), threshold=16.0)
-    tensor([ True, False])
+    >>> loudest_by_column(torch.tensor([[1.0, 17.0], [3.0, 2.0]])).tolist()
+    [3.0, 17.0]
     """
-    return peak_energy(predicted) > threshold
+    if inside is not None:
+        predicted = torch.where(inside, predicted, 0.0)
+    return predicted.amax(dim=-2)

@@ -4,7 +4,7 @@ Workers import this module: it must stay light (no torch, no gwpy).
 """
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +19,7 @@ from glitchflow_plugin.data.apart import interrupt
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers.continuous import GAP, OUTSIDE, UNREADABLE
 from glitchflow_plugin.data.readers.psd import read_psd
+from glitchflow_plugin.data.readers.triggers import TriggerReport
 from glitchflow_plugin.data.records import EventBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan
 from glitchflow_plugin.data.sources import (
@@ -33,6 +34,7 @@ from glitchflow_plugin.data.units import same_unit
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
+from glitchflow_plugin.preprocessing.triggers import chosen_by, chosen_for
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.conditioning import (
     SAMPLE_RATE,
@@ -117,7 +119,7 @@ def ingest(
         NoEventsError: No event is left.
     """
     settings, psd_files, quantity = _whitening(whitening)
-    catalogue = open_datasets(datasets)
+    catalogue = open_datasets(datasets, choose=partial(chosen_for, whitening=settings))
     unknown = sorted(set(psd_files) - set(catalogue.channels))
     if unknown:
         raise ConfigurationError(f"whiten.psd names channels that are not used: {unknown}")
@@ -178,8 +180,14 @@ def ingest_with_recipe(
             f"the recipe does not say how to condition {unknown}; it knows {list(recipe['channels'])}. "
             "Ask for these, or train a model with the others."
         )
-    catalogue = open_datasets(datasets, target=target, needed=names, require_target=require_target)
     recipes = [channel_recipe(name, recipe) for name in names]
+    catalogue = open_datasets(
+        datasets,
+        target=target,
+        needed=names,
+        require_target=require_target,
+        choose=partial(chosen_by, settings=recipes[0].settings),
+    )
     size = shard_size or catalogue.processing.batch
     return _run(catalogue, recipes, folder, engine, size, require_target=require_target)
 
@@ -349,6 +357,7 @@ def _make_shard(
     series, valid = np.zeros(shape, dtype=dtype), np.zeros(shape[:2], dtype=bool)
     starts: list[float] = []
     times: list[float] = []
+    groups: list[str] = []
     rejected: dict[str, str] = {}
     flaws: list[Flaw] = []
     for reading in _read_ahead(job.sources, [one.name for one in channels]):
@@ -365,10 +374,11 @@ def _make_shard(
         kept.append(event_id)
         starts.append(start)
         times.append(source.gps_event)
+        groups.append(source.group)
     batch = None
     if kept:
-        held = slice(len(kept))
-        batch = EventBatch(tuple(kept), np.asarray(starts), np.asarray(times), series[held], valid[held])
+        held, edges = slice(len(kept)), (np.asarray(starts), np.asarray(times))
+        batch = EventBatch(tuple(kept), *edges, series[held], valid[held], tuple(groups))
     writer.write(job, batch, rejected, notes=[[f.event_id, f.channel, f.reason, f.detail] for f in flaws])
 
 
@@ -498,4 +508,13 @@ def _report(flaws: Sequence[Flaw], rejected: Mapping[str, str], kept: int, catal
     held = {source.event_id for source in catalogue.events}
     files = [Flaw(name, "", UNREADABLE, why) for name, why in catalogue.unreadable.items()]
     lost = {flaw.event_id: f"file: {flaw.reason}" for flaw in files if flaw.event_id not in held}
-    return collect([*flaws, *files], {**rejected, **lost}, kept, catalogue.missing)
+    triggers = tuple(_settled(report, ids, rejected) for report, ids in catalogue.triggers)
+    for one in triggers:
+        logger.info("%s.", one)
+    return collect([*flaws, *files], {**rejected, **lost}, kept, catalogue.missing, triggers)
+
+
+def _settled(report: TriggerReport, ids: Sequence[str], rejected: Mapping[str, str]) -> TriggerReport:
+    """What became of the triggers of one data set, once it is known of which the data can be used."""
+    reasons = Counter(rejected[event_id] for event_id in ids if event_id in rejected)
+    return report.settled(len(ids) - reasons.total(), dict(sorted(reasons.items())))

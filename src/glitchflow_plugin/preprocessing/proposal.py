@@ -18,7 +18,7 @@ from glitchflow_plugin.data.sources import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.data.splits import SplitSettings
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
-from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey, crowded, together
+from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey, together
 from glitchflow_plugin.signal.conditioning import (
     ChannelRejectedError,
     ConditioningSettings,
@@ -26,6 +26,7 @@ from glitchflow_plugin.signal.conditioning import (
     usable_band,
 )
 from glitchflow_plugin.signal.qtransform import highest_frequency, lowest_frequency
+from glitchflow_plugin.signal.trigger_clusters import crowded
 from glitchflow_plugin.signal.whitening import WhiteningSettings
 
 _TARGETS = (
@@ -44,7 +45,7 @@ _CROWDED = 0.1
 """From this share of triggers that follow another within a second, the user is told."""
 
 _BLOCKS = 20
-"""Groups of events that make a split into training, validation and test a good one."""
+"""Groups of events that make a split into training, validation, gate and test a good one."""
 
 _WITHOUT_SLIDES = {"num_slides": 0, "threshold_corr": 0.17, "threshold_iou": 0.08}
 """What selects witnesses where there are too few events to compare with chance: the coincidences alone."""
@@ -576,5 +577,5 @@ def _block_remarks(events: int, blocks: int, block_length: float) -> Iterator[st
     if blocks < _BLOCKS:
         yield (
             f"{events} event(s) in {blocks} block(s) of {block_length:g} s: training wants {_BLOCKS} or more, to "
-            "divide them into training, validation and test (conf/split.yaml)."
+            "divide them into training, validation, gate and test (conf/split.yaml)."
         )

@@ -26,12 +26,14 @@ from glitchflow_plugin.preprocessing.spectrograms import batch_maps, event_trans
 from glitchflow_plugin.preprocessing.spikes import BatchSettings, SpikeSettings, event_spikes
 from glitchflow_plugin.signal.clusters import Spikes
 from glitchflow_plugin.signal.coincidence import Tolerance, coincident_pairs, explained
+from glitchflow_plugin.signal.columns import Columns, tile_length
 from glitchflow_plugin.signal.families import redundant_families
 from glitchflow_plugin.signal.lags import best_lags
 from glitchflow_plugin.signal.livetime import LiveTime
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes
 from glitchflow_plugin.signal.rounds import Ranking, rank_in_rounds
 from glitchflow_plugin.signal.slides import slide_statistics
+from glitchflow_plugin.signal.stretches import join_overlapping
 
 logger = logging.getLogger(__name__)
 
@@ -127,17 +129,19 @@ def coincidence_examples(
         if not len(left):
             continue
         loudest = int(np.argmax(np.minimum(reference.energy[left], own.energy[right])))
-        row = int(reference.event[left[loudest]])
+        stretch, shared = int(reference.event[left[loudest]]), float(reference.time[left[loudest]])
+        row = scan.stretches.event_at(stretch, shared)
+        offset = scan.stretches.offset[row]
         batch = events.read([row], [scan.reference, channel])
-        here = [spikes.select(spikes.event == row) for spikes in (reference, own)]
+        here = [spikes.select(spikes.event == stretch) for spikes in (reference, own)]
         found.append(
             CoincidenceExample(
                 channel=channel,
                 event_id=batch.event_ids[0],
                 gps_start=float(batch.gps_start[0]),
                 maps=batch_maps(batch, events.sample_rate, scan.transform, device)[0],
-                spikes=((here[0].time, here[0].frequency), (here[1].time, here[1].frequency)),
-                shared=float(reference.time[left[loudest]]),
+                spikes=tuple((found.time - offset, found.frequency) for found in here),
+                shared=shared - offset,
             )
         )
     return found, frequencies, times
@@ -167,17 +171,20 @@ class _Scan:
         reference_valid = events.valid[:, events.channels.index(self.reference)]
         if not reference_valid.any():
             raise NoEventsError(f"{self.reference} is valid in none of the {len(events)} events of {events.folder}.")
-        columns = [events.channels.index(name) for name in self.witnesses]
-        self.valid = events.valid[:, columns] & reference_valid[:, None]
-        column = events.duration / self.transform.num_times
-        self.tolerance = settings.tolerance.between_columns(column)
-        self.live = LiveTime(
-            spans=self._spans(),
-            duration=events.duration,
-            column=column,
-            cycles=max(self.transform.qs) / (2 * np.pi),
+        frequencies, times = axes(events.duration, self.transform)
+        self.columns = Columns(times)
+        self.tolerance = settings.tolerance.between_columns(self.columns.width)
+        crops = LiveTime(self._spans(), self.columns, cycles=max(self.transform.qs) / (2 * np.pi))
+        self.stretches = join_overlapping(
+            events.gps_start,
+            events.gps_event,
+            crops,
+            margin=float(tile_length(frequencies[0], max(self.transform.qs))),
+            used=reference_valid,
         )
-        self.injections = self._injections(reference_valid)
+        self.live = self.stretches.live
+        self.valid = self.stretches.valid(events.valid[:, [events.channels.index(name) for name in self.witnesses]])
+        self.injections = self._injections()
 
     @property
     def spike_settings(self) -> SpikeSettings:
@@ -188,7 +195,10 @@ class _Scan:
         return BatchSettings(self.settings.memory, self.settings.num_batch, self.settings.num_chan)
 
     def parted(self, spikes: Spikes) -> tuple[Spikes, Spikes, LiveTime]:
-        """Spikes of reference and witnesses in the time that counts, without that about the injections."""
+        """Spikes of reference and witnesses in the time that counts, without that about the injections.
+
+        Rows of `event` are stretches, here and in all that follows.
+        """
         live = self.live.without(self.injections, self.tolerance.time)
         return (*self._parted(spikes, live), live)
 
@@ -223,25 +233,26 @@ class _Scan:
         middle = events.gps_event - events.gps_start
         return np.clip(np.stack([middle - half, middle + half], axis=1), 0.0, events.duration)
 
-    def _injections(self, reference_valid: np.ndarray) -> Spikes:
+    def _injections(self) -> Spikes:
         """The injections in the analysed time, as spikes without a frequency."""
         given = self.settings.injections
         if given is None:
             return Spikes.empty()
         times = np.sort(read_times(given) if isinstance(given, str) else np.asarray(given, dtype=np.float64))
-        start = self.events.gps_start + self.live.spans[:, 0]
-        end = self.events.gps_start + self.live.spans[:, 1]
-        event, which = np.nonzero((times >= start[:, None]) & (times <= end[:, None]) & reference_valid[:, None])
-        if not len(event):
+        start, end = self.stretches.gps_start[:, None] + self.stretches.spans.T[..., None]
+        stretch, which = np.nonzero((times >= start) & (times <= end))
+        if not len(stretch):
             raise ConfigurationError(
                 f"none of the {len(times)} injections lies in the analysed events (GPS {start.min():.0f} to "
                 f"{end.max():.0f}): the channels' safety cannot be tested. "
                 "Add events about the injections, or set injections: null in scan.yaml."
             )
-        unknown = np.full(len(event), np.inf)
-        return Spikes(event, np.zeros_like(event), times[which] - self.events.gps_start[event], unknown, unknown)
+        unknown = np.full(len(stretch), np.inf)
+        since = times[which] - self.stretches.gps_start[stretch]
+        return Spikes(stretch, np.zeros_like(stretch), since, unknown, unknown)
 
     def _parted(self, spikes: Spikes, live: LiveTime) -> tuple[Spikes, Spikes]:
+        spikes = self.stretches.merged(spikes, self.tolerance)
         spikes = spikes.select(live.holds(spikes))
         channels = self.events.channels
         row = np.full(len(channels), -1)
@@ -290,7 +301,7 @@ class _Scan:
             some = witness.select(row[witness.channel] >= 0)
             some = replace(some, channel=row[some.channel])
             lags[:, notable] = best_lags(
-                reference, some, self.tolerance, num_channels=len(notable), column=self.live.column
+                reference, some, self.tolerance, num_channels=len(notable), column=self.columns.width
             )
             # who won a round comes first, then who is more significant
             order = np.lexsort((-ranked.figures.significance[notable], np.where(won[notable], won[notable], last)))
@@ -321,6 +332,7 @@ class _Scan:
         )
         columns = described | {
             **{name: getattr(figures, name) for name in _AS_MEASURED},
+            "events": self.stretches.num_events @ self.valid,
             "strain_spikes": figures.reference,
             "witness_spikes": figures.witness,
             "shared_spikes": figures.shared,
@@ -348,7 +360,7 @@ class _Scan:
 
 
 _OF_ROUND = ("significance", "p_value", "q_value", "correlation", "efficiency", "deadtime", "use_percentage")
-_AS_MEASURED = (*_OF_ROUND, "iou", "chance", "p_common", "efficiency_over_deadtime", "events")
+_AS_MEASURED = (*_OF_ROUND, "iou", "chance", "p_common", "efficiency_over_deadtime")
 
 
 def is_unsafe(channel: str, patterns: Sequence[str]) -> bool:

@@ -326,6 +326,7 @@ def _make_shard(
         gps_event=events.gps_event[rows],
         maps=maps,
         valid=valid,
+        groups=tuple(events.groups[row] for row in rows),
     )
     writer.write(plan, made if len(rows) else None, rejected)
 

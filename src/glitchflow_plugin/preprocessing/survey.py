@@ -129,7 +129,7 @@ def look(paths: Sequence[Path | str], triggers: Path | str | None = None, *, pro
     if table is not None:
         settings = TriggerSettings(path=str(table))
         try:
-            given = dict(read_triggers(settings))
+            given = {one.event_id: one.gps_time for one in read_triggers(settings)}
             times = np.array(list(given.values()))
         except ConfigurationError as error:
             wrong, times = error, read_columns(settings)[0]  # told together with what the times may be
@@ -534,14 +534,3 @@ def guess_unit(times: np.ndarray, stretches: Sequence[tuple[float, float]]) -> s
                 f"seconds, {how}."
             )
     return None
-
-
-def crowded(times: Sequence[float], closer: float = 1.0) -> tuple[int, int]:
-    """Number of triggers that follow another within so many seconds, and of the groups that they make up with it.
-
-    >>> crowded([0.0, 0.5, 1.2, 50.0])
-    (2, 1)
-    """
-    follows = np.diff(np.sort(np.asarray(times, dtype=np.float64))) < closer
-    groups = int(np.count_nonzero(follows & ~np.concatenate([[False], follows[:-1]]))) if len(follows) else 0
-    return int(follows.sum()), groups

@@ -1,4 +1,4 @@
-"""The verdict on each window and event as a table: veto, cleaned or not, what is left, when.
+"""The verdict on each event, and when to veto, as tables.
 
 Undefined entries (no strain, so nothing measured) are empty in CSV and null in Parquet, never 0 or False.
 """
@@ -13,27 +13,20 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from glitchflow_plugin.data.files import atomic_path
-from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.errors import ConfigurationError, FormatError
+from glitchflow_plugin.signal.columns import Columns
 
-WINDOW_COLUMNS: Mapping[str, str] = {
+SEGMENT_COLUMNS: Mapping[str, str] = {
     "event_id": "string",
-    "window": "Int64",
     "gps_start": "float64",
     "gps_end": "float64",
-    "gps_event": "float64",
-    "veto": "boolean",
-    "glitch": "boolean",
-    "cleaned": "boolean",
-    "peak_snr2_measured": "Float64",
-    "peak_snr2_predicted": "Float64",
-    "peak_snr2_cleaned": "Float64",
-    "residual_area_pixels": "Int64",
-    "witnesses_missing": "Int64",
+    "peak_snr2_predicted": "float64",
 }
-"""Columns of the window table with their pandas types; the nullable ones may be empty."""
+"""Columns of the table of veto segments with their pandas types."""
 
 EVENT_COLUMNS: Mapping[str, str] = {
     "event_id": "string",
+    "group": "Int64",
     "gps_start": "float64",
     "gps_end": "float64",
     "gps_event": "float64",
@@ -44,148 +37,179 @@ EVENT_COLUMNS: Mapping[str, str] = {
     "peak_snr2_predicted": "Float64",
     "peak_snr2_cleaned": "Float64",
     "residual_area_pixels": "Int64",
-    "windows": "Int64",
-    "windows_vetoed": "Int64",
+    "segments": "Int64",
+    "vetoed_seconds": "float64",
+    "judged_seconds": "Float64",
     "witnesses_missing": "Int64",
 }
-"""Columns of the event table with their pandas types."""
+"""Columns of the event table with their pandas types; the nullable ones may be empty."""
+
+#: Times below this apart touch, s: the rounding of GPS times in float64 is 2.4e-7 s.
+_TOUCHING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class WindowVerdicts:
-    """What inference found in the windows of several events.
+class EventVerdicts:
+    """What inference found in several events. Measured and cleaned maps count where they are judged alone.
 
     Attributes:
-        peak_predicted: Largest predicted energy, SNR², (event, window).
-        peak_measured: Largest measured energy, SNR², (event, window); ignored where not `measured_valid`.
-        peak_cleaned: Largest energy of |measured - predicted|, SNR², (event, window); ignored likewise.
-        residual_area: Pixels above the threshold after cleaning, (event, window); ignored likewise.
+        loudest_predicted: Largest predicted energy of each column, SNR², (event, time); 0 where it is not looked at.
+        peak_measured: Largest measured energy, SNR², (event,); ignored where not `measured_valid`.
+        peak_cleaned: Largest energy after cleaning, SNR², (event,); ignored likewise.
+        residual_area: Pixels above the threshold after cleaning, (event,); ignored likewise.
         measured_valid: Whether the event has usable strain, (event,).
         witnesses_missing: Witnesses of the model without usable data, (event,).
     """
 
-    peak_predicted: Float[np.ndarray, "event window"]
-    peak_measured: Float[np.ndarray, "event window"]
-    peak_cleaned: Float[np.ndarray, "event window"]
-    residual_area: Int[np.ndarray, "event window"]
+    loudest_predicted: Float[np.ndarray, "event time"]
+    peak_measured: Float[np.ndarray, " event"]
+    peak_cleaned: Float[np.ndarray, " event"]
+    residual_area: Int[np.ndarray, " event"]
     measured_valid: Bool[np.ndarray, " event"]
     witnesses_missing: Int[np.ndarray, " event"]
 
+    def __len__(self) -> int:
+        return len(self.loudest_predicted)
 
-def window_table(
+    @classmethod
+    def concatenate(cls, parts: Sequence["EventVerdicts"]) -> "EventVerdicts":
+        """Join those of several batches in order."""
+        names = cls.__dataclass_fields__
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def veto_segments(
     event_ids: Sequence[str],
     gps_start: Float[np.ndarray, " event"],
-    gps_event: Float[np.ndarray, " event"],
-    edges: Float[np.ndarray, " edge"],
+    columns: Columns,
+    loudest: Float[np.ndarray, "event time"],
     *,
-    verdicts: WindowVerdicts,
     threshold: float,
+    padding: float = 0.0,
 ) -> pd.DataFrame:
-    """One row a window, events in the order given, windows in time order.
+    """When to veto: runs of columns whose predicted energy is above the threshold.
+
+    A segment reaches from the left edge of the first column of a run to the right edge of its last, and `padding`
+    farther on both sides; segments of one event that touch are one, and none reaches out of its event.
 
     Args:
         event_ids: One id an event.
-        gps_start: GPS time of the left edge of each map, s, float64.
-        gps_event: Trigger times, GPS s, float64.
-        edges: Edges of the windows, s from the left edge of the map, one more than there are windows.
-        verdicts: What was found.
-        threshold: SNR²; glitch: measured peak above it, veto: predicted peak above it, cleaned: a glitch whose
-            residual peak is below it.
+        gps_start: GPS time of the left edge of each event, s, float64.
+        columns: Of the maps.
+        loudest: Largest predicted energy of each column, SNR².
+        threshold: SNR²; a value equal to it is not above.
+        padding: s.
 
     Returns:
-        Table with the columns of `WINDOW_COLUMNS`.
+        Table with the columns of `SEGMENT_COLUMNS`, in order of time.
+
+    Raises:
+        FormatError: The arrays do not belong together, or a GPS time is not float64.
+        ConfigurationError: The padding is negative.
+    """
+    _check(event_ids, columns, loudest, gps_start=gps_start)
+    if not 0 <= padding < np.inf:
+        msg = f"expected a padding of vetoes of at least 0 s, got {padding}. Correct veto_padding."
+        raise ConfigurationError(msg)
+    steps = np.diff((loudest > threshold).astype(np.int8), axis=1, prepend=0, append=0)
+    event, first = np.nonzero(steps == 1)
+    stop = np.nonzero(steps == -1)[1]
+    start = np.maximum(columns.left[first] - padding, 0.0)
+    end = np.minimum(columns.right[stop - 1] + padding, columns.duration)
+    new = np.ones(len(event), dtype=bool)
+    new[1:] = (event[1:] != event[:-1]) | (start[1:] > end[:-1] + _TOUCHING)
+    opens = np.flatnonzero(new)
+    closes = np.append(opens[1:], len(event)) - 1 if len(opens) else opens
+    event, start, end, stop = event[opens], start[opens], end[closes], stop[closes]
+    peak = [loudest[row, low:high].max() for row, low, high in zip(event, first[opens], stop, strict=True)]
+    content = {
+        "event_id": np.asarray(event_ids, dtype=object)[event],
+        "gps_start": gps_start[event] + start,
+        "gps_end": gps_start[event] + end,
+        "peak_snr2_predicted": np.asarray(peak, dtype=np.float64),
+    }
+    table = pd.DataFrame(content).astype(dict(SEGMENT_COLUMNS))
+    return table.sort_values(["gps_start", "gps_end"], kind="stable", ignore_index=True)
+
+
+def event_table(
+    event_ids: Sequence[str],
+    gps_start: Float[np.ndarray, " event"],
+    gps_event: Float[np.ndarray, " event"],
+    columns: Columns,
+    *,
+    verdicts: EventVerdicts,
+    segments: pd.DataFrame,
+    threshold: float,
+    judged: Bool[np.ndarray, "frequency time"],
+    groups: Int[np.ndarray, " event"],
+) -> pd.DataFrame:
+    """One row an event, in the order given.
+
+    An event is vetoed when it has a veto segment, holds a glitch when a judged pixel of the measured map is above the
+    threshold, and is cleaned when it held a glitch and no judged pixel is above the threshold any more (also not where
+    there was silence before).
+
+    Args:
+        event_ids: One id an event.
+        gps_start: GPS time of the left edge of each event, s, float64.
+        gps_event: Trigger times, GPS s, float64.
+        columns: Of the maps.
+        verdicts: What was found.
+        segments: From `veto_segments`.
+        threshold: SNR².
+        judged: Pixels of measured maps that count; see `signal.columns.judged_pixels`.
+        groups: Number of the group of each event.
+
+    Returns:
+        Table with the columns of `EVENT_COLUMNS`. `judged_seconds` is the time of columns with a judged pixel.
 
     Raises:
         FormatError: The arrays do not belong together, or a GPS time is not float64.
     """
-    num_events, num_windows = verdicts.peak_predicted.shape
-    if len(edges) != num_windows + 1 or {len(event_ids), len(gps_start), len(gps_event)} != {num_events}:
-        msg = (
-            f"{num_events} events of {num_windows} windows expected, got {len(event_ids)} ids, {len(gps_start)} start "
-            f"times, {len(gps_event)} event times and {len(edges)} edges."
-        )
-        raise FormatError(msg)
-    for name, values in (("gps_start", gps_start), ("gps_event", gps_event)):
-        if np.asarray(values).dtype != np.float64:
-            msg = f"{name} must be float64 (float32 rounds GPS times to 128 s), got {np.asarray(values).dtype}."
-            raise FormatError(msg)
-    measured = np.repeat(verdicts.measured_valid, num_windows)
-    glitch = (verdicts.peak_measured > threshold).ravel()
-    cleaned = glitch & (verdicts.peak_cleaned < threshold).ravel()
-    # A window carries its own event: every column is laid out (event, window) before it is flattened.
+    _check(event_ids, columns, verdicts.loudest_predicted, gps_start=gps_start, gps_event=gps_event)
+    measured = verdicts.measured_valid
+    glitch = verdicts.peak_measured > threshold
+    of_event = segments.assign(length=segments["gps_end"] - segments["gps_start"]).groupby("event_id")["length"]
+    ids = pd.Index(np.asarray(event_ids, dtype=object))
+    seconds = of_event.sum().reindex(ids, fill_value=0.0).to_numpy(dtype=np.float64)
+    number = of_event.size().reindex(ids, fill_value=0).to_numpy()
+    judged_seconds = float((columns.right - columns.left)[judged.any(axis=0)].sum())
     content: dict[str, Any] = {
-        "event_id": np.repeat(np.asarray(event_ids, dtype=object), num_windows),
-        "window": np.tile(np.arange(num_windows), num_events),
-        "gps_start": (gps_start[:, None] + edges[None, :-1]).ravel(),
-        "gps_end": (gps_start[:, None] + edges[None, 1:]).ravel(),
-        "gps_event": np.repeat(gps_event, num_windows),
-        "veto": (verdicts.peak_predicted > threshold).ravel(),
+        "event_id": ids,
+        "group": groups,
+        "gps_start": gps_start,
+        "gps_end": gps_start + columns.duration,
+        "gps_event": gps_event,
+        "veto": number > 0,
         "glitch": _masked(glitch, measured, "boolean"),
-        "cleaned": _masked(cleaned, measured, "boolean"),
-        "peak_snr2_measured": _masked(verdicts.peak_measured.ravel(), measured, "Float64"),
-        "peak_snr2_predicted": verdicts.peak_predicted.ravel(),
-        "peak_snr2_cleaned": _masked(verdicts.peak_cleaned.ravel(), measured, "Float64"),
-        "residual_area_pixels": _masked(verdicts.residual_area.ravel(), measured, "Int64"),
-        "witnesses_missing": np.repeat(verdicts.witnesses_missing, num_windows),
+        "cleaned": _masked(glitch & (verdicts.residual_area == 0), measured, "boolean"),
+        "peak_snr2_measured": _masked(verdicts.peak_measured, measured, "Float64"),
+        "peak_snr2_predicted": verdicts.loudest_predicted.max(axis=1),
+        "peak_snr2_cleaned": _masked(verdicts.peak_cleaned, measured, "Float64"),
+        "residual_area_pixels": _masked(verdicts.residual_area, measured, "Int64"),
+        "segments": number,
+        # differences of GPS times are good to a microsecond
+        "vetoed_seconds": seconds.round(6),
+        "judged_seconds": _masked(np.full(len(ids), round(judged_seconds, 6)), measured, "Float64"),
+        "witnesses_missing": verdicts.witnesses_missing,
     }
-    return pd.DataFrame(content).reindex(columns=list(WINDOW_COLUMNS)).astype(dict(WINDOW_COLUMNS))
+    return pd.DataFrame(content).reindex(columns=list(EVENT_COLUMNS)).astype(dict(EVENT_COLUMNS))
 
 
-def event_table(windows: pd.DataFrame) -> pd.DataFrame:
-    """Sum the windows of each event up, events in the order of the window table.
-
-    An event is vetoed when one of its windows is, holds a glitch when one does, and is cleaned when it held a glitch
-    and no pixel of any of its windows is above the threshold any more (also not where there was silence before).
+def covered_seconds(intervals: pd.DataFrame) -> float:
+    """Time within at least one interval, s; what several cover counts once.
 
     Args:
-        windows: From `window_table`.
-
-    Returns:
-        Table with the columns of `EVENT_COLUMNS`.
+        intervals: Table with `gps_start` and `gps_end`: events, or veto segments.
     """
-    rows = windows.groupby("event_id", sort=False)
-    grouped = rows.agg(
-        gps_start=("gps_start", "min"),
-        gps_end=("gps_end", "max"),
-        gps_event=("gps_event", "first"),
-        veto=("veto", "any"),
-        glitch=("glitch", "any"),
-        known=("glitch", "count"),
-        peak_snr2_measured=("peak_snr2_measured", "max"),
-        peak_snr2_predicted=("peak_snr2_predicted", "max"),
-        peak_snr2_cleaned=("peak_snr2_cleaned", "max"),
-        windows=("window", "size"),
-        windows_vetoed=("veto", "sum"),
-        witnesses_missing=("witnesses_missing", "first"),
-    )
-    table = pd.DataFrame(grouped)
-    # pandas calls the sum and the "any" of nothing 0 and False; here nothing was measured
-    table["residual_area_pixels"] = rows["residual_area_pixels"].sum(min_count=1)
-    table["glitch"] = table["glitch"].astype("boolean").where(table["known"] > 0)
-    table["cleaned"] = table["glitch"] & (table["residual_area_pixels"] == 0)
-    return table.reset_index().reindex(columns=list(EVENT_COLUMNS)).astype(dict(EVENT_COLUMNS))
-
-
-def veto_segments(windows: pd.DataFrame) -> pd.DataFrame:
-    """The vetoed windows of each event, neighbours joined, in order of time.
-
-    Args:
-        windows: From `window_table`.
-
-    Returns:
-        Table with `event_id`, `gps_start`, `gps_end` and `peak_snr2_predicted`.
-    """
-    vetoed = windows[windows["veto"]].sort_values(["gps_start", "gps_end"], kind="stable")
-    names, starts = vetoed["event_id"].to_numpy(dtype=object), vetoed["gps_start"].to_numpy()
-    begins = np.ones(len(vetoed), dtype=bool)
-    begins[1:] = (names[1:] != names[:-1]) | (starts[1:] > vetoed["gps_end"].to_numpy()[:-1] + 1e-6)
-    segments = vetoed.groupby(begins.cumsum(), sort=False).agg(
-        event_id=("event_id", "first"),
-        gps_start=("gps_start", "min"),
-        gps_end=("gps_end", "max"),
-        peak_snr2_predicted=("peak_snr2_predicted", "max"),
-    )
-    return pd.DataFrame(segments).reset_index(drop=True)
+    starts, ends = (intervals[name].to_numpy(dtype=np.float64) for name in ("gps_start", "gps_end"))
+    if not len(starts):
+        return 0.0
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], ends[order]
+    reached = np.maximum.accumulate(np.concatenate([[-np.inf], ends[:-1]]))
+    return float(np.maximum(ends - np.maximum(starts, reached), 0.0).sum())
 
 
 def outcomes(events: pd.DataFrame) -> np.ndarray:
@@ -243,3 +267,17 @@ def _cell(value: Any) -> str:
 def _masked(values: np.ndarray, keep: np.ndarray, dtype: str) -> pd.Series:
     """Nullable column that is empty where not `keep`."""
     return pd.Series(values).astype(dtype).where(pd.Series(keep))
+
+
+def _check(event_ids: Sequence[str], columns: Columns, loudest: np.ndarray, **gps: np.ndarray) -> None:
+    expected = (len(event_ids), len(columns))
+    if loudest.shape != expected or any(np.shape(times) != expected[:1] for times in gps.values()):
+        msg = (
+            f"expected {expected[0]} events of {expected[1]} columns, got energies of shape {loudest.shape} and times "
+            f"of shapes { {name: np.shape(times) for name, times in gps.items()} }."
+        )
+        raise FormatError(msg)
+    for name, times in gps.items():
+        if np.asarray(times).dtype != np.float64:
+            msg = f"{name} must be float64 (float32 rounds GPS times to 128 s), got {np.asarray(times).dtype}."
+            raise FormatError(msg)

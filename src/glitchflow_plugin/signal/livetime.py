@@ -1,4 +1,4 @@
-"""The time of events that is analysed: where a spike may lie, and how much is left when some of it is set aside."""
+"""The time that is analysed: where a spike may lie, and how much is left when some of it is set aside."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -6,44 +6,45 @@ from functools import cached_property
 import numpy as np
 
 from glitchflow_plugin.signal.clusters import Spikes
+from glitchflow_plugin.signal.columns import Columns
 
 
 @dataclass(frozen=True, eq=False)
 class LiveTime:
-    """Analysed time of several events, without the dead parts, on one axis.
+    """Analysed time of several events, or of stretches of several that overlap, without the dead parts, on one axis.
 
-    Times of spikes are columns of maps, which are `column` apart; limits lie half-way between two of them, so that as
-    much time is counted as there are columns.
+    Times of spikes are those of columns of maps; limits lie where columns meet, so that as much time is counted as the
+    columns fill.
 
     Attributes:
         spans: First and last time of each event that counts, s from its left edge, shape (event, 2).
-        duration: Length of every event, s.
-        column: Distance of two columns of the maps, s.
+        columns: Of the maps of one event, s from its left edge.
         cycles: Q / (2 pi) of the longest tile. The transform joins both ends of an event, so nothing within one tile,
             cycles / f, of either end counts.
         dead: Disjoint, sorted stretches that are set aside, on the pooled axis, shape (stretch, 2).
+        last: Of stretches: left edge of the event in which each ends, s from its own left edge, shape (event,), or 0.
     """
 
     spans: np.ndarray
-    duration: float
-    column: float
+    columns: Columns
     cycles: float = 0.0
     dead: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    last: np.ndarray | float = 0.0
 
     def limits(self, event: np.ndarray, frequency: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First and last time at which spikes of these events and frequencies (Hz) can lie, s."""
-        tile = self.cycles / frequency
-        first, last = np.maximum(self.spans[event, 0], tile), np.minimum(self.spans[event, 1], self.duration - tile)
-        rounding = 1e-9
-        return (
-            (np.ceil(first / self.column - rounding) - 0.5) * self.column,
-            (np.floor(last / self.column + rounding) + 0.5) * self.column,
-        )
+        tile, shift = self.cycles / frequency, self._shift[event]
+        rounding, columns = 1e-9, self.columns
+        first = np.maximum(self.spans[event, 0], tile)
+        last = np.minimum(self.spans[event, 1] - shift, columns.duration - tile)
+        begin = np.searchsorted(columns.centre, first - rounding, "left").clip(max=len(columns) - 1)
+        end = np.searchsorted(columns.centre, last + rounding, "right").clip(min=1) - 1
+        return columns.left[begin], shift + columns.right[end]
 
     def holds(self, spikes: Spikes) -> np.ndarray:
         """Which spikes lie within the limits and in no dead stretch, shape (spike,)."""
         first, last = self.limits(spikes.event, spikes.frequency)
-        return (spikes.time > first) & (spikes.time < last) & self.alive(spikes.event, spikes.time)
+        return (spikes.time >= first) & (spikes.time < last) & self.alive(spikes.event, spikes.time)
 
     def alive(self, event: np.ndarray, time: np.ndarray) -> np.ndarray:
         """Which times lie in no dead stretch, shape (time,)."""
@@ -95,12 +96,16 @@ class LiveTime:
 
     @cached_property
     def _edges(self) -> np.ndarray:
-        """The spans, from half-way before their first column to half-way after their last."""
+        """The spans, from the edge of their first column to that of their last."""
         return np.stack(self.limits(np.arange(len(self.spans)), np.full(len(self.spans), np.inf)), axis=1)
 
     @cached_property
     def _stride(self) -> float:
-        return self.duration + 2 * self.column + 1.0
+        return self.columns.duration + self._shift.max(initial=0.0) + 1.0
+
+    @cached_property
+    def _shift(self) -> np.ndarray:
+        return np.broadcast_to(np.asarray(self.last, dtype=np.float64), len(self.spans))
 
     @cached_property
     def _ends(self) -> np.ndarray:

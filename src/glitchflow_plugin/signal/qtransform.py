@@ -12,6 +12,7 @@ What a user should know of the maps:
   white noise of unit variance instead, which is right where a row has few independent tiles; then P(energy > x) = e^-x.
 - The transform treats the series as periodic. Within about one tile length, Q / (2 pi f), of either edge a map mixes
   what happens at both ends; series that do not fade out at their ends (not whitened, strong lines) show bright edges.
+  With `periodic=False` zeros are appended first: the same tiles, without the other end. gwpy knows no such thing.
 - Columns are samples, not averages: at high frequency a tile can be shorter than a column (Q = 12 at 400 Hz: 5 ms,
   column 23 ms), and a glitch between two columns loses part of its peak, as in every Q-transform of this resolution.
 - Two things differ from gwpy, on purpose: a spline that swings below zero beside a peak is cut at zero, since an energy
@@ -39,13 +40,18 @@ from torch import Tensor
 
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.signal.interpolation import periodic_taps, spline_matrix
-from glitchflow_plugin.signal.tiling import LOWEST_Q, TileRow, distance, tile_rows
+from glitchflow_plugin.signal.tiling import LOWEST_Q, TileRow, distance, padded_row, tile_rows
 from glitchflow_plugin.types.tensors import SeriesTensor
 
 Norm = Literal["median", "mean", "white", "none"]
 _NORMS: tuple[Norm, ...] = ("median", "mean", "white", "none")
 #: A row needs this many tiles for its median to mean something.
 _FEWEST_TILES = 16
+#: Zeros appended to a series that is not periodic, in lengths of its longest tile: a tile's energy falls by more than
+#: 225 / (sqrt(11) n)^6 over n lengths, which is 4e-5 here.
+_ZEROS = 4
+#: Zeros are appended in eighths of the series where its length allows: rows have at least 16 tiles, a power of two.
+_EIGHTHS = 8
 #: What the series transformed at one time may take, bytes: bounds the memory whatever the batch, and fits the caches.
 _WORKSPACE = 16 * 1024**2
 #: Series that are compared with others at one time.
@@ -200,8 +206,25 @@ def axes(duration: float, settings: QTransformSettings) -> tuple[np.ndarray, np.
     return frequencies, times
 
 
+def padded_size(num_samples: int, sample_rate: float, settings: QTransformSettings) -> int:
+    """Samples of a series with so many zeros behind it that its ends do not see each other.
+
+    Args:
+        num_samples: Of the series.
+        sample_rate: Hz.
+        settings: Give the longest tile.
+
+    Example:
+        >>> padded_size(6144, 1024.0, QTransformSettings())
+        7680
+    """
+    longest = max(settings.qs) / (2 * math.pi * settings.frequency_low)
+    step = num_samples // math.gcd(num_samples, _EIGHTHS)
+    return num_samples + step * math.ceil(_ZEROS * longest * sample_rate / step)
+
+
 def q_transform(
-    series: SeriesTensor, sample_rate: float, settings: QTransformSettings
+    series: SeriesTensor, sample_rate: float, settings: QTransformSettings, *, periodic: bool = True
 ) -> Float[Tensor, "*batch frequency column"]:
     """Q-transform energy in units of SNR², each row divided by its median (or by what `settings.norm` says).
 
@@ -211,6 +234,8 @@ def q_transform(
         series: Time series, shape (..., time); any unit, since rows are normalised.
         sample_rate: Hz.
         settings: Q, frequency range and shape of the map.
+        periodic: Whether the series goes on from its start behind its end, as for gwpy; False: it is zero beyond both.
+            The zeros count in medians and means of rows, so this goes with the norms "white" and "none".
 
     Returns:
         Maps, float32, shape (..., frequency, time), on the axes that `axes` gives, on the device of `series`.
@@ -225,11 +250,16 @@ def q_transform(
         >>> q_transform(torch.zeros(2, 6144), 1024.0, QTransformSettings()).shape
         torch.Size([2, 64, 257])
     """
-    return q_scan(series, sample_rate, settings)[0]
+    return q_scan(series, sample_rate, settings, periodic=periodic)[0]
 
 
 def q_transform_relative(
-    series: SeriesTensor, reference: Float[Tensor, "..."], sample_rate: float, settings: QTransformSettings
+    series: SeriesTensor,
+    reference: Float[Tensor, "..."],
+    sample_rate: float,
+    settings: QTransformSettings,
+    *,
+    periodic: bool = True,
 ) -> Float[Tensor, "*batch frequency column"]:
     """Q-transform energy in the unit of another series' map: each row divided by what that row of the other is.
 
@@ -241,6 +271,7 @@ def q_transform_relative(
         reference: The series that give the unit (and, with several Q, the Q), same shape.
         sample_rate: Hz.
         settings: As for `q_transform`.
+        periodic: As for `q_transform`, of the series; the unit is always that of the reference's periodic map.
 
     Returns:
         Maps as from `q_transform`; zero where a row of the reference is.
@@ -254,19 +285,22 @@ def q_transform_relative(
             f"expected series and reference of one shape, got {tuple(series.shape)} and {tuple(reference.shape)}."
         )
     check_settings(series.shape[-1], sample_rate, settings)
-    flat = (each.reshape(-1, each.shape[-1]) for each in (series, reference))
-    own, other = (Spectrum.of(each) for each in flat)
-    planes = [plane(series.shape[-1], float(sample_rate), q, settings, str(series.device)) for q in settings.qs]
-    maps = planes[0].relative(own, other)
-    if len(planes) > 1:
+    num_samples = series.shape[-1]
+    size = num_samples if periodic else padded_size(num_samples, sample_rate, settings)
+    own = Spectrum.of(series.reshape(-1, num_samples), size)
+    other = Spectrum.of(reference.reshape(-1, num_samples))
+    known = [(num_samples, float(sample_rate), q, settings, str(series.device)) for q in settings.qs]
+    pairs = [(plane(*each, padded_samples=size), plane(*each, padded_samples=num_samples)) for each in known]
+    maps = pairs[0][0].relative(own, other, pairs[0][1])
+    if len(pairs) > 1:
         chosen = q_scan(reference, sample_rate, settings)[1].reshape(-1)
-        for one in planes[1:]:
-            maps = torch.where((chosen == one.q)[:, None, None], one.relative(own, other), maps)
+        for one, unit in pairs[1:]:
+            maps = torch.where((chosen == one.q)[:, None, None], one.relative(own, other, unit), maps)
     return maps.reshape(*series.shape[:-1], *maps.shape[1:])
 
 
 def q_scan(
-    series: SeriesTensor, sample_rate: float, settings: QTransformSettings
+    series: SeriesTensor, sample_rate: float, settings: QTransformSettings, *, periodic: bool = True
 ) -> tuple[Float[Tensor, "*batch frequency column"], Float64[Tensor, "*batch"]]:
     """Map of each series at the Q, among those of the settings, whose plane has the loudest tile.
 
@@ -274,6 +308,7 @@ def q_scan(
         series: As for `q_transform`.
         sample_rate: Hz.
         settings: As for `q_transform`; with several Q, all planes are made from one spectrum.
+        periodic: As for `q_transform`.
 
     Returns:
         Maps as from `q_transform`, and the Q of each, float64, shape (...).
@@ -285,8 +320,13 @@ def q_scan(
     if series.ndim == 0:
         raise DataError("the Q-transform expects series with a time axis, got a single number.")
     check_settings(series.shape[-1], sample_rate, settings)
-    spectrum = Spectrum.of(series.reshape(-1, series.shape[-1]))
-    first, *others = (plane(series.shape[-1], float(sample_rate), q, settings, str(series.device)) for q in settings.qs)
+    num_samples = series.shape[-1]
+    size = num_samples if periodic else padded_size(num_samples, sample_rate, settings)
+    spectrum = Spectrum.of(series.reshape(-1, num_samples), size)
+    first, *others = (
+        plane(num_samples, float(sample_rate), q, settings, str(series.device), padded_samples=size)
+        for q in settings.qs
+    )
     maps, peaks = first.maps(spectrum)
     peak = peaks.amax(dim=-1)
     chosen = torch.full_like(spectrum.largest, first.q)
@@ -313,8 +353,8 @@ class Spectrum:
     largest: Tensor
 
     @classmethod
-    def of(cls, series: Tensor) -> "Spectrum":
-        """Transform series, shape (series, time).
+    def of(cls, series: Tensor, size: int | None = None) -> "Spectrum":
+        """Transform series, shape (series, time), with zeros appended up to `size` samples where that is given.
 
         Raises:
             DataError: A series holds NaN or infinity, or complex numbers.
@@ -325,7 +365,7 @@ class Spectrum:
             series = series.to(torch.float32)
         if not len(series):
             return cls(
-                torch.empty((0, series.shape[-1] // 2 + 1), dtype=torch.complex64, device=series.device),
+                torch.empty((0, (size or series.shape[-1]) // 2 + 1), dtype=torch.complex64, device=series.device),
                 torch.empty(0, dtype=torch.float64, device=series.device),
             )
         largest = torch.maximum(series.amax(dim=-1), -series.amin(dim=-1)).detach()
@@ -335,7 +375,7 @@ class Spectrum:
                 "zero."
             )
         largest = torch.where(largest > 0, largest, 1)
-        bins = torch.fft.rfft(series / largest[:, None], norm="forward")
+        bins = torch.fft.rfft(series / largest[:, None], n=size, norm="forward")
         return cls(bins.to(torch.complex64), largest.to(torch.float64))
 
     def __getitem__(self, series: slice) -> "Spectrum":
@@ -345,21 +385,28 @@ class Spectrum:
 class _RowGroup:
     """Rows of a plane that have the same number of tiles, and the weights that bring them to the map's columns."""
 
-    def __init__(self, rows: list[TileRow], num_samples: int, settings: QTransformSettings, device: str) -> None:
-        self.num_rows, self.num_tiles = len(rows), rows[0].num_tiles
-        position = np.arange(settings.num_times) * (self.num_tiles / settings.num_times)
-        self.first_taps, weights = periodic_taps(self.num_tiles, position)
+    def __init__(
+        self,
+        rows: list[TileRow],
+        num_samples: int,
+        settings: QTransformSettings,
+        device: str,
+        padded: list[TileRow],
+    ) -> None:
+        position = np.arange(settings.num_times) * (rows[0].num_tiles / settings.num_times)
         # In series divided by their largest sample, in spectra that are not doubled.
         known = {"white": [row.white_energy / num_samples / 4 for row in rows], "none": [0.25] * len(rows)}
         self.norm: Norm = settings.norm
         self.expected = torch.tensor(known.get(settings.norm, [1.0] * len(rows)), dtype=torch.float64, device=device)
+        self._rows, self._device = padded, device
+        self.num_rows, self.num_tiles = len(padded), padded[0].num_tiles
+        self.first_taps, weights = periodic_taps(self.num_tiles, position)
         self.weights = torch.as_tensor(weights, dtype=torch.float32, device=device)
-        self.first_bins = np.array([row.first_bin for row in rows])
-        self.lengths = np.array([len(row.window) for row in rows])
-        self.windows = np.zeros((len(rows), self.lengths.max()), dtype=np.float32)
-        for place, row in enumerate(rows):
+        self.first_bins = np.array([row.first_bin for row in padded])
+        self.lengths = np.array([len(row.window) for row in padded])
+        self.windows = np.zeros((len(padded), self.lengths.max()), dtype=np.float32)
+        for place, row in enumerate(padded):
             self.windows[place, : len(row.window)] = row.window
-        self._rows, self._device = rows, device
 
     @cached_property
     def _gathered(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -412,11 +459,13 @@ class _RowGroup:
             operations=math.prod(shape[:2]) * (8 * self.num_tiles + weights.size),
         )
 
-    def differentiable(self, spectrum: Spectrum, reference: Spectrum | None = None) -> tuple[Tensor, Tensor]:
+    def differentiable(
+        self, spectrum: Spectrum, reference: "tuple[Spectrum, _RowGroup] | None" = None
+    ) -> tuple[Tensor, Tensor]:
         """The same by PyTorch alone: on any device, with gradients; divided by the reference's norm if it is given."""
         taps = self._gathered[2]
         energy = self._energy(spectrum)
-        other, normed = (spectrum, energy) if reference is None else (reference, self._energy(reference))
+        other, normed = (spectrum, energy) if reference is None else (reference[0], reference[1]._energy(reference[0]))
         if self.norm == "median":
             unit = even_median(normed)
         else:
@@ -435,17 +484,43 @@ class _RowGroup:
 
 
 class Plane:
-    """All that one Q needs for series of one length: tile rows, and weights from rows to the map's frequencies."""
+    """All that one Q needs for series of one length: tile rows, and weights from rows to the map's frequencies.
+
+    Args:
+        num_samples: Of the series.
+        sample_rate: Hz.
+        q: Quality factor.
+        settings: Of the maps.
+        device: Where they are made.
+        padded_samples: Of the series with the zeros behind it, which its spectra have; none by default.
+    """
 
     def __init__(
-        self, num_samples: int, sample_rate: float, q: float, settings: QTransformSettings, device: str
+        self,
+        num_samples: int,
+        sample_rate: float,
+        q: float,
+        settings: QTransformSettings,
+        device: str,
+        *,
+        padded_samples: int | None = None,
     ) -> None:
         self.q = q
         rows = settings.rows(num_samples, sample_rate, q)
         self.frequencies = np.array([row.frequency for row in rows])
         self.num_times = settings.num_times
-        by_size = groupby(rows, key=lambda row: row.num_tiles)
-        self.groups = [_RowGroup(list(group), num_samples, settings, device) for _, group in by_size]
+        by_size = [list(group) for _, group in groupby(rows, key=lambda row: row.num_tiles)]
+        extent = num_samples, padded_samples or num_samples, sample_rate, q
+        self.groups = [
+            _RowGroup(
+                group,
+                num_samples,
+                settings,
+                device,
+                group if extent[0] == extent[1] else [padded_row(row, *extent) for row in group],
+            )
+            for group in by_size
+        ]
         wanted, _ = axes(num_samples / sample_rate, settings)
         self.mixing = torch.as_tensor(spline_matrix(self.frequencies, wanted), dtype=torch.float32, device=device)
 
@@ -472,12 +547,16 @@ class Plane:
             self._compiled(spectrum[chunk], maps[chunk], peaks[chunk])
         return maps, peaks
 
-    def relative(self, spectrum: Spectrum, reference: Spectrum) -> Tensor:
-        """Map of each series, rows divided by the norm of those of the reference, (series, frequency, time)."""
-        chunks = [
-            self._differentiable(spectrum[start : start + _RELATIVE], reference[start : start + _RELATIVE])[0]
-            for start in range(0, len(spectrum.bins), _RELATIVE)
-        ]
+    def relative(self, spectrum: Spectrum, reference: Spectrum, unit: "Plane") -> Tensor:
+        """Map of each series, rows divided by the norm of those of the reference, (series, frequency, time).
+
+        Args:
+            spectrum: Of the series.
+            reference: Of the reference.
+            unit: Plane of the reference.
+        """
+        parts = [slice(start, start + _RELATIVE) for start in range(0, len(spectrum.bins), _RELATIVE)]
+        chunks = [self._differentiable(spectrum[part], (reference[part], unit))[0] for part in parts]
         return torch.cat(chunks) if chunks else self.mixing.new_empty((0, len(self.mixing), self.num_times))
 
     def _compiled(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
@@ -491,15 +570,29 @@ class Plane:
         torch.matmul(self.mixing, columns, out=out)
         out.clamp_min_(0)  # a spline may swing below zero beside a peak
 
-    def _differentiable(self, spectrum: Spectrum, reference: Spectrum | None = None) -> tuple[Tensor, Tensor]:
-        columns, peaks = zip(*(group.differentiable(spectrum, reference) for group in self.groups), strict=True)
+    def _differentiable(
+        self, spectrum: Spectrum, reference: "tuple[Spectrum, Plane] | None" = None
+    ) -> tuple[Tensor, Tensor]:
+        others = (
+            [None] * len(self.groups) if reference is None else [(reference[0], each) for each in reference[1].groups]
+        )
+        made = (group.differentiable(spectrum, other) for group, other in zip(self.groups, others, strict=True))
+        columns, peaks = zip(*made, strict=True)
         return torch.matmul(self.mixing, torch.cat(columns, dim=1)).clamp_min(0), torch.cat(peaks, dim=1)
 
 
 @lru_cache(maxsize=64)  # a bank of Q has a few dozen
-def plane(num_samples: int, sample_rate: float, q: float, settings: QTransformSettings, device: str) -> Plane:
-    """The plane of one Q, kept between calls."""
-    return Plane(num_samples, sample_rate, q, settings, device)
+def plane(
+    num_samples: int,
+    sample_rate: float,
+    q: float,
+    settings: QTransformSettings,
+    device: str,
+    *,
+    padded_samples: int | None = None,
+) -> Plane:
+    """The plane of one Q, kept between calls; arguments as for `Plane`."""
+    return Plane(num_samples, sample_rate, q, settings, device, padded_samples=padded_samples)
 
 
 def even_median(values: Tensor) -> Tensor:

@@ -92,6 +92,30 @@ def tile_rows(
     return tuple(_row(frequency, num_samples, duration, q, mismatch) for frequency in frequencies)
 
 
+def padded_row(row: TileRow, num_samples: int, padded_samples: int, sample_rate: float, q: float) -> TileRow:
+    """The same row for the series with zeros appended: tiles as far apart, the same window on a finer grid of bins.
+
+    Args:
+        row: Of the series as it is.
+        num_samples: Samples of the series.
+        padded_samples: With the zeros; must leave a whole number of tiles.
+        sample_rate: Hz.
+        q: Quality factor of the tiles.
+
+    Returns:
+        The row, whose tiles have the energies that they have without zeros.
+    """
+    relative = q / LOWEST_Q
+    num_tiles = row.num_tiles * padded_samples // num_samples
+    centre = (row.first_bin + len(row.window) // 2) * padded_samples / num_samples
+    width = row.frequency / relative * padded_samples / sample_rate
+    middle = round(centre)
+    half = min(math.floor(width) + 1, padded_samples // 2 - middle)
+    offsets = (np.arange(middle - half, middle + half + 1) - centre) / width
+    scale = num_tiles / num_samples * math.sqrt(315 * relative / (128 * row.frequency))
+    return TileRow(row.frequency, num_tiles, middle - half, np.maximum(1 - offsets**2, 0) ** 2 * scale)
+
+
 def _row(frequency: float, num_samples: int, duration: float, q: float, mismatch: float) -> TileRow:
     relative = q / LOWEST_Q
     half = int(frequency / relative * duration)

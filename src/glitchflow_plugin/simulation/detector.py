@@ -29,7 +29,7 @@ from glitchflow_plugin.simulation.settings import SimulationSettings
 
 log = logging.getLogger(__name__)
 
-SIMULATOR_VERSION = 1
+SIMULATOR_VERSION = 2
 """Raised whenever the same settings would give other events."""
 
 _STATE_FILE = "simulation.json"

@@ -177,14 +177,23 @@ class Detector:
             gps_start=gps_start,
             gps_event=gps_start + settings.duration / 2.0,
             duration=settings.duration,
-            group="" if glitch is None else glitch.group,
+            group=self._group(index, glitch, noise),
             background=background,
             glitches=glitch_truths,
             signals=() if merger is None else (self._waveform_truth(merger, noise, gps_start),),
             transients=tuple(transients),
             gaps=gaps,
         )
-        return RawEvent(truth.event_id, truth.gps_event, channels), truth
+        return RawEvent(truth.event_id, truth.gps_event, channels, truth.group), truth
+
+    def _group(self, index: int, glitch: Arrival | None, noise: StrainNoise) -> str:
+        """What an event shares with others: the bank's waveform, else the file of strain beneath, else nothing."""
+        background = self.settings.background
+        if glitch is not None and glitch.group:
+            return glitch.group
+        if noise.measured is not None and background is not None and background.mode == "stretch":
+            return noise.measured.name
+        return self.event_id(index)
 
     def _draw_glitch(self, index: int, rng: np.random.Generator, noise: StrainNoise) -> Arrival | None:
         settings = self.settings

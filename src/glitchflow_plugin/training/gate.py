@@ -1,7 +1,7 @@
-"""The gate that a new version passes before it becomes champion: better by more than the noise, and harmless."""
+"""The gate that a new version passes before it becomes champion: better than the champion and nothing, and harmless."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.scan import is_unsafe
-from glitchflow_plugin.training.evaluation import WindowResults
+from glitchflow_plugin.training.mean_interval import mean_interval
 
 
 @dataclass(frozen=True)
@@ -17,20 +17,29 @@ class GateSettings:
     """What a champion must fulfil.
 
     Attributes:
-        max_harmed: Largest share of the glitch-free windows that are above the glitch threshold after cleaning.
-        max_added: Largest energy that cleaning adds to glitch-free windows, relative to the energy measured in them.
-        confidence: Probability inside the interval of the difference in loss, which must lie below 0 as a whole.
-        min_events: Fewer events cannot tell an interval from noise: then nothing is promoted over a champion.
+        max_harmed: Largest share of the quiet events that are above the glitch threshold after cleaning.
+        max_added: Largest power that cleaning adds to quiet events, relative to what is measured in them: in the series
+            over the whole band up to half the sample rate, and in the maps.
+        max_octave: Largest power that cleaning adds to quiet series in any octave, relative to white noise there.
+        max_event: Largest share by which the power of any event, quiet or not, may rise.
+        max_signal_lost: Largest share of an injected merger's SNR that cleaning may take or add.
+        injections: Mergers that are injected into quiet events; 0: none, and the reason says that this was not tested.
+        confidence: Probability inside the intervals of the differences in loss, which must lie below 0 as a whole.
+        min_groups: Fewer independent groups of events cannot tell an interval from noise: then nothing is promoted.
         replicates: Bootstrap replicates.
-        seed: Of the bootstrap.
+        seed: Of the bootstrap and of the injections.
         unsafe: Channels that see the strain itself, names or glob patterns. A twin that uses one is never promoted.
-        safe_override: Exceptions, by their whole names.
+        safe_override: Exceptions, by their whole names; no merger is injected into them either.
     """
 
     max_harmed: float = 0.05
     max_added: float = 0.01
+    max_octave: float = 0.05
+    max_event: float = 0.1
+    max_signal_lost: float = 0.05
+    injections: int = 12
     confidence: float = 0.95
-    min_events: int = 8
+    min_groups: int = 50
     replicates: int = 2000
     seed: int = 0
     unsafe: Sequence[str] = ()
@@ -38,16 +47,18 @@ class GateSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot decide."""
-        if self.max_harmed < 0 or self.max_added < 0 or not 0 < self.confidence < 1:
+        limits = {each.name: getattr(self, each.name) for each in fields(self) if each.name.startswith("max_")}
+        wrong = {name: value for name, value in limits.items() if not value >= 0}
+        if wrong or not 0 < self.confidence < 1:
             message = (
-                "registry.gate: expected max_harmed and max_added of at least 0 and 0 < confidence < 1, got "
-                f"{self.max_harmed}, {self.max_added}, {self.confidence}."
+                f"registry.gate: expected limits of at least 0 and 0 < confidence < 1, got {wrong or 'good ones'}, "
+                f"confidence {self.confidence}."
             )
             raise ConfigurationError(message)
-        if self.min_events < 2 or self.replicates < 100:
+        if self.min_groups < 5 or self.replicates < 100 or self.injections < 0:
             message = (
-                "registry.gate: expected min_events of at least 2 and replicates of at least 100, got "
-                f"{self.min_events}, {self.replicates}."
+                "registry.gate: expected min_groups of at least 5, replicates of at least 100 and injections of at "
+                f"least 0, got {self.min_groups}, {self.replicates}, {self.injections}."
             )
             raise ConfigurationError(message)
         for key in ("unsafe", "safe_override"):
@@ -57,58 +68,97 @@ class GateSettings:
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What one twin did on each window of a fixed set.
+    """What one twin did to each event of the gate's part.
 
     Attributes:
-        event: Id of each window's event, (window,).
-        loss: (window,).
-        quiet: Whether the window holds no glitch, (window,).
-        harmed: Whether a quiet window is above the glitch threshold after cleaning, (window,).
-        added: Energy that cleaning adds on the whole, SNR² summed over pixels, (window,); 0 where it takes some away.
-        measured: Energy measured, SNR² summed over pixels, (window,).
+        event: Ids, (event,).
+        gps_event: Trigger times, GPS s, (event,).
+        group: Number of each event's group; events of one group are no independent cases, (event,).
+        loss: (event,).
+        zero_loss: Loss of predicting nothing, (event,).
+        quiet: Whether the event holds no glitch, (event,).
+        harmed: Whether a quiet event is above the glitch threshold after cleaning, (event,).
+        added: Energy that cleaning adds to the map, SNR² summed over pixels, (event,).
+        measured: Energy measured in it, (event,).
+        series_added: Power that cleaning adds to the whitened series, (event, octave); None for a twin of energies.
+        series_measured: Power measured in the series, (event,); None likewise.
+        octave_noise: Power of white noise in each octave, (octave,); None likewise.
+        octave_edges: Edges of the octaves, Hz.
+        lost: Share of its SNR that each injected signal loses or gains, (injection,); None if none was injected.
+        not_tested: Why none was injected.
     """
 
     event: NDArray[Any]
+    gps_event: NDArray[np.float64]
+    group: NDArray[np.int64]
     loss: NDArray[np.float64]
+    zero_loss: NDArray[np.float64]
     quiet: NDArray[np.bool_]
     harmed: NDArray[np.bool_]
     added: NDArray[np.float64]
     measured: NDArray[np.float64]
+    series_added: NDArray[np.float64] | None = None
+    series_measured: NDArray[np.float64] | None = None
+    octave_noise: NDArray[np.float64] | None = None
+    octave_edges: tuple[float, ...] = ()
+    lost: NDArray[np.float64] | None = None
+    not_tested: str = ""
 
     @classmethod
-    def of(cls, results: WindowResults | None, event_ids: Sequence[str] | NDArray[Any]) -> "Judgement":
-        """Take what `judge_windows` found.
-
-        Args:
-            results: Of all windows in order; None if there is no window.
-            event_ids: Event of each window.
-
-        Raises:
-            ConfigurationError: The results hold sums only, or of another number of windows.
-        """
-        if results is None:
-            none = np.zeros(0)
-            return cls(np.zeros(0, dtype=str), none, none.astype(bool), none.astype(bool), none, none)
-        known = (results.losses, results.added, results.measured)
-        if any(values is None or len(values) != len(event_ids) for values in known):
-            raise ConfigurationError("the gate needs a loss, an added and a measured energy for each window.")
-        statistics = results.statistics
-        quiet = statistics.peak_measured <= statistics.glitch_threshold
-        harmed = quiet & (statistics.peak_cleaned > statistics.glitch_threshold)
-        losses, added, measured = (np.asarray(values, dtype=np.float64) for values in known)
-        return cls(np.asarray(event_ids), losses, quiet, harmed, added, measured)
+    def empty(cls) -> "Judgement":
+        """Of no event."""
+        none = np.zeros(0)
+        masks, text = none.astype(bool), none.astype(object)
+        return cls(text, none, none.astype(np.int64), none, none, masks, masks, none, none)
 
     def __len__(self) -> int:
         return len(self.loss)
 
+    @property
+    def num_groups(self) -> int:
+        """Independent groups of events."""
+        return len(np.unique(self.group))
+
+    def select(self, events: NDArray[Any]) -> "Judgement":
+        """Some of the events, by a mask or row numbers."""
+        by_event = ("event", "gps_event", "group", "loss", "zero_loss", "quiet", "harmed", "added", "measured")
+        chosen = {name: getattr(self, name)[events] for name in by_event}
+        for name in ("series_added", "series_measured"):
+            values = getattr(self, name)
+            chosen[name] = None if values is None else values[events]
+        return replace(self, **chosen)
+
+    def growth(self) -> NDArray[np.float64]:
+        """Share by which the power of each event rises, in series where there are any, else in maps, (event,)."""
+        if self.series_added is None or self.series_measured is None:
+            return self.added / self.measured
+        return self.series_added.sum(axis=1) / self.series_measured
+
     def figures(self) -> dict[str, float]:
-        """Mean loss, and the harm on windows without a glitch where there are any."""
+        """Mean losses, and all harm that is defined, by the names of the tags."""
         if not len(self):
             return {}
-        found = {"validation_loss": float(self.loss.mean())}
+        found = {
+            "gate_loss": float(self.loss.mean()),
+            "zero_loss": float(self.zero_loss.mean()),
+            "gate_events": float(len(self)),
+            "gate_groups": float(self.num_groups),
+            "quiet_events": float(self.quiet.sum()),
+            "worst_growth": float(self.growth().max()),
+        }
         if self.quiet.any():
             found["harmed_share"] = float(self.harmed[self.quiet].mean())
             found["added_power"] = float(self.added[self.quiet].sum() / self.measured[self.quiet].sum())
+            if self.series_added is not None and self.series_measured is not None and self.octave_noise is not None:
+                added = self.series_added[self.quiet]
+                found["added_series"] = float(added.sum() / self.series_measured[self.quiet].sum())
+                by_octave = added.mean(axis=0) / self.octave_noise
+                worst = int(np.argmax(by_octave))
+                found["added_octave"] = float(by_octave[worst])
+                found["added_octave_hz"] = self.octave_edges[worst]
+        if self.lost is not None and len(self.lost):
+            found["signal_lost"] = float(np.median(self.lost))
+            found["signal_lost_worst"] = float(self.lost.max())
         return found
 
 
@@ -136,102 +186,123 @@ def decide(
     """Decide whether a challenger becomes champion.
 
     Args:
-        challenger: On the whole validation set, none of which it was trained on.
+        challenger: On all events of the gate's part, none of which it has seen.
         witnesses: Channels that it uses.
         settings: Limits.
-        rivals: Challenger and champion on the windows that neither was trained on; None if there is no champion yet.
+        rivals: Challenger and champion on the events that neither has seen; None if there is no champion yet.
 
     Returns:
-        The verdict. Harm is asked first; then, with a champion, the difference in loss.
+        The verdict: better than no prediction, better than the champion where there is one, and harmless.
     """
     figures = challenger.figures()
-    harm = _harm(figures, witnesses, settings)
-    if rivals is None:
-        reason = f"the first one, but {harm}" if harm else "the first one, and harmless"
-        return Verdict(harm is None, reason, figures)
-    one, other = rivals
-    events = len(set(one.event.tolist()))
-    figures["compared_events"] = float(events)
-    better, reason = False, ""
-    if not events:
-        reason = "it was trained on all of these validation events, so nothing is left to compare on"
-    elif events < settings.min_events:
-        reason = (
-            f"only {events} validation events that neither was trained on: at least {settings.min_events} are needed"
-        )
-    else:
-        difference, low, high = paired_difference(one, other, settings)
-        figures |= {
-            "validation_loss": float(one.loss.mean()),
-            "champion_validation_loss": float(other.loss.mean()),
-            "loss_difference": difference,
-            "loss_difference_low": low,
-            "loss_difference_high": high,
-        }
-        better = high < 0
-        said = "is less" if better else "is not less by more than the noise"
-        reason = (
-            f"validation loss {one.loss.mean():.6g} {said} (champion {other.loss.mean():.6g}, difference "
-            f"{difference:.2g}, {settings.confidence:.0%} interval {low:.2g} to {high:.2g}, {events} events that "
-            "neither was trained on)"
-        )
-    if harm:
-        reason = f"{reason}; {harm}"
-    return Verdict(better and harm is None, reason, figures)
+    nothing = replace(challenger, loss=challenger.zero_loss)
+    found = [_better(challenger, nothing, "zero", settings, figures)]
+    if rivals is not None:
+        found.append(_better(*rivals, "champion", settings, figures))
+    harm = _harm(challenger, figures, witnesses, settings)
+    reasons = [why for _, why in found] + (harm or ["harmless"])
+    if not settings.injections:
+        reasons.append("whether signals stay was not tested (registry.gate.injections: 0)")
+    return Verdict(all(good for good, _ in found) and not harm, "; ".join(reasons), figures)
 
 
 def paired_difference(first: Judgement, second: Judgement, settings: GateSettings) -> tuple[float, float, float]:
-    """Mean loss of the first less that of the second on the same windows, with its interval.
+    """Mean loss of the first less that of the second on the same events, with its interval.
 
-    The bootstrap draws whole events, since windows of one event share its noise and its glitch, and takes the loss of
-    both twins from the same draw, so that what is hard for both cancels (B. Efron, R. Tibshirani, An Introduction to
-    the Bootstrap, 1993, doi:10.1201/9780429246593).
+    What is hard for both cancels in the difference, and whole groups are drawn; see `mean_interval`.
 
     Args:
         first: Of one twin.
-        second: Of the other, on the same windows in the same order.
+        second: Of the other, on the same events in the same order.
         settings: Confidence, replicates and seed.
 
     Returns:
         The difference, and the lower and upper end of its interval.
 
     Raises:
-        ConfigurationError: The windows are not the same.
+        ConfigurationError: The events are not the same.
     """
     if not np.array_equal(first.event, second.event):
-        raise ConfigurationError("a paired comparison needs the same windows in the same order for both twins.")
-    difference = first.loss - second.loss
-    _, place = np.unique(first.event, return_inverse=True)
-    sums, counts = np.bincount(place, weights=difference), np.bincount(place)
-    generator = np.random.default_rng(settings.seed)
-    drawn = np.empty(settings.replicates)
-    for start in range(0, settings.replicates, 100):
-        rows = min(100, settings.replicates - start)
-        weights = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=rows)
-        drawn[start : start + rows] = (weights @ sums) / (weights @ counts)
-    outside = (1 - settings.confidence) / 2
-    low, high = np.quantile(drawn, [outside, 1 - outside])
-    return float(difference.mean()), float(low), float(high)
+        raise ConfigurationError("a paired comparison needs the same events in the same order for both twins.")
+    drawing = {"confidence": settings.confidence, "replicates": settings.replicates, "seed": settings.seed}
+    mean, low, high = mean_interval(first.loss - second.loss, first.group, **drawing)
+    return float(mean), float(low), float(high)
 
 
-def _harm(figures: Mapping[str, float], witnesses: Sequence[str], settings: GateSettings) -> str | None:
-    """Why the twin may do harm; None if it may not."""
+def _better(
+    one: Judgement, other: Judgement, name: str, settings: GateSettings, figures: dict[str, float]
+) -> tuple[bool, str]:
+    """Whether one loses less than the other by more than the noise, and how that is said; figures are added."""
+    prefix = "" if name == "champion" else f"{name}_"
+    rival = "the champion" if name == "champion" else "predicting nothing"
+    figures[f"{prefix}compared_events"] = float(len(one))
+    figures[f"{prefix}compared_groups"] = float(one.num_groups)
+    if one.num_groups < settings.min_groups:
+        lacking = "none" if not len(one) else f"only {one.num_groups} independent groups ({len(one)} events)"
+        unseen = "which neither has seen" if name == "champion" else "which it has not seen"
+        return False, (
+            f"too few events to compare with {rival}: {lacking} in the gate's part {unseen}, at least "
+            f"{settings.min_groups} groups are needed. Bring more events, or raise split.gate"
+        )
+    difference, low, high = paired_difference(one, other, settings)
+    figures |= {
+        f"{name}_gate_loss": float(other.loss.mean()),
+        f"{prefix}loss_difference": difference,
+        f"{prefix}loss_difference_low": low,
+        f"{prefix}loss_difference_high": high,
+    }
+    better = high < 0
+    said = "is less" if better else "is not less by more than the noise"
+    return better, (
+        f"loss {one.loss.mean():.6g} {said} than that of {rival} ({other.loss.mean():.6g}; difference "
+        f"{difference:.2g}, {settings.confidence:.0%} interval {low:.2g} to {high:.2g}, {one.num_groups} groups of "
+        f"{len(one)} events)"
+    )
+
+
+def _harm(
+    judged: Judgement, figures: Mapping[str, float], witnesses: Sequence[str], settings: GateSettings
+) -> list[str]:
+    """Why the twin may do harm."""
     unsafe = [
         name for name in witnesses if is_unsafe(name, settings.unsafe) and name not in set(settings.safe_override)
     ]
     found = []
     if unsafe:
         found.append(f"it uses channels that see the strain itself ({', '.join(unsafe)})")
-    if "harmed_share" not in figures:
-        found.append("validation has no glitch-free window, so harm cannot be told")
-        return "; ".join(found)
-    if figures["harmed_share"] > settings.max_harmed:
+    if not len(judged):
+        return found
+    growth = judged.growth()
+    worst = int(np.argmax(growth))
+    if not growth[worst] <= settings.max_event:
         found.append(
-            f"it harms {figures['harmed_share']:.2%} of the glitch-free windows (at most {settings.max_harmed:.2%})"
+            f"it raises the power of event {judged.event[worst]} (GPS {judged.gps_event[worst]:.3f}) by "
+            f"{growth[worst]:.2%}, and of {int((growth > settings.max_event).sum())} events by more than "
+            f"{settings.max_event:.2%} (max_event)"
         )
-    if figures["added_power"] > settings.max_added:
+    if not judged.quiet.any():
         found.append(
-            f"it adds {figures['added_power']:.2%} to the energy of glitch-free windows (at most "
-            f"{settings.max_added:.2%})"
+            "the gate's part has no event without a glitch, so harm cannot be told: bring events from quiet times"
         )
-    return "; ".join(found) or None
+        return found
+    said = {
+        "harmed_share": ("lifts {:.2%} of the quiet events above the glitch threshold", "max_harmed"),
+        "added_power": ("adds {:.2%} to the energy of the maps of quiet events", "max_added"),
+        "added_series": ("adds {:.2%} to the power of quiet series, 0 Hz to half the sample rate", "max_added"),
+        "added_octave": ("adds {:.2%} of white noise's power to quiet series", "max_octave"),
+        "signal_lost_worst": ("changes the SNR of an injected merger by {:.2%}", "max_signal_lost"),
+    }
+    for name, (text, key) in said.items():
+        if name not in figures or figures[name] <= getattr(settings, key):
+            continue
+        where = ""
+        if name == "added_octave":
+            low = figures["added_octave_hz"]
+            high = judged.octave_edges[judged.octave_edges.index(low) + 1]
+            where = f" between {low:g} and {high:g} Hz"
+        if name == "signal_lost_worst":
+            where = f" (median {figures['signal_lost']:.2%}): a witness carries the strain; leave it out"
+        found.append(f"it {text.format(figures[name])}{where} (at most {getattr(settings, key):.2%}, {key})")
+    if settings.injections and judged.lost is None:
+        found.append(f"whether signals stay could not be tested: {judged.not_tested}")
+    return found

@@ -4,7 +4,9 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +66,25 @@ _WHOLE_IN_FLOAT32 = 2.0**24
 """Below this (s) single precision holds every whole second, and rounding cannot be told from round numbers."""
 
 
-def read_csv(path: Path | str, comment: str = "#") -> dict[str, list[str]]:
+def read_csv(
+    path: Path | str,
+    comment: str = "#",
+    *,
+    wanted: Callable[[list[str]], Collection[str]] | None = None,
+    headless: Mapping[int, Sequence[str]] | None = None,
+) -> dict[str, list[str]]:
     """Columns of a table of text: a header line, then in every row as many values as it has names.
 
     The separator is the header's: comma, semicolon or tab, or blanks where the rows have them too. Empty values beyond
     the last name (trailing commas) count as none; blank lines and lines that start with `comment` are skipped. Where
-    the first row holds numbers, the header is the last comment before it that fits, as numpy and astropy write it.
+    the first row holds numbers, the header is the last comment before it that fits, as numpy and astropy write it, or
+    a name with its unit for each column (`# central time [s]`), as Omicron writes them.
 
     Args:
         path: In UTF-8 or with a byte order mark; `.gz` is unpacked.
         comment: Starts a line that is no row. Empty: every line is one.
+        wanted: Of the names in the header, those whose values are kept; all by default.
+        headless: Names of the columns of a table that has no header, by their number; by default there must be one.
 
     Returns:
         Values by column name, stripped. A column without a name, as pandas writes an index, is left out.
@@ -83,54 +94,128 @@ def read_csv(path: Path | str, comment: str = "#") -> dict[str, list[str]]:
             guessed: of a row with a value too many nobody knows which columns are shifted.
     """
     path = Path(path)
-    lines = _without_comments(list(io.StringIO(read_text(path), newline="")), comment)
-    header, row = (*(line.strip() for line in lines if line.strip()), "", "")[:2]
-    separators = [one for one in ",;\t" if one in header] or [_blank_or_comma(header, row)]
-    if len(separators) > 1:
-        raise FormatError(f"{path}: the header {header!r} mixes separators. Use commas, semicolons or tabs only.")
-    separator = separators[0]
-    names: list[str] = []
-    rows: list[list[str]] = []
-    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+    lines = io.StringIO(read_text(path), newline="")
+    lead, separator, names = _headed(lines, comment, headless or {}, path)
+    kept: list[tuple[int, str, list[str]]] | None = None
+    rest = ("\n" if comment and line.lstrip().startswith(comment) else line for line in lines)
+    reader = csv.reader(chain(lead, rest), delimiter=separator, skipinitialspace=True, strict=True)
     try:
-        for row in reader:
-            values = [value.strip() for value in row]
-            if not any(values):
+        for read in reader:
+            row = read
+            if kept is None or len(row) != len(names) or not row[-1].strip():
+                row = _filled([value.strip() for value in read], len(names))
+            if not row:
                 continue
-            while len(values) > len(names) and not values[-1]:
-                values.pop()
             if not names:
-                names = values
-            elif len(values) == len(names):
-                rows.append(values)
-            else:
+                names = row
+                continue
+            if kept is None:
+                kept = _kept(names, wanted, path)
+            if len(row) != len(names):
                 raise FormatError(
                     f"{path}, line {reader.line_num}: expected {len(names)} values, one for each name in {names}, got "
-                    f"{len(values)}: {separator.join(values)!r}. Name every column in the header and give every row "
+                    f"{len(row)}: {separator.join(row)!r}. Name every column in the header and give every row "
                     "all values; write decimal points, not commas, and no separators of thousands."
                 )
+            for place, _, values in kept:
+                values.append(row[place].strip())
     except csv.Error as error:
         raise FormatError(f"{path}, line {reader.line_num} cannot be read as CSV with a header ({error}).") from error
     if not names:
         raise FormatError(f"{path} is empty: expected a header line with the names of the columns, and a row each.")
+    return {name: values for _, name, values in (_kept(names, wanted, path) if kept is None else kept)}
+
+
+def _filled(values: list[str], width: int) -> list[str]:
+    """The values of a row without empty ones beyond the last name; none of a blank line."""
+    if not any(values):
+        return []
+    while len(values) > width and not values[-1]:
+        values.pop()
+    return values
+
+
+def _kept(
+    names: list[str], wanted: Callable[[list[str]], Collection[str]] | None, path: Path
+) -> list[tuple[int, str, list[str]]]:
+    """Place and name of each column whose values are kept, and where these go."""
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise FormatError(f"{path}: the header names {twice} more than once. Give every column its own name.")
-    columns = zip(*rows, strict=True) if rows else ((),) * len(names)
-    return {name: list(column) for name, column in zip(names, columns, strict=True) if name}
+    named = list(filter(None, names))
+    chosen = set(named if wanted is None else wanted(named))
+    return [(place, name, []) for place, name in enumerate(names) if name in chosen]
 
 
-def _without_comments(lines: list[str], comment: str) -> list[str]:
-    """The lines with nothing in place of comments; the one that is a header stands there without its sign."""
-    comments = {
-        row: line.strip().lstrip(comment).strip()
-        for row, line in enumerate(lines)
-        if comment and line.lstrip().startswith(comment)
-    }
-    first = next((row for row, line in enumerate(lines) if line.strip() and row not in comments), 0)
-    headers = [row for row, text in comments.items() if row < first and _heads(text, lines[first])]
-    kept = {row: f"{comments[row]}\n" for row in headers[-1:]}
-    return [kept.get(row, "\n") if row in comments else line for row, line in enumerate(lines)]
+def _headed(
+    lines: Iterator[str], comment: str, headless: Mapping[int, Sequence[str]], path: Path
+) -> tuple[list[str], str, list[str]]:
+    """The first lines with nothing in place of comments, what separates values, and the names if no line gives them."""
+    lead: list[str] = []
+    comments: list[str] = []
+    places: list[int] = []
+    for line in lines:
+        if comment and line.lstrip().startswith(comment):
+            comments.append(line.strip().lstrip(comment).strip())
+            places.append(len(lead))
+            lead.append("\n")
+            continue
+        lead.append(line)
+        if line.strip():
+            break
+    first = lead[-1] if lead else ""
+    header = [place for place, text in zip(places, comments, strict=True) if _heads(text, first)]
+    if header:
+        lead[header[-1]] = f"{comments[places.index(header[-1])]}\n"
+    elif first.strip():
+        between, values = _split(first)
+        if all(map(_is_number, values)):
+            names = _with_units(comments, len(values)) or headless.get(len(values), ())
+            if names:
+                return lead, between or " ", list(names)
+    texts = [line.strip() for line in lead if line.strip()]
+    for line in lines if len(texts) == 1 else ():
+        if comment and line.lstrip().startswith(comment):
+            lead.append("\n")
+            continue
+        lead.append(line)
+        if line.strip():
+            texts.append(line.strip())
+            break
+    head, row = (*texts, "", "")[:2]
+    separators = [one for one in ",;\t" if one in head] or [_blank_or_comma(head, row)]
+    if len(separators) > 1:
+        raise FormatError(f"{path}: the header {head!r} mixes separators. Use commas, semicolons or tabs only.")
+    return lead, separators[0], []
+
+
+_WITH_UNIT = re.compile(r"([^\[\]]*[^\[\]\s])\s*\[([^\[\]]*)\]")
+"""A name and its unit: `central time [s]`."""
+
+_OMICRON = {
+    "central time": "time",
+    "peak time": "time",
+    "gps time": "time",
+    "central frequency": "frequency",
+    "peak frequency": "frequency",
+    "starting time": "tstart",
+    "ending time": "tend",
+    "starting frequency": "fstart",
+    "ending frequency": "fend",
+}
+"""Omicron's names in text, and what it calls the same columns in ROOT and HDF5."""
+
+
+def _with_units(comments: Sequence[str], count: int) -> list[str]:
+    """Names of so many columns out of comments that name each with its unit; none where these are too few."""
+    found = [
+        (name.strip(" -,;|\t").lower(), unit.strip()) for text in comments for name, unit in _WITH_UNIT.findall(text)
+    ]
+    names = [
+        _OMICRON[name] if name in _OMICRON and (unit in ("s", "") or "time" not in name) else name
+        for name, unit in found[-count:]
+    ]
+    return names if len(names) == count else []
 
 
 def _split(line: str) -> tuple[str | None, list[str]]:
@@ -206,6 +291,24 @@ def gps_times(columns: Mapping[str, Any], path: Path | str, name: str | None = N
     return times
 
 
+def time_columns(names: Sequence[str], path: Path | str, name: str | None = None) -> tuple[str, set[str]]:
+    """The column of GPS times, and all that `gps_times` looks at beside it.
+
+    Args:
+        names: Of all columns.
+        path: The file, for messages.
+        name: Column of the times; the first of `TIME_COLUMNS` by default.
+
+    Raises:
+        FormatError: There is no such column.
+    """
+    held = list(names)
+    name = _time_column(held, path) if name is None else name
+    column_of(dict.fromkeys(held), name, path)
+    other = _rest_column(name, held, path)
+    return name, {name, *([other] if other else []), *(one for one in held if _LIKE_A_REST.search(one.lower()))}
+
+
 def gps_numbers(texts: Iterable[str], where: str) -> np.ndarray:
     """GPS times from text, s, float64.
 
@@ -275,6 +378,9 @@ def _numbers(column: Any, where: str, *, unit: float = 1.0, precise: bool = Fals
         raise FormatError(f"{where}: expected one number a row, got the shape {values.shape[1:]} a row.")
     if not values.size:
         return np.zeros(0)
+    if values.dtype.kind == "U" and not np.any(np.char.find(values, "e") + 1 | np.char.find(values, "E") + 1):
+        with suppress(ValueError):  # what is no number is told below, with its row
+            return values.astype(np.float64)
     if values.dtype.kind in "SUO":
         texts = (one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in values.tolist())
         return np.array([_number(text, where, row, precise=precise) for row, text in enumerate(texts, 1)])

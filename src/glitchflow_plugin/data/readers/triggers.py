@@ -1,22 +1,63 @@
 """Tables of trigger times: CSV (read here), Omicron's HDF5 and LIGO_LW (through gwpy)."""
 
+import logging
+import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import h5py
 import numpy as np
+from tqdm import tqdm
 
 from glitchflow_plugin.data.apart import apart, shown
 from glitchflow_plugin.data.files import atomic_path, expanded, read_text
 from glitchflow_plugin.data.foreign_hdf5 import member, opened, samples
-from glitchflow_plugin.data.readers.tables import column_of, gps_numbers, gps_times, read_csv
-from glitchflow_plugin.errors import ConfigurationError, FormatError, MissingDependencyError
+from glitchflow_plugin.data.readers.continuous import list_files
+from glitchflow_plugin.data.readers.segments import as_given
+from glitchflow_plugin.data.readers.selection import Condition, Seen, conditions, numbers, texts
+from glitchflow_plugin.data.readers.tables import column_of, gps_numbers, gps_times, read_csv, time_columns
+from glitchflow_plugin.errors import ConfigurationError, FormatError, MissingDependencyError, NoEventsError, nearest
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".h5", ".hdf5", ".hdf", ".xml", ".gz")
+"""Endings of the tables that are looked for in a folder."""
+
+_CACHES = (".lcf", ".cache", ".ffl")
+
+LOUDNESS_COLUMNS = (
+    "snr",
+    "SNR",
+    "event_snr",
+    "network_snr",
+    "peak_snr",
+    "rho",
+    "significance",
+    "confidence",
+    "amplitude",
+)
+"""Names of the column that tells the loudest, tried in this order."""
+
+REPEATED, CLUSTER, SEGMENTS, RANGE = "repeated", "cluster", "segments", "index range"
+"""Where triggers fall after the conditions of `select`."""
+
+_OMICRON_TEXT = {
+    count: ("time", "frequency", "snr", "q", "amplitude", "phase", "tstart", "tend", "fstart", "fend")[:count]
+    for count in (3, 10)
+}
+"""Columns of Omicron's text, of `omicron-print` and of its output in the format txt, where no header names them."""
+
+_SHOWN_FILES = 3
+"""Files whose reasons are told where none can be read; the log has all."""
 
 LIGOLW_TABLES = ("sngl_burst", "sngl_inspiral", "sngl_ringdown", "coinc_inspiral", "sim_inspiral", "sim_burst")
 """Tables of LIGO_LW files with a row an event, and its time in two columns."""
+
+NEAR = 0.5
+"""Triggers nearer (s) than this to the one before are, as a rule, of the same glitch."""
 
 _SAME_TIME = 2e-6
 """Times closer than this (s) are one: ids made from times resolve a microsecond."""
@@ -32,29 +73,59 @@ _LATEST = 1e10
 
 
 @dataclass(frozen=True)
-class TriggerSettings:
-    """Where the times of the events come from.
+class Trigger:
+    """When to cut an event.
 
     Attributes:
-        path: A table; None if `times` are given.
-        format: `csv`, `omicron` (HDF5: one table, or a data set a column), `ligolw` (XML), or by the file's ending.
+        event_id: Its name; data sets are merged on it.
+        gps_time: GPS s.
+        group: Label that it shares with the triggers that it is not independent of; empty if unknown.
+        within: GPS interval (s) outside which nothing may be taken: its science segment.
+    """
+
+    event_id: str
+    gps_time: float
+    group: str = ""
+    within: tuple[float, float] = (-math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class TriggerSettings:
+    """Where the times of the events come from, and which of them are taken.
+
+    Attributes:
+        path: A table, or a folder, glob pattern or cache file that names many; None if `times` are given.
+        format: `csv`, `omicron` (HDF5: one table, or a data set a column; text: also without a header), `ligolw` (XML),
+            or by each file's ending.
         time_column: GPS times in s; the first of `tables.TIME_COLUMNS` that the table has by default. Whole seconds in
             `X` are joined with the rest in `X_ns`.
         id_column: Event ids; by default made from the GPS time, so that data sets cut at the same times merge.
+        group_column: Labels of what is not independent (the same waveform, the same stretch); by default none.
         table: Name of the table within the file; by default `triggers` for Omicron, and for LIGO_LW `sngl_burst` or the
             only one of `LIGOLW_TABLES`.
         times: GPS times in s, in place of a table.
+        select: By column the range [low, high] that is taken, ends included and null for no end, or the values.
+        cluster: Triggers no further (s) than this from their neighbour are one, and the loudest stays; None: all stay.
+        loudness: Column that tells the loudest; the first of `LOUDNESS_COLUMNS` that the table has by default.
+        segments: Science segments outside which nothing is taken: a file that gwpy reads, several, or pairs of GPS s.
+        segments_flag: Name of the flag in such files where they hold several.
     """
 
     path: str | None = None
     format: Literal["auto", "csv", "omicron", "ligolw"] = "auto"
     time_column: str | None = None
     id_column: str | None = None
+    group_column: str | None = None
     table: str | None = None
     times: tuple[float, ...] = ()
+    select: Mapping[str, Any] = field(default_factory=dict)
+    cluster: float | None = None
+    loudness: str | None = None
+    segments: str | tuple[str, ...] | tuple[tuple[float, float], ...] | None = None
+    segments_flag: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a wrong format and both or neither of path and times."""
+        """Refuse a wrong format, both or neither of path and times, and what cannot be asked of a list of times."""
         if self.format not in ("auto", "csv", "omicron", "ligolw"):
             raise ConfigurationError(f"triggers.format must be auto, csv, omicron or ligolw, got {self.format!r}")
         if not isinstance(self.path, str | Path | None):
@@ -64,6 +135,116 @@ class TriggerSettings:
         object.__setattr__(self, "times", _given_times(self.times))
         if bool(self.path) == bool(self.times):
             raise ConfigurationError("triggers need either a path (a table) or times (a list of GPS seconds)")
+        if self.segments is not None:
+            object.__setattr__(self, "segments", as_given(self.segments))
+        _ = self.conditions
+        window = self.cluster
+        if window is not None and (
+            isinstance(window, bool | str) or not isinstance(window, int | float) or not 0 < window < math.inf
+        ):
+            raise ConfigurationError(
+                f"triggers.cluster: expected how near (s) triggers are one, such as 0.1, or null for no clustering, "
+                f"got {window!r}"
+            )
+        columns = [name for name in ("select", "loudness", "group_column", "id_column") if getattr(self, name)]
+        if self.times and columns:
+            raise ConfigurationError(
+                f"triggers.{columns[0]} names columns, and a list of times has none. Give a table as triggers.path."
+            )
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """What `select` asks for."""
+        return conditions(self.select)
+
+
+@dataclass(frozen=True, eq=False)
+class TriggerTable:
+    """Triggers of one or many files, as far as they pass the selection, each once, sorted by time.
+
+    Attributes:
+        times: GPS s, shape (trigger,).
+        ids: Event ids, shape (trigger,).
+        groups: Labels, shape (trigger,).
+        loudness: SNR or alike, shape (trigger,), NaN where unknown; None where there is no such column or no need.
+        within: Science segment of each (GPS s), shape (trigger, 2).
+        report: What was read, and what became of it.
+    """
+
+    times: np.ndarray
+    ids: np.ndarray
+    groups: np.ndarray
+    loudness: np.ndarray | None
+    within: np.ndarray
+    report: "TriggerReport"
+
+    def __len__(self) -> int:
+        """Number of triggers."""
+        return len(self.times)
+
+    def take(self, rows: np.ndarray, reason: str) -> "TriggerTable":
+        """These rows alone; the others fell for this reason."""
+        return TriggerTable(
+            self.times[rows],
+            self.ids[rows],
+            self.groups[rows],
+            None if self.loudness is None else self.loudness[rows],
+            self.within[rows],
+            self.report.without(reason, len(self) - len(self.times[rows])),
+        )
+
+    def triggers(self) -> list[Trigger]:
+        """One record each."""
+        columns = (self.ids.tolist(), self.times.tolist(), self.groups.tolist(), map(tuple, self.within.tolist()))
+        return [Trigger(*one) for one in zip(*columns, strict=True)]
+
+
+@dataclass(frozen=True)
+class TriggerReport:
+    """How many triggers were read, and where they fell: `read` is the sum of `fell`, `rejected` and `events`.
+
+    Attributes:
+        source: Where they are from.
+        read: Triggers in all files.
+        files: Files that were read.
+        unreadable: By name of the file why it cannot be read.
+        fell: By reason in the order of the steps: the conditions of `select`, repeated, cluster, segments, index range.
+        events: Of the rest, those in the event set (before it is made: all of them).
+        rejected: Of the rest, by reason those whose data cannot be used.
+        crowded: Of the rest, triggers within half a second of the one before.
+        overlapping: Of the rest, those whose crop overlaps that of the one before.
+    """
+
+    source: str
+    read: int
+    files: int = 0
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    fell: Mapping[str, int] = field(default_factory=dict)
+    events: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    crowded: int = 0
+    overlapping: int = 0
+
+    @property
+    def left(self) -> int:
+        """Triggers that became events of the data set, whether or not their data could be used."""
+        return self.events + sum(self.rejected.values())
+
+    def without(self, reason: str, number: int) -> "TriggerReport":
+        """The report after so many more fell."""
+        return replace(self, fell={**self.fell, reason: self.fell.get(reason, 0) + number}, events=self.events - number)
+
+    def settled(self, events: int, rejected: Mapping[str, int]) -> "TriggerReport":
+        """The report once the event set is made."""
+        return replace(self, events=events, rejected=dict(rejected))
+
+    def __str__(self) -> str:
+        """One line for a table."""
+        of = f" from {self.files} files" if self.files > 1 else ""
+        lost = f" ({len(self.unreadable)} more cannot be read)" if self.unreadable else ""
+        fallen = {**self.fell, **self.rejected}
+        parts = [f"{number} fell to {reason}" for reason, number in fallen.items() if number]
+        return f"{self.source}: {self.read} triggers{of}{lost}; {'; '.join([*parts, f'{self.events} events'])}"
 
 
 def event_id_at(gps_time: float) -> str:
@@ -75,32 +256,63 @@ def event_id_at(gps_time: float) -> str:
     return f"{gps_time:.6f}"
 
 
-def read_triggers(settings: TriggerSettings) -> list[tuple[str, float]]:
-    """Ids and GPS times of the triggers, sorted by time, each id once.
+def read_triggers(settings: TriggerSettings) -> list[Trigger]:
+    """The triggers that pass the selection, sorted by time, each once; clusters and segments are not looked at.
 
     Raises:
         FormatError: The table cannot be read, lacks the columns, or gives an id two times.
         ConfigurationError: A time is no GPS time.
     """
-    times, ids = read_columns(settings)
+    return read_table(settings).triggers()
+
+
+def read_table(settings: TriggerSettings, *, progress: bool = False) -> TriggerTable:
+    """The triggers that pass the selection, as columns; of each file in turn, only these are kept.
+
+    Args:
+        settings: Which.
+        progress: Whether to show a bar over many files.
+
+    Raises:
+        FormatError: No file can be read, all lack the columns, or an id has two times.
+        ConfigurationError: A time is no GPS time.
+    """
     where = settings.path or "triggers.times"
+    if settings.path is None:
+        times = np.asarray(settings.times, dtype=np.float64)
+        parts, files, unreadable = [_Part(times, len(times))], 0, {}
+    else:
+        paths = _files(settings.path)
+        parts, unreadable = _parts(paths, settings, progress)
+        files = len(parts)
+        if not parts:
+            raise FormatError(
+                f"{where}: none of {len(paths)} files can be read as triggers. The first: "
+                f"{' '.join(list(unreadable.values())[:_SHOWN_FILES])}"
+            )
+    times = np.concatenate([part.times for part in parts])
     wrong = ~(np.isfinite(times) & (times >= 0) & (times < _LATEST))
     if wrong.any():
         raise ConfigurationError(
             f"{where}: GPS times must be positive seconds (below {_LATEST:g}), got {times[wrong][0]:g}."
         )
-    names = [event_id_at(time) for time in times] if ids is None else ids
-    merged: dict[str, float] = {}
-    torn: dict[str, None] = {}
-    for name, time in zip(names, times.tolist(), strict=True):
-        if abs(merged.setdefault(name, time) - time) > _SAME_TIME:
-            torn[name] = None
-    if torn:
+    read, fell = sum(part.read for part in parts), _summed([part.fell for part in parts])
+    report = TriggerReport(where, read, files, unreadable, fell, len(times))
+    tally = {condition: _together([part.seen[condition] for part in parts]) for condition in settings.conditions}
+    _tell_selection(tally, where, read, len(times))
+    loudness = _loudness(parts, settings, where)
+    ids, groups = (
+        np.concatenate([np.full(len(part.times), "", object) if one is None else one for part, one in column])
+        for column in ([(part, part.ids) for part in parts], [(part, part.groups) for part in parts])
+    )
+    named = [part.ids is not None for part in parts]
+    if len(set(named)) > 1:
         raise FormatError(
-            f"{where}: {len(torn)} event id(s) with two times each: {', '.join(list(torn)[:10])}. "
-            "Give every event its own id, or name another column in `triggers.id_column`."
+            f"{where}: some files have event ids and others have none. Read them as data sets of their own."
         )
-    return sorted(merged.items(), key=lambda item: (item[1], item[0]))
+    unbound = np.tile([-np.inf, np.inf], (len(times), 1))
+    table = TriggerTable(times, ids, groups, loudness, unbound, report)
+    return _each_once(table, where, named=all(named))
 
 
 def read_columns(settings: TriggerSettings) -> tuple[np.ndarray, list[str] | None]:
@@ -111,7 +323,9 @@ def read_columns(settings: TriggerSettings) -> tuple[np.ndarray, list[str] | Non
     """
     if settings.path is None:
         return np.asarray(settings.times, dtype=np.float64), None
-    return _columns(settings)
+    parts, _ = _parts(_files(settings.path), settings, progress=False)
+    ids = [part.ids for part in parts if part.ids is not None]
+    return np.concatenate([part.times for part in parts]), np.concatenate(ids).tolist() if ids else None
 
 
 def read_times(path: Path | str) -> np.ndarray:
@@ -124,11 +338,11 @@ def read_times(path: Path | str) -> np.ndarray:
     path = Path(expanded(path))
     texts = _plain_list(path)
     if texts is None:
-        return np.array([time for _, time in read_triggers(TriggerSettings(path=str(path)))])
+        return read_table(TriggerSettings(path=str(path))).times
     if not texts:
         raise FormatError(f"{path} holds no time: expected GPS seconds, one a line, or a table with a header.")
     times = tuple(gps_numbers(texts, str(path)).tolist())
-    return np.array([time for _, time in read_triggers(TriggerSettings(times=times))])
+    return read_table(TriggerSettings(times=times)).times
 
 
 def _plain_list(path: Path) -> list[str] | None:
@@ -147,7 +361,7 @@ def _plain_list(path: Path) -> list[str] | None:
     return None if names_times and earliest < _EARLIEST else texts
 
 
-def write_triggers(path: Path | str, triggers: list[tuple[str, float]]) -> None:
+def write_triggers(path: Path | str, triggers: Sequence[tuple[str, float]]) -> None:
     """Write ids and GPS times as CSV with the columns `event_id` and `time`, without loss."""
     import pandas as pd
 
@@ -156,31 +370,199 @@ def write_triggers(path: Path | str, triggers: list[tuple[str, float]]) -> None:
         table.to_csv(temporary, index=False, float_format="%.9f")
 
 
-def _columns(settings: TriggerSettings) -> tuple[np.ndarray, list[str] | None]:
-    path = Path(str(settings.path))
-    kind = settings.format
-    if kind == "auto":
-        by_ending = {".h5": "omicron", ".hdf5": "omicron", ".hdf": "omicron", ".xml": "ligolw", ".gz": "ligolw"}
-        packed = Path(path.stem).suffix if path.suffix == ".gz" else ""
-        kind = by_ending.get(packed or path.suffix, "csv")
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What one file gives: columns of the triggers that pass, how many there were, and where the others fell."""
+
+    times: np.ndarray
+    read: int
+    ids: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    loudness: np.ndarray | None = None
+    loudness_column: str | None = None
+    fell: Mapping[str, int] = field(default_factory=dict)
+    seen: Mapping[Condition, Seen] = field(default_factory=dict)
+
+
+def _files(path: str) -> list[Path]:
+    """The files that a path names."""
+    if not Path(path).is_dir() and Path(path).suffix not in _CACHES and not any(one in path for one in "*?["):
+        return [Path(path)]
+    try:
+        return list_files(path, SUFFIXES)
+    except ConfigurationError as error:
+        raise FormatError(
+            f"{path}: no such table of times, and no folder or pattern with files that end in {', '.join(SUFFIXES)}. "
+            "Correct the path (folders below a folder need a pattern: FOLDER/**/*.h5)."
+        ) from error
+
+
+def _parts(paths: Sequence[Path], settings: TriggerSettings, progress: bool) -> tuple[list[_Part], dict[str, str]]:
+    """What each file gives, and why some give nothing; of one file alone, the error itself."""
+    parts: list[_Part] = []
+    unreadable: dict[str, str] = {}
+    hidden = None if progress and len(paths) > 1 else True
+    for path in tqdm(paths, desc="triggers", unit="file", disable=hidden, leave=False):
+        try:
+            parts.append(_part(path, settings))
+        except FormatError as error:
+            if len(paths) == 1:
+                raise
+            logger.warning("%s", error)
+            unreadable[shown(path.name)] = str(error)
+    return parts, unreadable
+
+
+def _part(path: Path, settings: TriggerSettings) -> _Part:
+    """The triggers of one file that pass the selection."""
+    wanted: dict[str, Any] = {}
+
+    def choose(names: list[str]) -> set[str]:
+        time, beside = time_columns(names, path, settings.time_column)
+        known = "event_id" if kind == "csv" and "event_id" in names else None
+        wanted.update(time=time, ids=settings.id_column or known, groups=settings.group_column)
+        if settings.cluster is not None or settings.loudness:
+            wanted["loudness"] = settings.loudness or _loudness_column(names)
+        asked = [one.column for one in settings.conditions]
+        for name in (*asked, *filter(None, (wanted["ids"], wanted["groups"], wanted.get("loudness")))):
+            column_of(dict.fromkeys(names), name, path)
+        return {*beside, *asked, *filter(None, wanted.values())}
+
+    kind = _kind(path, settings.format)
+    columns = _columns(path, kind, settings, choose)
+    times = gps_times(columns, path, wanted["time"])
+    held = {**columns, wanted["time"]: times}
+    passed = np.ones(len(times), dtype=bool)
+    fell: dict[str, int] = {}
+    seen: dict[Condition, Seen] = {}
+    for condition in settings.conditions:
+        holds, empty, seen[condition] = condition.of(held[condition.column], f"{path}: column {condition.column!r}")
+        for reason, lost in ((f"select {condition}", ~holds & ~empty), (f"select {condition}: no value", empty)):
+            fell[reason] = int(np.count_nonzero(passed & lost))
+        passed &= holds
+    ids, groups = (None if wanted[one] is None else texts(columns[wanted[one]])[passed] for one in ("ids", "groups"))
+    if ids is not None and not all(ids):
+        raise FormatError(
+            f"{path}: the column {wanted['ids']!r} is empty in {int(np.count_nonzero(ids == ''))} row(s). "
+            "Give every event an id."
+        )
+    loud = wanted.get("loudness")
+    loudness = None if loud is None else numbers(columns[loud], f"{path}: column {loud!r}")[passed]
+    return _Part(times[passed], len(times), ids, groups, loudness, loud, fell, seen)
+
+
+def _loudness_column(names: Sequence[str]) -> str | None:
+    lowered = {name.lower(): name for name in names}
+    return next((lowered[one] for one in LOUDNESS_COLUMNS if one in lowered), None)
+
+
+def _kind(path: Path, asked: str) -> str:
+    """How a file is to be read: `csv`, `omicron text`, `hdf5` or `ligolw`."""
     if not path.is_file():
         raise FormatError(f"{path}: no such table of times. Correct the path.")
-    if kind == "csv":
-        columns, named = read_csv(path), settings.id_column or "event_id"
-    else:
-        held = _hdf5_columns(path, settings.table) if kind == "omicron" else None
-        columns, named = held or _gwpy_columns(path, kind, settings), settings.id_column
-    times = gps_times(columns, path, settings.time_column)
-    if settings.id_column is None and named not in columns:
-        return times, None
-    values = column_of(columns, str(named), path)
-    ids = [
-        "" if hidden else value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-        for value, hidden in zip(np.asarray(values).tolist(), np.ma.getmaskarray(values), strict=True)
-    ]
-    if not all(ids):
-        raise FormatError(f"{path}: the column {named!r} is empty in {ids.count('')} row(s). Give every event an id.")
-    return times, ids
+    packed = Path(path.stem).suffix if path.suffix == ".gz" else ""
+    by_ending = {".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".xml": "ligolw", ".gz": "ligolw"}
+    kind = by_ending.get(packed or path.suffix, "csv")
+    if path.suffix == ".root":
+        raise FormatError(
+            f"{path}: ROOT files are not read. Have Omicron write hdf5 or txt (OUTPUT FORMAT), or convert."
+        )
+    if asked in ("csv", "ligolw"):
+        return asked
+    if asked == "omicron" and kind == "csv":
+        with path.open("rb") as file:
+            return "hdf5" if file.read(4) == b"\x89HDF" else "omicron text"
+    return "omicron text" if kind == "csv" and "omicron" in path.name.lower() else kind
+
+
+def _columns(
+    path: Path, kind: str, settings: TriggerSettings, choose: Callable[[list[str]], Collection[str]]
+) -> dict[str, Any]:
+    """Columns of a table, those alone that are needed."""
+    if kind in ("csv", "omicron text"):
+        headless = None if kind == "csv" else _OMICRON_TEXT
+        return dict(read_csv(path, wanted=choose, headless=headless))
+    held = _hdf5_columns(path, settings.table) if kind == "hdf5" else None
+    columns = held if held is not None else _gwpy_columns(path, kind, settings.table)
+    return {name: columns[name] for name in choose(list(columns))}
+
+
+def _summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for count in counts:
+        for reason, number in count.items():
+            total[reason] = total.get(reason, 0) + number
+    return total
+
+
+def _together(seen: Sequence[Seen]) -> Seen:
+    first = seen[0]
+    for one in seen[1:]:
+        first = first.with_(one)
+    return first
+
+
+def _tell_selection(tally: Mapping[Condition, Seen], where: str, read: int, left: int) -> None:
+    """Refuse a selection that leaves nothing; warn of values that no trigger has."""
+    for condition, seen in tally.items():
+        vain = [value for value in condition.values if isinstance(value, str) and value not in seen.values]
+        if vain and left and read:
+            logger.warning(
+                "%s: no trigger has %s = %r.%s", where, condition.column, vain[0], nearest(vain[0], seen.values)
+            )
+    if read and not left and tally:
+        found = "; ".join(f"{condition}, where there are {seen}" for condition, seen in tally.items())
+        hints = "".join(nearest(value, seen.values) for condition, seen in tally.items() for value in condition.values)
+        raise NoEventsError(
+            f"{where}: none of {read} triggers passes `select`: {found}.{hints} Correct triggers.select."
+        )
+
+
+def _loudness(parts: Sequence[_Part], settings: TriggerSettings, where: str) -> np.ndarray | None:
+    """Loudness of all triggers, out of one column."""
+    names = {part.loudness_column for part in parts if part.loudness is not None}
+    if len(names) > 1:
+        raise FormatError(
+            f"{where}: the files tell the loudness in different columns, {sorted(filter(None, names))}. Name the one "
+            "that all have in `triggers.loudness`."
+        )
+    if not names:
+        if settings.path is not None and settings.cluster is not None:
+            raise FormatError(
+                f"{where}: `cluster` keeps the loudest, and there is no column {', '.join(LOUDNESS_COLUMNS)}. "
+                "Name the column of the loudness in `triggers.loudness`."
+            )
+        return None
+    return np.concatenate([np.full(len(one.times), np.nan) if one.loudness is None else one.loudness for one in parts])
+
+
+def _each_once(table: TriggerTable, where: str, *, named: bool) -> TriggerTable:
+    """The table sorted by time, each trigger once: files of neighbouring times may both hold it."""
+    loudness = np.zeros(len(table)) if table.loudness is None else np.nan_to_num(table.loudness, nan=-np.inf)
+    order = np.lexsort((-loudness, table.times))
+    times = table.times[order]
+    if not named:
+        table = table.take(order, REPEATED)
+        first = np.concatenate([[True], np.diff(times) > _SAME_TIME])[: len(times)]
+        table = table.take(np.flatnonzero(first), REPEATED)
+        table.ids[:] = [event_id_at(time) for time in table.times.tolist()]
+        return table
+    first_time: dict[str, float] = {}
+    torn: dict[str, None] = {}
+    kept = []
+    for row, name, time in zip(order.tolist(), table.ids[order].tolist(), times.tolist(), strict=True):
+        if name not in first_time:
+            first_time[name] = time
+            kept.append(row)
+        elif abs(first_time[name] - time) > _SAME_TIME:
+            torn[name] = None
+    if torn:
+        raise FormatError(
+            f"{where}: {len(torn)} event id(s) with two times each: {', '.join(list(torn)[:10])}. "
+            "Give every event its own id, or name another column in `triggers.id_column`."
+        )
+    kept.sort(key=lambda row: (table.times[row], table.ids[row]))
+    return table.take(np.array(kept, dtype=np.int64), REPEATED)
 
 
 @apart
@@ -220,21 +602,23 @@ def _hdf5_column(item: h5py.Group | h5py.Dataset) -> np.ndarray | None:
     return samples(item, 0, len(item)) if item.dtype.kind in "iuf" else None
 
 
-def _gwpy_columns(path: Path, kind: str, settings: TriggerSettings) -> dict[str, Any]:
+@apart
+def _gwpy_columns(path: Path, kind: str, table: str | None) -> dict[str, Any]:
     """Columns of an astropy table by name."""
     from gwpy.table import EventTable  # seconds that workers need not spend
 
     try:
-        if kind == "omicron":
-            table = EventTable.read(str(path), format="hdf5", path=settings.table or "triggers")
+        if kind == "hdf5":
+            found = EventTable.read(str(path), format="hdf5", path=table or "triggers")
         else:
-            table = EventTable.read(str(path), format="ligolw", tablename=settings.table or _ligolw_table(path))
-        return {str(name): table[name] for name in table.colnames}
+            found = EventTable.read(str(path), format="ligolw", tablename=table or _ligolw_table(path))
+        return {str(name): found[name] for name in found.colnames}
     except ImportError as error:
         raise MissingDependencyError(f"{path}: {error}. Run: pip install igwn-ligolw") from error
     except Exception as error:  # the readers behind gwpy raise whatever they like
+        named = {"hdf5": "omicron"}.get(kind, kind)
         raise FormatError(
-            f"{path} cannot be read as a table of triggers in the {kind} format ({error}). "
+            f"{path} cannot be read as a table of triggers in the {named} format ({error}). "
             "Bring the file again, or name its table in `triggers.table`."
         ) from error
 

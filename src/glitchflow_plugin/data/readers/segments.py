@@ -1,0 +1,159 @@
+"""Science segments: the GPS times in which data may be used, as lists of them and flags are kept (through gwpy)."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glitchflow_plugin.data.apart import apart, shown
+from glitchflow_plugin.data.files import expanded, read_text
+from glitchflow_plugin.errors import ConfigurationError, FormatError, nearest
+
+_LATEST = 1e10
+"""GPS seconds beyond this (the year 2296) are another unit."""
+
+_ROUNDED = 1e-2
+"""A duration that is written beside start and end agrees within this, s."""
+
+_EXPECTED = "Expected a file that gwpy reads (segwizard text, LIGO_LW XML, HDF5, JSON), several, or [[start, end], ...]"
+
+
+def read_segments(given: str | Path | Sequence[Any], flag: str | None = None) -> np.ndarray:
+    """Segments of one or several files, or as they are given, joined where they touch or overlap.
+
+    Args:
+        given: A file, a list of files, or a list of pairs of GPS times, s.
+        flag: Name of the flag in files that hold several.
+
+    Returns:
+        Start and end, GPS s, rising, shape (segment, 2).
+
+    Raises:
+        ConfigurationError: Nothing is given, or a pair is none.
+        FormatError: A file cannot be read or holds no active segment, or its active times are bad ones.
+    """
+    kept = as_given(given)
+    files = [one for one in kept if isinstance(one, str)]
+    pairs = [one for one in kept if not isinstance(one, str)]
+    for file in files:
+        if not Path(file).is_file():
+            raise FormatError(f"{file}: no such file of segments. {_EXPECTED}; correct `segments`.")
+        found = _read(Path(file), flag)
+        if not found:
+            raise FormatError(f"{file} holds no active segment: nothing could be taken. Correct `segments`.")
+        pairs += [_checked(pair, file) for pair in found]
+    return joined(pairs)
+
+
+def as_given(given: Any) -> tuple[str, ...] | tuple[tuple[float, float], ...]:
+    """What `segments` in the configuration means: paths, or pairs of GPS times (s).
+
+    Raises:
+        ConfigurationError: It is empty or neither.
+    """
+    if isinstance(given, str | Path):
+        return (expanded(given),)
+    if isinstance(given, Mapping) or not isinstance(given, Iterable):
+        raise ConfigurationError(f"segments: {_EXPECTED}, got {given!r}.")
+    entries = list(given)
+    if not entries:
+        raise ConfigurationError(
+            "segments is empty: nothing could be taken. Give the times that may be used, or null for all."
+        )
+    if all(isinstance(one, str | Path) for one in entries):
+        return tuple(expanded(one) for one in entries)
+    return tuple(_checked(one, "segments") for one in entries)
+
+
+def joined(pairs: Iterable[tuple[float, float]]) -> np.ndarray:
+    """Intervals that touch or overlap, made one, rising, shape (segment, 2).
+
+    >>> joined([(20.0, 30.0), (0.0, 10.0), (10.0, 12.0)])
+    array([[ 0., 12.],
+           [20., 30.]])
+    """
+    ends = np.array(sorted(pairs), dtype=np.float64).reshape(-1, 2)
+    reached = np.maximum.accumulate(ends[:, 1]) if len(ends) else ends[:, 1]
+    first = np.flatnonzero(np.concatenate([[True], ends[1:, 0] > reached[:-1]]))[: len(ends)]
+    last = np.concatenate([first[1:] - 1, [len(ends) - 1]])[: len(first)]
+    return np.stack([ends[first, 0], reached[last]], axis=1)
+
+
+def _checked(pair: Any, where: str) -> tuple[float, float]:
+    try:
+        start, end = (float(one) for one in pair if not isinstance(one, bool | str))
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{where}: expected pairs of GPS times [start, end], got {pair!r}.") from error
+    if not 0 <= start < end < _LATEST:
+        kind = ConfigurationError if where == "segments" else FormatError
+        raise kind(
+            f"{where}: a segment must be [start, end] in GPS seconds, start before end, got [{start:g}, {end:g}]."
+        )
+    return start, end
+
+
+@apart
+def _read(path: Path, flag: str | None) -> list[tuple[float, float]]:
+    """Active segments of one file, GPS s, in its order."""
+    from gwpy.segments import DataQualityDict, DataQualityFlag, SegmentList  # seconds that others need not spend
+
+    ending = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
+    with path.open("rb") as file:
+        hdf5 = file.read(8).startswith(b"\x89HDF")
+    if ending == ".json":
+        one = DataQualityFlag.read(str(path), format="json")
+        return _active({str(one.name): one}, path, flag)
+    if ending in (".xml", ".ligolw"):
+        return _active(DataQualityDict.read(str(path), format="ligolw"), path, flag)
+    if hdf5:
+        try:
+            return _active(DataQualityDict.read(str(path), format="hdf5"), path, flag)
+        except ValueError:  # no flags in it: a plain list
+            return [(float(start), float(end)) for start, end in SegmentList.read(str(path), format="hdf5", path=flag)]
+    return _text(path)
+
+
+def _active(flags: Mapping[str, Any], path: Path, flag: str | None) -> list[tuple[float, float]]:
+    """Active segments of the flag that is asked for, or of the only one."""
+    names = list(flags)
+    if flag is None and len(names) != 1:
+        raise FormatError(f"{shown(path)} holds {len(names)} flags: {names[:10]}. Name one in `segments_flag`.")
+    if flag is not None and flag not in flags:
+        raise FormatError(
+            f"{shown(path)} has no flag {flag!r}; it holds {names[:10]}.{nearest(flag, names)} Correct `segments_flag`."
+        )
+    found = flags[flag or names[0]]
+    if found.isgood is False:
+        raise FormatError(
+            f"{shown(path)}: the flag {found.name} is active where the detector is bad. Give a flag of good times."
+        )
+    return [(float(start), float(end)) for start, end in found.active]
+
+
+_COLUMNS = {2: (0, 1), 3: (0, 1), 4: (1, 2)}
+"""Where start and end stand in text, by the number of columns: `start end`, with duration, with number and duration."""
+
+
+def _text(path: Path) -> list[tuple[float, float]]:
+    """Segments in text as segwizard and GWOSC write them, and `start,end` with or without a header."""
+    found: list[tuple[float, float]] = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        values = re.split(r"[,;\s]+", line.strip().strip(",;"))
+        if not line.strip() or line.lstrip().startswith(("#", ";", "%")):
+            continue
+        try:
+            numbers = [float(value) for value in values]
+            start, end = (numbers[place] for place in _COLUMNS[len(numbers)])
+        except (ValueError, KeyError):
+            if not found and not any(value[:1].isdigit() for value in values):
+                continue  # a header
+            raise FormatError(
+                f"{shown(path)}, line {number}: expected `start end`, `start end duration` or `number start end "
+                f"duration`, got {line.strip()!r}."
+            ) from None
+        if len(numbers) > 2 and abs(end - start - numbers[-1]) > _ROUNDED:
+            raise FormatError(f"{shown(path)}, line {number}: {end:g} - {start:g} is not the duration {numbers[-1]:g}.")
+        found.append((start, end))
+    return found
