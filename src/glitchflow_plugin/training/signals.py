@@ -140,9 +140,7 @@ def measure_relation(
     return Relation(gains, delays, coherent)
 
 
-def lost_share(
-    template: Float[Tensor, "event time"], taken: Float[Tensor, "event time"]
-) -> NDArray[np.float64]:
+def lost_share(template: Float[Tensor, "event time"], taken: Float[Tensor, "event time"]) -> NDArray[np.float64]:
     """Share of a signal's SNR that cleaning changes, by the matched filter for whitened series, (event,).
 
     Args:
