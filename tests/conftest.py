@@ -132,7 +132,17 @@ def make_coupled_maps(tmp_path):
     from glitchflow_plugin.data.sharded import ShardedWriter
 
     def make(
-        num_events=24, *, num_times=257, size=64, name="maps", seed=0, spacing=100.0, valid=None, shard_size=8, gain=1.0
+        num_events=24,
+        *,
+        num_times=257,
+        size=64,
+        name="maps",
+        seed=0,
+        spacing=100.0,
+        valid=None,
+        shard_size=8,
+        gain=1.0,
+        groups=(),
     ):
         generator = np.random.default_rng(seed)
         channels = ("STRAIN", "GUIDE", "BYSTANDER")
@@ -173,6 +183,7 @@ def make_coupled_maps(tmp_path):
                 gps_event=starts[chosen] + 3.0,
                 maps=np.where(valid[chosen][..., None, None], maps[chosen], 0),
                 valid=valid[chosen],
+                groups=tuple(groups[row] for row in chosen) if groups else (),
             )
             writer.write(plan, batch)
         return writer.finish()

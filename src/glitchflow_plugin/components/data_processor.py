@@ -1,6 +1,7 @@
 """Data-processor: from what detectors write to the event set."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def _summary(events: EventSet, datasets: Sequence[DatasetSettings], started: str
             "target": events.target,
             "channels": len(events.channels),
             "channels masked in all events": len(quality.never_usable),
+            **{f"triggers of data set {number}": str(one) for number, one in enumerate(quality.triggers, 1)},
         },
         events=EventCounts(quality.events_read, quality.events_kept, quality.events_rejected),
         outputs={
@@ -81,4 +83,5 @@ def _summary(events: EventSet, datasets: Sequence[DatasetSettings], started: str
             "quality by event": str(events.folder / RECORDS_NAME),
         },
         warnings=quality.warnings(),
+        details={"triggers": [asdict(one) for one in quality.triggers]} if quality.triggers else {},
     )

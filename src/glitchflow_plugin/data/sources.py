@@ -740,7 +740,7 @@ def _list_continuous(settings: DatasetSettings, kind: str, choose: Choice) -> _L
         events[trigger.event_id] = (trigger.gps_time, partial(_load_cut, kind, parts, start, stop))
     astray = _astray(str(settings.path), [one.gps_time for one in chosen], stored, outside)
     channels = dict(sorted(channels.items()))
-    return _Listed(events, channels, unreadable, tuple(files), astray, settings.segment, report=report)
+    return _Listed(events, channels, unreadable, tuple(files), astray, settings.segment, _labels(chosen), report)
 
 
 def _triggers(settings: DatasetSettings, choose: Choice) -> tuple[list[Trigger] | None, TriggerReport | None]:
@@ -751,6 +751,11 @@ def _triggers(settings: DatasetSettings, choose: Choice) -> tuple[list[Trigger] 
     rows = np.arange(len(table))[settings.events.min : settings.events.max]
     table = table.take(rows, RANGE)
     return table.triggers(), table.report
+
+
+def _labels(triggers: Sequence[Trigger]) -> dict[str, str]:
+    """Label by event id, of the triggers that have one."""
+    return {one.event_id: one.group for one in triggers if one.group}
 
 
 def _stretches(triggers: Sequence[Trigger], segment: float) -> list[tuple[float, float]]:
@@ -824,7 +829,7 @@ def _list_remote(settings: DatasetSettings, kind: str, choose: Choice) -> _Liste
         for one, (start, stop) in zip(chosen or (), _stretches(chosen or (), settings.segment), strict=True)
     }
     channels = {name: StoredChannel() for name in offered}
-    return _Listed(events, channels, {}, segment=settings.segment, report=report)
+    return _Listed(events, channels, {}, segment=settings.segment, groups=_labels(chosen or ()), report=report)
 
 
 def _load_remote(

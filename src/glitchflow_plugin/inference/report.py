@@ -265,8 +265,8 @@ def run_warnings(result: InferenceResult) -> list[str]:
     ]
     if "novelty_p" in result.events and (unknown := int(result.events["novelty_p"].isna().sum())):
         said.append(
-            f"novelty_p is empty for {unknown} of {num_events} events: fewer than 19 validation events of the model "
-            "have all the witnesses that these have, or an earlier version registered it."
+            f"novelty_p is empty for {unknown} of {num_events} events: fewer than 19 groups of the model's "
+            "validation events have all the witnesses that these have, or an earlier version registered it."
         )
     return said + undefined_figures(result.scores)
 

@@ -4,7 +4,7 @@ Workers import this module: it must stay light (no torch, no gwpy).
 """
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +19,7 @@ from glitchflow_plugin.data.apart import interrupt
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers.continuous import GAP, OUTSIDE, UNREADABLE
 from glitchflow_plugin.data.readers.psd import read_psd
+from glitchflow_plugin.data.readers.triggers import TriggerReport
 from glitchflow_plugin.data.records import EventBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan
 from glitchflow_plugin.data.sources import (
@@ -453,7 +454,7 @@ def _condition_event(
 
 
 def _start(source: EventSource, channels: Sequence[ChannelRecipe], loaded: LoadedEvent | None = None) -> float:
-    """Where the crop of an event begins, GPS s: for all its channels, so far as the first data set that has it allows."""
+    """Where the crop of an event begins, GPS s: one place for all channels, as far as their first copies allow."""
     held = loaded.event.channels if loaded is not None else {}
     there = (
         Recorded(held[one.name].series, held[one.name].sample_rate, held[one.name].t0, one.settings)
@@ -507,4 +508,13 @@ def _report(flaws: Sequence[Flaw], rejected: Mapping[str, str], kept: int, catal
     held = {source.event_id for source in catalogue.events}
     files = [Flaw(name, "", UNREADABLE, why) for name, why in catalogue.unreadable.items()]
     lost = {flaw.event_id: f"file: {flaw.reason}" for flaw in files if flaw.event_id not in held}
-    return collect([*flaws, *files], {**rejected, **lost}, kept, catalogue.missing)
+    triggers = tuple(_settled(report, ids, rejected) for report, ids in catalogue.triggers)
+    for one in triggers:
+        logger.info("%s.", one)
+    return collect([*flaws, *files], {**rejected, **lost}, kept, catalogue.missing, triggers)
+
+
+def _settled(report: TriggerReport, ids: Sequence[str], rejected: Mapping[str, str]) -> TriggerReport:
+    """What became of the triggers of one data set, once it is known of which the data can be used."""
+    reasons = Counter(rejected[event_id] for event_id in ids if event_id in rejected)
+    return report.settled(len(ids) - reasons.total(), dict(sorted(reasons.items())))

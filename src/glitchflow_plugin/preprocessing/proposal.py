@@ -45,7 +45,7 @@ _CROWDED = 0.1
 """From this share of triggers that follow another within a second, the user is told."""
 
 _BLOCKS = 20
-"""Groups of events that make a split into training, validation and test a good one."""
+"""Groups of events that make a split into training, validation, gate and test a good one."""
 
 _WITHOUT_SLIDES = {"num_slides": 0, "threshold_corr": 0.17, "threshold_iou": 0.08}
 """What selects witnesses where there are too few events to compare with chance: the coincidences alone."""
@@ -577,5 +577,5 @@ def _block_remarks(events: int, blocks: int, block_length: float) -> Iterator[st
     if blocks < _BLOCKS:
         yield (
             f"{events} event(s) in {blocks} block(s) of {block_length:g} s: training wants {_BLOCKS} or more, to "
-            "divide them into training, validation and test (conf/split.yaml)."
+            "divide them into training, validation, gate and test (conf/split.yaml)."
         )

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from glitchflow_plugin.data.files import atomic_path, check_file, parsed, read_json, sha256, write_json
 from glitchflow_plugin.data.readers.tables import read_csv
+from glitchflow_plugin.data.readers.triggers import NEAR, TriggerReport
 
 QUALITY_NAME = "quality.json"
 RECORDS_NAME = "quality.csv"
 _COLUMNS = ["event_id", "channel", "reason", "detail"]
 _FLAWS = "flaws_sha256"
 _STEP = "the step that made the event set"
+_CROWDED = 0.1
+"""From this share of triggers that stand close to another, the user is told."""
 MISSING = "missing"
 """Reason of a channel that an event does not have."""
 
@@ -64,6 +67,7 @@ class QualityReport:
         channels: For each channel the count by reason, over all events; channels without flaws are left out.
         missing_channels: Channels that were asked for and that no data set has.
         flaws: One record an event and channel that was masked, and one a file that cannot be read.
+        triggers: For each data set that is cut at triggers, how many there were and where they fell.
     """
 
     events_read: int
@@ -72,6 +76,7 @@ class QualityReport:
     channels: Mapping[str, Mapping[str, int]]
     missing_channels: tuple[str, ...] = ()
     flaws: tuple[Flaw, ...] = ()
+    triggers: tuple[TriggerReport, ...] = ()
 
     @property
     def events_seen(self) -> int:
@@ -88,9 +93,9 @@ class QualityReport:
 
         Returns:
             A sentence for each reason for which channels are never usable, with what to do; one for channels that do
-            not exist; and one for each other channel with flaws, the worst first.
+            not exist; what is odd about the triggers; and one for each other channel with flaws, the worst first.
         """
-        said = list(self._warnings_of_never_usable())
+        said = [*self._warnings_of_never_usable(), *(text for one in self.triggers for text in _warnings_of(one))]
         if self.missing_channels:
             said.append(f"asked for but in no data set: {', '.join(self.missing_channels[:10])}")
         files = [flaw for flaw in self.flaws if not flaw.channel]
@@ -125,6 +130,7 @@ def collect(
     rejected: Mapping[str, str],
     kept: int,
     missing_channels: tuple[str, ...] = (),
+    triggers: tuple[TriggerReport, ...] = (),
 ) -> QualityReport:
     """Count flaws and rejected events."""
     flaws = tuple(sorted(flaws, key=lambda flaw: (flaw.event_id, flaw.channel)))
@@ -139,7 +145,22 @@ def collect(
         channels={name: dict(sorted(count.items())) for name, count in sorted(channels.items())},
         missing_channels=missing_channels,
         flaws=flaws,
+        triggers=triggers,
     )
+
+
+def _warnings_of(report: TriggerReport) -> Iterator[str]:
+    """What is odd about the triggers of a data set."""
+    if report.unreadable:
+        first = next(iter(report.unreadable.values()))
+        yield f"{len(report.unreadable)} file(s) of triggers cannot be read, the first since {first}"
+    if report.crowded > _CROWDED * report.left:
+        yield (
+            f"{report.crowded} of {report.left} triggers stand within {NEAR:g} s of the one before, so one glitch is "
+            "several events. Set `cluster` (s, such as 0.1 to 0.5) beside `path` of the triggers in datasets.yaml."
+        )
+    if report.overlapping:
+        yield f"{report.overlapping} of {report.left} events overlap the one before, and so hold the same data in part"
 
 
 def write_quality(folder: Path | str, report: QualityReport) -> tuple[Path, Path]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from glitchflow_plugin.data.readers.segments import read_segments
-from glitchflow_plugin.data.readers.triggers import CLUSTER, SEGMENTS, TriggerSettings, TriggerTable, read_table
+from glitchflow_plugin.data.readers.triggers import CLUSTER, NEAR, SEGMENTS, TriggerSettings, TriggerTable, read_table
 from glitchflow_plugin.data.sources import DatasetSettings
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.signal.conditioning import ConditioningSettings, needed_length
@@ -14,9 +14,6 @@ from glitchflow_plugin.signal.trigger_clusters import cluster_times, crowded
 from glitchflow_plugin.signal.whitening import WhiteningSettings
 
 logger = logging.getLogger(__name__)
-
-NEAR = 0.5
-"""Triggers nearer (s) than this to the one before are, as a rule, of the same glitch."""
 
 
 def chosen(settings: TriggerSettings, needed: float = 0.0, crop: float = 0.0, *, progress: bool = True) -> TriggerTable:

@@ -216,7 +216,12 @@ class WaveformLearner(JudgedOnMaps):
     def calibrate(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> None:
         """Fit what the twin says about itself on validation events."""
         if twin.explains:
-            calibrate(twin, batches("train"), batches("validation"))
+            split = self.training_set.split
+            numbers = dict(
+                zip(split.validation.event_ids, split.validation.group_numbers(split.block_length), strict=True)
+            )
+            groups = np.array([numbers[str(event_id)] for event_id in self.dataset("validation").event_ids])
+            calibrate(twin, batches("train"), batches("validation"), groups)
 
     def baseline(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> Baseline:
         """The linear filter of the least loss on training events: a Wiener filter that weights events as the loss does.

@@ -110,10 +110,10 @@ def _condition(column: str, asked: Any) -> Condition:
         )
     real = [one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in given]
     if given is asked and len(given) == 2 and all(real):
-        low, high = (one if one is not None else end for one, end in zip(given, (-np.inf, np.inf), strict=True))
+        low, high = (end if one is None else float(one) for one, end in zip(given, (-np.inf, np.inf), strict=True))
         if not low <= high:
             raise ConfigurationError(f"{where}: expected a range [low, high], got {list(given)}: no number is in it")
-        return Condition(column, float(low), float(high))
+        return Condition(column, low, high)
     if any(not isinstance(one, str | bool | int | float) or one != one for one in given):  # noqa: PLR0124  # NaN
         raise ConfigurationError(f"{where}: expected numbers, true or false, or texts, got {list(given)!r}")
     return Condition(column, values=tuple(given))

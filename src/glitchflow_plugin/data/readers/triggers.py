@@ -56,6 +56,9 @@ _SHOWN_FILES = 3
 LIGOLW_TABLES = ("sngl_burst", "sngl_inspiral", "sngl_ringdown", "coinc_inspiral", "sim_inspiral", "sim_burst")
 """Tables of LIGO_LW files with a row an event, and its time in two columns."""
 
+NEAR = 0.5
+"""Triggers nearer (s) than this to the one before are, as a rule, of the same glitch."""
+
 _SAME_TIME = 2e-6
 """Times closer than this (s) are one: ids made from times resolve a microsecond."""
 
@@ -221,6 +224,11 @@ class TriggerReport:
     rejected: Mapping[str, int] = field(default_factory=dict)
     crowded: int = 0
     overlapping: int = 0
+
+    @property
+    def left(self) -> int:
+        """Triggers that became events of the data set, whether or not their data could be used."""
+        return self.events + sum(self.rejected.values())
 
     def without(self, reason: str, number: int) -> "TriggerReport":
         """The report after so many more fell."""
