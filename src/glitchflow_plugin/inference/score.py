@@ -693,25 +693,3 @@ def _weighted_auc(
 
 def _null(values: NDArray[np.float64]) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
-
-
-WindowStatistics = CaseStatistics
-
-
-def window_statistics(
-    measured: Tensor,
-    predicted: Tensor,
-    events: Sequence[Any] | NDArray[Any] | None = None,
-    glitch_threshold: float = GLITCH_THRESHOLD,
-    *,
-    cleaned: Tensor | None = None,
-) -> CaseStatistics:
-    """`map_statistics` of windows (window, 1, frequency, time); until their callers ask for themselves."""
-    one = None if cleaned is None else cleaned[:, 0]
-    return map_statistics(measured[:, 0], predicted[:, 0], events, glitch_threshold, cleaned=one)
-
-
-def scoring_windows(num_times: int, size: int = 64) -> list[tuple[int, int]]:
-    """Cut a map into windows; until nobody does."""
-    starts = [index * size for index in range(max(1, num_times // size))]
-    return list(zip(starts, [*starts[1:], num_times], strict=True))
