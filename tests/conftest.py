@@ -89,12 +89,13 @@ def make_event_set(tmp_path):
         shard_size=4,
         recipe=None,
         groups=(),
+        starts=None,
     ):
         num_events, num_channels, num_samples = series.shape
         valid = np.ones((num_events, num_channels), dtype=bool) if valid is None else valid
         channels = channels or ("STRAIN", *(f"WITNESS_{row}" for row in range(1, num_channels)))
         ids = tuple(f"event-{row:03d}" for row in range(num_events))
-        starts = 1_200_000_000.5 + 100.0 * np.arange(num_events)
+        starts = 1_200_000_000.5 + 100.0 * np.arange(num_events) if starts is None else starts
         axes = {"sample_rate": sample_rate, "num_samples": num_samples}
         writer = ShardedWriter(
             folder=tmp_path / name,
