@@ -3,6 +3,7 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -245,3 +246,8 @@ def test_wrong_settings_are_refused():
         SplitSettings(blok=1)
     with pytest.raises(FormatError, match="float64"):
         SplitPart(("a",), *[np.zeros(1, dtype=np.float32)] * 3)
+
+
+def test_the_shipped_configuration_is_the_default_of_the_code(request):
+    content = yaml.safe_load((request.config.rootpath / "conf" / "split.yaml").read_text())
+    assert SplitSettings(**content) == SplitSettings()
