@@ -88,6 +88,7 @@ def make_event_set(tmp_path):
         units="whitened",
         shard_size=4,
         recipe=None,
+        groups=(),
         starts=None,
     ):
         num_events, num_channels, num_samples = series.shape
@@ -115,6 +116,7 @@ def make_event_set(tmp_path):
                 gps_event=starts[rows] + num_samples / sample_rate / 2,
                 series=np.where(valid[rows][..., None], series[rows], 0).astype(np.float32),
                 valid=valid[rows],
+                groups=tuple(groups[row] for row in rows) if groups else (),
             )
             writer.write(plan, batch)
         return writer.finish()
