@@ -169,7 +169,11 @@ def _headed(
     header = [place for place, text in zip(places, comments, strict=True) if _heads(text, first)]
     if header:
         lead[header[-1]] = f"{comments[places.index(header[-1])]}\n"
-    elif first.strip():
+    elif not first.strip():
+        names = _with_units(comments)
+        if "time" in names:  # a table of Omicron's without a row
+            return lead, " ", names
+    else:
         between, values = _split(first)
         if all(map(_is_number, values)):
             names = _with_units(comments, len(values)) or headless.get(len(values), ())
@@ -213,16 +217,16 @@ _OMICRON = {
 """Omicron's names in text, and what it calls the same columns in ROOT and HDF5."""
 
 
-def _with_units(comments: Sequence[str], count: int) -> list[str]:
+def _with_units(comments: Sequence[str], count: int | None = None) -> list[str]:
     """Names of so many columns out of comments that name each with its unit; none where these are too few."""
     found = [
         (name.strip(" -,;|\t").lower(), unit.strip()) for text in comments for name, unit in _WITH_UNIT.findall(text)
     ]
     names = [
         _OMICRON[name] if name in _OMICRON and (unit in ("s", "") or "time" not in name) else name
-        for name, unit in found[-count:]
+        for name, unit in found[-(count or len(found)) :]
     ]
-    return names if len(names) == count else []
+    return names if count in (None, len(names)) else []
 
 
 def _split(line: str) -> tuple[str | None, list[str]]:
@@ -235,6 +239,8 @@ def _heads(text: str, line: str) -> bool:
     """Whether a text has a name for every value of a line that has numbers in it, and so is no header itself."""
     (between_names, names), (between_values, values) = _split(text), _split(line)
     fits = between_names == between_values and len(names) == len(values)
+    if between_names is None and "[" in text:
+        return False  # `central frequency [Hz]` is one name
     return fits and any(map(_is_number, values)) and all(names) and not any(map(_is_number, names))
 
 
