@@ -88,12 +88,14 @@ def make_event_set(tmp_path):
         units="whitened",
         shard_size=4,
         recipe=None,
+        groups=(),
+        starts=None,
     ):
         num_events, num_channels, num_samples = series.shape
         valid = np.ones((num_events, num_channels), dtype=bool) if valid is None else valid
         channels = channels or ("STRAIN", *(f"WITNESS_{row}" for row in range(1, num_channels)))
         ids = tuple(f"event-{row:03d}" for row in range(num_events))
-        starts = 1_200_000_000.5 + 100.0 * np.arange(num_events)
+        starts = 1_200_000_000.5 + 100.0 * np.arange(num_events) if starts is None else starts
         axes = {"sample_rate": sample_rate, "num_samples": num_samples}
         writer = ShardedWriter(
             folder=tmp_path / name,
@@ -114,6 +116,7 @@ def make_event_set(tmp_path):
                 gps_event=starts[rows] + num_samples / sample_rate / 2,
                 series=np.where(valid[rows][..., None], series[rows], 0).astype(np.float32),
                 valid=valid[rows],
+                groups=tuple(groups[row] for row in rows) if groups else (),
             )
             writer.write(plan, batch)
         return writer.finish()
@@ -132,7 +135,17 @@ def make_coupled_maps(tmp_path):
     from glitchflow_plugin.data.sharded import ShardedWriter
 
     def make(
-        num_events=24, *, num_times=257, size=64, name="maps", seed=0, spacing=100.0, valid=None, shard_size=8, gain=1.0
+        num_events=24,
+        *,
+        num_times=257,
+        size=64,
+        name="maps",
+        seed=0,
+        spacing=100.0,
+        valid=None,
+        shard_size=8,
+        gain=1.0,
+        groups=(),
     ):
         generator = np.random.default_rng(seed)
         channels = ("STRAIN", "GUIDE", "BYSTANDER")
@@ -173,6 +186,7 @@ def make_coupled_maps(tmp_path):
                 gps_event=starts[chosen] + 3.0,
                 maps=np.where(valid[chosen][..., None, None], maps[chosen], 0),
                 valid=valid[chosen],
+                groups=tuple(groups[row] for row in chosen) if groups else (),
             )
             writer.write(plan, batch)
         return writer.finish()

@@ -46,7 +46,7 @@ class NoEventsError(DataError):
 
 
 class LeakageError(DataError):
-    """Training, validation and test data share an event or a stretch of time."""
+    """Parts of a split share an event, a group or a stretch of time."""
 
 
 class MissingDependencyError(GlitchflowError, ImportError):

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ from glitchflow_plugin.components.benchmark import EntrantTrainer, Leaderboard
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.errors import ConfigurationError, FormatError
+from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.preprocessing.ingest import ingest
 from glitchflow_plugin.preprocessing.spectrograms import ProcessSettings, event_transform, make_spectrograms
 from glitchflow_plugin.products.summary import read_summary
@@ -77,15 +79,15 @@ def test_entrants_of_both_kinds_are_trained_judged_and_shown(make, tmp_path):
     page.write_text("before\n<!-- leaderboard:begin demo -->\n<!-- leaderboard:end demo -->\nafter\n", encoding="utf-8")
     result = make(page=str(page)).execute()
 
-    assert set(result.figures) == set(ENTRANTS)
-    assert result.figures["zero"]["excess_removed"].value == 0
+    assert set(result.figures) == {*ENTRANTS, *TRIVIAL}
+    assert result.figures["zero"]["median_net_removed"].value == 0
     assert result.figures["wiener"]["power_removed"].value is not None
     assert result.figures["linear"]["power_removed"].value is None
     assert result.reference in {"linear", "wiener"}
     # blips and tomtes reach the strain almost linearly, and are loud: both filters must see that
-    assert result.figures["linear"]["excess_removed"].value > 0.1
-    assert result.figures["wiener"]["excess_removed"].value > 0.1
-    assert [name for name, _ in result.groups["class"]] == ["blip", "tomte"]
+    assert result.figures["linear"]["median_net_removed"].value > 0.1
+    assert result.figures["wiener"]["median_net_removed"].value > 0.1
+    assert [name for name, _ in result.kinds["class"]] == ["blip", "tomte"]
 
     folder = tmp_path / "benchmark"
     table = pd.read_csv(folder / "entrants.csv").set_index("entrant")
@@ -93,8 +95,14 @@ def test_entrants_of_both_kinds_are_trained_judged_and_shown(make, tmp_path):
     assert table.loc["zero", "parameters"] == 0
     assert table.loc["network", "parameters"] > table.loc["linear", "parameters"] > 0
     assert (table["milliseconds_an_event"] > 0).all()
-    assert set(pd.read_csv(folder / "groups.csv")["kind"]) == {"class", "witness SNR", "witnesses missing"}
-    assert read_summary(folder).metrics["excess_removed_zero"].value == 0
+    kinds = pd.read_csv(folder / "kinds.csv")
+    assert set(kinds["by"]) == {"class", "witness SNR", "witnesses missing"}
+    assert (kinds["groups"] <= kinds["events"]).all()
+    merits = result.scores["wiener"].merits()
+    for name in TRIVIAL:
+        for figure, estimate in result.scores[name].merits().items():
+            assert estimate.value <= merits[figure].value, (name, figure)
+    assert read_summary(folder).metrics["median_net_removed_zero"].value == 0
     for name in ("ranking", "accuracy", "groups", "missing", "trust-coupling"):
         assert (folder / f"{name}.png").exists()
 
@@ -102,6 +110,11 @@ def test_entrants_of_both_kinds_are_trained_judged_and_shown(make, tmp_path):
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "| coupling |" in text
+    for name in TRIVIAL:
+        assert f"| {name} |" in text
+    assert "with a witnessed glitch of strain SNR above 10" in text
+    assert re.search(r"\d+ events in \d+ groups", text)
+    assert "Events of one group" in text
     assert text.count("| `novelty_p` at most 0.05 |") == 1
     for line in text.splitlines():
         if line.startswith("!["):
@@ -131,7 +144,7 @@ def test_a_run_goes_on_at_the_entrants_that_are_missing_or_changed(make, monkeyp
     third = make(("zero", "network")).execute()
     assert len(trained) == 1
     # the same seed, so the same figures
-    assert third.figures["network"]["excess_removed"] == again.figures["network"]["excess_removed"]
+    assert third.figures["network"]["median_net_removed"] == again.figures["network"]["median_net_removed"]
     make(("zero", "network"), random_seed=1).execute()
     assert len(trained) == 2
     assert json.loads(path.read_text(encoding="utf-8"))["judgement"]["facts"]["epochs"] == 1
@@ -143,6 +156,8 @@ def test_what_cannot_work_is_said_before_anything_is_trained(make, data):
         make(("misspelt",))
     with pytest.raises(ConfigurationError, match="at least one entrant"):
         make(())
+    with pytest.raises(ConfigurationError, match="of every leaderboard already"):
+        Leaderboard(**make().parameters | {"entrants": {"clock": ENTRANTS["zero"]}})
     with pytest.raises(ConfigurationError, match="held_out"):
         make(held_out={"datasets": []})
     with pytest.raises(ConfigurationError, match="least_snrr"):

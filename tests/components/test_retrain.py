@@ -24,7 +24,7 @@ from glitchflow_plugin.products.summary import EventCounts
 from glitchflow_plugin.tracking.versions import list_versions
 from glitchflow_plugin.training.interruption import Interrupted
 
-SPLIT = {"block_length": 100.0, "train": 0.5, "validation": 0.3, "test": 0.2}
+SPLIT = {"block_length": 100.0, "train": 0.4, "validation": 0.2, "gate": 0.2, "test": 0.2}
 TRAINER = {
     "model": {"name": "unet", "base": 4, "depth": 2, "attention_heads": 0},
     "config": {"optim_lr": 3e-3, "batch_size": 8},

@@ -23,6 +23,7 @@ from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.lock import at_work
+from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.errors import BusyError, ConfigurationError, ConnectionFailedError, DataError, RegistryError
 from glitchflow_plugin.plots.cleaning import plot_cleaning
 from glitchflow_plugin.products.summary import read_summary
@@ -355,7 +356,7 @@ def test_what_a_silent_server_has_not_taken_is_sent_by_the_next_training(
 def test_a_version_shows_what_one_chooses_by(make_trainer, training_set, registry, monkeypatch, tmp_path):
     split, titles = training_set.split, []
     labels = tmp_path / "classes.csv"
-    every = [name for part in ("train", "validation", "test") for name in split.part(part).event_ids]
+    every = [name for part in PARTS for name in split.part(part).event_ids]
     labels.write_text("event_id,label\n" + "".join(f"{name},a_class\n" for name in every))
 
     def tell(examples, *arguments, title, axis, **keywords):

@@ -104,6 +104,20 @@ def test_cut_events_get_groups_from_a_table(tmp_path):
     assert [event.group for event in open_datasets([entry]).events] == ["one", "one"]
 
 
+def test_cut_events_get_groups_from_a_column_of_their_triggers(tmp_path):
+    continuous_file(tmp_path, T0, 64, (TARGET, "V1:A"))
+    triggers = tmp_path / "triggers.csv"
+    triggers.write_text(f"event_id,time,wave\na,{T0 + 20:.1f},blip 1\nb,{T0 + 40:.1f},\n")
+    entry = {"path": str(tmp_path), "format": "hdf5", "target": TARGET, "segment": 8, "processing": {"len": 4}}
+    entry["triggers"] = {"path": str(triggers), "group_column": "wave"}
+    assert [event.group for event in open_datasets([entry]).events] == ["blip 1", ""]
+    added = {"groups": labels(tmp_path / "labels.csv", {"b": "tomte"})}
+    assert [event.group for event in open_datasets([{**entry, **added}]).events] == ["blip 1", "tomte"]
+    torn = {"groups": labels(tmp_path / "labels.csv", {"a": "tomte"})}
+    with pytest.raises(FormatError, match="'blip 1' and of 'tomte'"):
+        open_datasets([{**entry, **torn}])
+
+
 def test_data_sets_merge_on_the_event_id(tmp_path):
     strain, witnesses = tmp_path / "strain", tmp_path / "witnesses"
     for number in (0, 1):

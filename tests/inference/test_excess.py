@@ -2,80 +2,13 @@ import math
 
 import numpy as np
 import pytest
-import torch
-from scipy.ndimage import binary_dilation
 
-from glitchflow_plugin.inference.clean import clean_maps
-from glitchflow_plugin.inference.excess import (
-    NOISE_MEAN,
-    added_power,
-    event_draws,
-    excess_removed,
-    paired_medians,
-    pooled_growth,
-    power_removed,
-    snr_groups,
-)
-
-SHAPE = (40, 32, 64)
+from glitchflow_plugin.inference.excess import added_power, paired_medians, pooled_growth, power_removed, snr_kinds
 
 
-@pytest.fixture
-def scene():
-    """Complex tiles of noise and of one glitch an event; an energy is |tile|², whose noise has median 1."""
-    generator = np.random.default_rng(0)
-    noise = math.sqrt(NOISE_MEAN / 2) * (generator.normal(size=SHAPE) + 1j * generator.normal(size=SHAPE))
-    rows, columns = np.mgrid[: SHAPE[1], : SHAPE[2]]
-    shape = np.exp(-(((rows - 16) / 3) ** 2) - ((columns - 32) / 4) ** 2)
-    glitch = 20 * shape * np.exp(2j * np.pi * generator.uniform(size=(SHAPE[0], 1, 1)))
-    return noise, glitch
-
-
-def energy(tiles):
-    return torch.from_numpy(np.abs(tiles) ** 2)
-
-
-def subtracted(scene, share):
-    noise, glitch = scene
-    return excess_removed(energy(noise + glitch), energy(share * glitch), energy(noise + (1 - share) * glitch))
-
-
-def test_noise_has_the_mean_that_is_taken_off(scene):
-    assert energy(scene[0]).median() == pytest.approx(1, abs=0.02)
-    assert energy(scene[0]).mean() == pytest.approx(NOISE_MEAN, rel=0.02)
-
-
-def test_subtraction_removes_what_it_should(scene):
-    """A share s of the waveform leaves (1 - s)² of the energy, and the noise is neither rewarded nor punished."""
-    assert np.allclose(subtracted(scene, 0.0), 0)
-    for share, expected in ((0.5, 0.75), (0.9, 0.99), (1.0, 1.0), (2.0, 0.0), (2.5, -1.25)):
-        removed = subtracted(scene, share)
-        assert np.median(removed) == pytest.approx(expected, abs=0.02)
-        assert removed.max() <= 1
-
-
-def test_pixels_are_those_of_the_glitch_widened_and_of_the_prediction():
-    measured, predicted, cleaned = (torch.full((1, 9, 9), NOISE_MEAN, dtype=torch.float64) for _ in range(3))
-    measured[0, 4, 4], predicted[0, 0, 8] = 30.0, 20.0
-    cleaned[0] = torch.arange(81.0).reshape(9, 9)
-    counted = binary_dilation(measured[0].numpy() > 16, np.ones((3, 3))) | (predicted[0].numpy() > 16)
-    after = (cleaned[0].numpy() - NOISE_MEAN)[counted].sum()
-    removed = excess_removed(measured, predicted, cleaned, dilation=1)
-    assert removed[0] == pytest.approx(1 - after / (30 - NOISE_MEAN))
-
-
-def test_energies_without_phase_are_judged_by_the_same_figure(scene):
-    noise, glitch = scene
-    measured = energy(noise + glitch)
-    assert np.allclose(excess_removed(measured, measured, clean_maps(measured, measured)), 1)
-    zero = torch.zeros_like(measured)
-    assert np.allclose(excess_removed(measured, zero, clean_maps(measured, zero)), 0)
-
-
-def test_without_excess_there_is_no_share(scene):
-    quiet = energy(scene[0]).clamp(max=15)
-    loud_prediction = energy(scene[1])
-    assert np.isnan(excess_removed(quiet, loud_prediction, clean_maps(quiet, loud_prediction))).all()
+def alone(count):
+    """Every event a group of its own."""
+    return np.arange(count)
 
 
 def test_power_of_waveforms():
@@ -96,9 +29,22 @@ def test_added_power():
     assert added_power(before, before) == 0
     assert added_power(before, before + np.array([4.0, 0.0])) == pytest.approx(0.01)
     assert math.isnan(added_power(before[:0], before[:0]))
-    one = pooled_growth(before, np.array([104.0, 0.0]), np.array([True, False]))
-    assert (one.value, one.low, one.high) == pytest.approx((0.04, 0.04, 0.04))
-    assert pooled_growth(before, before, np.zeros(2, bool)).value is None
+    one = pooled_growth(before, np.array([104.0, 0.0]), np.array([True, False]), alone(2))
+    assert (one.value, one.low) == (pytest.approx(0.04), None)
+    assert "1 independent group" in one.reason
+    assert pooled_growth(before, before, np.zeros(2, bool), alone(2)).value is None
+
+
+def test_growth_is_drawn_by_group():
+    generator = np.random.default_rng(5)
+    groups = np.repeat(np.arange(12), 5)
+    before, after = generator.uniform(1, 2, (2, 60))
+    one = pooled_growth(before, after, np.ones(60, bool), groups, replicates=2000)
+    drawn = []
+    for _ in range(2000):
+        rows = np.concatenate([np.flatnonzero(groups == group) for group in generator.integers(0, 12, 12)])
+        drawn.append(after[rows].sum() / before[rows].sum() - 1)
+    np.testing.assert_allclose((one.low, one.high), np.percentile(drawn, [2.5, 97.5]), atol=0.02)
 
 
 def test_medians_are_compared_in_pairs():
@@ -106,15 +52,25 @@ def test_medians_are_compared_in_pairs():
     base = generator.normal(size=60)
     values = {"linear": base, "ours": base + 0.3}
     chosen = np.arange(60) < 50
-    found = paired_medians(values, chosen, reference="linear", replicates=300, seed=3)
+    found = paired_medians(values, chosen, alone(60), reference="linear", replicates=2000, seed=3)
     median, difference = found["ours"]
     assert median.value == pytest.approx(np.median(base[:50]) + 0.3)
     assert median.low < median.value < median.high
-    # the same events are drawn for both, so a constant lead has no width
+    # the same groups are drawn for both, so a constant lead has no width
     assert (difference.low, difference.high) == pytest.approx((0.3, 0.3))
-    by_hand = np.median(values["ours"][:50][event_draws(50, 300, 3)], axis=1)
-    assert (median.low, median.high) == pytest.approx(tuple(np.percentile(by_hand, [2.5, 97.5])))
+    by_hand = np.median(values["ours"][:50][generator.integers(0, 50, (2000, 50))], axis=1)
+    assert (median.low, median.high) == pytest.approx(tuple(np.percentile(by_hand, [2.5, 97.5])), abs=0.05)
     assert found["linear"][1].value == 0
+
+
+def test_copies_of_an_event_in_its_group_change_no_median_and_no_interval():
+    values = np.random.default_rng(6).normal(size=15)
+    once = paired_medians({"a": values}, np.ones(15, bool), alone(15), replicates=500)["a"][0]
+    often = paired_medians({"a": np.repeat(values, 4)}, np.ones(60, bool), np.repeat(alone(15), 4), replicates=500)
+    assert often["a"][0].to_dict() == pytest.approx(once.to_dict())
+    few = paired_medians({"a": values}, np.ones(15, bool), alone(15) % 4, replicates=500)["a"][0]
+    assert (few.value, few.low) == (once.value, None)
+    assert "4 independent groups" in few.reason
 
 
 def test_the_interval_of_a_median_covers_the_truth():
@@ -122,23 +78,23 @@ def test_the_interval_of_a_median_covers_the_truth():
     held = 0
     for trial in range(200):
         sample = {"one": generator.normal(size=40)}
-        estimate = paired_medians(sample, np.ones(40, bool), replicates=300, seed=trial)["one"][0]
+        estimate = paired_medians(sample, np.ones(40, bool), alone(40), replicates=300, seed=trial)["one"][0]
         held += estimate.low <= 0 <= estimate.high
     assert 0.90 <= held / 200 <= 0.99
 
 
 def test_an_event_that_is_undefined_for_one_counts_for_none():
     values = {"a": np.array([0.0, 1.0, 5.0]), "b": np.array([0.0, 1.0, np.nan])}
-    found = paired_medians(values, np.ones(3, bool), replicates=0)
+    found = paired_medians(values, np.ones(3, bool), alone(3), replicates=0)
     assert (found["a"][0].value, found["b"][0].value) == (0.5, 0.5)
     assert found["a"][0].low is None
     assert found["a"][1].value is None
-    assert paired_medians(values, np.zeros(3, bool))["a"][0].value is None
+    assert paired_medians(values, np.zeros(3, bool), alone(3))["a"][0].value is None
 
 
-def test_groups_by_snr_share_no_event_and_leave_out_what_has_none():
+def test_kinds_by_snr_share_no_event_and_leave_out_what_has_none():
     snr = np.array([0.0, 5.0, 10.0, 19.9, 20.0, 300.0])
-    groups = snr_groups(snr, [10.0, 20.0])
-    assert [group.name for group in groups] == ["< 10", "10-20", "> 20"]
-    np.testing.assert_array_equal(np.sum([group.events for group in groups], axis=0), snr > 0)
-    assert [group.name for group in snr_groups(np.array([15.0]), [10.0, 20.0])] == ["10-20"]
+    kinds = snr_kinds(snr, [10.0, 20.0])
+    assert [kind.name for kind in kinds] == ["< 10", "10-20", "> 20"]
+    np.testing.assert_array_equal(np.sum([kind.events for kind in kinds], axis=0), snr > 0)
+    assert [kind.name for kind in snr_kinds(np.array([15.0]), [10.0, 20.0])] == ["10-20"]

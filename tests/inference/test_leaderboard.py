@@ -8,16 +8,18 @@ import torch
 from glitchflow_plugin.data.files import read_json, write_json
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.inference.clean import clean_maps
-from glitchflow_plugin.inference.excess import excess_removed
 from glitchflow_plugin.inference.leaderboard import (
     HeldOut,
     Judgement,
     LeaderboardSettings,
     judge_entrant,
+    judge_trivial,
     standings,
     taken_away,
 )
 from glitchflow_plugin.inference.predict import MapPredictor, Prediction
+from glitchflow_plugin.inference.score import Sample, map_statistics
+from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
 
 SETTINGS = LeaderboardSettings(missing=(1, 2), batch_events=4, replicates=200, witness_snr=(20.0,), seed=3)
@@ -63,6 +65,7 @@ def held_out(make_set):
         witness_snr=np.where(seen, 10.0 + 5 * np.arange(10), 0.0),
         witnesses=tuple((maps.channels[1],) if one else () for one in seen),
         has_merger=np.arange(10) == 1,
+        group=maps.event_ids,
     )
     return HeldOut(maps, truth)
 
@@ -76,23 +79,24 @@ def test_what_is_kept_of_an_entrant_is_what_it_did_to_the_maps(held_out):
     batch = held_out.maps.read()
     measured = torch.from_numpy(batch.maps[:, 0])
     predicted = 0.9 * torch.from_numpy(batch.maps[:, 1])
-    expected = excess_removed(measured, predicted, clean_maps(measured, predicted))
-    np.testing.assert_allclose(judged.excess_removed, expected, rtol=1e-5)
-    np.testing.assert_allclose(judged.map_before, measured.double().sum(dim=(1, 2)), rtol=1e-6)
+    expected = map_statistics(measured, predicted, cleaned=clean_maps(measured, predicted))
+    np.testing.assert_allclose(judged.statistics.net_removed, expected.net_removed, rtol=1e-5)
+    np.testing.assert_allclose(judged.statistics.total_measured, measured.double().sum(dim=(1, 2)), rtol=1e-6)
     assert judged.power_removed is None
     assert judged.seconds > 0
     assert judged.facts == {"epochs": 3}
     # in the order of the events
-    assert list(judged.windows.event[::4]) == list(held_out.maps.event_ids)
+    assert list(judged.statistics.event) == list(held_out.maps.event_ids)
 
 
 def test_a_judgement_survives_its_file(held_out, tmp_path):
     judged = judge_entrant(Waveform(held_out.truth, held_out.maps, 0.5), held_out, SETTINGS)
     write_json(tmp_path / "one.json", judged.to_dict())
     again = Judgement.from_dict(read_json(tmp_path / "one.json"))
-    for name in ("excess_removed", "power_removed", "map_after", "series_added"):
+    for name in ("power_removed", "series_added"):
         np.testing.assert_array_equal(getattr(again, name), getattr(judged, name))
-    np.testing.assert_array_equal(again.windows.peak_cleaned, judged.windows.peak_cleaned)
+    for name, values in vars(judged.statistics).items():
+        np.testing.assert_array_equal(getattr(again.statistics, name), values)
     assert set(again.without) == {1, 2}
     first, second = (standings({"a": one}, held_out, SETTINGS).to_dict() for one in (judged, again))
     assert json.dumps(first) == json.dumps(second)
@@ -115,7 +119,7 @@ def test_without_the_witness_there_is_no_figure_and_without_others_nothing_chang
     kept = chosen & ~away[:, 0]
     assert 0 < kept.sum() < chosen.sum()
     np.testing.assert_array_equal(np.isfinite(judged.without[2]), kept)
-    np.testing.assert_allclose(judged.without[2][kept], judged.excess_removed[kept])
+    np.testing.assert_allclose(judged.without[2][kept], judged.statistics.net_removed[kept])
 
     class Second(Share):
         def forward(self, windows):
@@ -138,25 +142,32 @@ def test_standings_are_medians_of_the_chosen_best_first(held_out):
     assert list(result.figures)[:2] == ["ours", "linear"]
     assert result.reference == "linear"
     for name in entrants:
-        expected = np.median(judged[name].excess_removed[chosen])
-        assert result.figures[name]["excess_removed"].value == pytest.approx(expected)
-    assert result.figures["zero"]["excess_removed"].value == pytest.approx(0)
+        expected = np.median(judged[name].statistics.net_removed[chosen])
+        assert result.figures[name]["median_net_removed"].value == pytest.approx(expected)
+    assert result.figures["zero"]["median_net_removed"].value == pytest.approx(0)
     lead = result.figures["ours"]["lead"]
-    assert lead.low <= lead.value <= lead.high
-    assert lead.low > 0
+    assert lead.value == pytest.approx(
+        result.figures["ours"]["median_net_removed"].value - result.figures["linear"]["median_net_removed"].value
+    )
     assert result.figures["wave"]["power_removed"].value == pytest.approx(0.75)
     assert result.figures["ours"]["power_removed"].value is None
     assert result.figures["zero"]["added_map"].value == pytest.approx(0)
     assert result.figures["wave"]["added_strain"].value == 0  # nothing is predicted where there is no glitch
-    assert result.groups["class"] == [("blip", 3), ("tomte", 1)]
-    assert result.groups["witness SNR"] == [("< 20", 1), ("> 20", 3)]
-    assert result.groups["witnesses missing"][0] == ("0", 4)
-    by_class = result.by_group["class"]["ours"]
-    assert by_class[1].value == pytest.approx(judged["ours"].excess_removed[6])
+    assert result.kinds["class"] == [("blip", Sample(3, 3)), ("tomte", Sample(1, 1))]
+    assert result.kinds["witness SNR"] == [("< 20", Sample(1, 1)), ("> 20", Sample(3, 3))]
+    assert result.kinds["witnesses missing"][0] == ("0", Sample(4, 4))
+    by_class = result.by_kind["class"]["ours"]
+    assert by_class[1].value == pytest.approx(judged["ours"].statistics.net_removed[6])
 
 
 def test_wrong_settings_and_truth_of_other_events_are_refused(held_out):
-    for wrong in ({"witness_snr": (40, 20)}, {"missing": (0,)}, {"replicates": -1}, {"accuracy_range": (5,)}):
+    for wrong in (
+        {"witness_snr": (40, 20)},
+        {"missing": (0,)},
+        {"replicates": -1},
+        {"accuracy_range": (5,)},
+        {"block_length": 0},
+    ):
         with pytest.raises(ConfigurationError, match=next(iter(wrong))):
             LeaderboardSettings(**wrong)
     with pytest.raises(DataError, match="one row an event"):
@@ -167,8 +178,52 @@ def test_an_entrant_may_be_spared_the_missing_witnesses(held_out):
     judged = {"ours": judge_entrant(maps_of(0.8), held_out, SETTINGS)}
     judged["wide"] = judge_entrant(maps_of(0.5), held_out, replace(SETTINGS, missing=()))
     result = standings(judged, held_out, SETTINGS, [])
-    assert [name for name, _ in result.groups["witnesses missing"]] == ["0", "1", "2"]
-    ours, wide = (result.by_group["witnesses missing"][name] for name in ("ours", "wide"))
+    assert [name for name, _ in result.kinds["witnesses missing"]] == ["0", "1", "2"]
+    ours, wide = (result.by_kind["witnesses missing"][name] for name in ("ours", "wide"))
     assert all(one.value is not None for one in ours)
     assert wide[0].value is not None
     assert [one.value for one in wide[1:]] == [None, None]
+
+
+def test_trivial_entrants_are_judged_on_the_same_events_and_spared_the_missing_witnesses(held_out):
+    judged = judge_trivial(held_out, SETTINGS)
+    assert tuple(judged) == TRIVIAL
+    measured = torch.from_numpy(held_out.maps.read().maps[:, 0])
+    mean = measured.double().mean(dim=0).expand_as(measured)
+    expected = map_statistics(measured, mean.to(measured))
+    np.testing.assert_allclose(judged["mean map"].statistics.total_cleaned, expected.total_cleaned, rtol=1e-5)
+    judged["ours"] = judge_entrant(maps_of(0.8), held_out, SETTINGS)
+    result = standings(judged, held_out, SETTINGS)
+    assert next(iter(result.figures)) == "ours"
+    merits = result.scores["ours"].merits()
+    for name in TRIVIAL:
+        for figure, estimate in result.scores[name].merits().items():
+            assert estimate.value is None or estimate.value <= merits[figure].value, (name, figure)
+
+
+def test_intervals_draw_groups_and_there_is_none_of_few(held_out):
+    labels = tuple(f"waveform {row // 2}" if row % 2 == 0 else f"night {row}" for row in range(10))
+    grouped = replace(held_out, truth=replace(held_out.truth, group=labels))
+    judged = {"ours": judge_entrant(maps_of(0.8), grouped, SETTINGS)}
+    result = standings(judged, grouped, SETTINGS)
+    assert result.samples == {"glitches": Sample(4, 4), "quiet": Sample(4, 4)}
+    figures = result.figures["ours"]
+    for name in ("median_net_removed", "added_map"):
+        assert figures[name].low is None
+        assert "4 independent groups" in figures[name].reason
+    # without labels the events of a block of time are one group
+    blocks = replace(held_out, truth=replace(held_out.truth, group=()))
+    length = 2 * float(np.ptp(held_out.maps.gps_event) + 1)
+    settings = replace(SETTINGS, block_length=length)
+    assert standings(judged, blocks, settings).samples["glitches"].groups <= 2
+
+
+def test_pixels_that_are_not_judged_change_nothing(held_out):
+    shape = held_out.maps.read([0]).maps.shape[2:]
+    inside = np.zeros(shape, bool)
+    inside[:, shape[1] // 4 : -shape[1] // 4] = True
+    judged = judge_entrant(maps_of(0.8), replace(held_out, inside=inside), SETTINGS)
+    measured = torch.from_numpy(held_out.maps.read().maps[:, 0]).double()
+    np.testing.assert_allclose(
+        judged.statistics.total_measured, measured[:, torch.from_numpy(inside)].sum(dim=1), rtol=1e-5
+    )

@@ -155,3 +155,17 @@ def test_a_twin_of_an_earlier_version_keeps_its_limits_and_has_no_novelty(net):
     assert torch.equal(explained.strain, WaveformTwin(net).eval()(series))
     assert torch.equal(twin.residual_limits(torch.tensor([1.0, 10.0])), limits * torch.tensor([[1.0], [10.0]]))
     assert twin.strangeness(explained.summary).isnan().all()
+
+
+def test_a_twin_without_groups_of_references_has_each_as_one_of_its_own(net):
+    twin = WaveformTwin(net, summary_size=12, num_references=40)
+    twin.summary_references[:, 0] = torch.arange(40.0)
+    summary = torch.zeros(1, 12)
+    before = twin.strangeness(summary + 20.5)
+    tensors = {key: value for key, value in twin.state_dict().items() if key != "summary_groups"}
+    described = json.dumps({"name": "coupling", "settings": {"in_channels": 3, **SMALL}})
+    again = load_twin(save(tensors, metadata={"model": described}))
+    assert torch.equal(again.strangeness(summary + 20.5), before)
+    twin.keep(summary_groups=torch.arange(40) // 2)
+    grouped = load_twin(save_twin(twin, "coupling", {"in_channels": 3, **SMALL}))
+    assert torch.equal(grouped.summary_groups, twin.summary_groups)

@@ -44,11 +44,14 @@ def test_accuracies_show_every_entrant():
 
 
 def test_groups_stand_at_their_names_with_their_counts():
-    classes = [("scattered_light", 11), ("blip", 3)]
+    classes = ["scattered_light\n11 events in 7 groups", "blip\n3 events in 1 group"]
     bands = {"ours": band(0.8, 0.5), "bad": band(-30.0, np.nan)}
-    figure = plot_groups({"by class": (classes, bands), "by witness SNR": ([("< 30", 4)], {"ours": band(0.4)})})
+    figure = plot_groups({"by class": (classes, bands), "by witness SNR": (["< 30\n4 events"], {"ours": band(0.4)})})
     left, right = figure.axes
-    assert [text.get_text() for text in left.get_xticklabels()] == ["scattered light\n(11)", "blip\n(3)"]
+    assert [text.get_text() for text in left.get_xticklabels()] == [
+        "scattered light\n11 events in 7 groups",
+        "blip\n3 events in 1 group",
+    ]
     np.testing.assert_array_equal(drawn(left.containers[0])[0][:, 1], [0.8, 0.5])
     assert np.abs(drawn(left.containers[0])[0][:, 0] - [0, 1]).max() < 0.5
     # one who makes everything worse does not squeeze the others
@@ -57,9 +60,11 @@ def test_groups_stand_at_their_names_with_their_counts():
 
 
 def test_missing_witnesses_along_the_axis():
-    axes = plot_missing([0, 1, 4], [60, 50, 9], {"ours": band(0.8, 0.7, 0.1), "zero": band(0, 0, 0)}).axes[0]
+    axes = plot_missing([0, 1, 4], ["60", "50", "9 events"], {"ours": band(0.8, 0.7, 0.1), "zero": band(0, 0, 0)}).axes[
+        0
+    ]
     assert labels(axes) == ["ours", "zero"]
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["0\n(60)", "1\n(50)", "4\n(9)"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0\n60", "1\n50", "4\n9 events"]
 
 
 def test_trust_shows_coverage_and_the_distribution_of_p_values():

@@ -36,7 +36,8 @@ class Spiking:
 
     @staticmethod
     def live(num_events, **changes):
-        return LiveTime(np.tile([0.0, DURATION], (num_events, 1)), Columns(COLUMN * np.arange(257)), **changes)
+        spans = changes.pop("spans", np.tile([0.0, DURATION], (num_events, 1)))
+        return LiveTime(spans, Columns(COLUMN * np.arange(257)), **changes)
 
 
 @pytest.fixture

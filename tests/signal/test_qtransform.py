@@ -427,11 +427,11 @@ class TestNotPeriodic:
         other = slice(0, 64) if time > 3 else slice(-64, None)
         alone = q_transform(burst, RATE, self.SETTINGS, periodic=False)
         assert float(alone[..., other].max() / alone.max()) < 1e-4
-        if abs(time - 3) > 2.9:
+        if frequency < 20 and abs(time - 3) > 2.9:
             assert float(q_transform(burst, RATE, self.SETTINGS)[..., other].max() / alone.max()) > 0.01
 
     def test_several_q_and_a_common_unit(self):
-        settings = replace(self.SETTINGS, q=(8.0, 30.0))
+        settings = replace(self.SETTINGS, q=(8.0, 16.0), frequency_high=300.0)
         burst = torch.stack([self.burst(20, 5.9, 0.3), self.burst(100, 3.0, 0.02)])
         alone = q_transform(burst, RATE, settings, periodic=False)
         assert float(alone[0, :, :64].max() / alone[0].max()) < 1e-4

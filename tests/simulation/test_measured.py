@@ -58,6 +58,7 @@ def test_each_class_of_a_bank_gets_a_witness(bank):
         assert name == f"V1:BANK-{glitch.label.upper()}_WIT"
         assert truth.group == glitch.parameters["bank"]
         assert truth.group.startswith(f"H1/{glitch.label}/")
+        assert event.group == truth.group
         assert 15.0 <= glitch.snr <= 80.0
         assert glitch.witness_snr[name] > 10.0
         strain = truth.glitch_strain(RATE)
@@ -153,3 +154,17 @@ def test_real_glitches_on_real_strain(real_data):
         assert glitch.witness_snr[glitch.witnesses[0]] > 8.0
         assert all(np.isfinite(channel.series).all() for channel in event.channels.values())
     assert len(labels) >= 4
+
+
+@pytest.mark.parametrize("mode", ["stretch", "gaussian", None])
+@pytest.mark.parametrize("with_bank", [True, False])
+def test_the_group_is_the_waveform_else_the_stretch_of_strain_else_the_event(bank, gwosc, mode, with_bank):
+    changed = {"bank": {"path": str(bank)}} if with_bank else {}
+    changed |= {"background": {"files": [str(gwosc)], "mode": mode}} if mode else {}
+    detector = Detector(SimulationSettings.from_yaml({**PLAIN, "no_glitch_fraction": 0.5, **changed}))
+    made = [detector.event(index) for index in range(6)]
+    assert {bool(truth.glitches) for _, truth in made} == {True, False}
+    for event, truth in made:
+        beneath = gwosc.name if mode == "stretch" else event.event_id
+        expected = truth.glitches[0].parameters["bank"] if with_bank and truth.glitches else beneath
+        assert event.group == truth.group == expected

@@ -1,13 +1,14 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from glitchflow_plugin.errors import FormatError, NoEventsError
-from glitchflow_plugin.models.bundle import WaveformTwin
+from glitchflow_plugin.models.bundle import PROBABILITIES, WaveformTwin
 from glitchflow_plugin.models.coupling import Explanation
 from glitchflow_plugin.models.stft import ShortTimeFourier
 from glitchflow_plugin.models.wiener import WienerFilter
-from glitchflow_plugin.training.calibration import calibrate, coverage, leave_out
+from glitchflow_plugin.training.calibration import _upper_quantiles, calibrate, coverage, leave_out
 
 
 class Announces(nn.Module):
@@ -182,6 +183,73 @@ def test_references_are_events_that_have_the_same_witnesses(correlated):
         assert not twin.strangeness(summary).isnan().any()
     finally:
         twin.keep(summary_references=references)
+
+
+def unequal(num_groups, rng):
+    """Group of each event: most have one event, some many."""
+    sizes = np.where(rng.random(num_groups) < 0.6, 1, rng.integers(10, 60, num_groups))
+    return np.repeat(np.arange(num_groups), sizes)
+
+
+@pytest.mark.parametrize("common", [0.0, 3.0])
+def test_level_of_novelty_holds_for_groups_of_unequal_size_and_strong_common_effects(common):
+    rng, ungrouped, grouped = np.random.default_rng(5), [], []
+    twin = WaveformTwin(Announces(), summary_size=1)
+    for _ in range(400):
+        groups = unequal(25, rng)
+        usual = common * rng.standard_normal(25)[groups] + rng.standard_normal(len(groups))
+        own = common * rng.standard_normal((20, 1)) + rng.standard_normal((20, 1))  # of twenty further groups
+        twin.keep(summary_references=torch.from_numpy(usual[:, None]))
+        for found, numbers in ((ungrouped, np.arange(len(groups))), (grouped, groups)):
+            twin.keep(summary_groups=torch.from_numpy(numbers))
+            found.append(twin.strangeness(torch.from_numpy(own)).numpy())
+    for level in (0.05, 0.1, 0.3):
+        # 8000 p-values, in twenties that share their references: about 0.01
+        share = (np.array(grouped) <= level).mean()
+        assert level - 1 / 26 - 0.015 < share < level + 0.01, level
+    # taken for independent, events of some large groups decide
+    broken = (np.array(ungrouped) <= 0.05).mean() > 0.07
+    assert broken == (common > 0)
+
+
+def test_fewer_groups_than_a_p_value_needs_give_none(twin):
+    ((witnesses, strain),) = made(60, seed=1)
+    summary = twin.explain(made(4, seed=2)[0][0]).summary
+    for num_groups in (18, 19):
+        calibrate(twin, made(64), [(witnesses, strain)], np.arange(60) % num_groups)
+        assert twin.strangeness(summary).isnan().all() == (num_groups < 19)
+
+
+@pytest.mark.parametrize("common", [0.0, 1.0])
+@pytest.mark.parametrize("num_groups", [20, 60])
+def test_limits_cover_other_groups_whatever_their_sizes(common, num_groups):
+    rng, found = np.random.default_rng(6), []
+    for _ in range(300):
+        groups = np.repeat(unequal(num_groups, rng), 40)
+        sizes = np.bincount(groups)
+        ratios = np.exp(common * rng.standard_normal(num_groups))[groups] * rng.exponential(size=len(groups))
+        limits = _upper_quantiles(ratios, 1 / sizes[groups], groups)
+        others = np.exp(common * rng.standard_normal((2000, 1))) * rng.exponential(size=(2000, 1))
+        found.append((others < limits).mean(axis=0))
+    coverage_found = np.mean(found, axis=0)
+    # not less than announced, and not much more where pixels are independent
+    assert (coverage_found > np.array(PROBABILITIES) - 0.012).all(), coverage_found
+    assert (coverage_found < np.array(PROBABILITIES) + (0.05 if common else 0.01)).all(), coverage_found
+
+
+def test_a_large_group_has_one_voice(twin):
+    # sixty events in which little is left are one group; thirty others of one event each leave nine times as much
+    torch.manual_seed(0)
+    witnesses = torch.zeros(90, 2, 512)
+    witnesses[:, 0, 0], witnesses[:, 0, 1:], witnesses[:, 1] = 10.0, 1.0, torch.randn(90, 512)
+    strain = torch.where(torch.arange(90) < 60, 1.0, 3.0)[:, None, None] * torch.randn(90, 1, 512)
+    groups = np.concatenate([np.zeros(60, int), np.arange(1, 31)])
+    found = []
+    for numbers in (None, groups):
+        calibrate(twin, made(64), [(witnesses, strain)], numbers)
+        found.append(float(twin.explain(witnesses[:1]).variance.mean()))
+    # (60 + 30 x 9) / 90, and (1 + 30 x 9) / 31
+    assert found == pytest.approx([3.67, 8.74], rel=0.1)
 
 
 def test_memory_does_not_grow_with_the_pixels(twin):

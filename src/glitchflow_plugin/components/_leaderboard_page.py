@@ -6,13 +6,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from glitchflow_plugin.inference.leaderboard import Standings
-from glitchflow_plugin.inference.score import Estimate
+from glitchflow_plugin.inference.intervals import LEAST_GROUPS, Estimate
+from glitchflow_plugin.inference.leaderboard import HeldOut, LeaderboardSettings, Standings
+from glitchflow_plugin.inference.score import Sample
+from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.plots.curves import Band
 from glitchflow_plugin.plots.leaderboard import plot_accuracies, plot_groups, plot_missing, plot_ranking, plot_trust
 from glitchflow_plugin.products.veto_table import markdown_table
 
-_GROUPS, _MISSING = ("class", "witness SNR"), "witnesses missing"
+_KINDS, _MISSING = ("class", "witness SNR"), "witnesses missing"
+_OUTSIDE = "†"
+"""Marks classes whose couplings lie outside the laws of the default network."""
 
 
 def entrants_table(result: Standings, facts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -28,49 +32,69 @@ def entrants_table(result: Standings, facts: Mapping[str, Mapping[str, Any]]) ->
     return pd.DataFrame(rows)
 
 
-def groups_table(result: Standings) -> pd.DataFrame:
-    """One row an entrant and group: the median excess removed."""
+def kinds_table(result: Standings, outside: frozenset[str] = frozenset()) -> pd.DataFrame:
+    """One row an entrant and kind of event: the median net power removed."""
     return pd.DataFrame(
         [
             {
                 "entrant": name,
+                "by": what,
                 "kind": kind,
-                "group": group,
-                "events": count,
-                "excess_removed": estimate.value,
+                "outside_the_networks_laws": what == "class" and kind in outside,
+                "events": sample.cases,
+                "groups": sample.groups,
+                "net_power_removed": estimate.value,
                 "low": estimate.low,
                 "high": estimate.high,
             }
-            for kind, rows in result.by_group.items()
+            for what, rows in result.by_kind.items()
             for name, estimates in rows.items()
-            for (group, count), estimate in zip(result.groups[kind], estimates, strict=True)
+            for (kind, sample), estimate in zip(result.kinds[what], estimates, strict=True)
         ]
     )
 
 
-def figures_of(result: Standings, facts: Mapping[str, Mapping[str, Any]], threshold: float) -> dict[str, Any]:
+def figures_of(
+    result: Standings,
+    facts: Mapping[str, Mapping[str, Any]],
+    threshold: float,
+    outside: frozenset[str] = frozenset(),
+) -> dict[str, Any]:
     """Pictures by name."""
     names = list(result.figures)
+    glitches, quiet = (_counted(result.samples[name]) for name in ("glitches", "quiet"))
     panels = {
-        "median excess power removed, maps": "excess_removed",
-        "median power removed, waveform": "power_removed",
-        "quiet windows harmed": f"harmed_share_snr2_{threshold:g}",
+        f"median net power removed, maps\n{glitches}": "median_net_removed",
+        f"median power removed, waveform\n{glitches}": "power_removed",
+        f"quiet events harmed\n{quiet}": f"harmed_share_snr2_{threshold:g}",
     }
     bands = {title: _band([result.figures[name][key] for name in names]) for title, key in panels.items()}
-    curves = {name: (one.denoising_accuracy.value, one.veto_accuracy.value) for name, one in result.scores.items()}
-    levels = next(iter(result.scores.values())).denoising_accuracy.thresholds
-    missing = result.groups[_MISSING]
+    scores = result.scores
+    missing = result.kinds[_MISSING]
     pictures = {
         "ranking": plot_ranking(names, bands),
         "accuracy": plot_accuracies(
-            levels,
-            {name: pair[0] for name, pair in curves.items()},
-            {name: pair[1] for name, pair in curves.items()},
+            next(iter(scores.values())).cleaned_share.thresholds,
+            {name: one.cleaned_share.value for name, one in scores.items()},
+            {name: one.veto_balance.value for name, one in scores.items()},
             glitch_threshold=threshold,
         ),
-        "groups": plot_groups({f"by {kind}": (result.groups[kind], _bands(result.by_group[kind])) for kind in _GROUPS}),
+        "groups": plot_groups(
+            {
+                f"by {what}": (
+                    [
+                        f"{kind}{_OUTSIDE if what == 'class' and kind in outside else ''}\n{_counted(sample)}"
+                        for kind, sample in result.kinds[what]
+                    ],
+                    _bands(result.by_kind[what]),
+                )
+                for what in _KINDS
+            }
+        ),
         "missing": plot_missing(
-            [int(number) for number, _ in missing], [count for _, count in missing], _bands(result.by_group[_MISSING])
+            [int(number) for number, _ in missing],
+            [_counted(sample) for _, sample in missing],
+            _bands(result.by_kind[_MISSING]),
         ),
     }
     for name in names:
@@ -83,25 +107,67 @@ def figures_of(result: Standings, facts: Mapping[str, Mapping[str, Any]], thresh
     return pictures
 
 
+def introduction(held_out: HeldOut, settings: LeaderboardSettings, result: Standings, training: str) -> str:
+    """What the figures rest on: events, groups, witnesses that were made, classes outside the network's laws.
+
+    Args:
+        held_out: What was judged.
+        settings: How.
+        result: The standings.
+        training: How the entrants were trained, a sentence.
+    """
+    truth, chosen = held_out.truth, held_out.chosen(settings)
+    glitches, quiet = (result.samples[name] for name in ("glitches", "quiet"))
+    said = [
+        f"{len(held_out.maps)} held-out events: {_counted(glitches)} with a witnessed glitch of strain SNR above "
+        f"{settings.least_snr:g}, {_counted(quiet)} with neither glitch nor merger. {training}",
+        "Events of one group share the waveform of their glitch or the measured strain beneath it, or, where nothing "
+        f"else is known of them, lie within {settings.block_length:g} s: they are no independent cases. Intervals draw "
+        f"groups; there is none where a figure rests on fewer than {LEAST_GROUPS}.",
+    ]
+    banked = chosen & np.array(truth.from_bank)
+    if banked.any():
+        laws = sorted({law.replace("_", " ") for law, one in zip(truth.law, banked, strict=True) if one and law})
+        said.append(
+            f"The glitches of {int(banked.sum())} of these events were measured, their witnesses were not: each is "
+            "made from the very waveform of its glitch by inverting a known coupling "
+            f"({', '.join(laws)}). What an entrant reaches here says how well it finds these laws among noise, not "
+            "how much a real channel would tell."
+        )
+    outside = sorted(truth.outside & {label for label, one in zip(truth.label, chosen, strict=True) if one})
+    if outside:
+        names = ", ".join(name.replace("_", " ") for name in outside)
+        said.append(f"Classes whose couplings lie outside the laws of the default network ({_OUTSIDE}): {names}.")
+    return "\n\n".join(said)
+
+
 def page_block(
-    introduction: str, result: Standings, facts: Mapping[str, Mapping[str, Any]], pictures: Mapping[str, str]
+    introduction: str,
+    result: Standings,
+    facts: Mapping[str, Mapping[str, Any]],
+    pictures: Mapping[str, str],
+    outside: frozenset[str] = frozenset(),
 ) -> str:
     """What is put between the markers of a page: tables in per cent, then pictures."""
-    harmed = next(key for key in next(iter(result.figures.values())) if key.startswith("harmed"))
-    denoising, veto = (f"{kind}_accuracy{harmed.removeprefix('harmed_share')}" for kind in ("denoising", "veto"))
-    cut = harmed.rpartition("_")[2]
+    some = next(iter(result.scores.values()))
+    cleaned, veto, *_ = some.merits()
+    harmed, deadtime, aside = some.costs()
+    cut = f"SNR² {some.glitch_threshold:g}"
     columns = {
-        "excess power removed, maps": "excess_removed",
+        "net power removed, median": "median_net_removed",
         f"lead over {result.reference}": "lead",
+        "net power removed, all": "net_power_removed",
         "power removed, waveform": "power_removed",
-        f"denoising accuracy at {cut}": denoising,
-        f"veto accuracy at {cut}": veto,
-        "ROC area": "roc_auc",
+        f"cleaned share at {cut}": cleaned,
+        f"balanced veto accuracy at {cut}": veto,
+        "veto ROC area": "veto_roc_auc",
     }
     harm = {
-        "quiet windows harmed": harmed,
+        "quiet events harmed": harmed,
         "power added to quiet events, maps": "added_map",
         "power added to quiet events, waveform": "added_strain",
+        "time vetoed": deadtime,
+        "time vetoed outside glitches": aside,
     }
     if result.reference is None:
         columns = {title: key for title, key in columns.items() if key != "lead"}
@@ -121,14 +187,16 @@ def page_block(
         for name, row in result.figures.items()
     ]
     explained = (
-        "Medians over the witnessed glitches, in per cent [95 % interval, bootstrap by event]; best first. Maps of "
-        "twins of energies are cleaned by subtracting energies, those of waveforms by subtracting waveforms."
+        "In per cent [95 % interval, bootstrap by group], best first; medians are those over the witnessed glitches. "
+        "Net of what is added anywhere. Maps of twins of energies are cleaned by subtracting energies, those of "
+        f"waveforms by subtracting waveforms. {_listed(TRIVIAL)} know nothing of the witnesses: they say the same of "
+        "every event, and were fitted to the very events judged, which is more than fair."
     )
     titles = {
-        "ranking": "Entrants by median excess power removed, with power removed from the true waveform and harm",
-        "accuracy": "Denoising and veto accuracy against the SNR² threshold",
-        "groups": "Median excess power removed by class of glitch and by witness SNR",
-        "missing": "Median excess power removed against the number of witnesses missing",
+        "ranking": "Entrants by median net power removed, with power removed from the true waveform and harm",
+        "accuracy": "Share of glitches cleaned and balanced veto accuracy against the SNR² threshold",
+        "groups": "Median net power removed by class of glitch and by witness SNR",
+        "missing": "Median net power removed against the number of witnesses missing",
     }
     shown = [
         f"![{titles.get(name, 'Coverage of the uncertainty, and the out-of-distribution score')}]({path})"
@@ -136,8 +204,35 @@ def page_block(
     ]
     trusted = [part for name in result.figures if "trust" in facts[name] for part in _trust_block(name, facts[name])]
     tables = [markdown_table(pd.DataFrame(rows)) for rows in (quality, cost)]
-    parts = [introduction, explained, *tables, *trusted, *shown]
+    classes = markdown_table(pd.DataFrame(_class_rows(result, outside)))
+    parts = [introduction, explained, *tables, *([classes] if result.kinds["class"] else []), *trusted, *shown]
     return "\n\n".join(parts)
+
+
+def _class_rows(result: Standings, outside: frozenset[str]) -> list[dict[str, str]]:
+    """Medians by class, one row a class."""
+    return [
+        {
+            "class": f"{kind.replace('_', ' ')}{f' {_OUTSIDE}' if kind in outside else ''}",
+            "events (groups)": f"{sample.cases} ({sample.groups})",
+            **{
+                name: _per_cent(row[index], "net_power_removed")
+                for name, row in result.by_kind["class"].items()
+                if name not in TRIVIAL
+            },
+        }
+        for index, (kind, sample) in enumerate(result.kinds["class"])
+    ]
+
+
+def _counted(sample: Sample) -> str:
+    """Numbers of events and of their groups."""
+    return f"{sample.cases} events in {sample.groups} group{'' if sample.groups == 1 else 's'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}".capitalize()
 
 
 def _trust_block(name: str, facts: Mapping[str, Any]) -> tuple[str, str]:
@@ -167,7 +262,7 @@ def _per_cent(estimate: Estimate, key: str) -> str:
     """Value and interval; small shares get more digits."""
     if estimate.value is None:
         return "-"
-    digits = 2 if key.startswith(("added", "harmed")) else 1
+    digits = 2 if key.startswith(("added", "harmed", "deadtime")) else 1
     value = f"{100 * estimate.value:.{digits}f}"
     if estimate.low is None or estimate.high is None:
         return value

@@ -35,12 +35,12 @@ from glitchflow_plugin.tracking.outbox import (
 from glitchflow_plugin.tracking.registry import compare, register
 from glitchflow_plugin.tracking.runs import tidy
 from glitchflow_plugin.tracking.versions import ModelVersion, settle
-from glitchflow_plugin.training.gate import GateSettings, Judgement, Verdict, decide
+from glitchflow_plugin.training.gate import GateSettings, Verdict
 
 logger = logging.getLogger(__name__)
 
-JudgeWindows = Callable[[ModelBundle, frozenset[str]], Judgement]
-"""Judges a bundle on the fixed validation windows, those of some events left out."""
+Decide = Callable[[ModelBundle | None], Verdict]
+"""Decides about the new version against the present champion, or against no prediction if there is none."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def origin(dataset: str) -> dict[str, str]:
 def register_trained(
     bundle: ModelBundle,
     settings: RegistrySettings,
-    judge: JudgeWindows,
+    decide: Decide,
     *,
     training: Path,
     checkpoint: Path,
@@ -166,7 +166,7 @@ def register_trained(
     Args:
         bundle: The twin.
         settings: The registry.
-        judge: Judges bundles on the validation windows.
+        decide: The gate.
         training: Folder of the training set, whose statistics go with the model.
         checkpoint: Where the network is as well.
         run_id: Run of MLflow that trained it.
@@ -194,7 +194,7 @@ def register_trained(
         logger.warning("The outbox does not take the trained twin: %s", error)
         full = error
     try:
-        return _judge_and_send(bundle, settings, judge, entry, full, run_id=run_id, tags=tags, checkpoint=checkpoint)
+        return _judge_and_send(bundle, settings, decide, entry, full, run_id=run_id, tags=tags, checkpoint=checkpoint)
     finally:
         if entry is not None:
             release(entry)
@@ -203,7 +203,7 @@ def register_trained(
 def _judge_and_send(
     bundle: ModelBundle,
     settings: RegistrySettings,
-    judge: JudgeWindows,
+    decide: Decide,
     entry: Entry | None,
     full: Exception | None,
     *,
@@ -212,25 +212,21 @@ def _judge_and_send(
     checkpoint: Path,
 ) -> Outcome:
     try:
-        own = judge(bundle, frozenset())
-        first = decide(own, bundle.witnesses, settings.gate)
+        first = decide(None)
     except Exception:
         logger.error("The trained twin was not judged. %s", _advice(None, entry, full, checkpoint, settings))
         raise
     if entry is not None:
         entry = _noted(entry, asdict(first))
 
-    def gate(champion: ModelBundle | None, seen: frozenset[str]) -> Verdict:
-        if champion is None:
-            return first
-        return decide(own, bundle.witnesses, settings.gate, (judge(bundle, seen), judge(champion, seen)))
-
     version = None
     try:
         version = _taken(entry, bundle, settings, run_id, tags)
         # a training that had ended before, and was resumed, has its verdict
         if version.promoted is None:
-            decision = compare(version, bundle, gate, alias=settings.alias)
+            decision = compare(
+                version, bundle, lambda champion: first if champion is None else decide(champion), alias=settings.alias
+            )
             if entry is not None:
                 entry = _noted(entry, decision)
             version = settle(version, decision, settings.alias)

@@ -14,7 +14,13 @@ from torch import Tensor
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._figures import save_figure
-from glitchflow_plugin.components._leaderboard_page import entrants_table, figures_of, groups_table, page_block
+from glitchflow_plugin.components._leaderboard_page import (
+    entrants_table,
+    figures_of,
+    introduction,
+    kinds_table,
+    page_block,
+)
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components.trainer import Trainer
@@ -31,9 +37,11 @@ from glitchflow_plugin.inference.leaderboard import (
     LeaderboardSettings,
     Standings,
     judge_entrant,
+    judge_trivial,
     standings,
 )
 from glitchflow_plugin.inference.predict import MapPredictor, Predictor
+from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.models.build import MODELS
 from glitchflow_plugin.models.bundle import WaveformTwin
 from glitchflow_plugin.preprocessing.engine import EngineSettings
@@ -44,6 +52,7 @@ from glitchflow_plugin.products.page import insert_block
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now, versions
 from glitchflow_plugin.products.veto_table import write_table
 from glitchflow_plugin.settings import built
+from glitchflow_plugin.signal.columns import Columns, judged_pixels
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.calibration import Coverage, coverage, leave_out
@@ -57,7 +66,7 @@ ZERO = "zero"
 CLOSED_FORM = ("linear", "wiener")
 """Models that are fitted in closed form, their ridge chosen on validation; no epoch is trained."""
 
-_FORMAT = 1
+_FORMAT = 2
 #: Folders whose content says by itself what it is of.
 _KNOWN = ("entrants", "checkpoints", "events", "spectrograms")
 #: Gain of a witness that shall look new to a twin.
@@ -176,6 +185,11 @@ class Leaderboard(BaseComponent):
             raise ConfigurationError(
                 f"benchmark.yaml: held_out has the keys datasets and truth, got {sorted(held_out)}."
             )
+        taken = sorted(set(entrants) & set(TRIVIAL))
+        if taken:
+            raise ConfigurationError(
+                f"benchmark.yaml: {taken} are entrants of every leaderboard already. Give yours another name."
+            )
         if not entrants:
             raise ConfigurationError("benchmark.yaml: expected at least one entrant, got none.")
         check_name(str(run_name), "run_name")
@@ -201,6 +215,7 @@ class Leaderboard(BaseComponent):
         judgements = {
             name: self._judged(name, entrant, training_set, held_out, series) for name, entrant in self.entrants.items()
         }
+        judgements |= judge_trivial(held_out, self.settings)
         linear = [name for name, entrant in self.entrants.items() if entrant.kind in CLOSED_FORM]
         result = standings(judgements, held_out, self.settings, linear)
         former = keep_former(
@@ -222,7 +237,8 @@ class Leaderboard(BaseComponent):
                 inputs={"training set": str(training_set.folder), "held out": str(held_out.maps.folder)},
                 events=EventCounts.from_reasons(len(held_out.maps), held_out.maps.manifest.rejected.values()),
                 metrics={
-                    f"excess_removed_{name}": _metric(row["excess_removed"]) for name, row in result.figures.items()
+                    f"median_net_removed_{name}": _metric(row["median_net_removed"])
+                    for name, row in result.figures.items()
                 },
                 outputs=outputs,
                 details=result.to_dict(),
@@ -253,7 +269,8 @@ class Leaderboard(BaseComponent):
             selection={"channels": "training set"},
         )
         truth = read_glitch_truth(self.held_out["truth"], conditioning, made.event_ids, made.gps_start)
-        return HeldOut(made, truth, training_set.settings.size), series
+        columns, qs = Columns(made.times), QTransformSettings.from_recipe(transform).qs
+        return HeldOut(made, truth, judged_pixels(made.frequencies, columns, columns.duration, qs)), series
 
     def _judged(
         self, name: str, entrant: Entrant, training_set: TrainingSet, held_out: HeldOut, series: EventSet
@@ -339,39 +356,36 @@ class Leaderboard(BaseComponent):
 
     def _write(self, result: Standings, judgements: Mapping[str, Judgement], held_out: HeldOut) -> dict[str, str]:
         facts = {name: {**one.facts, "seconds": one.seconds} for name, one in judgements.items()}
+        outside = held_out.truth.outside
         figures = {
             name: save_figure(figure, self.folder / f"{name}.png")
-            for name, figure in figures_of(result, facts, self.settings.threshold).items()
+            for name, figure in figures_of(result, facts, self.settings.threshold, outside).items()
         }
         entrants = write_table(entrants_table(result, facts), self.folder, "entrants")
-        groups = write_table(groups_table(result), self.folder, "groups")
-        introduction = self._introduction(held_out)
+        kinds = write_table(kinds_table(result, outside), self.folder, "kinds")
+        said = introduction(held_out, self.settings, result, self._trained_how())
         names = {name: path.name for name, path in figures.items()}
         page = self.folder / "leaderboard.md"
         with atomic_path(page) as temporary:
-            temporary.write_text(page_block(introduction, result, facts, names) + "\n", encoding="utf-8")
-        outputs = {"entrants": str(entrants["csv"]), "groups": str(groups["csv"]), "page": str(page)}
+            temporary.write_text(page_block(said, result, facts, names, outside) + "\n", encoding="utf-8")
+        outputs = {"entrants": str(entrants["csv"]), "kinds": str(kinds["csv"]), "page": str(page)}
         if self.page is not None:
             pictures = Path(self.page).parent / "pictures"
             copies = {name: pictures / f"leaderboard-{self.run_name}-{name}.png" for name in figures}
-            for name, figure in figures_of(result, facts, self.settings.threshold).items():
+            for name, figure in figures_of(result, facts, self.settings.threshold, outside).items():
                 save_figure(figure, copies[name], dpi=80)
             linked = {name: f"pictures/{path.name}" for name, path in copies.items()}
-            insert_block(self.page, "leaderboard", self.run_name, page_block(introduction, result, facts, linked))
+            block = page_block(said, result, facts, linked, outside)
+            insert_block(self.page, "leaderboard", self.run_name, block)
             outputs["results page"] = self.page
         return outputs
 
-    def _introduction(self, held_out: HeldOut) -> str:
-        chosen, truth = int(held_out.chosen(self.settings).sum()), held_out.truth
+    def _trained_how(self) -> str:
         budget = f"at most {self.minutes:g} minutes" if self.minutes is not None else f"at most {self.epochs} epochs"
         device = (
             torch.cuda.get_device_name() if self.device.startswith("cuda") else f"{torch.get_num_threads()} threads"
         )
-        return (
-            f"{len(held_out.maps)} held-out events: {chosen} witnessed glitches of strain SNR above "
-            f"{self.settings.least_snr:g}, {int(truth.quiet.sum())} events with neither glitch nor merger. Each "
-            f"entrant trained for {budget} on the same events with seed {self.random_seed} ({device})."
-        )
+        return f"Each entrant trained for {budget} on the same events with seed {self.random_seed} ({device})."
 
 
 def _trust(

@@ -1,6 +1,7 @@
 """Retrain: looks whether the latest events have drifted away from the champion's training data, and trains if so."""
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from glitchflow_plugin.data.buffer import buffered_events, is_event_set, pin_eve
 from glitchflow_plugin.data.files import content_hash, read_json, read_record, write_json
 from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.splits import Split, SplitSettings
 from glitchflow_plugin.errors import (
     ConfigurationError,
     ConnectionFailedError,
@@ -59,7 +61,7 @@ class RetrainSettings:
 
     buffer: str
     max_events: int = 2000
-    min_events: int = 64
+    min_events: int = 400
     force: bool = False
     drift: Mapping[str, Any] = field(default_factory=dict)
 
@@ -124,6 +126,12 @@ class Retrain(BaseComponent):
         self.registry, self.folder, self.trainer = dict(registry), Path(folder), dict(trainer)
         self.split, self.windows, self.device = split, windows, device
         self.engine = EngineSettings.of(engine)
+        self.split_settings = built(SplitSettings, split, "split")
+        if self.settings.max_events < self._needed_events:
+            raise ConfigurationError(
+                f"retrain.yaml: with max_events {self.settings.max_events} the gate can never decide. "
+                f"{self._needed()} Raise max_events or split.gate."
+            )
 
     @monitor_exec
     @holding("folder", together=False)
@@ -161,6 +169,9 @@ class Retrain(BaseComponent):
             if len(events) < self.settings.min_events:
                 reason = f"{len(events)} events in the buffer, at least {self.settings.min_events} are needed"
                 return self._end(status, champion, "wait", reason, EventCounts(len(events), 0))
+            if len(events) < self._needed_events and not self.settings.force:
+                reason = f"{len(events)} events in the buffer are too few for the gate to decide. {self._needed()}"
+                return self._end(status, champion, "wait", reason, EventCounts(len(events), 0))
             same = before.get("buffer") == buffer and before.get("champion") == champion.version
             if same and not self.settings.force:
                 reason = "no new event and no new champion since the last run"
@@ -180,9 +191,39 @@ class Retrain(BaseComponent):
             reason = f"drifted: {', '.join(drifted)}" if drifted else "no channel has drifted"
         if decision == "keep":
             return self._end(status, champion, decision, reason, counts, drift=drift, warnings=warnings)
+        split = Splitter(self.split, str(maps.folder), str(self.cycle / "training")).execute(maps)
+        groups = len(set(split.gate.group_keys(split.block_length)))
+        if groups < self._min_groups:
+            few = f"the gate's part has {groups} independent groups, so no version could become champion. {self._needed()}"
+            if not self.settings.force:
+                return self._end(
+                    status, champion, "wait", f"{reason}; but {few}", counts, drift=drift, warnings=warnings
+                )
+            logger.warning("Training all the same (retrain.force): %s", few)
         self._say({**status, "decision": decision, "reason": reason})
-        version = self._train(maps)
+        version = self._train(maps, split)
         return self._end(status, champion, decision, reason, counts, drift=drift, warnings=warnings, version=version)
+
+    @property
+    def _min_groups(self) -> int:
+        """Groups of events below which the gate promotes nothing."""
+        from glitchflow_plugin.training.gate import GateSettings
+
+        return built(GateSettings, self.registry.get("gate"), "registry.gate").min_groups
+
+    @property
+    def _needed_events(self) -> int:
+        """Events of which the gate's part has enough groups, if each is a group of its own."""
+        share = self.split_settings.gate
+        # shares such as 0.15 are not exact: 50 / 0.25 shall not become 201
+        return math.ceil(self._min_groups / share - 1e-9) if share else self.settings.max_events + 1
+
+    def _needed(self) -> str:
+        return (
+            f"It needs {self._min_groups} independent groups (registry.gate.min_groups) in a share of "
+            f"{self.split_settings.gate:g} (split.gate)"
+            + (f": {self._needed_events} events or more." if self.split_settings.gate else ".")
+        )
 
     def _plan(self, before: Mapping[str, Any]) -> dict[str, Any] | None:
         """What a killed or failed run had begun; None if nothing is to be continued."""
@@ -225,11 +266,10 @@ class Retrain(BaseComponent):
             require_target=True,
         )
 
-    def _train(self, maps: SpectrogramSet) -> "ModelVersion | None":
+    def _train(self, maps: SpectrogramSet, split: Split) -> "ModelVersion | None":
         from glitchflow_plugin.components.trainer import Trainer
 
         training, checkpoints, outbox = self.cycle / "training", self.cycle / "checkpoints", self.cycle / "outbox"
-        split = Splitter(self.split, str(maps.folder), str(training)).execute(maps)
         windows = Processor(self.windows, str(maps.folder), str(training)).execute(split)
         if checkpoints.exists():
             # what a run could not register is made again from the checkpoint, and then compared with the champion

@@ -14,13 +14,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from itwinai.components import monitor_exec
 from itwinai.distributed import detect_distributed_environment
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from glitchflow_plugin.components._device import choose_device
@@ -38,7 +37,8 @@ from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import BatchOrder, Share, share_cache
 from glitchflow_plugin.data.window_order import WindowOrder, balancing_weights, read_labels
-from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
+from glitchflow_plugin.inference.predict import check_events
 from glitchflow_plugin.inference.report import score_figures
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import check_network, full_settings, representation
@@ -67,8 +67,9 @@ from glitchflow_plugin.training.checkpoints import (
     set_earlier_aside,
 )
 from glitchflow_plugin.training.energy import EnergyLearner
-from glitchflow_plugin.training.gate import Judgement
+from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.interruption import stay_deaf
+from glitchflow_plugin.training.judged_events import Gate, gate_notes
 from glitchflow_plugin.training.learner import Learner
 from glitchflow_plugin.training.losses import LossSettings
 from glitchflow_plugin.training.precision import choose_precision, in_precision
@@ -523,7 +524,7 @@ class Trainer(SoundTorchTrainer):
         outcome = register_trained(
             bundle,
             self.registry,
-            partial(self._judgement, judge),
+            self._gate(bundle, self.registry.gate).decide,
             training=self.training_set.folder,
             checkpoint=Path(self.checkpoints_location) / BEST,
             run_id=run,
@@ -549,18 +550,12 @@ class Trainer(SoundTorchTrainer):
         self.logger.destroy_logger_context()
         return run_id or (found_run.info.run_id if found_run is not None else None)
 
-    def _judgement(self, judge: Any, bundle: ModelBundle, without: frozenset[str] = frozenset()) -> Judgement:
-        """What a bundle does on validation in this run's scaling, its witnesses in its own order."""
-        order = [self.witnesses.index(channel) for channel in bundle.witnesses]
-        twin = bundle.twin.to(self.device_for_judging).eval()
-        batches = self._batches("validation", without)
-        windows: Any = batches.dataset
-        results = judge(lambda x: twin(x[:, order]), batches) if len(batches) else None
-        event_ids = windows.dataset.event_ids[windows.indices]
-        if results is not None and len(event_ids):
-            # an item may be a whole event, judged window by window
-            event_ids = np.repeat(event_ids, len(results.statistics) // len(event_ids))
-        return Judgement.of(results, event_ids)
+    def _gate(self, bundle: ModelBundle, settings: GateSettings) -> Gate:
+        """What decides about a bundle, on events that chose nothing."""
+        learner, device = self.learner, self.device_for_judging
+        return Gate(
+            self.training_set, learner.events, learner.event_losses, bundle, settings, device, self.config.threshold
+        )
 
     def _pictures(self, scores: dict[str, Scores]) -> dict[str, Any]:
         """What a person wants to see of a twin before choosing it."""
@@ -592,7 +587,7 @@ class Trainer(SoundTorchTrainer):
             "config": self.config.model_dump(mode="json"),
             "random_seed": self.random_seed,
             "events": {name: len(self.training_set.split.part(name)) for name in PARTS},
-            "training_events": list(self.training_set.split.train.event_ids),
+            **gate_notes(self.training_set),
             "threshold": self.config.threshold,
             "baseline": {"representation": baseline.representation, "ridge": baseline.ridge},
         }
@@ -677,13 +672,24 @@ class Trainer(SoundTorchTrainer):
             loss=LossSettings(l1=self.config.loss_l1, ssim=self.config.loss_ssim),
             baseline_settings=self.baseline_settings,
             cache_mib=self.config.cache_mib,
+            events=self._events_of_maps(),
         )
 
-    def _batches(self, part: str, without: frozenset[str] = frozenset()) -> DataLoader[Any]:
-        """Windows of a part in the order of the index, but for those of some events."""
-        dataset: Any = self.learner.dataset(part)
-        kept = [row for row, event_id in enumerate(dataset.event_ids) if event_id not in without]
-        return DataLoader(Subset(dataset, kept), batch_size=self.config.batch_size)
+    def _events_of_maps(self) -> EventSet | None:
+        """The event set that the maps were made of, where it is at hand: the gate injects signals into it."""
+        if self.events is None:
+            return None
+        try:
+            events = EventSet.open(self.events)
+            check_events(self.training_set.open_spectrograms(), events)
+        except FormatError as error:
+            logger.warning("%s Whether signals stay in the strain cannot be tested.", error)
+            return None
+        return events
+
+    def _batches(self, part: str) -> DataLoader[Any]:
+        """Windows of a part in the order of the index."""
+        return DataLoader(self.learner.dataset(part), batch_size=self.config.batch_size)  # type: ignore[arg-type]
 
     def _predict(self, witnesses: Tensor) -> Tensor:
         return self.twin(self._on_device(witnesses))

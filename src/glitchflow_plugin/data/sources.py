@@ -87,7 +87,8 @@ class ProcessingSettings:
         len: Length of the crop about the trigger, s; the same in all data sets.
         batch: Events that a worker holds in memory at once, which is also the size of a shard.
         whiten: Whether to whiten; the same in all data sets.
-        crop_jitter: The middle of the crop lies within +- this of the trigger, s; the same in all data sets.
+        crop_jitter: The middle of the crop lies within +- this of the trigger, s; the same in all data sets. None: half
+            a second, and for inference what the model's events had.
         crop_seed: Of where it lies; the same in all data sets.
     """
 
@@ -97,12 +98,13 @@ class ProcessingSettings:
     len: float = 6.0
     batch: int = 16
     whiten: bool = True
-    crop_jitter: float = 0.5
+    crop_jitter: float | None = None
     crop_seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a band that the common rate cannot hold."""
-        for key in ("minf", "maxf", "sr", "len", "crop_jitter"):
+        given = () if self.crop_jitter is None else ("crop_jitter",)
+        for key in ("minf", "maxf", "sr", "len", *given):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ConfigurationError(f"{key} must be a number, got {value!r}")
@@ -467,20 +469,21 @@ def _idle_patterns(selections: Sequence[ChannelSelection], names: Collection[str
 
 def _agreed_processing(settings: Sequence[DatasetSettings], lenient: bool) -> ProcessingSettings:
     first = settings[0].processing
+    common = {"crop_jitter": "jitter of the crop"}
     if not lenient:
-        common = {
+        common |= {
             "sr": "sample rate",
             "len": "length",
             "whiten": "choice of whitening",
-            "crop_jitter": "jitter of the crop",
             "crop_seed": "seed of that jitter",
         }
-        for key, meaning in common.items():
-            found = {getattr(one.processing, key) for one in settings}
-            if len(found) > 1:
-                raise ConfigurationError(
-                    f"data sets that are merged must agree on the {meaning}: processing.{key} is {sorted(found)}"
-                )
+    for key, meaning in common.items():
+        found = {getattr(one.processing, key) for one in settings}
+        if len(found) > 1:
+            shown = " and ".join(sorted("null" if value is None else str(value) for value in found))
+            raise ConfigurationError(
+                f"data sets that are merged must agree on the {meaning}: processing.{key} is {shown}"
+            )
     batch = min(one.processing.batch for one in settings)
     return replace(first, batch=batch)
 

@@ -84,7 +84,7 @@ class EventTruth:
         gps_start: Of all its channels, GPS s.
         gps_event: Trigger time, GPS s.
         duration: s.
-        group: Events that share it (a waveform of a bank) must not be split between training and test.
+        group: Events that share it (a waveform of a bank, a stretch of measured strain) are no independent cases.
         background: File and GPS start of measured background; empty for simulated noise.
         glitches: In the strain.
         signals: In the strain.

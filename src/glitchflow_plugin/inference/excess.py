@@ -1,15 +1,13 @@
-"""How much of a glitch a prediction takes away, and what it adds where there is none; with intervals by event.
+"""Figures of the leaderboard beside the scores: power removed from true waveforms, growth of quiet events, medians.
 
 ==================  ==================  ===============  ======================  =================
 figure              perfect prediction  zero prediction  twice the glitch        undefined (NaN)
 ==================  ==================  ===============  ======================  =================
-excess removed      1                   0                0 (waveforms)           no pixel is loud
 power removed       1                   0                0                       no true glitch
 added power         0                   0                -                       no quiet event
 ==================  ==================  ===============  ======================  =================
 
-Intervals are percentiles of a bootstrap that draws events, the same draws for all that is compared (see
-:mod:`glitchflow_plugin.inference.score` for its limits).
+Intervals draw groups of events, the same for all that is compared (:mod:`glitchflow_plugin.inference.intervals`).
 """
 
 import math
@@ -20,51 +18,15 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
-from glitchflow_plugin.inference.score import CONFIDENCE, GLITCH_THRESHOLD, Estimate
-from glitchflow_plugin.types.tensors import host
-
-NOISE_MEAN = 1 / math.log(2)
-"""Mean energy (SNR²) of Gaussian noise in a map whose rows are divided by their median: exponential with median 1."""
-
-DILATION = 2
-"""Pixels by which the loud ones of a map are widened: the skirts of a glitch belong to it."""
-
-
-def excess_removed(
-    measured: Float[Tensor, "event frequency time"],
-    predicted: Float[Tensor, "event frequency time"],
-    cleaned: Float[Tensor, "event frequency time"],
-    threshold: float = GLITCH_THRESHOLD,
-    dilation: int = DILATION,
-) -> Float[np.ndarray, " event"]:
-    """Share of a glitch's excess energy that cleaning removes.
-
-    Counted are the pixels of the glitch (measured above the threshold, widened) and those where the prediction is above
-    it, so that what is added beside the glitch counts against it. What noise holds there on average is no excess. Of a
-    twin of energies, noise that is removed in these pixels pays for glitch that is left: predicting the noise's mean
-    everywhere earns some per cent of a faint glitch. `power_removed` knows no such gift.
-
-    Args:
-        measured: Energies, SNR².
-        predicted: Energies, SNR².
-        cleaned: Energies after cleaning, SNR².
-        threshold: SNR² above which a pixel is loud.
-        dilation: Pixels by which loud measured pixels are widened in both directions.
-
-    Returns:
-        1 - excess after / excess before; negative where cleaning adds energy, at most 1, NaN where no measured pixel is
-        loud.
-    """
-    loud = measured > threshold
-    wide = functional.max_pool2d(loud[:, None].float(), 2 * dilation + 1, stride=1, padding=dilation)[:, 0] > 0
-    pixels = (wide | (predicted > threshold)).double()
-    before = host(((measured.double() - NOISE_MEAN) * pixels).sum(dim=(1, 2)))
-    after = host(((cleaned.double() - NOISE_MEAN) * pixels).sum(dim=(1, 2)))
-    there = host(loud.flatten(1).any(dim=1)) & (before > 0)
-    return np.where(there, 1 - np.maximum(after, 0) / np.where(there, before, 1), np.nan)
+from glitchflow_plugin.inference.intervals import (
+    Estimate,
+    bootstrap,
+    estimate,
+    few_groups,
+    in_memory,
+    weighted_median,
+)
 
 
 def power_removed(
@@ -98,14 +60,10 @@ def added_power(before: Float[np.ndarray, " event"], after: Float[np.ndarray, " 
     return float(after.sum() / before.sum() - 1) if before.sum() > 0 else math.nan
 
 
-def event_draws(num_events: int, replicates: int, seed: int = 0) -> Int[np.ndarray, "replicate event"]:
-    """Rows of events drawn with replacement; equal arguments give equal draws, so entrants are compared in pairs."""
-    return np.random.default_rng(seed).integers(0, num_events, (replicates, num_events))
-
-
 def paired_medians(
     values: Mapping[str, Float[np.ndarray, " event"]],
     chosen: Bool[np.ndarray, " event"],
+    groups: Int[np.ndarray, " event"],
     *,
     reference: str | None = None,
     replicates: int = 1000,
@@ -116,6 +74,7 @@ def paired_medians(
     Args:
         values: By entrant. Events where any entrant is undefined are left out for all.
         chosen: Events that count.
+        groups: Number of each event's group.
         reference: Entrant that the others are compared with; None: the differences are undefined.
         replicates: Of the bootstrap; 0 for no intervals.
         seed: Of the bootstrap.
@@ -126,60 +85,68 @@ def paired_medians(
     if not values:
         return {}
     table = np.stack(list(values.values()))
-    table = table[:, chosen & np.isfinite(table).all(axis=0)]
-    none = Estimate(None, reason="no event")
-    if not table.shape[1]:
-        return dict.fromkeys(values, (none, none))
-    point = np.median(table, axis=1)
-    draws = event_draws(table.shape[1], replicates, seed)
-    drawn = np.stack([np.median(row[draws], axis=1) for row in table])  # (entrant, replicate)
-    result = {}
-    for row, name in enumerate(values):
-        difference = Estimate(None, reason="no reference")
-        if reference is not None and reference in values:
-            base = list(values).index(reference)
-            difference = _estimate(point[row] - point[base], drawn[row] - drawn[base])
-        result[name] = (_estimate(point[row], drawn[row]), difference)
-    return result
+    counted = chosen & np.isfinite(table).all(axis=0)
+    table, (number, num_groups) = table[:, counted], _numbered(groups[counted])
+    if not num_groups:
+        return dict.fromkeys(values, (Estimate(None, reason="no event"), Estimate(None, reason="no event")))
+    names = list(values)
+    base = names.index(reference) if reference in names else None
+
+    def _figures(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        parts = [part[:, number] for part in in_memory(weights, table.size)]
+        medians = np.concatenate([np.stack([weighted_median(row, part) for row in table], axis=1) for part in parts])
+        return medians if base is None else np.concatenate([medians, medians - medians[:, base : base + 1]], axis=1)
+
+    point = _figures(np.ones((1, num_groups)))[0]
+    ends = bootstrap(_figures, num_groups, replicates=replicates, seed=seed)
+    found = [estimate(value, ends[:, row], few_groups(num_groups)) for row, value in enumerate(point)]
+    leads = found[len(names) :] or [Estimate(None, reason="no reference")] * len(names)
+    return {name: (found[row], leads[row]) for row, name in enumerate(names)}
 
 
 def pooled_growth(
     before: Float[np.ndarray, " event"],
     after: Float[np.ndarray, " event"],
     chosen: Bool[np.ndarray, " event"],
+    groups: Int[np.ndarray, " event"],
     *,
     replicates: int = 1000,
     seed: int = 0,
 ) -> Estimate:
     """`added_power` over some events, with its interval."""
-    before, after = before[chosen], after[chosen]
-    if not before.size or before.sum() <= 0:
+    before, after, (number, num_groups) = before[chosen], after[chosen], _numbered(groups[chosen])
+    if not num_groups or before.sum() <= 0:
         return Estimate(None, reason="no quiet event")
-    draws = event_draws(len(before), replicates, seed)
-    return _estimate(added_power(before, after), after[draws].sum(axis=1) / before[draws].sum(axis=1) - 1)
+    sums = np.stack([np.bincount(number, values) for values in (before, after)], axis=1)
+
+    def _growth(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        drawn = weights @ sums
+        return drawn[:, 1:] / drawn[:, :1] - 1
+
+    ends = bootstrap(_growth, num_groups, replicates=replicates, seed=seed)
+    return estimate(added_power(before, after), ends[:, 0], few_groups(num_groups))
+
+
+def _numbered(groups: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """Numbers of the groups from 0 on, and how many there are."""
+    found, number = np.unique(groups, return_inverse=True)
+    return number, len(found)
 
 
 @dataclass(frozen=True)
-class Group:
-    """Some of the events, with a name to show."""
+class Kind:
+    """Some of the events that have something in common, with a name to show."""
 
     name: str
     events: NDArray[np.bool_]
 
 
-def snr_groups(snr: Float[np.ndarray, " event"], edges: Sequence[float]) -> list[Group]:
+def snr_kinds(snr: Float[np.ndarray, " event"], edges: Sequence[float]) -> list[Kind]:
     """Events by a positive SNR: below the first edge, between edges, above the last; empty ones are left out."""
     bounds = [0.0, *edges, math.inf]
     names = [f"< {edges[0]:g}", *(f"{a:g}-{b:g}" for a, b in pairwise(edges)), f"> {edges[-1]:g}"]
     found = [
-        Group(name, (snr > 0) & (snr >= low) & (snr < high))
+        Kind(name, (snr > 0) & (snr >= low) & (snr < high))
         for name, (low, high) in zip(names, pairwise(bounds), strict=True)
     ]
-    return [group for group in found if group.events.any()]
-
-
-def _estimate(value: float, drawn: NDArray[np.float64]) -> Estimate:
-    if not drawn.size:
-        return Estimate(float(value))
-    low, high = np.percentile(drawn, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
-    return Estimate(float(value), float(low), float(high))
+    return [kind for kind in found if kind.events.any()]

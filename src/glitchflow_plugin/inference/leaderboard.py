@@ -6,28 +6,25 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
+from glitchflow_plugin.data.groups import group_numbers
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, DataError
-from glitchflow_plugin.inference.excess import (
-    Group,
-    excess_removed,
-    paired_medians,
-    pooled_growth,
-    power_removed,
-    snr_groups,
-)
-from glitchflow_plugin.inference.predict import Predictor
+from glitchflow_plugin.inference.excess import Kind, paired_medians, pooled_growth, power_removed, snr_kinds
+from glitchflow_plugin.inference.intervals import Estimate
+from glitchflow_plugin.inference.predict import Prediction, Predictor
 from glitchflow_plugin.inference.score import (
     GLITCH_THRESHOLD,
-    Estimate,
+    CaseStatistics,
+    Sample,
     Scores,
-    WindowStatistics,
     map_statistics,
     score_statistics,
 )
+from glitchflow_plugin.inference.trivial import FixedPredictor, trivial_maps
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
 from glitchflow_plugin.types.tensors import host
 
@@ -37,7 +34,7 @@ class LeaderboardSettings:
     """What is asked of the entrants.
 
     Attributes:
-        threshold: SNR² above which a window holds a glitch.
+        threshold: SNR² above which an event holds a glitch.
         accuracy_range: SNR² of the accuracy curves, in steps of 1.
         least_snr: Optimal strain SNR above which a witnessed glitch counts in the medians.
         witness_snr: Edges between the groups of witness SNR.
@@ -46,6 +43,7 @@ class LeaderboardSettings:
         batch_events: Events in memory at a time.
         replicates: Of the bootstrap.
         seed: Of the bootstrap and of the witnesses taken away; the same for all entrants.
+        block_length: Events without a known group whose triggers lie in one block of this length (s) are one group.
     """
 
     threshold: float = GLITCH_THRESHOLD
@@ -57,15 +55,17 @@ class LeaderboardSettings:
     batch_events: int = 16
     replicates: int = 1000
     seed: int = 0
+    block_length: float = 256.0
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
         if len(self.accuracy_range) != 2 or not 0 <= self.accuracy_range[0] <= self.accuracy_range[1]:
             raise ConfigurationError(f"accuracy_range must be [lowest, highest] SNR², got {self.accuracy_range}.")
-        if not self.threshold > 0 or self.batch_events < 1 or self.replicates < 0:
+        if not self.threshold > 0 or self.batch_events < 1 or self.replicates < 0 or not self.block_length > 0:
             raise ConfigurationError(
-                "expected threshold > 0, batch_events >= 1 and replicates >= 0, got "
-                f"{self.threshold}, {self.batch_events}, {self.replicates}. Correct benchmark.yaml."
+                "expected threshold > 0, batch_events >= 1, replicates >= 0 and block_length > 0, got "
+                f"{self.threshold}, {self.batch_events}, {self.replicates}, {self.block_length}. "
+                "Correct benchmark.yaml."
             )
         if (
             not self.witness_snr
@@ -89,12 +89,12 @@ class HeldOut:
     Attributes:
         maps: Target first, then the witnesses in the order of the twins.
         truth: One row an event of the maps.
-        window_size: Columns of a scoring window.
+        inside: Pixels that are judged; all if None.
     """
 
     maps: SpectrogramSet
     truth: GlitchTruth
-    window_size: int = 64
+    inside: Bool[np.ndarray, "frequency time"] | None = None
 
     def __post_init__(self) -> None:
         """Refuse truth of other events."""
@@ -105,29 +105,27 @@ class HeldOut:
         """Events of the medians: a witnessed glitch that is loud enough."""
         return self.truth.witnessed & (self.truth.snr > settings.least_snr)
 
+    def groups(self, settings: LeaderboardSettings) -> Int[np.ndarray, " event"]:
+        """Number of the group of each event: events that share it are no independent cases."""
+        return group_numbers(self.truth.group, self.maps.gps_event, settings.block_length)
+
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
     """What an entrant did to each held-out event; all that the standings need, so that it can be kept and read again.
 
     Attributes:
-        windows: Statistics of the scoring windows.
-        excess_removed: By event, see `inference.excess`; NaN where undefined.
+        statistics: Of the maps, by event.
         power_removed: By event, against the true waveform; None if the twin gives none.
-        map_before: Sum of the measured map, SNR², by event.
-        map_after: Sum of the cleaned map.
         series_before: Sum of the measured strain's squares, by event; None like `power_removed`.
         series_added: Sum of the prediction's squares.
-        without: By number of witnesses taken away, the excess removed; NaN where none that sees the glitch is left.
+        without: By number of witnesses taken away, the net power removed; NaN where none that sees the glitch is left.
         seconds: Of a prediction, s an event.
         facts: `parameters`, `minutes` of training, `epochs`, and what else is told by the entrant itself.
     """
 
-    windows: WindowStatistics
-    excess_removed: Float[np.ndarray, " event"]
+    statistics: CaseStatistics
     power_removed: Float[np.ndarray, " event"] | None
-    map_before: Float[np.ndarray, " event"]
-    map_after: Float[np.ndarray, " event"]
     series_before: Float[np.ndarray, " event"] | None
     series_added: Float[np.ndarray, " event"] | None
     without: Mapping[int, Float[np.ndarray, " event"]]
@@ -136,17 +134,17 @@ class Judgement:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like; NaN becomes null when written."""
-        return {**{item.name: getattr(self, item.name) for item in fields(self)}, "windows": vars(self.windows)}
+        kept = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**kept, "statistics": self.statistics.to_dict()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Judgement":
         """Rebuild what `to_dict` gave."""
         values: dict[str, Any] = dict(content)
-        windows = {name: np.array(value) for name, value in values.pop("windows").items()}
-        cut = float(windows.pop("glitch_threshold"))
+        statistics = CaseStatistics.from_dict(values.pop("statistics"))
         values["without"] = {int(number): _array(value) for number, value in values["without"].items()}
         values |= {name: _array(value) for name, value in values.items() if isinstance(value, list)}
-        return cls(windows=WindowStatistics(**windows, glitch_threshold=cut), **values)
+        return cls(statistics=statistics, **values)
 
 
 def judge_entrant(
@@ -172,30 +170,15 @@ def judge_entrant(
         found = predict(batch)
         float(found.cleaned.sum())  # an accelerator has finished only when its answer is here
         seconds += perf_counter() - begun
-        statistics.append(
-            map_statistics(
-                found.measured,
-                found.predicted,
-                batch.event_ids,
-                settings.threshold,
-                held_out.window_size,
-                cleaned=found.cleaned,
-            )
-        )
-        column = {
-            "excess_removed": excess_removed(found.measured, found.predicted, found.cleaned, settings.threshold),
-            "map_before": host(found.measured.double().sum(dim=(1, 2))),
-            "map_after": host(found.cleaned.double().sum(dim=(1, 2))),
-        }
+        statistics.append(_judged(found, rows, held_out, settings))
         if found.strain is not None and found.measured_strain is not None:
             strain, measured = host(found.strain.double()), host(found.measured_strain.double())
-            column["power_removed"] = power_removed(truth.strain[rows], strain)
-            column["series_before"], column["series_added"] = (measured**2).sum(axis=1), (strain**2).sum(axis=1)
-        columns.append(column)
-    joined: dict[str, Any] = {name: np.concatenate([one[name] for one in columns]) for name in columns[0]}
-    waveform = {name: joined.pop(name, None) for name in ("power_removed", "series_before", "series_added")}
+            removed = power_removed(truth.strain[rows], strain)
+            columns.append((removed, (measured**2).sum(axis=1), (strain**2).sum(axis=1)))
+    waveform = [np.concatenate(parts) for parts in zip(*columns, strict=True)] or [None] * 3
     return Judgement(
-        windows=WindowStatistics.concatenate(statistics),
+        CaseStatistics.concatenate(statistics),
+        *waveform,
         without={
             number: _without(predict, held_out, settings, number)
             for number in settings.missing
@@ -203,8 +186,35 @@ def judge_entrant(
         },
         seconds=seconds / len(maps),
         facts=dict(facts or {}),
-        **joined,
-        **waveform,
+    )
+
+
+def judge_trivial(held_out: HeldOut, settings: LeaderboardSettings) -> dict[str, Judgement]:
+    """Judge the entrants that know nothing of the witnesses, fitted to the held-out events themselves."""
+    target = held_out.maps.target
+    batches = (
+        torch.from_numpy(held_out.maps.read(rows, [target]).maps[:, 0])
+        for rows in _batches(np.arange(len(held_out.maps)), settings.batch_events)
+    )
+    facts = {"parameters": 0, "minutes": 0.0, "epochs": 0}
+    spared = replace(settings, missing=())
+    return {
+        name: judge_entrant(FixedPredictor(said), held_out, spared, facts)
+        for name, said in trivial_maps(batches, held_out.inside).items()
+    }
+
+
+def _judged(
+    found: Prediction, rows: NDArray[np.int64], held_out: HeldOut, settings: LeaderboardSettings
+) -> CaseStatistics:
+    return map_statistics(
+        found.measured,
+        found.predicted,
+        np.array(held_out.maps.event_ids)[rows],
+        settings.threshold,
+        cleaned=found.cleaned,
+        inside=held_out.inside,
+        groups=held_out.groups(settings)[rows],
     )
 
 
@@ -227,7 +237,7 @@ def _without(
         valid = batch.valid.copy()
         valid[:, 1:] &= ~away[rows]
         found = predict(replace(batch, valid=valid))
-        result[rows] = excess_removed(found.measured, found.predicted, found.cleaned, settings.threshold)
+        result[rows] = _judged(found, rows, held_out, settings).net_removed
     return result
 
 
@@ -238,15 +248,17 @@ class Standings:
     Attributes:
         figures: By entrant and name of the figure.
         scores: Curves and accuracies by entrant.
-        groups: By kind (`class`, `witness SNR`, `witnesses missing`), the groups with their numbers of events.
-        by_group: By kind and entrant, the median excess removed in each group.
+        kinds: By what (`class`, `witness SNR`, `witnesses missing`), the kinds of events with their numbers.
+        by_kind: By what and entrant, the median net power removed from each kind.
+        samples: What the figures rest on: `glitches` of the medians, and `quiet` events.
         reference: The best of the linear entrants, with which all are compared; None if there is none.
     """
 
     figures: Mapping[str, Mapping[str, Estimate]]
     scores: Mapping[str, Scores]
-    groups: Mapping[str, Sequence[tuple[str, int]]]
-    by_group: Mapping[str, Mapping[str, Sequence[Estimate]]]
+    kinds: Mapping[str, Sequence[tuple[str, Sample]]]
+    by_kind: Mapping[str, Mapping[str, Sequence[Estimate]]]
+    samples: Mapping[str, Sample]
     reference: str | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -255,12 +267,13 @@ class Standings:
             "reference": self.reference,
             "figures": {key: {name: asdict(one) for name, one in row.items()} for key, row in self.figures.items()},
             "scores": {key: one.to_dict() for key, one in self.scores.items()},
-            "groups": {
-                kind: [
-                    {"group": name, "events": count, **{key: asdict(row[index]) for key, row in rows.items()}}
-                    for index, (name, count) in enumerate(self.groups[kind])
+            "samples": {name: _counts(sample) for name, sample in self.samples.items()},
+            "kinds": {
+                what: [
+                    {"kind": name, **_counts(sample), **{key: asdict(row[index]) for key, row in rows.items()}}
+                    for index, (name, sample) in enumerate(self.kinds[what])
                 ]
-                for kind, rows in self.by_group.items()
+                for what, rows in self.by_kind.items()
             },
         }
 
@@ -268,7 +281,7 @@ class Standings:
 def standings(
     judgements: Mapping[str, Judgement], held_out: HeldOut, settings: LeaderboardSettings, linear: Sequence[str] = ()
 ) -> Standings:
-    """Compare entrants on the same events, with the same draws of events for all intervals.
+    """Compare entrants on the same events, with the same draws of groups for all intervals.
 
     Args:
         judgements: By entrant.
@@ -277,77 +290,85 @@ def standings(
         linear: Names of the linear entrants.
 
     Returns:
-        Figures, curves and groups.
+        Figures, curves, and medians by kind of event.
     """
-    truth, chosen = held_out.truth, held_out.chosen(settings)
+    truth, chosen, groups = held_out.truth, held_out.chosen(settings), held_out.groups(settings)
     draw: dict[str, Any] = {"replicates": settings.replicates, "seed": settings.seed}
-    removed = {name: one.excess_removed for name, one in judgements.items()}
-    first = paired_medians(removed, chosen, replicates=0)
+    removed = {name: one.statistics.net_removed for name, one in judgements.items()}
+    first = paired_medians(removed, chosen, groups, replicates=0)
     rivals = {name: first[name][0].value or 0.0 for name in linear if name in first}
     reference = max(rivals, key=lambda name: rivals[name]) if rivals else None
-    medians = paired_medians(removed, chosen, reference=reference, **draw)
+    medians = paired_medians(removed, chosen, groups, reference=reference, **draw)
     waveforms = {name: one.power_removed for name, one in judgements.items() if one.power_removed is not None}
-    powers = paired_medians(waveforms, chosen, **draw)
+    powers = paired_medians(waveforms, chosen, groups, **draw)
     none = Estimate(None, reason="no waveform")
     scores = {
-        name: score_statistics(one.windows, thresholds=settings.thresholds, **draw) for name, one in judgements.items()
+        name: score_statistics(one.statistics, thresholds=settings.thresholds, **draw)
+        for name, one in judgements.items()
     }
     figures = {}
     for name, one in judgements.items():
         added = none
         if one.series_before is not None and one.series_added is not None:
-            added = pooled_growth(one.series_before, one.series_before + one.series_added, truth.quiet, **draw)
+            added = pooled_growth(one.series_before, one.series_before + one.series_added, truth.quiet, groups, **draw)
+        maps = one.statistics
         figures[name] = {
-            "excess_removed": medians[name][0],
+            "median_net_removed": medians[name][0],
             "lead": medians[name][1],
             "power_removed": powers[name][0] if name in powers else none,
             **scores[name].metrics(),
-            "added_map": pooled_growth(one.map_before, one.map_after, truth.quiet, **draw),
+            "added_map": pooled_growth(maps.total_measured, maps.total_cleaned, truth.quiet, groups, **draw),
             "added_strain": added,
         }
+    labels = np.array(truth.label)
     kinds = {
-        "class": [Group(label, chosen & (np.array(truth.label) == label)) for label in sorted({*truth.label} - {""})],
-        "witness SNR": snr_groups(np.where(chosen, truth.witness_snr, 0), settings.witness_snr),
+        "class": [Kind(label, chosen & (labels == label)) for label in sorted({*truth.label} - {""})],
+        "witness SNR": snr_kinds(np.where(chosen, truth.witness_snr, 0), settings.witness_snr),
     }
-    by_group: dict[str, dict[str, list[Estimate]]] = {
-        kind: _by_group([removed] * len(groups), groups, draw) for kind, groups in kinds.items()
+    tables: dict[str, Sequence[Mapping[str, NDArray[np.float64]]]] = {
+        what: [removed] * len(some) for what, some in kinds.items()
     }
-    counts = {kind: [(group.name, int(group.events.sum())) for group in groups] for kind, groups in kinds.items()}
     # an entrant may have been spared this
-    asked = [one for one in judgements.values() if one.without]
-    numbers = sorted(set.intersection(*({0, *one.without} for one in asked))) if asked else []
-    tables = [
-        {
-            name: one.without[number] if number else one.excess_removed
-            for name, one in judgements.items()
-            if not number or one.without
-        }
-        for number in numbers
-    ]
-    some = asked[0] if asked else None
-    left = [
-        Group(str(number), chosen & (np.isfinite(some.without[number]) if number and some else True))
-        for number in numbers
-    ]
-    by_group["witnesses missing"] = _by_group(tables, left, draw)
-    counts["witnesses missing"] = [(group.name, int(group.events.sum())) for group in left]
-    order = sorted(judgements, key=lambda name: -(medians[name][0].value or 0.0))
+    asked = {name: one for name, one in judgements.items() if one.without}
+    numbers = sorted(set.intersection(*(set(one.without) for one in asked.values()))) if asked else []
+    some = next(iter(asked.values()), None)
+    left = [Kind(str(number), chosen & np.isfinite(some.without[number])) for number in numbers] if some else []
+    kinds["witnesses missing"] = [Kind("0", chosen), *left] if some else []
+    tables["witnesses missing"] = [
+        removed,
+        *({name: one.without[number] for name, one in asked.items()} for number in numbers),
+    ][: len(kinds["witnesses missing"])]
+    order = sorted(judgements, key=lambda name: -_or_least(medians[name][0]))
     return Standings(
         figures={name: figures[name] for name in order},
         scores={name: scores[name] for name in order},
-        groups=counts,
-        by_group={kind: {name: rows[name] for name in order} for kind, rows in by_group.items()},
+        kinds={what: [(kind.name, Sample.of(groups, kind.events)) for kind in some] for what, some in kinds.items()},
+        by_kind={what: _by_kind(tables[what], kinds[what], groups, order, draw) for what in kinds},
+        samples={"glitches": Sample.of(groups, chosen), "quiet": Sample.of(groups, truth.quiet)},
         reference=reference,
     )
 
 
-def _by_group(
-    tables: Sequence[Mapping[str, NDArray[np.float64]]], groups: Sequence[Group], draw: dict[str, Any]
+def _by_kind(
+    tables: Sequence[Mapping[str, NDArray[np.float64]]],
+    kinds: Sequence[Kind],
+    groups: NDArray[np.int64],
+    order: Sequence[str],
+    draw: dict[str, Any],
 ) -> dict[str, list[Estimate]]:
-    """Medians by entrant, one a group."""
-    found = [paired_medians(table, group.events, **draw) for table, group in zip(tables, groups, strict=True)]
+    """Medians by entrant, one a kind."""
+    found = [paired_medians(table, kind.events, groups, **draw) for table, kind in zip(tables, kinds, strict=True)]
     spared = (Estimate(None, reason="not judged"),)
-    return {name: [medians.get(name, spared)[0] for medians in found] for name in (tables[0] if tables else ())}
+    return {name: [medians.get(name, spared)[0] for medians in found] for name in order}
+
+
+def _or_least(estimate: Estimate) -> float:
+    """What an entrant is ranked by; one without a figure comes last."""
+    return -np.inf if estimate.value is None else estimate.value
+
+
+def _counts(sample: Sample) -> dict[str, int]:
+    return {"events": sample.cases, "groups": sample.groups}
 
 
 def _batches(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:

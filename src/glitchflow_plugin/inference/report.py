@@ -235,15 +235,14 @@ def summary_details(result: InferenceResult) -> dict[str, Any]:
         "events_without_strain": result.num_unmeasured,
         "events_vetoed": int(result.events["veto"].to_numpy(dtype=bool).sum()),
         "segments": len(result.segments),
-        **times_in_hours(result),
     }
 
 
-def times_in_hours(result: InferenceResult) -> dict[str, float]:
+def time_metrics(result: InferenceResult) -> dict[str, Metric]:
     """Time of the events, and how much of it is vetoed, h; what several events cover counts once."""
     return {
-        "live_hours": covered_seconds(result.events) / 3600,
-        "vetoed_hours": covered_seconds(result.segments) / 3600,
+        "live_hours": Metric(covered_seconds(result.events) / 3600),
+        "vetoed_hours": Metric(covered_seconds(result.segments) / 3600),
     }
 
 
@@ -265,8 +264,8 @@ def run_warnings(result: InferenceResult) -> list[str]:
     ]
     if "novelty_p" in result.events and (unknown := int(result.events["novelty_p"].isna().sum())):
         said.append(
-            f"novelty_p is empty for {unknown} of {num_events} events: fewer than 19 validation events of the model "
-            "have all the witnesses that these have, or an earlier version registered it."
+            f"novelty_p is empty for {unknown} of {num_events} events: fewer than 19 groups of the model's "
+            "validation events have all the witnesses that these have, or an earlier version registered it."
         )
     return said + undefined_figures(result.scores)
 
@@ -373,8 +372,8 @@ def _track_segments(
         ]
         for one in segments.head(settings.tensorboard_rows).to_dict("records")
     ]
-    hours = times_in_hours(result)
-    share = f"{3600 * hours['vetoed_hours']:.3f} s of {3600 * hours['live_hours']:.3f} s are vetoed."
+    vetoed, live = covered_seconds(result.segments), covered_seconds(result.events)
+    share = f"{vetoed:.3f} s of {live:.3f} s are vetoed."
     left = len(segments) - len(rows)
     more = f" {left} more segments; all are in segments.csv." if left else ""
     tracker.table("Veto/segments", columns, rows, share + more)

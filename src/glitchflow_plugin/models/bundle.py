@@ -24,7 +24,7 @@ Energies: TypeAlias = Float[Tensor, "*pixels"]
 PROBABILITIES = (0.5, 0.68, 0.9, 0.95, 0.99)
 """For which a waveform twin says how much will be left at most."""
 
-#: References below which a p-value cannot reach 0.05.
+#: Groups of references below which a p-value cannot reach 0.05.
 _FEWEST_REFERENCES = 19
 
 BUNDLE_VERSION = 1
@@ -159,6 +159,7 @@ class WaveformTwin(nn.Module):
     summary_mean: Tensor
     summary_covariance: Tensor
     summary_references: Tensor
+    summary_groups: Tensor
 
     def __init__(self, network: nn.Module, summary_size: int = 0, num_references: int = 0, num_levels: int = 1) -> None:
         super().__init__()
@@ -170,6 +171,7 @@ class WaveformTwin(nn.Module):
         self.register_buffer("summary_mean", torch.zeros(summary_size))
         self.register_buffer("summary_covariance", torch.eye(summary_size))
         self.register_buffer("summary_references", torch.zeros(num_references, summary_size))
+        self.register_buffer("summary_groups", torch.arange(float(num_references)))
 
     def keep(self, **found: Tensor | float) -> None:
         """Put what calibration found into the buffers of these names, on the twin's own device and in its precision."""
@@ -246,9 +248,11 @@ class WaveformTwin(nn.Module):
     def strangeness(self, summary: Tensor) -> Tensor:
         """Share of validation events that were at least as new: small for what was never seen, float64, (event,).
 
-        A p-value under the hypothesis that the event is like those of validation; never 0. Validation events are
-        compared by the witnesses that the event has; where fewer than 19 have all of these, a p-value cannot reach
-        0.05 and is NaN.
+        A p-value under the hypothesis that the event is like those of validation; never 0. Validation events of one
+        group (`data.groups`) are no independent cases: each counts as one over the size of its group, and the groups
+        are counted, as in hierarchical conformal prediction (Lee, Barber and Willett 2023, arXiv:2306.06342). They are
+        compared by the witnesses that the event has; where fewer than 19 groups have all of these, a p-value cannot
+        reach 0.05 and is NaN.
 
         Args:
             summary: As from `explain`, (event, feature); NaN for a missing witness.
@@ -257,11 +261,13 @@ class WaveformTwin(nn.Module):
         if len(self.summary_references) < _FEWEST_REFERENCES:
             return p_values
         for known, rows in _patterns(summary):
-            references = self.summary_references[~torch.isnan(self.summary_references[:, known]).any(dim=1)]
-            if len(references) >= _FEWEST_REFERENCES:
+            seen = ~torch.isnan(self.summary_references[:, known]).any(dim=1)
+            references = self.summary_references[seen]
+            _, group, sizes = torch.unique(self.summary_groups[seen], return_inverse=True, return_counts=True)
+            if len(sizes) >= _FEWEST_REFERENCES:
                 usual, own = self._distances(references, known), self._distances(summary[rows], known)
-                beyond = (usual[None, :] >= own[:, None]).sum(dim=1)
-                p_values[rows] = (beyond.double() + 1) / (len(references) + 1)
+                beyond = ((usual[None, :] >= own[:, None]) / sizes.double()[group]).sum(dim=1)
+                p_values[rows] = (beyond + 1) / (len(sizes) + 1)
         return p_values
 
     def _distances(self, summary: Tensor, known: Tensor) -> Tensor:
@@ -493,11 +499,7 @@ def load_twin(content: bytes) -> Twin:
             raise FormatError("its numbers or settings are not those that were written")
         twin = _twin_of(described, shapes)
         if written != shapes:
-            # a calibration of before holds for no missing witness, and its novelty counted otherwise: that is left out
-            kept = {
-                key: tensors[key].reshape(shapes[key]) for key in tensors if key in shapes and key != "summary_mean"
-            }
-            tensors = {**twin.state_dict(), **kept}
+            tensors = {**twin.state_dict(), **_kept(tensors, shapes)}
         twin.load_state_dict(tensors, strict=True)
     except Exception as error:
         message = f"these are not the weights of a twin ({type(error).__name__}: {error}). Train and register again."
@@ -547,13 +549,25 @@ def _header(content: bytes) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]
 
 
 def _shapes_now(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Shapes of a twin's tensors in the present layout, for files of version 0.4 and before too."""
-    if "novelty_reference" not in shapes:
-        return shapes
-    same = {key: shape for key, shape in shapes.items() if key not in ("novelty_reference", "summary_axes")}
-    one = {key: (1, *shapes[key]) for key in ("variance_noise", "variance_factor", "limits")}
-    empty = {"summary_mean": (0,), "summary_covariance": (0, 0), "summary_references": (0, 0)}
-    return {**same, **one, **empty, "levels": (1,)}
+    """Shapes of a twin's tensors in the present layout, for files of earlier versions too."""
+    if "novelty_reference" in shapes:  # version 0.4 and before
+        same = {key: shape for key, shape in shapes.items() if key not in ("novelty_reference", "summary_axes")}
+        one = {key: (1, *shapes[key]) for key in ("variance_noise", "variance_factor", "limits")}
+        empty = {"summary_mean": (0,), "summary_covariance": (0, 0), "summary_references": (0, 0)}
+        shapes = {**same, **one, **empty, "levels": (1,)}
+    if "summary_references" in shapes and "summary_groups" not in shapes:
+        shapes = {**shapes, "summary_groups": shapes["summary_references"][:1]}
+    return shapes
+
+
+def _kept(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """What of an earlier version's numbers holds in the present layout.
+
+    The calibration of version 0.4 and before holds for no missing witness, and its novelty counted otherwise: that is
+    left out. A twin without groups of references has each as one of its own.
+    """
+    other = ("summary_mean",) if "novelty_reference" in tensors else ()
+    return {key: value.reshape(shapes[key]) for key, value in tensors.items() if key in shapes and key not in other}
 
 
 @contextmanager

@@ -30,17 +30,17 @@ class Band:
 @picture
 def plot_accuracy(
     thresholds: Float[np.ndarray, " threshold"],
-    denoising: Mapping[str, Band],
+    cleaned: Mapping[str, Band],
     veto: Mapping[str, Band],
     *,
     glitch_threshold: float = 16.0,
     title: str = "",
 ) -> Picture:
-    """Denoising and veto accuracy against the SNR² threshold.
+    """Share of glitches cleaned and balanced veto accuracy against the SNR² threshold.
 
     Args:
         thresholds: SNR².
-        denoising: Curve by name, the model first, then its baselines.
+        cleaned: Curve by name, the model first, then its baselines.
         veto: The same for the veto.
         glitch_threshold: Marked by a line, SNR².
         title: Above both.
@@ -50,13 +50,13 @@ def plot_accuracy(
     """
     figure = new_figure(11.0, 4.0)
     left, right = figure.subplots(1, 2, sharey=True)
-    figure.suptitle(title or "Accuracy against threshold, bands: 95 % bootstrap by event")
-    _bands(left, thresholds, denoising)
+    figure.suptitle(title or "Accuracy against threshold, bands: 95 % bootstrap by group")
+    _bands(left, thresholds, cleaned)
     _bands(right, thresholds, veto)
-    left.set_ylabel("share of the windows with a glitch")
-    left.set_title("denoising: glitches whose residual is below the threshold", fontsize=10)
-    right.set_ylabel("share of all windows")
-    right.set_title("veto: windows flagged as measured", fontsize=10)
+    left.set_title("cleaned: nothing above the threshold is left, and no energy was added", fontsize=10)
+    left.set_ylabel("share of the events with a glitch")
+    right.set_title("veto: balanced accuracy, glitches within their time", fontsize=10)
+    right.set_ylabel("mean share of glitches and of quiet events judged rightly")
     for axes in (left, right):
         label = f"threshold of a glitch, SNR² {glitch_threshold:g}"
         axes.axvline(glitch_threshold, color="black", linewidth=0.8, linestyle=":", label=label)
@@ -97,9 +97,9 @@ def plot_roc(
             axes.plot(*points[name], "o", color=colour, markersize=6)
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":", label="chance")
     if not curves:
-        axes.text(0.5, 0.6, "windows with and without a glitch are needed", ha="center")
-    axes.set_xlabel("false-alarm rate (windows without a glitch that are vetoed)")
-    axes.set_ylabel("hit rate (windows with a glitch that are vetoed)")
+        axes.text(0.5, 0.6, "events with and without a glitch are needed", ha="center")
+    axes.set_xlabel("false-alarm rate (quiet events that are vetoed)")
+    axes.set_ylabel("hit rate (glitches that are vetoed within their time)")
     axes.set_title(f"Veto of glitches above SNR² {glitch_threshold:g}; dots: veto at this threshold", fontsize=10)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
@@ -112,10 +112,10 @@ def plot_roc(
 def plot_confusion(
     *, hits: int, misses: int, false_alarms: int, correct_rejections: int, glitch_threshold: float = 16.0
 ) -> Picture:
-    """Counts of windows by measurement (rows) and veto (columns).
+    """Counts of events by measurement (rows) and veto (columns).
 
     Args:
-        hits: Glitch, vetoed.
+        hits: Glitch, vetoed within its time.
         misses: Glitch, not vetoed.
         false_alarms: No glitch, vetoed.
         correct_rejections: No glitch, not vetoed.
@@ -138,7 +138,7 @@ def plot_confusion(
     axes.set_yticks([0, 1], ["glitch", "no glitch"])
     axes.set_xlabel("predicted from the witnesses")
     axes.set_ylabel("measured in the strain")
-    axes.set_title(f"Windows at SNR² {glitch_threshold:g}; shares by row", fontsize=10)
+    axes.set_title(f"Events at SNR² {glitch_threshold:g}; shares by row", fontsize=10)
     return figure
 
 

@@ -44,16 +44,16 @@ def plot_ranking(entrants: Sequence[str], panels: Mapping[str, Band]) -> Picture
 @picture
 def plot_accuracies(
     thresholds: np.ndarray,
-    denoising: Mapping[str, np.ndarray],
+    cleaned: Mapping[str, np.ndarray],
     veto: Mapping[str, np.ndarray],
     *,
     glitch_threshold: float = 16.0,
 ) -> Picture:
-    """Denoising and veto accuracy of all entrants against the SNR² threshold.
+    """Share of glitches cleaned and balanced veto accuracy of all entrants against the SNR² threshold.
 
     Args:
         thresholds: SNR².
-        denoising: Curve by entrant, (threshold,); NaN leaves a gap.
+        cleaned: Curve by entrant, (threshold,); NaN leaves a gap.
         veto: Likewise.
         glitch_threshold: Marked by a line, SNR².
 
@@ -62,7 +62,7 @@ def plot_accuracies(
     """
     figure = new_figure(11.0, 4.2)
     left, right = figure.subplots(1, 2, sharey=True)
-    for axes, curves in ((left, denoising), (right, veto)):
+    for axes, curves in ((left, cleaned), (right, veto)):
         for index, (name, curve) in enumerate(curves.items()):
             axes.plot(thresholds, curve, color=_COLOURS[index % len(_COLOURS)], label=name, linestyle=_line(index))
         label = f"threshold of a glitch, SNR² {glitch_threshold:g}"
@@ -71,48 +71,48 @@ def plot_accuracies(
         axes.set_ylim(-0.03, 1.03)
         axes.grid(alpha=0.3)
         axes.tick_params(labelleft=True)
-    left.set_title("denoising: glitches whose residual is below the threshold", fontsize=10)
-    left.set_ylabel("share of the windows with a glitch")
-    right.set_title("veto: windows flagged as measured", fontsize=10)
-    right.set_ylabel("share of all windows")
+    left.set_title("cleaned: nothing above the threshold is left, and no energy was added", fontsize=10)
+    left.set_ylabel("share of the events with a glitch")
+    right.set_title("veto: balanced accuracy, glitches within their time", fontsize=10)
+    right.set_ylabel("mean share of glitches and of quiet events judged rightly")
     right.legend(fontsize=8, loc="lower right")
     return figure
 
 
 @picture
-def plot_groups(panels: Mapping[str, tuple[Sequence[tuple[str, int]], Mapping[str, Band]]]) -> Picture:
-    """Median share of excess power removed by group of glitches, dots with intervals.
+def plot_groups(panels: Mapping[str, tuple[Sequence[str], Mapping[str, Band]]]) -> Picture:
+    """Median share of net power removed by kind of glitch, dots with intervals.
 
     Args:
-        panels: By title, the groups (name, events) and, by entrant, one value a group.
+        panels: By title, the names of the kinds and, by entrant, one value a kind.
 
     Returns:
         The figure.
     """
-    widths = [max(1, len(groups)) for groups, _ in panels.values()]
+    widths = [max(1, len(kinds)) for kinds, _ in panels.values()]
     figure = new_figure(2.5 + 1.15 * sum(widths), 4.4)
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=widths)[0]
-    for axes, (title, (groups, bands)) in zip(all_axes, panels.items(), strict=True):
-        places, spread = np.arange(len(groups)), np.linspace(-0.3, 0.3, max(2, len(bands)))
+    for axes, (title, (kinds, bands)) in zip(all_axes, panels.items(), strict=True):
+        places, spread = np.arange(len(kinds)), np.linspace(-0.3, 0.3, max(2, len(bands)))
         for index, (name, band) in enumerate(bands.items()):
             _dots(axes, places + spread[index], band, index, label=name)
-        axes.set_xticks(places, [f"{name.replace('_', ' ')}\n({count})" for name, count in groups], fontsize=8)
+        axes.set_xticks(places, [name.replace("_", " ") for name in kinds], fontsize=8)
         for place in places[1:]:
             axes.axvline(place - 0.5, color=GREY, linewidth=0.5)
         axes.set_title(title, fontsize=10)
         _share_axis(axes)
-    all_axes[0].set_ylabel("median share of excess power removed")
+    all_axes[0].set_ylabel("median share of net power removed")
     all_axes[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
 @picture
-def plot_missing(numbers: Sequence[int], counts: Sequence[int], bands: Mapping[str, Band]) -> Picture:
-    """Median share of excess power removed against the number of witnesses taken away.
+def plot_missing(numbers: Sequence[int], counts: Sequence[str], bands: Mapping[str, Band]) -> Picture:
+    """Median share of net power removed against the number of witnesses taken away.
 
     Args:
         numbers: Witnesses taken away.
-        counts: Glitches of which a witness is left.
+        counts: How many glitches of which a witness is left, in words.
         bands: By entrant, one value a number.
 
     Returns:
@@ -125,9 +125,11 @@ def plot_missing(numbers: Sequence[int], counts: Sequence[int], bands: Mapping[s
         places = np.asarray(numbers) + spread[index]
         axes.plot(places, band.value, color=_COLOURS[index % len(_COLOURS)], linewidth=0.8, linestyle=_line(index))
         _dots(axes, places, band, index, label=name)
-    axes.set_xticks(list(numbers), [f"{number}\n({count})" for number, count in zip(numbers, counts, strict=True)])
+    axes.set_xticks(
+        list(numbers), [f"{number}\n{count}" for number, count in zip(numbers, counts, strict=True)], fontsize=8
+    )
     axes.set_xlabel("witnesses missing, drawn at random (glitches of which a witness is left)")
-    axes.set_ylabel("median share of excess power removed")
+    axes.set_ylabel("median share of net power removed")
     _share_axis(axes)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

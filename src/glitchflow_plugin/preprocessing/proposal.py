@@ -20,6 +20,7 @@ from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey, together
 from glitchflow_plugin.signal.conditioning import (
+    USUAL_JITTER,
     ChannelRejectedError,
     ConditioningSettings,
     needed_length,
@@ -45,7 +46,7 @@ _CROWDED = 0.1
 """From this share of triggers that follow another within a second, the user is told."""
 
 _BLOCKS = 20
-"""Groups of events that make a split into training, validation and test a good one."""
+"""Groups of events that make a split into training, validation, gate and test a good one."""
 
 _WITHOUT_SLIDES = {"num_slides": 0, "threshold_corr": 0.17, "threshold_iou": 0.08}
 """What selects witnesses where there are too few events to compare with chance: the coincidences alone."""
@@ -157,7 +158,6 @@ class Proposal:
     def processing(self) -> ProcessingSettings:
         """For datasets.yaml."""
         settings = self.fit.settings
-        usual = ProcessingSettings.crop_jitter
         return ProcessingSettings(
             settings.low,
             settings.high,
@@ -165,7 +165,7 @@ class Proposal:
             settings.duration,
             self.batch,
             settings.whiten,
-            crop_jitter=min(usual, settings.duration / 4),
+            crop_jitter=min(USUAL_JITTER, settings.duration / 4),
         )
 
     @cached_property
@@ -460,7 +460,7 @@ def _refusal(target: Reach, needed: float, settings: str, refused: str) -> str:
 def _segment(fit: Fit, reaches: Mapping[str, Reach]) -> float:
     """What to cut about a trigger, s: enough for every channel in use; more only as far as the data reach."""
     needed, reach = max(fit.needed.values()), max(reaches[name].length for name in fit.bands)
-    enough = max(DatasetSettings.segment, math.ceil(needed + 2 * ProcessingSettings.crop_jitter))
+    enough = max(DatasetSettings.segment, math.ceil(needed + 2 * USUAL_JITTER))
     return float(min(enough, max(math.floor(reach * 100) / 100, math.ceil(needed * 100) / 100)))
 
 
@@ -578,5 +578,5 @@ def _block_remarks(events: int, blocks: int, block_length: float) -> Iterator[st
     if blocks < _BLOCKS:
         yield (
             f"{events} event(s) in {blocks} block(s) of {block_length:g} s: training wants {_BLOCKS} or more, to "
-            "divide them into training, validation and test (conf/split.yaml)."
+            "divide them into training, validation, gate and test (conf/split.yaml)."
         )

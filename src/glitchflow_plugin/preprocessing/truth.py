@@ -24,10 +24,14 @@ class GlitchTruth:
         event_ids: Of the rows.
         strain: What the glitches alone are in the whitened strain; zero without a glitch. Shape (event, time).
         label: Class of the loudest glitch; empty without one.
+        group: What it shares with others, see `data.truth_file`; empty where nothing is known.
         snr: Its optimal SNR in the strain; 0 without one.
         witness_snr: Its largest SNR in a witness; 0 where no witness sees it.
         witnesses: Channels that see it.
         has_merger: Whether a binary merger is in the strain.
+        law: Form of the coupling of the loudest glitch; empty without one.
+        from_bank: Whether its waveform was measured, and its witness made from it.
+        outside: Classes whose couplings lie outside the laws of the default network.
     """
 
     event_ids: tuple[str, ...]
@@ -37,6 +41,16 @@ class GlitchTruth:
     witness_snr: Float[np.ndarray, " event"]
     witnesses: tuple[tuple[str, ...], ...]
     has_merger: Bool[np.ndarray, " event"]
+    group: tuple[str, ...] = ()
+    law: tuple[str, ...] = ()
+    from_bank: tuple[bool, ...] = ()
+    outside: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        """What is not known is empty, but there."""
+        for name, unknown in (("group", ""), ("law", ""), ("from_bank", False)):
+            if len(getattr(self, name)) != len(self.event_ids):
+                object.__setattr__(self, name, (unknown,) * len(self.event_ids))
 
     @property
     def witnessed(self) -> Bool[np.ndarray, " event"]:
@@ -104,6 +118,10 @@ def read_glitch_truth(
         witness_snr=np.array([max(one.witness_snr.values(), default=0.0) if one else 0.0 for one in loudest]),
         witnesses=tuple(tuple(one.witnesses) if one else () for one in loudest),
         has_merger=np.array([bool(truth.events[name].signals) for name in event_ids]),
+        group=tuple(truth.events[name].group for name in event_ids),
+        law=tuple(str(one.coupling.get("form", "")) if one else "" for one in loudest),
+        from_bank=tuple("bank" in one.parameters if one else False for one in loudest),
+        outside=frozenset(truth.recipe.get("outside", ())),
     )
 
 

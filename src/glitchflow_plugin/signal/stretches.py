@@ -14,6 +14,7 @@ longer than `LONGEST` events: what a p-value can resolve grows with the number o
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -155,7 +156,7 @@ def join_overlapping(
     trigger = np.clip(start + (gps_event - gps_start), begin, end)
     pieces = list(_pieces(rows, inner, trigger, LONGEST * duration))
     limits = np.full((len(pieces), 2), [-np.inf, np.inf])
-    for place, (before, after) in enumerate(zip(pieces[:-1], pieces[1:], strict=True)):
+    for place, (before, after) in enumerate(pairwise(pieces)):
         low, high = begin[after].min(), end[before].max()
         if low < high:
             middle = (trigger[before].max() + trigger[after].min()) / 2
@@ -180,20 +181,18 @@ def _pieces(rows: np.ndarray, inner: np.ndarray, trigger: np.ndarray, longest: f
     """Rows of each stretch, in the order of time: what overlaps, in parts no longer than that."""
     rows = rows[np.argsort(inner[rows, 0], kind="stable")]
     reached = np.maximum.accumulate(inner[rows, 1])
-    for piece in np.split(rows, np.flatnonzero(inner[rows[1:], 0] >= reached[:-1]) + 1):
-        if len(piece) < 2 or inner[piece, 1].max() - inner[piece, 0].min() <= longest:
-            if len(piece):
-                yield piece
+    for joined in np.split(rows, np.flatnonzero(inner[rows[1:], 0] >= reached[:-1]) + 1):
+        if len(joined) < 2 or inner[joined, 1].max() - inner[joined, 0].min() <= longest:
+            if len(joined):
+                yield joined
             continue
-        piece = piece[np.argsort(trigger[piece], kind="stable")]
-        times = trigger[piece]
+        joined = joined[np.argsort(trigger[joined], kind="stable")]  # noqa: PLW2901
+        times = trigger[joined]
         # in the middle half, so that no part is short
-        quarter = (times[-1] - times[0]) / 4
-        gaps = np.diff(times)
-        low, high = np.searchsorted(times, [times[0] + quarter, times[-1] - quarter])
-        cut = low + int(np.argmax(gaps[low:high])) if high > low else int(np.argmax(gaps))
-        for part in (piece[: cut + 1], piece[cut + 1 :]):
-            yield from _pieces(part, inner, trigger, longest)
+        low, high = np.searchsorted(times, times[0] + np.array([0.25, 0.75]) * (times[-1] - times[0]))
+        cut = low + int(np.argmax(np.diff(times[low - 1 : high + 1])))
+        yield from _pieces(joined[:cut], inner, trigger, longest)
+        yield from _pieces(joined[cut:], inner, trigger, longest)
 
 
 def _cover(piece: np.ndarray, inner: np.ndarray, trigger: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

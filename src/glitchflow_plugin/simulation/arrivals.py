@@ -12,12 +12,11 @@ from glitchflow_plugin.simulation import bank, glitches
 from glitchflow_plugin.simulation.coupling import Coupling, couple, resample
 from glitchflow_plugin.simulation.families import Disturbance, Family
 from glitchflow_plugin.simulation.noise import optimal_snr
-from glitchflow_plugin.simulation.sensors import SensorArray, bank_sensor
+from glitchflow_plugin.simulation.sensors import BEAM, BEAM_WANDER, SensorArray, bank_sensor
 from glitchflow_plugin.simulation.settings import BankSettings, FamilySettings
 from glitchflow_plugin.simulation.strain import StrainNoise
 from glitchflow_plugin.types.arrays import Series
 
-BEAM = "ASC-BEAM_POS"
 _CALIBRATION_DRAWS = 7
 _CALIBRATION_SEED = 20150914
 
@@ -57,8 +56,8 @@ class GlitchSource(Protocol):
     weight: float
     witnesses: tuple[str, ...]
 
-    def glitch(self, rng: np.random.Generator, noise: StrainNoise, centre: float) -> Arrival:
-        """Draw a glitch; `centre` is the disturbance's time from the start of the event, s."""
+    def glitch(self, rng: np.random.Generator, noise: StrainNoise, centre: float, day: int) -> Arrival:
+        """Draw a glitch on that GPS day; `centre` is the disturbance's time from the start of the event, s."""
         ...
 
     def bystander(
@@ -81,6 +80,7 @@ class FamilyGlitches:
         noise: Spectrum for the calibration.
         sample_rate: Of the strain, Hz.
         time: Of its samples from the start of the event, s, shape (time,).
+        seed: Of what changes from day to day.
     """
 
     def __init__(
@@ -92,27 +92,31 @@ class FamilyGlitches:
         noise: StrainNoise,
         sample_rate: float,
         time: Series,
+        seed: int = 0,
     ) -> None:
         self.label, self.weight, self.witnesses = family.name, settings.weight, family.witnesses
         self.family, self.settings, self.sensors = family, settings, sensors
-        self.sample_rate, self.time = sample_rate, time
+        self.sample_rate, self.time, self.seed = sample_rate, time, seed
         self.second_gain = 1.0
         rng = np.random.default_rng(_CALIBRATION_SEED)
         drawn = [family.draw(rng, time - 0.5 * time[-1], sample_rate) for _ in range(_CALIBRATION_DRAWS)]
+        # where the sensor clips is a share of a typical peak, so that here all are of unit size
+        self.limit = np.inf if family.clips is None else family.clips
         seen = [self._seen(each.witness) for each in drawn]
         self.typical = settings.witness_snr / geometric_mean(self._snrs(family.witness, seen))
         if family.second is not None:
             second = geometric_mean(self._snrs(family.second[0], seen))
             self.second_gain = settings.witness_snr / (self.typical * second)
+        self.limit *= self.typical
         coupling = replace(family.coupling, threshold=family.threshold * self.typical)
         heard = [self._heard(self.typical, each, coupling, noise) for each in drawn]
         self.coupling = replace(coupling, gain=geometric_mean(settings.snr) / geometric_mean(heard))
 
-    def glitch(self, rng: np.random.Generator, noise: StrainNoise, centre: float) -> Arrival:
+    def glitch(self, rng: np.random.Generator, noise: StrainNoise, centre: float, day: int = 0) -> Arrival:
         """See `GlitchSource`."""
         snr = log_uniform(rng, self.settings.snr)
         spread = float(np.exp(self.settings.gain_spread * rng.standard_normal()))
-        coupling = replace(self.coupling, gain=self.coupling.gain * spread)
+        coupling = replace(self.coupling, gain=self.coupling.gain * spread, echo=self._echo(day))
         disturbance = self.family.draw(rng, self.time - centre, self.sample_rate)
         amplitude = self._amplitude(disturbance, coupling, noise, snr)
         strain = couple(amplitude * disturbance.source, coupling, self.sample_rate, disturbance.modulation)
@@ -142,9 +146,9 @@ class FamilyGlitches:
         else:
             label = "out of band"
             shape = glitches.sine_gaussian(self.time - centre, rng.uniform(*self.family.bystander), 8.0)
-            amplitude = log_uniform(rng, snr) / self.sensors.snr(
-                self.witnesses[0], self._seen(shape)[self.witnesses[0]]
-            )
+            main = self.family.witness
+            whole = resample(shape, self.sample_rate, self.sensors[main].sample_rate)
+            amplitude = log_uniform(rng, snr) / self.sensors.snr(main, whole)
         strain = couple(amplitude * shape, self.coupling, self.sample_rate)
         heard = optimal_snr(strain, noise.psd, self.sample_rate)
         return Arrival(strain, self._seen(amplitude * shape), label, centre, heard, self.witnesses)
@@ -152,12 +156,20 @@ class FamilyGlitches:
     def _seen(self, witness: Series) -> dict[str, np.ndarray]:
         """What the true witnesses see of a disturbance that is given in the main one's unit."""
         rate, main = self.sample_rate, self.family.witness
-        seen = {main: resample(witness, rate, self.sensors[main].sample_rate)}
+        seen = {main: np.clip(resample(witness, rate, self.sensors[main].sample_rate), -self.limit, self.limit)}
         if self.family.second is not None:
             name, path = self.family.second
             arrived = couple(witness, replace(path, gain=self.second_gain), rate)
             seen[name] = resample(arrived, rate, self.sensors[name].sample_rate)
         return seen
+
+    def _echo(self, day: int) -> tuple[float, float] | None:
+        """Strength and lateness (s) of the second path on a day."""
+        if self.family.echo is None:
+            return None
+        rng = np.random.default_rng([self.seed, day])
+        strength, later = (float(rng.uniform(*interval)) for interval in self.family.echo)
+        return float(rng.choice((-1.0, 1.0))) * strength, later
 
     def _snrs(self, name: str, seen: list[dict[str, np.ndarray]]) -> list[float]:
         return [self.sensors.snr(name, each[name]) for each in seen]
@@ -172,8 +184,8 @@ class FamilyGlitches:
         if coupling.degree is not None:
             heard = self._heard(self.typical, disturbance, coupling, noise)
             return self.typical * (snr / heard) ** (1.0 / coupling.degree)
-        # below the threshold nothing is heard, above it the SNR grows steadily
-        low = coupling.threshold / float(np.abs(disturbance.source).max())
+        # up to here nothing is heard, above it the SNR grows steadily
+        low = coupling.silent_below / float(np.abs(disturbance.source).max())
         high = 2.0 * max(low, self.typical)
         while self._heard(high, disturbance, coupling, noise) < snr:
             high *= 2.0
@@ -215,7 +227,13 @@ class BankGlitches:
         seen = [self._witness(self._placed(each, time.size // 2), 1.0) for each in waveforms]
         self.typical = settings.witness_snr / geometric_mean([sensors.snr(self.sensor.name, each) for each in seen])
 
-    def glitch(self, rng: np.random.Generator, noise: StrainNoise, centre: float) -> Arrival:
+    def glitch(
+        self,
+        rng: np.random.Generator,
+        noise: StrainNoise,
+        centre: float,
+        day: int = 0,  # noqa: ARG002  # the protocol's
+    ) -> Arrival:
         """See `GlitchSource`; the strain holds the measured waveform, coloured with the noise's spectrum."""
         rate = self.sample_rate
         chosen = self.waveforms[int(rng.integers(len(self.waveforms)))]
@@ -227,7 +245,7 @@ class BankGlitches:
         if self.coupling.form == "bilinear":
             position = np.sin(2.0 * np.pi * rng.uniform(0.3, 1.0) * self.time + rng.uniform(0.0, 2.0 * np.pi))
             modulation = 1.0 + 0.4 * position
-            seen[BEAM] = 2e-5 * position[:: round(rate / self.sensors[BEAM].sample_rate)]
+            seen[BEAM] = BEAM_WANDER * position[:: round(rate / self.sensors[BEAM].sample_rate)]
         strain = bank.coloured(whitened, noise.asd, rate)
         strain *= snr / optimal_snr(strain, noise.psd, rate)
         spread = float(np.exp(-self.settings.gain_spread * rng.standard_normal()))

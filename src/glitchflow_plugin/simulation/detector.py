@@ -29,7 +29,7 @@ from glitchflow_plugin.simulation.settings import SimulationSettings
 
 log = logging.getLogger(__name__)
 
-SIMULATOR_VERSION = 1
+SIMULATOR_VERSION = 2
 """Raised whenever the same settings would give other events."""
 
 _STATE_FILE = "simulation.json"
@@ -213,7 +213,11 @@ def _collect_truth(folder: Path, detector: Detector, ids: list[str]) -> None:
         roles=detector.roles,
         families=detector.witnesses_by_family,
         events={event_id: known[event_id] for event_id in ids},
-        recipe={"simulator_version": SIMULATOR_VERSION, "settings": detector.settings.recipe()},
+        recipe={
+            "simulator_version": SIMULATOR_VERSION,
+            "settings": detector.settings.recipe(),
+            "outside": list(detector.outside),
+        },
     )
     write_truth(truth_path(folder), truth)
     parts = folder / _PARTS_FOLDER

@@ -1,4 +1,9 @@
-"""The families of glitches: where each comes from, which sensor sees it, and how it reaches the strain."""
+"""The families of glitches: where each comes from, which sensor sees it, and how it reaches the strain.
+
+Six are the embedded default: a static law followed by a linear response, which is how the coupling network is made too.
+Six more, marked `outside`, are not of that kind, so that a figure of merit does not measure how well one guess fits
+another.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from glitchflow_plugin.simulation import glitches
-from glitchflow_plugin.simulation.coupling import Coupling
+from glitchflow_plugin.simulation.coupling import Coupling, pole_pair, through
+from glitchflow_plugin.simulation.sensors import SPOT, SPOT_WANDER, Sensor
 from glitchflow_plugin.types.arrays import Series
 
 
@@ -42,10 +48,15 @@ class Family:
         witness: Main true witness (sensor).
         draw: Makes a disturbance from (rng, time from its centre (s), sample rate (Hz)).
         coupling: From the witness to the strain; its gain and threshold are set by the detector's calibration.
-        threshold: Threshold of a `threshold` coupling as a share of a typical peak in the witness.
+        threshold: Threshold of the coupling as a share of a typical peak in the witness.
         bystander: Frequency range (Hz) of transients in the witness that lie outside the coupling band; None where
             they lie below the threshold instead.
         second: A further witness and its path from the main one (gain and all set by the calibration), or None.
+        outside: Whether its law is none that the coupling network is made of (`models/coupling.py`).
+        sensors: Channels that are there only where this family occurs.
+        clips: Share of a typical peak beyond which the main witness shows no more, or None.
+        echo: Strength and lateness (s) of a second path beside the coupling, each drawn from its range day by day; the
+            strength has either sign.
     """
 
     name: str
@@ -55,6 +66,10 @@ class Family:
     threshold: float = 0.0
     bystander: tuple[float, float] | None = None
     second: tuple[str, Coupling] | None = None
+    outside: bool = False
+    sensors: tuple[Sensor, ...] = ()
+    clips: float | None = None
+    echo: tuple[tuple[float, float], tuple[float, float]] | None = None
 
     @property
     def witnesses(self) -> tuple[str, ...]:
@@ -136,6 +151,99 @@ def _acoustic(rng: np.random.Generator, time: Series, rate: float) -> Disturbanc
     return Disturbance(burst, burst, parameters=drawn)
 
 
+def _saturation(rng: np.random.Generator, time: Series, rate: float) -> Disturbance:
+    """A pulse drives a suspension's actuator, whose resonance takes it beyond what its amplifier can give.
+
+    Overflows of drives and sensors: Davis et al., Class. Quantum Grav. 38, 135014 (2021), doi:10.1088/1361-6382/abfd85.
+    """
+    drawn = {
+        "frequency": rng.uniform(55.0, 100.0),
+        "quality": rng.uniform(4.0, 9.0),
+        "phase": rng.uniform(0.0, 2.0 * np.pi),
+    }
+    pulse = glitches.sine_gaussian(time, **drawn)
+    # the resonance comes first: a law that acts on what the witness shows does not know what the path gets
+    return Disturbance(through(pulse, rate, _actuator), pulse, parameters=drawn)
+
+
+def _actuator(frequency: np.ndarray) -> np.ndarray:
+    return 1.0 / pole_pair(frequency, 75.0, 3.0)
+
+
+def _clipping(rng: np.random.Generator, time: Series, rate: float) -> Disturbance:
+    """A burst of light that the strain feels in full and the photodiode's electronics cut off."""
+    drawn = {"low": rng.uniform(50.0, 80.0), "high": rng.uniform(140.0, 200.0), "duration": rng.uniform(0.15, 0.35)}
+    burst = glitches.noise_burst(rng, time, sample_rate=rate, **drawn)
+    return Disturbance(burst, burst, parameters=drawn)
+
+
+def _hysteresis(rng: np.random.Generator, time: Series, _rate: float) -> Disturbance:
+    """A clamped joint sticks and slips: it moves on only after it was pushed far enough the other way."""
+    drawn = {"frequency": rng.uniform(35.0, 70.0), "decay": rng.uniform(0.05, 0.12)}
+    pulse = glitches.ringdown(time, **drawn)
+    return Disturbance(pulse, pulse, parameters=drawn)
+
+
+def _slow_gain(rng: np.random.Generator, time: Series, _rate: float) -> Disturbance:
+    """A mirror's angle becomes length by as much as the beam is off its centre, and the beam wanders.
+
+    Vajente et al., Phys. Rev. D 101, 042003 (2020), doi:10.1103/PhysRevD.101.042003.
+    """
+    drawn = {
+        "frequency": rng.uniform(45.0, 110.0),
+        "quality": rng.uniform(6.0, 14.0),
+        "phase": rng.uniform(0.0, 2.0 * np.pi),
+    }
+    rate, phase = rng.uniform(0.05, 0.2), rng.uniform(0.0, 2.0 * np.pi)
+    position = np.sin(2.0 * np.pi * rate * time + phase)
+    angle = glitches.sine_gaussian(time, **drawn)
+    return Disturbance(
+        angle,
+        angle,
+        modulation=1.0 + 0.8 * position,
+        slow={SPOT: SPOT_WANDER * position},
+        parameters={**drawn, "spot_frequency": rate, "spot_phase": phase},
+    )
+
+
+def _two_paths(rng: np.random.Generator, time: Series, rate: float) -> Disturbance:
+    """The vacuum tube shakes and scatters light at two places, which move with the temperature of the day.
+
+    Nguyen et al., Class. Quantum Grav. 38, 145001 (2021), doi:10.1088/1361-6382/ac011a.
+    """
+    drawn = {"low": rng.uniform(35.0, 60.0), "high": rng.uniform(150.0, 210.0), "duration": rng.uniform(0.12, 0.3)}
+    burst = glitches.noise_burst(rng, time, sample_rate=rate, **drawn)
+    return Disturbance(burst, burst, parameters=drawn)
+
+
+def _resonant_witness(rng: np.random.Generator, time: Series, rate: float) -> Disturbance:
+    """An accelerometer on a mount that rings by itself, at frequencies that drift with the temperature.
+
+    What undoes a mount's response rings as well, at its antiresonance.
+    """
+    drawn = {
+        "frequency": rng.uniform(60.0, 150.0),
+        "quality": rng.uniform(2.0, 5.0),
+        "phase": rng.uniform(0.0, 2.0 * np.pi),
+    }
+    drift = float(np.exp(rng.uniform(-0.06, 0.06)))
+    force = glitches.sine_gaussian(time, **drawn)
+    return Disturbance(
+        force,
+        through(force, rate, lambda frequency: mount(frequency / drift)),
+        parameters={**drawn, "mount_drift": drift},
+    )
+
+
+def mount(frequency: np.ndarray) -> np.ndarray:
+    """What an accelerometer's mount makes of a motion: a resonance at 95 Hz and an antiresonance at 130 Hz.
+
+    Args:
+        frequency: Hz, divided by the drift of both.
+    """
+    return pole_pair(frequency, 130.0, 40.0) / pole_pair(frequency, 95.0, 30.0)
+
+
 FAMILIES = {
     family.name: family
     for family in (
@@ -182,6 +290,66 @@ FAMILIES = {
             threshold=0.25,
             second=("ENV-ACC_DET", Coupling("linear", band=(30.0, 300.0), delay=0.004)),
         ),
+        Family(
+            "saturation",
+            "SUS-COIL_DRIVE",
+            _saturation,
+            Coupling("saturating", band=(25.0, 250.0), delay=0.006),
+            threshold=0.5,
+            bystander=(330.0, 395.0),
+            outside=True,
+            sensors=(Sensor("SUS-COIL_DRIVE", 1024.0, "V", floor=2e-5, knee=8.0),),
+        ),
+        Family(
+            "clipping",
+            "LSC-POP_PD",
+            _clipping,
+            Coupling("linear", band=(40.0, 300.0), delay=0.003),
+            bystander=(12.0, 20.0),
+            outside=True,
+            sensors=(Sensor("LSC-POP_PD", 2048.0, "W", floor=4e-8, knee=15.0),),
+            clips=0.3,
+        ),
+        Family(
+            "hysteresis",
+            "SAT-CLAMP_ACC",
+            _hysteresis,
+            Coupling("hysteretic", band=(15.0, 200.0), delay=0.01, memory=0.1),
+            threshold=0.35,
+            outside=True,
+            sensors=(Sensor("SAT-CLAMP_ACC", 1024.0, "m/s^2", floor=2e-6, knee=8.0),),
+        ),
+        Family(
+            "slow_gain",
+            "ASC-TM_PITCH",
+            _slow_gain,
+            Coupling("bilinear", band=(20.0, 200.0), delay=0.007),
+            bystander=(340.0, 395.0),
+            outside=True,
+            sensors=(
+                Sensor("ASC-TM_PITCH", 1024.0, "rad", floor=1e-13, knee=10.0),
+                Sensor(SPOT, 256.0, "m", floor=1e-7, knee=1.0, offset=2e-3),
+            ),
+        ),
+        Family(
+            "two_paths",
+            "ENV-ACC_TUBE",
+            _two_paths,
+            Coupling("linear", band=(30.0, 230.0), delay=0.004),
+            bystander=(330.0, 395.0),
+            outside=True,
+            sensors=(Sensor("ENV-ACC_TUBE", 2048.0, "m/s^2", floor=4e-6, knee=15.0),),
+            echo=((0.5, 1.0), (0.006, 0.018)),
+        ),
+        Family(
+            "resonant_witness",
+            "ENV-ACC_MOUNT",
+            _resonant_witness,
+            Coupling("linear", band=(40.0, 220.0), delay=0.009),
+            bystander=(330.0, 395.0),
+            outside=True,
+            sensors=(Sensor("ENV-ACC_MOUNT", 2048.0, "m/s^2", floor=3e-6, knee=12.0),),
+        ),
     )
 }
-"""The families of the embedded default by name."""
+"""The families by name."""

@@ -11,14 +11,18 @@ from glitchflow_plugin.data.event_files import Channel, RawEvent
 from glitchflow_plugin.data.glitch_bank import BankGlitch, read_glitch_bank
 from glitchflow_plugin.data.truth_file import EventTruth, TransientTruth, WaveformTruth
 from glitchflow_plugin.simulation import glitches
-from glitchflow_plugin.simulation.arrivals import BEAM, Arrival, BankGlitches, FamilyGlitches, GlitchSource, log_uniform
+from glitchflow_plugin.simulation.arrivals import Arrival, BankGlitches, FamilyGlitches, GlitchSource, log_uniform
 from glitchflow_plugin.simulation.families import FAMILIES
 from glitchflow_plugin.simulation.mergers import MergerBank, merger_bank
 from glitchflow_plugin.simulation.noise import optimal_snr
 from glitchflow_plugin.simulation.sensors import (
+    BEAM,
+    BEAM_WANDER,
     CAUSES,
     DEAD,
     SENSORS,
+    SPOT,
+    SPOT_WANDER,
     STRAIN,
     UNSAFE,
     Sensor,
@@ -30,6 +34,7 @@ from glitchflow_plugin.simulation.settings import SimulationSettings
 from glitchflow_plugin.simulation.strain import StrainNoise, draw_strain, strain_noises
 from glitchflow_plugin.types.arrays import Series
 
+_DAY = 86400.0  # s
 _MARGIN = 1.0  # s at either end of an event without transients
 
 
@@ -49,7 +54,10 @@ class Detector:
         self.mergers = mergers
         waveforms = _bank_waveforms(settings)
         labels = sorted({waveform.label for waveform in waveforms})
+        self.families = [FAMILIES[name] for name, one in (settings.families or {}).items() if one.weight > 0.0]
         sensors = [*SENSORS, *map(bank_sensor, labels), *further_distractors(settings.num_distractors)]
+        # last, so that all others record the same with and without them
+        sensors += [sensor for family in self.families for sensor in family.sensors]
         self.sensors = SensorArray(sensors, settings.duration, settings.mains)
         self.sources = self._glitch_sources(waveforms)
 
@@ -79,6 +87,11 @@ class Detector:
         }
         return {**roles, self.full_name(UNSAFE.name): "unsafe", self.full_name(DEAD.name): "dead"}
 
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Families that occur and follow no law that the coupling network is made of, sorted."""
+        return tuple(sorted(family.name for family in self.families if family.outside))
+
     def gps_start(self, index: int) -> float:
         """Start of an event, GPS s."""
         return self.settings.gps_start + index * self.settings.spacing
@@ -92,10 +105,15 @@ class Detector:
         settings, rate = self.settings, self.settings.sample_rate
         sources: list[GlitchSource] = [
             FamilyGlitches(
-                FAMILIES[name], one, sensors=self.sensors, noise=self.noises[0], sample_rate=rate, time=self.time
+                family,
+                (settings.families or {})[family.name],
+                sensors=self.sensors,
+                noise=self.noises[0],
+                sample_rate=rate,
+                time=self.time,
+                seed=settings.seed,
             )
-            for name, one in (settings.families or {}).items()
-            if one.weight > 0.0
+            for family in self.families
         ]
         if settings.bank is not None:
             for label in sorted({waveform.label for waveform in waveforms}):
@@ -112,7 +130,7 @@ class Detector:
         """Simulate event number `index`; it depends on the settings and this number alone."""
         settings, gps_start = self.settings, self.gps_start(index)
         # one stream for each ingredient, so that switching one off does not change the others
-        names = ("strain", "sensors", "glitch", "bystanders", "distractors", "merger", "gap", "pickoff")
+        names = ("strain", "sensors", "glitch", "bystanders", "distractors", "merger", "gap", "pickoff", "wander")
         seeds = np.random.SeedSequence([settings.seed, index]).spawn(len(names))
         rng = {name: np.random.default_rng(seed) for name, seed in zip(names, seeds, strict=True)}
 
@@ -122,7 +140,9 @@ class Detector:
 
         glitch = self._draw_glitch(index, rng["glitch"], noise)
         if glitch is None or BEAM not in glitch.seen:
-            recorded[BEAM] += self._idle_beam(rng["sensors"])
+            recorded[BEAM] += self._idle(rng["sensors"], BEAM, BEAM_WANDER, (0.3, 1.0))
+        if SPOT in recorded and (glitch is None or SPOT not in glitch.seen):
+            recorded[SPOT] += self._idle(rng["wander"], SPOT, SPOT_WANDER, (0.05, 0.2))
         transients: list[TransientTruth] = []
         glitch_truths: tuple[WaveformTruth, ...] = ()
         if glitch is not None:
@@ -186,7 +206,8 @@ class Detector:
         weights = np.cumsum([source.weight for source in self.sources])
         place = (share - settings.no_glitch_fraction) / (1.0 - settings.no_glitch_fraction) * weights[-1]
         source = self.sources[min(int(np.searchsorted(weights, place, side="right")), len(self.sources) - 1)]
-        glitch = source.glitch(rng, noise, self._central_time(rng))
+        day = int(self.gps_start(index) // _DAY)
+        glitch = source.glitch(rng, noise, self._central_time(rng), day)
         glitch = replace(glitch, strain=settings.coupling * glitch.strain, snr=settings.coupling * glitch.snr)
         return replace(glitch, seen={}, witnesses=()) if unwitnessed else glitch
 
@@ -232,10 +253,10 @@ class Detector:
         samples = (series + sensor.offset).astype(np.float32)
         return {name: Channel(name, samples, gps_start, sensor.sample_rate, sensor.unit)}
 
-    def _idle_beam(self, rng: np.random.Generator) -> Series:
-        """The beam wanders as well when nothing couples through it."""
-        angle = 2.0 * np.pi * rng.uniform(0.3, 1.0) * self.sensors.time(BEAM) + rng.uniform(0.0, 2.0 * np.pi)
-        return 2e-5 * np.sin(angle)
+    def _idle(self, rng: np.random.Generator, name: str, wander: float, rates: tuple[float, float]) -> Series:
+        """A beam wanders as well when nothing couples through it."""
+        angle = 2.0 * np.pi * rng.uniform(*rates) * self.sensors.time(name) + rng.uniform(0.0, 2.0 * np.pi)
+        return wander * np.sin(angle)
 
     def _pick_off(self, rng: np.random.Generator, strain: Series) -> np.ndarray:
         factor = round(self.settings.sample_rate / UNSAFE.sample_rate)

@@ -51,7 +51,7 @@ class Sensor:
 
 
 SENSORS = (
-    # true witnesses of the families in `families.py`
+    # true witnesses of the embedded families of `families.py`
     Sensor("SUS-SB_STRAY_PD", 1024.0, "W", floor=2e-9, knee=8.0),
     Sensor("PSL-FSS_VCO_FREQ", 2048.0, "Hz", floor=1e-2, knee=20.0, offset=79.4),
     Sensor("ASC-ACT_DRIVE", 1024.0, "V", floor=5e-6, knee=10.0, mains=8.0),
@@ -69,10 +69,13 @@ SENSORS = (
     Sensor("ENV-SEIS_EXT", 1024.0, "m/s", floor=2e-9, knee=2.0, swell=1e-6),
     Sensor("INF-PUMP_ACC", 1024.0, "m/s^2", floor=1e-5, knee=10.0, mains=6.0),
 )
-"""Every channel beside strain, unsafe, dead and the bank's witnesses."""
+"""Every channel beside strain, unsafe, dead, the bank's witnesses and those that come with a family."""
 
 DISTRACTORS = SENSORS[-4:]
-CAUSES = ("SUS-SB_DISP", "ENV-SEIS_SB", "ASC-BEAM_POS")
+BEAM, SPOT = "ASC-BEAM_POS", "ASC-SPOT_POS"
+BEAM_WANDER, SPOT_WANDER = 2e-5, 2e-4
+"""How far beams wander, m."""
+CAUSES = ("SUS-SB_DISP", "ENV-SEIS_SB", BEAM, SPOT)
 STRAIN = "Hrec_hoft"
 UNSAFE = Sensor("LSC-DARM_PICKOFF", 2048.0, "W", floor=0.0)
 """Picks up the strain itself: mergers too. A twin that used it would subtract signals."""

@@ -32,6 +32,18 @@ class FamilySettings:
             raise ConfigurationError(f"weight and gain_spread must be >= 0 and witness_snr > 0, got {self}.")
 
 
+def known_families() -> dict[str, FamilySettings]:
+    """All families, as they are unless the settings say otherwise."""
+    return default_families() | {
+        "saturation": FamilySettings(snr=(10.0, 25.0), witness_snr=50.0),
+        "clipping": FamilySettings(snr=(12.0, 40.0), witness_snr=60.0),
+        "hysteresis": FamilySettings(snr=(12.0, 35.0), witness_snr=50.0),
+        "slow_gain": FamilySettings(snr=(12.0, 40.0), witness_snr=50.0),
+        "two_paths": FamilySettings(snr=(12.0, 40.0), witness_snr=50.0),
+        "resonant_witness": FamilySettings(snr=(10.0, 35.0), witness_snr=50.0),
+    }
+
+
 def default_families() -> dict[str, FamilySettings]:
     """The families of the embedded default; long glitches need more SNR to stand out as much."""
     return {
@@ -130,7 +142,7 @@ class SimulationSettings:
         spacing: From the start of one event to the start of the next, s.
         duration: Of an event, s.
         sample_rate: Of the strain, Hz.
-        time_jitter: A glitch lies within ± this of the middle of its event, s.
+        time_jitter: A glitch lies within ± this of the trigger, s; the trigger is the middle of the event.
         noise: Sensitivity of the interferometer: `advirgo` or `aligo`.
         lines: Lines in the strain; None takes mains, calibration tones and violin modes.
         mains: Frequency of the mains network, Hz; in strain and witnesses.
@@ -215,7 +227,7 @@ class SimulationSettings:
         if parts.get("lines") is not None:
             parts["lines"] = tuple(_built(Line, line, "lines") for line in parts["lines"])
         if parts.get("families") is not None:
-            known = default_families()
+            known = known_families()
             _check_families(parts["families"])
             parts["families"] = {
                 name: own
@@ -255,11 +267,11 @@ def _plain(value: Any, to_float: bool) -> Any:
 
 
 def _check_families(families: Mapping[str, Any]) -> None:
-    unknown = sorted(set(families) - set(default_families()))
+    known = known_families()
+    unknown = sorted(set(families) - set(known))
     if unknown:
         raise ConfigurationError(
-            f"Unknown glitch families {unknown};{nearest(unknown[0], default_families())} choose from "
-            f"{sorted(default_families())}."
+            f"Unknown glitch families {unknown};{nearest(unknown[0], known)} choose from {sorted(known)}."
         )
 
 

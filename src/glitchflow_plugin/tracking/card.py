@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 #: Figures by which models are chosen: beginning of the name in `Scores.metrics`, tag, and what it says.
 FIGURES = (
-    ("veto_accuracy", "veto_accuracy", "veto accuracy", "windows flagged as measured"),
-    ("roc_auc", "roc_area", "ROC area", "of the veto"),
-    ("denoising_accuracy", "denoising_accuracy", "denoising accuracy", "glitches brought below the threshold"),
-    ("residual_power_removed", "power_removed", "power removed", "from the glitches"),
-    ("harmed_share", "harm", "harm", "quiet windows lifted above the threshold"),
+    ("balanced_veto_accuracy", "balanced_veto_accuracy", "balanced veto accuracy", "glitches within their time"),
+    ("veto_roc_auc", "veto_roc_area", "veto ROC area", "glitches within their time"),
+    ("cleaned_share", "cleaned_share", "cleaned share", "glitches brought below the threshold, no energy added"),
+    ("net_power_removed", "net_power_removed", "net power removed", "from the glitches, less what is added anywhere"),
+    ("harmed_share", "harm", "harm", "quiet events lifted above the threshold, or grown"),
 )
 _RIVALS = (("model", "this model"), ("linear", "linear filter"), ("zero", "no prediction"))
 _SPACE = "&emsp;"

@@ -81,12 +81,9 @@ class Verdict(Protocol):
 
 
 class Judge(Protocol):
-    """Decides about a challenger against the champion, None for the first one.
+    """Decides about a challenger against the champion, None for the first one."""
 
-    The second argument are the ids of events that the champion was trained on.
-    """
-
-    def __call__(self, champion: ModelBundle | None, seen: frozenset[str]) -> Verdict:
+    def __call__(self, champion: ModelBundle | None, /) -> Verdict:
         """Judge."""
         ...
 
@@ -210,8 +207,7 @@ def compare(challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alia
     Args:
         challenger: The new version.
         bundle: The same, loaded or as it was registered.
-        judge: The gate; called with the present champion and the events that it was trained on (its note
-            `training_events`), or with None for the first.
+        judge: The gate; called with the present champion, or with None for the first.
         alias: To be given.
 
     Returns:
@@ -229,8 +225,7 @@ def compare(challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alia
         champion, why = _rival(bundle, challenger, held, alias)
     if why is not None:
         return {"promoted": False, "reason": why, "figures": {}, "against": held}
-    seen = frozenset(champion.notes.get("training_events", ())) if champion is not None else frozenset()
-    verdict = judge(champion, seen)
+    verdict = judge(champion)
     reason = verdict.reason if champion is None else f"against version {held}: {verdict.reason}"
     return {"promoted": verdict.promoted, "reason": reason, "figures": dict(verdict.figures), "against": held}
 

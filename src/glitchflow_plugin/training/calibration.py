@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from glitchflow_plugin.errors import NoEventsError
@@ -46,7 +47,9 @@ class Coverage:
     num_loud: int
 
 
-def calibrate(twin: WaveformTwin, training: _Batches, validation: _Batches) -> None:
+def calibrate(
+    twin: WaveformTwin, training: _Batches, validation: _Batches, groups: Int[np.ndarray, " event"] | None = None
+) -> None:
     """Fit the calibration of a twin, in place.
 
     The mean power that is left of a pixel is a + b (v - 1), v being the network's announcement; a and b are those of
@@ -56,6 +59,9 @@ def calibrate(twin: WaveformTwin, training: _Batches, validation: _Batches) -> N
     pixels with and without a prediction. Where witnesses are missing, more is left that was not announced: all this is
     fitted for several numbers of missing witnesses, those of the validation events being left out at random.
 
+    Events of one group are no independent cases: each weighs one over the size of its group, and where groups differ
+    more than accident makes them, quantiles are taken as of so many independent cases as explain that.
+
     New is what lies far from the training events' summaries, in the metric of their covariance (Mahalanobis; Lee et al.
     2018, arXiv:1807.03888); how far is usual is known from validation events.
 
@@ -63,6 +69,7 @@ def calibrate(twin: WaveformTwin, training: _Batches, validation: _Batches) -> N
         twin: Its network must say how sure it is.
         training: Batches of witnesses and strain of training events.
         validation: The same of validation events; gone through once for each number of missing witnesses.
+        groups: Number of the group of each validation event, in their order; None: each is a group of its own.
 
     Raises:
         NoEventsError: There is no event.
@@ -76,12 +83,14 @@ def calibrate(twin: WaveformTwin, training: _Batches, validation: _Batches) -> N
     references = [_summaries(twin, witnesses.to(device)) for witnesses, _ in validation]
     if not references:
         raise NoEventsError("expected validation events to calibrate on, got none.")
-    twin.keep(summary_references=torch.cat(references))
+    summaries = torch.cat(references)
+    groups = np.arange(len(summaries)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    twin.keep(summary_references=summaries, summary_groups=torch.from_numpy(groups))
     channels = next(iter(validation))[0].shape[1]
     levels = np.unique(np.linspace(0, channels, _LEVELS).round() if channels >= _LEVELS else np.arange(channels + 1))
     fits = [(1.0, 1.0, gaussian_limits().repeat(2, 1))]
     for number in levels:
-        found = _observed(twin, validation, int(number))
+        found = _observed(twin, validation, int(number), groups)
         fits.append(fits[-1] if found is None else _fit(found))
     noise, factor, limits = zip(*fits[1:], strict=True)
     twin.keep(
@@ -112,12 +121,28 @@ def _fit(seen: "_Observed") -> tuple[float, float, Tensor]:
     for row, chosen in enumerate((~loud, loud)):
         if int(chosen.sum()) >= _FEWEST_LOUD:
             ratios = host(seen.power[chosen] / expected[chosen])
-            weights = host(seen.weight[chosen])
-            order = np.argsort(ratios)
-            reached = np.cumsum(weights[order]) / weights.sum()
-            found = ratios[order][np.searchsorted(reached, PROBABILITIES).clip(max=len(order) - 1)]
+            found = _upper_quantiles(ratios, host(seen.weight[chosen]), host(seen.group[chosen]))
             limits[row] = torch.from_numpy(found)
     return noise, factor, limits
+
+
+def _upper_quantiles(values: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Limits below which a value of another group lies with each of `PROBABILITIES`, (probability,).
+
+    Of n independent values, the share p (n + 1) / n lies below the limit that a further one keeps with probability p
+    (split conformal prediction). Pixels of a group are not independent: n is the number of values whose share below the
+    limit would vary as much as that of the groups does. Where even the largest value is not enough, it is the limit.
+    """
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order]) / weights.sum()
+    wanted = np.array(PROBABILITIES)
+    places = np.searchsorted(reached, wanted).clip(max=len(order) - 1)
+    total = np.bincount(groups, weights)
+    for row, (limit, share) in enumerate(zip(values[order][places], PROBABILITIES, strict=True)):
+        below = np.bincount(groups, weights * (values <= limit), minlength=len(total))
+        varies = np.square(below - share * total).sum() / total.sum() ** 2
+        wanted[row] += varies / (1 - share)  # p / n, since varies = p (1 - p) / n
+    return values[order][np.searchsorted(reached, wanted).clip(max=len(order) - 1)]
 
 
 def coverage(twin: WaveformTwin, batches: _Batches, missing: int = 0) -> Coverage:
@@ -180,22 +205,27 @@ class _Observed:
     Attributes:
         power: That is left, (pixel,).
         announced: The network's own variance, (pixel,).
-        weight: Pixels for which each stands, (pixel,).
+        weight: Pixels for which each stands, over the number of events in its group, (pixel,).
+        group: Of its event, (pixel,).
     """
 
     power: Tensor
     announced: Tensor
     weight: Tensor
+    group: Tensor
 
 
 @torch.no_grad()
-def _observed(twin: WaveformTwin, batches: _Batches, missing: int) -> _Observed | None:
+def _observed(
+    twin: WaveformTwin, batches: _Batches, missing: int, groups: np.ndarray | None = None
+) -> _Observed | None:
     """Draw loud and quiet pixels within the band, for each event a bounded number; None if no event can be used."""
     device, network = twin.variance_noise.device, twin.network
     transform: Any = network.transform
     generator = torch.Generator().manual_seed(0)
-    medians, parts = [], []
+    medians, parts, events, first = [], [], [], 0
     for witnesses, strain in batches:
+        own = torch.arange(first, first := first + len(witnesses))
         shown, usable = leave_out(witnesses.to(device), missing, generator)
         if not len(shown):
             continue
@@ -203,25 +233,30 @@ def _observed(twin: WaveformTwin, batches: _Batches, missing: int) -> _Observed 
         left = transform((strain.to(device)[usable] - predicted)[:, 0])
         power = torch.view_as_real(left).square().sum(dim=-1).cpu().double()
         announced = announced.cpu().double()
+        own = own[usable.cpu()]
+        events.append(own)
         medians.append(power.median(dim=2).values)
         rows = torch.arange(power.shape[1])[:, None].expand(power.shape[1:])
         # the first and last frames reach past the ends of the series
         inner = torch.zeros(power.shape[1:], dtype=torch.bool)
         inner[:, _EDGE_FRAMES:-_EDGE_FRAMES] = True
-        for own_power, own_announced in zip(power, announced, strict=True):
+        for event, own_power, own_announced in zip(own, power, announced, strict=True):
             is_loud = own_announced > 1.1
             for chosen, most in ((~is_loud & inner, _QUIET_PIXELS), (is_loud & inner, _LOUD_PIXELS)):
                 places = torch.nonzero(chosen.flatten())[:, 0]
                 kept = places[torch.randperm(len(places), generator=generator)[:most]]
                 weight = torch.full((len(kept),), len(places) / max(1, len(kept)), dtype=torch.float64)
-                parts.append((own_power.flatten()[kept], own_announced.flatten()[kept], weight, rows.flatten()[kept]))
+                pixels = (own_power.flatten()[kept], own_announced.flatten()[kept], rows.flatten()[kept])
+                parts.append((*pixels, weight, event.expand(len(kept))))
     if not parts:
         return None
-    power, announced, weight, rows = (torch.cat(each) for each in zip(*parts, strict=True))
+    power, announced, rows, weight, event = (torch.cat(each) for each in zip(*parts, strict=True))
+    group = torch.arange(first) if groups is None else torch.from_numpy(np.asarray(groups))
+    weight = weight / torch.bincount(group[torch.cat(events)])[group[event]]
     # rows outside the band of the whitened strain hold next to nothing
     level = torch.cat(medians).median(dim=0).values
     band = (level > _LEAST_LEVEL * level.max())[rows]
-    return _Observed(power[band], announced[band], weight[band])
+    return _Observed(power[band], announced[band], weight[band], group[event][band])
 
 
 def _most_likely(seen: _Observed) -> tuple[float, float]:

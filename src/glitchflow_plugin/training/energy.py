@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from glitchflow_plugin.data.files import content_hash
+from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import WindowDataset
-from glitchflow_plugin.inference.predict import MapPredictor
+from glitchflow_plugin.inference.predict import MapPredictor, Prediction
 from glitchflow_plugin.models.build import build_model
-from glitchflow_plugin.models.bundle import EnergyTwin
+from glitchflow_plugin.models.bundle import EnergyTwin, scale_energy
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings, fit_baseline
@@ -24,6 +25,9 @@ from glitchflow_plugin.training.judged_maps import JudgedOnMaps
 from glitchflow_plugin.training.learner import Batches
 from glitchflow_plugin.training.losses import LossSettings, map_loss
 from glitchflow_plugin.types.tensors import host
+
+#: Constant predictions (SNR²) that a twin has to beat: nothing, and what noise holds, whose median is 1.
+_TRIVIAL = (0.0, 0.5, 1.0, 1.5, 2.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +40,7 @@ class EnergyLearner(JudgedOnMaps):
         loss: Weights of the loss.
         baseline_settings: Of the linear filter.
         cache_mib: Largest size of the maps that a data set keeps in memory, MiB.
+        events: The event set that the maps were made of, for the gate's injections; None if it is not at hand.
     """
 
     training_set: TrainingSet
@@ -43,6 +48,7 @@ class EnergyLearner(JudgedOnMaps):
     loss: LossSettings = field(default_factory=LossSettings)
     baseline_settings: BaselineSettings = field(default_factory=BaselineSettings)
     cache_mib: float = 2048.0
+    events: EventSet | None = None
 
     def dataset(self, part: str) -> WindowDataset:
         """Windows of `train`, `validation` or `test`."""
@@ -145,3 +151,17 @@ class EnergyLearner(JudgedOnMaps):
     def predictor(self, twin: nn.Module) -> MapPredictor:
         """What predicts whole maps with this twin."""
         return MapPredictor(twin.eval(), len(self.witnesses), self.training_set.settings.size)
+
+    def event_losses(self, prediction: Prediction, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """L1 and SSIM of whole scaled maps, and those of constants: predicting the noise's mean takes no twin."""
+        scaling = self.training_set.scaling
+
+        def scaled(energies: Tensor) -> Tensor:
+            clamp, scale = (energies.new_tensor(v) for v in (scaling["clamp"], scaling["scale"][self.maps.target]))
+            return scale_energy(energies * inside, clamp, scale, scaling["transform"])[:, None]
+
+        measured = scaled(prediction.measured)
+        trivial = [
+            map_loss(scaled(torch.full_like(prediction.measured, each)), measured, self.loss) for each in _TRIVIAL
+        ]
+        return map_loss(scaled(prediction.predicted), measured, self.loss), torch.stack(trivial, dim=1)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from glitchflow_plugin.data.sharded import SpectrogramSet
-from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.inference.predict import Predictor
 from glitchflow_plugin.inference.score import (
     GLITCH_THRESHOLD,
@@ -20,7 +19,7 @@ from glitchflow_plugin.inference.score import (
 )
 from glitchflow_plugin.models.bundle import EnergyTwin
 from glitchflow_plugin.training.losses import LossSettings, map_loss
-from glitchflow_plugin.types.tensors import StrainWindows, WindowBatch, host
+from glitchflow_plugin.types.tensors import StrainWindows, WindowBatch
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Pairs of witness energies (window, witness, f, t) and strain energies (window, 1, f, t), SNR²."""
@@ -28,22 +27,15 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class WindowResults:
-    """Sums over windows, so that the parts of several processes can be added, and what a gate asks of each window.
+    """Sums over windows, so that the parts of several processes can be added.
 
     Attributes:
         loss_sum: Sum of the loss over windows.
         statistics: What scoring needs of each window.
-        losses: Loss of each window, (window,).
-        added: Energy that cleaning adds to each window on the whole, SNR² summed over pixels, (window,); 0 where it
-            takes some away.
-        measured: Energy measured in each window, SNR² summed over pixels, (window,).
     """
 
     loss_sum: float
     statistics: WindowStatistics
-    losses: np.ndarray | None = None
-    added: np.ndarray | None = None
-    measured: np.ndarray | None = None
 
     @property
     def loss(self) -> float:
@@ -54,11 +46,7 @@ class WindowResults:
     def concatenate(cls, parts: "list[WindowResults]") -> "WindowResults":
         """Join the results of several batches or processes."""
         statistics = WindowStatistics.concatenate([part.statistics for part in parts])
-        joined = {}
-        for name in ("losses", "added", "measured"):
-            arrays = [getattr(part, name) for part in parts]
-            joined[name] = None if any(array is None for array in arrays) else np.concatenate(arrays)
-        return cls(sum(part.loss_sum for part in parts), statistics, **joined)
+        return cls(sum(part.loss_sum for part in parts), statistics)
 
     def figures(self) -> dict[str, float]:
         """Loss and accuracies by name; what is undefined is left out."""
@@ -96,17 +84,7 @@ def judge_windows(
             predicted = predict(witnesses.to(device))
             losses = map_loss(scaling.scale_target(predicted), scaling.scale_target(measured), loss)
             statistics = window_statistics(measured, predicted, glitch_threshold=threshold)
-            energy = measured.clamp(min=0)
-            cleaned = clean_maps(measured, predicted)
-            parts.append(
-                WindowResults(
-                    float(losses.double().sum()),
-                    statistics,
-                    losses=host(losses.double()),
-                    added=host((cleaned - energy).double().sum(dim=(1, 2, 3)).clamp(min=0)),
-                    measured=host(energy.double().sum(dim=(1, 2, 3))),
-                )
-            )
+            parts.append(WindowResults(float(losses.double().sum()), statistics))
     return WindowResults.concatenate(parts)
 
 

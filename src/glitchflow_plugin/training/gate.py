@@ -1,4 +1,4 @@
-"""The gate that a new version passes before it becomes champion: better than nothing and than the champion, harmless."""
+"""The gate that a new version passes before it becomes champion: better than the champion and nothing, and harmless."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -51,14 +51,14 @@ class GateSettings:
         wrong = {name: value for name, value in limits.items() if not value >= 0}
         if wrong or not 0 < self.confidence < 1:
             message = (
-                f"registry.gate: expected limits of at least 0 and 0 < confidence < 1, got {wrong or 'good limits'} and "
+                f"registry.gate: expected limits of at least 0 and 0 < confidence < 1, got {wrong or 'good ones'}, "
                 f"confidence {self.confidence}."
             )
             raise ConfigurationError(message)
         if self.min_groups < 5 or self.replicates < 100 or self.injections < 0:
             message = (
-                "registry.gate: expected min_groups of at least 5, replicates of at least 100 and injections of at least "
-                f"0, got {self.min_groups}, {self.replicates}, {self.injections}."
+                "registry.gate: expected min_groups of at least 5, replicates of at least 100 and injections of at "
+                f"least 0, got {self.min_groups}, {self.replicates}, {self.injections}."
             )
             raise ConfigurationError(message)
         for key in ("unsafe", "safe_override"):
@@ -103,6 +103,13 @@ class Judgement:
     octave_edges: tuple[float, ...] = ()
     lost: NDArray[np.float64] | None = None
     not_tested: str = ""
+
+    @classmethod
+    def empty(cls) -> "Judgement":
+        """Of no event."""
+        none = np.zeros(0)
+        masks, text = none.astype(bool), none.astype(object)
+        return cls(text, none, none.astype(np.int64), none, none, masks, masks, none, none)
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -189,9 +196,9 @@ def decide(
     """
     figures = challenger.figures()
     nothing = replace(challenger, loss=challenger.zero_loss)
-    found = [_better(challenger, nothing, "no prediction", "zero", settings, figures)]
+    found = [_better(challenger, nothing, "zero", settings, figures)]
     if rivals is not None:
-        found.append(_better(*rivals, "the champion", "champion", settings, figures))
+        found.append(_better(*rivals, "champion", settings, figures))
     harm = _harm(challenger, figures, witnesses, settings)
     reasons = [why for _, why in found] + (harm or ["harmless"])
     if not settings.injections:
@@ -199,9 +206,7 @@ def decide(
     return Verdict(all(good for good, _ in found) and not harm, "; ".join(reasons), figures)
 
 
-def paired_difference(
-    first: Judgement, second: Judgement, settings: GateSettings
-) -> tuple[float, float, float]:
+def paired_difference(first: Judgement, second: Judgement, settings: GateSettings) -> tuple[float, float, float]:
     """Mean loss of the first less that of the second on the same events, with its interval.
 
     What is hard for both cancels in the difference, and whole groups are drawn; see `mean_interval`.
@@ -225,10 +230,11 @@ def paired_difference(
 
 
 def _better(
-    one: Judgement, other: Judgement, rival: str, name: str, settings: GateSettings, figures: dict[str, float]
+    one: Judgement, other: Judgement, name: str, settings: GateSettings, figures: dict[str, float]
 ) -> tuple[bool, str]:
     """Whether one loses less than the other by more than the noise, and how that is said; figures are added."""
     prefix = "" if name == "champion" else f"{name}_"
+    rival = "the champion" if name == "champion" else "a trivial prediction (nothing, or a constant map)"
     figures[f"{prefix}compared_events"] = float(len(one))
     figures[f"{prefix}compared_groups"] = float(one.num_groups)
     if one.num_groups < settings.min_groups:
@@ -248,8 +254,9 @@ def _better(
     better = high < 0
     said = "is less" if better else "is not less by more than the noise"
     return better, (
-        f"loss {one.loss.mean():.6g} {said} than that of {rival} ({other.loss.mean():.6g}; difference {difference:.2g}, "
-        f"{settings.confidence:.0%} interval {low:.2g} to {high:.2g}, {one.num_groups} groups of {len(one)} events)"
+        f"loss {one.loss.mean():.6g} {said} than that of {rival} ({other.loss.mean():.6g}; difference "
+        f"{difference:.2g}, {settings.confidence:.0%} interval {low:.2g} to {high:.2g}, {one.num_groups} groups of "
+        f"{len(one)} events)"
     )
 
 

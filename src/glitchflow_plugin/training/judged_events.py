@@ -1,9 +1,9 @@
 """What twins do to whole events of the gate's part, with the `Predictor` that inference uses, and what follows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor
 from glitchflow_plugin.data.groups import group_numbers
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.training_set import TrainingSet
-from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.inference.predict import Prediction, make_predictor, predict_maps, predict_strain
 from glitchflow_plugin.inference.score import GLITCH_THRESHOLD
 from glitchflow_plugin.models.bundle import ModelBundle
@@ -32,22 +31,8 @@ _MOST_QUIET = 64
 _NO_RIVAL = "If it shall be replaced all the same: glitchflow models promote."
 
 
-class Judged(Protocol):
-    """What the gate must know of a `Learner`."""
-
-    training_set: TrainingSet
-    events: EventSet | None
-
-    @property
-    def maps(self) -> SpectrogramSet:
-        """The maps that twins are judged on."""
-        ...
-
-    def event_losses(
-        self, prediction: Prediction, inside: Float[Tensor, "frequency time"]
-    ) -> tuple[Float[Tensor, " event"], Float[Tensor, "event trivial"]]:
-        """Loss of each event, and that of trivial predictions: nothing, or constants."""
-        ...
+EventLosses = Callable[[Prediction, Float[Tensor, "frequency time"]], tuple[Tensor, Tensor]]
+"""`Learner.event_losses`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +40,9 @@ class Gate:
     """Judges a new version on the events that neither its training nor its choice has seen.
 
     Attributes:
-        learner: The representation, its data and its loss.
+        training_set: Says which events are the gate's.
+        events: The event set that the maps were made of; None if it is not at hand.
+        losses: Of whole events.
         challenger: The new version.
         settings: Limits.
         device: Where to compute.
@@ -63,7 +50,9 @@ class Gate:
         batch_events: Events in memory at a time.
     """
 
-    learner: Judged
+    training_set: TrainingSet
+    events: EventSet | None
+    losses: EventLosses
     challenger: ModelBundle
     settings: GateSettings
     device: torch.device
@@ -89,31 +78,35 @@ class Gate:
         verdict = decide(own, self.challenger.witnesses, self.settings, rivals)
         if seen.told:
             return verdict
-        warning = "the champion's version says when its data were, not what they hold: copies at other times are not seen"
+        warning = "the champion says when its data were but not what they hold: copies at other times are not found"
         return Verdict(verdict.promoted, f"{verdict.reason}; {warning}", verdict.figures)
+
+    @cached_property
+    def _maps(self) -> SpectrogramSet:
+        return self.training_set.open_spectrograms()
 
     @cached_property
     def _rows(self) -> NDArray[np.int64]:
         """Rows of the gate's events in the maps, where the strain is valid."""
-        maps, wanted = self.learner.maps, set(self.learner.training_set.split.gate.event_ids)
+        maps, wanted = self._maps, set(self.training_set.split.gate.event_ids)
         return np.array(
             [row for row, name in enumerate(maps.event_ids) if name in wanted and maps.valid[row, 0]], dtype=np.int64
         )
 
     @cached_property
     def _contents(self) -> list[str]:
-        maps = self.learner.maps
+        maps = self._maps
         return contents(maps, [maps.event_ids[row] for row in self._rows])
 
     def _seen(self, seen: SeenEvents) -> NDArray[np.bool_]:
-        maps = self.learner.maps
+        maps = self._maps
         starts = maps.gps_start[self._rows]
         return seen.among(starts, starts + Columns(maps.times).duration, self._contents)
 
     @cached_property
     def _unseen(self) -> NDArray[np.bool_]:
         """Which of the gate's events the challenger has not seen: a copy may stand in its training."""
-        return ~self._seen(SeenEvents.of(self.learner.training_set.split, self.learner.maps))
+        return ~self._seen(SeenEvents.of(self.training_set.split, self._maps))
 
     @cached_property
     def _own(self) -> Judgement:
@@ -125,7 +118,7 @@ class Gate:
     @cached_property
     def _inside(self) -> Bool[Tensor, "frequency time"]:
         """Pixels that tell of their own time."""
-        maps = self.learner.maps
+        maps = self._maps
         recipe, columns = maps.recipe.get("qtransform"), Columns(maps.times)
         if recipe is None:
             return torch.ones(len(maps.frequencies), len(columns), dtype=torch.bool, device=self.device)
@@ -135,25 +128,23 @@ class Gate:
 
     def _judged(self, bundle: ModelBundle, rows: NDArray[np.int64]) -> Judgement:
         """What a bundle does to some events of the set."""
-        maps, split = self.learner.maps, self.learner.training_set.split
+        maps, split = self._maps, self.training_set.split
         twin = bundle.twin.to(self.device).eval()
-        predictor = make_predictor(bundle, twin, self.learner.events)
+        predictor = make_predictor(bundle, twin, self.events)
         parts: list[dict[str, NDArray[Any]]] = []
         for first in range(0, len(rows), self.batch_events):
             chosen = rows[first : first + self.batch_events]
             batch = maps.read(chosen, channels=[bundle.target, *bundle.witnesses])
             with torch.no_grad():
                 parts.append(self._figures(predictor(batch)))
-        found = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
         if not parts:
-            none = np.zeros(0)
-            found = dict.fromkeys(("loss", "added", "measured"), none)
-            found |= {"trivial": none.reshape(0, 1), "quiet": none.astype(bool), "harmed": none.astype(bool)}
+            return Judgement.empty()
+        found: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         trivial = found.pop("trivial")
-        best = int(np.argmin(trivial.mean(axis=0))) if len(trivial) else 0
+        best = int(np.argmin(trivial.mean(axis=0)))
         labels = dict(zip(split.gate.event_ids, split.gate.group, strict=True))
         ids = [maps.event_ids[row] for row in rows]
-        rate = self.learner.events.sample_rate if "series_added" in found and self.learner.events else 0.0
+        rate = self.events.sample_rate if "series_added" in found and self.events else 0.0
         return Judgement(
             event=np.array(ids, dtype=object),
             gps_event=maps.gps_event[rows],
@@ -161,7 +152,6 @@ class Gate:
             zero_loss=trivial[:, best],
             octave_noise=found.pop("octave_noise")[0] if rate else None,
             octave_edges=octave_edges(rate) if rate else (),
-            not_tested="" if len(rows) else "the gate's part has no usable event",
             **found,
         )
 
@@ -169,7 +159,7 @@ class Gate:
         """What a prediction does to each event of a batch."""
         inside = self._inside
         measured, cleaned = ((each * inside).clamp(min=0) for each in (said.measured, said.cleaned))
-        loss, trivial = self.learner.event_losses(said, inside.to(said.measured))
+        loss, trivial = self.losses(said, inside.to(said.measured))
         quiet = measured.amax(dim=(1, 2)) <= self.threshold
         found = {
             "loss": loss.double(),
@@ -180,8 +170,8 @@ class Gate:
             "measured": measured.double().sum(dim=(1, 2)),
         }
         figures: dict[str, NDArray[Any]] = {name: host(values) for name, values in found.items()}
-        if said.strain is not None and said.measured_strain is not None and self.learner.events is not None:
-            rate = self.learner.events.sample_rate
+        if said.strain is not None and said.measured_strain is not None and self.events is not None:
+            rate = self.events.sample_rate
             figures["series_added"], noise = added_by_octave(said.measured_strain, said.strain, rate)
             figures["series_measured"] = host(said.measured_strain.double().square().sum(dim=-1))
             figures["octave_noise"] = np.repeat(noise[None], len(loss), axis=0)
@@ -189,17 +179,18 @@ class Gate:
 
     def _with_signals(self, judged: Judgement) -> Judgement:
         """The judgement with what injected mergers lose."""
-        events = self.learner.events
+        events = self.events
         if events is None or events.manifest.units != "whitened":
             why = (
-                "the whitened event set that the maps were made of is not at hand. Give the Trainer `events`, or switch "
-                "the test off with registry.gate.injections: 0"
+                "the whitened event set that the maps were made of is not at hand. Give the Trainer `events`, or "
+                "switch the test off with registry.gate.injections: 0"
             )
             return replace(judged, not_tested=why)
         quiet = judged.event[judged.quiet].tolist()
         rows = [quiet[number % len(quiet)] for number in range(self.settings.injections)]
         strain, witnesses = self._series(rows)
-        relation = measure_relation(*self._series([*quiet, *self._quiet_validation()][:_MOST_QUIET]), events.sample_rate)
+        known = [*quiet, *self._quiet_validation()][:_MOST_QUIET]
+        relation = measure_relation(*self._series(known), events.sample_rate)
         signals = torch.from_numpy(self._mergers(events)).to(strain)
         copies = relation.copies(signals) * (witnesses.abs().amax(dim=-1, keepdim=True) > 0)
         exempt = [row for row, name in enumerate(self.challenger.witnesses) if name in set(self.settings.safe_override)]
@@ -208,7 +199,7 @@ class Gate:
 
     def _series(self, event_ids: list[str]) -> tuple[Tensor, Tensor]:
         """Whitened strain (event, time) and the challenger's witnesses (event, witness, time), zero where missing."""
-        events, maps = self.learner.events, self.learner.maps
+        events, maps = self.events, self._maps
         assert events is not None  # noqa: S101  # asked before
         names = [self.challenger.target, *self.challenger.witnesses]
         read = events.read([events.row_of[name] for name in event_ids], names)
@@ -218,7 +209,7 @@ class Gate:
 
     def _quiet_validation(self) -> list[str]:
         """Validation events without a glitch."""
-        glitch = self.learner.training_set.part("validation").groupby("event_id", sort=False)["glitch"].any()
+        glitch = self.training_set.part("validation").groupby("event_id", sort=False)["glitch"].any()
         return [str(name) for name in glitch.index[~glitch.to_numpy(dtype=bool)]]
 
     def _mergers(self, events: EventSet) -> Float[np.ndarray, "injection time"]:
@@ -245,20 +236,18 @@ class Gate:
                 taken = predict_strain(twin, other + copy)[0] - predict_strain(twin, other)[0]
                 parts.append(lost_share(signal, taken))
                 continue
-            events = self.learner.events
+            events = self.events
             assert events is not None  # noqa: S101  # asked before
             rate, transform = events.sample_rate, QTransformSettings.from_recipe(bundle.recipe["qtransform"])
             before, injected = (q_transform_relative(each, own, rate, transform) for each in (own, own + signal))
             present = (other.abs().amax(dim=-1) > 0)[..., None, None]
-            cleaned = []
-            for heard, seen in ((other, before), (other + copy, injected)):
-                maps = torch.where(present, q_transform(heard, rate, transform), 0.0)
-                cleaned.append(clean_maps(seen, predict_maps(twin, maps, size=bundle.window_size)))
+            heard = (torch.where(present, q_transform(each, rate, transform), 0.0) for each in (other, other + copy))
+            without, with_it = (predict_maps(twin, each, size=bundle.window_size) for each in heard)
             alone = q_transform_relative(signal, own, rate, transform)
-            parts.append(lost_energy(alone * self._inside, injected - before, cleaned[1] - cleaned[0]))
+            parts.append(lost_energy(alone * self._inside, injected - before, with_it - without))
         return np.concatenate(parts)
 
 
-def gate_notes(learner: Judged) -> Mapping[str, Any]:
+def gate_notes(training_set: TrainingSet) -> Mapping[str, Any]:
     """What a bundle says of the events that it has seen."""
-    return SeenEvents.of(learner.training_set.split, learner.maps).to_notes()
+    return SeenEvents.of(training_set.split, training_set.open_spectrograms()).to_notes()

@@ -6,11 +6,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
-from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.training_set import TrainingSet
-from glitchflow_plugin.inference.predict import Predictor
+from glitchflow_plugin.inference.predict import Prediction, Predictor
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.bundle import ModelBundle, Twin
 from glitchflow_plugin.products.summary import versions
@@ -23,10 +23,12 @@ class JudgedOnMaps(ABC):
 
     Attributes:
         training_set: Windows, split and scaling.
+        events: The event set that the maps were made of; None if it is not at hand.
         model: The keys of model.yaml.
     """
 
     training_set: TrainingSet
+    events: EventSet | None
     model: Mapping[str, Any]
 
     @cached_property
@@ -42,6 +44,18 @@ class JudgedOnMaps(ABC):
     @abstractmethod
     def predictor(self, twin: nn.Module) -> Predictor:
         """What predicts whole events with a twin."""
+
+    @abstractmethod
+    def event_losses(self, prediction: Prediction, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of whole events, and that of trivial predictions, which a champion has to beat.
+
+        Args:
+            prediction: What a twin says of some events.
+            inside: 1 for the pixels that count, else 0, (frequency, time).
+
+        Returns:
+            (event,), and (event, trivial).
+        """
 
     def test_scores(self, twin: nn.Module, baseline: Baseline, *, threshold: float) -> dict[str, Scores]:
         """Scores of the network, the linear filter and the zero prediction on whole maps of the test events."""

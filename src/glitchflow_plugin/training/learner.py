@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.window_order import WindowPlaces
-from glitchflow_plugin.inference.predict import Predictor
+from glitchflow_plugin.inference.predict import Prediction, Predictor
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.plots.maps import FrequencyAxis
 
@@ -72,6 +73,11 @@ class Learner(Protocol):
     """
 
     @property
+    def events(self) -> EventSet | None:
+        """The event set that the maps were made of, where it is at hand."""
+        ...
+
+    @property
     def witnesses(self) -> tuple[str, ...]:
         """Witness channels, in the order of the network's input."""
         ...
@@ -133,6 +139,10 @@ class Learner(Protocol):
 
     def predictor(self, twin: Any) -> Predictor:
         """What predicts whole events with a twin of this representation."""
+        ...
+
+    def event_losses(self, prediction: Prediction, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of whole events (event,), and that of trivial predictions (event, trivial), for the gate."""
         ...
 
     def baseline(self, twin: Any, batches: Callable[[str], Batches]) -> Any:

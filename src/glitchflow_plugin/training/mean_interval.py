@@ -53,7 +53,8 @@ def mean_interval(
         raise ConfigurationError(message)
     flat = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
     sizes = np.bincount(place).astype(np.float64)
-    sums = np.stack([np.bincount(place, weights=column) for column in flat.T], axis=1)
+    sums = np.zeros((num_groups, flat.shape[1]))
+    np.add.at(sums, place, flat)
     tail = (1 - confidence) / 2
     high = _upper_end(sums, sizes, tail, replicates, seed)
     low = -_upper_end(-sums, sizes, tail, replicates, seed)

@@ -88,7 +88,8 @@ def contents(maps: SpectrogramSet, event_ids: Sequence[str], batch_events: int =
     found: list[str] = []
     for first in range(0, len(rows), batch_events):
         batch = maps.read(rows[first : first + batch_events], channels=[maps.target])
-        found += [content_of(each) if good else "" for each, good in zip(batch.maps[:, 0], batch.valid[:, 0], strict=True)]
+        strain = zip(batch.maps[:, 0], batch.valid[:, 0], strict=True)
+        found += [content_of(each) if valid else "" for each, valid in strain]
     return found
 
 

@@ -15,7 +15,13 @@ from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.predict import MapPredictor, SeriesPredictor, check_events, expected_maps
+from glitchflow_plugin.inference.predict import (
+    MapPredictor,
+    Prediction,
+    SeriesPredictor,
+    check_events,
+    expected_maps,
+)
 from glitchflow_plugin.inference.score import map_statistics, scoring_windows
 from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.models.bundle import WaveformTwin
@@ -164,9 +170,6 @@ class WaveformLearner(JudgedOnMaps):
                         # every window of an event has its event's loss
                         float(losses.sum()) * len(cuts),
                         statistics,
-                        losses=host(losses.repeat_interleave(len(cuts))),
-                        added=_by_window(cleaned - maps, cuts).clip(min=0),
-                        measured=_by_window(maps, cuts),
                     )
                 )
         return WindowResults.concatenate(parts)
@@ -213,7 +216,12 @@ class WaveformLearner(JudgedOnMaps):
     def calibrate(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> None:
         """Fit what the twin says about itself on validation events."""
         if twin.explains:
-            calibrate(twin, batches("train"), batches("validation"))
+            split = self.training_set.split
+            numbers = dict(
+                zip(split.validation.event_ids, split.validation.group_numbers(split.block_length), strict=True)
+            )
+            groups = np.array([numbers[str(event_id)] for event_id in self.dataset("validation").event_ids])
+            calibrate(twin, batches("train"), batches("validation"), groups)
 
     def baseline(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> Baseline:
         """The linear filter of the least loss on training events: a Wiener filter that weights events as the loss does.
@@ -241,8 +249,11 @@ class WaveformLearner(JudgedOnMaps):
             return MapPredictor(twin, len(self.witnesses), self.training_set.settings.size)
         return SeriesPredictor(twin.eval(), self.events, self.maps.target, self.witnesses, self.qtransform)
 
-
-def _by_window(maps: Tensor, cuts: list[tuple[int, int]]) -> np.ndarray:
-    """Sums over the scoring windows, all windows of the first event first, (window,)."""
-    sums = torch.stack([maps[..., start:stop].double().sum(dim=(1, 2)) for start, stop in cuts], dim=1)
-    return host(sums.flatten())
+    def event_losses(self, prediction: Prediction, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """Share of the excess power that is left; that of nothing is 1."""
+        del inside  # the series is judged as a whole
+        if prediction.strain is None or prediction.measured_strain is None:
+            message = "expected a prediction of series, got one of maps alone. Judge a twin of waveforms."
+            raise ConfigurationError(message)
+        strain = prediction.measured_strain[:, None]
+        return self.share_left(prediction.strain[:, None], strain), strain.new_ones(len(strain), 1)
