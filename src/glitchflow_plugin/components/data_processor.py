@@ -12,7 +12,7 @@ from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.sources import DatasetSettings
 from glitchflow_plugin.preprocessing.engine import EngineSettings
-from glitchflow_plugin.preprocessing.ingest import IngestSettings, check_whitening, ingest
+from glitchflow_plugin.preprocessing.ingest import IngestSettings, check_whitening, ingest, jitter_lacking
 from glitchflow_plugin.preprocessing.quality import QUALITY_NAME, RECORDS_NAME, read_quality
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 
@@ -84,6 +84,6 @@ def _summary(events: EventSet, datasets: Sequence[DatasetSettings], started: str
             "quality": str(events.folder / QUALITY_NAME),
             "quality by event": str(events.folder / RECORDS_NAME),
         },
-        warnings=quality.warnings(),
+        warnings=(*quality.warnings(), *jitter_lacking(events)),
         details={"triggers": [asdict(one) for one in quality.triggers]} if quality.triggers else {},
     )
