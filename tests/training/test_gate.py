@@ -2,26 +2,33 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.models.bundle import EnergyTwin
-from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, judge_windows
 from glitchflow_plugin.training.gate import GateSettings, Judgement, decide, paired_difference
-from glitchflow_plugin.training.losses import LossSettings
 
 WITNESSES = ("GUIDE", "BYSTANDER")
+SETTINGS = GateSettings(min_groups=40)
 
 
-def make(loss, event=None, **changes):
+def make(loss, **changes):
+    """Judgement of a harmless twin, of whose events every second is quiet."""
     loss = np.asarray(loss, dtype=float)
+    count = len(loss)
     values = {
-        "event": np.arange(len(loss)).astype(str) if event is None else np.asarray(event),
+        "event": np.array([f"event-{row}" for row in range(count)], dtype=object),
+        "gps_event": 1e9 + 100.0 * np.arange(count),
+        "group": np.arange(count),
         "loss": loss,
-        "quiet": np.arange(len(loss)) % 2 == 0,
-        "harmed": np.zeros(len(loss), dtype=bool),
-        "added": np.zeros(len(loss)),
-        "measured": np.ones(len(loss)),
+        "zero_loss": np.ones(count),
+        "quiet": np.arange(count) % 2 == 0,
+        "harmed": np.zeros(count, dtype=bool),
+        "added": np.zeros(count),
+        "measured": np.ones(count),
+        "series_added": np.zeros((count, 3)),
+        "series_measured": np.full(count, 100.0),
+        "octave_noise": np.array([1.0, 9.0, 90.0]),
+        "octave_edges": (0.0, 1.0, 2.0, 512.0),
+        "lost": np.zeros(12),
     }
     return Judgement(**{**values, **changes})
 
@@ -29,108 +36,134 @@ def make(loss, event=None, **changes):
 @pytest.fixture
 def losses():
     generator = np.random.default_rng(3)
-    return 0.2 + 0.1 * generator.random(40), generator
+    return 0.2 + 0.1 * generator.random(60), generator
 
 
-def test_better_by_more_than_the_noise_is_promoted_and_nothing_else(losses):
+def test_the_first_must_beat_predicting_nothing(losses):
+    hard, _ = losses
+    verdict = decide(make(hard), WITNESSES, SETTINGS)
+    assert verdict.promoted
+    assert verdict.figures["zero_loss_difference_high"] < 0
+    for loss in (np.ones(60), hard + 1.3, 1 + 0.2 * (hard - hard.mean())):
+        verdict = decide(make(loss), WITNESSES, SETTINGS)
+        assert not verdict.promoted
+        assert "not less by more than the noise than that of a trivial prediction" in verdict.reason
+
+
+def test_better_than_the_champion_by_more_than_the_noise_and_nothing_else(losses):
     hard, generator = losses
-    settings = GateSettings()
-    better = make(hard - 0.01 + 0.005 * generator.standard_normal(40))
-    verdict = decide(better, WITNESSES, settings, (better, make(hard)))
+    better = make(hard - 0.01 + 0.005 * generator.standard_normal(60))
+    verdict = decide(better, WITNESSES, SETTINGS, (better, make(hard)))
     assert verdict.promoted
     assert verdict.figures["loss_difference_high"] < 0
     # the same mean difference, but from event to event so different that it may be chance
-    noisy = make(hard - 0.01 + 0.2 * generator.standard_normal(40))
-    verdict = decide(noisy, WITNESSES, settings, (noisy, make(hard)))
+    noisy = make(hard - 0.01 + 0.2 * generator.standard_normal(60))
+    verdict = decide(noisy, WITNESSES, SETTINGS, (noisy, make(hard)))
+    assert not verdict.promoted
+    assert "not less by more than the noise than that of the champion" in verdict.reason
+    # the same twin again, and a worse one
+    assert not decide(make(hard), WITNESSES, SETTINGS, (make(hard), make(hard))).promoted
+    worse = make(hard + 0.01)
+    assert not decide(worse, WITNESSES, SETTINGS, (worse, make(hard))).promoted
+
+
+def test_better_than_a_bad_champion_is_not_enough(losses):
+    bad = make(losses[0] + 1.0)
+    assert not decide(bad, WITNESSES, SETTINGS, (bad, make(losses[0] + 2.0))).promoted
+
+
+def test_right_in_most_events_and_much_worse_in_some_is_refused():
+    loss = np.where(np.arange(100) % 10 == 0, 5.0, 0.9)
+    growth = np.where(np.arange(100)[:, None] % 10 == 0, 50.0, 0.0) * [1, 0, 0]
+    verdict = decide(make(loss, series_added=growth), WITNESSES, SETTINGS)
     assert not verdict.promoted
     assert "not less by more than the noise" in verdict.reason
-    # the same twin again
-    assert not decide(make(hard), WITNESSES, settings, (make(hard), make(hard))).promoted
-    worse = make(hard + 0.01)
-    assert not decide(worse, WITNESSES, settings, (worse, make(hard))).promoted
+    assert "raises the power of event event-0 (GPS 1000000000.000) by 50.00%, and of 10 events" in verdict.reason
+    # and were it much better in all others: the limit of each event stands
+    verdict = decide(make(np.full(100, 0.1), series_added=growth), WITNESSES, SETTINGS)
+    assert not verdict.promoted
 
 
-def test_the_interval_is_that_of_a_t_interval_for_independent_events(losses):
-    _, generator = losses
-    difference = generator.normal(-0.02, 0.05, size=400)
-    mean, low, high = paired_difference(make(0.5 + difference), make(np.full(400, 0.5)), GateSettings(replicates=4000))
-    error = difference.std(ddof=1) / np.sqrt(400)
-    assert mean == pytest.approx(difference.mean())
-    np.testing.assert_allclose([low, high], difference.mean() + 1.96 * error * np.array([-1, 1]), atol=0.1 * error)
-    # deterministic
-    again = paired_difference(make(0.5 + difference), make(np.full(400, 0.5)), GateSettings(replicates=4000))
-    assert again == (mean, low, high)
-
-
-def test_windows_of_one_event_are_no_further_evidence(losses):
-    _, generator = losses
-    difference = generator.normal(0, 0.05, size=30)
-    one = paired_difference(make(0.5 + difference), make(np.full(30, 0.5)), GateSettings())
-    copies = np.repeat(difference, 5)
-    event = np.repeat(np.arange(30), 5).astype(str)
-    five = paired_difference(make(0.5 + copies, event), make(np.full(150, 0.5), event), GateSettings())
-    np.testing.assert_allclose(one, five)
-
-
-def test_harm_stops_even_the_first_and_the_best(losses):
+def test_groups_are_drawn_and_counted_not_events(losses):
     hard, _ = losses
-    harmed = np.zeros(40, dtype=bool)
-    harmed[:4] = True  # every second window is quiet: 2 of 20
-    one = make(hard - 0.1, harmed=harmed)
-    verdict = decide(one, WITNESSES, GateSettings(max_harmed=0.09))
+    together = np.arange(60) // 5
+    verdict = decide(make(hard, group=together), WITNESSES, SETTINGS)
     assert not verdict.promoted
-    assert "harms 10.00% of the glitch-free windows" in verdict.reason
-    assert decide(one, WITNESSES, GateSettings(max_harmed=0.1)).promoted
-    loud = make(hard - 0.1, added=np.full(40, 0.02))
-    verdict = decide(loud, WITNESSES, GateSettings(), (loud, make(hard)))
+    assert "only 12 independent groups (60 events)" in verdict.reason
+    assert "at least 40 groups are needed" in verdict.reason
+    one, other = make(hard, group=together), make(hard + 0.1, group=together)
+    assert paired_difference(one, other, SETTINGS)[0] == pytest.approx(-0.1)
+    with pytest.raises(ConfigurationError, match="same events"):
+        paired_difference(one, make(hard[:4]), SETTINGS)
+
+
+HARMS = {
+    "lifts 10.00% of the quiet events": {"harmed": np.isin(np.arange(60), [0, 2, 4])},
+    "adds 2.00% to the energy of the maps": {"added": np.full(60, 0.02)},
+    "adds 5.00% to the power of quiet series": {"series_added": np.full((60, 3), 5 / 3)},
+    "adds 60.00% of white noise's power to quiet series between 1 and 2 Hz": {
+        "series_added": np.where(np.arange(60)[:, None] % 2 == 0, [0.0, 5.4, -5.0], 0)
+    },
+    "by 30.00%, and of 1 events by more than 10.00%": {"series_added": np.eye(60, 3) * [0, 30, 0]},
+    "changes the SNR of an injected merger by 20.00% (median 0.00%)": {"lost": np.array([0.0] * 11 + [0.2])},
+    "not be tested: no events": {"lost": None, "not_tested": "no events"},
+    "no event without a glitch": {"quiet": np.zeros(60, dtype=bool)},
+    "nan%": {"series_added": np.full((60, 3), np.nan)},
+}
+
+
+@pytest.mark.parametrize("said", HARMS)
+def test_harm_stops_even_the_first_and_the_best(losses, said):
+    hard, _ = losses
+    one = make(hard - 0.1, **HARMS[said])
+    for rivals in (None, (one, make(hard))):
+        verdict = decide(one, WITNESSES, SETTINGS, rivals)
+        assert not verdict.promoted
+        assert "is less" in verdict.reason
+        assert said in verdict.reason
+
+
+def test_a_twin_of_energies_is_judged_by_its_maps(losses):
+    series = {"series_added": None, "series_measured": None, "octave_noise": None}
+    assert decide(make(losses[0], **series), WITNESSES, SETTINGS).promoted
+    grown = np.zeros(60)
+    grown[7] = 0.5
+    verdict = decide(make(losses[0], added=grown, **series), WITNESSES, SETTINGS)
+    assert "raises the power of event event-7 (GPS 1000000700.000) by 50.00%" in verdict.reason
     assert not verdict.promoted
-    assert "is less" in verdict.reason
-    assert "adds 2.00%" in verdict.reason
+
+
+def test_a_test_that_was_switched_off_is_named(losses):
+    verdict = decide(make(losses[0], lost=None), WITNESSES, replace(SETTINGS, injections=0))
+    assert verdict.promoted
+    assert "was not tested (registry.gate.injections: 0)" in verdict.reason
 
 
 def test_unsafe_channels_are_refused_unless_named(losses):
     one = make(losses[0])
-    unsafe = GateSettings(unsafe=["BY*"])
+    unsafe = replace(SETTINGS, unsafe=["BY*"])
     assert "BYSTANDER" in decide(one, WITNESSES, unsafe).reason
     assert not decide(one, WITNESSES, unsafe).promoted
     assert decide(one, WITNESSES, replace(unsafe, safe_override=["BYSTANDER"])).promoted
 
 
 def test_what_cannot_be_told_is_not_promoted(losses):
-    hard, _ = losses
-    one, few, nothing = make(hard), make(hard[:4]), Judgement.of(None, [])
-    assert "glitch-free" in decide(make(hard, quiet=np.zeros(40, dtype=bool)), WITNESSES, GateSettings()).reason
-    assert "only 4 validation events" in decide(one, WITNESSES, GateSettings(), (few, few)).reason
-    assert "trained on all" in decide(one, WITNESSES, GateSettings(), (nothing, nothing)).reason
-    with pytest.raises(ConfigurationError, match="same windows"):
-        paired_difference(one, few, GateSettings())
-    for wrong in ({"max_added": -1}, {"confidence": 1.0}, {"min_events": 1}, {"unsafe": "V1:DARM"}):
+    one, nothing = make(losses[0]), Judgement.empty()
+    verdict = decide(nothing, WITNESSES, SETTINGS)
+    assert not verdict.promoted
+    assert "none in the gate's part which it has not seen" in verdict.reason
+    verdict = decide(one, WITNESSES, SETTINGS, (nothing, nothing))
+    assert not verdict.promoted
+    assert "none in the gate's part which neither has seen" in verdict.reason
+    wrong = ({"max_added": -1}, {"max_event": np.nan}, {"confidence": 1.0}, {"min_groups": 4}, {"unsafe": "V1:DARM"})
+    for changes in wrong:
         with pytest.raises(ConfigurationError):
-            GateSettings(**wrong)
+            GateSettings(**changes)
 
 
-def test_a_judgement_holds_what_the_twin_did():
-    class Constant(torch.nn.Module):
-        def forward(self, witnesses):
-            return torch.full_like(witnesses[:, :1], 20.0)
-
-    scaling = EnergyTwin(torch.nn.Identity(), clamp=1e4, witness_scale=[1.0, 1.0], target_scale=1.0)
-    strain = torch.ones(4, 1, 16, 16)
-    strain[1, 0, 3, 3] = 100.0
-    batches = [(torch.ones(2, 2, 16, 16), strain[:2]), (torch.ones(2, 2, 16, 16), strain[2:])]
-    keywords = {"scaling": scaling, "loss": LossSettings(), "device": torch.device("cpu")}
-    ids = ["a", "a", "b", "b"]
-    nothing = judge_windows(ZeroTwin(), batches, **keywords)
-    judged = Judgement.of(nothing, ids)
-    assert judged.quiet.tolist() == [True, False, True, True]
-    assert judged.added.sum() == 0
-    assert judged.loss.mean() == pytest.approx(nothing.loss)
-    assert judged.figures() == {"validation_loss": pytest.approx(nothing.loss), "harmed_share": 0, "added_power": 0}
-    # 20 predicted where 1 is measured leaves 19, which is 18 more
-    loud = Judgement.of(judge_windows(Constant(), batches, **keywords), ids)
-    assert loud.figures()["added_power"] == pytest.approx(18)
-    assert loud.figures()["harmed_share"] == 1
-    with pytest.raises(ConfigurationError):
-        Judgement.of(nothing, ids[:3])
-    with pytest.raises(ConfigurationError):
-        Judgement.of(WindowResults(nothing.loss_sum, nothing.statistics), ids)
+def test_some_events_of_a_judgement(losses):
+    one = make(losses[0])
+    some = one.select(np.arange(60) % 3 == 0)
+    assert len(some) == some.num_groups == 20
+    assert some.series_added.shape == (20, 3)
+    np.testing.assert_array_equal(some.loss, losses[0][::3])

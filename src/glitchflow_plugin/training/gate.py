@@ -234,7 +234,7 @@ def _better(
 ) -> tuple[bool, str]:
     """Whether one loses less than the other by more than the noise, and how that is said; figures are added."""
     prefix = "" if name == "champion" else f"{name}_"
-    rival = "the champion" if name == "champion" else "predicting nothing"
+    rival = "the champion" if name == "champion" else "a trivial prediction (nothing, or a constant map)"
     figures[f"{prefix}compared_events"] = float(len(one))
     figures[f"{prefix}compared_groups"] = float(one.num_groups)
     if one.num_groups < settings.min_groups:

@@ -14,7 +14,6 @@ from torch import Tensor
 from glitchflow_plugin.data.groups import group_numbers
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.training_set import TrainingSet
-from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.inference.predict import Prediction, make_predictor, predict_maps, predict_strain
 from glitchflow_plugin.inference.score import GLITCH_THRESHOLD
 from glitchflow_plugin.models.bundle import ModelBundle
@@ -242,12 +241,10 @@ class Gate:
             rate, transform = events.sample_rate, QTransformSettings.from_recipe(bundle.recipe["qtransform"])
             before, injected = (q_transform_relative(each, own, rate, transform) for each in (own, own + signal))
             present = (other.abs().amax(dim=-1) > 0)[..., None, None]
-            cleaned = []
-            for heard, seen in ((other, before), (other + copy, injected)):
-                maps = torch.where(present, q_transform(heard, rate, transform), 0.0)
-                cleaned.append(clean_maps(seen, predict_maps(twin, maps, size=bundle.window_size)))
+            heard = (torch.where(present, q_transform(each, rate, transform), 0.0) for each in (other, other + copy))
+            without, with_it = (predict_maps(twin, each, size=bundle.window_size) for each in heard)
             alone = q_transform_relative(signal, own, rate, transform)
-            parts.append(lost_energy(alone * self._inside, injected - before, cleaned[1] - cleaned[0]))
+            parts.append(lost_energy(alone * self._inside, injected - before, with_it - without))
         return np.concatenate(parts)
 
 

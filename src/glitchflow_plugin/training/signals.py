@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from glitchflow_plugin.signal.psd import Psd
 from glitchflow_plugin.signal.whitening import whiten, whitening_filter
@@ -23,7 +24,9 @@ from glitchflow_plugin.simulation.noise import sensitivity
 #: SNR of the injections, evenly spaced in its logarithm.
 SNR = (8.0, 30.0)
 #: Length of a segment of the cross spectra, s: a relation may ring half as long; a plain delay may be longer.
-_SEGMENT = 0.5
+_SEGMENT = 1.0
+#: Neighbouring bins whose median coherence is asked for: a mains line that strain and witness share is no copy.
+_NEIGHBOURS = 9
 #: Longest delay of a witness to the strain, s.
 _LONGEST_DELAY = 1.0
 #: Probability that any bin of any unrelated witness is taken for related.
@@ -109,8 +112,9 @@ def measure_relation(
     """Measure how each witness follows the strain, from averaged cross spectra of quiet events.
 
     A delay is taken from the largest cross correlation first, so that segments may be short. A bin counts where the
-    coherence is larger than that of independent noise would be with 99 % probability, over all bins and witnesses
-    (G. C. Carter, Proc. IEEE 75, 236 (1987), doi:10.1109/PROC.1987.13723).
+    median coherence of it and its neighbours is larger than that of independent noise would be with 99 % probability,
+    over all bins and witnesses (G. C. Carter, Proc. IEEE 75, 236 (1987), doi:10.1109/PROC.1987.13723). The median lets
+    lines pass that both hold, and finds a faint copy that no single bin shows.
 
     Args:
         strain: Whitened strain of quiet events.
@@ -134,7 +138,9 @@ def measure_relation(
         )
         cross = (first.conj() * second).sum(dim=0)
         power, other_power = first.abs().square().sum(dim=0), second.abs().square().sum(dim=0)
-        related = cross.abs().square() > _needed(len(first), count * (size // 2 + 1)) * power * other_power
+        coherence = cross.abs().square() / (power * other_power).clamp(min=1e-30)
+        beside = functional.pad(coherence[None], (_NEIGHBOURS // 2,) * 2, mode="reflect")[0].unfold(0, _NEIGHBOURS, 1)
+        related = beside.median(dim=-1).values > _needed(len(first), count * (size // 2 + 1))
         gains[row] = torch.where(related, cross / power.clamp(min=1e-30), 0)
         coherent[row] = float(related.double().mean())
     return Relation(gains, delays, coherent)
@@ -153,20 +159,18 @@ def lost_share(template: Float[Tensor, "event time"], taken: Float[Tensor, "even
 
 def lost_energy(
     signal: Float[Tensor, "event frequency time"],
-    before: Float[Tensor, "event frequency time"],
-    after: Float[Tensor, "event frequency time"],
+    added: Float[Tensor, "event frequency time"],
+    taken: Float[Tensor, "event frequency time"],
 ) -> NDArray[np.float64]:
-    """The same for twins of energies: from what the signal adds to maps before and after cleaning, (event,).
+    """The same for twins of energies, whose square is that of an SNR, (event,).
 
     Args:
-        signal: Map of the signal alone, SNR².
-        before: Measured maps with the signal less those without.
-        after: Cleaned maps with the signal less those without.
+        signal: Map of the signal alone, SNR²: where to look.
+        added: Measured maps with the signal less those without.
+        taken: Predicted maps with the signal less those without.
     """
-    weight = signal.double() * (signal > signal.amax(dim=(1, 2), keepdim=True) / 10)
-    there, left = ((weight * each).sum(dim=(1, 2)) for each in (before, after))
-    share = (left / there.clamp(min=1e-30)).clamp(min=0)
-    return (1 - share.sqrt()).abs().cpu().numpy()
+    there, share = ((signal.double() * each).sum(dim=(1, 2)) for each in (added, taken))
+    return (1 - (1 - share / there.clamp(min=1e-30)).clamp(min=0).sqrt()).abs().cpu().numpy()
 
 
 def _segments(num_samples: int, sample_rate: float) -> tuple[int, int, Tensor]:
@@ -191,7 +195,10 @@ def _aligned(strain: Tensor, witness: Tensor, delay: int) -> tuple[Tensor, Tenso
 
 
 def _needed(num_segments: int, num_tried: int) -> float:
-    """Squared coherence that independent noise has in none of so many bins, with the probability asked for."""
-    # neighbours that overlap by half under a Hann window share a little: 0.95 of them are independent
+    """Median squared coherence of neighbours that independent noise has nowhere, with the probability asked for."""
+    # segments that overlap by half under a Hann window share a little: 0.95 of them are independent
     independent = max(0.95 * num_segments, 2.0)
-    return 1 - (_FALSE_ALARM / num_tried) ** (1 / (independent - 1))
+    half = _NEIGHBOURS // 2 + 1
+    # more than half of them must be above: so many choices, each of this probability
+    each = (_FALSE_ALARM / num_tried / math.comb(_NEIGHBOURS, half)) ** (1 / half)
+    return 1 - each ** (1 / (independent - 1))
