@@ -96,7 +96,7 @@ def test_a_perfect_twin_removes_what_a_zero_one_leaves(make_learner):
     # it passes on a quarter of the witness's noise, which quiet events do not forgive
     assert judged["perfect"].loss < 0.98
     figures = judged["perfect"].figures()
-    assert figures["cleaned_share_snr2_16"] > 0.8
+    assert figures["cleaned_share_snr2_16"] > 0.7
     assert figures["balanced_veto_accuracy_snr2_16"] > 0.9
     assert figures["net_power_removed"] > 0.5 > judged["zero"].figures()["net_power_removed"]
     # one row an event
