@@ -88,12 +88,14 @@ def make_event_set(tmp_path):
         units="whitened",
         shard_size=4,
         recipe=None,
+        groups=(),
+        starts=None,
     ):
         num_events, num_channels, num_samples = series.shape
         valid = np.ones((num_events, num_channels), dtype=bool) if valid is None else valid
         channels = channels or ("STRAIN", *(f"WITNESS_{row}" for row in range(1, num_channels)))
         ids = tuple(f"event-{row:03d}" for row in range(num_events))
-        starts = 1_200_000_000.5 + 100.0 * np.arange(num_events)
+        starts = 1_200_000_000.5 + 100.0 * np.arange(num_events) if starts is None else starts
         axes = {"sample_rate": sample_rate, "num_samples": num_samples}
         writer = ShardedWriter(
             folder=tmp_path / name,
@@ -114,6 +116,7 @@ def make_event_set(tmp_path):
                 gps_event=starts[rows] + num_samples / sample_rate / 2,
                 series=np.where(valid[rows][..., None], series[rows], 0).astype(np.float32),
                 valid=valid[rows],
+                groups=tuple(groups[row] for row in rows) if groups else (),
             )
             writer.write(plan, batch)
         return writer.finish()

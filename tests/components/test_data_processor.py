@@ -11,6 +11,7 @@ from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.ingest import IngestSettings
 from glitchflow_plugin.products.summary import read_summary
+from glitchflow_plugin.signal.conditioning import USUAL_JITTER
 from glitchflow_plugin.signal.whitening import WhiteningSettings
 
 T0 = 1_264_000_000.0
@@ -75,5 +76,6 @@ def test_the_shipped_configuration_is_the_default_of_the_code(request):
     from glitchflow_plugin.data.sources import DatasetSettings, ProcessingSettings
 
     settings = DatasetSettings.from_mapping(content["datasets"][0])
-    assert settings.processing == ProcessingSettings()
+    # null leaves a model its own jitter, and is this for data without a model
+    assert settings.processing == ProcessingSettings(crop_jitter=USUAL_JITTER)
     assert (settings.segment, settings.format) == (16.0, "auto")

@@ -29,7 +29,7 @@ from glitchflow_plugin.tracking import registry
 
 CONF = Path(__file__).parents[2] / "conf"
 TARGET, GUIDE, BYSTANDER = "V1:STRAIN", "V1:GUIDE", "V1:BYSTANDER"
-PROCESSING = {"minf": 10.0, "maxf": 200.0, "sr": 512.0, "len": 4.0, "batch": 4}
+PROCESSING = {"minf": 10.0, "maxf": 200.0, "sr": 512.0, "len": 4.0, "crop_jitter": 0.0, "batch": 4}
 TRANSFORM = QTransformSettings(frequency_low=20.0, frequency_high=150.0, num_frequencies=64, num_times=129)
 
 
@@ -143,8 +143,15 @@ def test_from_raw_data_to_tables_maps_and_pictures(registered, tmp_path):
     assert events["veto"].tolist() == [True, False] * 4
     assert events["witnesses_missing"].tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
     assert events["gps_event"].tolist() == [1_238_166_018.0 + 50 * index for index in range(8)]
-    windows = pd.read_parquet(out / "windows.parquet")
-    assert len(windows) == 8 * 2
+    segments = pd.read_parquet(out / "segments.parquet")
+    assert segments["event_id"].tolist() == [f"ev-{index}" for index in range(0, 8, 2)]
+    loudest = maps.read().maps[::2, 0].max(axis=1).argmax(axis=1)
+    burst = maps.gps_start[::2] + maps.times[loudest]
+    assert (segments["gps_start"] < burst).all()
+    assert (burst < segments["gps_end"]).all()
+    assert (segments["gps_end"] - segments["gps_start"]).max() < 0.5
+    assert stored["metrics"]["live_hours"]["value"] == pytest.approx(8 * 4 / 3600)
+    assert stored["metrics"]["vetoed_hours"]["value"] == pytest.approx(events["vetoed_seconds"].sum() / 3600)
     assert stored["metrics"]["veto_accuracy_snr2_16"]["value"] == summary.metrics["veto_accuracy_snr2_16"].value
     assert set(stored["metrics"]["roc_auc"]["baseline"]) == {"linear", "zero"}
     assert len(stored["details"]["scores"]["model"]["veto_accuracy"]["value"]) == 50
@@ -254,7 +261,7 @@ def test_data_without_strain_are_vetoed_without_scores(registered, tmp_path):
     step = MakeInference(settings(), str(tmp_path / "inf"), device="cpu")
     step.execute(used, maps)
     stored = read_summary(step.place)
-    assert stored["metrics"] == {}
+    assert set(stored["metrics"]) == {"live_hours", "vetoed_hours"}
     assert any("left out" in text for text in stored["warnings"])
     events = pd.read_csv(step.place / "events.csv")
     assert events["veto"].tolist() == [True, False, True, False]

@@ -32,10 +32,12 @@ def test_the_latest_by_time_are_pinned_and_outlive_the_buffer(tmp_path):
 
 
 def test_of_an_event_set_the_latest_are_copied(make_event_set, tmp_path):
-    whole = make_event_set(np.random.default_rng(0).normal(size=(10, 2, 64)), recipe={"kept": True})
+    groups = [f"wave {row % 4}" for row in range(10)]
+    whole = make_event_set(np.random.default_rng(0).normal(size=(10, 2, 64)), recipe={"kept": True}, groups=groups)
     assert buffered_events(whole.folder, 3) == [(f"event-00{row}", whole.gps_event[row]) for row in (7, 8, 9)]
     part = EventSet.open(pin_events(whole.folder, tmp_path / "pinned", 3))
     assert part.event_ids == whole.event_ids[7:]
+    assert part.groups == ("wave 3", "wave 0", "wave 1")
     assert part.recipe == whole.recipe
     np.testing.assert_array_equal(part.read().series, whole.read([7, 8, 9]).series)
 

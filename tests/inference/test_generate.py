@@ -39,6 +39,7 @@ def test_background_can_be_left_out_and_witnesses_kept(make_bundle, make_set, tm
     spectrograms = make_set()
     made = generate(make_bundle(), spectrograms, tmp_path, only_glitches=True, keep_witnesses=True)
     assert made.spectrograms.event_ids == spectrograms.event_ids[::2]
+    assert made.spectrograms.groups == spectrograms.groups[::2]
     assert len(made.spectrograms.manifest.rejected) == 5
     assert made.spectrograms.channels == ("V1:STRAIN", "V1:SEIS", "V1:MIC")
     np.testing.assert_array_equal(made.spectrograms.read().maps[:, 1:], spectrograms.read().maps[::2, 1:3])

@@ -106,6 +106,10 @@ def test_the_crop_lies_beside_the_trigger_by_the_event_alone(tmp_path):
     np.testing.assert_array_equal(few.gps_start, every.gps_start[4:])
     again = ingest_with_recipe(datasets, json.loads(json.dumps(every.recipe)), None, tmp_path / "again")
     np.testing.assert_array_equal(again.read().series, every.read().series)
+    # data in which the crop has to be somewhere say so
+    fixed = [datasets[0] | {"processing": {"crop_jitter": 0.0}}]
+    middle = ingest_with_recipe(fixed, every.recipe, None, tmp_path / "middle")
+    np.testing.assert_allclose(middle.gps_event - middle.gps_start, 3.0, atol=1e-3)
     other = ingest([datasets[0] | {"processing": {"crop_seed": 1}}], None, tmp_path / "other")
     assert (other.gps_start != every.gps_start).all()
     # a recipe of former versions says nothing of it
@@ -116,7 +120,7 @@ def test_the_crop_lies_beside_the_trigger_by_the_event_alone(tmp_path):
 
 def test_data_sets_that_are_merged_agree_on_the_jitter(tmp_path):
     datasets = write(tmp_path / "in", event(0))
-    with pytest.raises(ConfigurationError, match=r"jitter of the crop: processing\.crop_jitter is \[0\.1, 0\.5\]"):
+    with pytest.raises(ConfigurationError, match=r"jitter of the crop: processing\.crop_jitter is 0\.1 and null"):
         ingest([datasets[0], datasets[0] | {"processing": {"crop_jitter": 0.1}}], None, tmp_path / "out")
 
 

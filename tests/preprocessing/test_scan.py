@@ -8,7 +8,7 @@ import yaml
 from glitchflow_plugin.data.readers.triggers import write_triggers
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
-from glitchflow_plugin.preprocessing.scan import scan_channels
+from glitchflow_plugin.preprocessing.scan import _Scan, coincidence_examples, overlap_warning, scan_channels
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.spectrograms import batch_maps, event_transform
 from glitchflow_plugin.signal.clusters import find_spikes
@@ -41,6 +41,67 @@ def detector(num_events=24, seed=0):
             event[3] += burst(rng.uniform(0, 4))
     series[:, 6] = 0
     return series
+
+
+def overlapping(per_glitch, num_glitches=16, seed=3, spread=0.05):
+    """Series and left edges of events, some for each glitch; witness 1 sees all glitches, 2 is busy, 3 is quiet."""
+    rng, length = np.random.default_rng(seed), SAMPLES + 2048
+    time = np.arange(length) / RATE
+    series, starts = [], []
+    for glitch in range(num_glitches):
+        stream = rng.standard_normal((4, length))
+        for channel, centres in enumerate([[3.0], [3.05], rng.uniform(0, 6, 8), []]):
+            for centre in centres:
+                phase = 2 * np.pi * 60.0 * (time - centre)
+                stream[channel] += 5.0 * np.exp(-((phase / 12) ** 2)) * np.sin(phase)
+        # the first is the event of a single trigger
+        first = 1024 - rng.integers(0, round(spread * RATE), per_glitch)
+        first[0] = 1024
+        series += [stream[:, begin : begin + SAMPLES] for begin in first]
+        starts += [1_200_000_000.0 + 100.0 * glitch + begin / RATE for begin in first]
+    return np.array(series), np.array(starts)
+
+
+@pytest.mark.parametrize("per_glitch", [2, 5])
+def test_several_triggers_a_glitch_tell_what_one_tells(make_event_set, per_glitch):
+    found = {}
+    for number in (1, per_glitch):
+        series, starts = overlapping(per_glitch)
+        rows = np.arange(0, len(series), per_glitch) if number == 1 else np.arange(len(series))[::-1]
+        events = make_event_set(series[rows], starts=starts[rows], name=f"events{number}")
+        found[number] = scan_channels(events, SETTINGS).table().set_index("channel")
+        warning = overlap_warning(events, SETTINGS)
+        assert (warning is None) == (number == 1)
+        if warning:
+            assert f"{16 * per_glitch} of {16 * per_glitch} events overlap" in warning
+            assert "16 independent stretches" in warning
+            assert "triggers.cluster" in warning
+    one, several = found[1], found[per_glitch]
+    assert (several["events"] == 16 * per_glitch).all()
+    assert abs(several["strain_spikes"]["WITNESS_1"] - one["strain_spikes"]["WITNESS_1"]) <= 1
+    assert abs(several["shared_spikes"]["WITNESS_1"] - one["shared_spikes"]["WITNESS_1"]) <= 1
+    for name in ("correlation", "iou", "efficiency", "deadtime"):
+        np.testing.assert_allclose(several[name], one[name], atol=0.1, err_msg=name)
+    # not by taking accidents several times
+    assert several["p_value"]["WITNESS_1"] < 1e-6
+    assert several["p_value"]["WITNESS_2"] > 1e-3
+    assert abs(np.log10(several["p_value"]["WITNESS_1"] / one["p_value"]["WITNESS_1"])) < 3
+
+
+def test_examples_and_injections_of_overlapping_events(make_event_set, tmp_path):
+    series, starts = overlapping(3, num_glitches=8)
+    events = make_event_set(series, starts=starts)
+    ranking = scan_channels(events, SETTINGS, tmp_path / "spikes")
+    examples, _, times = coincidence_examples(events, ranking, SETTINGS, tmp_path / "spikes")
+    example = examples[0]
+    assert example.channel == "WITNESS_1"
+    assert (example.gps_start + example.shared) % 100 == pytest.approx(3.0, abs=0.1)
+    column = np.abs(times - example.shared).argmin()
+    assert example.maps[0, :, column].max() > SETTINGS.threshold
+    # one injection, which three events show, is one
+    injected = replace(SETTINGS, injections=(1_200_000_003.0 + 100.0 * np.arange(8)).tolist())
+    assert scan_channels(events, injected, tmp_path / "spikes").safety_p_value.min() > 1e-10
+    assert _Scan(events, injected).injections.event.tolist() == list(range(8))
 
 
 def test_finds_the_true_witnesses_and_nothing_else(make_event_set):

@@ -25,6 +25,14 @@ def series():
     return np.random.default_rng(0).standard_normal((6, 4, 4096)).astype(np.float32)
 
 
+def test_groups_come_from_the_event_set_without_the_events_that_are_left_out(make_event_set, series, tmp_path):
+    valid = np.ones(series.shape[:2], dtype=bool)
+    valid[1, 0] = False
+    events = make_event_set(series, valid=valid, groups=[f"wave {row}" for row in range(6)])
+    made = make_spectrograms(events, ("WITNESS_2",), SMALL, tmp_path / "maps", batch_size=4)
+    assert made.groups == ("wave 0", "wave 2", "wave 3", "wave 4", "wave 5")
+
+
 def test_default_maps_are_64_by_257_with_axes_and_recipe(make_event_set, series, tmp_path):
     events = make_event_set(series[:2])
     made = make_spectrograms(

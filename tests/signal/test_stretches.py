@@ -108,12 +108,12 @@ def test_unrelated_channels_are_uniform_for_several_triggers_a_glitch(spiking, p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("spread", [0.05, 1.0, 4.0])
-@pytest.mark.parametrize("per_glitch", [1, 2, 6, 10])
+@pytest.mark.parametrize(
+    ("per_glitch", "spread", "train"),
+    [(1, 0.0, False), (2, 4.0, True), (6, 0.05, True), (6, 1.0, False), (10, 0.05, False), (10, 4.0, True)],
+)
 def test_unrelated_channels_are_uniform_for_one_to_ten_triggers_a_glitch(spiking, per_glitch, spread, train):
-    p = [null(spiking(seed), per_glitch, spread, num_channels=1000, train=train) for seed in range(2)]
-    assert excess(np.concatenate(p)) == []
+    assert excess(null(spiking(7), per_glitch, spread, num_channels=1500, train=train)) == []
 
 
 def test_a_chain_of_events_hours_long_is_cut_and_keeps_level_and_power(spiking):

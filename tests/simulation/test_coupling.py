@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.simulation.coupling import Coupling, couple, distort, resample, response
+from glitchflow_plugin.simulation.coupling import (
+    Coupling,
+    couple,
+    distort,
+    play,
+    pole_pair,
+    resample,
+    response,
+    through,
+)
 
 RATE = 4096.0
 TIME = (np.arange(round(4 * RATE)) - round(2 * RATE)) / RATE
@@ -88,3 +97,75 @@ def test_impossible_couplings_are_refused(wrong):
 def test_an_unknown_law_is_refused_by_name():
     with pytest.raises(Exception, match="cubic"):  # by the type checker first, where it is on
         Coupling("cubic")
+
+
+def test_a_saturating_path_is_linear_while_small_and_keeps_a_tenth_of_its_slope_when_large():
+    path = Coupling("saturating", WIDE, threshold=2.0)
+    small = 1e-4 * burst(100.0)
+    np.testing.assert_allclose(distort(small, path), small, atol=1e-10)
+    assert distort(np.array([1e3, -1e3]), path) == pytest.approx([101.8, -101.8])
+    steps = distort(np.linspace(-30.0, 30.0, 1001), path)
+    assert (np.diff(steps) > 0).all()
+
+
+def test_a_saturating_path_makes_odd_harmonics_alone():
+    spectrum = np.abs(np.fft.rfft(distort(4.0 * burst(100.0, width=0.2), Coupling("saturating", WIDE, threshold=1.0))))
+    frequency = np.fft.rfftfreq(TIME.size, 1.0 / RATE)
+    at = {value: spectrum[np.abs(frequency - value).argmin()] for value in (100.0, 200.0, 300.0)}
+    assert at[300.0] > 0.05 * at[100.0]
+    assert at[200.0] < 1e-6 * at[100.0]
+
+
+def test_play_is_nothing_below_its_width_and_the_series_without_any():
+    assert not play(burst(50.0), 1.01).any()
+    np.testing.assert_allclose(play(burst(50.0), 0.0), burst(50.0), atol=1e-300)
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.999])
+def test_play_drags_as_its_definition_says(kept):
+    series, width = burst(20.0, width=0.1), 0.3
+    held, expected = 0.0, []
+    for value in series:
+        held = min(max(kept * held, value - width), value + width)
+        expected.append(held)
+    np.testing.assert_allclose(play(series, width, kept), expected, atol=1e-12)
+
+
+def test_a_hysteretic_path_remembers_and_a_static_one_does_not():
+    """A loop: at one value of the witness the path is in two places, by the way it came."""
+    series = burst(20.0, width=0.2)
+    near = np.flatnonzero(np.abs(series) < 0.02)
+    dragged = distort(series, Coupling("hysteretic", WIDE, threshold=0.3, memory=10.0), 1.0, RATE)
+    assert np.ptp(dragged[near]) > 0.4
+    assert np.ptp(distort(series, Coupling("threshold", WIDE, threshold=0.3))[near]) == 0.0
+
+
+def test_a_hysteretic_path_creeps_back_to_rest():
+    dragged = distort(burst(20.0), Coupling("hysteretic", WIDE, threshold=0.3, memory=0.05), 1.0, RATE)
+    later = dragged[TIME.size // 2 + 2400 :]
+    np.testing.assert_allclose(later[205] / later[0], np.exp(-205 / RATE / 0.05), rtol=1e-6)
+    assert np.abs(later[-1]) < 1e-9 * np.abs(dragged).max()
+
+
+def test_an_echo_is_the_sum_of_two_delayed_paths_and_one_without_strength_is_a_delay():
+    twice = couple(burst(100.0), Coupling("linear", WIDE, delay=0.01, echo=(-0.7, 0.013)), RATE)
+    apart = burst(100.0, time=TIME - 0.01) - 0.7 * burst(100.0, time=TIME - 0.023)
+    np.testing.assert_allclose(twice, apart, atol=1e-6)
+    alone = couple(burst(100.0), Coupling("linear", WIDE, delay=0.01, echo=(0.0, 0.013)), RATE)
+    np.testing.assert_allclose(alone, burst(100.0, time=TIME - 0.01), atol=1e-6)
+
+
+def test_a_resonance_rings_for_its_quality_and_is_undone_by_its_inverse():
+    pulse = burst(95.0, width=0.004)
+    rung = through(pulse, RATE, lambda frequency: 1.0 / pole_pair(frequency, 95.0, 30.0))
+    envelope = np.array([np.abs(rung[start : start + 128]).max() for start in range(TIME.size // 2 + 200, 12000, 128)])
+    rate = -np.polyfit(128 / RATE * np.arange(envelope.size), np.log(envelope), 1)[0]
+    assert rate == pytest.approx(np.pi * 95.0 / 30.0, rel=0.02)
+    back = through(rung, RATE, lambda frequency: pole_pair(frequency, 95.0, 30.0))
+    np.testing.assert_allclose(back, pulse, atol=1e-9)
+
+
+@pytest.mark.parametrize("wrong", [{"threshold": -1.0}, {"memory": 0.0}])
+def test_paths_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ConfigurationError, match=r"must (not )?be"):
+        Coupling("hysteretic", **wrong)

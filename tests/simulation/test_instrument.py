@@ -1,12 +1,17 @@
 from collections import Counter
+from dataclasses import replace
+from functools import cache
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import signal
 
 from glitchflow_plugin.simulation.instrument import Detector
-from glitchflow_plugin.simulation.noise import advirgo_asd
-from glitchflow_plugin.simulation.settings import SimulationSettings, default_families
+from glitchflow_plugin.simulation.noise import advirgo_asd, optimal_snr
+from glitchflow_plugin.simulation.settings import SimulationSettings, default_families, known_families
 
 QUIET = {"no_glitch_fraction": 0.0, "no_witness_fraction": 0.0, "witness_transient_rate": 0.0, "distractor_rate": 0.0}
 QUIET |= {"mergers": {"fraction": 0.0}, "gap_fraction": 0.0, "duration": 8.0}
@@ -43,11 +48,11 @@ def test_the_dead_channel_is_constant_and_no_other(many):
     assert flat == ["V1:ENV-MAG_DEAD"]
 
 
-@pytest.mark.parametrize("family", sorted(default_families()))
+@pytest.mark.parametrize("family", sorted(known_families()))
 def test_a_glitch_has_the_snr_the_truth_says(family):
     _, truth = event_of(families={family: {}})
     (glitch,) = truth.glitches
-    low, high = default_families()[family].snr
+    low, high = known_families()[family].snr
     assert low <= glitch.snr <= high
     # calculated anew: Riemann sum over the zero-padded waveform of the truth
     size = 2**17
@@ -58,7 +63,7 @@ def test_a_glitch_has_the_snr_the_truth_says(family):
     assert np.sqrt(4.0 * power.sum() * frequency[1]) == pytest.approx(glitch.snr, rel=0.01)
 
 
-@pytest.mark.parametrize("family", sorted(default_families()))
+@pytest.mark.parametrize("family", sorted(known_families()))
 def test_the_strain_is_noise_plus_glitch_and_zero_coupling_leaves_the_noise(family):
     event, truth = event_of(families={family: {}})
     bare, bare_truth = event_of(families={family: {}}, coupling=0.0)
@@ -72,10 +77,10 @@ def test_the_strain_is_noise_plus_glitch_and_zero_coupling_leaves_the_noise(fami
     np.testing.assert_array_equal(alone.channels["V1:Hrec_hoft"].series, noise)
 
 
-@pytest.mark.parametrize("family", sorted(default_families()))
+@pytest.mark.parametrize("family", sorted(known_families()))
 def test_the_witnesses_see_the_glitch_with_the_snr_the_truth_says(family):
     event, truth = event_of(families={family: {}})
-    alone, _ = event_of(no_glitch_fraction=1.0)
+    alone, _ = event_of(families={family: {}}, no_glitch_fraction=1.0)
     (glitch,) = truth.glitches
     assert len(glitch.witnesses) == (2 if family == "acoustic" else 1)
     changed = {
@@ -84,7 +89,7 @@ def test_the_witnesses_see_the_glitch_with_the_snr_the_truth_says(family):
         if not np.array_equal(channel.series, alone.channels[name].series)
     }
     assert set(glitch.witnesses) <= changed
-    causes = {"V1:SUS-SB_DISP", "V1:ENV-SEIS_SB", "V1:ASC-BEAM_POS"}
+    causes = {"V1:SUS-SB_DISP", "V1:ENV-SEIS_SB", "V1:ASC-BEAM_POS", "V1:ASC-SPOT_POS"}
     assert changed <= {*glitch.witnesses, *causes, "V1:Hrec_hoft", "V1:LSC-DARM_PICKOFF"}
     for name in glitch.witnesses:
         assert glitch.witness_snr[name] > 5.0
@@ -240,3 +245,116 @@ def test_the_unsafe_channel_sees_the_merger_and_the_witnesses_do_not():
     assert truth.gps_start + np.abs(added).argmax() / 4096.0 == pytest.approx(merger.gps_time, abs=0.03)
     picked = event.channels["V1:LSC-DARM_PICKOFF"].series - alone.channels["V1:LSC-DARM_PICKOFF"].series
     assert np.corrcoef(picked, added[::2])[0, 1] > 0.95
+
+
+# The samples of an event of the embedded default, each multiplied with cos(its number), as they were before there were
+# further families.
+_BEFORE = {
+    "V1:Hrec_hoft": -3.710925987e-20,
+    "V1:SUS-SB_STRAY_PD": 8.013788911e-07,
+    "V1:PSL-FSS_VCO_FREQ": 6.433599331e01,
+    "V1:ASC-ACT_DRIVE": -1.033808979e-04,
+    "V1:PSL-POWER_MON": 1.005082645e01,
+    "V1:ENV-MAG_CEB": -6.486758401e-10,
+    "V1:ENV-MIC_DET": 8.569342999e-02,
+    "V1:ENV-ACC_DET": -4.232112251e-03,
+    "V1:SUS-SB_DISP": -2.149093015e-07,
+    "V1:ENV-SEIS_SB": 4.917126127e-07,
+    "V1:ASC-BEAM_POS": -3.405029237e-05,
+    "V1:ENV-MAG_EXT": -1.671162380e-09,
+    "V1:ENV-MIC_EXT": 1.020882010e-01,
+    "V1:ENV-SEIS_EXT": -1.033077694e-06,
+    "V1:INF-PUMP_ACC": -1.509764475e-02,
+    "V1:LSC-DARM_PICKOFF": -5.609189664e-03,
+    "V1:ENV-MAG_DEAD": -1.668904043e-05,
+}
+
+
+def test_the_embedded_default_gives_the_events_it_always_gave():
+    event, _ = Detector(SimulationSettings.from_yaml({"mergers": {"fraction": 0.0}, "duration": 8.0})).event(5)
+    assert list(event.channels) == list(_BEFORE)
+    for name, expected in _BEFORE.items():
+        series = event.channels[name].series.astype(float)
+        assert series @ np.cos(np.arange(series.size)) == pytest.approx(expected, rel=1e-4, abs=0.0), name
+
+
+def test_further_families_change_no_channel_of_the_others():
+    few, _ = event_of(3, no_glitch_fraction=1.0)
+    many, _ = event_of(3, no_glitch_fraction=1.0, families=dict.fromkeys(known_families()))
+    assert len(set(many.channels) - set(few.channels)) == 7
+    for name in set(few.channels) - {"V1:ASC-BEAM_POS"}:  # which wanders by the noise's random numbers
+        np.testing.assert_array_equal(many.channels[name].series, few.channels[name].series)
+
+
+def test_families_outside_the_networks_laws_are_listed_and_have_channels_of_their_own():
+    assert Detector(SimulationSettings()).outside == ()
+    detector = Detector(SimulationSettings.from_yaml({"families": dict.fromkeys(known_families())}))
+    assert set(detector.outside) == set(known_families()) - set(default_families())
+    witnesses = [name for names in detector.witnesses_by_family.values() for name in names]
+    assert len(set(witnesses)) == len(witnesses)
+    assert {detector.roles[name] for name in witnesses} == {"witness"}
+    assert detector.roles["V1:ASC-SPOT_POS"] == "cause"
+
+
+def test_two_paths_differ_from_day_to_day_and_not_within_one():
+    def echoes(seed, *days):
+        settings = SimulationSettings.from_yaml(
+            {**QUIET, "families": {"two_paths": {}}, "seed": seed, "spacing": 43200}
+        )
+        detector = Detector(settings)
+        return [detector.event(2 * day + half)[1].glitches[0].coupling["echo"] for day in days for half in (0, 1)]
+
+    one = echoes(1, 0, 1, 2)
+    # the first event, at GPS 1 400 000 000, lies late on its day
+    assert one[1::2] == [*one[2::2], one[5]]
+    found = set(one)
+    assert len(found) == 4
+    assert all(0.5 <= abs(strength) <= 1.0 and 0.006 <= later <= 0.018 for strength, later in found)
+    assert not found & set(echoes(2, 0, 1, 2))
+
+
+def test_a_clipping_witness_never_shows_more_than_its_limit():
+    detector = Detector(SimulationSettings.from_yaml({**QUIET, "families": {"clipping": {"snr": [60.0, 60.0]}}}))
+    (source,) = detector.sources
+    seen = source.glitch(np.random.default_rng(2), detector.noises[0], 4.0).seen["LSC-POP_PD"]
+    assert np.abs(seen).max() == source.limit
+    assert (np.abs(seen) == source.limit).sum() > 20
+
+
+def test_the_recorded_beam_spot_tells_the_gain_and_wanders_without_a_glitch_too():
+    families = {"slow_gain": {"gain_spread": 0.0}}
+    event, truth = event_of(families=families)
+    drawn = truth.glitches[0].parameters
+    spot = event.channels["V1:ASC-SPOT_POS"]
+    time = truth.gps_start + np.arange(spot.series.size) / 256.0 - (truth.glitches[0].gps_time - 0.007)
+    position = np.sin(2 * np.pi * drawn["spot_frequency"] * time + drawn["spot_phase"])
+    assert np.corrcoef(spot.series, position)[0, 1] > 0.999
+    alone, _ = event_of(families=families, no_glitch_fraction=1.0)
+    assert np.ptp(alone.channels["V1:ASC-SPOT_POS"].series) > 1e-5
+
+
+@given(
+    family=st.sampled_from(sorted(known_families())),
+    seed=st.integers(0, 2**32 - 1),
+    snr=st.floats(4.0, 100.0),
+    centre=st.floats(3.0, 5.0),
+    day=st.integers(0, 30000),
+)
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_every_draw_has_the_snr_it_should_and_a_finite_amplitude(family, seed, snr, centre, day):
+    detector = _detector_of(family)
+    (source,) = detector.sources
+    source.settings = replace(source.settings, snr=(snr, snr))
+    glitch = source.glitch(np.random.default_rng(seed), detector.noises[0], centre, day)
+    assert np.isfinite(glitch.strain).all()
+    assert optimal_snr(glitch.strain, detector.noises[0].psd, 4096.0) == pytest.approx(snr, rel=1e-4)
+    assert 0.0 < glitch.parameters["amplitude"] < 1e3 * source.typical
+    assert 0.0 < glitch.coupling["gain"] < np.inf
+    for series in glitch.seen.values():
+        assert np.isfinite(series).all()
+        assert series.any()
+
+
+@cache
+def _detector_of(family):
+    return Detector(SimulationSettings.from_yaml({**QUIET, "families": {family: {}}}))

@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.simulation.families import FAMILIES
 from glitchflow_plugin.simulation.noise import Line
-from glitchflow_plugin.simulation.settings import SimulationSettings, default_families
+from glitchflow_plugin.simulation.settings import SimulationSettings, default_families, known_families
 
 
 def test_the_defaults_are_the_embedded_families():
@@ -88,3 +89,9 @@ def test_lists_of_files_stay_flat_whether_one_or_several():
     assert several.background.files == ("a.hdf5", "b.hdf5")
     assert several.background.exclude == ((1.0, 2.0),)
     assert SimulationSettings.from_yaml({"background": {"files": "a.hdf5"}}).background.files == ("a.hdf5",)
+
+
+def test_families_outside_the_default_have_settings_too_and_are_off_unless_named():
+    settings = SimulationSettings.from_yaml({"families": {"hysteresis": {}, "blip": {}}})
+    assert settings.families == {"hysteresis": known_families()["hysteresis"], "blip": default_families()["blip"]}
+    assert set(SimulationSettings().families) == set(default_families()) < set(known_families()) == set(FAMILIES)

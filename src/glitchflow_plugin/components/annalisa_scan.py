@@ -65,12 +65,13 @@ class AnnalisaScan(BaseComponent):
     @holding("folder", reads=("events_folder",))
     def execute(self, events: EventSet | None = None) -> tuple[EventSet, ChannelRanking]:
         """Scan, write the results, and return the event set with the ranking."""
-        from glitchflow_plugin.preprocessing.scan import scan_channels
+        from glitchflow_plugin.preprocessing.scan import overlap_warning, scan_channels
 
         started = now()
         events = events or EventSet.open(self.events_folder)
         check_whitening(events, self.settings.whiten, "scan")
         device = choose_device(self.device, self.engine)
+        overlap = overlap_warning(events, self.settings)
         ranking = scan_channels(events, self.settings, self._spikes, device=device, engine=self.engine)
         former = keep_former(
             self.folder, {"events": ranking.event_set, "scan": ranking.parameters}, stay=(self._spikes.name,)
@@ -91,7 +92,7 @@ class AnnalisaScan(BaseComponent):
                     **outputs,
                     **({"former results": str(former)} if former else {}),
                 },
-                warnings=_warnings(ranking),
+                warnings=(*([overlap] if overlap else []), *_warnings(ranking)),
             ),
             self.folder,
         )

@@ -117,7 +117,7 @@ class MakeInference(BaseComponent):
 
     @holding("place")
     def _analyse(self, subject: Subject, started: str) -> RunSummary:
-        from glitchflow_plugin.inference.report import run_warnings, summary_details, summary_metrics
+        from glitchflow_plugin.inference.report import run_warnings, summary_details, summary_metrics, time_metrics
         from glitchflow_plugin.inference.run import run_inference
 
         bundle, spectrograms = subject.bundle, subject.spectrograms
@@ -145,7 +145,7 @@ class MakeInference(BaseComponent):
                     "threshold_snr2": self.settings.threshold,
                 },
                 events=EventCounts.from_reasons(len(spectrograms), spectrograms.manifest.rejected.values()),
-                metrics={**summary_metrics(result.scores), **drift_metrics(drift)},
+                metrics={**summary_metrics(result.scores), **time_metrics(result), **drift_metrics(drift)},
                 outputs=outputs,
                 warnings=(*run_warnings(result), *drift_warnings(drift)),
                 details={**summary_details(result), **details},

@@ -83,7 +83,7 @@ class Processor(BaseComponent):
                     for kind in ("glitch", "background")
                 },
                 outputs={"training set": str(self.folder)},
-                warnings=self._warnings(counts),
+                warnings=self._warnings(split, counts),
             ),
             self.folder / "processor",
         )
@@ -99,8 +99,8 @@ class Processor(BaseComponent):
             count.add(batch.maps, batch.valid)
         return fit.result(), count.reference()
 
-    def _warnings(self, counts: dict[str, dict[str, int]]) -> tuple[str, ...]:
-        without = [name for name in PARTS if not counts[name]["glitch"]]
+    def _warnings(self, split: Split, counts: dict[str, dict[str, int]]) -> tuple[str, ...]:
+        without = [name for name in PARTS if len(split.part(name)) and not counts[name]["glitch"]]
         if not without:
             return ()
         return (

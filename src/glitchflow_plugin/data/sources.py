@@ -87,7 +87,8 @@ class ProcessingSettings:
         len: Length of the crop about the trigger, s; the same in all data sets.
         batch: Events that a worker holds in memory at once, which is also the size of a shard.
         whiten: Whether to whiten; the same in all data sets.
-        crop_jitter: The middle of the crop lies within +- this of the trigger, s; the same in all data sets.
+        crop_jitter: The middle of the crop lies within +- this of the trigger, s; the same in all data sets. None: half
+            a second, and for inference what the model's events had.
         crop_seed: Of where it lies; the same in all data sets.
     """
 
@@ -97,12 +98,13 @@ class ProcessingSettings:
     len: float = 6.0
     batch: int = 16
     whiten: bool = True
-    crop_jitter: float = 0.5
+    crop_jitter: float | None = None
     crop_seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a band that the common rate cannot hold."""
-        for key in ("minf", "maxf", "sr", "len", "crop_jitter"):
+        given = () if self.crop_jitter is None else ("crop_jitter",)
+        for key in ("minf", "maxf", "sr", "len", *given):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ConfigurationError(f"{key} must be a number, got {value!r}")
@@ -320,6 +322,8 @@ class _Listed:
         astray: Why, if none of its triggers lies in its files.
         segment: Longest stretch that is read of an event, s.
         groups: Label by event id, of those that have one.
+        bounds: Science segment (GPS s) by event id, of those that must lie within one.
+        report: What became of the triggers.
     """
 
     events: Mapping[str, tuple[float, Loader]]
@@ -329,6 +333,7 @@ class _Listed:
     astray: str = ""
     segment: float = math.inf
     groups: Mapping[str, str] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     report: TriggerReport | None = None
 
 
@@ -462,20 +467,21 @@ def _idle_patterns(selections: Sequence[ChannelSelection], names: Collection[str
 
 def _agreed_processing(settings: Sequence[DatasetSettings], lenient: bool) -> ProcessingSettings:
     first = settings[0].processing
+    common = {"crop_jitter": "jitter of the crop"}
     if not lenient:
-        common = {
+        common |= {
             "sr": "sample rate",
             "len": "length",
             "whiten": "choice of whitening",
-            "crop_jitter": "jitter of the crop",
             "crop_seed": "seed of that jitter",
         }
-        for key, meaning in common.items():
-            found = {getattr(one.processing, key) for one in settings}
-            if len(found) > 1:
-                raise ConfigurationError(
-                    f"data sets that are merged must agree on the {meaning}: processing.{key} is {sorted(found)}"
-                )
+    for key, meaning in common.items():
+        found = {getattr(one.processing, key) for one in settings}
+        if len(found) > 1:
+            shown = " and ".join(sorted("null" if value is None else str(value) for value in found))
+            raise ConfigurationError(
+                f"data sets that are merged must agree on the {meaning}: processing.{key} is {shown}"
+            )
     batch = min(one.processing.batch for one in settings)
     return replace(first, batch=batch)
 
@@ -740,7 +746,8 @@ def _list_continuous(settings: DatasetSettings, kind: str, choose: Choice) -> _L
         events[trigger.event_id] = (trigger.gps_time, partial(_load_cut, kind, parts, start, stop))
     astray = _astray(str(settings.path), [one.gps_time for one in chosen], stored, outside)
     channels = dict(sorted(channels.items()))
-    return _Listed(events, channels, unreadable, tuple(files), astray, settings.segment, _labels(chosen), report)
+    listed = _Listed(events, channels, unreadable, tuple(files), astray, settings.segment, report=report)
+    return _of_triggers(listed, chosen)
 
 
 def _triggers(settings: DatasetSettings, choose: Choice) -> tuple[list[Trigger] | None, TriggerReport | None]:
@@ -753,9 +760,11 @@ def _triggers(settings: DatasetSettings, choose: Choice) -> tuple[list[Trigger] 
     return table.triggers(), table.report
 
 
-def _labels(triggers: Sequence[Trigger]) -> dict[str, str]:
-    """Label by event id, of the triggers that have one."""
-    return {one.event_id: one.group for one in triggers if one.group}
+def _of_triggers(found: _Listed, triggers: Sequence[Trigger]) -> _Listed:
+    """The data set with what the triggers say of its events."""
+    groups = {one.event_id: one.group for one in triggers if one.group}
+    bounds = {one.event_id: one.within for one in triggers if math.isfinite(one.within[0])}
+    return replace(found, groups=groups, bounds=bounds)
 
 
 def _stretches(triggers: Sequence[Trigger], segment: float) -> list[tuple[float, float]]:
@@ -829,7 +838,7 @@ def _list_remote(settings: DatasetSettings, kind: str, choose: Choice) -> _Liste
         for one, (start, stop) in zip(chosen or (), _stretches(chosen or (), settings.segment), strict=True)
     }
     channels = {name: StoredChannel() for name in offered}
-    return _Listed(events, channels, {}, segment=settings.segment, groups=_labels(chosen or ()), report=report)
+    return _of_triggers(_Listed(events, channels, {}, segment=settings.segment, report=report), chosen or ())
 
 
 def _load_remote(
@@ -863,5 +872,5 @@ def _fingerprint(settings: Sequence[DatasetSettings], listed: Sequence[_Listed])
         [one.segment, sorted([event_id, gps] for event_id, (gps, _) in found.events.items())]
         for one, found in zip(settings, listed, strict=True)
     ]
-    groups = [one for found in listed if (one := sorted(found.groups.items()))]
-    return content_hash([files, asked, cuts, *groups])
+    more = [sorted(one.items()) for found in listed for one in (found.groups, found.bounds) if one]
+    return content_hash([files, asked, cuts, *more])

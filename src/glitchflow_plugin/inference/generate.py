@@ -204,4 +204,5 @@ def _made(
         gps_event=batch.gps_event[kept],
         maps=maps,
         valid=valid,
+        groups=tuple(batch.groups[row] for row in kept),
     )

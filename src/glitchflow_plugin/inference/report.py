@@ -235,15 +235,14 @@ def summary_details(result: InferenceResult) -> dict[str, Any]:
         "events_without_strain": result.num_unmeasured,
         "events_vetoed": int(result.events["veto"].to_numpy(dtype=bool).sum()),
         "segments": len(result.segments),
-        **times_in_hours(result),
     }
 
 
-def times_in_hours(result: InferenceResult) -> dict[str, float]:
+def time_metrics(result: InferenceResult) -> dict[str, Metric]:
     """Time of the events, and how much of it is vetoed, h; what several events cover counts once."""
     return {
-        "live_hours": covered_seconds(result.events) / 3600,
-        "vetoed_hours": covered_seconds(result.segments) / 3600,
+        "live_hours": Metric(covered_seconds(result.events) / 3600),
+        "vetoed_hours": Metric(covered_seconds(result.segments) / 3600),
     }
 
 
@@ -373,8 +372,8 @@ def _track_segments(
         ]
         for one in segments.head(settings.tensorboard_rows).to_dict("records")
     ]
-    hours = times_in_hours(result)
-    share = f"{3600 * hours['vetoed_hours']:.3f} s of {3600 * hours['live_hours']:.3f} s are vetoed."
+    vetoed, live = covered_seconds(result.segments), covered_seconds(result.events)
+    share = f"{vetoed:.3f} s of {live:.3f} s are vetoed."
     left = len(segments) - len(rows)
     more = f" {left} more segments; all are in segments.csv." if left else ""
     tracker.table("Veto/segments", columns, rows, share + more)

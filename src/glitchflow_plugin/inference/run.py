@@ -17,6 +17,7 @@ from jaxtyping import Bool, Int
 from torch import nn
 from tqdm import tqdm
 
+from glitchflow_plugin.data.groups import group_numbers
 from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
@@ -250,7 +251,7 @@ def run_inference(
     columns = Columns(spectrograms.times)
     qs = QTransformSettings.from_recipe(bundle.recipe["qtransform"]).qs
     judged = judged_pixels(spectrograms.frequencies, columns, columns.duration, qs)
-    groups = _groups(spectrograms, settings.block_length)
+    groups = group_numbers(spectrograms.groups, spectrograms.gps_event, settings.block_length)
     statistics: dict[str, list[WindowStatistics]] = {}
     verdicts: list[EventVerdicts] = []
     strange: list[np.ndarray] = []
@@ -316,11 +317,6 @@ def run_inference(
         witnesses_missing={name: int(count) for name, count in zip(bundle.witnesses, missing, strict=True)},
         num_unmeasured=int((~verdict.measured_valid).sum()),
     )
-
-
-def _groups(spectrograms: SpectrogramSet, block_length: float) -> Int[np.ndarray, " event"]:
-    """Number of the group of each event."""
-    return np.unique(spectrograms.gps_event // block_length, return_inverse=True)[1]
 
 
 def _judge(

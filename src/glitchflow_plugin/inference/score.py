@@ -600,8 +600,8 @@ def score_statistics(
         band[:, count < LEAST_GROUPS] = np.nan
 
     def _curve(index: int, rests_on: NDArray[np.bool_], reason: str) -> Curve:
-        count = rests_on.sum(axis=0).astype(np.int64)
-        return Curve(levels, point[index], *sizes[index], count, counts[index], reason)
+        low, high = sizes[index]
+        return Curve(levels, point[index], low, high, rests_on.sum(axis=0).astype(np.int64), counts[index], reason)
 
     def _single(index: int, reason: str) -> Estimate:
         value = area if index == len(point) else point[index][0]

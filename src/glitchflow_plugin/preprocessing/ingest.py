@@ -39,6 +39,7 @@ from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.conditioning import (
     SAMPLE_RATE,
     TOO_SHORT,
+    USUAL_JITTER,
     ChannelRejectedError,
     ConditioningSettings,
     Recorded,
@@ -138,7 +139,7 @@ def ingest(
             duration=common.len,
             whiten=common.whiten,
             whitening=settings,
-            crop_jitter=common.crop_jitter,
+            crop_jitter=USUAL_JITTER if common.crop_jitter is None else common.crop_jitter,
             crop_seed=common.crop_seed,
         )
         recipes.append(ChannelRecipe(name, conditioning, origin.unit, origin.sample_rate, psds.get(name)))
@@ -158,7 +159,7 @@ def ingest_with_recipe(
     """Condition new data exactly as those that a model was trained on.
 
     Args:
-        datasets: Entries of datasets.yaml; of `processing` only `batch` is used.
+        datasets: Entries of datasets.yaml; of `processing` only `batch` and, where it is given, `crop_jitter` is used.
         recipe: The `recipe` of the event set that the model was trained on.
         channels: Channels that the model needs, target first or not; all of the recipe if None.
         folder: Where the event set goes.
@@ -188,7 +189,9 @@ def ingest_with_recipe(
         require_target=require_target,
         choose=partial(chosen_by, settings=recipes[0].settings),
     )
-    size = shard_size or catalogue.processing.batch
+    size, jitter = shard_size or catalogue.processing.batch, catalogue.processing.crop_jitter
+    if jitter is not None:
+        recipes = [replace(one, settings=replace(one.settings, crop_jitter=jitter)) for one in recipes]
     return _run(catalogue, recipes, folder, engine, size, require_target=require_target)
 
 

@@ -20,6 +20,7 @@ from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey, together
 from glitchflow_plugin.signal.conditioning import (
+    USUAL_JITTER,
     ChannelRejectedError,
     ConditioningSettings,
     needed_length,
@@ -157,7 +158,6 @@ class Proposal:
     def processing(self) -> ProcessingSettings:
         """For datasets.yaml."""
         settings = self.fit.settings
-        usual = ProcessingSettings.crop_jitter
         return ProcessingSettings(
             settings.low,
             settings.high,
@@ -165,7 +165,7 @@ class Proposal:
             settings.duration,
             self.batch,
             settings.whiten,
-            crop_jitter=min(usual, settings.duration / 4),
+            crop_jitter=min(USUAL_JITTER, settings.duration / 4),
         )
 
     @cached_property
@@ -460,7 +460,7 @@ def _refusal(target: Reach, needed: float, settings: str, refused: str) -> str:
 def _segment(fit: Fit, reaches: Mapping[str, Reach]) -> float:
     """What to cut about a trigger, s: enough for every channel in use; more only as far as the data reach."""
     needed, reach = max(fit.needed.values()), max(reaches[name].length for name in fit.bands)
-    enough = max(DatasetSettings.segment, math.ceil(needed + 2 * ProcessingSettings.crop_jitter))
+    enough = max(DatasetSettings.segment, math.ceil(needed + 2 * USUAL_JITTER))
     return float(min(enough, max(math.floor(reach * 100) / 100, math.ceil(needed * 100) / 100)))
 
 
@@ -537,7 +537,8 @@ def _trigger_remarks(survey: Survey, data: Sequence[SeenData], *, continuous: bo
     if near > _CROWDED * len(survey.events):
         yield (
             f"{near} of {len(survey.events)} triggers follow another within 1 s, in {groups} group(s): one glitch "
-            "would be several events. Cluster the triggers first: of each group, keep the loudest."
+            "would be several events. Set `cluster` beside `triggers` in conf/datasets.yaml (0.1 to 0.5 s): of each "
+            "group, the loudest stays."
         )
 
 

@@ -189,7 +189,11 @@ def _entry(proposal: Proposal, data: ProposedData, path: str, triggers: str | No
     if data.continuous:
         yield f"    segment: {proposal.segment:g}   # s cut about each trigger: len, room for filters, and noise"
         if triggers:
-            yield f"    triggers: {{path: {_yaml(triggers)}}}"
+            yield "    triggers:"
+            yield f"      path: {_yaml(triggers)}"
+            yield "      select: {}     # {snr: [8, null], ...}: what the columns of the table must hold"
+            yield "      cluster: null  # s, such as 0.1: of triggers this near to each other the loudest stays"
+            yield "      segments: null # science segments outside which nothing is taken: a file that gwpy reads"
     yield "    processing:"
     for key, value in asdict(proposal.processing).items():
         yield f"      {f'{key}: {_yaml(value)}'.ljust(16)}   # {_COMMENTS[key]}"

@@ -37,6 +37,11 @@ from glitchflow_plugin.signal.stretches import join_overlapping
 
 logger = logging.getLogger(__name__)
 
+#: Share of events that overlap others from which this is said.
+_MANY_OVERLAP = 0.1
+#: Triggers nearer than this are likely of one glitch, s.
+_CLOSE = 0.5
+
 
 def scan_channels(
     events: EventSet,
@@ -133,18 +138,37 @@ def coincidence_examples(
         row = scan.stretches.event_at(stretch, shared)
         offset = scan.stretches.offset[row]
         batch = events.read([row], [scan.reference, channel])
-        here = [spikes.select(spikes.event == stretch) for spikes in (reference, own)]
+        strain, seen = (spikes.select(spikes.event == stretch) for spikes in (reference, own))
         found.append(
             CoincidenceExample(
                 channel=channel,
                 event_id=batch.event_ids[0],
                 gps_start=float(batch.gps_start[0]),
                 maps=batch_maps(batch, events.sample_rate, scan.transform, device)[0],
-                spikes=tuple((found.time - offset, found.frequency) for found in here),
+                spikes=((strain.time - offset, strain.frequency), (seen.time - offset, seen.frequency)),
                 shared=shared - offset,
             )
         )
     return found, frequencies, times
+
+
+def overlap_warning(events: EventSet, settings: ScanSettings) -> str | None:
+    """What to know of a scan in which many events show the same time; None where few do."""
+    stretches = _Scan(events, settings).stretches
+    used, overlapping = int((stretches.event >= 0).sum()), stretches.num_overlapping
+    if overlapping < _MANY_OVERLAP * used:
+        return None
+    close = int((np.diff(np.sort(events.gps_event[stretches.event >= 0])) < _CLOSE).sum())
+    cluster = (
+        f"{close} triggers follow another within {_CLOSE:g} s and are likely of one glitch: cluster them "
+        f"(triggers.cluster: {_CLOSE:g} in datasets.yaml)"
+        if close
+        else "shorter events (len in datasets.yaml) would overlap less"
+    )
+    return (
+        f"{overlapping} of {used} events overlap others in time: what they show is counted once, so there are "
+        f"{len(stretches)} independent stretches; {cluster}"
+    )
 
 
 class _Scan:

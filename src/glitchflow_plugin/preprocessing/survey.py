@@ -17,7 +17,7 @@ from glitchflow_plugin.data.apart import shown
 from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME, StoredSpan, read_event_spans
 from glitchflow_plugin.data.readers import frames, hdf5
 from glitchflow_plugin.data.readers.continuous import StoredFile, description_in_name, list_files, span_in_name
-from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_columns, read_triggers
+from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_columns, read_triggers, trigger_files
 from glitchflow_plugin.data.sources import describe_files, file_format, middles
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
 
@@ -114,7 +114,7 @@ def look(paths: Sequence[Path | str], triggers: Path | str | None = None, *, pro
 
     Args:
         paths: Files, folders (with all below them), glob patterns or cache files.
-        triggers: A table of GPS times, as `triggers.path` in datasets.yaml.
+        triggers: A table of GPS times, or many, as `triggers.path` in datasets.yaml.
         progress: Whether to show bars.
 
     Raises:
@@ -206,7 +206,7 @@ def _gathered(paths: Sequence[Path], table: Path | None, progress: bool) -> tupl
     """The data sets; and what holds no data, with the reason."""
     ignored: dict[Path, str] = {}
     found: list[_Group] = []
-    taken: set[Path] = {table} if table else set()
+    taken: set[Path] = set(trigger_files(str(table))) if table else set()
     for path in map(Path.absolute, paths):
         try:
             files = _files_below(path, ignored) if path.is_dir() else list_files(path, SUFFIXES)

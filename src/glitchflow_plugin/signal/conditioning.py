@@ -24,6 +24,9 @@ from glitchflow_plugin.types.arrays import Series
 NAN, CONSTANT, TOO_SHORT, NYQUIST, SAMPLE_RATE = "nan", "constant", "too short", "band above nyquist", "sample rate"
 """Reasons for which a channel of an event is rejected."""
 
+USUAL_JITTER = 0.5
+"""How far the trigger lies from the middle of the crop at most, s, unless the settings say otherwise."""
+
 _SAME_SAMPLE = 1e-2
 """Sub-sample offsets below this need no shift: GPS times in float64 resolve 2.4e-7 s themselves."""
 

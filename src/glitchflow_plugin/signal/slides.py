@@ -13,6 +13,10 @@ doi:10.2202/1544-6115.1585). The arrangements need not be tried one by one: even
 sum follows from the law in each event, and probabilities far below 1 / num_slides are resolved. With fixed numbers of
 spikes correlation and IoU both rise with the number of shared ones, so this is the p-value of either.
 
+Events that overlap in time are not independent: each stretch of them (see `stretches`) is one event here. What else
+makes the reference's events alike, a train of glitches for instance, does no harm, as nothing is assumed of it; a
+witness must not remember from one event to the next where in it its spikes lay.
+
 The same p-value the plain way, all events slid by one fraction, (1 + k) / (1 + n) with k of n slides at least as good
 as no slide, cannot fall below 1 / (1 + n), but needs no independence of events. It is given beside the other.
 """

@@ -19,7 +19,7 @@ ArrayT = TypeVar("ArrayT")
 def window_starts(num_times: int, size: int = 64) -> tuple[int, ...]:
     """First columns of the windows a map gives to training: a centred row, then those half-way between.
 
-    A map of 257 columns gives three windows side by side about its centre, where the trigger is, and two more that
+    A map of 257 columns gives three windows side by side about its centre, near which the trigger is, and two more that
     straddle their seams, so that no glitch is only ever seen cut in half. The outermost columns, which the edges of
     the Q-transform disturb, are left out where the map is long enough.
 

@@ -142,7 +142,7 @@ class SimulationSettings:
         spacing: From the start of one event to the start of the next, s.
         duration: Of an event, s.
         sample_rate: Of the strain, Hz.
-        time_jitter: A glitch lies within ± this of the middle of its event, s.
+        time_jitter: A glitch lies within ± this of the trigger, s; the trigger is the middle of the event.
         noise: Sensitivity of the interferometer: `advirgo` or `aligo`.
         lines: Lines in the strain; None takes mains, calibration tones and violin modes.
         mains: Frequency of the mains network, Hz; in strain and witnesses.

@@ -1,7 +1,6 @@
 """The two rules for every table that somebody gives: how text becomes columns, and how columns become GPS times."""
 
 import csv
-import io
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -59,6 +58,9 @@ _LIKE_A_DATE = re.compile(r"\d{4}[-/]\d\d?[-/]\d\d?(?!\d)|\d\d?[/.]\d\d?[/.]\d{4
 """The beginning of a date as people and programs write it."""
 
 
+EARLIEST = 1e8
+"""GPS seconds before this (the year 1983) are of no data."""
+
 _AGREE = 1e-6
 """A fraction given twice is one within this (s): float64 holds GPS times to 0.24 microseconds."""
 
@@ -94,7 +96,7 @@ def read_csv(
             guessed: of a row with a value too many nobody knows which columns are shifted.
     """
     path = Path(path)
-    lines = io.StringIO(read_text(path), newline="")
+    lines = (line.group() for line in _LINE.finditer(read_text(path)))
     lead, separator, names = _headed(lines, comment, headless or {}, path)
     kept: list[tuple[int, str, list[str]]] | None = None
     rest = ("\n" if comment and line.lstrip().startswith(comment) else line for line in lines)
@@ -171,6 +173,8 @@ def _headed(
         between, values = _split(first)
         if all(map(_is_number, values)):
             names = _with_units(comments, len(values)) or headless.get(len(values), ())
+            if names and float(values[0]) < EARLIEST and names[0] == "time":
+                raise FormatError(f"{path}: expected GPS times in the first column, got {first.strip()!r}.")
             if names:
                 return lead, between or " ", list(names)
     texts = [line.strip() for line in lead if line.strip()]
@@ -188,6 +192,9 @@ def _headed(
         raise FormatError(f"{path}: the header {head!r} mixes separators. Use commas, semicolons or tabs only.")
     return lead, separators[0], []
 
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
+"""A line with its end. (A StringIO would take four bytes a character.)"""
 
 _WITH_UNIT = re.compile(r"([^\[\]]*[^\[\]\s])\s*\[([^\[\]]*)\]")
 """A name and its unit: `central time [s]`."""

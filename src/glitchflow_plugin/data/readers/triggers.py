@@ -18,7 +18,7 @@ from glitchflow_plugin.data.foreign_hdf5 import member, opened, samples
 from glitchflow_plugin.data.readers.continuous import list_files
 from glitchflow_plugin.data.readers.segments import as_given
 from glitchflow_plugin.data.readers.selection import Condition, Seen, conditions, numbers, texts
-from glitchflow_plugin.data.readers.tables import column_of, gps_numbers, gps_times, read_csv, time_columns
+from glitchflow_plugin.data.readers.tables import EARLIEST, column_of, gps_numbers, gps_times, read_csv, time_columns
 from glitchflow_plugin.errors import ConfigurationError, FormatError, MissingDependencyError, NoEventsError, nearest
 
 logger = logging.getLogger(__name__)
@@ -64,9 +64,6 @@ _SAME_TIME = 2e-6
 
 _MOST_ROWS = 1 << 20
 """Longest column of texts that is read."""
-
-_EARLIEST = 1e8
-"""GPS seconds before this (the year 1983) are of no data."""
 
 _LATEST = 1e10
 """GPS seconds beyond this (the year 2296) are another unit."""
@@ -164,7 +161,7 @@ class TriggerTable:
 
     Attributes:
         times: GPS s, shape (trigger,).
-        ids: Event ids, shape (trigger,).
+        ids: Event ids, shape (trigger,); None where they are made from the times.
         groups: Labels, shape (trigger,).
         loudness: SNR or alike, shape (trigger,), NaN where unknown; None where there is no such column or no need.
         within: Science segment of each (GPS s), shape (trigger, 2).
@@ -172,7 +169,7 @@ class TriggerTable:
     """
 
     times: np.ndarray
-    ids: np.ndarray
+    ids: np.ndarray | None
     groups: np.ndarray
     loudness: np.ndarray | None
     within: np.ndarray
@@ -186,7 +183,7 @@ class TriggerTable:
         """These rows alone; the others fell for this reason."""
         return TriggerTable(
             self.times[rows],
-            self.ids[rows],
+            None if self.ids is None else self.ids[rows],
             self.groups[rows],
             None if self.loudness is None else self.loudness[rows],
             self.within[rows],
@@ -195,7 +192,9 @@ class TriggerTable:
 
     def triggers(self) -> list[Trigger]:
         """One record each."""
-        columns = (self.ids.tolist(), self.times.tolist(), self.groups.tolist(), map(tuple, self.within.tolist()))
+        times = self.times.tolist()
+        ids = map(event_id_at, times) if self.ids is None else self.ids.tolist()
+        columns = (ids, times, self.groups.tolist(), map(tuple, self.within.tolist()))
         return [Trigger(*one) for one in zip(*columns, strict=True)]
 
 
@@ -279,10 +278,10 @@ def read_table(settings: TriggerSettings, *, progress: bool = False) -> TriggerT
     """
     where = settings.path or "triggers.times"
     if settings.path is None:
-        times = np.asarray(settings.times, dtype=np.float64)
+        times = _require_gps(np.asarray(settings.times, dtype=np.float64), where)
         parts, files, unreadable = [_Part(times, len(times))], 0, {}
     else:
-        paths = _files(settings.path)
+        paths = trigger_files(settings.path)
         parts, unreadable = _parts(paths, settings, progress)
         files = len(parts)
         if not parts:
@@ -291,28 +290,23 @@ def read_table(settings: TriggerSettings, *, progress: bool = False) -> TriggerT
                 f"{' '.join(list(unreadable.values())[:_SHOWN_FILES])}"
             )
     times = np.concatenate([part.times for part in parts])
-    wrong = ~(np.isfinite(times) & (times >= 0) & (times < _LATEST))
-    if wrong.any():
-        raise ConfigurationError(
-            f"{where}: GPS times must be positive seconds (below {_LATEST:g}), got {times[wrong][0]:g}."
-        )
     read, fell = sum(part.read for part in parts), _summed([part.fell for part in parts])
     report = TriggerReport(where, read, files, unreadable, fell, len(times))
     tally = {condition: _together([part.seen[condition] for part in parts]) for condition in settings.conditions}
     _tell_selection(tally, where, read, len(times))
-    loudness = _loudness(parts, settings, where)
-    ids, groups = (
-        np.concatenate([np.full(len(part.times), "", object) if one is None else one for part, one in column])
-        for column in ([(part, part.ids) for part in parts], [(part, part.groups) for part in parts])
+    ids = [part.ids for part in parts if part.ids is not None]
+    if ids and len(ids) < len(parts):
+        raise FormatError(f"{where}: some files have event ids and others none. Read them as data sets of their own.")
+    groups = [np.full(len(part.times), "", object) if part.groups is None else part.groups for part in parts]
+    table = TriggerTable(
+        times,
+        np.concatenate(ids) if ids else None,
+        np.concatenate(groups),
+        _loudness(parts, settings, where),
+        np.tile([-np.inf, np.inf], (len(times), 1)),
+        report,
     )
-    named = [part.ids is not None for part in parts]
-    if len(set(named)) > 1:
-        raise FormatError(
-            f"{where}: some files have event ids and others have none. Read them as data sets of their own."
-        )
-    unbound = np.tile([-np.inf, np.inf], (len(times), 1))
-    table = TriggerTable(times, ids, groups, loudness, unbound, report)
-    return _each_once(table, where, named=all(named))
+    return _each_once(table, where)
 
 
 def read_columns(settings: TriggerSettings) -> tuple[np.ndarray, list[str] | None]:
@@ -323,7 +317,7 @@ def read_columns(settings: TriggerSettings) -> tuple[np.ndarray, list[str] | Non
     """
     if settings.path is None:
         return np.asarray(settings.times, dtype=np.float64), None
-    parts, _ = _parts(_files(settings.path), settings, progress=False)
+    parts, _ = _parts(trigger_files(settings.path), settings, progress=False, gps=False)
     ids = [part.ids for part in parts if part.ids is not None]
     return np.concatenate([part.times for part in parts]), np.concatenate(ids).tolist() if ids else None
 
@@ -358,7 +352,7 @@ def _plain_list(path: Path) -> list[str] | None:
         return None
     comments = [line.lower() for line in content if line.lstrip().startswith("#")]
     names_times = any("time" in re.split(r"[,;\s]+", comment) for comment in comments)
-    return None if names_times and earliest < _EARLIEST else texts
+    return None if names_times and earliest < EARLIEST else texts
 
 
 def write_triggers(path: Path | str, triggers: Sequence[tuple[str, float]]) -> None:
@@ -384,7 +378,7 @@ class _Part:
     seen: Mapping[Condition, Seen] = field(default_factory=dict)
 
 
-def _files(path: str) -> list[Path]:
+def trigger_files(path: str) -> list[Path]:
     """The files that a path names."""
     if not Path(path).is_dir() and Path(path).suffix not in _CACHES and not any(one in path for one in "*?["):
         return [Path(path)]
@@ -397,15 +391,17 @@ def _files(path: str) -> list[Path]:
         ) from error
 
 
-def _parts(paths: Sequence[Path], settings: TriggerSettings, progress: bool) -> tuple[list[_Part], dict[str, str]]:
+def _parts(
+    paths: Sequence[Path], settings: TriggerSettings, progress: bool, *, gps: bool = True
+) -> tuple[list[_Part], dict[str, str]]:
     """What each file gives, and why some give nothing; of one file alone, the error itself."""
     parts: list[_Part] = []
     unreadable: dict[str, str] = {}
     hidden = None if progress and len(paths) > 1 else True
     for path in tqdm(paths, desc="triggers", unit="file", disable=hidden, leave=False):
         try:
-            parts.append(_part(path, settings))
-        except FormatError as error:
+            parts.append(_part(path, settings, gps=gps))
+        except (FormatError, ConfigurationError) as error:
             if len(paths) == 1:
                 raise
             logger.warning("%s", error)
@@ -413,7 +409,7 @@ def _parts(paths: Sequence[Path], settings: TriggerSettings, progress: bool) -> 
     return parts, unreadable
 
 
-def _part(path: Path, settings: TriggerSettings) -> _Part:
+def _part(path: Path, settings: TriggerSettings, *, gps: bool) -> _Part:
     """The triggers of one file that pass the selection."""
     wanted: dict[str, Any] = {}
 
@@ -431,6 +427,7 @@ def _part(path: Path, settings: TriggerSettings) -> _Part:
     kind = _kind(path, settings.format)
     columns = _columns(path, kind, settings, choose)
     times = gps_times(columns, path, wanted["time"])
+    times = _require_gps(times, path) if gps else times
     held = {**columns, wanted["time"]: times}
     passed = np.ones(len(times), dtype=bool)
     fell: dict[str, int] = {}
@@ -449,6 +446,15 @@ def _part(path: Path, settings: TriggerSettings) -> _Part:
     loud = wanted.get("loudness")
     loudness = None if loud is None else numbers(columns[loud], f"{path}: column {loud!r}")[passed]
     return _Part(times[passed], len(times), ids, groups, loudness, loud, fell, seen)
+
+
+def _require_gps(times: np.ndarray, where: Path | str) -> np.ndarray:
+    wrong = ~(np.isfinite(times) & (times >= 0) & (times < _LATEST))
+    if wrong.any():
+        raise ConfigurationError(
+            f"{where}: GPS times must be positive seconds (below {_LATEST:g}), got {times[wrong][0]:g}."
+        )
+    return times
 
 
 def _loudness_column(names: Sequence[str]) -> str | None:
@@ -536,17 +542,13 @@ def _loudness(parts: Sequence[_Part], settings: TriggerSettings, where: str) -> 
     return np.concatenate([np.full(len(one.times), np.nan) if one.loudness is None else one.loudness for one in parts])
 
 
-def _each_once(table: TriggerTable, where: str, *, named: bool) -> TriggerTable:
+def _each_once(table: TriggerTable, where: str) -> TriggerTable:
     """The table sorted by time, each trigger once: files of neighbouring times may both hold it."""
     loudness = np.zeros(len(table)) if table.loudness is None else np.nan_to_num(table.loudness, nan=-np.inf)
     order = np.lexsort((-loudness, table.times))
     times = table.times[order]
-    if not named:
-        table = table.take(order, REPEATED)
-        first = np.concatenate([[True], np.diff(times) > _SAME_TIME])[: len(times)]
-        table = table.take(np.flatnonzero(first), REPEATED)
-        table.ids[:] = [event_id_at(time) for time in table.times.tolist()]
-        return table
+    if table.ids is None:
+        return table.take(order[np.diff(times, prepend=-np.inf) > _SAME_TIME], REPEATED)
     first_time: dict[str, float] = {}
     torn: dict[str, None] = {}
     kept = []
@@ -561,7 +563,8 @@ def _each_once(table: TriggerTable, where: str, *, named: bool) -> TriggerTable:
             f"{where}: {len(torn)} event id(s) with two times each: {', '.join(list(torn)[:10])}. "
             "Give every event its own id, or name another column in `triggers.id_column`."
         )
-    kept.sort(key=lambda row: (table.times[row], table.ids[row]))
+    ids = table.ids
+    kept.sort(key=lambda row: (table.times[row], ids[row]))
     return table.take(np.array(kept, dtype=np.int64), REPEATED)
 
 
