@@ -15,7 +15,7 @@ it takes of the quiet ones: its balanced accuracy and its ROC area are at most 0
 **Cleaning.** Energies carry no phase, so "cleaned" means |measured - predicted| of twins of energies (see
 :func:`glitchflow_plugin.inference.clean.clean_maps`), and the map of the difference of waveforms of twins of these. A
 case is *cleaned at t* when nothing above t is left (what is predicted counts as left up to C, see below) and its energy
-did not rise. *Net power removed* counts what the prediction takes from the pixels of glitches and what it adds anywhere:
+did not rise. *Net power removed* counts what the prediction takes from pixels of glitches and what it adds anywhere:
 
     1 - (sum of left over loud pixels + sum of added over all others) / sum of (measured - C) over loud pixels
 
