@@ -122,7 +122,9 @@ def ingest(
         NoEventsError: No event is left.
     """
     settings, psd_files, quantity = _whitening(whitening)
-    catalogue = open_datasets(datasets, choose=partial(chosen_for, whitening=settings))
+    entries = DatasetSettings.listed(datasets)
+    strain = next((one.processing for one in entries if one.target), None)
+    catalogue = open_datasets(entries, choose=partial(chosen_for, whitening=settings, band=strain))
     unknown = sorted(set(psd_files) - set(catalogue.channels))
     if unknown:
         raise ConfigurationError(f"whiten.psd names channels that are not used: {unknown}")
