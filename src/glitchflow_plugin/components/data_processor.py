@@ -66,6 +66,7 @@ class DataProcessor(DataGetter):
 
 def _summary(events: EventSet, datasets: Sequence[DatasetSettings], started: str) -> RunSummary:
     quality = read_quality(events.folder)
+    labels = [label for label in events.groups if label]
     return RunSummary(
         pipeline="preproc_pipeline/Data-processor",
         started=started,
@@ -74,6 +75,7 @@ def _summary(events: EventSet, datasets: Sequence[DatasetSettings], started: str
             "target": events.target,
             "channels": len(events.channels),
             "channels masked in all events": len(quality.never_usable),
+            "groups": f"{len(set(labels))}, of {len(labels)} events" if labels else "unknown",
             **{f"triggers of data set {number}": str(one) for number, one in enumerate(quality.triggers, 1)},
         },
         events=EventCounts(quality.events_read, quality.events_kept, quality.events_rejected),
