@@ -29,7 +29,7 @@ def rehearse(make_trainer, coupled, folder, device):
             "name": "twin",
             "outbox": str(folder / "outbox"),
             "system_metrics": False,
-            "gate": {"max_harmed": 1.0, "max_added": 1.0, "min_events": 2},
+            "gate": {"min_groups": 5, "injections": 0},
         },
         "tensorboard": str(folder / "tensorboard"),
     }

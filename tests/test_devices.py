@@ -36,7 +36,8 @@ from glitchflow_plugin.signal.qmodules import QScan, SingleQTransform
 from glitchflow_plugin.signal.qsignificance import map_p_value, tile_p_value
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_scan, q_transform, q_transform_relative
 from glitchflow_plugin.training.evaluation import ZeroTwin
-from glitchflow_plugin.training.gate import GateSettings, decide
+from glitchflow_plugin.training.gate import GateSettings
+from glitchflow_plugin.training.judged_events import gate_notes
 
 SOURCE = Path(glitchflow_plugin.__file__).parent
 TRANSFORM = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=32, num_times=65)
@@ -238,13 +239,13 @@ def test_a_training_from_the_first_step_to_the_gate(cuda, make_coupled_trainer, 
     learner, twin = trainer.learner, trainer.twin
     baseline = learner.baseline(twin, trainer._batches)
     bundle = learner.bundle(twin, baseline, {}, {})
-    judge = partial(learner.judge, twin=twin, device=cuda, threshold=16.0)
     # what is stored leaves the device, and the twin does not
     again = replace(bundle, twin=load_twin(pack_twin(bundle)), baseline=load_twin(pack_baseline(bundle)))
     assert there([*twin.parameters(), *baseline.twin.parameters()], cuda)
-    challenger, champion = (trainer._judgement(judge, one) for one in (bundle, again))
-    np.testing.assert_allclose(challenger.loss, champion.loss, rtol=1e-4, atol=1e-6)
-    decide(challenger, bundle.witnesses, GateSettings(min_events=2), (challenger, champion))
+    settings = GateSettings(min_groups=5, injections=2)
+    challenger, champion = (trainer._gate(one, settings).decide() for one in (bundle, again))
+    assert challenger.figures == pytest.approx(champion.figures, rel=1e-4, abs=1e-6)
+    trainer._gate(bundle, settings).decide(replace(again, notes=gate_notes(trainer.training_set)))
 
 
 @pytest.mark.parametrize("name", ["coupling", "unet"])

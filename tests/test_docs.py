@@ -367,7 +367,7 @@ def demo(make_coupled_events, tmp_path, monkeypatch):
             "artifacts": str(tmp_path / "artifacts"),
             "outbox": str(tmp_path / "outbox"),
             "name": "glitchflow-demo",
-            "gate": {"max_harmed": 1.0, "max_added": 1.0, "min_events": 2},
+            "gate": {"min_groups": 5, "injections": 0},
         },
     ).execute()
     monkeypatch.chdir(tmp_path)

@@ -422,9 +422,7 @@ def _models_list(options: argparse.Namespace) -> int:
         rows = [["version", "alias", "made (UTC)", "loss", "harmed", "added", "promoted: reason"]]
         for version in reversed(list_versions(name, uri)):
             made = datetime.fromtimestamp(version.created / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-            loss, harmed, added = (
-                version.tags.get(key, "-") for key in ("validation_loss", "harmed_share", "added_power")
-            )
+            loss, harmed, added = (version.tags.get(key, "-") for key in ("gate_loss", "harmed_share", "added_power"))
             promoted = {True: "yes", False: "no", None: "not asked"}[version.promoted]
             why = f"{promoted}: {version.reason}" if version.reason else promoted
             rows.append([str(version.version), ",".join(version.aliases) or "-", made, loss, harmed, added, why])
@@ -449,7 +447,8 @@ def _models_compare(options: argparse.Namespace) -> int:
     rows = [["", *(f"{version.name}/{version.version}" for version in found)]]
     rows.append(["alias", *(",".join(version.aliases) or "-" for version in found)])
     rows.append(["run", *(version.run_id or "-" for version in found)])
-    tags = ("validation_loss", "harmed_share", "added_power", "code_version", "git_commit", "dataset_fingerprint")
+    judged = ("gate_loss", "harmed_share", "added_power", "added_series", "worst_growth", "signal_lost_worst")
+    tags = (*judged, "code_version", "git_commit", "dataset_fingerprint")
     rows += [[key, *(version.tags.get(key, "-")[:40] for version in found)] for key in tags]
     for key in sorted({*first["metrics"], *second["metrics"]}):
         rows.append([key, *(_number(content["metrics"].get(key)) for content in (first, second))])

@@ -54,7 +54,7 @@ def station(make_coupled_maps, tmp_path, monkeypatch):
             "artifacts": str(tmp_path / "artifacts"),
             "name": "twin",
             "outbox": str(tmp_path / "outbox"),
-            "gate": {"max_harmed": 1.0, "max_added": 1.0, "min_events": 2},
+            "gate": {"min_groups": 5, "injections": 0},
         }
 
         def run(self, **changes):

@@ -88,7 +88,7 @@ def registry(empty_registry, tmp_path):
         "alias": "champion",
         "outbox": str(tmp_path / "outbox"),
         # a network of two epochs is not yet harmless
-        "gate": {"max_harmed": 1.0, "max_added": 1.0, "min_events": 2},
+        "gate": {"min_groups": 5, "injections": 0},
     }
 
 
@@ -109,9 +109,8 @@ def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry
     assert (version.version, version.promoted) == (1, True)
 
     summary = read_summary(training_set.folder)
-    for name in ("denoising_accuracy_snr2_16", "veto_accuracy_snr2_16", "roc_auc", "residual_power_removed"):
+    for name in ("cleaned_share_snr2_16", "balanced_veto_accuracy_snr2_16", "veto_roc_auc", "net_power_removed"):
         assert set(summary.metrics[name].baseline) == {"linear", "zero"}
-    assert summary.metrics["veto_accuracy_snr2_16"].low <= summary.metrics["veto_accuracy_snr2_16"].value
     assert "twin version 1" in summary.outputs["registered model"]
 
     bundle = load("twin", "champion", registry["tracking_uri"])
@@ -130,8 +129,9 @@ def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry
     assert any(name.startswith("system/cpu") for name in run.data.metrics)
     packages = json.loads(next((tmp_path / "artifacts").rglob("environment.json")).read_text())["packages"]
     assert packages["torch"].startswith("2.")
-    expected = {"train_loss", "validation_loss", "validation_veto_accuracy_snr2_16", "test_veto_accuracy_snr2_16"}
-    assert expected | {"learning_rate", "test_linear_veto_accuracy_snr2_16"} <= set(run.data.metrics)
+    accuracy = "balanced_veto_accuracy_snr2_16"
+    expected = {"train_loss", "validation_loss", "learning_rate", f"validation_{accuracy}", f"test_{accuracy}"}
+    assert expected | {f"test_linear_{accuracy}"} <= set(run.data.metrics)
     assert run.data.params["model_base"] == "4"
     assert run.info.status == "FINISHED"
     assert list((tmp_path / "artifacts").rglob("examples/0000.png"))

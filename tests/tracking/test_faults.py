@@ -28,7 +28,7 @@ def _impatient(monkeypatch):
 
 
 class Passes:
-    promoted, reason, figures = True, "because", {"validation_loss": 1.0}
+    promoted, reason, figures = True, "because", {"gate_loss": 1.0}
 
 
 def judge(*_):
@@ -94,7 +94,7 @@ def test_a_trained_twin_waits_until_the_server_is_back(server, make_bundle, tmp_
     loggers.destroy_logger_context()  # no error, no hang
     bundle = make_bundle(0.7)
     there = Destination(server.uri, "waited", "trained", "unused")
-    first = {"promoted": True, "reason": "the first one, and harmless", "figures": {"validation_loss": 0.5}}
+    first = {"promoted": True, "reason": "the first one, and harmless", "figures": {"gate_loss": 0.5}}
     entry = keep(
         tmp_path / "outbox",
         bundle,
@@ -201,7 +201,7 @@ def test_numbers_that_a_server_never_keeps_go_to_the_outbox(proxy, server, make_
 
 
 WRITES = ("runs/create", "logged-models", "registered-models", "model-versions", "mlflow-artifacts/artifacts")
-DECISION = {"promoted": True, "reason": "harmless", "figures": {"validation_loss": 0.5}}
+DECISION = {"promoted": True, "reason": "harmless", "figures": {"gate_loss": 0.5}}
 
 
 def is_write(method, path):

@@ -31,7 +31,7 @@ def registry(tmp_path_factory, make_bundle):
     for gain in (1.0, 2.0, 3.0):
         recipe = {"qtransform": {"q": 12.0 if gain < 3 else 8.0}}
         bundle = make_bundle(gain, recipe=recipe, metrics={"validation_loss": gain})
-        register(bundle, "twin", uri, artifacts=folder / "artifacts", tags={"validation_loss": f"{gain}"})
+        register(bundle, "twin", uri, artifacts=folder / "artifacts", tags={"gate_loss": f"{gain}"})
     return uri, folder
 
 
@@ -74,7 +74,7 @@ def test_the_command_line_lists_compares_promotes_and_rolls_back(registry, capsy
     assert "yes: looked better" in lines[3]
     status, shown, _ = say("compare", "twin/1", "twin/3")
     assert status == 0
-    assert ["validation_loss", "1.0", "3.0"] in [line.split() for line in shown.splitlines()]
+    assert ["gate_loss", "1.0", "3.0"] in [line.split() for line in shown.splitlines()]
     assert "recipe.qtransform.q: 12.0 | 8.0" in shown
     assert "The recipes are the same." in say("compare", "twin/1", "twin/2")[1]
     status, shown, _ = say("rollback", "twin", "--reason", "no")

@@ -38,8 +38,8 @@ def test_sums_of_batches_are_those_of_the_whole(batches, scaling):
     x, y = (torch.cat(part) for part in zip(*batches, strict=True))
     expected = map_loss(scaling.scale_target(twin(x)), scaling.scale_target(y), loss).mean()
     assert found.loss == pytest.approx(float(expected), rel=1e-5)
-    reference = score(y, twin(x), replicates=0).metrics()["veto_accuracy_snr2_16"].value
-    assert found.figures()["veto_accuracy_snr2_16"] == reference
+    reference = score(y[:, 0], twin(x)[:, 0], replicates=0).metrics()["balanced_veto_accuracy_snr2_16"].value
+    assert found.figures()["balanced_veto_accuracy_snr2_16"] == reference
     # parts of several processes in any order
     parts = [judge_windows(twin, [batch], scaling, loss, device=CPU) for batch in reversed(batches)]
     assert WindowResults.concatenate(parts).loss == pytest.approx(found.loss)
@@ -47,11 +47,11 @@ def test_sums_of_batches_are_those_of_the_whole(batches, scaling):
 
 def test_limits_of_the_figures(batches, scaling):
     zero = judge_windows(ZeroTwin(), batches, scaling, LossSettings(), device=CPU).figures()
-    assert zero["denoising_accuracy_snr2_16"] == 0
-    assert zero["veto_accuracy_snr2_16"] == 0.5
-    assert zero["roc_auc"] == 0.5
+    assert zero["cleaned_share_snr2_16"] == 0
+    assert zero["balanced_veto_accuracy_snr2_16"] == 0.5
+    assert zero["veto_roc_auc"] == 0.5
     good = judge_windows(Guide(), batches, scaling, LossSettings(), device=CPU).figures()
-    assert good["denoising_accuracy_snr2_16"] == 1
+    assert good["cleaned_share_snr2_16"] == 1
     assert good["loss"] < zero["loss"]
 
 
@@ -62,7 +62,7 @@ def test_the_linear_filter_learns_a_linear_rule(batches, scaling):
     )
     assert found.representation == "raw"
     assert found.ridge == 1e-6
-    assert found.validation["denoising_accuracy_snr2_16"] == 1
+    assert found.validation["cleaned_share_snr2_16"] == 1
     weight = found.twin.network.weight
     assert weight[25, 0].item() == pytest.approx(0.5, abs=0.02)
     assert weight[25, 1:].abs().max() < 0.05
@@ -73,7 +73,7 @@ def test_whole_maps_are_judged_by_event(make_coupled_maps):
     guide = MapPredictor(Guide(), 2)
     found = judge_events(guide, maps, maps.event_ids[:8], ("GUIDE", "BYSTANDER"), batch_events=3)
     assert found.num_events == 8
-    assert found.residual_power_removed.value > 0.7
+    assert found.net_power_removed.value > 0.7
     swapped = judge_events(guide, maps, maps.event_ids[:8], ("BYSTANDER", "GUIDE"))
-    assert swapped.residual_power_removed.value < found.residual_power_removed.value
-    assert found.residual_power_removed.low < found.residual_power_removed.value
+    assert swapped.net_power_removed.value < found.net_power_removed.value
+    assert found.net_power_removed.low < found.net_power_removed.value

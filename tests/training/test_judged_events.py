@@ -9,7 +9,7 @@ from torch import nn
 
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
-from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle, WaveformTwin
+from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.training.energy import EnergyLearner
@@ -23,14 +23,8 @@ SPLIT = {"block_length": 100.0, "train": 0.1, "validation": 0.2, "gate": 0.6, "t
 SETTINGS = GateSettings(min_groups=20, replicates=500)
 
 
-@pytest.fixture(scope="module")
-def room(tmp_path_factory):
-    """A folder that the tests of this file share, with its fixtures."""
-    return tmp_path_factory.mktemp("gate")
-
-
 @pytest.fixture
-def made(make_event_set, room, tmp_path):
+def made(make_event_set, tmp_path):
     """Maps and series of 50 events: the first witness foretells the strain's bursts, the second is a copy of it."""
     generator = np.random.default_rng(0)
     series = generator.standard_normal((50, 3, SIZE)).astype(np.float32)
@@ -134,10 +128,9 @@ def test_a_copy_passes_only_by_its_name(made):
 
 
 def test_a_champion_is_compared_with_on_what_neither_has_seen(made):
-    training_set, events = made
+    split = made[0].split
     weak = gate(made, lambda x: guide(x, 0.1)).challenger
     better = gate(made, guide)
-    split = training_set.split
     verdict = better.decide(weak)
     assert verdict.promoted, verdict.reason
     assert verdict.figures["compared_events"] == len(split.gate) == 30
@@ -149,7 +142,7 @@ def test_a_champion_is_compared_with_on_what_neither_has_seen(made):
     spans = [[float(split.gate.gps_start[row]), float(split.gate.gps_stop[row])] for row in range(6)]
     verdict = better.decide(replace(weak, notes={"seen_events": {**seen, "gps": [*seen["gps"], *spans]}}))
     assert verdict.figures["compared_events"] == 24
-    copies = better._contents[:8]  # noqa: SLF001
+    copies = better._contents[:8]
     verdict = better.decide(replace(weak, notes={"seen_events": {**seen, "contents": copies}}))
     assert verdict.figures["compared_events"] == 22
     # of an earlier version one knows from when to when its data were, or nothing

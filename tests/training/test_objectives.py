@@ -2,9 +2,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
-from glitchflow_plugin.inference.score import WindowStatistics
+from glitchflow_plugin.inference.score import map_statistics
 from glitchflow_plugin.training.objectives import (
     Objectives,
     ObjectiveSettings,
@@ -13,14 +14,14 @@ from glitchflow_plugin.training.objectives import (
 )
 
 
-def windows(glitch, predicted, cleaned=None):
-    glitch = np.asarray(glitch, dtype=bool)
-    measured = np.where(glitch, 30.0, 5.0)
-    cleaned = np.full(len(glitch), 5.0) if cleaned is None else np.asarray(cleaned, dtype=float)
-    power = np.where(glitch, 100.0, 0.0)
-    return WindowStatistics(
-        np.arange(len(glitch)), measured, np.asarray(predicted, dtype=float), cleaned, power, 0.3 * power
-    )
+def windows(glitch, predicted, left=0.3):
+    """Statistics of maps of one glitch each, or of none: one pixel of 100 is predicted, and so much of it is left."""
+    measured = torch.full((len(glitch), 8, 8), 5.0)
+    measured[np.asarray(glitch, dtype=bool), 4, 4] = 100.0
+    said, cleaned = torch.zeros_like(measured), measured.clone()
+    said[:, 4, 4] = torch.as_tensor(np.asarray(predicted, dtype=np.float32))
+    cleaned[:, 4, 4] *= torch.as_tensor(np.asarray(left, dtype=np.float32))
+    return map_statistics(measured, said, cleaned=cleaned)
 
 
 def brute_force(glitch, predicted, deadtime):
@@ -66,9 +67,9 @@ def test_a_trial_that_harms_scores_worst():
     glitch = [True, True, False, False, False, False]
     good = objectives(windows(glitch, [9, 0, 1, 2, 1, 1]), settings)
     assert (good.veto_efficiency, good.harmed_share) == (0.5, 0.0)
-    assert good.residual_power_removed == pytest.approx(0.7)
-    assert good.score(settings) == pytest.approx(0.6)
-    harmful = objectives(windows(glitch, [9, 9, 1, 2, 1, 1], cleaned=[5, 5, 40, 40, 5, 5]), settings)
+    assert 0.6 < good.net_power_removed < 0.8
+    assert good.score(settings) == pytest.approx(0.5 * 0.5 + 0.5 * good.net_power_removed)
+    harmful = objectives(windows(glitch, [9, 9, 1, 2, 1, 1], left=[0.3, 0.3, 8, 8, 1, 1]), settings)
     assert harmful.harmed_share == 0.5
     assert harmful.score(settings) == -math.inf
     assert harmful.score(settings) < Objectives(0.0, -100.0, 0.0).score(settings)

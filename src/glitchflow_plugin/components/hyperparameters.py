@@ -30,7 +30,7 @@ from glitchflow_plugin.settings import built
 logger = logging.getLogger(__name__)
 
 _PARTS = ("config", "model")
-_FIGURES = ("veto_efficiency", "residual_power_removed", "harmed_share")
+_FIGURES = ("veto_efficiency", "net_power_removed", "harmed_share")
 _OBJECT_STORE = 200_000_000
 """Bytes of shared memory of a Ray of its own: nothing large is passed."""
 

@@ -194,7 +194,7 @@ class Retrain(BaseComponent):
         split = Splitter(self.split, str(maps.folder), str(self.cycle / "training")).execute(maps)
         groups = len(set(split.gate.group_keys(split.block_length)))
         if groups < self._min_groups:
-            few = f"the gate's part has {groups} independent groups, so no version could become champion. {self._needed()}"
+            few = f"with {groups} groups in its part the gate could promote nothing. {self._needed()}"
             if not self.settings.force:
                 return self._end(
                     status, champion, "wait", f"{reason}; but {few}", counts, drift=drift, warnings=warnings

@@ -256,7 +256,7 @@ def plot_coincidences(
         The figure.
     """
     number = max(len(examples), 1)
-    figure = new_figure(1.6 + 3.4 * number, 5.4)
+    figure = new_figure(max(1.6 + 3.4 * number, 8.0), 5.4)  # the title needs so much
     panels = figure.subplots(2, number, sharey=True, squeeze=False)
     if not examples:
         for panel in panels[:, 0]:

@@ -52,7 +52,7 @@ class ModelVersion:
         run_id: MLflow run that made it.
         promoted: Whether it has become the champion; None if that was not asked.
         reason: Why, or why not.
-        validation_loss: By which champions are compared.
+        gate_loss: By which champions are compared; None where the gate has not judged it.
         aliases: That it has.
         tags: All that is noted with it.
         created: ms since 1970, UTC.
@@ -64,7 +64,7 @@ class ModelVersion:
     run_id: str
     promoted: bool | None = None
     reason: str = ""
-    validation_loss: float | None = None
+    gate_loss: float | None = None
     aliases: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     created: int = 0
@@ -502,7 +502,7 @@ def _client(tracking_uri: str) -> MlflowClient:
 def _described(client: MlflowClient, name: str, number: int, tracking_uri: str) -> ModelVersion:
     stored = client.get_model_version(name, str(number))
     tags = dict(stored.tags)
-    loss = tags.get("validation_loss")
+    loss = tags.get("gate_loss")
     return ModelVersion(
         name=name,
         version=number,
@@ -510,7 +510,7 @@ def _described(client: MlflowClient, name: str, number: int, tracking_uri: str) 
         run_id=stored.run_id or "",
         promoted={"true": True, "false": False}.get(tags.get("promoted", "")),
         reason=tags.get("promotion_reason", ""),
-        validation_loss=float(loss) if loss else None,
+        gate_loss=float(loss) if loss else None,
         aliases=tuple(alias for alias, held in sorted(aliases_of(client, name).items()) if held == number),
         tags=tags,
         created=int(stored.creation_timestamp or 0),

@@ -1,23 +1,25 @@
 """Judge a twin: on the windows of a part (during training) and on whole maps (once, at the end)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.inference.predict import Predictor
 from glitchflow_plugin.inference.score import (
     GLITCH_THRESHOLD,
+    CaseStatistics,
     Scores,
-    WindowStatistics,
     map_statistics,
     score_statistics,
-    window_statistics,
 )
 from glitchflow_plugin.models.bundle import EnergyTwin
+from glitchflow_plugin.signal.columns import Columns, judged_pixels
+from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.training.losses import LossSettings, map_loss
 from glitchflow_plugin.types.tensors import StrainWindows, WindowBatch
 
@@ -35,7 +37,7 @@ class WindowResults:
     """
 
     loss_sum: float
-    statistics: WindowStatistics
+    statistics: CaseStatistics
 
     @property
     def loss(self) -> float:
@@ -45,7 +47,7 @@ class WindowResults:
     @classmethod
     def concatenate(cls, parts: "list[WindowResults]") -> "WindowResults":
         """Join the results of several batches or processes."""
-        statistics = WindowStatistics.concatenate([part.statistics for part in parts])
+        statistics = CaseStatistics.concatenate([part.statistics for part in parts])
         return cls(sum(part.loss_sum for part in parts), statistics)
 
     def figures(self) -> dict[str, float]:
@@ -83,7 +85,7 @@ def judge_windows(
             measured = strain.to(device)
             predicted = predict(witnesses.to(device))
             losses = map_loss(scaling.scale_target(predicted), scaling.scale_target(measured), loss)
-            statistics = window_statistics(measured, predicted, glitch_threshold=threshold)
+            statistics = map_statistics(measured[:, 0], predicted[:, 0], glitch_threshold=threshold)
             parts.append(WindowResults(float(losses.double().sum()), statistics))
     return WindowResults.concatenate(parts)
 
@@ -96,27 +98,36 @@ class ZeroTwin(nn.Module):
         return torch.zeros_like(witnesses[:, :1])
 
 
+def pixels_inside(spectrograms: SpectrogramSet) -> Bool[np.ndarray, "frequency time"]:
+    """Pixels that tell of their own time, see `judged_pixels`; all of maps that do not say how they were made."""
+    recipe, columns = spectrograms.recipe.get("qtransform"), Columns(spectrograms.times)
+    if recipe is None:
+        return np.ones((len(spectrograms.frequencies), len(columns)), dtype=bool)
+    qs = QTransformSettings.from_recipe(recipe).qs
+    return judged_pixels(spectrograms.frequencies, columns, columns.duration, qs)
+
+
 def judge_events(
     predictor: Predictor,
     spectrograms: SpectrogramSet,
     event_ids: Iterable[str],
     witnesses: tuple[str, ...],
     *,
-    window_size: int = 64,
+    groups: Mapping[str, int] | None = None,
     batch_events: int = 16,
     threshold: float = GLITCH_THRESHOLD,
     seed: int = 0,
 ) -> Scores:
-    """Score a twin on whole maps of some events, with intervals by event.
+    """Score a twin on whole maps of some events, with intervals by group.
 
     Args:
         predictor: Events to measured, predicted and cleaned maps.
         spectrograms: The maps.
         event_ids: Events to judge; those whose strain is invalid are left out.
         witnesses: Witness channels in the order of the twin.
-        window_size: Columns of a window.
+        groups: Number of each event's group; None: each event is independent of all others.
         batch_events: Events in memory at a time.
-        threshold: SNR² above which a window holds a glitch.
+        threshold: SNR² above which an event holds a glitch.
         seed: Of the bootstrap.
 
     Returns:
@@ -130,14 +141,20 @@ def judge_events(
         [row for row, name in enumerate(spectrograms.event_ids) if name in wanted and spectrograms.valid[row, 0]],
         dtype=np.int64,
     )
-    channels = [spectrograms.target, *witnesses]
+    channels, inside = [spectrograms.target, *witnesses], pixels_inside(spectrograms)
     parts = []
     for first in range(0, len(rows), batch_events):
         batch = spectrograms.read(rows[first : first + batch_events], channels=channels)
         found = predictor(batch)
         parts.append(
             map_statistics(
-                found.measured, found.predicted, batch.event_ids, threshold, window_size, cleaned=found.cleaned
+                found.measured,
+                found.predicted,
+                batch.event_ids,
+                threshold,
+                cleaned=found.cleaned,
+                inside=inside,
+                groups=None if groups is None else [groups[event_id] for event_id in batch.event_ids],
             )
         )
-    return score_statistics(WindowStatistics.concatenate(parts), seed=seed)
+    return score_statistics(CaseStatistics.concatenate(parts), seed=seed)

@@ -18,8 +18,9 @@ from glitchflow_plugin.inference.predict import Prediction, make_predictor, pred
 from glitchflow_plugin.inference.score import GLITCH_THRESHOLD
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.preprocessing.ingest import channel_recipe
-from glitchflow_plugin.signal.columns import Columns, judged_pixels
+from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
+from glitchflow_plugin.training.evaluation import pixels_inside
 from glitchflow_plugin.training.gate import GateSettings, Judgement, Verdict, decide
 from glitchflow_plugin.training.harm import added_by_octave, octave_edges
 from glitchflow_plugin.training.seen import SeenEvents, contents
@@ -118,13 +119,7 @@ class Gate:
     @cached_property
     def _inside(self) -> Bool[Tensor, "frequency time"]:
         """Pixels that tell of their own time."""
-        maps = self._maps
-        recipe, columns = maps.recipe.get("qtransform"), Columns(maps.times)
-        if recipe is None:
-            return torch.ones(len(maps.frequencies), len(columns), dtype=torch.bool, device=self.device)
-        qs = QTransformSettings.from_recipe(recipe).qs
-        inside = judged_pixels(maps.frequencies, columns, columns.duration, tuple(qs))
-        return torch.from_numpy(inside).to(self.device)
+        return torch.from_numpy(pixels_inside(self._maps)).to(self.device)
 
     def _judged(self, bundle: ModelBundle, rows: NDArray[np.int64]) -> Judgement:
         """What a bundle does to some events of the set."""

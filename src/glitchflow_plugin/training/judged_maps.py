@@ -64,10 +64,11 @@ class JudgedOnMaps(ABC):
         if not usable.intersection(events):
             return {}
         twins: dict[str, nn.Module] = {"model": twin, "linear": baseline.twin, "zero": ZeroTwin()}
-        size = self.training_set.settings.size
+        split = self.training_set.split
+        groups = dict(zip(events, split.test.group_numbers(split.block_length).tolist(), strict=True))
         return {
             key: judge_events(
-                self.predictor(each), self.maps, events, self.witnesses, window_size=size, threshold=threshold
+                self.predictor(each), self.maps, events, self.witnesses, groups=groups, threshold=threshold
             )
             for key, each in twins.items()
         }

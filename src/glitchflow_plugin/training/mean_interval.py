@@ -1,12 +1,11 @@
 """An interval of a mean that keeps its level when few, skewed values are at hand: the gate decides by it."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.intervals import group_draws
 
 #: Below this share of the spread of all groups, the spread of a drawn sample is nothing but rounding.
 _NO_SPREAD = 1e-12
@@ -43,8 +42,8 @@ def mean_interval(
         ConfigurationError: There are fewer than two groups, or not one group an event.
 
     >>> mean, low, high = mean_interval(np.linspace(0.0, 1.0, 50), np.arange(50))
-    >>> bool(low < mean < high), mean.round(3)
-    (True, np.float64(0.5))
+    >>> bool(low < mean < high), float(mean.round(3))
+    (True, 0.5)
     """
     _, place = np.unique(groups, return_inverse=True)
     num_groups = int(place.max(initial=-1)) + 1
@@ -74,7 +73,7 @@ def _upper_end(
     away = sums - mean * counts
     spread = np.square(away).sum(axis=0)
     distances = []
-    for weights in _draws(len(sums), replicates, seed):
+    for weights in group_draws(len(sums), replicates, seed):
         number = weights @ counts
         shift = (weights @ away) / number
         variance = weights @ away**2 - 2 * shift * (weights @ (away * counts)) + shift**2 * (weights @ counts**2)
@@ -84,10 +83,3 @@ def _upper_end(
     far = np.quantile(np.concatenate(distances), tail, axis=0, method="lower")
     error = np.sqrt(spread) / counts.sum(axis=0)
     return np.where(error > 0, mean - far * np.where(error > 0, error, 1.0), mean)
-
-
-def _draws(num_groups: int, replicates: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    generator = np.random.default_rng(seed)
-    for start in range(0, replicates, 500):
-        rows = min(500, replicates - start)
-        yield generator.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=rows).astype(np.float64)

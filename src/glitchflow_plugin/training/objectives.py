@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
-from glitchflow_plugin.inference.score import WindowStatistics, score_statistics
+from glitchflow_plugin.inference.score import CaseStatistics, score_statistics
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class ObjectiveSettings:
         deadtime: Largest share of glitch-free windows that the veto may take.
         harmed_limit: Largest share of glitch-free windows that subtraction may harm.
         veto_weight: Weight of the veto efficiency.
-        power_weight: Weight of the residual power removed; 0: nothing is subtracted, and harm does not count.
+        power_weight: Weight of the net power removed; 0: nothing is subtracted, and harm does not count.
     """
 
     deadtime: float = 0.01
@@ -45,51 +45,55 @@ class Objectives:
 
     Attributes:
         veto_efficiency: Share of the windows with a glitch that are vetoed at the fixed deadtime.
-        residual_power_removed: 1 - residual over measured power of loud pixels.
+        net_power_removed: Power that the prediction takes from all glitches less what it adds anywhere, as a share.
         harmed_share: Share of the glitch-free windows that are loud after subtraction.
     """
 
     veto_efficiency: float
-    residual_power_removed: float
+    net_power_removed: float
     harmed_share: float
 
     def score(self, settings: ObjectiveSettings) -> float:
         """The weighted sum, the larger the better; minus infinity where subtraction harms more than it may."""
         if settings.power_weight > 0 and self.harmed_share > settings.harmed_limit:
             return -math.inf
-        return settings.veto_weight * self.veto_efficiency + settings.power_weight * self.residual_power_removed
+        return settings.veto_weight * self.veto_efficiency + settings.power_weight * self.net_power_removed
 
 
-def veto_efficiency_at_deadtime(statistics: WindowStatistics, deadtime: float) -> float:
-    """Share of the windows with a glitch that a veto takes whose threshold keeps to a deadtime.
+def veto_efficiency_at_deadtime(statistics: CaseStatistics, deadtime: float) -> float:
+    """Share of the cases with a glitch that a veto takes whose threshold keeps to a deadtime.
 
-    The veto takes windows whose largest predicted energy is above its threshold, the lowest with which it takes no more
-    than the given share of the glitch-free windows. Of n of these it can take only whole ones: with fewer than
-    1 / deadtime none.
+    The veto takes a case with a glitch when a prediction within the glitch's time is above its threshold, and a quiet
+    one when any is; the threshold is the lowest with which it takes no more than the given share of the quiet cases. Of
+    n of these it can take only whole ones: with fewer than 1 / deadtime none.
 
     Args:
-        statistics: Windows; one holds a glitch when its largest measured energy is above the glitch threshold.
-        deadtime: Largest share of the glitch-free windows that may be vetoed.
+        statistics: Windows or events; one holds a glitch when its largest measured energy is above the glitch
+            threshold.
+        deadtime: Largest share of the quiet cases that may be vetoed.
 
     Returns:
-        The efficiency; NaN unless there are windows of both kinds.
+        The efficiency; NaN unless there are cases of both kinds.
 
-    >>> peaks = np.array([30.0, 30.0, 5.0, 5.0])
-    >>> windows = WindowStatistics(np.arange(4), peaks, np.array([9.0, 1.0, 2.0, 3.0]), peaks, peaks, peaks)
-    >>> veto_efficiency_at_deadtime(windows, 0.0), veto_efficiency_at_deadtime(windows, 1.0)
+    >>> import torch
+    >>> from glitchflow_plugin.inference.score import map_statistics
+    >>> measured = torch.tensor([30.0, 30.0, 5.0, 5.0])[:, None, None].expand(4, 8, 8)
+    >>> predicted = torch.tensor([9.0, 1.0, 2.0, 3.0])[:, None, None].expand(4, 8, 8)
+    >>> cases = map_statistics(measured, predicted)
+    >>> veto_efficiency_at_deadtime(cases, 0.0), veto_efficiency_at_deadtime(cases, 1.0)
     (0.5, 1.0)
     """
-    glitch = statistics.peak_measured > statistics.glitch_threshold
+    glitch = statistics.glitch
     quiet = np.sort(statistics.peak_predicted[~glitch])[::-1]
     if not quiet.size or not glitch.any():
         return math.nan
     # 0.01 x 300 is 3, although not in floating point
     taken = math.floor(deadtime * quiet.size + 1e-9)
     threshold = quiet[taken] if taken < quiet.size else -math.inf
-    return float((statistics.peak_predicted[glitch] > threshold).mean())
+    return float((statistics.peak_in_time[glitch] > threshold).mean())
 
 
-def objectives(statistics: WindowStatistics, settings: ObjectiveSettings) -> Objectives:
+def objectives(statistics: CaseStatistics, settings: ObjectiveSettings) -> Objectives:
     """Figures of a trial.
 
     Args:
@@ -101,7 +105,7 @@ def objectives(statistics: WindowStatistics, settings: ObjectiveSettings) -> Obj
     """
     single = score_statistics(statistics, thresholds=(), replicates=0)
     efficiency = veto_efficiency_at_deadtime(statistics, settings.deadtime)
-    removed, harmed = single.residual_power_removed.value, single.harmed.value
+    removed, harmed = single.net_power_removed.value, single.harmed.value
     if removed is None or harmed is None or math.isnan(efficiency):
         message = (
             f"validation windows with and without a glitch above SNR² {statistics.glitch_threshold:g} expected, got "

@@ -22,7 +22,7 @@ from glitchflow_plugin.inference.predict import (
     check_events,
     expected_maps,
 )
-from glitchflow_plugin.inference.score import map_statistics, scoring_windows
+from glitchflow_plugin.inference.score import map_statistics
 from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.models.bundle import WaveformTwin
 from glitchflow_plugin.models.wiener import FILTER_SIZE, WienerSums
@@ -31,7 +31,7 @@ from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.calibration import calibrate
-from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin
+from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, pixels_inside
 from glitchflow_plugin.training.judged_maps import JudgedOnMaps
 from glitchflow_plugin.training.learner import Batches
 from glitchflow_plugin.types.tensors import host
@@ -153,9 +153,7 @@ class WaveformLearner(JudgedOnMaps):
     ) -> WindowResults:
         """Loss, and accuracies on the maps of measured, predicted and cleaned strain."""
         del twin
-        size = self.training_set.settings.size
-        cuts, rate = scoring_windows(len(self.maps.times), size), self.events.sample_rate
-        parts = []
+        rate, inside, parts = self.events.sample_rate, pixels_inside(self.maps), []
         with torch.no_grad():
             for witnesses, strain in batches:
                 measured = strain.to(device)
@@ -164,14 +162,8 @@ class WaveformLearner(JudgedOnMaps):
                 maps = q_transform(measured[:, 0], rate, self.qtransform)
                 cleaned = q_transform_relative((measured - predicted)[:, 0], measured[:, 0], rate, self.qtransform)
                 expected = expected_maps(predicted[:, 0], rate, self.qtransform)
-                statistics = map_statistics(maps, expected, None, threshold, size, cleaned=cleaned)
-                parts.append(
-                    WindowResults(
-                        # every window of an event has its event's loss
-                        float(losses.sum()) * len(cuts),
-                        statistics,
-                    )
-                )
+                statistics = map_statistics(maps, expected, None, threshold, cleaned=cleaned, inside=inside)
+                parts.append(WindowResults(float(losses.sum()), statistics))
         return WindowResults.concatenate(parts)
 
     def examples(
