@@ -11,7 +11,7 @@ from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.ingest import IngestSettings
 from glitchflow_plugin.products.summary import read_summary
-from glitchflow_plugin.signal.conditioning import USUAL_JITTER
+from glitchflow_plugin.signal.conditioning import USUAL_JITTER, ConditioningSettings, needed_length
 from glitchflow_plugin.signal.whitening import WhiteningSettings
 
 T0 = 1_264_000_000.0
@@ -41,6 +41,11 @@ def test_the_step_makes_the_set_and_tells_what_it_did(datasets, tmp_path, capsys
     assert (summary.events.read, summary.events.kept) == (3, 3)
     assert summary.warnings == ("V1:A masked in 1 of 3 events (constant 1)",)
     assert "3 read, 3 kept" in capsys.readouterr().out
+    assert summary.inputs["groups"] == "unknown"
+    (tmp_path / "labels.csv").write_text("event_id,group\ne0,storm\ne2,storm\n")
+    labelled = [{**datasets[0], "groups": str(tmp_path / "labels.csv")}]
+    DataProcessor(labelled, str(tmp_path / "out"), engine={"workers": 1}).execute()
+    assert read_summary(tmp_path / "out").inputs["groups"] == "1, of 2 events"
 
 
 def test_misspelt_arguments_fail_before_anything_runs(datasets, tmp_path):
@@ -79,3 +84,17 @@ def test_the_shipped_configuration_is_the_default_of_the_code(request):
     # null leaves a model its own jitter, and is this for data without a model
     assert settings.processing == ProcessingSettings(crop_jitter=USUAL_JITTER)
     assert (settings.segment, settings.format) == (16.0, "auto")
+
+
+@pytest.mark.parametrize(("room", "told"), [(0.05, True), (1.0, False)])
+def test_data_that_leave_the_crop_no_room_to_move_are_told(tmp_path, room, told):
+    half = needed_length(ConditioningSettings(), 1024.0) / 2 + room
+    generator = np.random.default_rng(0)
+    for number in range(12):
+        gps = T0 + 100 * number
+        series = generator.normal(size=round(2 * half * 1024))
+        channel = Channel("V1:STRAIN", series, gps - series.size / 2048, 1024.0, "strain")
+        write_event(tmp_path / "in" / f"e{number}.h5", RawEvent(f"e{number}", gps, {"V1:STRAIN": channel}))
+    DataProcessor([{"path": str(tmp_path / "in"), "target": "V1:STRAIN"}], str(tmp_path / "out")).execute()
+    warnings = read_summary(tmp_path / "out").warnings
+    assert any("crop_jitter: 0.5 s was asked for" in one for one in warnings) == told

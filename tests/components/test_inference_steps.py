@@ -20,6 +20,7 @@ from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, F
 from glitchflow_plugin.inference import report as inference_report
 from glitchflow_plugin.inference.generate import GenerateSettings
 from glitchflow_plugin.inference.run import InferenceSettings
+from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle
 from glitchflow_plugin.models.linear import LinearFilter
 from glitchflow_plugin.preprocessing.ingest import ingest
@@ -152,9 +153,10 @@ def test_from_raw_data_to_tables_maps_and_pictures(registered, tmp_path):
     assert (segments["gps_end"] - segments["gps_start"]).max() < 0.5
     assert stored["metrics"]["live_hours"]["value"] == pytest.approx(8 * 4 / 3600)
     assert stored["metrics"]["vetoed_hours"]["value"] == pytest.approx(events["vetoed_seconds"].sum() / 3600)
-    assert stored["metrics"]["veto_accuracy_snr2_16"]["value"] == summary.metrics["veto_accuracy_snr2_16"].value
-    assert set(stored["metrics"]["roc_auc"]["baseline"]) == {"linear", "zero"}
-    assert len(stored["details"]["scores"]["model"]["veto_accuracy"]["value"]) == 50
+    name = "balanced_veto_accuracy_snr2_16"
+    assert stored["metrics"][name]["value"] == summary.metrics[name].value
+    assert set(stored["metrics"]["veto_roc_auc"]["baseline"]) == {"linear", "zero", *TRIVIAL}
+    assert len(stored["details"]["scores"]["model"]["balanced_veto_accuracy"]["value"]) == 50
     assert any(GUIDE in text for text in stored["warnings"])
     images = {path.stem for path in (out / "images").glob("*.png")}
     assert images >= {"accuracy", "roc", "confusion", "loudest", "median", "worst", "uncleaned"}
@@ -333,6 +335,6 @@ def test_a_model_comes_from_a_real_registry(bundle, tmp_path):
     )
     used, maps = step.execute()
     summary = MakeInference(settings(), str(tmp_path / "inf"), device="cpu").execute(used, maps)
-    assert summary.metrics["roc_auc"].value > 0.9
+    assert summary.metrics["veto_roc_auc"].value > 0.9
     with pytest.raises(RegistryError, match="no version or alias 'champion'"):
         load_model({"name": "twin", "version": "champion"}, uri)

@@ -67,8 +67,14 @@ def test_the_group_comes_back_and_is_empty_where_none_was_given(tmp_path):
     assert (read_event(path).group, read_event_header(path).group) == ("", "")
     with h5py.File(path, "r+") as file:
         assert "group" not in file["e7"].attrs
-        file["e7"].attrs["group"] = np.bytes_(b" blip 7 ")
-    assert read_event_header(path).group == "blip 7"
+    for stored, expected in ((np.bytes_(b" blip 7 "), "blip 7"), ("7", "7"), (7, "7"), (np.array([7]), "7"), ("", "")):
+        with h5py.File(path, "r+") as file:
+            file["e7"].attrs["group"] = stored
+        assert read_event_header(path).group == expected
+    with h5py.File(path, "r+") as file:
+        file["e7"].attrs["group"] = ["a", "b"]
+    with pytest.raises(FormatError, match=r"e7.h5: group: expected one value, got 2"):
+        read_event_header(path)
 
 
 def test_without_trigger_time_the_middle_of_the_longest_channel_is_taken(tmp_path):

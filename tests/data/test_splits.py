@@ -3,6 +3,7 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -134,7 +135,7 @@ def test_events_that_overlap_stay_together_whatever_their_labels():
 
 def test_one_group_of_everything_is_refused_with_numbers():
     gps = 1000.0 * np.arange(50)
-    with pytest.raises(NoEventsError, match=r"50 events are 1 group\(s\).*largest of 50 events \(blip\).*4 parts"):
+    with pytest.raises(NoEventsError, match=r"50 events make 1 group\(s\).*largest of 50 events \(blip\).*4 parts"):
         make_split(*events(gps), settings=SplitSettings(), groups=["blip"] * 50)
 
 
@@ -148,6 +149,7 @@ def test_a_group_larger_than_its_share_is_told_with_numbers():
     assert "largest of 90 events (blip)" in told
     even = make_split(*events(gps), settings=asked, groups=[f"own {row}" for row in range(100)])
     assert share_warnings(even, asked) == ()
+    assert "fewer than 5 tell no interval" in " ".join(share_warnings(split, asked))
 
 
 def test_a_label_in_two_parts_is_refused(tmp_path):
@@ -244,3 +246,8 @@ def test_wrong_settings_are_refused():
         SplitSettings(blok=1)
     with pytest.raises(FormatError, match="float64"):
         SplitPart(("a",), *[np.zeros(1, dtype=np.float32)] * 3)
+
+
+def test_the_shipped_configuration_is_the_default_of_the_code(request):
+    content = yaml.safe_load((request.config.rootpath / "conf" / "split.yaml").read_text())
+    assert SplitSettings(**content) == SplitSettings()

@@ -21,7 +21,7 @@ from glitchflow_plugin.inference.report import (
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
 from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name, unix_time
 
-SETTINGS = InferenceSettings(batch_events=4, replicates=50, examples=2)
+SETTINGS = InferenceSettings(batch_events=4, replicates=50, examples=2, block_length=40.0)  # each event a group
 
 
 @pytest.fixture
@@ -71,16 +71,16 @@ def test_maps_of_another_event_are_refused(finished):
 def test_summary_has_figures_bands_and_baselines(finished):
     result, _, _ = finished
     metrics = summary_metrics(result.scores)
-    accuracy = metrics["denoising_accuracy_snr2_16"]
-    assert accuracy.value == pytest.approx(4 / 5)
-    assert accuracy.low < accuracy.value <= accuracy.high
-    assert accuracy.baseline == {"linear": 0.0, "zero": 0.0}
-    assert set(metrics) >= {"veto_accuracy_snr2_16", "roc_auc", "residual_power_removed"}
+    cleaned = metrics["cleaned_share_snr2_16"]
+    assert cleaned.value == pytest.approx(4 / 5)
+    assert cleaned.low < cleaned.value <= cleaned.high
+    assert cleaned.baseline == {"linear": 0.0, "zero": 0.0, "constant": 0.0, "clock": 0.0, "mean map": 0.0}
+    assert set(metrics) >= {"balanced_veto_accuracy_snr2_16", "veto_roc_auc", "net_power_removed"}
     assert (metrics["veto_hits_snr2_16"].value, metrics["veto_misses_snr2_16"].value) == (4, 1)
     assert metrics["veto_misses_snr2_16"].baseline["zero"] == 5
     details = json.loads(json.dumps(summary_details(result), allow_nan=False))
-    assert details["scores"]["model"]["denoising_accuracy"]["thresholds"] == list(range(1, 51))
-    assert set(details["scores"]) == {"model", "linear", "zero"}
+    assert details["scores"]["model"]["cleaned_share"]["thresholds"] == list(range(1, 51))
+    assert set(details["scores"]) == {"model", "linear", "zero", "constant", "clock", "mean map"}
     assert details["scores"]["model"]["confusion"]["hits"] == 4
     assert details["witnesses_missing"] == {"V1:SEIS": 1, "V1:MIC": 0}
     assert (details["events_vetoed"], details["segments"]) == (4, 4)
@@ -112,8 +112,8 @@ def test_undefined_figures_are_explained(make_bundle, make_set, tmp_path):
     settings = InferenceSettings(threshold=1e4, replicates=0)
     result = run_inference(make_bundle(), spectrograms, tmp_path / "out", settings, progress=False)
     said = run_warnings(result)
-    assert any("denoising_accuracy_snr2_10000 is undefined: no window holds a glitch" in text for text in said)
-    assert summary_metrics(result.scores)["roc_auc"].value is None
+    assert any("cleaned_share_snr2_10000 is undefined: no case holds a glitch" in text for text in said)
+    assert summary_metrics(result.scores)["veto_roc_auc"].value is None
     assert set(score_figures(result.scores, 1e4)) == {"accuracy", "roc", "confusion"}
 
 
@@ -169,7 +169,7 @@ def test_curves_count_from_a_stated_gps_time_and_hold_no_flags(finished, tmp_pat
     for name in events.Tags()["scalars"]:
         assert max(point.step for point in events.Scalars(name)) < 1e9
         assert "veto" not in name or "accuracy" in name
-    assert events.Scalars("denoising accuracy by SNR² threshold/model")[15].value == pytest.approx(0.8)
+    assert events.Scalars("cleaned share by SNR² threshold/model")[15].value == pytest.approx(0.8)
 
 
 def test_a_row_leads_to_its_picture(finished, tmp_path):

@@ -16,6 +16,7 @@ from glitchflow_plugin.inference.run import (
     weights_fingerprint,
 )
 from glitchflow_plugin.inference.score import map_statistics, score_statistics
+from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.signal.columns import Columns
 
 SETTINGS = InferenceSettings(batch_events=3, replicates=100)
@@ -59,21 +60,29 @@ def test_verdicts_and_scores_of_a_good_twin(make_bundle, make_set, tmp_path):
     assert result.events["veto"].tolist() == has_glitch
     assert result.events["cleaned"].tolist() == has_glitch
     metrics = {name: scores.metrics() for name, scores in result.scores.items()}
-    assert set(metrics) == {"model", "linear", "zero"}
-    assert metrics["model"]["denoising_accuracy_snr2_16"].value == 1
-    assert metrics["zero"]["denoising_accuracy_snr2_16"].value == 0
-    assert metrics["linear"]["denoising_accuracy_snr2_16"].value == 0
-    assert metrics["model"]["residual_power_removed"].value == pytest.approx(0.9, abs=0.01)
+    assert set(metrics) == {"model", "linear", "zero", *TRIVIAL}
+    assert metrics["model"]["cleaned_share_snr2_16"].value == 1
+    assert metrics["zero"]["cleaned_share_snr2_16"].value == 0
+    assert metrics["linear"]["cleaned_share_snr2_16"].value == 0
+    assert metrics["zero"]["net_power_removed"].value == 0
+    assert all(metrics[name]["net_power_removed"].value < 0.3 for name in TRIVIAL)
+    assert all(metrics[name]["veto_roc_auc"].value <= 0.5 for name in TRIVIAL)
     assert result.scores["model"].num_events == 10
+    assert result.scores["model"].num_groups == 2  # 256 s of GPS time end after the seventh event
+    assert result.events["group"].tolist() == [0] * 7 + [1] * 3
+    assert result.events["segments"].tolist() == [1, 0] * 5
     assert result.num_unmeasured == 0
 
 
 def test_scores_equal_those_of_one_pass_in_memory(make_bundle, make_set, tmp_path):
     spectrograms = make_set()
+    source = torch.from_numpy(spectrograms.read().maps)
     # what lies within one tile of an edge mixes both ends of the event
     tile, since = 12 / (2 * np.pi * spectrograms.frequencies[:, None]), spectrograms.times
-    source = torch.from_numpy(spectrograms.read().maps * ((since >= tile) & (since <= 6 - tile)))
-    expected = map_statistics(source[:, 0], 0.9 * source[:, 1], spectrograms.event_ids, window_size=257)
+    inside = (since >= tile) & (since <= 6 - tile)
+    # 256 s of GPS time end after the seventh event
+    groups = [0] * 7 + [1] * 3
+    expected = map_statistics(source[:, 0], 0.9 * source[:, 1], spectrograms.event_ids, inside=inside, groups=groups)
     scores = run(make_bundle(), spectrograms, tmp_path).scores["model"]
     assert scores.to_dict() == score_statistics(expected, replicates=100).to_dict()
 
@@ -201,7 +210,7 @@ def test_memory_is_bounded_by_the_batch(make_bundle, make_set, tmp_path, monkeyp
 
     monkeypatch.setattr(type(spectrograms), "read", counting)
     run(make_bundle(), spectrograms, tmp_path)
-    assert sizes == [3, 3, 3, 1]
+    assert sizes == [3, 3, 3, 1] * 3  # the trivial entrants need the measured maps twice more
 
 
 def test_diverged_models_are_refused(make_bundle, make_set, tmp_path):

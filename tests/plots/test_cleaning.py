@@ -38,7 +38,7 @@ def test_axes_are_seconds_and_hertz():
     first, middle = figure.axes[:2]
     assert middle.get_xlabel() == "time from GPS 1238166022.250 [s]"
     assert first.get_ylabel() == "frequency [Hz]"
-    assert first.get_xlim() == pytest.approx((-4, 4))
+    assert first.get_xlim() == pytest.approx((-4, 4.25))
     assert first.get_ylim() == pytest.approx((8, 400))
     assert first.get_yscale() == "log"
     assert plot_cleaning([example("event")], FREQUENCIES, TIMES, axis="linear").axes[0].get_yscale() == "linear"

@@ -3,6 +3,7 @@ import pytest
 
 from glitchflow_plugin.plots.maps import centred_edges, colour_image, draw_map, energy_bar, energy_scale, frequency_axis
 from glitchflow_plugin.plots.style import new_figure
+from glitchflow_plugin.signal.columns import Columns
 
 
 def test_scale_starts_at_the_noise_and_ends_at_the_peak():
@@ -40,9 +41,16 @@ def test_low_frequencies_have_their_share_of_the_height_by_default():
 def test_pixels_are_centred_on_their_samples():
     axes = new_figure().add_subplot()
     frequencies, times = np.geomspace(8, 512, 7), np.arange(5) * 0.5
-    mesh = draw_map(axes, np.ones((7, 5)), frequencies, times, energy_scale(np.ones(1)))
+    columns = Columns(times, start=-1.0)
+    judged = np.ones((7, 5), dtype=bool)
+    judged[:2, 0] = False
+    mesh = draw_map(axes, np.ones((7, 5)), frequencies, columns, energy_scale(np.ones(1)), judged=judged)
     corners = mesh.get_coordinates()
-    np.testing.assert_allclose(corners[0, :, 0], np.arange(6) * 0.5 - 0.25)
+    # the first and the last reach to the edges of the event
+    np.testing.assert_allclose(corners[0, :, 0], [-1, -0.75, -0.25, 0.25, 0.75, 1.5])
+    assert axes.get_xlim() == (-1, 1.5)
+    veil = axes.collections[1].get_array()
+    np.testing.assert_array_equal(np.ma.getmaskarray(veil), judged)
     np.testing.assert_allclose(corners[1:-1, 0, 1], np.sqrt(frequencies[1:] * frequencies[:-1]))
     np.testing.assert_allclose(centred_edges(np.array([10.0, 20.0, 30.0])), [5, 15, 25, 35])
 

@@ -43,13 +43,24 @@ def test_truth_is_what_taking_the_glitch_away_changes(simulated, tmp_path):
     for row, quiet in enumerate(truth.quiet):
         if quiet:
             assert not truth.strain[row].any()
-            assert truth.label[row] == ""
+            assert truth.label[row] == truth.law[row] == ""
         else:
             # the spectrum leaves the event out, so the two filters are nearly one
             np.testing.assert_allclose(truth.strain[row], difference[row], atol=0.02 * np.abs(difference[row]).max())
             # whitened, a glitch has its optimal SNR as norm, up to the scatter of the spectrum and the band
             assert np.linalg.norm(truth.strain[row]) == pytest.approx(truth.snr[row], rel=0.25)
             assert truth.witness_snr[row] == max(known.events[events.event_ids[row]].glitches[0].witness_snr.values())
+
+
+def test_groups_and_laws_are_those_of_the_simulation(simulated):
+    made, events = simulated
+    truth, known = read_glitch_truth(made.folder, events.recipe, events.event_ids, events.gps_start), made.truth()
+    assert truth.group == tuple(known.events[name].group for name in events.event_ids)
+    assert len(set(truth.group)) == len(events)
+    assert not any(truth.from_bank)
+    for name, law in zip(events.event_ids, truth.law, strict=True):
+        glitches = known.events[name].glitches
+        assert law == (glitches[0].coupling["form"] if glitches else "")
 
 
 def test_rows_follow_the_events_asked_for(simulated):

@@ -233,10 +233,9 @@ def test_without_jitter_the_trigger_is_in_the_middle():
     assert shift("V1-1", SETTINGS) == 0
 
 
-@pytest.mark.parametrize("rate", [256.0, 1000.0, 1024.0, 16384.0])
+@pytest.mark.parametrize("rate", [256.0, 1000.0, 4096.0])
 @pytest.mark.parametrize("whiten", [True, False])
-@pytest.mark.parametrize("before", [0.0, 0.02, 0.2, 5.0])
-@pytest.mark.parametrize("after", [0.0, 5.0])
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.0), (0.02, 5.0), (5.0, 0.2), (5.0, 5.0)])
 def test_a_channel_that_can_be_used_about_the_trigger_can_be_used_wherever_the_crop_lies(rate, whiten, before, after):
     settings = ConditioningSettings(crop_jitter=1.0, whiten=whiten)
     half = needed_length(settings, rate, aligned=False) / 2
@@ -244,13 +243,13 @@ def test_a_channel_that_can_be_used_about_the_trigger_can_be_used_wherever_the_c
     series, t0 = noise(rate, 64)[: first + last], T0 - first / rate
     condition(series, rate, t0, T0, settings)
     moved = []
-    for number in range(8):
+    for number in range(4):
         start = jittered_crop_start(f"event-{number}", T0, settings, [Recorded(series, rate, t0, settings)])
         _, given = condition(series, rate, t0, T0, settings, gps_start=start)
         assert given == start
         moved.append(start - crop_start(T0, settings))
     assert max(np.abs(moved)) <= 1.0
-    assert np.ptp(moved) > 0.1 or max(before, after) < 5.0
+    assert np.ptp(moved) > 0.1 or max(before, after) == 0.0
 
 
 def test_a_gap_beside_the_crop_keeps_the_crop_away_and_one_within_it_does_not_matter():

@@ -36,6 +36,13 @@ def test_a_set_is_event_files_and_their_truth(tmp_path):
     assert not (made.folder / ".truth-parts").exists()
 
 
+def test_the_truth_file_lists_the_families_outside_the_networks_laws(tmp_path):
+    families = {"blip": {}, "hysteresis": {}, "two_paths": {"weight": 0.0}}
+    truth = simulate(settings(num_events=2, families=families), tmp_path).truth()
+    assert truth.recipe["outside"] == ["hysteresis"]
+    assert truth.families["hysteresis"] == ("V1:SAT-CLAMP_ACC",)
+
+
 def test_what_is_written_is_what_is_simulated_in_memory(tmp_path):
     made = simulate(settings(), tmp_path)
     event, truth = simulate_event(settings(), 1)

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.simulation.families import FAMILIES
@@ -95,3 +96,19 @@ def test_families_outside_the_default_have_settings_too_and_are_off_unless_named
     settings = SimulationSettings.from_yaml({"families": {"hysteresis": {}, "blip": {}}})
     assert settings.families == {"hysteresis": known_families()["hysteresis"], "blip": default_families()["blip"]}
     assert set(SimulationSettings().families) == set(default_families()) < set(known_families()) == set(FAMILIES)
+
+
+def test_the_profile_of_the_leaderboard_has_every_family_as_it_is_known_and_as_often(request):
+    conf = request.config.rootpath / "conf"
+    detector = yaml.safe_load((conf / "simulate.yaml").read_text())["detector"]
+    profile = yaml.safe_load((conf / "profile" / "leaderboard.yaml").read_text())["simulate"]
+    families = {**detector["families"]}
+    for name, changed in profile["detector"]["families"].items():
+        families[name] = {**families.get(name, {}), **changed}
+    found = SimulationSettings.from_yaml({"families": families}).families
+    assert found == {name: replace(one, weight=1.0) for name, one in known_families().items()}
+    # the two sets lie on days of their own
+    end = 1_400_000_000.0 + profile["sets"]["training"]["num_events"] * profile["detector"]["spacing"]
+    assert end < profile["sets"]["inference"]["gps_start"]
+    held_out = profile["sets"]["inference"]["num_events"] * (1 - detector["no_glitch_fraction"]) / len(found)
+    assert held_out * (1 - detector["no_witness_fraction"]) > 10

@@ -63,6 +63,21 @@ def test_a_witness_that_is_not_valid_is_silent(make_learner):
     assert witnesses[0].abs().max() > 0
 
 
+def test_calibration_knows_the_groups_of_the_split(make_learner):
+    learner = make_learner(num_events=40)
+    validation = learner.training_set.split.validation
+    labels = ["blip", "tomte", "", "blip"] * len(validation)
+    labelled = replace(validation, group=tuple(labels[: len(validation)]))
+    split = replace(learner.training_set.split, validation=labelled)
+    learner = replace(learner, training_set=replace(learner.training_set, split=split))
+    twin = learner.twin(learner.network()).eval()
+    learner.calibrate(twin, batches_of(learner))
+    found, names = twin.summary_groups.tolist(), learner.dataset("validation").event_ids
+    wanted = dict(zip(labelled.event_ids, labelled.group_numbers(100.0), strict=True))
+    pairs = {(number, wanted[str(name)]) for number, name in zip(found, names, strict=True)}
+    assert len(pairs) == len(set(found)) == len(set(wanted.values())) < len(found)
+
+
 def test_the_loss_is_the_share_of_excess_power_that_is_left(make_learner):
     learner = make_learner()
     assert learner.noise_power == pytest.approx(3072, rel=0.05)

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 
 from glitchflow_plugin.inference.intervals import LEAST_GROUPS, Estimate
-from glitchflow_plugin.inference.leaderboard import HeldOut, LeaderboardSettings, Standings
+from glitchflow_plugin.inference.leaderboard import LeaderboardSettings, Standings
 from glitchflow_plugin.inference.score import Sample
 from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.plots.curves import Band
 from glitchflow_plugin.plots.leaderboard import plot_accuracies, plot_groups, plot_missing, plot_ranking, plot_trust
+from glitchflow_plugin.preprocessing.truth import GlitchTruth
 from glitchflow_plugin.products.veto_table import markdown_table
 
 _KINDS, _MISSING = ("class", "witness SNR"), "witnesses missing"
@@ -107,19 +108,19 @@ def figures_of(
     return pictures
 
 
-def introduction(held_out: HeldOut, settings: LeaderboardSettings, result: Standings, training: str) -> str:
+def introduction(truth: GlitchTruth, settings: LeaderboardSettings, result: Standings, training: str) -> str:
     """What the figures rest on: events, groups, witnesses that were made, classes outside the network's laws.
 
     Args:
-        held_out: What was judged.
+        truth: Of the events that were judged.
         settings: How.
         result: The standings.
         training: How the entrants were trained, a sentence.
     """
-    truth, chosen = held_out.truth, held_out.chosen(settings)
+    chosen = settings.chosen(truth)
     glitches, quiet = (result.samples[name] for name in ("glitches", "quiet"))
     said = [
-        f"{len(held_out.maps)} held-out events: {_counted(glitches)} with a witnessed glitch of strain SNR above "
+        f"{len(truth.event_ids)} held-out events: {_counted(glitches)} with a witnessed glitch of strain SNR above "
         f"{settings.least_snr:g}, {_counted(quiet)} with neither glitch nor merger. {training}",
         "Events of one group share the waveform of their glitch or the measured strain beneath it, or, where nothing "
         f"else is known of them, lie within {settings.block_length:g} s: they are no independent cases. Intervals draw "
@@ -263,10 +264,12 @@ def _per_cent(estimate: Estimate, key: str) -> str:
     if estimate.value is None:
         return "-"
     digits = 2 if key.startswith(("added", "harmed", "deadtime")) else 1
-    value = f"{100 * estimate.value:.{digits}f}"
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} [{100 * estimate.low:.{digits}f}, {100 * estimate.high:.{digits}f}]"
+    # no "-0.0"
+    value, *ends = (
+        None if end is None else f"{round(100 * end, digits) + 0.0:.{digits}f}"
+        for end in (estimate.value, estimate.low, estimate.high)
+    )
+    return str(value) if None in ends else f"{value} [{', '.join(map(str, ends))}]"
 
 
 def _bands(rows: Mapping[str, Sequence[Estimate]]) -> dict[str, Band]:

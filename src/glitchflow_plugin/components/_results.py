@@ -9,6 +9,7 @@ from glitchflow_plugin.components.load_infdata import find_sets
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.results import gps_range
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.signal.columns import Columns
 
 if TYPE_CHECKING:
     from glitchflow_plugin.models.bundle import ModelBundle
@@ -102,5 +103,4 @@ def set_gps(spectrograms: SpectrogramSet) -> str:
     """First and last GPS second of a set."""
     if not len(spectrograms):
         return "empty"
-    times = spectrograms.times
-    return gps_range(spectrograms.gps_start.tolist(), float(times[-1] + times[1] - times[0]))
+    return gps_range(spectrograms.gps_start.tolist(), Columns(spectrograms.times).duration)

@@ -363,7 +363,7 @@ class Leaderboard(BaseComponent):
         }
         entrants = write_table(entrants_table(result, facts), self.folder, "entrants")
         kinds = write_table(kinds_table(result, outside), self.folder, "kinds")
-        said = introduction(held_out, self.settings, result, self._trained_how())
+        said = introduction(held_out.truth, self.settings, result, self._trained_how())
         names = {name: path.name for name, path in figures.items()}
         page = self.folder / "leaderboard.md"
         with atomic_path(page) as temporary:

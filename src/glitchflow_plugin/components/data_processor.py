@@ -12,7 +12,7 @@ from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.sources import DatasetSettings
 from glitchflow_plugin.preprocessing.engine import EngineSettings
-from glitchflow_plugin.preprocessing.ingest import IngestSettings, check_whitening, ingest
+from glitchflow_plugin.preprocessing.ingest import IngestSettings, check_whitening, ingest, jitter_lacking
 from glitchflow_plugin.preprocessing.quality import QUALITY_NAME, RECORDS_NAME, read_quality
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 
@@ -66,6 +66,7 @@ class DataProcessor(DataGetter):
 
 def _summary(events: EventSet, datasets: Sequence[DatasetSettings], started: str) -> RunSummary:
     quality = read_quality(events.folder)
+    labels = [label for label in events.groups if label]
     return RunSummary(
         pipeline="preproc_pipeline/Data-processor",
         started=started,
@@ -74,6 +75,7 @@ def _summary(events: EventSet, datasets: Sequence[DatasetSettings], started: str
             "target": events.target,
             "channels": len(events.channels),
             "channels masked in all events": len(quality.never_usable),
+            "groups": f"{len(set(labels))}, of {len(labels)} events" if labels else "unknown",
             **{f"triggers of data set {number}": str(one) for number, one in enumerate(quality.triggers, 1)},
         },
         events=EventCounts(quality.events_read, quality.events_kept, quality.events_rejected),
@@ -82,6 +84,6 @@ def _summary(events: EventSet, datasets: Sequence[DatasetSettings], started: str
             "quality": str(events.folder / QUALITY_NAME),
             "quality by event": str(events.folder / RECORDS_NAME),
         },
-        warnings=quality.warnings(),
+        warnings=(*quality.warnings(), *jitter_lacking(events)),
         details={"triggers": [asdict(one) for one in quality.triggers]} if quality.triggers else {},
     )

@@ -11,6 +11,7 @@ from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS, Split, SplitSettings, make_split, share_warnings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
+from glitchflow_plugin.signal.columns import Columns
 
 
 class Splitter(BaseComponent):
@@ -35,7 +36,7 @@ class Splitter(BaseComponent):
         """Divide the events, write the split, and return it."""
         started = now()
         maps = spectrograms or SpectrogramSet.open(self.spectrograms_folder)
-        span = float(maps.times[-1] + (maps.times[1] - maps.times[0]))
+        span = Columns(maps.times).duration
         split = make_split(
             maps.event_ids,
             maps.gps_start,

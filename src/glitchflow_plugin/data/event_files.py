@@ -20,6 +20,7 @@ from glitchflow_plugin.data.foreign_hdf5 import (
     gps,
     has,
     member,
+    number,
     opened,
     require_series,
     sample_rate,
@@ -280,10 +281,15 @@ def _only_group(file: h5py.File, path: Path | str) -> tuple[str, h5py.Group]:
 
 
 def _label(group: h5py.Group, path: Path | str) -> str:
+    """The text or number that names the group of an event; empty if there is none."""
     try:
-        return text_attribute(group, "group").strip()
+        text = text_attribute(group, "group").strip()
     except FormatError as error:
-        raise FormatError(f"{shown(path)}: group: {error}.") from error
+        raise FormatError(f"{shown(path)}: {error}.") from error
+    if not text and has(group, "group"):
+        with suppress(FormatError):
+            return str(number(group, "group"))
+    return text
 
 
 def _axis(item: h5py.Dataset | h5py.Group) -> tuple[float, float, str]:

@@ -194,6 +194,8 @@ class DatasetSettings:
         triggers = values.get("triggers")
         if triggers is not None and not isinstance(triggers, Mapping | TriggerSettings):
             values["triggers"] = {"path" if isinstance(triggers, str) else "times": triggers}
+        elif isinstance(triggers, Mapping):
+            values["triggers"] = {key: value for key, value in triggers.items() if value is not None}
         nested = {
             "channels": ChannelSelection,
             "events": EventRange,

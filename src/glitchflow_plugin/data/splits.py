@@ -18,6 +18,17 @@ SPLIT_NAME = "split.json"
 _STEP = "the Splitter"
 PARTS = ("train", "validation", "gate", "test")
 
+_ADVICE = (
+    "Bring events of more groups, choose a smaller block_length in split.yaml for events without a group, or give "
+    "finer labels where events of one label are independent."
+)
+_FAR = 1 / 3
+"""Deviation of a part from its share, over the share, that is told."""
+_FEWEST = 5
+"""Fewer groups tell no interval."""
+_TRIES = 16
+"""Random orders of which the one that meets the shares best is taken."""
+
 
 @dataclass(frozen=True)
 class SplitSettings:
@@ -254,7 +265,7 @@ def make_split(
     sizes = np.array([len(rows) for rows in together])
     if len(together) < len(shares):
         raise NoEventsError(
-            f"{len(event_ids)} events are {_counted(everything, together, settings)}, too few for the {len(shares)} "
+            f"{len(event_ids)} events make {_counted(everything, together, settings)}, too few for the {len(shares)} "
             f"parts {', '.join(shares)}. {_ADVICE}"
         )
     chosen = _drawn(sizes, np.array(list(shares.values())), np.random.default_rng(settings.seed))
@@ -272,27 +283,18 @@ def share_warnings(split: Split, settings: SplitSettings) -> tuple[str, ...]:
     total = sum(sizes.values())
     everything = _joined([split.part(name) for name in PARTS])
     together = _together(everything, settings.block_length)
-    counted = f"the {total} events are {_counted(everything, together, settings)}"
+    counted = f"the {total} events make {_counted(everything, together, settings)}"
     far = [
         f"{name} got {sizes[name]} events where {share:g} are {share * total:.0f}"
         for name, share in settings.shares().items()
         if abs(sizes[name] - share * total) > max(_FAR * share * total, 1)
     ]
-    single = [name for name in PARTS if len(set(split.part(name).group_keys(settings.block_length))) == 1]
+    numbers = {name: len(set(split.part(name).group_keys(settings.block_length))) for name in PARTS}
+    few = [f"{name} has {number}" for name, number in numbers.items() if 0 < number < _FEWEST]
     warnings = [f"{', '.join(far)}: {counted}. {_ADVICE}"] if far else []
-    if single:
-        warnings.append(f"{', '.join(single)}: a single group, so no interval can be told: {counted}. {_ADVICE}")
+    if few:
+        warnings.append(f"{', '.join(few)} group(s), and fewer than {_FEWEST} tell no interval: {counted}. {_ADVICE}")
     return tuple(warnings)
-
-
-_ADVICE = (
-    "Bring events of more groups, choose a smaller block_length in split.yaml for events without a group, or give "
-    "finer labels where events of one label are independent."
-)
-_FAR = 1 / 3
-"""Deviation of a part from its share, over the share, that is told."""
-_TRIES = 16
-"""Random orders of which the one that meets the shares best is taken."""
 
 
 def _counted(events: SplitPart, together: list[list[int]], settings: SplitSettings) -> str:
@@ -392,25 +394,25 @@ def _best_step(
 ) -> list[tuple[int, int]] | None:
     """The move of one group, or exchange of two, that brings the sizes of two parts nearest to what is wanted.
 
-    Groups of one size are as good as each other, so one of each size stands for all; 0 stands for no group.
+    Groups of one size are as good as each other, so one of each size stands for all; -1 stands for no group.
     """
-    best, gain = None, 1e-9
+    best, most = None, 1e-9
     members = [np.flatnonzero(chosen == part) for part in range(len(excess))]
-    kinds = [dict(zip(sizes[here].tolist(), here.tolist(), strict=True)) for here in members]
+    offered = [np.r_[-1, here[np.unique(sizes[here], return_index=True)[1]]] for here in members]
     for source, target in combinations(range(len(excess)), 2):
-        for out, leaving in {0: None, **kinds[source]}.items():
-            for back, coming in {0: None, **kinds[target]}.items():
-                emptied = (len(members[source]) == 1 and coming is None) or (
-                    len(members[target]) == 1 and leaving is None
-                )
-                if emptied:
-                    continue
-                moved = out - back
-                before = abs(excess[source]) + abs(excess[target])
-                after = abs(excess[source] - moved) + abs(excess[target] + moved)
-                if before - after > gain:
-                    gain = before - after
-                    best = [(group, part) for group, part in ((leaving, target), (coming, source)) if group is not None]
+        leaving, coming = offered[source], offered[target]
+        moved = np.where(leaving < 0, 0, sizes[leaving])[:, None] - np.where(coming < 0, 0, sizes[coming])
+        gain = abs(excess[source]) + abs(excess[target]) - abs(excess[source] - moved) - abs(excess[target] + moved)
+        # the only group of a part may be exchanged, not taken away
+        if len(members[source]) == 1:
+            gain[1:, 0] = -np.inf
+        if len(members[target]) == 1:
+            gain[0, 1:] = -np.inf
+        out, back = np.unravel_index(int(gain.argmax()), gain.shape)
+        if gain[out, back] > most:
+            most = float(gain[out, back])
+            steps = ((int(leaving[out]), target), (int(coming[back]), source))
+            best = [(group, part) for group, part in steps if group >= 0]
     return best
 
 

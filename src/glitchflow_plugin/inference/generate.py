@@ -17,6 +17,7 @@ from glitchflow_plugin.inference.predict import check_events, make_predictor
 from glitchflow_plugin.inference.run import UNITS, check_spectrograms, weights_fingerprint
 from glitchflow_plugin.inference.score import GLITCH_THRESHOLD
 from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.types.tensors import host
 
 GLITCH, BACKGROUND = "glitch", "background"
@@ -172,7 +173,7 @@ def label_table(spectrograms: SpectrogramSet, threshold: float, batch_events: in
                     "gps_event": batch.gps_event,
                     "label": np.where(peak > threshold, GLITCH, BACKGROUND),
                     "peak_snr2": peak.astype(np.float64),
-                    "peak_gps": batch.gps_start + spectrograms.times[time],
+                    "peak_gps": batch.gps_start + Columns(spectrograms.times).centre[time],
                     "peak_frequency": spectrograms.frequencies[frequency],
                 }
             )

@@ -76,6 +76,10 @@ class LeaderboardSettings:
         if any(number < 1 for number in self.missing):
             raise ConfigurationError(f"missing: expected numbers of witnesses from 1 on, got {list(self.missing)}.")
 
+    def chosen(self, truth: GlitchTruth) -> Bool[np.ndarray, " event"]:
+        """Events of the medians: a witnessed glitch that is loud enough."""
+        return truth.witnessed & (truth.snr > self.least_snr)
+
     @property
     def thresholds(self) -> list[float]:
         """SNR² of the accuracy curves."""
@@ -103,7 +107,7 @@ class HeldOut:
 
     def chosen(self, settings: LeaderboardSettings) -> Bool[np.ndarray, " event"]:
         """Events of the medians: a witnessed glitch that is loud enough."""
-        return self.truth.witnessed & (self.truth.snr > settings.least_snr)
+        return settings.chosen(self.truth)
 
     def groups(self, settings: LeaderboardSettings) -> Int[np.ndarray, " event"]:
         """Number of the group of each event: events that share it are no independent cases."""

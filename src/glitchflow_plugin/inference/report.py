@@ -20,6 +20,7 @@ from glitchflow_plugin.inference.run import (
     predicted_name,
 )
 from glitchflow_plugin.inference.score import Curve, Scores
+from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.curves import Band, plot_accuracy, plot_confusion, plot_roc
 from glitchflow_plugin.plots.maps import FrequencyAxis
@@ -29,7 +30,12 @@ from glitchflow_plugin.products.summary import Metric
 from glitchflow_plugin.products.veto_table import covered_seconds, outcomes
 from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name
 
-LABELS: Mapping[str, str] = {MODEL: "model", LINEAR: "linear witness filter", ZERO: "zero prediction"}
+LABELS: Mapping[str, str] = {
+    MODEL: "model",
+    LINEAR: "linear witness filter",
+    ZERO: "zero prediction",
+    **{name: name for name in TRIVIAL},
+}
 """How the scored predictions are called in figures."""
 
 _NO_CLASSES: Mapping[str, str] = {}
@@ -68,6 +74,7 @@ def example_figures(
                 threshold=settings.threshold,
                 title=f"{kind.replace('_', ' ')}: {KINDS[kind]}",
                 axis=axis,
+                judged=result.judged,
             )
     return figures
 
@@ -85,7 +92,7 @@ def event_figures(
     for row in pictured(result, settings):
         example = read_example(result, spectrograms, target, row, classes)
         maps = spectrograms.frequencies, spectrograms.times
-        yield row, plot_cleaning([example], *maps, threshold=settings.threshold, axis=axis)
+        yield row, plot_cleaning([example], *maps, threshold=settings.threshold, axis=axis, judged=result.judged)
 
 
 def pictured(result: InferenceResult, settings: InferenceSettings) -> list[int]:
@@ -173,7 +180,7 @@ def score_figures(scores: Mapping[str, Scores], threshold: float) -> dict[str, A
     """Accuracy curves, ROC and confusion counts of the model beside its baselines; none without scores."""
     if not scores:
         return {}
-    named = {LABELS[name]: scores[name] for name in (MODEL, LINEAR, ZERO) if name in scores}
+    named = {label: scores[name] for name, label in LABELS.items() if name in scores}
     own = scores[MODEL]
     points = {}
     for name, each in named.items():
@@ -183,9 +190,9 @@ def score_figures(scores: Mapping[str, Scores], threshold: float) -> dict[str, A
             points[name] = (counts.false_alarms / quiet, counts.hits / glitches)
     return {
         "accuracy": plot_accuracy(
-            own.denoising_accuracy.thresholds,
-            {name: _band(each.denoising_accuracy) for name, each in named.items()},
-            {name: _band(each.veto_accuracy) for name, each in named.items()},
+            own.cleaned_share.thresholds,
+            {name: _band(each.cleaned_share) for name, each in named.items()},
+            {name: _band(each.veto_balance) for name, each in named.items()},
             glitch_threshold=threshold,
         ),
         "roc": plot_roc(
@@ -220,11 +227,16 @@ def summary_metrics(scores: Mapping[str, Scores]) -> dict[str, Metric]:
 
 
 def undefined_figures(scores: Mapping[str, Scores]) -> list[str]:
-    """Why figures of the model are null, one sentence each."""
+    """Why figures of the model are null, or have no interval, one sentence each."""
     if not scores:
         return []
-    figures = scores[MODEL].metrics().items()
-    return [f"{name} is undefined: {figure.reason}." for name, figure in figures if figure.value is None]
+    figures = scores[MODEL].metrics()
+    said = [f"{name} is undefined: {one.reason}." for name, one in figures.items() if one.value is None]
+    bare: dict[str, list[str]] = {}
+    for name, one in figures.items():
+        if one.value is not None and one.reason:
+            bare.setdefault(one.reason, []).append(name)
+    return said + [f"{', '.join(names)}: {reason}." for reason, names in bare.items()]
 
 
 def summary_details(result: InferenceResult) -> dict[str, Any]:
@@ -296,8 +308,8 @@ def track_result(
     _track_segments(tracker, result, settings, zero)
     for name, scores in result.scores.items():
         for figure, curve in (
-            ("denoising accuracy", scores.denoising_accuracy),
-            ("veto accuracy", scores.veto_accuracy),
+            ("cleaned share", scores.cleaned_share),
+            ("balanced veto accuracy", scores.veto_balance),
         ):
             _track_curve(tracker, f"{figure} by SNR² threshold/{LABELS[name]}", curve)
     for name, figure in figures.items():

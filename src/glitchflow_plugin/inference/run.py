@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,12 @@ from glitchflow_plugin.inference.clean import residual_area
 from glitchflow_plugin.inference.predict import Prediction, check_events, make_predictor
 from glitchflow_plugin.inference.score import (
     GLITCH_THRESHOLD,
+    CaseStatistics,
     Scores,
-    WindowStatistics,
     map_statistics,
     score_statistics,
 )
+from glitchflow_plugin.inference.trivial import MeasuredMaps, trivial_statistics
 from glitchflow_plugin.inference.veto import loudest_by_column
 from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
 from glitchflow_plugin.products.veto_table import EventVerdicts, event_table, veto_segments
@@ -41,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 UNITS = "SNR^2"
 MODEL, LINEAR, ZERO = "model", "linear", "zero"
-"""Names under which the model and its baselines are scored."""
+"""Names under which the model and its baselines are scored, beside the trivial entrants' own."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,11 @@ class InferenceResult:
             says how sure it is, the residual that it expects.
         segments: When to veto, see `products.veto_table.SEGMENT_COLUMNS`.
         events: Table by event, see `products.veto_table.EVENT_COLUMNS`.
-        scores: Scores of `model` and its baselines `linear` and `zero`; empty where no event has usable strain.
+        scores: Scores of `model`, its baselines `linear` and `zero`, and what knows nothing of the witnesses
+            (`inference.trivial.TRIVIAL`); empty where no event has usable strain.
         witnesses_missing: By witness, the number of events in which it has no usable data.
         num_unmeasured: Events without usable strain.
+        judged: Pixels of measured maps that are judged.
     """
 
     maps: SpectrogramSet
@@ -129,6 +132,7 @@ class InferenceResult:
     scores: Mapping[str, Scores]
     witnesses_missing: Mapping[str, int]
     num_unmeasured: int
+    judged: Bool[np.ndarray, "frequency time"]
 
 
 def cleaned_name(target: str) -> str:
@@ -186,6 +190,14 @@ def check_spectrograms(bundle: ModelBundle, spectrograms: SpectrogramSet) -> Non
         raise FormatError(msg)
 
 
+def _check_sets(bundle: ModelBundle, spectrograms: SpectrogramSet, events: EventSet | None) -> None:
+    check_spectrograms(bundle, spectrograms)
+    check_events(spectrograms, events)
+    if not len(spectrograms):
+        msg = f"{spectrograms.folder} holds no event. Check the data sets in inference.yaml."
+        raise NoEventsError(msg)
+
+
 def recipe_differences(expected: Mapping[str, Any], found: Mapping[str, Any], channels: Sequence[str]) -> list[str]:
     """Where two recipes treat channels differently: `path: expected ..., got ...`.
 
@@ -235,11 +247,7 @@ def run_inference(
         FormatError: The maps were made another way.
         NoEventsError: The set is empty.
     """
-    check_spectrograms(bundle, spectrograms)
-    check_events(spectrograms, events)
-    if not len(spectrograms):
-        msg = f"{spectrograms.folder} holds no event. Check the data sets in inference.yaml."
-        raise NoEventsError(msg)
+    _check_sets(bundle, spectrograms, events)
     measurable = bundle.target in spectrograms.channels
     names = [*([bundle.target] if measurable else []), *bundle.witnesses]
     predictor = partial(make_predictor, bundle, events=events, stride=settings.stride, batch_size=settings.batch_size)
@@ -252,7 +260,7 @@ def run_inference(
     qs = QTransformSettings.from_recipe(bundle.recipe["qtransform"]).qs
     judged = judged_pixels(spectrograms.frequencies, columns, columns.duration, qs)
     groups = group_numbers(spectrograms.groups, spectrograms.gps_event, settings.block_length)
-    statistics: dict[str, list[WindowStatistics]] = {}
+    statistics: dict[str, list[CaseStatistics]] = {}
     verdicts: list[EventVerdicts] = []
     strange: list[np.ndarray] = []
     missing = np.zeros(len(bundle.witnesses), dtype=np.int64)
@@ -269,6 +277,7 @@ def run_inference(
             verdict, scored = _judge(
                 found,
                 events=batch.event_ids,
+                groups=groups[rows],
                 has_strain=has_strain,
                 witnesses_missing=(~valid).sum(axis=1),
                 judged=judged,
@@ -284,6 +293,11 @@ def run_inference(
                 writer.write(pending[index], _maps_batch(batch, found[MODEL], has_strain))
             bar.update(len(batch))
     verdict = EventVerdicts.concatenate(verdicts)
+    joined = {name: CaseStatistics.concatenate(parts) for name, parts in statistics.items()}
+    if verdict.measured_valid.any():
+        with_strain = np.flatnonzero(verdict.measured_valid)
+        batches = partial(_measured_maps, spectrograms, bundle.target, with_strain, groups, settings.batch_events)
+        joined |= trivial_statistics(batches, settings.threshold, inside=judged)
     segments = veto_segments(
         spectrograms.event_ids,
         spectrograms.gps_start,
@@ -313,9 +327,10 @@ def run_inference(
         maps=made,
         segments=segments,
         events=table,
-        scores=_scores(statistics, settings),
+        scores=_scores(joined, settings),
         witnesses_missing={name: int(count) for name, count in zip(bundle.witnesses, missing, strict=True)},
         num_unmeasured=int((~verdict.measured_valid).sum()),
+        judged=judged,
     )
 
 
@@ -323,22 +338,18 @@ def _judge(
     found: Mapping[str, Prediction],
     *,
     events: Sequence[str],
+    groups: Int[np.ndarray, " event"],
     has_strain: Bool[np.ndarray, " event"],
     witnesses_missing: Int[np.ndarray, " event"],
     judged: Bool[np.ndarray, "frequency time"],
     threshold: float,
-) -> tuple[EventVerdicts, dict[str, WindowStatistics]]:
+) -> tuple[EventVerdicts, dict[str, CaseStatistics]]:
     """Verdicts of the model on all events, and statistics of all predictions on those with strain."""
     own = found[MODEL]
     inside = torch.from_numpy(judged).to(own.predicted.device)
     every = {
         name: map_statistics(
-            torch.where(inside, each.measured, 0.0),
-            torch.where(inside, each.predicted, 0.0),
-            events,
-            threshold,
-            each.measured.shape[-1],
-            cleaned=torch.where(inside, each.cleaned, 0.0),
+            each.measured, each.predicted, events, threshold, cleaned=each.cleaned, inside=judged, groups=groups
         )
         for name, each in found.items()
     }
@@ -353,12 +364,25 @@ def _judge(
     return verdicts, {name: part.select(has_strain) for name, part in every.items()}
 
 
-def _scores(statistics: Mapping[str, Sequence[WindowStatistics]], settings: InferenceSettings) -> dict[str, Scores]:
-    joined = {name: WindowStatistics.concatenate(parts) for name, parts in statistics.items()}
-    # the same seed draws the same events for the model and its baselines
+def _measured_maps(
+    spectrograms: SpectrogramSet,
+    target: str,
+    rows: Int[np.ndarray, " row"],
+    groups: Int[np.ndarray, " event"],
+    batch_events: int,
+) -> Iterator[MeasuredMaps]:
+    """Measured maps of some rows, some at a time."""
+    for first in range(0, len(rows), batch_events):
+        chosen = rows[first : first + batch_events]
+        batch = spectrograms.read(chosen, [target])
+        yield MeasuredMaps(torch.from_numpy(batch.maps[:, 0]), batch.event_ids, groups[chosen])
+
+
+def _scores(statistics: Mapping[str, CaseStatistics], settings: InferenceSettings) -> dict[str, Scores]:
+    # the same seed draws the same groups for the model and what it is compared with
     return {
         name: score_statistics(part, thresholds=settings.thresholds, replicates=settings.replicates, seed=settings.seed)
-        for name, part in joined.items()
+        for name, part in statistics.items()
         if len(part)
     }
 

@@ -16,15 +16,16 @@ it takes of the quiet ones: its balanced accuracy and its ROC area are at most 0
 :func:`glitchflow_plugin.inference.clean.clean_maps`), and the map of the difference of waveforms of twins of these.
 *Net power removed* counts what the prediction takes from the pixels of glitches and what it adds anywhere else:
 
-    1 - (sum of left over loud pixels + sum of added over blocks) / sum of (measured - C) over loud pixels
+    1 - (sum of left over loud pixels + sum of added over all others) / sum of (measured - C) over loud pixels
 
 A pixel is loud when it is measured above the glitch threshold. C = 1.59 of the mean of noise is the largest constant
 prediction that leaves noise with no more energy than it had, E|n - C| = E n for exponential n: as much is no merit in a
-loud pixel, and left = cleaned - max(C - predicted, 0). What is added is counted from the first bit on, without a
-threshold: in blocks of `BLOCK` pixels, over the judged pixels that are not loud, what the cleaned energy is above the
-measured one or, if this is larger, the mean of noise. Pixel by pixel, the interference of a small predicted waveform
-with noise, which takes as often as it adds, would count as harm (28 points of a linear twin that adds 1.4 % to quiet
-events); over whole events, noise that is removed here would pay for what is added there.
+loud pixel, and left = cleaned - max(C - predicted, 0). What is added to the other pixels is counted from the first bit
+on, as what the cleaned energy is above the measured one or, if this is larger, the mean of noise: pixel by pixel where
+more than C is predicted, so that nothing pays for it, and over blocks of `BLOCK` pixels elsewhere. There, pixel by
+pixel, the interference of a small predicted waveform with noise, which takes as often as it adds, would count as harm
+(28 points of a linear twin that adds 1.4 % to quiet events). A prediction that is the same for all events thus gains
+only from a pixel that is loud in nearly half of them.
 
 ===========================  =====================  ================  ====================  =========================
 figure                       perfect prediction     zero prediction   constant, clock, ...  undefined (with reason)
@@ -83,7 +84,7 @@ MARGIN = 4
 """Columns by which the time of a glitch is widened on either side (0.09 s in maps of 257 columns in 6 s)."""
 
 BLOCK = (16, 32)
-"""Rows and columns over which what is added is averaged."""
+"""Rows and columns over which what is added is averaged where no more than noise is predicted."""
 
 GROWTH = 0.05
 """Share by which the energy of a quiet case may grow before it counts as harmed."""
@@ -448,7 +449,7 @@ def map_statistics(
         "total_cleaned": cleaned.double().sum(dim=(1, 2)),
         "glitch_power": _sum((measured - NOISE_CLAIM) * loud),
         "glitch_left": _sum((cleaned - (NOISE_CLAIM - predicted).clamp(min=0)) * loud),
-        "added": _added(measured, cleaned, judged & ~loud),
+        "added": _added(measured, predicted, cleaned, judged & ~loud),
         "columns": columns.sum().expand(num_cases),
         "columns_of_glitch": (in_time & glitch & columns).sum(dim=1),
         "columns_vetoed": vetoed.sum(dim=1),
@@ -469,17 +470,20 @@ def _time_of_glitch(
 
 def _added(
     measured: Float[Tensor, "case frequency time"],
+    predicted: Float[Tensor, "case frequency time"],
     cleaned: Float[Tensor, "case frequency time"],
     other: Bool[Tensor, "case frequency time"],
 ) -> Float[Tensor, " case"]:
-    """What cleaning adds to the other pixels, block by block."""
+    """What cleaning adds to the other pixels: one by one where more than noise is predicted, else block by block."""
+    claimed = other & (predicted > NOISE_CLAIM)
+    rest = other & ~claimed
 
     def _blocks(maps: Tensor) -> Tensor:
-        return functional.avg_pool2d((maps * other)[:, None], BLOCK, ceil_mode=True, divisor_override=1)
+        return functional.avg_pool2d((maps * rest)[:, None], BLOCK, ceil_mode=True, divisor_override=1)
 
-    ones = torch.ones_like(measured)
-    before = torch.maximum(_blocks(measured), NOISE_MEAN * _blocks(ones))
-    return (_blocks(cleaned) - before).clamp(min=0).double().sum(dim=(1, 2, 3))
+    before = torch.maximum(_blocks(measured), NOISE_MEAN * _blocks(torch.ones_like(measured)))
+    by_block = (_blocks(cleaned) - before).clamp(min=0).double().sum(dim=(1, 2, 3))
+    return by_block + _sum((cleaned - measured.clamp(min=NOISE_MEAN)).clamp(min=0) * claimed)
 
 
 def _sum(maps: Float[Tensor, "case frequency time"]) -> Float[Tensor, " case"]:
@@ -689,25 +693,3 @@ def _weighted_auc(
 
 def _null(values: NDArray[np.float64]) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
-
-
-WindowStatistics = CaseStatistics
-
-
-def window_statistics(
-    measured: Tensor,
-    predicted: Tensor,
-    events: Sequence[Any] | NDArray[Any] | None = None,
-    glitch_threshold: float = GLITCH_THRESHOLD,
-    *,
-    cleaned: Tensor | None = None,
-) -> CaseStatistics:
-    """`map_statistics` of windows (window, 1, frequency, time); until their callers ask for themselves."""
-    one = None if cleaned is None else cleaned[:, 0]
-    return map_statistics(measured[:, 0], predicted[:, 0], events, glitch_threshold, cleaned=one)
-
-
-def scoring_windows(num_times: int, size: int = 64) -> list[tuple[int, int]]:
-    """Cut a map into windows; until nobody does."""
-    starts = [index * size for index in range(max(1, num_times // size))]
-    return list(zip(starts, [*starts[1:], num_times], strict=True))

@@ -174,7 +174,13 @@ class WaveformTwin(nn.Module):
         self.register_buffer("summary_groups", torch.arange(float(num_references)))
 
     def keep(self, **found: Tensor | float) -> None:
-        """Put what calibration found into the buffers of these names, on the twin's own device and in its precision."""
+        """Put what calibration found into the buffers of these names, on the twin's own device and in its precision.
+
+        References without groups are each of a group of its own.
+        """
+        if "summary_references" in found:
+            references = torch.as_tensor(found["summary_references"])
+            found = {"summary_groups": torch.arange(len(references))} | found
         for name, value in found.items():
             setattr(self, name, torch.as_tensor(value).to(self.limits))
 

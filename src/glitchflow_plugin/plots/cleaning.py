@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 
 from glitchflow_plugin.plots.maps import FrequencyAxis, draw_map, energy_bar, energy_scale, frequency_axis
 from glitchflow_plugin.plots.style import Picture, new_figure, picture, short_name
+from glitchflow_plugin.signal.columns import Columns
 
 PANELS = ("real", "generated", "cleaned")
 """Titles of the panels: measured, predicted from the witnesses, |measured - predicted|."""
@@ -20,7 +21,7 @@ class CleaningExample:
 
     Attributes:
         event_id: Name of the event.
-        gps_start: GPS time of the first column of the maps, s.
+        gps_start: GPS time of the left edge of the maps, s.
         gps_event: Trigger time, GPS s; the zero of the time axis.
         predicted: Generated from the witnesses, SNR².
         measured: Of the strain, SNR²; None where there is no usable strain.
@@ -46,6 +47,7 @@ def plot_cleaning(
     threshold: float = 16.0,
     title: str = "",
     axis: FrequencyAxis = "log",
+    judged: Bool[np.ndarray, "frequency time"] | None = None,
 ) -> Picture:
     """One row an event: real, generated, cleaned, on one logarithmic colour scale for each row.
 
@@ -56,6 +58,7 @@ def plot_cleaning(
         threshold: Its contour is drawn, SNR².
         title: Above all rows.
         axis: Of frequency.
+        judged: Pixels that are judged, in real and cleaned maps; the others are dimmed.
 
     Returns:
         The figure.
@@ -64,22 +67,25 @@ def plot_cleaning(
         figure = new_figure(9.0, 1.6)
         figure.text(0.5, 0.5, f"{title}: no such event" if title else "no such event", ha="center", va="center")
         return figure
-    caption = [*([title] if title else []), f"white contour: SNR² {threshold:g}, the threshold"]
+    dim = "" if judged is None or judged.all() else "; dimmed: within one tile of an edge, not judged"
+    caption = [*([title] if title else []), f"white contour: SNR² {threshold:g}, the threshold{dim}"]
     figure, rows, bars = _panels(len(examples), "\n".join(caption))
     for row, bar, example in zip(rows, bars, examples, strict=True):
         maps = (example.measured, example.predicted, example.cleaned)
         norm = energy_scale(np.stack([energy for energy in maps if energy is not None]))
-        since = times + (example.gps_start - example.gps_event)
+        columns = Columns(times, start=example.gps_start - example.gps_event)
         for axes, panel, energy in zip(row, PANELS, maps, strict=True):
             if energy is None:
                 axes.text(0.5, 0.5, "no usable strain", transform=axes.transAxes, ha="center", va="center")
             else:
-                draw_map(axes, energy, frequencies, since, norm)
+                dimmed = None if energy is example.predicted else judged
+                draw_map(axes, energy, frequencies, columns, norm, judged=dimmed)
                 if energy.max() > threshold > energy.min():
-                    axes.contour(since, frequencies, energy, levels=[threshold], colors="white", linewidths=0.8)
+                    axes.contour(
+                        columns.centre, frequencies, energy, levels=[threshold], colors="white", linewidths=0.8
+                    )
             largest = "" if energy is None else f", peak SNR² {energy.max():.0f}"
             axes.set_title(f"{panel}{largest}", fontsize=9, loc="left")
-            axes.set_xlim(since[0], since[-1])
         named = ", ".join(filter(None, (short_name(example.event_id, 60), example.note)))
         row[0].annotate(
             named, (0, 1), xytext=(0, 20), xycoords="axes fraction", textcoords="offset points", fontsize=10

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from glitchflow_plugin.plots.style import BLUE, GREEN, GREY, ORANGE, RED, Picture, new_figure, picture
+from glitchflow_plugin.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture, new_figure, picture
 
-_COLOURS = (BLUE, ORANGE, GREY, GREEN, RED)
+_COLOURS = (BLUE, ORANGE, GREY, GREEN, RED, PURPLE)
 
 
 @dataclass(frozen=True, eq=False)

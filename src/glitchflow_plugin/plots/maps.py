@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -13,6 +13,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.scale import LogScale
 from matplotlib.ticker import LogLocator, NullFormatter
+
+from glitchflow_plugin.signal.columns import Columns
 
 #: Perceptually uniform and safe for colour-blind readers.
 ENERGY_COLOURS = "viridis"
@@ -45,22 +47,30 @@ def draw_map(
     axes: Axes,
     energy: Float[np.ndarray, "frequency time"],
     frequencies: Float[np.ndarray, " frequency"],
-    times: Float[np.ndarray, " time"],
+    columns: Columns,
     norm: LogNorm,
+    *,
+    judged: Bool[np.ndarray, "frequency time"] | None = None,
 ) -> QuadMesh:
-    """Draw a map; each pixel reaches half-way to its neighbours.
+    """Draw a map over the time of its columns; each row reaches half-way to its neighbours.
 
     Args:
-        axes: Where.
+        axes: Where; its horizontal axis becomes that of the columns.
         energy: SNR².
         frequencies: Of the rows, Hz.
-        times: Of the columns, which are samples, s.
+        columns: Of the map.
         norm: The colour scale.
+        judged: Pixels that are judged; the others are dimmed.
     """
-    edges = centred_edges(times), centred_edges(frequencies)
+    edges = columns.edges, centred_edges(frequencies)
     floored = np.maximum(energy, ENERGY_FLOOR)
     # pcolormesh keeps the axes true on any spacing of the rows, where imshow would stretch them
-    return axes.pcolormesh(*edges, floored, norm=norm, cmap=ENERGY_COLOURS, rasterized=True)
+    drawn = axes.pcolormesh(*edges, floored, norm=norm, cmap=ENERGY_COLOURS, rasterized=True)
+    if judged is not None and not judged.all():
+        veil = np.ma.masked_array(np.full(judged.shape, 0.5), mask=judged)
+        axes.pcolormesh(*edges, veil, cmap="gray", vmin=0, vmax=1, alpha=0.6, rasterized=True)
+    axes.set_xlim(edges[0][0], edges[0][-1])
+    return drawn
 
 
 def frequency_axis(axes: Axes, frequencies: Sequence[float] | np.ndarray, kind: FrequencyAxis = "log") -> None:

@@ -22,6 +22,7 @@ from glitchflow_plugin.plots.style import (
     picture,
     short_name,
 )
+from glitchflow_plugin.signal.columns import Columns
 
 
 class CoincidenceView(Protocol):
@@ -255,7 +256,7 @@ def plot_coincidences(
         The figure.
     """
     number = max(len(examples), 1)
-    figure = new_figure(1.6 + 3.4 * number, 5.4)
+    figure = new_figure(max(1.6 + 3.4 * number, 8.0), 5.4)  # the title needs so much
     panels = figure.subplots(2, number, sharey=True, squeeze=False)
     if not examples:
         for panel in panels[:, 0]:
@@ -264,14 +265,14 @@ def plot_coincidences(
         return figure
     scale = energy_scale(np.concatenate([one.maps for one in examples]))
     for column, one in enumerate(examples):
-        since = times - one.shared
+        columns = Columns(times, start=-one.shared)
         for row, (panel, energy, (time, frequency)) in enumerate(
             zip(panels[:, column], one.maps, one.spikes, strict=True)
         ):
-            draw_map(panel, energy, frequencies, since, scale)
+            draw_map(panel, energy, frequencies, columns, scale)
             panel.axvline(0.0, color="white", linewidth=0.8, linestyle=":")
             panel.scatter(time - one.shared, frequency, s=90, facecolors="none", edgecolors="white", linewidths=1.4)
-            panel.set_xlim(max(-half, since[0]), min(half, since[-1]))
+            panel.set_xlim(max(-half, columns.left[0]), min(half, columns.right[-1]))
             panel.set_title(short_name(one.channel if row else target, 30), fontsize=9, color="black" if row else RED)
             frequency_axis(panel, frequencies, axis)
             panel.tick_params(labelsize=8, labelbottom=bool(row))

@@ -8,6 +8,7 @@ from matplotlib.scale import LogScale
 
 from glitchflow_plugin.plots.maps import FrequencyAxis, draw_map, energy_bar, energy_scale, frequency_axis
 from glitchflow_plugin.plots.style import BLUE, GREY, RED, Picture, new_figure, picture, short_name
+from glitchflow_plugin.signal.columns import Columns
 
 
 @picture
@@ -46,14 +47,13 @@ def plot_event(
     shown = min(len(channels), max_channels)
     figure, panels, columns = _grid(shown, width=3.6, height=2.1, sharey=True)
     scale = energy_scale(maps[:shown])
-    since = times + (gps_start - gps_event)
+    columns_shown = Columns(times, start=gps_start - gps_event)
     for index, panel in enumerate(panels):
-        draw_map(panel, maps[index], frequencies, since, scale)
+        draw_map(panel, maps[index], frequencies, columns_shown, scale)
         _name(panel, channels[index], target=index == 0)
         if valid is not None and not valid[index]:
             panel.text(0.5, 0.5, "not valid", transform=panel.transAxes, ha="center", va="center", color="white")
         frequency_axis(panel, frequencies, axis)
-        panel.set_xlim(since[0], since[-1])
         if index % columns:
             panel.set_ylabel("")
     energy_bar(figure, scale, ax=figure.axes, fraction=0.04, pad=0.01)

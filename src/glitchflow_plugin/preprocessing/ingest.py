@@ -54,6 +54,8 @@ logger = logging.getLogger(__name__)
 
 UNIT = "unit"
 _NOT_THERE = (OUTSIDE, MISSING)
+_ENOUGH_TO_TELL = 10
+"""Events of which a mean shift tells whether they had room."""
 _PSD_SPACING = 0.25
 """Grid on which given spectra are kept in the recipe, Hz."""
 
@@ -499,6 +501,20 @@ def _finished(writer: ShardedWriter, catalogue: Catalogue) -> EventSet:
     assert isinstance(events, EventSet)  # noqa: S101  # kind="events" above
     write_quality(writer.folder, report_of(events, flaws, catalogue))
     return events
+
+
+def jitter_lacking(events: EventSet) -> tuple[str, ...]:
+    """What to tell where data end so near the triggers that crops hardly move: a twin then learns their place."""
+    asked = float(events.recipe.get("crop_jitter", 0.0))
+    away = np.abs(events.gps_event - events.gps_start - events.duration / 2)
+    # drawn uniformly, the mean is half of what was asked for; of fewer events it says little
+    if len(events) < _ENOUGH_TO_TELL or away.mean() >= asked / 4:
+        return ()
+    return (
+        f"crop_jitter: {asked:g} s was asked for, and the data about the triggers leave {away.mean():.2f} s on average: "
+        "glitches lie in one place of all events. Raise `segment`, bring longer events, or shorten processing.len or "
+        "filter_length.",
+    )
 
 
 def report_of(events: EventSet, flaws: Sequence[Flaw], catalogue: Catalogue) -> QualityReport:

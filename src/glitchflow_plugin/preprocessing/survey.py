@@ -17,7 +17,7 @@ from glitchflow_plugin.data.apart import shown
 from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME, StoredSpan, read_event_spans
 from glitchflow_plugin.data.readers import frames, hdf5
 from glitchflow_plugin.data.readers.continuous import StoredFile, description_in_name, list_files, span_in_name
-from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_columns, read_triggers, trigger_files
+from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_columns, read_table, trigger_files
 from glitchflow_plugin.data.sources import describe_files, file_format, middles
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
 
@@ -126,10 +126,13 @@ def look(paths: Sequence[Path | str], triggers: Path | str | None = None, *, pro
     given: dict[str, float] | None = None
     wrong: ConfigurationError | None = None
     times = np.zeros(0)
+    spoilt: Mapping[str, str] = {}
     if table is not None:
         settings = TriggerSettings(path=str(table))
         try:
-            given = {one.event_id: one.gps_time for one in read_triggers(settings)}
+            read = read_table(settings, progress=progress)
+            spoilt = read.report.unreadable
+            given = {one.event_id: one.gps_time for one in read.triggers()}
             times = np.array(list(given.values()))
         except ConfigurationError as error:
             wrong, times = error, read_columns(settings)[0]  # told together with what the times may be
@@ -152,7 +155,7 @@ def look(paths: Sequence[Path | str], triggers: Path | str | None = None, *, pro
         _refuse_astray(table, times, stretches, wrong)
     cuts = given if given is not None else own or dict(middles([file for one in stored for file in one.stored]))
     data = [*single, *(_seen_files(one, np.array(list(cuts.values()))) for one in stored)]
-    unread = ignored | {name: why for seen in data for name, why in seen.unreadable.items()}
+    unread = {**spoilt, **ignored} | {name: why for seen in data for name, why in seen.unreadable.items()}
     data = sorted((seen for seen in data if seen.channels), key=lambda seen: str(seen.path or seen.files[0]))
     if not data:
         raise NoEventsError(f"No file holds data that can be read. {' '.join(list(unread.values())[:3])}")

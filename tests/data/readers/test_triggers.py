@@ -252,6 +252,8 @@ def test_selection_in_every_format(tmp_path):
     held.write(str(tmp_path / "t.csv"), format="ascii.csv")
     with h5py.File(tmp_path / "g.hdf5", "w") as file:
         file["triggers/time"], file["triggers/snr"], file["triggers/label"] = times, snr, label
+        file["triggers/good"] = np.array([True, False])
+    assert kept(str(tmp_path / "g.hdf5"), select={"good": True}) == [0.5]
     for name in ("t.h5", "t.csv", "g.hdf5"):
         for select in ({"snr": [8, None]}, {"label": ["Blip"]}):
             assert kept(str(tmp_path / name), select=select) == [0.5], (name, select)
@@ -296,6 +298,7 @@ THREE = "1264000000.5 60.5 20.1\n1264000010.5\t90 7\n".replace("\t", " ")
         ("t.txt", THREE, {"format": "omicron"}),
         ("t.txt", THREE.replace(" ", ","), {"format": "omicron"}),
         ("t.txt", THREE.replace(" ", "   "), {"format": "omicron"}),
+        ("t.txt", "# central time [s]\n# central frequency [Hz]\n# snr []\n" + THREE, {}),
         ("t.txt", "# GPS time [s] - frequency [Hz] - SNR []\n" + THREE, {}),
         ("t.txt", "# time frequency snr\n" + THREE, {"format": "omicron"}),
         ("t.txt", "# time frequency snr\n" + THREE, {}),
@@ -305,6 +308,13 @@ def test_the_text_of_omicron_is_read(tmp_path, name, text, keys):
     path = table(tmp_path, text, name)
     assert kept(path, **keys) == [0.5, 10.5]
     assert kept(path, select={"snr": [8, None], "frequency": [60, 61]}, **keys) == [0.5]
+
+
+def test_text_of_omicron_may_hold_no_trigger(tmp_path):
+    table(tmp_path, HEADER, "a.txt")
+    table(tmp_path, HEADER + ROWS, "b.txt")
+    assert kept(str(tmp_path / "a.txt")) == []
+    assert kept(str(tmp_path), select={"snr": [8, None]}, cluster=0.1) == [0.5]
 
 
 @pytest.mark.parametrize(

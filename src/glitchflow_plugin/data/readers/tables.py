@@ -153,44 +153,52 @@ def _headed(
     lines: Iterator[str], comment: str, headless: Mapping[int, Sequence[str]], path: Path
 ) -> tuple[list[str], str, list[str]]:
     """The first lines with nothing in place of comments, what separates values, and the names if no line gives them."""
+    lead, comments = _up_to_a_row(lines, comment)
+    first = lead[-1] if lead else ""
+    headers = [place for place, text in comments.items() if _heads(text, first)]
+    if headers:
+        lead[headers[-1]] = f"{comments[headers[-1]]}\n"
+    else:
+        separator, names = _named_otherwise(list(comments.values()), first, headless, path)
+        if names:
+            return lead, separator, names
+        lead += _up_to_a_row(lines, comment)[0]
+    header, row = (*(line.strip() for line in lead if line.strip()), "", "")[:2]
+    separators = [one for one in ",;\t" if one in header] or [_blank_or_comma(header, row)]
+    if len(separators) > 1:
+        raise FormatError(f"{path}: the header {header!r} mixes separators. Use commas, semicolons or tabs only.")
+    return lead, separators[0], []
+
+
+def _up_to_a_row(lines: Iterator[str], comment: str) -> tuple[list[str], dict[int, str]]:
+    """Lines up to the next that is neither blank nor a comment, and the comments before it by their place."""
     lead: list[str] = []
-    comments: list[str] = []
-    places: list[int] = []
+    comments: dict[int, str] = {}
     for line in lines:
         if comment and line.lstrip().startswith(comment):
-            comments.append(line.strip().lstrip(comment).strip())
-            places.append(len(lead))
+            comments[len(lead)] = line.strip().lstrip(comment).strip()
             lead.append("\n")
             continue
         lead.append(line)
         if line.strip():
             break
-    first = lead[-1] if lead else ""
-    header = [place for place, text in zip(places, comments, strict=True) if _heads(text, first)]
-    if header:
-        lead[header[-1]] = f"{comments[places.index(header[-1])]}\n"
-    elif first.strip():
-        between, values = _split(first)
-        if all(map(_is_number, values)):
-            names = _with_units(comments, len(values)) or headless.get(len(values), ())
-            if names and float(values[0]) < EARLIEST and names[0] == "time":
-                raise FormatError(f"{path}: expected GPS times in the first column, got {first.strip()!r}.")
-            if names:
-                return lead, between or " ", list(names)
-    texts = [line.strip() for line in lead if line.strip()]
-    for line in lines if len(texts) == 1 else ():
-        if comment and line.lstrip().startswith(comment):
-            lead.append("\n")
-            continue
-        lead.append(line)
-        if line.strip():
-            texts.append(line.strip())
-            break
-    head, row = (*texts, "", "")[:2]
-    separators = [one for one in ",;\t" if one in head] or [_blank_or_comma(head, row)]
-    if len(separators) > 1:
-        raise FormatError(f"{path}: the header {head!r} mixes separators. Use commas, semicolons or tabs only.")
-    return lead, separators[0], []
+    return lead, comments
+
+
+def _named_otherwise(
+    comments: Sequence[str], first: str, headless: Mapping[int, Sequence[str]], path: Path
+) -> tuple[str, list[str]]:
+    """What separates values, and the names of the columns where the first row holds numbers and no line is a header."""
+    if not first.strip():
+        names = _with_units(comments)
+        return " ", names if "time" in names else []  # a table of Omicron's without a row
+    separator, values = _split(first)
+    if not all(map(_is_number, values)):
+        return "", []
+    names = _with_units(comments, len(values)) or list(headless.get(len(values), ()))
+    if names and names[0] == "time" and float(values[0]) < EARLIEST:
+        raise FormatError(f"{path}: expected GPS times in the first column, got {first.strip()!r}.")
+    return separator or " ", names
 
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
@@ -213,16 +221,16 @@ _OMICRON = {
 """Omicron's names in text, and what it calls the same columns in ROOT and HDF5."""
 
 
-def _with_units(comments: Sequence[str], count: int) -> list[str]:
+def _with_units(comments: Sequence[str], count: int | None = None) -> list[str]:
     """Names of so many columns out of comments that name each with its unit; none where these are too few."""
     found = [
         (name.strip(" -,;|\t").lower(), unit.strip()) for text in comments for name, unit in _WITH_UNIT.findall(text)
     ]
     names = [
         _OMICRON[name] if name in _OMICRON and (unit in ("s", "") or "time" not in name) else name
-        for name, unit in found[-count:]
+        for name, unit in found[-(count or len(found)) :]
     ]
-    return names if len(names) == count else []
+    return names if count in (None, len(names)) else []
 
 
 def _split(line: str) -> tuple[str | None, list[str]]:
@@ -235,6 +243,8 @@ def _heads(text: str, line: str) -> bool:
     """Whether a text has a name for every value of a line that has numbers in it, and so is no header itself."""
     (between_names, names), (between_values, values) = _split(text), _split(line)
     fits = between_names == between_values and len(names) == len(values)
+    if between_names is None and "[" in text:
+        return False  # `central frequency [Hz]` is one name
     return fits and any(map(_is_number, values)) and all(names) and not any(map(_is_number, names))
 
 

@@ -405,7 +405,8 @@ def _parts(
             if len(paths) == 1:
                 raise
             logger.warning("%s", error)
-            unreadable[shown(path.name)] = str(error)
+            name = shown(path.name)
+            unreadable[name if name not in unreadable else shown(path)] = str(error)
     return parts, unreadable
 
 
@@ -602,7 +603,7 @@ def _hdf5_column(item: h5py.Group | h5py.Dataset) -> np.ndarray | None:
         return None
     if item.dtype.kind in "SO" and h5py.check_string_dtype(item.dtype) and len(item) <= _MOST_ROWS:
         return np.asarray(item.asstr(errors="replace")[:], dtype=np.str_)
-    return samples(item, 0, len(item)) if item.dtype.kind in "iuf" else None
+    return samples(item, 0, len(item)) if item.dtype.kind in "biuf" else None
 
 
 @apart
