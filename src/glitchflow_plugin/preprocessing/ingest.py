@@ -513,7 +513,7 @@ def jitter_lacking(events: EventSet) -> tuple[str, ...]:
     if len(events) < _ENOUGH_TO_TELL or away.mean() >= asked / 4:
         return ()
     return (
-        f"crop_jitter: {asked:g} s was asked for, and the data about the triggers leave {away.mean():.2f} s on average: "
+        f"crop_jitter: {asked:g} s was asked for, the data about the triggers leave {away.mean():.2f} s on average: "
         "glitches lie in one place of all events. Raise `segment`, bring longer events, or shorten processing.len or "
         "filter_length.",
     )
