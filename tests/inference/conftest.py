@@ -81,7 +81,7 @@ def make_set(tmp_path):
         )
         for plan in writer.pending():
             rows = [ids.index(event) for event in plan.event_ids]
-            groups = tuple(f"group {row % 3}" for row in rows)
+            groups = tuple(f"group {row % 5}" for row in rows)
             batch = SpectrogramBatch(plan.event_ids, gps[rows], gps[rows] + 3, maps[rows], valid[rows], groups)
             writer.write(plan, batch)
         return writer.finish()
