@@ -21,7 +21,7 @@ from glitchflow_plugin.inference.report import (
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
 from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name, unix_time
 
-SETTINGS = InferenceSettings(batch_events=4, replicates=50, examples=2, block_length=40.0)  # each event a group
+SETTINGS = InferenceSettings(batch_events=4, replicates=50, examples=2)
 
 
 @pytest.fixture
