@@ -202,3 +202,15 @@ def test_two_data_sets_at_the_same_triggers_each_tell_of_theirs(tmp_path):
     assert len(events) == 2
     for report in read_quality(tmp_path / "out").triggers:
         assert (report.read, report.fell["cluster"], report.events) == (3, 1, 2)
+
+
+def test_data_sets_of_other_bands_take_the_same_events(tmp_path):
+    continuous(tmp_path / "data", T0, 60)
+    one = entry(tmp_path, times=[T0 + 15 + step / 8 for step in range(0, 240, 2)], segments=[[T0 + 20, T0 + 40]])
+    witness = {key: value for key, value in one.items() if key != "target"}
+    both = [one | {"ch_list": [TARGET]}, witness | {"ch_list": [WITNESS], "processing": {"minf": 30.0}}]
+    DataProcessor(both, str(tmp_path / "out"), engine={"workers": 1}).execute()
+    first, second = read_quality(tmp_path / "out").triggers
+    assert first.events == second.events > 0
+    assert not first.rejected
+    assert not second.rejected

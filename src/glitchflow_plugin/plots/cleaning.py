@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from glitchflow_plugin.plots.maps import FrequencyAxis, draw_map, energy_bar, energy_scale, frequency_axis
 from glitchflow_plugin.plots.style import Picture, new_figure, picture, short_name
@@ -75,21 +76,24 @@ def plot_cleaning(
         norm = energy_scale(np.stack([energy for energy in maps if energy is not None]))
         columns = Columns(times, start=example.gps_start - example.gps_event)
         for axes, panel, energy in zip(row, PANELS, maps, strict=True):
+            counted = None if energy is None or energy is example.predicted else judged
             if energy is None:
                 axes.text(0.5, 0.5, "no usable strain", transform=axes.transAxes, ha="center", va="center")
             else:
-                dimmed = None if energy is example.predicted else judged
-                draw_map(axes, energy, frequencies, columns, norm, judged=dimmed)
+                draw_map(axes, energy, frequencies, columns, norm, judged=counted)
                 if energy.max() > threshold > energy.min():
                     axes.contour(
                         columns.centre, frequencies, energy, levels=[threshold], colors="white", linewidths=0.8
                     )
-            largest = "" if energy is None else f", peak SNR² {energy.max():.0f}"
+            peak = 0.0 if energy is None else np.max(energy, initial=0.0, where=True if counted is None else counted)
+            largest = "" if energy is None else f", peak SNR² {peak:.0f}"
             axes.set_title(f"{panel}{largest}", fontsize=9, loc="left")
         named = ", ".join(filter(None, (short_name(example.event_id, 60), example.note)))
         row[0].annotate(
             named, (0, 1), xytext=(0, 20), xycoords="axes fraction", textcoords="offset points", fontsize=10
         )
+        # labels at both ends would run into those of the next panel
+        row[0].xaxis.set_major_locator(MaxNLocator(7, prune="both"))
         frequency_axis(row[0], frequencies, axis)
         row[1].set_xlabel(f"time from GPS {example.gps_event:.3f} [s]")
         energy_bar(figure, norm, cax=bar)

@@ -56,7 +56,7 @@ def plot_accuracy(
     left.set_title("cleaned: nothing above the threshold is left, and no energy was added", fontsize=10)
     left.set_ylabel("share of the events with a glitch")
     right.set_title("veto: balanced accuracy, glitches within their time", fontsize=10)
-    right.set_ylabel("mean share of glitches and of quiet events judged rightly")
+    right.set_ylabel("share of the events judged rightly")
     for axes in (left, right):
         label = f"threshold of a glitch, SNR² {glitch_threshold:g}"
         axes.axvline(glitch_threshold, color="black", linewidth=0.8, linestyle=":", label=label)
