@@ -56,7 +56,17 @@ def make_bundle():
 def make_set(tmp_path):
     """Sets of quiet maps; every second event has a glitch, which the first witness sees as the strain does."""
 
-    def _make(num_events=10, channels=(TARGET, *WITNESSES), valid=None, *, name="maps", recipe=RECIPE, shard_size=4):
+    def _make(
+        num_events=10,
+        channels=(TARGET, *WITNESSES),
+        valid=None,
+        *,
+        name="maps",
+        recipe=RECIPE,
+        shard_size=4,
+        groups=None,
+    ):
+        labels = groups or [f"group {row % 5}" for row in range(num_events)]
         generator = np.random.default_rng(1)
         maps = generator.exponential(1.0, (num_events, len(channels), 64, 257)).clip(max=9).astype(np.float32)
         for event in range(0, num_events, 2):
@@ -81,8 +91,8 @@ def make_set(tmp_path):
         )
         for plan in writer.pending():
             rows = [ids.index(event) for event in plan.event_ids]
-            groups = tuple(f"group {row % 5}" for row in rows)
-            batch = SpectrogramBatch(plan.event_ids, gps[rows], gps[rows] + 3, maps[rows], valid[rows], groups)
+            own = tuple(labels[row] for row in rows)
+            batch = SpectrogramBatch(plan.event_ids, gps[rows], gps[rows] + 3, maps[rows], valid[rows], own)
             writer.write(plan, batch)
         return writer.finish()
 
