@@ -24,6 +24,7 @@ from glitchflow_plugin.data.readers import frames, hdf5
 from glitchflow_plugin.models.build import full_settings
 from glitchflow_plugin.signal.conditioning import ConditioningSettings, needed_length
 from glitchflow_plugin.signal.whitening import WhiteningSettings
+from glitchflow_plugin.tracking.versions import promote
 
 CONF_FILES = sorted((ROOT / "conf").glob("*.yaml"))
 
@@ -305,15 +306,36 @@ def make_hour(data, run):
     return sum(times <= 1_264_000_000 + 64 - 8), tuple(names)
 
 
+def make_day(data, run):
+    """For the selection of triggers: two glitches of several each, all but one of which fall."""
+    from gwpy.segments import DataQualityFlag
+
+    (data / "day").mkdir(parents=True)
+    start = 1_264_000_000.0
+    held = {name: noise(name, 100, 1024, start) for name in ("V1:Hrec_hoft_16384Hz", "V1:ENV_MIC")}
+    hdf5.write(data / "day" / "V-DAY-1264000000-100.hdf5", held)
+    (run / "omicron").mkdir()
+    for number, glitch in enumerate((start + 30, start + 90)):
+        with h5py.File(run / "omicron" / f"V1-OMICRON-{number}.h5", "w") as file:
+            group = file.create_group("triggers")
+            group["time"] = glitch + np.array([-0.05, 0.0, 0.05, 0.1, 10.0])
+            group["snr"], group["frequency"] = [9.0, 20.0, 7.0, 12.0, 30.0], [60.0, 60.0, 60.0, 60.0, 900.0]
+            group["ml_label"] = ["Blip", "Tomte", "Blip", "Blip", "Blip"]
+    active = [[start, start + 60]]
+    DataQualityFlag("V1:SCIENCE:1", active=active, known=active).write(str(run / "science.xml.gz"), format="ligolw")
+    return 1, tuple(held)
+
+
 WAYS = {
     "/data/events": make_events,
     "/data/frames": make_frames,
+    "/data/day/*.hdf5": make_day,
     "/data/gwosc": make_gwosc,
     "/data/hour": make_hour,
 }
 
 
-@pytest.mark.parametrize(("path", "make"), WAYS.items(), ids=[Path(path).name for path in WAYS])
+@pytest.mark.parametrize(("path", "make"), WAYS.items(), ids=[path.split("/")[2] for path in WAYS])
 def test_a_data_set_is_read_as_shown(path, make, tmp_path, monkeypatch):
     (block,) = [block for block in ENTRIES if path in block.text]
     data, run = tmp_path / "data", tmp_path / "run"
@@ -367,9 +389,10 @@ def demo(make_coupled_events, tmp_path, monkeypatch):
             "artifacts": str(tmp_path / "artifacts"),
             "outbox": str(tmp_path / "outbox"),
             "name": "glitchflow-demo",
-            "gate": {"min_groups": 5, "injections": 0},
         },
     ).execute()
+    # of so few events the gate promotes nothing
+    promote("glitchflow-demo", 1, f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument(
         "--data", type=Path, nargs="+", required=True, metavar="PATH", help="files, folders, patterns or cache files"
     )
-    new.add_argument("--triggers", type=Path, help="table of GPS times at which continuous data are cut, or a folder or pattern of such")
+    new.add_argument("--triggers", type=Path, help="GPS times of events: a table, a folder or a pattern")
     new.add_argument("--target", help="the strain channel (default: told by its name)")
     new.add_argument("--force", action="store_true", help="replace configuration files that are there already")
     new.set_defaults(run=_new)

@@ -70,9 +70,7 @@ def test_the_best_comes_first_and_a_failure_fails_the_search(make, monkeypatch):
         # veto efficiency, power removed, share harmed
         ends = {0: (0.5, 0.2, 0.0), 1: (0.9, 0.8, 0.5), 2: (0.7, 0.6, 0.0)}
         for number in pending:
-            figures = dict(
-                zip(("veto_efficiency", "net_power_removed", "harmed_share"), ends[number], strict=True)
-            )
+            figures = dict(zip(("veto_efficiency", "net_power_removed", "harmed_share"), ends[number], strict=True))
             found = {"figures": figures} if number not in broken else {"error": "ValueError: too large"}
             path = self.folder / "trials" / f"{number:04d}" / "result.json"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from glitchflow_plugin.errors import (
     RegistryError,
 )
 from glitchflow_plugin.products.summary import EventCounts
-from glitchflow_plugin.tracking.versions import list_versions
+from glitchflow_plugin.tracking.versions import list_versions, promote
 from glitchflow_plugin.training.interruption import Interrupted
 
 SPLIT = {"block_length": 100.0, "train": 0.4, "validation": 0.2, "gate": 0.2, "test": 0.2}
@@ -94,6 +94,7 @@ def station(make_coupled_maps, tmp_path, monkeypatch):
         windows
     )
     assert here.versions() == [1]
+    promote("twin", 1, here.registry["tracking_uri"])
     fill(tmp_path / "buffer", 0, 32)
     return here
 
@@ -146,11 +147,33 @@ def test_it_waits_keeps_trains_and_continues(station, tmp_path, monkeypatch):
     assert any("GUIDE has drifted" in warning for warning in summary.warnings)
 
 
+def test_it_says_before_training_that_the_gate_could_not_decide(station, monkeypatch):
+    station.drifted = True
+    station.registry["gate"] = {"min_groups": 7, "injections": 0}
+    monkeypatch.setattr(Retrain, "_train", lambda *_: pytest.fail("trained"))
+    # 7 groups in a fifth of the events take 35
+    status = station.run()[1]
+    assert status["decision"] == "wait"
+    assert "32 events in the buffer are too few for the gate to decide" in status["reason"]
+    assert "35 events or more" in status["reason"]
+    # enough events, but many of a kind
+    station.registry["gate"] = {"min_groups": 6, "injections": 0}
+    few = types.SimpleNamespace(group_keys=lambda _: [0, 0, 1, 1, 1, 2])
+    monkeypatch.setattr(Retrain, "_split", lambda *_: types.SimpleNamespace(gate=few, block_length=100.0))
+    status = station.run()[1]
+    assert status["decision"] == "wait"
+    assert "drifted: GUIDE; but with 3 groups in its part the gate could promote nothing" in status["reason"]
+    with pytest.raises(ConfigurationError, match="the gate can never decide"):
+        station.run(max_events=20)
+
+
 def test_a_registry_that_is_away_costs_no_attempt(tmp_path, monkeypatch):
     champion = types.SimpleNamespace(name="twin", version=1)
     monkeypatch.setattr("glitchflow_plugin.tracking.versions.find", lambda *_: champion)
     monkeypatch.setattr("glitchflow_plugin.tracking.registry.load", lambda *_: None)
     monkeypatch.setattr(Retrain, "_maps", lambda *_: (None, EventCounts(8, 8), ()))
+    part = types.SimpleNamespace(group_keys=lambda _: range(60))
+    monkeypatch.setattr(Retrain, "_split", lambda *_: types.SimpleNamespace(gate=part, block_length=1.0))
     fill(tmp_path / "buffer", 0, 8)
     registry = {"tracking_uri": "unused", "name": "twin"}
     settings = {"buffer": str(tmp_path / "buffer"), "min_events": 8, "force": True}

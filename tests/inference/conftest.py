@@ -56,7 +56,16 @@ def make_bundle():
 def make_set(tmp_path):
     """Sets of quiet maps; every second event has a glitch, which the first witness sees as the strain does."""
 
-    def _make(num_events=10, channels=(TARGET, *WITNESSES), valid=None, *, name="maps", recipe=RECIPE, shard_size=4):
+    def _make(
+        num_events=10,
+        channels=(TARGET, *WITNESSES),
+        valid=None,
+        *,
+        name="maps",
+        recipe=RECIPE,
+        shard_size=4,
+        groups=(),
+    ):
         generator = np.random.default_rng(1)
         maps = generator.exponential(1.0, (num_events, len(channels), 64, 257)).clip(max=9).astype(np.float32)
         for event in range(0, num_events, 2):
@@ -81,8 +90,8 @@ def make_set(tmp_path):
         )
         for plan in writer.pending():
             rows = [ids.index(event) for event in plan.event_ids]
-            groups = tuple(f"group {row % 5}" for row in rows)
-            batch = SpectrogramBatch(plan.event_ids, gps[rows], gps[rows] + 3, maps[rows], valid[rows], groups)
+            labels = tuple(groups[row] for row in rows) if groups else ()
+            batch = SpectrogramBatch(plan.event_ids, gps[rows], gps[rows] + 3, maps[rows], valid[rows], labels)
             writer.write(plan, batch)
         return writer.finish()
 

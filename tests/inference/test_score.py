@@ -36,6 +36,7 @@ def statistics(measured, predicted, *, cleaned=None, event=None, group=None, cut
         peak_predicted=predicted,
         peak_in_time=predicted,
         peak_cleaned=cleaned,
+        peak_left=cleaned + np.minimum(predicted, NOISE_CLAIM),
         total_measured=measured,
         total_cleaned=cleaned,
         glitch_power=np.where(loud, measured - NOISE_CLAIM, 0),
@@ -112,6 +113,15 @@ def test_no_constant_earns_anything(maps, level):
         assert scores.harmed.value == 1
 
 
+@pytest.mark.parametrize("level", [0.5, 1.5, 2.2])
+def test_a_constant_cleans_no_glitch_that_is_barely_above_the_threshold(level):
+    measured = noise(20, 16, 64)
+    measured[:, 4, 20] = 16.3
+    scores = score(measured, torch.full_like(measured, level), replicates=0)
+    assert scores.cleaned_share.at(16).value == 0
+    assert score(measured, measured.clone(), replicates=0).cleaned_share.at(16).value == 1
+
+
 def test_what_stays_below_the_threshold_counts_by_its_energy():
     measured = noise(40, 16, 64)
     measured[:, 4, 20] = 60
@@ -166,7 +176,8 @@ def test_curves_follow_their_definitions(maps):
     for index, threshold in enumerate(THRESHOLDS):
         loud = [float(m.max()) > threshold for m in measured]
         left = [
-            float((m - p).abs().max()) < threshold and float((m - p).abs().sum()) <= float(m.sum())
+            float(((m - p).abs() + p.clamp(max=NOISE_CLAIM)).max()) < threshold
+            and float((m - p).abs().sum()) <= float(m.sum())
             for m, p, was in zip(measured, predicted, loud, strict=True)
             if was
         ]
@@ -285,7 +296,7 @@ def test_intervals_are_those_of_a_plain_bootstrap_by_group():
     for _ in range(1000):
         rows = np.concatenate([np.flatnonzero(groups == e) for e in generator.integers(0, 40, 40)])
         glitch = measured[rows] > 16
-        plain.append(np.mean(np.abs(measured - predicted)[rows][glitch] < 16))
+        plain.append(np.mean((np.abs(measured - predicted) + np.minimum(predicted, NOISE_CLAIM))[rows][glitch] < 16))
         areas.append(roc_auc_score(glitch, predicted[rows]))
     for name, drawn in {"cleaned_share_snr2_16": plain, "veto_roc_auc": areas}.items():
         one = scores.metrics()[name]

@@ -44,6 +44,8 @@ def run(tmp_path_factory):
     for pipeline in ("simulate_pipeline", "preproc_pipeline"):
         execute(folder, f"+pipe_key={pipeline}")
     execute(folder)  # training_pipeline is the default
+    # of so few events the gate promotes nothing
+    commands.run(folder, "glitchflow", "models", "promote", "glitchflow-small", "1")
     for pipeline in ("inference_pipeline", "glitchflow_pipeline", "vis_dts"):
         execute(folder, f"+pipe_key={pipeline}")
     return folder

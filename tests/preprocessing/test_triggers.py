@@ -15,6 +15,7 @@ from glitchflow_plugin.data.readers.triggers import TriggerSettings, event_id_at
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.sources import DatasetSettings, open_datasets
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
+from glitchflow_plugin.preprocessing.ingest import ingest, ingest_with_recipe
 from glitchflow_plugin.preprocessing.quality import read_quality
 from glitchflow_plugin.preprocessing.triggers import chosen, chosen_for
 from glitchflow_plugin.products.summary import read_summary
@@ -202,3 +203,25 @@ def test_two_data_sets_at_the_same_triggers_each_tell_of_theirs(tmp_path):
     assert len(events) == 2
     for report in read_quality(tmp_path / "out").triggers:
         assert (report.read, report.fell["cluster"], report.events) == (3, 1, 2)
+
+
+def test_data_sets_of_other_bands_take_the_same_events(tmp_path):
+    continuous(tmp_path / "data", T0, 60)
+    one = entry(tmp_path, times=[T0 + 15 + step / 8 for step in range(0, 240, 2)], segments=[[T0 + 20, T0 + 40]])
+    witness = {key: value for key, value in one.items() if key != "target"}
+    both = [one | {"ch_list": [TARGET]}, witness | {"ch_list": [WITNESS], "processing": {"minf": 30.0}}]
+    DataProcessor(both, str(tmp_path / "out"), engine={"workers": 1}).execute()
+    first, second = read_quality(tmp_path / "out").triggers
+    assert first.events == second.events > 0
+    assert not first.rejected
+    assert not second.rejected
+
+
+def test_inference_chooses_as_training_does(tmp_path):
+    continuous(tmp_path / "data", T0, 60)
+    rows = write(tmp_path / "t.csv", [(T0 + 22, 9), (T0 + 30, 9), (T0 + 30.05, 20), (T0 + 50, 9)])
+    one = entry(tmp_path, path=rows, cluster=0.1, segments=[[T0 + 20, T0 + 40]])
+    first = ingest([one], None, tmp_path / "training")
+    again = ingest_with_recipe([one], first.manifest.recipe, None, tmp_path / "inference")
+    assert first.event_ids == again.event_ids == (event_id_at(T0 + 30.05),)
+    assert read_quality(tmp_path / "training").triggers == read_quality(tmp_path / "inference").triggers

@@ -191,7 +191,7 @@ class Retrain(BaseComponent):
             reason = f"drifted: {', '.join(drifted)}" if drifted else "no channel has drifted"
         if decision == "keep":
             return self._end(status, champion, decision, reason, counts, drift=drift, warnings=warnings)
-        split = Splitter(self.split, str(maps.folder), str(self.cycle / "training")).execute(maps)
+        split = self._split(maps)
         groups = len(set(split.gate.group_keys(split.block_length)))
         if groups < self._min_groups:
             few = f"with {groups} groups in its part the gate could promote nothing. {self._needed()}"
@@ -265,6 +265,9 @@ class Retrain(BaseComponent):
             device=choose_device(self.device, self.engine),
             require_target=True,
         )
+
+    def _split(self, maps: SpectrogramSet) -> Split:
+        return Splitter(self.split, str(maps.folder), str(self.cycle / "training")).execute(maps)
 
     def _train(self, maps: SpectrogramSet, split: Split) -> "ModelVersion | None":
         from glitchflow_plugin.components.trainer import Trainer

@@ -13,8 +13,9 @@ it is above t *anywhere*. What says the same of all events can therefore never f
 it takes of the quiet ones: its balanced accuracy and its ROC area are at most 0.5, whatever it knows of usual times.
 
 **Cleaning.** Energies carry no phase, so "cleaned" means |measured - predicted| of twins of energies (see
-:func:`glitchflow_plugin.inference.clean.clean_maps`), and the map of the difference of waveforms of twins of these.
-*Net power removed* counts what the prediction takes from the pixels of glitches and what it adds anywhere else:
+:func:`glitchflow_plugin.inference.clean.clean_maps`), and the map of the difference of waveforms of twins of these. A
+case is *cleaned at t* when nothing above t is left (what is predicted counts as left up to C, see below) and its energy
+did not rise. *Net power removed* counts what the prediction takes from pixels of glitches and what it adds anywhere:
 
     1 - (sum of left over loud pixels + sum of added over all others) / sum of (measured - C) over loud pixels
 
@@ -30,7 +31,7 @@ only from a pixel that is loud in nearly half of them.
 ===========================  =====================  ================  ====================  =========================
 figure                       perfect prediction     zero prediction   constant, clock, ...  undefined (with reason)
 ===========================  =====================  ================  ====================  =========================
-cleaned share at t           1 (t above C)          0                 0 once they add       no case holds a glitch
+cleaned share at t           1 (t above C)          0                 about 0               no case holds a glitch
 balanced veto accuracy at t  1                      0.5               at most 0.5           only one kind of cases
 veto ROC area                1                      0.5               at most 0.5           only one kind of cases
 net power removed            1                      0                 at most 0             no loud pixel
@@ -196,6 +197,7 @@ class CaseStatistics:
         peak_predicted: Largest predicted energy.
         peak_in_time: Largest predicted energy within the time of the glitch.
         peak_cleaned: Largest energy after cleaning.
+        peak_left: The same without credit for noise: of what is predicted, as much as `NOISE_CLAIM` is put back.
         total_measured: Sum of the measured energy.
         total_cleaned: Sum of the energy after cleaning.
         glitch_power: Sum over loud pixels of what is measured above `NOISE_CLAIM`.
@@ -214,6 +216,7 @@ class CaseStatistics:
     peak_predicted: NDArray[np.float64]
     peak_in_time: NDArray[np.float64]
     peak_cleaned: NDArray[np.float64]
+    peak_left: NDArray[np.float64]
     total_measured: NDArray[np.float64]
     total_cleaned: NDArray[np.float64]
     glitch_power: NDArray[np.float64]
@@ -319,8 +322,8 @@ class Scores:
     """All figures of one prediction against one measurement; defined at the top of this module.
 
     Attributes:
-        cleaned_share: Share of the cases with a glitch at t that are cleaned: their peak is below t, and their energy
-            did not rise; against t.
+        cleaned_share: Share of the cases with a glitch at t that are cleaned: their peak is below t without credit
+            for noise, and their energy did not rise; against t.
         veto_balance: Mean of the share of glitches that are vetoed in time at t and the share of quiet cases that are
             not vetoed, against t.
         roc: ROC of the veto for glitches at the glitch threshold; None where only one kind exists.
@@ -445,6 +448,7 @@ def map_statistics(
         "peak_predicted": seen.amax(dim=1),
         "peak_in_time": torch.where(in_time, seen, 0).amax(dim=1),
         "peak_cleaned": cleaned.amax(dim=(1, 2)),
+        "peak_left": (cleaned + predicted.clamp(max=NOISE_CLAIM)).amax(dim=(1, 2)),
         "total_measured": measured.double().sum(dim=(1, 2)),
         "total_cleaned": cleaned.double().sum(dim=(1, 2)),
         "glitch_power": _sum((measured - NOISE_CLAIM) * loud),
@@ -559,7 +563,7 @@ def score_statistics(
     holds = statistics.peak_measured[:, None] > levels
     found = holds & (statistics.peak_in_time[:, None] > levels)
     alarm = ~holds & (statistics.peak_predicted[:, None] > levels)
-    lowered = (statistics.peak_cleaned[:, None] < levels) & (statistics.total_cleaned <= statistics.total_measured)[
+    lowered = (statistics.peak_left[:, None] < levels) & (statistics.total_cleaned <= statistics.total_measured)[
         :, None
     ]
     outside = statistics.columns - statistics.columns_of_glitch

@@ -122,7 +122,9 @@ def ingest(
         NoEventsError: No event is left.
     """
     settings, psd_files, quantity = _whitening(whitening)
-    catalogue = open_datasets(datasets, choose=partial(chosen_for, whitening=settings))
+    entries = DatasetSettings.listed(datasets)
+    strain = next((one.processing for one in entries if one.target), None)
+    catalogue = open_datasets(entries, choose=partial(chosen_for, whitening=settings, band=strain))
     unknown = sorted(set(psd_files) - set(catalogue.channels))
     if unknown:
         raise ConfigurationError(f"whiten.psd names channels that are not used: {unknown}")
@@ -511,7 +513,7 @@ def jitter_lacking(events: EventSet) -> tuple[str, ...]:
     if len(events) < _ENOUGH_TO_TELL or away.mean() >= asked / 4:
         return ()
     return (
-        f"crop_jitter: {asked:g} s was asked for, and the data about the triggers leave {away.mean():.2f} s on average: "
+        f"crop_jitter: {asked:g} s was asked for, the data about the triggers leave {away.mean():.2f} s on average: "
         "glitches lie in one place of all events. Raise `segment`, bring longer events, or shorten processing.len or "
         "filter_length.",
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from glitchflow_plugin.data.readers.segments import read_segments
 from glitchflow_plugin.data.readers.triggers import CLUSTER, NEAR, SEGMENTS, TriggerSettings, TriggerTable, read_table
-from glitchflow_plugin.data.sources import DatasetSettings
+from glitchflow_plugin.data.sources import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.signal.conditioning import ConditioningSettings, needed_length
 from glitchflow_plugin.signal.trigger_clusters import cluster_times, crowded
@@ -44,13 +44,20 @@ def chosen(settings: TriggerSettings, needed: float = 0.0, crop: float = 0.0, *,
     return replace(table, report=replace(table.report, crowded=near, overlapping=overlapping))
 
 
-def chosen_for(dataset: DatasetSettings, whitening: WhiteningSettings) -> TriggerTable:
-    """The triggers of a data set that become events, when it is conditioned as it says and whitened like this.
+def chosen_for(
+    dataset: DatasetSettings, whitening: WhiteningSettings, band: ProcessingSettings | None = None
+) -> TriggerTable:
+    """The triggers of a data set that become events.
+
+    Args:
+        dataset: Which.
+        whitening: How its channels are whitened.
+        band: How the strain is conditioned, where that is from another data set: all must take the same events.
 
     Raises:
-        ConfigurationError: It has no triggers, or none of the band is left.
+        ConfigurationError: It has no triggers.
     """
-    band = dataset.processing
+    band = band or dataset.processing
     return chosen_by(dataset, ConditioningSettings(band.minf, band.maxf, band.sr, band.len, band.whiten, whitening))
 
 

@@ -182,8 +182,9 @@ class Gate:
             )
             return replace(judged, not_tested=why)
         quiet = judged.event[judged.quiet].tolist()
-        rows = [quiet[number % len(quiet)] for number in range(self.settings.injections)]
-        strain, witnesses = self._series(rows)
+        # a set of few quiet events takes several mergers into each, and is read once
+        places = torch.arange(self.settings.injections) % len(quiet)
+        strain, witnesses = (each[places] for each in self._series(quiet[: self.settings.injections]))
         known = [*quiet, *self._quiet_validation()][:_MOST_QUIET]
         relation = measure_relation(*self._series(known), events.sample_rate)
         signals = torch.from_numpy(self._mergers(events)).to(strain)
