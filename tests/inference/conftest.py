@@ -64,9 +64,8 @@ def make_set(tmp_path):
         name="maps",
         recipe=RECIPE,
         shard_size=4,
-        groups=None,
+        groups=(),
     ):
-        labels = groups or [f"group {row % 5}" for row in range(num_events)]
         generator = np.random.default_rng(1)
         maps = generator.exponential(1.0, (num_events, len(channels), 64, 257)).clip(max=9).astype(np.float32)
         for event in range(0, num_events, 2):
@@ -91,8 +90,8 @@ def make_set(tmp_path):
         )
         for plan in writer.pending():
             rows = [ids.index(event) for event in plan.event_ids]
-            own = tuple(labels[row] for row in rows)
-            batch = SpectrogramBatch(plan.event_ids, gps[rows], gps[rows] + 3, maps[rows], valid[rows], own)
+            labels = tuple(groups[row] for row in rows) if groups else ()
+            batch = SpectrogramBatch(plan.event_ids, gps[rows], gps[rows] + 3, maps[rows], valid[rows], labels)
             writer.write(plan, batch)
         return writer.finish()
 

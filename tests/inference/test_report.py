@@ -29,7 +29,7 @@ def finished(make_bundle, make_set, tmp_path):
     """A run in which the event of row 2 stays dirty, because its only witness is dead."""
     valid = np.ones((10, 4), bool)
     valid[2, 1] = False
-    spectrograms = make_set(valid=valid)
+    spectrograms = make_set(valid=valid, groups=tuple(f"wave {row % 5}" for row in range(10)))
     bundle = make_bundle()
     return run_inference(bundle, spectrograms, tmp_path / "out", SETTINGS, progress=False), spectrograms, bundle
 

@@ -20,6 +20,7 @@ from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.signal.columns import Columns
 
 SETTINGS = InferenceSettings(batch_events=3, replicates=100)
+GROUPS = tuple(f"wave {row % 5}" for row in range(10))
 
 
 def run(bundle, spectrograms, tmp_path, settings=SETTINGS, **options):
@@ -27,11 +28,12 @@ def run(bundle, spectrograms, tmp_path, settings=SETTINGS, **options):
 
 
 def test_maps_and_tables_belong_to_their_events(make_bundle, make_set, tmp_path):
-    bundle, spectrograms = make_bundle(), make_set()
+    groups = tuple(f"wave {row % 3}" for row in range(10))
+    bundle, spectrograms = make_bundle(), make_set(groups=groups)
     result = run(bundle, spectrograms, tmp_path, model={"name": "m", "version": 3})
     source, made = spectrograms.read(), result.maps.read()
     assert made.event_ids == source.event_ids
-    assert made.groups == source.groups == tuple(f"group {row % 5}" for row in range(10))
+    assert made.groups == source.groups == groups
     np.testing.assert_array_equal(made.gps_start, source.gps_start)
     assert result.maps.channels == (cleaned_name(bundle.target), predicted_name(bundle.target))
     np.testing.assert_allclose(made.maps[:, 1], 0.9 * source.maps[:, 1], rtol=1e-6)
@@ -54,14 +56,15 @@ def test_maps_and_tables_belong_to_their_events(make_bundle, make_set, tmp_path)
 
 
 def test_verdicts_and_scores_of_a_good_twin(make_bundle, make_set, tmp_path):
-    result = run(make_bundle(), make_set(), tmp_path)
+    result = run(make_bundle(), make_set(groups=GROUPS), tmp_path)
     has_glitch = [index % 2 == 0 for index in range(10)]
     assert result.events["glitch"].tolist() == has_glitch
     assert result.events["veto"].tolist() == has_glitch
     assert result.events["cleaned"].tolist() == has_glitch
     metrics = {name: scores.metrics() for name, scores in result.scores.items()}
     assert set(metrics) == {"model", "linear", "zero", *TRIVIAL}
-    assert metrics["model"]["cleaned_share_snr2_16"].value == pytest.approx(4 / 5)  # of the loudest 14 + 2.3 is left
+    # the witness's own noise, which this twin passes on, adds more to the faintest glitch's event than is taken away
+    assert metrics["model"]["cleaned_share_snr2_16"].value == pytest.approx(4 / 5)
     assert metrics["zero"]["cleaned_share_snr2_16"].value == 0
     assert metrics["linear"]["cleaned_share_snr2_16"].value == 0
     assert metrics["zero"]["net_power_removed"].value == 0
@@ -75,13 +78,12 @@ def test_verdicts_and_scores_of_a_good_twin(make_bundle, make_set, tmp_path):
 
 
 def test_scores_equal_those_of_one_pass_in_memory(make_bundle, make_set, tmp_path):
-    spectrograms = make_set()
+    spectrograms = make_set(groups=GROUPS)
     source = torch.from_numpy(spectrograms.read().maps)
     # what lies within one tile of an edge mixes both ends of the event
     tile, since = 12 / (2 * np.pi * spectrograms.frequencies[:, None]), spectrograms.times
     inside = (since >= tile) & (since <= 6 - tile)
-    groups = [0, 1, 2, 3, 4] * 2
-    expected = map_statistics(source[:, 0], 0.9 * source[:, 1], spectrograms.event_ids, inside=inside, groups=groups)
+    expected = map_statistics(source[:, 0], 0.9 * source[:, 1], spectrograms.event_ids, inside=inside, groups=GROUPS)
     scores = run(make_bundle(), spectrograms, tmp_path).scores["model"]
     assert scores.to_dict() == score_statistics(expected, replicates=100).to_dict()
 
