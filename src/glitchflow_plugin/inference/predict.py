@@ -202,9 +202,7 @@ class SeriesPredictor:
         return Prediction(
             measured=_measured(maps, count),
             predicted=expected,
-            cleaned=q_transform_relative(
-                measured_strain - predicted, measured_strain, rate, self.qtransform, periodic=False
-            ),
+            cleaned=q_transform_relative(measured_strain - predicted, measured_strain, rate, self.qtransform),
             strain=predicted,
             measured_strain=measured_strain,
             expected_residual=None if explained is None else self._on_map(explained.variance, predicted.shape[-1]),
