@@ -9,8 +9,8 @@ KINDS: Mapping[str, str] = {
     "loudest": "glitches with the largest measured energy",
     "median": "glitches about the median measured energy",
     "worst": "glitches with the largest energy left after cleaning",
-    "uncleaned": "glitches with a pixel above the threshold after cleaning",
-    "missed": "glitches without a veto",
+    "uncleaned": "glitches that were not cleaned: still loud, or with more energy than before",
+    "missed": "glitches without a veto in their time",
     "false_alarms": "vetoes without a glitch in the strain",
     "vetoed": "the largest predicted energies",
 }
@@ -31,6 +31,7 @@ def pick_examples(events: pd.DataFrame, kind: str, count: int) -> list[int]:
     glitch = events["glitch"].fillna(value=False).to_numpy(dtype=bool)
     cleaned = events["cleaned"].fillna(value=False).to_numpy(dtype=bool)
     veto = events["veto"].to_numpy(dtype=bool)
+    found = events["veto_in_time"].fillna(value=False).to_numpy(dtype=bool)
     measured = events["peak_snr2_measured"].to_numpy(dtype=float, na_value=np.nan)
     left = events["peak_snr2_cleaned"].to_numpy(dtype=float, na_value=np.nan)
     predicted = events["peak_snr2_predicted"].to_numpy(dtype=float)
@@ -41,7 +42,7 @@ def pick_examples(events: pd.DataFrame, kind: str, count: int) -> list[int]:
         "median": (glitch, -np.abs(measured - (np.median(measured[glitch]) if glitch.any() else 0))),
         "worst": (glitch, left),
         "uncleaned": (glitch & ~cleaned, left),
-        "missed": (glitch & ~veto, measured),
+        "missed": (glitch & ~found, measured),
         "false_alarms": (known & ~glitch & veto, predicted),
         "vetoed": (veto, predicted),
     }

@@ -266,6 +266,10 @@ class CaseStatistics:
         """Cases that are loud after cleaning, or whose energy has grown by more than `GROWTH`."""
         return (self.peak_cleaned > self.glitch_threshold) | (self.total_cleaned > (1 + GROWTH) * self.total_measured)
 
+    def lowered(self, levels: Float[np.ndarray, " level"]) -> Bool[np.ndarray, "case level"]:
+        """Cases in which nothing above a level (SNR²) is left, and whose energy did not rise."""
+        return (self.peak_left[:, None] < levels) & (self.total_cleaned <= self.total_measured)[:, None]
+
     def select(self, cases: NDArray[Any]) -> "CaseStatistics":
         """Some of the cases, chosen by a mask or by row numbers."""
         chosen = {name: getattr(self, name)[cases] for name in self._by_case()}
@@ -402,6 +406,7 @@ def map_statistics(
     glitch_threshold: float = GLITCH_THRESHOLD,
     *,
     cleaned: Float[Tensor, "case frequency time"] | None = None,
+    loudest: Float[Tensor, "case time"] | None = None,
     inside: Bool[np.ndarray, "frequency time"] | None = None,
     groups: Sequence[Any] | NDArray[Any] | None = None,
 ) -> CaseStatistics:
@@ -413,6 +418,8 @@ def map_statistics(
         events: Event id or number of each map, (case,); its row number if None.
         glitch_threshold: SNR² above which a pixel is loud.
         cleaned: What is left, SNR²; the difference of the energies if None.
+        loudest: Largest predicted energy of each column, by which vetoes are decided, SNR²; that of the judged pixels
+            if None.
         inside: Pixels that are judged; all if None.
         groups: Group of each map, (case,); that of its event if None.
 
@@ -441,7 +448,7 @@ def map_statistics(
     measured, predicted, cleaned = (torch.where(judged, maps, 0.0) for maps in (measured, predicted, cleaned))
     loud = measured > glitch_threshold
     in_time = _time_of_glitch(measured, loud)
-    seen, columns = predicted.amax(dim=1), judged.any(dim=0)
+    seen, columns = predicted.amax(dim=1) if loudest is None else loudest, judged.any(dim=0)
     vetoed, glitch = (seen > glitch_threshold) & columns, loud.flatten(1).any(dim=1)[:, None]
     found = {
         "peak_measured": measured.amax(dim=(1, 2)),
@@ -563,13 +570,10 @@ def score_statistics(
     holds = statistics.peak_measured[:, None] > levels
     found = holds & (statistics.peak_in_time[:, None] > levels)
     alarm = ~holds & (statistics.peak_predicted[:, None] > levels)
-    lowered = (statistics.peak_left[:, None] < levels) & (statistics.total_cleaned <= statistics.total_measured)[
-        :, None
-    ]
     outside = statistics.columns - statistics.columns_of_glitch
     # each figure is made of ratios of two sums over cases; all are resampled in one go as columns of two matrices
     pairs = {
-        "cleaned": (holds & lowered, holds),
+        "cleaned": (holds & statistics.lowered(levels), holds),
         "found": (found, holds),
         "spared": (~holds & ~alarm, ~holds),
         "left": ((statistics.glitch_left + statistics.added)[:, None], statistics.glitch_power[:, None]),

@@ -32,6 +32,7 @@ EVENT_COLUMNS: Mapping[str, str] = {
     "gps_event": "float64",
     "veto": "boolean",
     "glitch": "boolean",
+    "veto_in_time": "boolean",
     "cleaned": "boolean",
     "peak_snr2_measured": "Float64",
     "peak_snr2_predicted": "Float64",
@@ -55,7 +56,9 @@ class EventVerdicts:
     Attributes:
         loudest_predicted: Largest predicted energy of each column, SNR², (event, time); 0 where it is not looked at.
         peak_measured: Largest measured energy, SNR², (event,); ignored where not `measured_valid`.
+        peak_in_time: Largest predicted energy within the time of the glitch, SNR², (event,); ignored likewise.
         peak_cleaned: Largest energy after cleaning, SNR², (event,); ignored likewise.
+        cleaned: Whether nothing above the threshold is left and the energy did not rise, (event,); ignored likewise.
         residual_area: Pixels above the threshold after cleaning, (event,); ignored likewise.
         measured_valid: Whether the event has usable strain, (event,).
         witnesses_missing: Witnesses of the model without usable data, (event,).
@@ -63,7 +66,9 @@ class EventVerdicts:
 
     loudest_predicted: Float[np.ndarray, "event time"]
     peak_measured: Float[np.ndarray, " event"]
+    peak_in_time: Float[np.ndarray, " event"]
     peak_cleaned: Float[np.ndarray, " event"]
+    cleaned: Bool[np.ndarray, " event"]
     residual_area: Int[np.ndarray, " event"]
     measured_valid: Bool[np.ndarray, " event"]
     witnesses_missing: Int[np.ndarray, " event"]
@@ -146,9 +151,9 @@ def event_table(
 ) -> pd.DataFrame:
     """One row an event, in the order given.
 
-    An event is vetoed when it has a veto segment, holds a glitch when a judged pixel of the measured map is above the
-    threshold, and is cleaned when it held a glitch and no judged pixel is above the threshold any more (also not where
-    there was silence before).
+    An event is vetoed when it has a veto segment, and holds a glitch when a judged pixel of the measured map is above
+    the threshold. A glitch is vetoed in time when the prediction is above the threshold within its time, and cleaned as
+    `inference.score` says, so that the table and the scores count the same events.
 
     Args:
         event_ids: One id an event.
@@ -183,7 +188,8 @@ def event_table(
         "gps_event": gps_event,
         "veto": number > 0,
         "glitch": _masked(glitch, measured, "boolean"),
-        "cleaned": _masked(glitch & (verdicts.residual_area == 0), measured, "boolean"),
+        "veto_in_time": _masked(glitch & (verdicts.peak_in_time > threshold), measured, "boolean"),
+        "cleaned": _masked(glitch & verdicts.cleaned, measured, "boolean"),
         "peak_snr2_measured": _masked(verdicts.peak_measured, measured, "Float64"),
         "peak_snr2_predicted": verdicts.loudest_predicted.max(axis=1),
         "peak_snr2_cleaned": _masked(verdicts.peak_cleaned, measured, "Float64"),
@@ -219,14 +225,15 @@ def outcomes(events: pd.DataFrame) -> np.ndarray:
         events: From `event_table`.
 
     Returns:
-        `cleaned` or `not cleaned` for a vetoed glitch, `missed` for a glitch without veto, `false alarm` for a veto
-        without glitch, `quiet` for neither, `no strain` where nothing was measured. Shape (event,).
+        `cleaned` or `not cleaned` for a glitch that is vetoed in time, `missed` for one that is not, `false alarm` for
+        a veto without glitch, `quiet` for neither, `no strain` where nothing was measured. Shape (event,).
     """
     veto = events["veto"].to_numpy(dtype=bool)
     known = events["glitch"].notna().to_numpy(dtype=bool)
-    glitch = events["glitch"].fillna(value=False).to_numpy(dtype=bool)
-    cleaned = events["cleaned"].fillna(value=False).to_numpy(dtype=bool)
-    cases = [~known, glitch & veto & cleaned, glitch & veto, glitch, veto]
+    glitch, found, cleaned = (
+        events[name].fillna(value=False).to_numpy(dtype=bool) for name in ("glitch", "veto_in_time", "cleaned")
+    )
+    cases = [~known, found & cleaned, found, glitch, veto]
     return np.select(cases, ["no strain", "cleaned", "not cleaned", "missed", "false alarm"], "quiet")
 
 
