@@ -15,13 +15,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from glitchflow_plugin.data.groups import LEAST_GROUPS
 from glitchflow_plugin.errors import ConfigurationError
 
 CONFIDENCE = 0.95
 """Probability inside an interval."""
-
-LEAST_GROUPS = 5
-"""Independent groups of events below which no interval is given."""
 
 #: Weights held in memory at once; keeps the bootstrap of a large set bounded.
 _WEIGHTS_IN_MEMORY = 4_000_000

@@ -56,11 +56,11 @@ from sklearn.metrics import auc, confusion_matrix, roc_curve
 from torch import Tensor
 from torch.nn import functional
 
+from glitchflow_plugin.data.groups import LEAST_GROUPS
 from glitchflow_plugin.errors import ConfigurationError, DataError, NoEventsError
 from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.inference.intervals import (
     CONFIDENCE,
-    LEAST_GROUPS,
     Estimate,
     bootstrap,
     estimate,
