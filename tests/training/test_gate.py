@@ -132,7 +132,7 @@ def test_what_is_removed_in_one_octave_pays_for_nothing_in_another(losses):
     assert "by 40.00%, and of 30 events by more than 10.00%" in verdict.reason
 
 
-def test_every_group_counts_as_one(losses):
+def test_every_group_counts_as_one():
     together = np.r_[np.zeros(11, dtype=int), 1 + np.arange(49)]
     judged = make(np.where(together == 0, 0.2, 1.05), group=together)
     assert judged.loss.mean() < 1 < judged.figures()["gate_loss"]

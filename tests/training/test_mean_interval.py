@@ -44,8 +44,8 @@ def test_a_typical_gain_is_found():
 SIZES = {
     "some larger": lambda generator: generator.integers(1, 12, 50),
     "log-normal": lambda generator: np.ceil(generator.lognormal(0, 1.5, 50)).astype(int),
-    "one holds most": lambda generator: [200] + [1] * 49,
-    "two hold most": lambda generator: [100, 100] + [1] * 48,
+    "one holds most": lambda _: [200] + [1] * 49,
+    "two hold most": lambda _: [100, 100] + [1] * 48,
 }
 
 

@@ -149,8 +149,8 @@ def measure_relation(
 def lost_share(template: Float[Tensor, "event time"], taken: Float[Tensor, "event time"]) -> NDArray[np.float64]:
     """Share of a signal's SNR that cleaning changes, by the matched filter for whitened series, (event,).
 
-    The filter is maximised over time and phase, as searches do it: what is taken away late, or a quarter of a period off,
-    leaves an echo of the signal or changes its phase.
+    The filter is maximised over time and phase, as searches do it: what is taken away late, or a quarter of a period
+    off, leaves an echo of the signal or changes its phase.
 
     Args:
         template: The injected signal, whitened.
