@@ -69,6 +69,18 @@ def is_cleaned(glitch: Mask, left: Mask) -> Mask:
     return glitch & ~left
 
 
+def earns_cleaning(glitch: Mask, left: Mask, before: Energies, after: Energies) -> Mask:
+    """Cleaned glitches that count as a merit: energy that is added elsewhere must not pay for them.
+
+    Args:
+        glitch: Whether a case holds a glitch before cleaning.
+        left: Whether anything `above` the threshold is left when what is predicted of noise is put back.
+        before: Total energy before.
+        after: Total energy after.
+    """
+    return is_cleaned(glitch, left) & (after <= before)
+
+
 def is_lifted(quiet: Mask, left: Mask) -> Mask:
     """Quiet cases that show a glitch after cleaning; arguments as for `is_cleaned`."""
     return quiet & left

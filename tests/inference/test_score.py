@@ -49,7 +49,6 @@ def statistics(measured, predicted, *, cleaned=None, event=None, group=None, cut
     )
 
 
-
 def score(measured, predicted, events=None, *, glitch_threshold=16.0, groups=None, **settings):
     found = map_statistics(measured, predicted, events, glitch_threshold, groups=groups)
     return score_statistics(found, **settings)

@@ -68,7 +68,15 @@ from glitchflow_plugin.inference.intervals import (
     in_memory,
 )
 from glitchflow_plugin.types.tensors import host
-from glitchflow_plugin.verdict import GLITCH_THRESHOLD, above, holds_glitch, is_cleaned, is_harmed, is_quiet, is_vetoed
+from glitchflow_plugin.verdict import (
+    GLITCH_THRESHOLD,
+    above,
+    earns_cleaning,
+    holds_glitch,
+    is_harmed,
+    is_quiet,
+    is_vetoed,
+)
 
 THRESHOLDS: tuple[float, ...] = tuple(float(value) for value in range(1, 51))
 """SNR² thresholds of the curves."""
@@ -525,8 +533,8 @@ def score_statistics(
     holds = holds_glitch(statistics.peak_measured[:, None], levels)
     found = holds & is_vetoed(statistics.peak_in_time[:, None], levels)
     alarm = ~holds & is_vetoed(statistics.peak_predicted[:, None], levels)
-    raised = statistics.total_cleaned > statistics.total_measured
-    cleaned = is_cleaned(holds, above(statistics.peak_left[:, None], levels)) & ~raised[:, None]
+    left = above(statistics.peak_left[:, None], levels)
+    cleaned = earns_cleaning(holds, left, statistics.total_measured[:, None], statistics.total_cleaned[:, None])
     outside = statistics.columns - statistics.columns_of_glitch
     # each figure is made of ratios of two sums over cases; all are resampled in one go as columns of two matrices
     pairs = {
