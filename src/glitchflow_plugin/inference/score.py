@@ -3,10 +3,10 @@
 A row of statistics is one *case*: the whole map of an event, or, in what training logs by epoch, a window of one. Only
 pixels that are judged count (`inside`). All energies are in SNR².
 
-**Glitches.** A case *holds a glitch at threshold t* when its largest measured energy is above t; otherwise it is *quiet
-at t*. The *time of the glitch* is that of the columns with a pixel above the glitch threshold (without one: the loudest
-column), widened by `MARGIN` columns on either side: the tile of a low frequency is wider than a column, and a column's
-maximum wanders with the noise.
+**Glitches.** A case *holds a glitch at threshold t*, or is *quiet at t*, by its largest measured energy
+(:mod:`glitchflow_plugin.verdict`, as all that is said of a single case). The *time of the glitch* is that of the
+columns with a pixel above the glitch threshold (without one: the loudest column), widened by `MARGIN` columns on either
+side: the tile of a low frequency is wider than a column, and a column's maximum wanders with the noise.
 
 **Vetoes.** A glitch is found at t when the prediction is above t *within its time*, a quiet case is falsely vetoed when
 it is above t *anywhere*. What says the same of all events can therefore never find a larger share of the glitches than
@@ -14,8 +14,9 @@ it takes of the quiet ones: its balanced accuracy and its ROC area are at most 0
 
 **Cleaning.** Energies carry no phase, so "cleaned" means |measured - predicted| of twins of energies (see
 :func:`glitchflow_plugin.inference.clean.clean_maps`), and the map of the difference of waveforms of twins of these. A
-case is *cleaned at t* when nothing above t is left (what is predicted counts as left up to C, see below) and its energy
-did not rise. *Net power removed* counts what the prediction takes from pixels of glitches and what it adds anywhere:
+case is *cleaned at t* when it :func:`~glitchflow_plugin.verdict.earns_cleaning`: nothing above t is left (what is
+predicted counts as left up to C, see below), and its energy did not rise. The event table, which ranks no twin, asks
+for the former alone and without C. *Net power removed* counts what the prediction takes from pixels of glitches and what it adds anywhere:
 
     1 - (sum of left over loud pixels + sum of added over all others) / sum of (measured - C) over loud pixels
 

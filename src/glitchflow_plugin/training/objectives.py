@@ -47,7 +47,7 @@ class Objectives:
     Attributes:
         veto_efficiency: Share of the windows with a glitch that are vetoed at the fixed deadtime.
         net_power_removed: Power that the prediction takes from all glitches less what it adds anywhere, as a share.
-        harmed_share: Share of the glitch-free windows that are loud after subtraction.
+        harmed_share: Share of the glitch-free windows that subtraction harms.
     """
 
     veto_efficiency: float
