@@ -16,7 +16,8 @@ it takes of the quiet ones: its balanced accuracy and its ROC area are at most 0
 :func:`glitchflow_plugin.inference.clean.clean_maps`), and the map of the difference of waveforms of twins of these. A
 case is *cleaned at t* when it :func:`~glitchflow_plugin.verdict.earns_cleaning`: nothing above t is left (what is
 predicted counts as left up to C, see below), and its energy did not rise. The event table, which ranks no twin, asks
-for the former alone and without C. *Net power removed* counts what the prediction takes from pixels of glitches and what it adds anywhere:
+for the former alone and without C. *Net power removed* counts what the prediction takes from pixels of glitches and
+what it adds anywhere:
 
     1 - (sum of left over loud pixels + sum of added over all others) / sum of (measured - C) over loud pixels
 
@@ -66,8 +67,8 @@ from glitchflow_plugin.inference.intervals import (
     bootstrap,
     estimate,
     few_groups,
-    in_memory,
 )
+from glitchflow_plugin.signal.bootstrap import in_memory
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import (
     GLITCH_THRESHOLD,
