@@ -20,6 +20,7 @@ from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers.continuous import GAP, OUTSIDE, UNREADABLE
 from glitchflow_plugin.data.readers.psd import read_psd
 from glitchflow_plugin.data.readers.triggers import TriggerReport
+from glitchflow_plugin.data.recipe import said
 from glitchflow_plugin.data.records import EventBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan
 from glitchflow_plugin.data.sources import (
@@ -121,7 +122,7 @@ def ingest(
         ConfigurationError: The settings are wrong or contradict each other.
         NoEventsError: No event is left.
     """
-    settings, psd_files, quantity = _whitening(whitening)
+    settings, psd_files, quantity = whitening_of(whitening)
     entries = DatasetSettings.listed(datasets)
     strain = next((one.processing for one in entries if one.target), None)
     catalogue = open_datasets(entries, choose=partial(chosen_for, whitening=settings, band=strain))
@@ -230,19 +231,19 @@ def _channel_entry(channel: ChannelRecipe) -> dict[str, Any]:
 
 def channel_recipe(name: str, recipe: Mapping[str, Any]) -> ChannelRecipe:
     """How a channel is conditioned, from the recipe of an event set (the inverse of `as_recipe`)."""
+    recipe = said(recipe, "events")
     entry = recipe["channels"][name]
     settings = ConditioningSettings(
         low=entry["minf"],
         high=entry["maxf"],
         sample_rate=recipe["sample_rate"],
         duration=recipe["duration"],
-        whiten=recipe.get("whiten", True),
+        whiten=recipe["whiten"],
         whitening=WhiteningSettings(**recipe["whitening"]),
-        order=recipe.get("order", ConditioningSettings.order),
-        flat_length=recipe.get("flat_length", ConditioningSettings.flat_length),
-        # sets of earlier versions have the trigger in the middle
-        crop_jitter=recipe.get("crop_jitter", 0.0),
-        crop_seed=recipe.get("crop_seed", 0),
+        order=recipe["order"],
+        flat_length=recipe["flat_length"],
+        crop_jitter=recipe["crop_jitter"],
+        crop_seed=recipe["crop_seed"],
     )
     psd = entry.get("psd")
     given = None if psd is None else Psd(np.asarray(psd["values"], dtype=np.float64), float(psd["spacing"]))
@@ -250,18 +251,14 @@ def channel_recipe(name: str, recipe: Mapping[str, Any]) -> ChannelRecipe:
     return ChannelRecipe(name, settings, entry.get("unit"), None, given)
 
 
-def check_whitening(content: WhiteningSettings | Mapping[str, Any] | None) -> WhiteningSettings:
-    """The whitening that whiten.yaml asks for.
+def whitening_of(
+    content: WhiteningSettings | Mapping[str, Any] | None,
+) -> tuple[WhiteningSettings, dict[str, str], Literal["psd", "asd"]]:
+    """What whiten.yaml asks for: settings, file of a spectrum by channel, and what these files hold.
 
     Raises:
         ConfigurationError: A key is unknown or a value makes no sense.
     """
-    return _whitening(content)[0]
-
-
-def _whitening(
-    content: WhiteningSettings | Mapping[str, Any] | None,
-) -> tuple[WhiteningSettings, dict[str, str], Literal["psd", "asd"]]:
     if content is None or isinstance(content, WhiteningSettings):
         return content or WhiteningSettings(), {}, "psd"
     values = dict(content)
