@@ -32,7 +32,7 @@ from glitchflow_plugin.data.sources import (
     open_datasets,
 )
 from glitchflow_plugin.data.units import same_unit
-from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
+from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
 from glitchflow_plugin.preprocessing.triggers import chosen_by, chosen_for
@@ -176,8 +176,14 @@ def ingest_with_recipe(
     Raises:
         ShareDone: In a task of an array: its share is made, and the set is not complete.
         ChannelMismatchError: No data set has some of the channels; the message lists them.
+        FormatError: The recipe is incomplete, or of a later version of this program.
         NoEventsError: No event is left.
     """
+    if not {"target", "channels"} <= recipe.keys():
+        raise FormatError(
+            f"expected a recipe with target and channels, got one with {sorted(recipe)}. Make the event set by "
+            "Data-processor, and train a model with the training pipeline."
+        )
     target = str(recipe["target"])
     names = list(dict.fromkeys([target, *(channels if channels is not None else recipe["channels"])]))
     unknown = [name for name in names if name not in recipe["channels"]]
@@ -230,23 +236,32 @@ def _channel_entry(channel: ChannelRecipe) -> dict[str, Any]:
 
 
 def channel_recipe(name: str, recipe: Mapping[str, Any]) -> ChannelRecipe:
-    """How a channel is conditioned, from the recipe of an event set (the inverse of `as_recipe`)."""
+    """How a channel is conditioned, from the recipe of an event set (the inverse of `as_recipe`).
+
+    Raises:
+        FormatError: The recipe does not say it, or is of a later version of this program.
+    """
     recipe = said(recipe, "events")
-    entry = recipe["channels"][name]
-    settings = ConditioningSettings(
-        low=entry["minf"],
-        high=entry["maxf"],
-        sample_rate=recipe["sample_rate"],
-        duration=recipe["duration"],
-        whiten=recipe["whiten"],
-        whitening=WhiteningSettings(**recipe["whitening"]),
-        order=recipe["order"],
-        flat_length=recipe["flat_length"],
-        crop_jitter=recipe["crop_jitter"],
-        crop_seed=recipe["crop_seed"],
-    )
-    psd = entry.get("psd")
-    given = None if psd is None else Psd(np.asarray(psd["values"], dtype=np.float64), float(psd["spacing"]))
+    try:
+        entry = recipe["channels"][name]
+        settings = ConditioningSettings(
+            low=entry["minf"],
+            high=entry["maxf"],
+            sample_rate=recipe["sample_rate"],
+            duration=recipe["duration"],
+            whiten=recipe["whiten"],
+            whitening=WhiteningSettings(**recipe["whitening"]),
+            order=recipe["order"],
+            flat_length=recipe["flat_length"],
+            crop_jitter=recipe["crop_jitter"],
+            crop_seed=recipe["crop_seed"],
+        )
+        psd = entry.get("psd")
+        given = None if psd is None else Psd(np.asarray(psd["values"], dtype=np.float64), float(psd["spacing"]))
+    except (KeyError, TypeError) as error:
+        raise FormatError(
+            f"the recipe does not say how {name} is conditioned as this version knows it ({error}). Make it again."
+        ) from error
     # The rate may differ from training's (strain at 4096 or 16384 Hz); within the new data it must not vary.
     return ChannelRecipe(name, settings, entry.get("unit"), None, given)
 
