@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from glitchflow_plugin.products.summary import Changed, RunSummary, format_summary, write_summary
 
@@ -78,7 +79,7 @@ def differences(
             continue
         here = any(key == one or key.startswith(f"{one}.") for one in said)
         by = "command line" if here else f"profile {profile}"
-        changed[key] = Changed(_public(now.get(key)), _public(before.get(key)), by)
+        changed[key] = Changed(_public(_value(config, key, now)), _public(_value(files, key, before)), by)
     return Applied(profile, changed, _concerns(config))
 
 
@@ -94,6 +95,18 @@ def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _value(config: DictConfig, key: str, leaves: Mapping[str, Any]) -> Any:
+    """A value that is a reference as what it refers to, where there is that."""
+    value = leaves.get(key)
+    if not isinstance(value, str) or not _REFERENCE.search(value):
+        return value
+    try:
+        found = OmegaConf.select(config, key)
+    except OmegaConfBaseException:
+        return value
+    return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
 
 
 def _public(value: Any) -> Any:

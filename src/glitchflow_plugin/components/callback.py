@@ -147,9 +147,10 @@ def _check_sections(config: Mapping[str, Any], files: Mapping[str, Any], above: 
         if isinstance(usual, dict) and isinstance(value, dict):
             _check_sections(value, usual, f"{name}.")
         elif isinstance(usual, dict) and value is not None and name not in _ALSO_NAMES and "${" not in str(value):
+            chosen = f" A network is chosen by conf/model={value}." if name == "model" else ""
             raise ConfigurationError(
                 f"{name}: expected keys with values, got {value!r}. Set single ones, as in {name}.KEY=VALUE; the keys "
-                f"are {', '.join(map(str, usual))}."
+                f"are {', '.join(map(str, usual))}.{chosen}"
             )
         elif (name == "run_name" and type(value) not in (str, int)) or (
             above == "saveconf." and type(value) is not str
