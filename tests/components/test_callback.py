@@ -290,6 +290,24 @@ def test_a_table_tells_the_profile_and_what_differs_from_the_files(folder):
     assert "8, by command line; the files have 12" in table
 
 
+def test_a_network_is_told_of_as_a_whole(folder):
+    words = ["conf/model=unet", "model.base=16"]
+    config, files = cli.compose(folder, words), cli.compose(folder, ["conf/model=unet"])
+    trainer = differences(config, files, None, words, cli.compose(folder)).of("Trainer")
+    assert {key: (one.used, one.file, one.by) for key, one in trainer.items()} == {
+        "model": ("unet", "coupling", "command line"),
+        "model.base": (16, 8, "command line"),
+    }
+    (folder / "conf" / "profile" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /conf/model: unet}]\nmodel: {base: 16}\n"
+    )
+    trainer = differences(cli.compose(folder, ["conf/profile=mine"]), files, "mine", [], cli.compose(folder)).of(
+        "Trainer"
+    )
+    (folder / "conf" / "profile" / "mine.yaml").unlink()
+    assert {key: one.by for key, one in trainer.items()} == {"model": "profile mine", "model.base": "profile mine"}
+
+
 def test_every_step_is_known_with_the_sections_that_it_reads(folder):
     concerns = differences(config := cli.compose(folder), config, None).concerns
     assert concerns["Simulator"] >= {"simulate", "saveconf", "run_name"}

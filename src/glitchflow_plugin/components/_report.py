@@ -59,21 +59,29 @@ def report(summary: RunSummary, folder: Path | str) -> RunSummary:
 
 
 def differences(
-    config: DictConfig, files: DictConfig | None, profile: str | None, overrides: Iterable[str] = ()
+    config: DictConfig,
+    files: DictConfig | None,
+    profile: str | None,
+    overrides: Iterable[str] = (),
+    usual: DictConfig | None = None,
 ) -> Applied:
     """Compare a configuration with that of the files alone.
 
     Args:
         config: As composed.
-        files: Without profile and command line; None: not known.
+        files: Without profile and command line, but for the network that they choose; None: not known.
         profile: Name of the profile.
         overrides: Of the command line: they tell who changed a key.
+        usual: With the network of config.yaml, where another one is told of as a whole.
     """
     if files is None:
         return Applied(profile)
     now, before = dict(_leaves(plain(config))), dict(_leaves(plain(files)))
     said = [word.lstrip("+~").partition("=")[0] for word in overrides]
     changed = {}
+    network, former = (OmegaConf.select(one, "model.name") if one is not None else None for one in (files, usual))
+    if former is not None and network != former:
+        changed["model"] = Changed(network, former, "command line" if "conf/model" in said else f"profile {profile}")
     for key in dict.fromkeys([*before, *now]):
         if now.get(key) == before.get(key) or key.partition(".")[0] in _SELECTION:
             continue
