@@ -32,6 +32,7 @@ from glitchflow_plugin.inference.score import (
 from glitchflow_plugin.inference.trivial import MeasuredMaps, trivial_statistics
 from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
 from glitchflow_plugin.products.veto_table import EventVerdicts, event_table, veto_segments
+from glitchflow_plugin.settings import as_float
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.types.tensors import host
@@ -91,6 +92,7 @@ class InferenceSettings:
                 f"{self.block_length}."
             )
             raise ConfigurationError(msg)
+        as_float(self, "threshold")
         limits = {"batch_size": 1, "batch_events": 1, "replicates": 0, "examples": 0}
         for name, least in (limits | {"tensorboard_rows": 1, "tensorboard_pictures": 0}).items():
             if getattr(self, name) < least:
