@@ -62,11 +62,11 @@ def test_verdicts_and_scores_of_a_good_twin(make_bundle, make_set, tmp_path):
     assert result.events["glitch"].tolist() == has_glitch
     assert result.events["veto"].tolist() == has_glitch
     assert result.events["veto_in_time"].tolist() == has_glitch
+    assert result.events["cleaned"].tolist() == has_glitch
     metrics = {name: scores.metrics() for name, scores in result.scores.items()}
     assert set(metrics) == {"model", "linear", "zero", *TRIVIAL}
     # the witness's own noise, which this twin passes on, adds more to the faintest glitch's event than is taken away
     assert metrics["model"]["cleaned_share_snr2_16"].value == pytest.approx(4 / 5)
-    assert result.events["cleaned"].sum() == 4
     assert metrics["zero"]["cleaned_share_snr2_16"].value == 0
     assert metrics["linear"]["cleaned_share_snr2_16"].value == 0
     assert metrics["zero"]["net_power_removed"].value == 0

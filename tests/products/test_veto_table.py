@@ -36,7 +36,6 @@ def verdicts():
         peak_measured=np.array([40.0, 2, 0]),
         peak_in_time=np.array([25.0, 1, 0]),
         peak_cleaned=np.array([10.0, 18, 0]),
-        cleaned=np.array([True, False, True]),
         residual_area=np.array([0, 3, 0]),
         measured_valid=np.array([True, True, False]),
         witnesses_missing=np.array([0, 2, 0]),
@@ -140,6 +139,11 @@ def test_without_strain_nothing_is_claimed_about_it(verdicts):
         assert pd.isna(row[column]), column
     assert pd.isna(row["judged_seconds"])
     assert row["veto"]
+
+
+def test_one_pixel_left_loud_makes_the_event_uncleaned(verdicts):
+    verdicts.residual_area[0] = 1  # where there was no glitch before
+    assert not tables(verdicts)[1]["cleaned"].iloc[0]
 
 
 def test_a_glitch_that_is_vetoed_at_another_time_is_missed(verdicts):
