@@ -209,6 +209,28 @@ def test_disagreements_are_named(make_bundle):
     assert "targets" in disagreement(bundle, replace(bundle, target="H1"))
 
 
+def test_a_champion_of_another_recipe_is_told_by_where_they_differ(make_bundle):
+    conditioned = {"channels": {"GUIDE": {"minf": 8.0, "unit": "m"}, "UNUSED": {"minf": 1.0}}, "crop_jitter": 0.0}
+    champion = make_bundle(recipe={"events": conditioned, "qtransform": {"q": 12.0}})
+    other = {**conditioned, "channels": {"GUIDE": {"minf": 10.0, "unit": "V"}}, "crop_jitter": 0.5}
+    why = disagreement(make_bundle(recipe={"events": other, "qtransform": {"q": 12.0}}), champion)
+    assert why == (
+        "different recipes (events.channels.GUIDE.minf: expected 8.0, got 10.0; "
+        "events.crop_jitter: expected 0.0, got 0.5)"
+    )
+    # an earlier version did not say where crops lie, or how energies are divided
+    earlier = {"events": {"channels": conditioned["channels"]}, "qtransform": {"q": 12.0, "norm": "median"}}
+    assert disagreement(make_bundle(recipe=earlier), champion) is None
+
+
+def test_a_champion_whose_recipe_is_damaged_leaves_the_challenger_registered(database, make_bundle):
+    promote_if_better(store(make_bundle(recipe={"events": "evil"}), "odd", database), make_bundle(), passes)
+    second = promote_if_better(store(make_bundle(), "odd", database), make_bundle(), passes)
+    assert not second.promoted
+    assert "named values" in second.reason
+    assert "glitchflow models promote odd 2" in second.reason
+
+
 def test_what_is_missing_is_answered_with_what_there_is(database, make_bundle):
     promote_if_better(store(make_bundle(), "known", database), make_bundle(), passes)
     with pytest.raises(RegistryError, match=r"Models there: .*known"):

@@ -16,6 +16,7 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.predict import check_events, make_predictor
 from glitchflow_plugin.inference.run import UNITS, check_spectrograms, weights_fingerprint
 from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.settings import as_float
 from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD, holds_glitch
@@ -59,6 +60,7 @@ class GenerateSettings:
         if not self.threshold > 0 or self.batch_events < 1 or self.batch_size < 1 or self.examples < 0:
             msg = "threshold must be positive, batch_size and batch_events at least 1 and examples at least 0."
             raise ConfigurationError(msg)
+        as_float(self, "threshold")
 
     def decisive(self) -> dict[str, Any]:
         """The settings that change what is generated; the others change how much is shown, and the speed."""

@@ -25,6 +25,7 @@ from glitchflow_plugin.inference.score import (
 )
 from glitchflow_plugin.inference.trivial import FixedPredictor, trivial_maps
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
+from glitchflow_plugin.settings import as_float
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
@@ -67,6 +68,7 @@ class LeaderboardSettings:
                 f"{self.threshold}, {self.batch_events}, {self.replicates}, {self.block_length}. "
                 "Correct benchmark.yaml."
             )
+        as_float(self, "threshold")
         if (
             not self.witness_snr
             or list(self.witness_snr) != sorted(set(self.witness_snr))

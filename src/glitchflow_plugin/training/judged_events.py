@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glitchflow_plugin.data.groups import group_numbers
+from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.inference.predict import Prediction, make_predictor, predict_maps, predict_strain
@@ -234,7 +235,8 @@ class Gate:
                 continue
             events = self.events
             assert events is not None  # noqa: S101  # asked before
-            rate, transform = events.sample_rate, QTransformSettings.from_recipe(bundle.recipe["qtransform"])
+            rate = events.sample_rate
+            transform = QTransformSettings.from_recipe(Recipe.from_dict(bundle.recipe).part("qtransform"))
             before, injected = (q_transform_relative(each, own, rate, transform) for each in (own, own + signal))
             present = (other.abs().amax(dim=-1) > 0)[..., None, None]
             heard = (torch.where(present, q_transform(each, rate, transform), 0.0) for each in (other, other + copy))
