@@ -361,6 +361,7 @@ def test_tensors_leave_the_device_in_known_places_alone():
         "models/wiener.py": "sums in float64",
         "models/bundle.py": "weights into a file",
         "training/calibration.py": "pixels drawn from all events",
+        "training/signals.py": "cross spectra of all quiet events",
         "training/checkpoints.py": "states of the CPU's generators",
         "tracking/registry.py": "weights into a file",
         "simulation/mergers.py": "never on a device",

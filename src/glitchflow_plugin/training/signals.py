@@ -20,6 +20,7 @@ from glitchflow_plugin.signal.psd import Psd
 from glitchflow_plugin.signal.whitening import whiten, whitening_filter
 from glitchflow_plugin.simulation.mergers import merger_bank
 from glitchflow_plugin.simulation.noise import sensitivity
+from glitchflow_plugin.types.tensors import host
 
 #: SNR of the injections, evenly spaced in its logarithm.
 SNR = (8.0, 30.0)
@@ -153,8 +154,8 @@ def lost_share(template: Float[Tensor, "event time"], taken: Float[Tensor, "even
         template: The injected signal, whitened.
         taken: What is predicted with the injection less what is predicted without.
     """
-    template, taken = template.double().cpu(), taken.double().cpu()
-    return ((template * taken).sum(dim=-1) / template.square().sum(dim=-1)).abs().numpy()
+    template = template.double()
+    return host(((template * taken).sum(dim=-1) / template.square().sum(dim=-1)).abs())
 
 
 def lost_energy(
@@ -170,7 +171,7 @@ def lost_energy(
         taken: Predicted maps with the signal less those without.
     """
     there, share = ((signal.double() * each).sum(dim=(1, 2)) for each in (added, taken))
-    return (1 - (1 - share / there.clamp(min=1e-30)).clamp(min=0).sqrt()).abs().cpu().numpy()
+    return host((1 - (1 - share / there.clamp(min=1e-30)).clamp(min=0).sqrt()).abs())
 
 
 def _segments(num_samples: int, sample_rate: float) -> tuple[int, int, Tensor]:
