@@ -1,13 +1,12 @@
 import dataclasses
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
+from tests._configuration import section
 from torch import nn
 
 from glitchflow_plugin.components._model import check_model, load_model
@@ -29,7 +28,6 @@ from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.tracking import registry
 
-CONF = Path(__file__).parents[2] / "conf"
 TARGET, GUIDE, BYSTANDER = "V1:STRAIN", "V1:GUIDE", "V1:BYSTANDER"
 PROCESSING = {"minf": 10.0, "maxf": 200.0, "sr": 512.0, "len": 4.0, "crop_jitter": 0.0, "batch": 4}
 TRANSFORM = QTransformSettings(frequency_low=20.0, frequency_high=150.0, num_frequencies=64, num_times=129)
@@ -332,7 +330,7 @@ def test_a_synthetic_set_names_the_model_it_came_from(registered, tmp_path):
 
 
 def test_configuration_files_name_the_settings_and_their_defaults():
-    conf = yaml.safe_load((CONF / "inference.yaml").read_text())
+    conf = section("inference")
     for content, kind in ((conf["settings"], InferenceSettings), (conf["generate"], GenerateSettings)):
         defaults = dataclasses.asdict(kind())
         assert {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()} == content

@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 
 from glitchflow_plugin.errors import ConnectionFailedError, FormatError, RegistryError
 from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment
-from glitchflow_plugin.tracking.registry import disagreement, load, promote_if_better, register
-from glitchflow_plugin.tracking.versions import find
+from glitchflow_plugin.tracking.registry import compare, disagreement, load, register
+from glitchflow_plugin.tracking.versions import find, settle
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,10 @@ class Verdict:
 
 def passes(*_):
     return Verdict(True)
+
+
+def promote_if_better(challenger, bundle, judge):
+    return settle(challenger, compare(challenger, bundle, judge), "champion")
 
 
 def test_the_gate_decides_and_its_reasons_are_kept(database, make_bundle):

@@ -43,7 +43,7 @@ from glitchflow_plugin.inference.leaderboard import (
 )
 from glitchflow_plugin.inference.predict import MapPredictor, Predictor
 from glitchflow_plugin.inference.trivial import TRIVIAL
-from glitchflow_plugin.models.build import MODELS
+from glitchflow_plugin.models.build import MODELS, check_network
 from glitchflow_plugin.models.bundle import WaveformTwin
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest_with_recipe
@@ -79,7 +79,7 @@ class Entrant:
     """One line of the leaderboard.
 
     Attributes:
-        model: The keys of model.yaml; `name` may be `zero`, which predicts nothing.
+        model: Name and settings of the network, as in conf/model/; `name` may be `zero`, which predicts nothing.
         config: Keys of `training.config` that are its own.
         missing: Whether it is also judged with witnesses taken away; wide networks are slow.
     """
@@ -93,6 +93,8 @@ class Entrant:
         known = sorted({*MODELS, ZERO})
         if self.model.get("name") not in known:
             raise ConfigurationError(f"benchmark.yaml: expected a model name out of {known}, got {dict(self.model)}.")
+        if self.kind != ZERO:
+            check_network(self.model)
 
     @property
     def kind(self) -> str:
@@ -138,7 +140,7 @@ class Leaderboard(BaseComponent):
     What was found of an entrant is kept; a run that was killed goes on with the next one.
 
     Args:
-        entrants: By name: `model` (keys of model.yaml) and `config` (keys of `training.config` of its own).
+        entrants: By name: `model` (name and settings of a network) and `config` (keys of `training.config` of its own).
         held_out: `datasets`, as in datasets.yaml, of events that no training has seen, and `truth`, the folder of their
             truth file.
         settings: See `LeaderboardSettings`.

@@ -15,6 +15,7 @@ from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import IngestSettings, ingest, jitter_lacking, whitening_of
 from glitchflow_plugin.preprocessing.quality import QUALITY_NAME, RECORDS_NAME, read_quality
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
+from glitchflow_plugin.settings import built
 
 
 class DataProcessor(DataGetter):
@@ -46,7 +47,7 @@ class DataProcessor(DataGetter):
         self.folder = Path(folder)
         whitening_of(whiten)
         self.whiten = whiten
-        self.settings, self.engine = IngestSettings.of(ingest), EngineSettings.of(engine)
+        self.settings, self.engine = built(IngestSettings, ingest, "ingest"), EngineSettings.of(engine)
 
     @monitor_exec
     @holding("folder")

@@ -21,22 +21,22 @@ from glitchflow_plugin.data.recipe import Recipe, told
 from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
-from glitchflow_plugin.inference.clean import residual_area
+from glitchflow_plugin.inference.clean import loudest_by_column, residual_area
 from glitchflow_plugin.inference.predict import Prediction, check_events, make_predictor
 from glitchflow_plugin.inference.score import (
-    GLITCH_THRESHOLD,
     CaseStatistics,
     Scores,
     map_statistics,
     score_statistics,
 )
 from glitchflow_plugin.inference.trivial import MeasuredMaps, trivial_statistics
-from glitchflow_plugin.inference.veto import loudest_by_column
 from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
 from glitchflow_plugin.products.veto_table import EventVerdicts, event_table, veto_segments
+from glitchflow_plugin.settings import as_float
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.types.tensors import host
+from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,7 @@ class InferenceSettings:
                 f"{self.block_length}."
             )
             raise ConfigurationError(msg)
+        as_float(self, "threshold")
         limits = {"batch_size": 1, "batch_events": 1, "replicates": 0, "examples": 0}
         for name, least in (limits | {"tensorboard_rows": 1, "tensorboard_pictures": 0}).items():
             if getattr(self, name) < least:

@@ -36,7 +36,7 @@ _LARGEST_BUFFERS = 1 << 26
 
 
 def scale_energy(energy: Energies, clamp: Tensor, scale: Tensor, transform: str) -> Energies:
-    """Bring energies to a common range; the same as `signal.scaling.Scaling.apply`.
+    """Bring energies to a common range; why so, `signal.scaling` says.
 
     Args:
         energy: Energies, SNR².

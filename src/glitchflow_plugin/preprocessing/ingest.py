@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 
@@ -70,19 +70,6 @@ class IngestSettings:
     """
 
     shard_size: int | None = None
-
-    @classmethod
-    def of(cls, content: Mapping[str, Any] | None) -> Self:
-        """Settings from a mapping.
-
-        Raises:
-            ConfigurationError: It has a key of former versions.
-        """
-        if "workers" in (content or {}):
-            raise ConfigurationError(
-                "ingest.workers is now engine.workers, for all steps: move it to conf/engine.yaml."
-            )
-        return built(cls, content, "ingest")
 
 
 @dataclass(frozen=True, eq=False)

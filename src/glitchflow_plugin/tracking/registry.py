@@ -50,7 +50,6 @@ from glitchflow_plugin.tracking.versions import (
     find,
     introduce,
     parse_description,
-    settle,
     tag,
 )
 
@@ -186,17 +185,6 @@ def load(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = 
         content = parse_description(version, own / BUNDLE_FILE)
         baseline = own / BASELINE_FILE
         return unpack(content, (own / TWIN_FILE).read_bytes(), baseline.read_bytes() if baseline.is_file() else None)
-
-
-def promote_if_better(
-    challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alias: str = CHAMPION
-) -> ModelVersion:
-    """Give a version the alias if a gate lets it pass: `compare`, then `versions.settle`."""
-    decision = compare(challenger, bundle, judge, alias=alias)
-    version = settle(challenger, decision, alias)
-    state = f"is now {alias}" if version.promoted else "waits"
-    logger.info("%s version %d %s: %s", version.name, version.version, state, version.reason)
-    return version
 
 
 def compare(challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alias: str = CHAMPION) -> dict[str, Any]:

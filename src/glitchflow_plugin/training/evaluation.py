@@ -12,7 +12,6 @@ from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.inference.predict import Predictor
 from glitchflow_plugin.inference.score import (
-    GLITCH_THRESHOLD,
     CaseStatistics,
     Scores,
     map_statistics,
@@ -23,6 +22,7 @@ from glitchflow_plugin.signal.columns import Columns, judged_pixels
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.training.losses import LossSettings, map_loss
 from glitchflow_plugin.types.tensors import StrainWindows, WindowBatch
+from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Pairs of witness energies (window, witness, f, t) and strain energies (window, 1, f, t), SNR²."""

@@ -72,7 +72,7 @@ class WaveformLearner(JudgedOnMaps):
     Attributes:
         training_set: Which events, and the maps on which twins are judged.
         events: The event set that the maps were made of.
-        model: The keys of model.yaml.
+        model: Name and settings of the network, as in conf/model/.
         loss: What is minimised.
         baseline_settings: Of the linear rival, whose `ridges` are tried.
         cache_mib: Largest size of the series that a data set keeps in memory, MiB.
@@ -108,7 +108,7 @@ class WaveformLearner(JudgedOnMaps):
         return SeriesDataset(self.training_set, self.events, part, self.witnesses, self.cache_mib)
 
     def network(self) -> nn.Module:
-        """The network of model.yaml, untrained."""
+        """The network, untrained."""
         settings = {key: value for key, value in self.model.items() if key != "name"}
         return build_model(self.model["name"], in_channels=len(self.witnesses), **settings)
 
