@@ -136,7 +136,7 @@ def test_names_that_exist_pass(folder):
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["conf/profile=dmo"], r"no profile 'dmo'\. Nearest: demo\. There are demo, gwosc, o3_glitches\."),
+        (["conf/profile=dmo"], r"no profile 'dmo'\. Nearest: demo\. There are demo, gwosc, leaderboard, o3_glitches\."),
         (["conf/profile=full"], "Where none is named, the files of conf/ apply as they are"),
         (["scan.treshold=3"], r"scan has no key 'treshold'\. Nearest: threshold"),
         (["profile=demo"], "Nearest: conf/profile"),

@@ -20,6 +20,7 @@ from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.signal.columns import Columns
 
 SETTINGS = InferenceSettings(batch_events=3, replicates=100)
+GROUPS = tuple(f"wave {row % 5}" for row in range(10))
 
 
 def run(bundle, spectrograms, tmp_path, settings=SETTINGS, **options):
@@ -55,35 +56,34 @@ def test_maps_and_tables_belong_to_their_events(make_bundle, make_set, tmp_path)
 
 
 def test_verdicts_and_scores_of_a_good_twin(make_bundle, make_set, tmp_path):
-    result = run(make_bundle(), make_set(), tmp_path)
+    result = run(make_bundle(), make_set(groups=GROUPS), tmp_path)
     has_glitch = [index % 2 == 0 for index in range(10)]
     assert result.events["glitch"].tolist() == has_glitch
     assert result.events["veto"].tolist() == has_glitch
     assert result.events["cleaned"].tolist() == has_glitch
     metrics = {name: scores.metrics() for name, scores in result.scores.items()}
     assert set(metrics) == {"model", "linear", "zero", *TRIVIAL}
-    assert metrics["model"]["cleaned_share_snr2_16"].value == 1
+    # the witness's own noise, which this twin passes on, adds more to the faintest glitch's event than is taken away
+    assert metrics["model"]["cleaned_share_snr2_16"].value == pytest.approx(4 / 5)
     assert metrics["zero"]["cleaned_share_snr2_16"].value == 0
     assert metrics["linear"]["cleaned_share_snr2_16"].value == 0
     assert metrics["zero"]["net_power_removed"].value == 0
     assert all(metrics[name]["net_power_removed"].value < 0.3 for name in TRIVIAL)
     assert all(metrics[name]["veto_roc_auc"].value <= 0.5 for name in TRIVIAL)
     assert result.scores["model"].num_events == 10
-    assert result.scores["model"].num_groups == 2  # 256 s of GPS time end after the seventh event
-    assert result.events["group"].tolist() == [0] * 7 + [1] * 3
+    assert result.scores["model"].num_groups == 5
+    assert result.events["group"].tolist() == [0, 1, 2, 3, 4] * 2
     assert result.events["segments"].tolist() == [1, 0] * 5
     assert result.num_unmeasured == 0
 
 
 def test_scores_equal_those_of_one_pass_in_memory(make_bundle, make_set, tmp_path):
-    spectrograms = make_set()
+    spectrograms = make_set(groups=GROUPS)
     source = torch.from_numpy(spectrograms.read().maps)
     # what lies within one tile of an edge mixes both ends of the event
     tile, since = 12 / (2 * np.pi * spectrograms.frequencies[:, None]), spectrograms.times
     inside = (since >= tile) & (since <= 6 - tile)
-    # 256 s of GPS time end after the seventh event
-    groups = [0] * 7 + [1] * 3
-    expected = map_statistics(source[:, 0], 0.9 * source[:, 1], spectrograms.event_ids, inside=inside, groups=groups)
+    expected = map_statistics(source[:, 0], 0.9 * source[:, 1], spectrograms.event_ids, inside=inside, groups=GROUPS)
     scores = run(make_bundle(), spectrograms, tmp_path).scores["model"]
     assert scores.to_dict() == score_statistics(expected, replicates=100).to_dict()
 

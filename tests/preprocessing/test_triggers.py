@@ -15,6 +15,7 @@ from glitchflow_plugin.data.readers.triggers import TriggerSettings, event_id_at
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.sources import DatasetSettings, open_datasets
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
+from glitchflow_plugin.preprocessing.ingest import ingest, ingest_with_recipe
 from glitchflow_plugin.preprocessing.quality import read_quality
 from glitchflow_plugin.preprocessing.triggers import chosen, chosen_for
 from glitchflow_plugin.products.summary import read_summary
@@ -214,3 +215,13 @@ def test_data_sets_of_other_bands_take_the_same_events(tmp_path):
     assert first.events == second.events > 0
     assert not first.rejected
     assert not second.rejected
+
+
+def test_inference_chooses_as_training_does(tmp_path):
+    continuous(tmp_path / "data", T0, 60)
+    rows = write(tmp_path / "t.csv", [(T0 + 22, 9), (T0 + 30, 9), (T0 + 30.05, 20), (T0 + 50, 9)])
+    one = entry(tmp_path, path=rows, cluster=0.1, segments=[[T0 + 20, T0 + 40]])
+    first = ingest([one], None, tmp_path / "training")
+    again = ingest_with_recipe([one], first.manifest.recipe, None, tmp_path / "inference")
+    assert first.event_ids == again.event_ids == (event_id_at(T0 + 30.05),)
+    assert read_quality(tmp_path / "training").triggers == read_quality(tmp_path / "inference").triggers

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -77,6 +77,7 @@ def test_segments_that_touch_are_one_and_none_reaches_out_of_its_event():
     assert found["peak_snr2_predicted"].tolist() == [30, 40, 50]
 
 
+@settings(deadline=None)
 @given(
     loudest=arrays(np.float64, (3, 12), elements=st.sampled_from([0.0, 16.0, 16.5, 40.0])),
     padding=st.floats(0.0, 7.0),

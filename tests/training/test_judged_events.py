@@ -200,3 +200,4 @@ def test_twins_of_energies_are_judged_by_series_and_maps(made):
     assert not untested.promoted
     assert "could not be tested" in untested.reason
     assert verdict(guided, series=None, injections=0).promoted
+    assert verdict(guided, injections=40).promoted  # more than there are quiet events

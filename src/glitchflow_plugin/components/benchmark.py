@@ -26,6 +26,7 @@ from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.files import atomic_path, content_hash, read_json, write_json
 from glitchflow_plugin.data.names import check_name
+from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.results import keep_former
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS
@@ -252,7 +253,8 @@ class Leaderboard(BaseComponent):
     def _prepare(self, training_set: TrainingSet) -> tuple[HeldOut, EventSet]:
         """Put the held-out data through the recipe of the training set."""
         maps = training_set.open_spectrograms()
-        conditioning, transform = maps.recipe["events"], maps.recipe["qtransform"]
+        recipe = Recipe.from_dict(maps.recipe)
+        conditioning, transform = recipe.part("events"), QTransformSettings.from_recipe(recipe.part("qtransform"))
         series = ingest_with_recipe(
             self.held_out["datasets"], conditioning, maps.channels, self.folder / "events", engine=self.engine
         )
@@ -264,15 +266,16 @@ class Leaderboard(BaseComponent):
         made = make_spectrograms(
             series,
             maps.channels[1:],
-            QTransformSettings.from_recipe(transform),
+            transform,
             self.folder / "spectrograms",
             device=self.device,
             engine=self.engine,
             selection={"channels": "training set"},
         )
         truth = read_glitch_truth(self.held_out["truth"], conditioning, made.event_ids, made.gps_start)
-        columns, qs = Columns(made.times), QTransformSettings.from_recipe(transform).qs
-        return HeldOut(made, truth, judged_pixels(made.frequencies, columns, columns.duration, qs)), series
+        columns = Columns(made.times)
+        inside = judged_pixels(made.frequencies, columns, columns.duration, transform.qs)
+        return HeldOut(made, truth, inside), series
 
     def _judged(
         self, name: str, entrant: Entrant, training_set: TrainingSet, held_out: HeldOut, series: EventSet

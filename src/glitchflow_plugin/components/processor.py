@@ -105,5 +105,5 @@ class Processor(BaseComponent):
             return ()
         return (
             f"no window above SNR² {self.settings.threshold:g} in {', '.join(without)}: "
-            "its denoising accuracy is undefined. Lower threshold in windows.yaml or bring more events.",
+            "its share of cleaned glitches is undefined. Lower threshold in windows.yaml or bring more events.",
         )

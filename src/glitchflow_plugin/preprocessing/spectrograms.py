@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
@@ -248,7 +249,7 @@ def make_spectrograms(
         channels=names,
         axes={"frequencies": frequencies.tolist(), "times": times.tolist()},
         units=UNITS,
-        recipe={"events": events.recipe, "qtransform": asdict(settings), "selection": dict(selection or {})},
+        recipe=Recipe(events.recipe, asdict(settings), dict(selection or {})).to_dict(),
         event_ids=events.event_ids,
         shard_size=max(1, min(_LARGEST_SHARD, _SHARD_BYTES // event_bytes)),
         inputs=events.manifest.fingerprint if require_target else f"{events.manifest.fingerprint} target optional",

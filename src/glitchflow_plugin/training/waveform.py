@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glitchflow_plugin.data.files import content_hash
+from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.series_dataset import SeriesDataset
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.splits import PARTS
@@ -91,7 +92,7 @@ class WaveformLearner(JudgedOnMaps):
     @cached_property
     def qtransform(self) -> QTransformSettings:
         """Of the maps."""
-        return QTransformSettings.from_recipe(self.maps.recipe["qtransform"])
+        return QTransformSettings.from_recipe(Recipe.from_dict(self.maps.recipe).part("qtransform"))
 
     @cached_property
     def noise_power(self) -> float:

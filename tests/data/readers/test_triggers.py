@@ -5,6 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from glitchflow_plugin.data.readers import triggers
+from glitchflow_plugin.data.readers.tables import read_csv
 from glitchflow_plugin.data.readers.triggers import (
     Trigger,
     TriggerSettings,
@@ -389,3 +391,14 @@ def test_hundreds_of_files_are_read_in_the_order_of_their_names(tmp_path):
     found = read_table(TriggerSettings(path=str(tmp_path)), progress=True)
     assert found.times.tolist() == [1264000000.25 + second for second in range(3001)]
     assert (found.report.read, found.report.fell["repeated"]) == (3300, 299)
+
+
+def test_a_misspelt_column_is_told_once_whatever_the_number_of_files(tmp_path, caplog, monkeypatch):
+    for number in range(50):
+        (tmp_path / f"{number:02d}.csv").write_text(f"time,snr\n{1264000000 + number}.5,9\n")
+    opened = []
+    monkeypatch.setattr(triggers, "read_csv", lambda path, **keys: opened.append(path) or read_csv(path, **keys))
+    with pytest.raises(FormatError, match=r"no column 'snrr'; it has \['time', 'snr'\]\. Nearest: snr"):
+        read_triggers(TriggerSettings(path=str(tmp_path), select={"snrr": [8, None]}))
+    assert len(opened) < 10
+    assert not caplog.text

@@ -261,15 +261,19 @@ def _blank_or_comma(header: str, row: str) -> str:
     return " " if _split(row)[0] is None and len(header.split()) == len(row.split()) > 1 else ","
 
 
+class NoColumnError(FormatError):
+    """A table lacks a column that is asked for by its name."""
+
+
 def column_of(columns: Mapping[str, Any], name: str, path: Path | str) -> Any:
     """One column by its name.
 
     Raises:
-        FormatError: The table does not have it.
+        NoColumnError: The table does not have it.
     """
     if name not in columns:
         near = nearest(name, columns)
-        raise FormatError(
+        raise NoColumnError(
             f"{path} has no column {name!r}; it has {list(columns)}.{near} Correct the name or the table."
         )
     return columns[name]

@@ -18,7 +18,15 @@ from glitchflow_plugin.data.foreign_hdf5 import member, opened, samples
 from glitchflow_plugin.data.readers.continuous import list_files
 from glitchflow_plugin.data.readers.segments import as_given
 from glitchflow_plugin.data.readers.selection import Condition, Seen, conditions, numbers, texts
-from glitchflow_plugin.data.readers.tables import EARLIEST, column_of, gps_numbers, gps_times, read_csv, time_columns
+from glitchflow_plugin.data.readers.tables import (
+    EARLIEST,
+    NoColumnError,
+    column_of,
+    gps_numbers,
+    gps_times,
+    read_csv,
+    time_columns,
+)
 from glitchflow_plugin.errors import ConfigurationError, FormatError, MissingDependencyError, NoEventsError, nearest
 
 logger = logging.getLogger(__name__)
@@ -50,8 +58,11 @@ _OMICRON_TEXT = {
 }
 """Columns of Omicron's text, of `omicron-print` and of its output in the format txt, where no header names them."""
 
-_SHOWN_FILES = 3
-"""Files whose reasons are told where none can be read; the log has all."""
+_SHOWN_FILES, _TOLD_FILES = 3, 20
+"""Files whose reasons are told where none can be read, and in the log where some cannot; the report has all."""
+
+_ALL_LACK = 5
+"""So many files without a column that is asked for, and none with it, and nobody looks into the others."""
 
 LIGOLW_TABLES = ("sngl_burst", "sngl_inspiral", "sngl_ringdown", "coinc_inspiral", "sim_inspiral", "sim_burst")
 """Tables of LIGO_LW files with a row an event, and its time in two columns."""
@@ -394,19 +405,22 @@ def trigger_files(path: str) -> list[Path]:
 def _parts(
     paths: Sequence[Path], settings: TriggerSettings, progress: bool, *, gps: bool = True
 ) -> tuple[list[_Part], dict[str, str]]:
-    """What each file gives, and why some give nothing; of one file alone, the error itself."""
+    """What each file gives, and why some give nothing; the error itself of one file alone, or of a misspelt column."""
     parts: list[_Part] = []
     unreadable: dict[str, str] = {}
+    lacking = 0
     hidden = None if progress and len(paths) > 1 else True
     for path in tqdm(paths, desc="triggers", unit="file", disable=hidden, leave=False):
         try:
             parts.append(_part(path, settings, gps=gps))
         except (FormatError, ConfigurationError) as error:
-            if len(paths) == 1:
+            lacking += isinstance(error, NoColumnError)
+            if len(paths) == 1 or (not parts and lacking == _ALL_LACK):
                 raise
-            logger.warning("%s", error)
             name = shown(path.name)
             unreadable[name if name not in unreadable else shown(path)] = str(error)
+    for why in list(unreadable.values())[:_TOLD_FILES] if parts else ():
+        logger.warning("%s", why)
     return parts, unreadable
 
 
