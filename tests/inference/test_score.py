@@ -18,7 +18,6 @@ from glitchflow_plugin.inference.score import (
     _weighted_auc,
     confusion_counts,
     map_statistics,
-    score,
     score_statistics,
 )
 
@@ -48,6 +47,11 @@ def statistics(measured, predicted, *, cleaned=None, event=None, group=None, cut
         columns_vetoed_in_time=(seen & loud).astype(float),
         glitch_threshold=cut,
     )
+
+
+def score(measured, predicted, events=None, *, glitch_threshold=16.0, groups=None, **settings):
+    found = map_statistics(measured, predicted, events, glitch_threshold, groups=groups)
+    return score_statistics(found, **settings)
 
 
 def noise(*shape, seed=0, ceiling=14.0):

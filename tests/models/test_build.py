@@ -153,7 +153,7 @@ def test_null_stands_for_the_default_of_each_network():
     }
     with pytest.raises(ConfigurationError, match="in_channels"):
         full_settings("unet", base=4)
-    # every network can be chosen with the keys of model.yaml as they are shipped
+    # every network can be chosen with the keys that a file of before has for all of them
     for name in MODELS:
         if name != "linear":
             assert build_model(name, in_channels=1, base=None, depth=None) is not None

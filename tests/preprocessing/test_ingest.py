@@ -14,7 +14,7 @@ import pytest
 
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.readers import hdf5
-from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
+from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest, ingest_with_recipe
 from glitchflow_plugin.preprocessing.quality import read_quality
@@ -249,6 +249,16 @@ def test_a_unit_other_than_in_training_is_noticed(tmp_path):
     found = ingest_with_recipe(datasets, recipe, None, tmp_path / "x")
     assert found.valid.tolist() == [[True, False, True]]
     assert read_quality(found.folder).flaws[0].detail == "expected m, got V"
+
+
+def test_a_recipe_that_cannot_be_followed_is_refused(tmp_path):
+    datasets = write(tmp_path / "in", event(0))
+    recipe = ingest(datasets, None, tmp_path / "out").recipe
+    later = {**recipe, "whitening": {**recipe["whitening"], "later": 1}}
+    without = {key: value for key, value in recipe.items() if key != "duration"}
+    for other, told in ((later, "'later'"), (without, "'duration'"), ({"made": "by hand"}, "'made'")):
+        with pytest.raises(FormatError, match=f"{told}.* (Make it again|train a model)"):
+            ingest_with_recipe(datasets, other, None, tmp_path / "x")
 
 
 def test_a_spectrum_of_the_users_is_taken_and_travels_with_the_recipe(tmp_path):

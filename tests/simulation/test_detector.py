@@ -6,7 +6,7 @@ import pytest
 from glitchflow_plugin.data.event_files import list_event_files, read_event
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.simulation import detector
-from glitchflow_plugin.simulation.detector import event_path, simulate, simulate_event
+from glitchflow_plugin.simulation.detector import Detector, event_path, simulate
 from glitchflow_plugin.simulation.settings import SimulationSettings
 
 SMALL = {"num_events": 3, "duration": 8.0, "mergers": {"fraction": 0.0}, "families": {"blip": {}, "tomte": {}}}
@@ -45,7 +45,7 @@ def test_the_truth_file_lists_the_families_outside_the_networks_laws(tmp_path):
 
 def test_what_is_written_is_what_is_simulated_in_memory(tmp_path):
     made = simulate(settings(), tmp_path)
-    event, truth = simulate_event(settings(), 1)
+    event, truth = Detector(settings()).event(1)
     written = read_event(event_path(tmp_path, event.event_id))
     assert written.gps_event == event.gps_event
     for name, channel in event.channels.items():

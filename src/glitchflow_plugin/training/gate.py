@@ -77,7 +77,7 @@ class Judgement:
         loss: (event,).
         zero_loss: Loss of predicting nothing, (event,).
         quiet: Whether the event holds no glitch, (event,).
-        harmed: Whether a quiet event is above the glitch threshold after cleaning, (event,).
+        harmed: Whether cleaning lifts a quiet event above the glitch threshold, (event,); growth has its own limits.
         added: Energy that cleaning adds to the map, SNR² summed over pixels, (event,).
         measured: Energy measured in it, (event,).
         series_added: Power that cleaning adds to the whitened series, (event, octave); None for a twin of energies.

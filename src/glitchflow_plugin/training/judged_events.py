@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glitchflow_plugin.data.groups import group_numbers
+from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.inference.predict import Prediction, make_predictor, predict_maps, predict_strain
-from glitchflow_plugin.inference.score import GLITCH_THRESHOLD
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.preprocessing.ingest import channel_recipe
 from glitchflow_plugin.signal.columns import Columns
@@ -26,6 +26,7 @@ from glitchflow_plugin.training.harm import added_by_octave, octave_edges
 from glitchflow_plugin.training.seen import SeenEvents, contents
 from glitchflow_plugin.training.signals import lost_energy, lost_share, measure_relation, whitened_mergers
 from glitchflow_plugin.types.tensors import host
+from glitchflow_plugin.verdict import GLITCH_THRESHOLD, above, is_lifted, is_quiet
 
 #: Quiet events by which the witnesses' relation to the strain is measured, at most.
 _MOST_QUIET = 64
@@ -155,12 +156,12 @@ class Gate:
         inside = self._inside
         measured, cleaned = ((each * inside).clamp(min=0) for each in (said.measured, said.cleaned))
         loss, trivial = self.losses(said, inside.to(said.measured))
-        quiet = measured.amax(dim=(1, 2)) <= self.threshold
+        quiet = is_quiet(measured.amax(dim=(1, 2)), self.threshold)
         found = {
             "loss": loss.double(),
             "trivial": trivial.double(),
             "quiet": quiet,
-            "harmed": quiet & (cleaned.amax(dim=(1, 2)) > self.threshold),
+            "harmed": is_lifted(quiet, above(cleaned.amax(dim=(1, 2)), self.threshold)),
             "added": (cleaned - measured).double().sum(dim=(1, 2)),
             "measured": measured.double().sum(dim=(1, 2)),
         }
@@ -234,7 +235,8 @@ class Gate:
                 continue
             events = self.events
             assert events is not None  # noqa: S101  # asked before
-            rate, transform = events.sample_rate, QTransformSettings.from_recipe(bundle.recipe["qtransform"])
+            rate = events.sample_rate
+            transform = QTransformSettings.from_recipe(Recipe.from_dict(bundle.recipe).part("qtransform"))
             before, injected = (q_transform_relative(each, own, rate, transform) for each in (own, own + signal))
             present = (other.abs().amax(dim=-1) > 0)[..., None, None]
             heard = (torch.where(present, q_transform(each, rate, transform), 0.0) for each in (other, other + copy))

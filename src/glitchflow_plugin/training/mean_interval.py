@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.intervals import group_draws
+from glitchflow_plugin.signal.bootstrap import group_draws
 
 #: Below this share of the spread of all groups, the spread of a drawn sample is nothing but rounding.
 _NO_SPREAD = 1e-12
