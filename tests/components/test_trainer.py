@@ -101,18 +101,20 @@ def weights(folder):
     return torch.load(Path(folder) / "model.pt", weights_only=True)
 
 
-def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry, tmp_path, monkeypatch):
+def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.5")
     board = tmp_path / "tensorboard"
     trainer = make_trainer(registry=registry, tensorboard=str(board), pictures_every=1)
     version = trainer.execute()
     assert (version.version, version.promoted) == (1, False)
     assert "too few events to compare" in version.reason
+    assert "with fewer than 5 (registry.gate.min_groups) nothing becomes champion by itself" in caplog.text
 
     summary = read_summary(training_set.folder)
     for name in ("cleaned_share_snr2_16", "balanced_veto_accuracy_snr2_16", "veto_roc_auc", "net_power_removed"):
         assert set(summary.metrics[name].baseline) == {"linear", "zero"}
     assert "twin version 1" in summary.outputs["registered model"]
+    assert "inference.model.version=1" in summary.outputs["to use it all the same"]
 
     bundle = load("twin", 1, registry["tracking_uri"])
     assert bundle.witnesses == ("GUIDE", "BYSTANDER")
