@@ -142,9 +142,7 @@ def numbers(column: Any, where: str) -> np.ndarray:
         found = _as_numbers(held)
         bad = np.flatnonzero(np.isnan(found) & ~np.isin(np.char.lower(held.astype(np.str_)), _EMPTY))
         if len(bad):
-            raise FormatError(
-                f"{where}, row {bad[0] + 1}: expected a number, got {held[bad[0]]!r}."
-            )
+            raise FormatError(f"{where}, row {bad[0] + 1}: expected a number, got {held[bad[0]]!r}.")
         return found
     if values.dtype.kind not in "biuf":
         raise FormatError(f"{where}: expected numbers, got {values.dtype}.")
