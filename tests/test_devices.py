@@ -130,7 +130,7 @@ def test_q_transform(cuda, norm, q):
 @pytest.mark.parametrize(
     "module",
     [
-        SingleQTransform(3.0, 1024.0, (32, 65), q=8, frange=[20, 350]),
+        SingleQTransform(3.0, 1024.0, (32, 65), q=8.0, frange=[20, 350]),
         QScan(3.0, 1024.0, (32, 65), qrange=[4, 12], frange=[40, 200]),
         QScan(3.0, 1024.0, (32, 65), qrange=[4, 12], frange=[40, 200], each=True),
     ],
@@ -150,11 +150,11 @@ def test_q_frame(cuda):
     series, mask = torch.randn(2, 3072), torch.rand(2, 32, 65)
     tiles = frame(series)
     sampled = frame.sample(mask, np.linspace(20, 350, 32))
-    expected = frame.inverse([one * by for one, by in zip(tiles, sampled, strict=True)])
+    expected = frame.inverse(tuple(one * by for one, by in zip(tiles, sampled, strict=True)))
     frame.to(cuda)
     moved = frame(series.to(cuda))
     by = frame.sample(mask.to(cuda), np.linspace(20, 350, 32))
-    found = frame.inverse([one * each for one, each in zip(moved, by, strict=True)])
+    found = frame.inverse(tuple(one * each for one, each in zip(moved, by, strict=True)))
     assert there([*moved, *by, found, frame.band_limited(series.to(cuda))], cuda)
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-4)
 
