@@ -29,7 +29,7 @@ def rehearse(make_trainer, coupled, folder, device):
             "name": "twin",
             "outbox": str(folder / "outbox"),
             "system_metrics": False,
-            "gate": {"min_groups": 5, "injections": 0},
+            "gate": {"min_groups": 5, "min_quiet": 1, "injections": 0},
         },
         "tensorboard": str(folder / "tensorboard"),
     }

@@ -88,7 +88,7 @@ def registry(empty_registry, tmp_path):
         "alias": "champion",
         "outbox": str(tmp_path / "outbox"),
         # there is no event set of these maps
-        "gate": {"min_groups": 5, "injections": 0},
+        "gate": {"min_groups": 5, "min_quiet": 1, "injections": 0},
     }
 
 
@@ -501,7 +501,7 @@ def test_witnesses_in_another_order_are_sorted_for_the_champion(make_trainer, tr
     bundle = trainer._bundle({}, type("B", (), {"representation": "raw", "ridge": 0.1, "twin": None})())
     orders = {0: ("GUIDE", "BYSTANDER"), 1: ("BYSTANDER", "GUIDE")}
     twins = [replace(bundle, twin=Takes(row), witnesses=names) for row, names in orders.items()]
-    settings = GateSettings(min_groups=5, injections=0)
+    settings = GateSettings(min_groups=5, min_quiet=1, injections=0)
     one, other = (trainer._gate(twin, settings).decide().figures for twin in twins)
     assert one["gate_events"] == len(training_set.split.gate)
     assert one == other
