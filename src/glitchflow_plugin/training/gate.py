@@ -252,7 +252,7 @@ def _better(
         unseen = "which neither has seen" if name == "champion" else "which it has not seen"
         return False, (
             f"too few events to compare with {rival}: {lacking} in the gate's part {unseen}, at least "
-            f"{settings.min_groups} groups are needed. Bring more events, or raise split.gate"
+            f"{settings.min_groups} groups are needed. Bring events of more groups, or raise split.gate"
         )
     difference, low, high = paired_difference(one, other, settings)
     figures |= {

@@ -20,6 +20,7 @@ from glitchflow_plugin.signal.psd import Psd
 from glitchflow_plugin.signal.whitening import whiten, whitening_filter
 from glitchflow_plugin.simulation.mergers import merger_bank
 from glitchflow_plugin.simulation.noise import sensitivity
+from glitchflow_plugin.types.tensors import host
 
 #: SNR of the injections, evenly spaced in its logarithm.
 SNR = (8.0, 30.0)
@@ -156,12 +157,12 @@ def lost_share(template: Float[Tensor, "event time"], taken: Float[Tensor, "even
         template: The injected signal, whitened.
         taken: What is predicted with the injection less what is predicted without.
     """
-    template, taken = template.double().cpu(), taken.double().cpu()
+    template, taken = template.double(), taken.double()
     size = 2 * template.shape[-1]
     spectrum = torch.fft.rfft(template, size).conj() * torch.fft.rfft(taken, size)
     # of the positive frequencies alone: the modulus is the largest over all phases
     analytic = torch.fft.ifft(2 * spectrum, size)
-    return (analytic.abs().amax(dim=-1) / template.square().sum(dim=-1)).numpy()
+    return host(analytic.abs().amax(dim=-1) / template.square().sum(dim=-1))
 
 
 def spread_over(there: Bool[np.ndarray, "event witness"], number: int) -> list[int]:
@@ -197,7 +198,7 @@ def lost_energy(
         taken: Predicted maps with the signal less those without.
     """
     there, share = ((signal.double() * each).sum(dim=(1, 2)) for each in (added, taken))
-    return (1 - (1 - share / there.clamp(min=1e-30)).clamp(min=0).sqrt()).abs().cpu().numpy()
+    return host((1 - (1 - share / there.clamp(min=1e-30)).clamp(min=0).sqrt()).abs())
 
 
 def _segments(num_samples: int, sample_rate: float) -> tuple[int, int, Tensor]:
