@@ -28,10 +28,15 @@ DEMO_SUMMARIES := annalisarun/demo/summary.json temp/demo/training/summary.json 
 TEST_JOBS ?= 2
 PYTEST ?= OMP_NUM_THREADS=1 pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
+# ROOM="signal models": the tests of these rooms alone; a room is a folder tests/ROOM, or a file tests/test_ROOM.py.
+ROOM :=
+ROOM_TESTS = $(foreach room,$(ROOM),$(or $(wildcard tests/$(room) tests/test_$(room).py),$(error \
+    ROOM=$(room) has no tests. Choose of: $(patsubst test_%.py,%,$(filter-out conftest.py,$(notdir $(wildcard tests/[a-z]*)))))))
+
 MLFLOW_PORT ?= 5005
 TENSORBOARD_PORT ?= 6000
 
-.PHONY: help setup demo test fast gpu check format lint types shapes bench docs mlflow tensorboard constraints clean
+.PHONY: help setup demo test fast gpu check format lint types bench docs mlflow tensorboard constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -52,17 +57,16 @@ demo: setup ## the whole digital twin on simulated data, under 10 minutes on 2 c
 	@echo '  make tensorboard          curves and pictures on http://127.0.0.1:$(TENSORBOARD_PORT)'
 	@echo '  source .venv/bin/activate and run single pipelines and steps: docs/pipelines.md'
 
-test: setup ## all tests
-	@$(PYTEST)
+test: setup ## all tests (ROOM=signal for those of a room)
+	@$(PYTEST) $(ROOM_TESTS)
 
-fast: setup ## the tests that take no more than a few seconds each
-	@$(PYTEST) -m 'not slow and not pipeline and not gpu' $(FAST)
+fast: setup ## the tests that take no more than a few seconds each (ROOM=signal for those of a room)
+	@$(PYTEST) -m 'not slow and not pipeline and not gpu' $(FAST) $(ROOM_TESTS)
 
 gpu: setup ## the tests that need a GPU, on the one that is here
 	@OMP_NUM_THREADS=1 pytest -m gpu
 
-check: setup lint types shapes ## format, lint, types, import contracts, all tests
-	@$(PYTEST)
+check: setup lint types test ## format, lint, types, import contracts, all tests
 
 lint: setup
 	@ruff format --check .
@@ -70,11 +74,6 @@ lint: setup
 	@lint-imports
 	@shellcheck setup.sh .ci/run docker-entrypoint.sh slurm/*
 	@hadolint Dockerfile
-
-shapes: setup ## array shapes and types of the Q-transform, the spikes, the waveform networks and the simulator, checked while their tests run
-	@pytest -q -m 'not slow' --jaxtyping-packages=glitchflow_plugin.signal.qtransform,glitchflow_plugin.signal.qframe,glitchflow_plugin.signal.qsignificance,glitchflow_plugin.signal.clusters,glitchflow_plugin.signal.coincidence,glitchflow_plugin.signal.windows,glitchflow_plugin.models.coupling,glitchflow_plugin.models.stft,glitchflow_plugin.models.wiener,glitchflow_plugin.simulation,beartype.beartype \
-	    tests/signal/test_qtransform.py tests/signal/test_qframe.py tests/signal/test_qsignificance.py tests/signal/test_clusters.py tests/signal/test_coincidence.py \
-	    tests/signal/test_windows.py tests/models/test_coupling.py tests/models/test_stft.py tests/models/test_wiener.py tests/simulation
 
 types: setup
 	@pyright

@@ -138,8 +138,9 @@ def train(folder: Path, training: Path, number: int, name: str, arguments: argpa
         "training.pictures_every": 0,
         "training.disable_tqdm": "true",
         "training.config.batch_size": arguments.batch // number,
-        "model.name": "unet",
+        "conf/model": "unet",
         "model.base": arguments.base,
+        "model.depth": 4,
     }
     command = [
         *launcher(number, no_python=True),

@@ -4,8 +4,19 @@ import os
 import random
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
+
+#: Whose annotated shapes and types are checked at every call while tests run, in the processes of pytest. Named one by
+#: one: numba compiles no function that is checked.
+CHECKED = (
+    *("models.coupling", "models.stft", "models.wiener"),
+    *("signal.clusters", "signal.coincidence", "signal.qframe", "signal.qsignificance", "signal.qtransform"),
+    *("signal.windows", "simulation"),
+)
+# Not by the option of jaxtyping's plugin: that does not reach the processes of xdist.
+jaxtyping.install_import_hook([f"glitchflow_plugin.{name}" for name in CHECKED], "beartype.beartype")
 
 
 def pytest_configure(config):
@@ -61,6 +72,12 @@ def _seeded():
         import torch
 
         torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """The package as a user has it, without the checks of CHECKED, for what it says itself of a wrong shape."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

@@ -15,18 +15,20 @@ import torch
 import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from tests._configuration import section
 from tests._documents import PAGES, ROOT, blocks, commands, inline_commands
 
 from glitchflow_plugin import cli
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.readers import frames, hdf5
-from glitchflow_plugin.models.build import full_settings
+from glitchflow_plugin.models.build import MODELS, full_settings
 from glitchflow_plugin.signal.conditioning import ConditioningSettings, needed_length
 from glitchflow_plugin.signal.whitening import WhiteningSettings
 from glitchflow_plugin.tracking.versions import promote
 
 CONF_FILES = sorted((ROOT / "conf").glob("*.yaml"))
+NETWORK_FILES = sorted((ROOT / "conf" / "model").glob("*.yaml"))
 
 
 def text(path):
@@ -87,11 +89,11 @@ def overrides(page):
 def test_overrides_name_keys_that_exist(page):
     for key, _ in overrides(page):
         group, _, rest = key.partition(".")
-        file = ROOT / "conf" / f"{group}.yaml"
         if group == "hydra":
             continue
-        assert file.exists(), f"{page.name}: {key}"
-        value = yaml.safe_load(text(file))
+        # some keys are of the network that the command chooses, which is composed where commands are tried
+        known = [section(group), *(section(group, f"conf/model={name}") for name in MODELS if group == "model")]
+        value = {name: held for one in known for name, held in one.items()}
         for part in rest.split("."):
             assert part in value, f"{page.name}: {key}"
             value = value[part]
@@ -99,13 +101,29 @@ def test_overrides_name_keys_that_exist(page):
 
 @pytest.mark.parametrize("file", CONF_FILES, ids=lambda file: file.name)
 def test_every_key_of_the_configuration_is_explained(file):
-    """A key has a comment on its line or on the line above; the first line tells what the file is for."""
-    lines = text(file).splitlines()
+    """A key has a comment on its line or on the line above, or where its value is; the first line tells what for."""
+    lines = [line for line in text(file).splitlines() if not re.fullmatch(r"(\w+): \$\{maps\.\1\}", line)]
     assert lines[0].startswith("#"), f"{file.name} does not begin with what it is for"
     for number, line in enumerate(lines):
         if re.match(r"[A-Za-z_][\w-]*:", line):
             above = lines[number - 1].lstrip() if number else ""
             assert "#" in line or above.startswith("#"), f"{file.name}:{number + 1}: {line}"
+
+
+@pytest.mark.parametrize("file", NETWORK_FILES, ids=lambda file: file.name)
+def test_every_setting_of_a_network_is_explained(file):
+    package, about, *lines = text(file).splitlines()
+    assert package == "# @package _global_"
+    assert about.startswith("# ")
+    settings = [line for line in lines if re.match(r"  (?!name|config|search_space)\w+:|    optim_lr:", line)]
+    assert len(settings) == len(section("model", f"conf/model={file.stem}"))
+    assert all(" # " in line for line in settings)
+
+
+def test_every_network_has_a_file():
+    assert {file.stem for file in NETWORK_FILES} == set(MODELS)
+    for name in MODELS:
+        assert section("model.name", f"conf/model={name}") == name
 
 
 def test_every_configuration_file_is_in_the_guide():

@@ -1,8 +1,7 @@
-"""The rooms know only whom they may know, and data-only steps start without the heavy libraries."""
+"""Every room is named by the import contracts, and data-only steps start without the heavy libraries."""
 
 import ast
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,14 +63,6 @@ def test_data_only_modules_start_without_heavy_libraries():
         return
     culprits = {module: heavy for module in modules if (heavy := loaded_by([module])) != "[]"}
     pytest.fail(f"modules that load heavy libraries: {culprits}")
-
-
-def test_import_contracts_are_kept():
-    program = shutil.which("lint-imports") or str(Path(sys.executable).with_name("lint-imports"))
-    if not Path(program).exists():
-        pytest.skip("lint-imports is not installed")
-    answer = subprocess.run([program, "--no-cache"], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert answer.returncode == 0, answer.stdout[-4000:]
 
 
 def test_every_room_stands_in_the_layers_contract():

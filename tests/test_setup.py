@@ -72,15 +72,6 @@ def test_scripts_are_executable_and_parse(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_scripts_pass_shellcheck(script):
-    program = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if program is None:
-        pytest.skip("shellcheck is not installed")
-    answer = subprocess.run([program, str(script)], capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stdout
-
-
 def test_a_wrong_python_is_named_with_what_to_do(checkout, tmp_path):
     old = tmp_path / "python-old"
     old.write_text('#!/bin/sh\ncase "$*" in *platform*) echo 3.9.18 ;; *) exit 1 ;; esac\n', encoding="utf-8")

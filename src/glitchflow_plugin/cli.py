@@ -39,10 +39,14 @@ _NO_FOLDERS = ("tracking_uri", "registered_model")
 _OVERRIDE = re.compile(r"Could not (?:override|delete from config\.) '([^']+)'")
 #: Group of conf/ that hydra refuses to add again.
 _TWICE = re.compile(r"Multiple values for ([^.\s]+)\.")
+#: Key that hydra refuses to add again.
+_THERE = re.compile(r"An item is already at '([^']+)'")
 #: What hydra says of a section that has the name of a folder, which it takes for a choice between files.
 _FOLDER = re.compile(r"No match in the defaults list|Config group override must be")
 #: Keys of itwinai, which no file of conf/ has.
 _ADDED = ("pipe_key", "pipe_steps")
+#: Groups of files of which one is chosen by name.
+_GROUPS = ("conf/profile", "conf/model")
 _PIPELINES = ("itwinai.pipeline.Pipeline", "glitchflow_plugin.components.pipeline.NamedPipeline")
 
 
@@ -249,7 +253,8 @@ def compose(folder: Path, overrides: Sequence[str] = ()) -> Any:
             if _FOLDER.search(str(error)):
                 reason = _whole_section(overrides, folder)
             else:
-                reason = _no_such_key(unknown.group(1), hydra_compose(name)) if unknown else _no_such_file(error)
+                files = [word for word in overrides if word.partition("=")[0] in _GROUPS]
+                reason = _no_such_key(unknown.group(1), hydra_compose(name, files)) if unknown else _no_such_file(error)
             reason = reason or _no_text(folder, error) or " ".join(str(error).split())
             raise ConfigurationError(f"The configuration in {folder} does not compose: {reason}") from error
 
@@ -257,12 +262,14 @@ def compose(folder: Path, overrides: Sequence[str] = ()) -> Any:
 def _no_such_file(error: Exception) -> str:
     """What to say of a profile, or another file of conf/, that is not there, or is asked for twice."""
     options = getattr(error, "options", None)
+    if there := _THERE.search(str(error)):
+        return f"{there.group(1)} is there already, so it is set without a plus: {there.group(1)}=VALUE."
     if twice := _TWICE.search(str(error)):
         return f"{twice.group(1)} is there already, so it is set without a plus: {twice.group(1)}=NAME."
     if not options:
         return ""
     group, _, wanted = str(getattr(error, "missing_cfg_file", "")).rpartition("/")
-    what = "profile" if group == "conf/profile" else f"file in {group}"
+    what = {"conf/profile": "profile", "conf/model": "network"}.get(group, f"file in {group}")
     advice = " Where none is named, the files of conf/ apply as they are." if what == "profile" else ""
     return f"there is no {what} {wanted!r}.{nearest(wanted, options)} There are {', '.join(options)}.{advice}"
 
@@ -296,6 +303,8 @@ def _no_such_key(key: str, config: Any) -> str:
     """What to say of an override whose key the configuration does not have."""
     from omegaconf import OmegaConf
 
+    from glitchflow_plugin.settings import former
+
     if key in _ADDED:
         return f"{key} is in no file of conf/, so it is added by a plus: +{key}=..."
     content: Any = OmegaConf.to_container(config, resolve=False)
@@ -304,11 +313,23 @@ def _no_such_key(key: str, config: Any) -> str:
         if not isinstance(content, dict):
             return f"{above} has no keys of its own, got {key!r}."
         if part not in content:
-            known = [*map(str, content), *(() if above else ("conf/profile",))]
+            known = [*map(str, content), *(() if above else _GROUPS)]
             where = above or CONFIG_NAME
-            return f"{where} has no key {part!r}.{nearest(part, known)} It has {', '.join(known)}."
+            others = _networks_with(part) if above == "model" else []
+            other = f" The networks {', '.join(others)} have it: conf/model=NAME." if others else ""
+            return former(above, part) or (
+                f"{where} has no key {part!r}.{nearest(part, known)} It has {', '.join(known)}.{other}"
+            )
         content, above = content[part], f"{above}.{part}".lstrip(".")
     return ""
+
+
+def _networks_with(key: str) -> list[str]:
+    """Files of conf/model/, in the folder where this process is, whose network has a setting."""
+    from omegaconf import OmegaConf
+
+    files = sorted(Path(CONF_FOLDER, "model").glob("*.yaml"))
+    return [file.stem for file in files if OmegaConf.select(OmegaConf.load(file), f"model.{key}") is not None]
 
 
 def run_folders(folder: Path) -> list[Path]:

@@ -68,6 +68,7 @@ def test_names_that_do_not_exist_are_answered_with_those_that_do(folder, overrid
 @pytest.mark.parametrize(
     ("override", "told"),
     [
+        ("model=unet", r"model: expected keys with values, got 'unet'.*chosen by conf/model=unet"),
         ("scan=20", r"scan: expected keys with values, got 20\..*scan\.KEY=VALUE"),
         ("whiten=false", "whiten: expected keys with values, got False"),
         ("training.config=3", r"training\.config: expected keys"),
@@ -95,6 +96,10 @@ def test_a_value_in_place_of_a_section_or_name_is_told(folder, override, told):
         ("preproc_pipeline", "process.q=0", "q must be at least"),
         ("preproc_pipeline", "scan.num_f_bins=0", "num_f_bins"),
         ("training_pipeline", "model=null", "expected `name`"),
+        ("training_pipeline", "model.name=unet", r"'unet' does not take the setting 'features'.*conf/model=unet"),
+        ("training_pipeline", "model.name=unnet", r"got 'unnet'\. Nearest: unet"),
+        ("training_pipeline", "+model.feature=3", r"the setting 'feature'\. Nearest: features"),
+        ("preproc_pipeline", "+process.tau=2", r"process\.tau has no effect: maps always cover the whole event"),
         ("training_pipeline", "training.config.optim_lr=-1", r"optim_lr: Input should be greater than 0"),
         (
             "training_pipeline",
@@ -131,7 +136,7 @@ def test_names_that_exist_pass(folder):
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["conf/profile=dmo"], r"no profile 'dmo'\. Nearest: demo\. There are demo, gwosc, o3_glitches\."),
+        (["conf/profile=dmo"], r"no profile 'dmo'\. Nearest: demo\. There are demo, gwosc, leaderboard, o3_glitches\."),
         (["conf/profile=full"], "Where none is named, the files of conf/ apply as they are"),
         (["scan.treshold=3"], r"scan has no key 'treshold'\. Nearest: threshold"),
         (["profile=demo"], "Nearest: conf/profile"),
@@ -143,6 +148,19 @@ def test_names_that_exist_pass(folder):
         (["datasets=[]"], r"datasets\.0\.KEY=VALUE"),
         (["datasets=null"], r"datasets\.0\.KEY=VALUE"),
         (["~datasets"], r"edit conf/datasets\.yaml"),
+        (["conf/model=unett"], r"no network 'unett'\. Nearest: unet\. There are coupling, deep_decoder"),
+        (["conf/modle=unet"], r"Nearest: conf/model\b"),
+        (
+            ["model.base=16"],
+            r"no key 'base'.*deep_decoder, plain_unet, resnet, shallow_decoder, unet have it: conf/model=",
+        ),
+        (["conf/model=unet", "model.bse=16"], r"no key 'bse'\. Nearest: base\. It has name, base, depth"),
+        (["conf/model=unet", "model.features=8"], r"no key 'features'.*deep_decoder have it"),
+        (["conf/profile=demo", "conf/model=resnet", "model.block=9"], r"Nearest: blocks"),
+        (["+model.thresholds=3"], r"set without a plus: model\.thresholds="),
+        (["process.qtile=true"], r"process\.qtile has no effect: maps are always interpolated"),
+        (["scan.significance=0.01"], "replaced by fdr"),
+        (["ingest.workers=2"], r"is now engine\.workers"),
     ],
 )
 def test_what_does_not_compose_is_told_with_what_would(folder, overrides, told):
@@ -249,6 +267,8 @@ def test_no_profile_overrules_the_files_unless_it_is_named(folder):
     assert differences(config, config, None) == Applied(None, {}, differences(config, config, None).concerns)
     for section in ("scan", "training", "windows", "simulate"):
         in_the_file = OmegaConf.load(folder / "conf" / f"{section}.yaml")
+        of_the_network = OmegaConf.load(folder / "conf" / "model" / "coupling.yaml").get(section, {})
+        in_the_file = OmegaConf.merge(in_the_file, of_the_network)
         assert OmegaConf.to_container(config[section]) == OmegaConf.to_container(in_the_file)
 
 
@@ -268,6 +288,24 @@ def test_a_table_tells_the_profile_and_what_differs_from_the_files(folder):
     table = format_summary(RunSummary("preproc_pipeline/Annalisa-scan", "now", profile="demo", changed=scan))
     assert "profile" in table
     assert "8, by command line; the files have 12" in table
+
+
+def test_a_network_is_told_of_as_a_whole(folder):
+    words = ["conf/model=unet", "model.base=16"]
+    config, files = cli.compose(folder, words), cli.compose(folder, ["conf/model=unet"])
+    trainer = differences(config, files, None, words, cli.compose(folder)).of("Trainer")
+    assert {key: (one.used, one.file, one.by) for key, one in trainer.items()} == {
+        "model": ("unet", "coupling", "command line"),
+        "model.base": (16, 8, "command line"),
+    }
+    (folder / "conf" / "profile" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /conf/model: unet}]\nmodel: {base: 16}\n"
+    )
+    trainer = differences(cli.compose(folder, ["conf/profile=mine"]), files, "mine", [], cli.compose(folder)).of(
+        "Trainer"
+    )
+    (folder / "conf" / "profile" / "mine.yaml").unlink()
+    assert {key: one.by for key, one in trainer.items()} == {"model": "profile mine", "model.base": "profile mine"}
 
 
 def test_every_step_is_known_with_the_sections_that_it_reads(folder):

@@ -51,6 +51,8 @@ def test_what_cannot_run_is_refused(make, monkeypatch):
         ({"objective": {"dead_time": 0.1}}, "dead_time"),
         ({"search_space": {"config": {"optim_lrr": {"type": "choice", "categories": [1.0]}}}}, "optim_lrr"),
         ({"search_space": {"config": {"optim_lr": {"type": "logunifrom", "lower": 1, "upper": 2}}}}, "logunifrom"),
+        ({"search_space": {"model": {"bse": {"type": "choice", "categories": [4]}}}}, r"'bse'\. Nearest: base"),
+        ({"search_space": {"model": {"features": {"type": "choice", "categories": [4]}}}}, "conf/model=unet"),
     ):
         with pytest.raises(ConfigurationError, match=said):
             make(**wrong).execute()
@@ -103,7 +105,13 @@ def test_a_search_that_was_killed_goes_on_and_tells_of_the_trial_that_failed(tra
     space += " categories: [4]}}, model: {attention_heads: {grid_search: [2, 4, 3]}}}"  # 3 does not divide the features
     command = [
         *("itwinai", "exec-pipeline", "+pipe_key=hpo_pipeline", "+pipe_steps=[Hyperparameter-search]"),
-        *("run_name=search", f"saveconf.training={training_set.folder}", "model={name: unet, base: 4, depth: 2}"),
+        *(
+            "run_name=search",
+            f"saveconf.training={training_set.folder}",
+            "conf/model=unet",
+            "model.base=4",
+            "model.depth=2",
+        ),
         *("hpo.trials=3", "hpo.epochs=1", "hpo.cpus=1", "~hpo.search_space", f"+hpo.search_space={space}"),
     ]
 

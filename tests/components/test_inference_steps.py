@@ -1,18 +1,17 @@
 import dataclasses
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
+from tests._configuration import section
 from torch import nn
 
 from glitchflow_plugin.components._model import check_model, load_model
 from glitchflow_plugin.components.generate import GenerateGlitches
-from glitchflow_plugin.components.load_infdata import LoadInfdata
+from glitchflow_plugin.components.load_infdata import LoadInfdata, make_maps
 from glitchflow_plugin.components.make_inference import MakeInference
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.sharded import SpectrogramSet
@@ -23,12 +22,12 @@ from glitchflow_plugin.inference.run import InferenceSettings
 from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle
 from glitchflow_plugin.models.linear import LinearFilter
+from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.tracking import registry
 
-CONF = Path(__file__).parents[2] / "conf"
 TARGET, GUIDE, BYSTANDER = "V1:STRAIN", "V1:GUIDE", "V1:BYSTANDER"
 PROCESSING = {"minf": 10.0, "maxf": 200.0, "sr": 512.0, "len": 4.0, "crop_jitter": 0.0, "batch": 4}
 TRANSFORM = QTransformSettings(frequency_low=20.0, frequency_high=150.0, num_frequencies=64, num_times=129)
@@ -249,6 +248,42 @@ def test_a_spectrogram_set_of_another_recipe_is_refused(registered, tmp_path):
         loader(registered, tmp_path, spectrograms=str(other.folder)).execute()
 
 
+def test_data_may_say_where_their_crops_lie(bundle, registered, tmp_path):
+    raw = write_events(tmp_path / "raw", 2)
+    assert bundle.recipe["events"]["crop_jitter"] == 0
+    _, maps = loader(registered, tmp_path, datasets=[{"path": str(raw), "processing": {"crop_jitter": 0.5}}]).execute()
+    assert maps.recipe["events"]["crop_jitter"] == 0.5
+
+
+def test_a_model_of_an_earlier_version_takes_fresh_data(bundle, registered, tmp_path, monkeypatch):
+    recipe = json.loads(json.dumps(dict(bundle.recipe)))
+    for part, key in (("events", "crop_jitter"), ("events", "crop_seed"), ("qtransform", "norm")):
+        del recipe[part][key]
+    earlier = replace(bundle, recipe=recipe)
+    monkeypatch.setattr(registry, "load", lambda *_: earlier)
+    raw = write_events(tmp_path / "raw", 2)
+    _, maps = loader(registered, tmp_path, datasets=[{"path": str(raw)}]).execute()
+    assert (maps.recipe["events"]["crop_jitter"], maps.recipe["qtransform"]["norm"]) == (0.0, "median")
+
+
+def test_an_event_set_of_another_recipe_is_refused_before_maps_are_made(bundle, tmp_path):
+    raw = write_events(tmp_path / "raw", 2)
+    places = {"engine": EngineSettings(), "device": "cpu"}
+
+    def events(name, **processing):
+        entry = {"path": str(raw), "target": TARGET, "processing": {**PROCESSING, **processing}}
+        return ingest([entry], None, tmp_path / name)
+
+    maps, counts, _ = make_maps(bundle, events("same"), tmp_path / "fits", **places)
+    assert len(maps) == counts.kept == 2
+    with pytest.raises(FormatError, match=r"narrow was made by another recipe .*maxf: expected 200.0, got 150.0"):
+        make_maps(bundle, events("narrow", maxf=150.0), tmp_path / "other", **places)
+    # a twin of these could not be compared with the model
+    with pytest.raises(FormatError, match=r"crop_jitter: expected 0.0, got 0.5"):
+        make_maps(bundle, events("moved", crop_jitter=0.5), tmp_path / "other", **places)
+    assert not (tmp_path / "other").exists()
+
+
 def test_channels_that_the_model_needs_and_the_data_lack_are_listed(registered, tmp_path):
     raw = write_events(tmp_path / "raw", 2, channels=(TARGET, BYSTANDER))
     with pytest.raises(ChannelMismatchError, match=GUIDE):
@@ -295,7 +330,7 @@ def test_a_synthetic_set_names_the_model_it_came_from(registered, tmp_path):
 
 
 def test_configuration_files_name_the_settings_and_their_defaults():
-    conf = yaml.safe_load((CONF / "inference.yaml").read_text())
+    conf = section("inference")
     for content, kind in ((conf["settings"], InferenceSettings), (conf["generate"], GenerateSettings)):
         defaults = dataclasses.asdict(kind())
         assert {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()} == content

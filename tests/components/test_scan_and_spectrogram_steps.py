@@ -1,12 +1,12 @@
 """Annalisa-scan, QT-dataset and Data-Vis as a user runs them: one after the other, and each alone."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from itwinai.pipeline import Pipeline
+from tests._configuration import section
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components.annalisa_scan import AnnalisaScan
@@ -17,14 +17,12 @@ from glitchflow_plugin.data.ranking_file import read_ranking
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
-CONF = Path(__file__).parents[2] / "conf"
 RATE, SAMPLES = 1024.0, 4096
 TIME = np.arange(SAMPLES) / RATE
 
 
 def settings_of(group, **changes):
-    content = yaml.safe_load((CONF / f"{group}.yaml").read_text())
-    return content | {"num_f_bins": 32, "num_t_bins": 129} | changes
+    return section(group) | {"num_f_bins": 32, "num_t_bins": 129} | changes
 
 
 @pytest.fixture
@@ -183,8 +181,8 @@ def test_rerun_with_other_parameters_replaces_the_results(steps, tmp_path):
 def test_wrong_settings_fail_when_the_step_is_made(steps):
     with pytest.raises(ConfigurationError, match=r"treshold.*Nearest: threshold"):
         steps(scan={"treshold": 20})
-    with pytest.raises(ConfigurationError, match="shuffle must be true or false"):
-        steps(process={"shuffle": "False"})
+    with pytest.raises(ConfigurationError, match="logf must be true or false"):
+        steps(process={"logf": "False"})
 
 
 @pytest.mark.parametrize(("units", "whiten"), [("whitened", False), ("as recorded", True)])

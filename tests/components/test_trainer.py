@@ -28,6 +28,7 @@ from glitchflow_plugin.plots.cleaning import plot_cleaning
 from glitchflow_plugin.products.summary import read_summary
 from glitchflow_plugin.tracking.outbox import upload, waiting
 from glitchflow_plugin.tracking.registry import load
+from glitchflow_plugin.tracking.card import FIGURES
 from glitchflow_plugin.tracking.versions import find, promote
 from glitchflow_plugin.training import judged_maps
 from glitchflow_plugin.training.checkpoints import run_of
@@ -381,10 +382,10 @@ def test_a_version_shows_what_one_chooses_by(make_trainer, training_set, registr
         assert shown <= set(split.part(part).event_ids)
     client = MlflowClient(registry["tracking_uri"])
     stored = client.get_model_version("twin", "1")
-    scores = {key: float(version.tags[key]) for key in ("veto_accuracy", "roc_area", "power_removed", "harm")}
+    scores = {tag: float(version.tags[tag]) for _, tag, *_ in FIGURES}
     run = client.get_run(version.run_id)
-    assert scores["roc_area"] == pytest.approx(run.data.metrics["test_roc_auc"], abs=1e-4)
-    assert f"**{scores['veto_accuracy']:.3f}**" in stored.description
+    assert scores["veto_roc_area"] == pytest.approx(run.data.metrics["test_veto_roc_auc"], abs=1e-4)
+    assert f"**{scores['balanced_veto_accuracy']:.3f}**" in stored.description
     for text in (
         "GUIDE, BYSTANDER",
         "STRAIN",
@@ -404,7 +405,7 @@ def test_a_version_shows_what_one_chooses_by(make_trainer, training_set, registr
     experiment = client.get_experiment_by_name("trial")
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     page = client.get_registered_model("twin").description
-    assert version.tags["roc_area"] in page
+    assert version.tags["veto_roc_area"] in page
     assert "alias **best**" in page
     # what somebody has written stays
     client.update_registered_model("twin", description="Ours.")

@@ -1,41 +1,18 @@
 import numpy as np
 import pytest
 
+from glitchflow_plugin.data.groups import LEAST_GROUPS
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference import intervals
 from glitchflow_plugin.inference.intervals import (
-    LEAST_GROUPS,
     bootstrap,
     estimate,
     few_groups,
-    group_draws,
-    in_memory,
     weighted_median,
 )
 
 
 def mean_of(values):
     return lambda weights: (weights @ values / weights.sum(axis=1))[:, None]
-
-
-def test_draws_are_as_many_as_there_are_groups_and_the_same_in_blocks(monkeypatch):
-    whole = np.concatenate(list(group_draws(7, 50, 3)))
-    assert whole.shape == (50, 7)
-    assert (whole.sum(axis=1) == 7).all()
-    monkeypatch.setattr(intervals, "_WEIGHTS_IN_MEMORY", 7 * 8)
-    blocks = list(group_draws(7, 50, 3))
-    assert [len(block) for block in blocks] == [8] * 6 + [2]
-    np.testing.assert_array_equal(np.concatenate(blocks), whole)
-    assert (np.concatenate(list(group_draws(7, 50, 4))) != whole).any()
-    np.testing.assert_array_equal(np.concatenate(list(in_memory(whole, 28))), whole)
-    assert max(len(block) for block in in_memory(whole, 28)) == 2
-
-
-def test_draws_are_those_of_groups_with_replacement():
-    draws = np.concatenate(list(group_draws(4, 40_000, 0)))
-    # multinomial: mean 1, variance 1 - 1/4, covariance -1/4
-    np.testing.assert_allclose(draws.mean(axis=0), 1, atol=0.02)
-    np.testing.assert_allclose(np.cov(draws.T), np.eye(4) - 0.25, atol=0.02)
 
 
 def test_the_interval_of_a_mean_covers_the_truth():
@@ -88,5 +65,3 @@ def test_what_is_missing_has_a_reason():
     assert estimate(0.5, (0.4, 0.6), "unused").reason is None
     with pytest.raises(ConfigurationError, match="replicates"):
         bootstrap(mean_of(np.arange(9)), 9, replicates=-1)
-    with pytest.raises(ConfigurationError, match="replicates"):
-        list(group_draws(9, -1))

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glitchflow_plugin.inference.clean import loudest_by_column
 from glitchflow_plugin.inference.predict import expected_maps, expected_maps_and_peaks
-from glitchflow_plugin.inference.veto import loudest_by_column
 from glitchflow_plugin.products.veto_table import veto_segments
 from glitchflow_plugin.signal.columns import Columns, tile_length
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes

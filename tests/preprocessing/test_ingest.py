@@ -14,7 +14,7 @@ import pytest
 
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.readers import hdf5
-from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
+from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest, ingest_with_recipe
 from glitchflow_plugin.preprocessing.quality import read_quality
@@ -188,7 +188,7 @@ def test_a_segment_that_is_too_short_for_all_is_refused_before_anything_is_read(
     for offset in (0, 32):
         held = {name: Channel(name, np.ones(int(32 * rate)), T0 + offset, rate, "m") for name, rate in RATES.items()}
         hdf5.write(tmp_path / "in" / f"V-TEST-{T0 + offset:.0f}-32.h5", held)
-    monkeypatch.setattr("glitchflow_plugin.preprocessing.ingest._make_shard", None)
+    monkeypatch.setattr("glitchflow_plugin.preprocessing.ingest.map_shards", None)
     entry = {"path": str(tmp_path / "in"), "target": TARGET, "triggers": [T0 + 16]}
     with pytest.raises(ConfigurationError, match=r"segment \(8 s.*takes 9\.\d\d s.*processing\.len"):
         ingest([entry | {"segment": 8.0}], None, tmp_path / "out")
@@ -249,6 +249,16 @@ def test_a_unit_other_than_in_training_is_noticed(tmp_path):
     found = ingest_with_recipe(datasets, recipe, None, tmp_path / "x")
     assert found.valid.tolist() == [[True, False, True]]
     assert read_quality(found.folder).flaws[0].detail == "expected m, got V"
+
+
+def test_a_recipe_that_cannot_be_followed_is_refused(tmp_path):
+    datasets = write(tmp_path / "in", event(0))
+    recipe = ingest(datasets, None, tmp_path / "out").recipe
+    later = {**recipe, "whitening": {**recipe["whitening"], "later": 1}}
+    without = {key: value for key, value in recipe.items() if key != "duration"}
+    for other, told in ((later, "'later'"), (without, "'duration'"), ({"made": "by hand"}, "'made'")):
+        with pytest.raises(FormatError, match=f"{told}.* (Make it again|train a model)"):
+            ingest_with_recipe(datasets, other, None, tmp_path / "x")
 
 
 def test_a_spectrum_of_the_users_is_taken_and_travels_with_the_recipe(tmp_path):

@@ -186,7 +186,7 @@ def test_many_channels_make_small_shards_and_few_blocks_small_ones():
 def test_settings_that_change_are_those_of_the_other_files():
     channels = {"V1:Hrec_hoft": seen(4096.0, 6.0), "V1:A": seen(4096.0, 6.0)}
     proposal = propose(survey(channels))
-    assert set(proposal.changes) <= {"whiten", "scan", "process", "split"}
+    assert set(proposal.changes) <= {"whiten", "maps", "scan", "split"}
     WhiteningSettings(**proposal.changes["whiten"])
     assert propose(survey(channels)).fit == proposal.fit  # the same again
 

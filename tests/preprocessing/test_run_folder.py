@@ -14,7 +14,7 @@ from glitchflow_plugin.preprocessing.run_folder import with_values, write_propos
 from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey
 
 
-@pytest.mark.parametrize("name", ["whiten", "scan", "process", "split"])
+@pytest.mark.parametrize("name", ["whiten", "maps", "scan", "process", "split"])
 def test_values_change_and_comments_stay(name):
     text = (cli.default_configuration() / "conf" / f"{name}.yaml").read_text(encoding="utf-8")
     content = yaml.safe_load(text)

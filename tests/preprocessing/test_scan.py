@@ -1,9 +1,8 @@
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from tests._configuration import section
 
 from glitchflow_plugin.data.readers.triggers import write_triggers
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
@@ -424,7 +423,6 @@ def test_unsafe_channel_of_the_simulated_detector_is_caught_by_its_mergers(tmp_p
     [
         {"time_only_mode": "False"},
         {"logf": 1},
-        {"qtile": True},
         {"threshold": 0},
         {"threshold": "20"},
         {"num_batch": 0},
@@ -458,7 +456,7 @@ def test_something_must_decide(off):
 
 
 def test_configuration_file_holds_the_defaults_and_only_known_keys():
-    content = yaml.safe_load((Path(__file__).parents[2] / "conf" / "scan.yaml").read_text())
+    content = section("scan")
     settings = ScanSettings(**content)
     assert replace(settings, frange=(8.0, 400.0)) == ScanSettings()
     assert set(content) == set(ScanSettings.__dataclass_fields__)

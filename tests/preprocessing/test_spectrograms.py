@@ -1,10 +1,9 @@
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
+from tests._configuration import section
 
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
@@ -15,6 +14,7 @@ from glitchflow_plugin.preprocessing.spectrograms import (
     make_spectrograms,
     q_transform_settings,
 )
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform
 
 SMALL = QTransformSettings(num_frequencies=16, num_times=33, frequency_high=300.0)
@@ -170,7 +170,8 @@ def test_several_q_and_one_q():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"shuffle": "False"}, "true or false without quotes"),
+        ({"logf": "False"}, "true or false without quotes"),
+        ({"shuffle": "False"}, "keep the order"),
         ({"shuffle": True}, "keep the order"),
         ({"qtile": True}, "interpolated"),
         ({"psd": "psd.h5"}, "Data-processor"),
@@ -187,11 +188,11 @@ def test_several_q_and_one_q():
 )
 def test_what_is_not_available_is_refused(wrong, words):
     with pytest.raises(ConfigurationError, match=words):
-        ProcessSettings(**wrong)
+        built(ProcessSettings, wrong, "process")
 
 
 def test_configuration_file_holds_the_defaults_and_only_known_keys():
-    content = yaml.safe_load((Path(__file__).parents[2] / "conf" / "process.yaml").read_text())
+    content = section("process")
     assert replace(ProcessSettings(**content), frange=(8.0, 400.0)) == ProcessSettings()
     assert set(content) == set(ProcessSettings.__dataclass_fields__)
 

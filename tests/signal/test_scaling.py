@@ -50,7 +50,6 @@ def test_silent_and_dead_channels_are_left_as_they_are(maps, valid):
     fit.add(maps, valid)
     scaling = fit.result()
     assert scaling.scale["SILENT"] == scaling.scale["DEAD"] == 1.0
-    assert (scaling.apply(maps, CHANNELS)[:, 2:] == 0).all()
 
 
 def test_an_invalid_event_does_not_count(maps, valid):
@@ -64,18 +63,12 @@ def test_an_invalid_event_does_not_count(maps, valid):
 
 
 @pytest.mark.parametrize("transform", ["sqrt", "log1p"])
-def test_inversion_is_exact_up_to_the_clamp(maps, transform):
-    scaling = Scaling(500.0, {"STRAIN": 3.0, "LOUD": 7.0, "SILENT": 1.0, "DEAD": 1.0}, transform)
-    back = scaling.invert(scaling.apply(maps, CHANNELS), CHANNELS)
-    np.testing.assert_allclose(back, np.minimum(maps, 500.0), rtol=1e-5)
-
-
-@pytest.mark.parametrize("transform", ["sqrt", "log1p"])
-def test_the_networks_scale_in_the_same_way(maps, transform):
-    scaling = Scaling(500.0, {"STRAIN": 3.0, "LOUD": 7.0, "SILENT": 1.0, "DEAD": 1.0}, transform)
+def test_networks_scale_and_come_back_exactly_up_to_the_clamp(maps, transform):
     scale = torch.tensor([3.0, 7.0, 1.0, 1.0])[:, None, None]
     scaled = scale_energy(torch.from_numpy(maps), torch.tensor(500.0), scale, transform)
-    np.testing.assert_allclose(scaled.numpy(), scaling.apply(maps, CHANNELS), rtol=1e-5, atol=1e-6)
+    expected = getattr(np, transform)(np.minimum(maps, 500.0)) / scale.numpy()
+    np.testing.assert_allclose(scaled.numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert not scaled[:, 2:].any()
     back = unscale_energy(scaled, torch.tensor(500.0), scale, transform)
     np.testing.assert_allclose(back.numpy(), np.minimum(maps, 500.0), rtol=1e-4, atol=1e-4)
 

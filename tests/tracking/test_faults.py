@@ -13,8 +13,8 @@ from glitchflow_plugin.errors import ConnectionFailedError, FormatError, Registr
 from glitchflow_plugin.tracking.connection import patience, quick
 from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, make_loggers, unsent
 from glitchflow_plugin.tracking.outbox import Destination, keep, upload, waiting
-from glitchflow_plugin.tracking.registry import load, promote_if_better, register
-from glitchflow_plugin.tracking.versions import find
+from glitchflow_plugin.tracking.registry import compare, load, register
+from glitchflow_plugin.tracking.versions import find, settle
 
 pytestmark = pytest.mark.slow
 
@@ -39,12 +39,14 @@ def test_a_server_does_what_a_database_does(server, make_bundle):
     bundle = make_bundle()
     windows = torch.rand(3, 2, 16, 16) * 100
     expected = bundle.twin(windows)
-    version = promote_if_better(register(bundle, "served", server.uri), bundle, judge)
+    stored = register(bundle, "served", server.uri)
+    version = settle(stored, compare(stored, bundle, judge), "champion")
     assert (version.version, version.promoted) == (1, True)
     back = load("served", "champion", server.uri)
     torch.testing.assert_close(back.twin(windows), expected)
     assert back.baseline is not None
-    second = promote_if_better(register(make_bundle(2.0), "served", server.uri), make_bundle(2.0), judge)
+    stored = register(make_bundle(2.0), "served", server.uri)
+    second = settle(stored, compare(stored, make_bundle(2.0), judge), "champion")
     assert (second.version, find("served", "champion", server.uri).version) == (2, 2)
     # the server's own files are changed behind its back
     for program in server.artifacts.rglob("model.pt2"):

@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 
 from glitchflow_plugin.errors import ConnectionFailedError, FormatError, RegistryError
 from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment
-from glitchflow_plugin.tracking.registry import disagreement, load, promote_if_better, register
-from glitchflow_plugin.tracking.versions import find
+from glitchflow_plugin.tracking.registry import compare, disagreement, load, register
+from glitchflow_plugin.tracking.versions import find, settle
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,10 @@ def passes(*_):
     return Verdict(True)
 
 
+def promote_if_better(challenger, bundle, judge):
+    return settle(challenger, compare(challenger, bundle, judge), "champion")
+
+
 def test_the_gate_decides_and_its_reasons_are_kept(database, make_bundle):
     asked = []
 
@@ -203,6 +207,28 @@ def test_disagreements_are_named(make_bundle):
     assert "whiten" in disagreement(bundle, make_bundle(recipe={"qtransform": {"q": 12.0}, "whiten": False}))
     assert "axes" in disagreement(bundle, make_bundle(frequencies=tuple(range(1, 17))))
     assert "targets" in disagreement(bundle, replace(bundle, target="H1"))
+
+
+def test_a_champion_of_another_recipe_is_told_by_where_they_differ(make_bundle):
+    conditioned = {"channels": {"GUIDE": {"minf": 8.0, "unit": "m"}, "UNUSED": {"minf": 1.0}}, "crop_jitter": 0.0}
+    champion = make_bundle(recipe={"events": conditioned, "qtransform": {"q": 12.0}})
+    other = {**conditioned, "channels": {"GUIDE": {"minf": 10.0, "unit": "V"}}, "crop_jitter": 0.5}
+    why = disagreement(make_bundle(recipe={"events": other, "qtransform": {"q": 12.0}}), champion)
+    assert why == (
+        "different recipes (events.channels.GUIDE.minf: expected 8.0, got 10.0; "
+        "events.crop_jitter: expected 0.0, got 0.5)"
+    )
+    # an earlier version did not say where crops lie, or how energies are divided
+    earlier = {"events": {"channels": conditioned["channels"]}, "qtransform": {"q": 12.0, "norm": "median"}}
+    assert disagreement(make_bundle(recipe=earlier), champion) is None
+
+
+def test_a_champion_whose_recipe_is_damaged_leaves_the_challenger_registered(database, make_bundle):
+    promote_if_better(store(make_bundle(recipe={"events": "evil"}), "odd", database), make_bundle(), passes)
+    second = promote_if_better(store(make_bundle(), "odd", database), make_bundle(), passes)
+    assert not second.promoted
+    assert "named values" in second.reason
+    assert "glitchflow models promote odd 2" in second.reason
 
 
 def test_what_is_missing_is_answered_with_what_there_is(database, make_bundle):

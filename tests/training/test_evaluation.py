@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from glitchflow_plugin.inference.predict import MapPredictor
-from glitchflow_plugin.inference.score import score
+from glitchflow_plugin.inference.score import map_statistics, score_statistics
 from glitchflow_plugin.models.bundle import EnergyTwin
 from glitchflow_plugin.training.baseline import BaselineSettings, fit_baseline
 from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, judge_events, judge_windows
@@ -38,7 +38,8 @@ def test_sums_of_batches_are_those_of_the_whole(batches, scaling):
     x, y = (torch.cat(part) for part in zip(*batches, strict=True))
     expected = map_loss(scaling.scale_target(twin(x)), scaling.scale_target(y), loss).mean()
     assert found.loss == pytest.approx(float(expected), rel=1e-5)
-    reference = score(y[:, 0], twin(x)[:, 0], replicates=0).metrics()["balanced_veto_accuracy_snr2_16"].value
+    reference = score_statistics(map_statistics(y[:, 0], twin(x)[:, 0]), replicates=0).metrics()
+    reference = reference["balanced_veto_accuracy_snr2_16"].value
     assert found.figures()["balanced_veto_accuracy_snr2_16"] == reference
     # parts of several processes in any order
     parts = [judge_windows(twin, [batch], scaling, loss, device=CPU) for batch in reversed(batches)]

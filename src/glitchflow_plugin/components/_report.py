@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from glitchflow_plugin.products.summary import Changed, RunSummary, format_summary, write_summary
 
@@ -58,27 +59,35 @@ def report(summary: RunSummary, folder: Path | str) -> RunSummary:
 
 
 def differences(
-    config: DictConfig, files: DictConfig | None, profile: str | None, overrides: Iterable[str] = ()
+    config: DictConfig,
+    files: DictConfig | None,
+    profile: str | None,
+    overrides: Iterable[str] = (),
+    usual: DictConfig | None = None,
 ) -> Applied:
     """Compare a configuration with that of the files alone.
 
     Args:
         config: As composed.
-        files: Without profile and command line; None: not known.
+        files: Without profile and command line, but for the network that they choose; None: not known.
         profile: Name of the profile.
         overrides: Of the command line: they tell who changed a key.
+        usual: With the network of config.yaml, where another one is told of as a whole.
     """
     if files is None:
         return Applied(profile)
     now, before = dict(_leaves(plain(config))), dict(_leaves(plain(files)))
     said = [word.lstrip("+~").partition("=")[0] for word in overrides]
     changed = {}
+    network, former = (OmegaConf.select(one, "model.name") if one is not None else None for one in (files, usual))
+    if former is not None and network != former:
+        changed["model"] = Changed(network, former, "command line" if "conf/model" in said else f"profile {profile}")
     for key in dict.fromkeys([*before, *now]):
         if now.get(key) == before.get(key) or key.partition(".")[0] in _SELECTION:
             continue
         here = any(key == one or key.startswith(f"{one}.") for one in said)
         by = "command line" if here else f"profile {profile}"
-        changed[key] = Changed(_public(now.get(key)), _public(before.get(key)), by)
+        changed[key] = Changed(_public(_value(config, key, now)), _public(_value(files, key, before)), by)
     return Applied(profile, changed, _concerns(config))
 
 
@@ -94,6 +103,18 @@ def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _value(config: DictConfig, key: str, leaves: Mapping[str, Any]) -> Any:
+    """A value that is a reference as what it refers to, where there is that."""
+    value = leaves.get(key)
+    if not isinstance(value, str) or not _REFERENCE.search(value):
+        return value
+    try:
+        found = OmegaConf.select(config, key)
+    except OmegaConfBaseException:
+        return value
+    return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
 
 
 def _public(value: Any) -> Any:

@@ -503,9 +503,7 @@ class SoundTorchTrainer(TorchTrainer):
         try:
             model.load_state_dict({key.removeprefix("module."): value for key, value in weights.items()}, strict=True)
         except RuntimeError as error:
-            message = (
-                f"the checkpoint is of another network: {str(error)[:300]} Give it the model.yaml it was made with."
-            )
+            message = f"the checkpoint is of another network: {str(error)[:300]} Give it the settings it was made with."
             raise ConfigurationError(message) from error
 
     def _execute_with_ray(self, *arguments: Any, **keywords: Any) -> Any:

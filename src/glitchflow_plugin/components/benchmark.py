@@ -26,6 +26,7 @@ from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.files import atomic_path, content_hash, read_json, write_json
 from glitchflow_plugin.data.names import check_name
+from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.results import keep_former
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS
@@ -42,7 +43,7 @@ from glitchflow_plugin.inference.leaderboard import (
 )
 from glitchflow_plugin.inference.predict import MapPredictor, Predictor
 from glitchflow_plugin.inference.trivial import TRIVIAL
-from glitchflow_plugin.models.build import MODELS
+from glitchflow_plugin.models.build import MODELS, check_network
 from glitchflow_plugin.models.bundle import WaveformTwin
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest_with_recipe
@@ -78,7 +79,7 @@ class Entrant:
     """One line of the leaderboard.
 
     Attributes:
-        model: The keys of model.yaml; `name` may be `zero`, which predicts nothing.
+        model: Name and settings of the network, as in conf/model/; `name` may be `zero`, which predicts nothing.
         config: Keys of `training.config` that are its own.
         missing: Whether it is also judged with witnesses taken away; wide networks are slow.
     """
@@ -92,6 +93,8 @@ class Entrant:
         known = sorted({*MODELS, ZERO})
         if self.model.get("name") not in known:
             raise ConfigurationError(f"benchmark.yaml: expected a model name out of {known}, got {dict(self.model)}.")
+        if self.kind != ZERO:
+            check_network(self.model)
 
     @property
     def kind(self) -> str:
@@ -137,7 +140,7 @@ class Leaderboard(BaseComponent):
     What was found of an entrant is kept; a run that was killed goes on with the next one.
 
     Args:
-        entrants: By name: `model` (keys of model.yaml) and `config` (keys of `training.config` of its own).
+        entrants: By name: `model` (name and settings of a network) and `config` (keys of `training.config` of its own).
         held_out: `datasets`, as in datasets.yaml, of events that no training has seen, and `truth`, the folder of their
             truth file.
         settings: See `LeaderboardSettings`.
@@ -250,7 +253,8 @@ class Leaderboard(BaseComponent):
     def _prepare(self, training_set: TrainingSet) -> tuple[HeldOut, EventSet]:
         """Put the held-out data through the recipe of the training set."""
         maps = training_set.open_spectrograms()
-        conditioning, transform = maps.recipe["events"], maps.recipe["qtransform"]
+        recipe = Recipe.from_dict(maps.recipe)
+        conditioning, transform = recipe.part("events"), QTransformSettings.from_recipe(recipe.part("qtransform"))
         series = ingest_with_recipe(
             self.held_out["datasets"], conditioning, maps.channels, self.folder / "events", engine=self.engine
         )
@@ -262,15 +266,16 @@ class Leaderboard(BaseComponent):
         made = make_spectrograms(
             series,
             maps.channels[1:],
-            QTransformSettings.from_recipe(transform),
+            transform,
             self.folder / "spectrograms",
             device=self.device,
             engine=self.engine,
             selection={"channels": "training set"},
         )
         truth = read_glitch_truth(self.held_out["truth"], conditioning, made.event_ids, made.gps_start)
-        columns, qs = Columns(made.times), QTransformSettings.from_recipe(transform).qs
-        return HeldOut(made, truth, judged_pixels(made.frequencies, columns, columns.duration, qs)), series
+        columns = Columns(made.times)
+        inside = judged_pixels(made.frequencies, columns, columns.duration, transform.qs)
+        return HeldOut(made, truth, inside), series
 
     def _judged(
         self, name: str, entrant: Entrant, training_set: TrainingSet, held_out: HeldOut, series: EventSet

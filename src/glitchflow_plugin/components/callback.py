@@ -26,7 +26,7 @@ from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, causes
 from glitchflow_plugin.products.console import never_fail_on_output
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-PROFILE = "conf/profile"
+PROFILE, NETWORK = "conf/profile", "conf/model"
 #: Keys that itwinai reads beside those of config.yaml.
 _ITWINAI = ("pipe_key", "pipe_steps", "strategy", "run_name")
 #: Sections in whose place a name alone may stand.
@@ -43,14 +43,18 @@ class RunCallback(Callback):
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse names that do not exist; remember where the settings differ from the files of conf/."""
         never_fail_on_output()
-        files = _as_the_files_have_it()
+        hydra = HydraConfig.get()
+        choices = hydra.runtime.choices
+        usual = _as_the_files_have_it()
+        network = choices.get(NETWORK)
+        same = usual is None or OmegaConf.select(usual, "hydra.runtime.choices", default={}).get(NETWORK) == network
+        files = usual if same else _as_the_files_have_it(network)
         try:
             check_names(config, files)
         except ConfigurationError as error:
             end(str(error), everywhere=True)
-        hydra = HydraConfig.get()
         said: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # scan.q=${a.b} is no reference here
-        _report.remember(_report.differences(config, files, hydra.runtime.choices.get(PROFILE), said))
+        _report.remember(_report.differences(config, files, choices.get(PROFILE), said, usual))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """End a run that failed with one message, where there is one."""
@@ -147,9 +151,10 @@ def _check_sections(config: Mapping[str, Any], files: Mapping[str, Any], above: 
         if isinstance(usual, dict) and isinstance(value, dict):
             _check_sections(value, usual, f"{name}.")
         elif isinstance(usual, dict) and value is not None and name not in _ALSO_NAMES and "${" not in str(value):
+            chosen = f" A network is chosen by conf/model={value}." if name == "model" else ""
             raise ConfigurationError(
                 f"{name}: expected keys with values, got {value!r}. Set single ones, as in {name}.KEY=VALUE; the keys "
-                f"are {', '.join(map(str, usual))}."
+                f"are {', '.join(map(str, usual))}.{chosen}"
             )
         elif (name == "run_name" and type(value) not in (str, int)) or (
             above == "saveconf." and type(value) is not str
@@ -187,10 +192,11 @@ def _maker(config: DictConfig, error: GlitchflowError, overrides: list[str]) -> 
     return shlex.join(["itwinai", "exec-pipeline", f"+pipe_key={key}", *part, *kept])
 
 
-def _as_the_files_have_it() -> DictConfig | None:
-    """The configuration without profile and command line; None where it cannot be composed."""
+def _as_the_files_have_it(network: str | None = None) -> DictConfig | None:
+    """The configuration without profile and command line, but for a network; None where it cannot be composed."""
     hydra = HydraConfig.get()
     without = [f"~{PROFILE}"] if hydra.runtime.choices.get(PROFILE) else []
+    without += [f"{NETWORK}={network}"] if network else []
     try:
         return GlobalHydra.instance().config_loader().load_configuration(hydra.job.config_name, without, RunMode.RUN)
     except Exception:  # the table then tells less; the run does not depend on it

@@ -12,9 +12,10 @@ from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.sources import DatasetSettings
 from glitchflow_plugin.preprocessing.engine import EngineSettings
-from glitchflow_plugin.preprocessing.ingest import IngestSettings, check_whitening, ingest, jitter_lacking
+from glitchflow_plugin.preprocessing.ingest import IngestSettings, ingest, jitter_lacking, whitening_of
 from glitchflow_plugin.preprocessing.quality import QUALITY_NAME, RECORDS_NAME, read_quality
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
+from glitchflow_plugin.settings import built
 
 
 class DataProcessor(DataGetter):
@@ -44,9 +45,9 @@ class DataProcessor(DataGetter):
         # Built here so that a misspelt key ends the pipeline before its first step runs.
         self.datasets = DatasetSettings.listed(datasets)
         self.folder = Path(folder)
-        check_whitening(whiten)
+        whitening_of(whiten)
         self.whiten = whiten
-        self.settings, self.engine = IngestSettings.of(ingest), EngineSettings.of(engine)
+        self.settings, self.engine = built(IngestSettings, ingest, "ingest"), EngineSettings.of(engine)
 
     @monitor_exec
     @holding("folder")

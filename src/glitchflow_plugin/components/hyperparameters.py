@@ -75,7 +75,7 @@ class SearchSettings:
         if unknown or not any(self.search_space.values()):
             raise ConfigurationError(
                 f"hpo.search_space: something to draw beneath {' or '.join(_PARTS)} expected, got "
-                f"{unknown or 'nothing'}. See conf/hpo.yaml."
+                f"{unknown or 'nothing'}. See conf/model/coupling.yaml."
             )
 
     @property
@@ -95,7 +95,7 @@ class HyperparameterSearch(BaseComponent):
         training: Folder of the training set, where none comes from the step before.
         folder: Where the search keeps its files.
         events: Folder of the event set that the maps were made of; models of waveforms need it.
-        model: The keys of model.yaml, for what is not drawn.
+        model: Name and settings of the network, for what is not drawn.
         config: `training.config`, for what is not drawn.
         random_seed: Of the first weights and the order of windows, the same in all trials.
         device: Of the trials.
@@ -189,6 +189,7 @@ class HyperparameterSearch(BaseComponent):
         from ray.tune.search.variant_generator import generate_variants
 
         from glitchflow_plugin.components._torch_trainer import StrictConfiguration
+        from glitchflow_plugin.models.build import check_network
 
         flat = {f"{part}.{key}": how for part, keys in self.settings.search_space.items() for key, how in keys.items()}
         try:
@@ -210,6 +211,7 @@ class HyperparameterSearch(BaseComponent):
         trials = trials[: self.settings.trials]
         for drawn in trials:
             StrictConfiguration.checked({**self.trainer["config"], **drawn.get("config", {})})
+            check_network({**self.trainer["model"], **drawn.get("model", {})})
         return trials
 
     def _claim(self, training_set: TrainingSet) -> None:

@@ -1,6 +1,7 @@
 """Load-infdata: a registered model, and data that have gone through the recipe stored with it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from glitchflow_plugin.components._model import check_model, load_model, model_i
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.files import content_hash
+from glitchflow_plugin.data.recipe import Recipe, told
 from glitchflow_plugin.data.results import claim, name_of_path, place
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.sources import DatasetSettings
@@ -150,17 +152,22 @@ def make_maps(
         The maps, how many events were read, kept and rejected, and what the user should know.
 
     Raises:
-        FormatError: The model's recipe is incomplete.
+        FormatError: The model's recipe is incomplete, or the event set was made by another one.
     """
     from glitchflow_plugin.preprocessing.ingest import ingest_with_recipe
     from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
     from glitchflow_plugin.signal.qtransform import QTransformSettings
 
-    try:
-        conditioning, transform = bundle.recipe["events"], bundle.recipe["qtransform"]
-    except KeyError as error:
-        raise FormatError(f"the model's recipe has no {error}. Train a model with the training pipeline.") from error
+    recipe = Recipe.from_dict(bundle.recipe)
+    conditioning, transform = recipe.part("events"), recipe.part("qtransform")
     if isinstance(data, EventSet):
+        known = [name for name in bundle.channels if name in data.channels]
+        differing = recipe.differences(replace(recipe, events=data.recipe), known, origin=True)
+        if differing:
+            raise FormatError(
+                f"{data.folder} was made by another recipe than the model's events; they differ in {told(differing)}. "
+                "Bring event files, which go through the model's own recipe, or an event set that was made by it."
+            )
         events = data
     else:
         events = ingest_with_recipe(
@@ -237,9 +244,10 @@ def find_sets(
 
 
 def _what(bundle: "ModelBundle", datasets: Sequence[Mapping[str, Any]], spectrograms: Path | None) -> dict[str, Any]:
-    recipe = {key: bundle.recipe.get(key) for key in ("events", "qtransform")}
+    recipe = Recipe.from_dict(bundle.recipe)
+    digest = content_hash({"events": recipe.events, "qtransform": recipe.qtransform})
     given = {"spectrograms": str(spectrograms)} if spectrograms else {"datasets": [dict(entry) for entry in datasets]}
-    return {**given, "channels": list(bundle.channels), "recipe": content_hash(recipe)}
+    return {**given, "channels": list(bundle.channels), "recipe": digest}
 
 
 def _paths(datasets: Sequence[Mapping[str, Any]]) -> str:

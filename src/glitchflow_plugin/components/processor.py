@@ -54,7 +54,7 @@ class Processor(BaseComponent):
         if len(maps.frequencies) != self.settings.size:
             raise FormatError(
                 f"windows are square: expected maps of {self.settings.size} rows (windows.size), got "
-                f"{len(maps.frequencies)} in {maps.folder}. Set num_f_bins in process.yaml or size in windows.yaml."
+                f"{len(maps.frequencies)} in {maps.folder}. Give maps.num_f_bins and windows.size the same value."
             )
         index = index_windows(maps, split, window_starts(len(maps.times), self.settings.size), self.settings)
         scaling, reference = self._fit(maps, split)
@@ -105,5 +105,5 @@ class Processor(BaseComponent):
             return ()
         return (
             f"no window above SNR² {self.settings.threshold:g} in {', '.join(without)}: "
-            "its denoising accuracy is undefined. Lower threshold in windows.yaml or bring more events.",
+            "its share of cleaned glitches is undefined. Lower threshold in windows.yaml or bring more events.",
         )

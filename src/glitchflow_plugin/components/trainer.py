@@ -91,7 +91,7 @@ class Trainer(SoundTorchTrainer):
 
     Args:
         folder: Of the training set, used where none comes from the step before; summary.json goes here.
-        model: The keys of model.yaml.
+        model: Name and settings of the network, as in conf/model/.
         config: `training.config`; see `StrictConfiguration`.
         events: Folder of the event set that the maps were made of; models of waveforms need it.
         baseline: `training.baseline`; see `BaselineSettings`.
@@ -147,8 +147,8 @@ class Trainer(SoundTorchTrainer):
         if unknown:
             raise TypeError(f"Trainer got unexpected arguments {unknown}")
         if not model or "name" not in model:
-            raise ConfigurationError("model.yaml: expected `name`, for instance unet.")
-        check_network(model["name"])
+            raise ConfigurationError("model: expected `name` and settings of a network. Choose one: conf/model=unet.")
+        check_network(model)
         if run_name is not None:
             check_name(str(run_name), "run_name")
         checked = StrictConfiguration.checked(config)
@@ -722,7 +722,7 @@ class Trainer(SoundTorchTrainer):
         return windows.to(self.device, memory_format=layout, non_blocking=True)
 
     def _model_settings(self) -> dict[str, Any]:
-        """The keys of model.yaml with the network's own defaults filled in."""
+        """Name and settings with the network's own defaults filled in."""
         name, own = self.network_settings["name"], dict(self.network_settings)
         own.pop("name")
         complete = full_settings(name, in_channels=len(self.witnesses), **own)

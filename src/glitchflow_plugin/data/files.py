@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import h5py
 
 from glitchflow_plugin.errors import DataError, FormatError, GlitchflowError
+from glitchflow_plugin.types.plain import plain
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -127,8 +128,8 @@ def sealed_hdf5(path: Path | str) -> Iterator[h5py.File]:
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """A record with its checksum, JSON types only. NaN becomes null."""
-    plain = _plain(dict(content))
-    return {**plain, CHECKSUM: content_hash(plain)}
+    record = plain(dict(content), finite=True)
+    return {**record, CHECKSUM: content_hash(record)}
 
 
 def unsealed(content: Any, path: Path | str, step: str) -> dict[str, Any]:
@@ -284,7 +285,7 @@ def sha256(path: Path | str) -> str:
 
 def content_hash(content: Any) -> str:
     """Checksum of a JSON-like value, independent of the order of its keys."""
-    text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(plain(content, finite=True), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -333,21 +334,6 @@ def _again(step: str, *, delete: bool = True) -> str:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _plain(content: Any) -> Any:
-    """JSON types in place of tuples, paths and NumPy scalars or arrays; null in place of NaN and infinities."""
-    if isinstance(content, dict):
-        return {_plain(str(key)): _plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple | set | frozenset):
-        return [_plain(value) for value in (sorted(content) if isinstance(content, set | frozenset) else content)]
-    if isinstance(content, str | Path):
-        return str(content).encode("utf-8", "backslashreplace").decode()  # names of files may be no text
-    if hasattr(content, "tolist"):
-        return _plain(content.tolist())
-    if isinstance(content, float) and not (float("-inf") < content < float("inf")):
-        return None
-    return content
 
 
 def flush(path: Path) -> None:

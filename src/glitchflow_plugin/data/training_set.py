@@ -13,6 +13,7 @@ from glitchflow_plugin.data.reference_file import REFERENCE_NAME
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS, SPLIT_NAME, Split
 from glitchflow_plugin.errors import ConfigurationError, FormatError, LeakageError, NoEventsError
+from glitchflow_plugin.verdict import GLITCH_THRESHOLD, holds_glitch
 
 FORMAT_VERSION = 1
 INDEX_NAME = "windows.parquet"
@@ -51,7 +52,7 @@ class WindowSettings:
     """
 
     size: int = 64
-    threshold: float = 16.0
+    threshold: float = GLITCH_THRESHOLD
     background_ratio: float | None = None
     clamp: float = 1e4
     transform: str = "sqrt"
@@ -270,7 +271,7 @@ def _check_windows(windows: pd.DataFrame, settings: WindowSettings) -> None:
         "start": windows["start"] < 0,
         "gps_start": ~np.isfinite(windows["gps_start"]),
         "peak": ~np.isfinite(peak) | (peak < 0),
-        "glitch": windows["glitch"].to_numpy() != (peak.astype(np.float64) > settings.threshold),
+        "glitch": windows["glitch"].to_numpy() != holds_glitch(peak, settings.threshold),
         "event_id": windows.duplicated(["event_id", "start"]),
     }
     wrong = [f"{name} in {int(np.sum(flaw))}" for name, flaw in flaws.items() if np.any(flaw)]
@@ -309,9 +310,9 @@ def index_windows(
             if part is None or not batch.valid[offset, 0]:
                 continue
             for start in starts:
-                peak = float(batch.maps[offset, 0, :, start : start + settings.size].max())
+                peak = batch.maps[offset, 0, :, start : start + settings.size].max()
                 gps = float(batch.gps_start[offset] + spectrograms.times[start])
-                rows.append((part, event_id, first + offset, start, gps, peak, peak > settings.threshold))
+                rows.append((part, event_id, first + offset, start, gps, peak, holds_glitch(peak, settings.threshold)))
         first += len(batch)
     index = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     index = _thin_background(index, settings)

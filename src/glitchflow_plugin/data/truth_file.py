@@ -19,6 +19,7 @@ from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME
 from glitchflow_plugin.data.files import new_hdf5, sealed_hdf5
 from glitchflow_plugin.errors import DataError, FormatError
 from glitchflow_plugin.types.arrays import Series
+from glitchflow_plugin.types.plain import plain
 
 FORMAT_VERSION = 1
 #: What h5py and the records raise depends on where the damage is.
@@ -165,7 +166,7 @@ def write_truth(path: Path | str, truth: Truth) -> None:
         file.attrs["sample_rate"] = truth.sample_rate
         file.attrs["roles"] = json.dumps(dict(truth.roles))
         file.attrs["families"] = json.dumps({name: list(channels) for name, channels in truth.families.items()})
-        file.attrs["recipe"] = json.dumps(dict(truth.recipe), default=_as_plain)
+        file.attrs["recipe"] = json.dumps(dict(truth.recipe), default=plain)
         events = file.create_group("events")
         for event in truth.events.values():
             _write_event(events, event)
@@ -249,8 +250,8 @@ def _write_event(parent: h5py.Group, event: EventTruth) -> None:
     group = parent.create_group(event.event_id)
     for name in ("gps_start", "gps_event", "duration", "group", "background"):
         group.attrs[name] = getattr(event, name)
-    group.attrs["transients"] = json.dumps([vars(transient) for transient in event.transients], default=_as_plain)
-    group.attrs["gaps"] = json.dumps({name: list(gap) for name, gap in event.gaps.items()}, default=_as_plain)
+    group.attrs["transients"] = json.dumps([vars(transient) for transient in event.transients], default=plain)
+    group.attrs["gaps"] = json.dumps({name: list(gap) for name, gap in event.gaps.items()}, default=plain)
     for kind in ("glitches", "signals"):
         for number, part in enumerate(getattr(event, kind)):
             _write_waveform(group.create_group(f"{kind}/{number}"), part)
@@ -267,7 +268,7 @@ def _write_waveform(group: h5py.Group, part: WaveformTruth) -> None:
         group.attrs[name] = getattr(part, name)
     group.attrs["witnesses"] = json.dumps(list(part.witnesses))
     for name in ("witness_snr", "coupling", "parameters"):
-        group.attrs[name] = json.dumps(dict(getattr(part, name)), default=_as_plain)
+        group.attrs[name] = json.dumps(dict(getattr(part, name)), default=plain)
 
 
 def _read_event(group: h5py.Group) -> EventTruth:
@@ -313,8 +314,3 @@ def _sum(event: EventTruth, parts: Iterable[WaveformTruth], sample_rate: float) 
         start = round((part.t0 - event.gps_start) * sample_rate)
         total[start : start + part.waveform.size] += part.waveform
     return total
-
-
-def _as_plain(value: Any) -> Any:
-    """NumPy scalars and arrays as JSON can write them."""
-    return value.tolist()

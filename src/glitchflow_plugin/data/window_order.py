@@ -11,8 +11,6 @@ import numpy as np
 from glitchflow_plugin.data.readers.tables import read_csv
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
-Balance = Literal["none", "event", "class"]
-
 #: A block is put together from at least this many pieces of shards, so that a batch holds windows of several.
 _PIECES = 4
 
@@ -142,7 +140,10 @@ def draw(weights: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def balancing_weights(
-    places: WindowPlaces, balance: Balance, event_ids: np.ndarray, labels: Mapping[str, str] | None = None
+    places: WindowPlaces,
+    balance: Literal["none", "event", "class"],
+    event_ids: np.ndarray,
+    labels: Mapping[str, str] | None = None,
 ) -> np.ndarray | None:
     """Weights of windows for a balanced order.
 

@@ -1,9 +1,11 @@
 """Subtract the predicted energy of a glitch from the measured map, and say what is left."""
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.verdict import above
 
 
 def clean_maps(measured: Float[Tensor, "*batch"], predicted: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
@@ -39,18 +41,6 @@ def clean_maps(measured: Float[Tensor, "*batch"], predicted: Float[Tensor, "*bat
     return (measured - predicted).abs()
 
 
-def peak_energy(windows: Float[Tensor, "*batch frequency time"]) -> Float[Tensor, "*batch"]:
-    """Largest energy of each window or map.
-
-    Args:
-        windows: Energies, SNR².
-
-    Returns:
-        The maximum over frequency and time, SNR².
-    """
-    return windows.amax(dim=(-2, -1))
-
-
 def residual_area(cleaned: Float[Tensor, "*batch frequency time"], threshold: float) -> Int[Tensor, "*batch"]:
     """Number of pixels that are still loud after cleaning.
 
@@ -61,21 +51,26 @@ def residual_area(cleaned: Float[Tensor, "*batch frequency time"], threshold: fl
     Returns:
         Count of pixels above the threshold for each window or map.
     """
-    return (cleaned > threshold).sum(dim=(-2, -1))
+    return above(cleaned, threshold).sum(dim=(-2, -1))
 
 
-def is_cleaned(
-    measured: Float[Tensor, "*batch frequency time"], cleaned: Float[Tensor, "*batch frequency time"], threshold: float
-) -> Bool[Tensor, "*batch"]:
-    """Windows that held a glitch and do not any more.
+def loudest_by_column(
+    predicted: Float[Tensor, "*batch frequency time"], inside: Bool[Tensor, "frequency time"] | None = None
+) -> Float[Tensor, "*batch time"]:
+    """Largest predicted energy at each time: a veto is where it is above the threshold.
+
+    The strain is not looked at, so a gravitational wave without a trace in the witnesses is never vetoed.
 
     Args:
-        measured: Energies before, SNR².
-        cleaned: Energies after, SNR².
-        threshold: A window with a pixel above it holds a glitch, SNR².
+        predicted: Energies predicted from the witnesses, SNR².
+        inside: Pixels that are looked at; all if None.
 
     Returns:
-        True where the measured peak is above the threshold and the residual peak below it. False for a window that
-        never held a glitch: there was nothing to clean.
+        SNR²; 0 where no pixel is looked at.
+
+    >>> loudest_by_column(torch.tensor([[1.0, 17.0], [3.0, 2.0]])).tolist()
+    [3.0, 17.0]
     """
-    return (peak_energy(measured) > threshold) & (peak_energy(cleaned) < threshold)
+    if inside is not None:
+        predicted = torch.where(inside, predicted, 0.0)
+    return predicted.amax(dim=-2)

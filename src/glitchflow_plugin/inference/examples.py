@@ -5,12 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from glitchflow_plugin.products.veto_table import outcomes
+
 KINDS: Mapping[str, str] = {
     "loudest": "glitches with the largest measured energy",
     "median": "glitches about the median measured energy",
     "worst": "glitches with the largest energy left after cleaning",
     "uncleaned": "glitches with a pixel above the threshold after cleaning",
-    "missed": "glitches without a veto",
+    "missed": "glitches without a veto in their time",
     "false_alarms": "vetoes without a glitch in the strain",
     "vetoed": "the largest predicted energies",
 }
@@ -34,15 +36,15 @@ def pick_examples(events: pd.DataFrame, kind: str, count: int) -> list[int]:
     measured = events["peak_snr2_measured"].to_numpy(dtype=float, na_value=np.nan)
     left = events["peak_snr2_cleaned"].to_numpy(dtype=float, na_value=np.nan)
     predicted = events["peak_snr2_predicted"].to_numpy(dtype=float)
-    known = events["glitch"].notna().to_numpy(dtype=bool)
+    came_of_it = outcomes(events)
     # which events belong, and what to sort by, largest first
     choices = {
         "loudest": (glitch, measured),
         "median": (glitch, -np.abs(measured - (np.median(measured[glitch]) if glitch.any() else 0))),
         "worst": (glitch, left),
         "uncleaned": (glitch & ~cleaned, left),
-        "missed": (glitch & ~veto, measured),
-        "false_alarms": (known & ~glitch & veto, predicted),
+        "missed": (came_of_it == "missed", measured),
+        "false_alarms": (came_of_it == "false alarm", predicted),
         "vetoed": (veto, predicted),
     }
     belongs, order = choices[kind]

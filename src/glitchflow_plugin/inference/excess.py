@@ -24,9 +24,9 @@ from glitchflow_plugin.inference.intervals import (
     bootstrap,
     estimate,
     few_groups,
-    in_memory,
     weighted_median,
 )
+from glitchflow_plugin.signal.bootstrap import in_memory
 
 
 def power_removed(

@@ -15,10 +15,11 @@ from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramS
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.predict import check_events, make_predictor
 from glitchflow_plugin.inference.run import UNITS, check_spectrograms, weights_fingerprint
-from glitchflow_plugin.inference.score import GLITCH_THRESHOLD
 from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.settings import as_float
 from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.types.tensors import host
+from glitchflow_plugin.verdict import GLITCH_THRESHOLD, holds_glitch
 
 GLITCH, BACKGROUND = "glitch", "background"
 """Labels of generated maps."""
@@ -59,6 +60,7 @@ class GenerateSettings:
         if not self.threshold > 0 or self.batch_events < 1 or self.batch_size < 1 or self.examples < 0:
             msg = "threshold must be positive, batch_size and batch_events at least 1 and examples at least 0."
             raise ConfigurationError(msg)
+        as_float(self, "threshold")
 
     def decisive(self) -> dict[str, Any]:
         """The settings that change what is generated; the others change how much is shown, and the speed."""
@@ -171,7 +173,7 @@ def label_table(spectrograms: SpectrogramSet, threshold: float, batch_events: in
                     "event_id": list(batch.event_ids),
                     "gps_start": batch.gps_start,
                     "gps_event": batch.gps_event,
-                    "label": np.where(peak > threshold, GLITCH, BACKGROUND),
+                    "label": np.where(holds_glitch(peak, threshold), GLITCH, BACKGROUND),
                     "peak_snr2": peak.astype(np.float64),
                     "peak_gps": batch.gps_start + Columns(spectrograms.times).centre[time],
                     "peak_frequency": spectrograms.frequencies[frequency],
@@ -184,7 +186,7 @@ def label_table(spectrograms: SpectrogramSet, threshold: float, batch_events: in
 def _select(batch: SpectrogramBatch, peak: np.ndarray, settings: GenerateSettings) -> tuple[np.ndarray, dict[str, str]]:
     """Rows to keep, and why the others are not."""
     blind = ~batch.valid.any(axis=1)
-    quiet = ~blind & ~(peak > settings.threshold) if settings.only_glitches else np.zeros_like(blind)
+    quiet = ~blind & ~holds_glitch(peak, settings.threshold) if settings.only_glitches else np.zeros_like(blind)
     reasons = {batch.event_ids[row]: NO_WITNESS for row in np.flatnonzero(blind)}
     reasons |= {batch.event_ids[row]: QUIET for row in np.flatnonzero(quiet)}
     return np.flatnonzero(~blind & ~quiet), reasons

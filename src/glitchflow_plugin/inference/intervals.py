@@ -7,7 +7,7 @@ It cannot see beyond the sample: where all groups agree it has no width although
 few groups it is too narrow; of fewer than `LEAST_GROUPS` none is given.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +15,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from glitchflow_plugin.data.groups import LEAST_GROUPS
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.signal.bootstrap import group_draws
 
 CONFIDENCE = 0.95
 """Probability inside an interval."""
-
-LEAST_GROUPS = 5
-"""Independent groups of events below which no interval is given."""
-
-#: Weights held in memory at once; keeps the bootstrap of a large set bounded.
-_WEIGHTS_IN_MEMORY = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -53,43 +49,6 @@ def few_groups(num_groups: int) -> str:
     if num_groups >= LEAST_GROUPS:
         return ""
     return f"no interval: {num_groups} independent groups of events, at least {LEAST_GROUPS} are needed"
-
-
-def group_draws(num_groups: int, replicates: int, seed: int = 0) -> Iterator[Float[np.ndarray, "replicate group"]]:
-    """How often each group is drawn in each replicate, some replicates at a time.
-
-    Equal arguments give equal draws, so that what is compared is compared on the same events.
-
-    Args:
-        num_groups: Groups to draw from; as many are drawn.
-        replicates: Replicates on the whole; 0 for none.
-        seed: Of the drawing.
-
-    Yields:
-        Counts that add up to `num_groups` in each row.
-
-    Raises:
-        ConfigurationError: The number of replicates is negative.
-    """
-    if replicates < 0:
-        msg = f"replicates >= 0 expected, got {replicates}."
-        raise ConfigurationError(msg)
-    if num_groups < 1:
-        return
-    generator = np.random.default_rng(seed)
-    step = max(1, _WEIGHTS_IN_MEMORY // num_groups)
-    probabilities = np.full(num_groups, 1 / num_groups)
-    for start in range(0, replicates, step):
-        size = min(step, replicates - start)
-        yield generator.multinomial(num_groups, probabilities, size=size).astype(np.float64)
-
-
-def in_memory(
-    weights: Float[np.ndarray, "replicate group"], num_cases: int
-) -> Iterator[Float[np.ndarray, "replicate group"]]:
-    """Some replicates at a time, so that weights of their cases stay within memory."""
-    step = max(1, _WEIGHTS_IN_MEMORY // max(1, num_cases))
-    yield from (weights[first : first + step] for first in range(0, len(weights), step))
 
 
 def bootstrap(

@@ -17,7 +17,6 @@ from glitchflow_plugin.inference.excess import Kind, paired_medians, pooled_grow
 from glitchflow_plugin.inference.intervals import Estimate
 from glitchflow_plugin.inference.predict import Prediction, Predictor
 from glitchflow_plugin.inference.score import (
-    GLITCH_THRESHOLD,
     CaseStatistics,
     Sample,
     Scores,
@@ -26,7 +25,9 @@ from glitchflow_plugin.inference.score import (
 )
 from glitchflow_plugin.inference.trivial import FixedPredictor, trivial_maps
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
+from glitchflow_plugin.settings import as_float
 from glitchflow_plugin.types.tensors import host
+from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class LeaderboardSettings:
                 f"{self.threshold}, {self.batch_events}, {self.replicates}, {self.block_length}. "
                 "Correct benchmark.yaml."
             )
+        as_float(self, "threshold")
         if (
             not self.witness_snr
             or list(self.witness_snr) != sorted(set(self.witness_snr))
@@ -217,6 +219,7 @@ def _judged(
         np.array(held_out.maps.event_ids)[rows],
         settings.threshold,
         cleaned=found.cleaned,
+        loudest=found.loudest,
         inside=held_out.inside,
         groups=held_out.groups(settings)[rows],
     )

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glitchflow_plugin.data.files import content_hash
+from glitchflow_plugin.data.recipe import Recipe, differences, told
 from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
@@ -202,9 +202,7 @@ class SeriesPredictor:
         return Prediction(
             measured=_measured(maps, count),
             predicted=expected,
-            cleaned=q_transform_relative(
-                measured_strain - predicted, measured_strain, rate, self.qtransform, periodic=False
-            ),
+            cleaned=q_transform_relative(measured_strain - predicted, measured_strain, rate, self.qtransform),
             strain=predicted,
             measured_strain=measured_strain,
             expected_residual=None if explained is None else self._on_map(explained.variance, predicted.shape[-1]),
@@ -258,14 +256,15 @@ def make_predictor(
             "inference.events beside inference.spectrograms, or let Load-infdata make both."
         )
         raise ConfigurationError(msg)
-    rate = float(bundle.recipe["events"]["sample_rate"])
+    recipe = Recipe.from_dict(bundle.recipe)
+    rate = float(recipe.part("events")["sample_rate"])
     if events.manifest.units != "whitened" or events.sample_rate != rate:
         msg = (
             f"expected a whitened event set at {rate:g} Hz, got {events.folder} ({events.manifest.units}, "
             f"{events.sample_rate:g} Hz). Make it by the model's recipe with Load-infdata."
         )
         raise FormatError(msg)
-    transform = QTransformSettings.from_recipe(bundle.recipe["qtransform"])
+    transform = QTransformSettings.from_recipe(recipe.part("qtransform"))
     return SeriesPredictor(twin, events, bundle.target, bundle.witnesses, transform, max(1, batch_size // 4))
 
 
@@ -275,11 +274,14 @@ def check_events(spectrograms: SpectrogramSet, events: EventSet | None) -> None:
     Raises:
         FormatError: Its recipe is another one.
     """
-    made_of = spectrograms.recipe.get("events")
-    if events is not None and made_of is not None and content_hash(made_of) != content_hash(events.recipe):
+    made_of = Recipe.from_dict(spectrograms.recipe).events
+    if events is None or made_of is None:
+        return
+    differing = differences(made_of, events.recipe)
+    if differing:
         msg = (
-            f"the maps of {spectrograms.folder} were not made of the event set {events.folder}: their recipes differ. "
-            "Give the event set that they were made of."
+            f"the maps of {spectrograms.folder} were not made of the event set {events.folder}: their recipes differ "
+            f"in {told(differing)}. Give the event set that they were made of."
         )
         raise FormatError(msg)
 

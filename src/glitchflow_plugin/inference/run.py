@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import math
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,25 +17,26 @@ from torch import nn
 from tqdm import tqdm
 
 from glitchflow_plugin.data.groups import group_numbers
+from glitchflow_plugin.data.recipe import Recipe, told
 from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
-from glitchflow_plugin.inference.clean import residual_area
+from glitchflow_plugin.inference.clean import loudest_by_column, residual_area
 from glitchflow_plugin.inference.predict import Prediction, check_events, make_predictor
 from glitchflow_plugin.inference.score import (
-    GLITCH_THRESHOLD,
     CaseStatistics,
     Scores,
     map_statistics,
     score_statistics,
 )
 from glitchflow_plugin.inference.trivial import MeasuredMaps, trivial_statistics
-from glitchflow_plugin.inference.veto import loudest_by_column
 from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
 from glitchflow_plugin.products.veto_table import EventVerdicts, event_table, veto_segments
+from glitchflow_plugin.settings import as_float
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.types.tensors import host
+from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,7 @@ class InferenceSettings:
                 f"{self.block_length}."
             )
             raise ConfigurationError(msg)
+        as_float(self, "threshold")
         limits = {"batch_size": 1, "batch_events": 1, "replicates": 0, "examples": 0}
         for name, least in (limits | {"tensorboard_rows": 1, "tensorboard_pictures": 0}).items():
             if getattr(self, name) < least:
@@ -178,13 +179,12 @@ def check_spectrograms(bundle: ModelBundle, spectrograms: SpectrogramSet) -> Non
                 "model's own recipe."
             )
             raise FormatError(msg)
-    differing = recipe_differences(
-        bundle.recipe, spectrograms.recipe, [name for name in bundle.channels if name in spectrograms.channels]
-    )
+    channels = [name for name in bundle.channels if name in spectrograms.channels]
+    differing = recipe_differences(bundle.recipe, spectrograms.recipe, channels)
     if differing:
         msg = (
             f"{spectrograms.folder} was made by another recipe than the model's maps; they differ in "
-            f"{'; '.join(differing[:6])}. Leave `spectrograms` empty in inference.yaml so that the maps are made by "
+            f"{told(differing)}. Leave `spectrograms` empty in inference.yaml so that the maps are made by "
             "the model's own recipe."
         )
         raise FormatError(msg)
@@ -199,17 +199,8 @@ def _check_sets(bundle: ModelBundle, spectrograms: SpectrogramSet, events: Event
 
 
 def recipe_differences(expected: Mapping[str, Any], found: Mapping[str, Any], channels: Sequence[str]) -> list[str]:
-    """Where two recipes treat channels differently: `path: expected ..., got ...`.
-
-    Compared is what changes numbers: how series are conditioned and transformed. What says where the data came from
-    (data sets, other channels, how channels were chosen) may differ.
-
-    Args:
-        expected: Recipe of the model.
-        found: Recipe of the data.
-        channels: Channels that matter.
-    """
-    return _differences(_treatment(expected, channels), _treatment(found, channels), "")
+    """Where the recipe of data treats channels otherwise than that of a model, see `Recipe.differences`."""
+    return Recipe.from_dict(expected).differences(Recipe.from_dict(found), channels)
 
 
 def run_inference(
@@ -257,7 +248,7 @@ def run_inference(
     writer = _maps_writer(bundle, spectrograms, Path(folder), settings, dict(model or {}))
     pending = {plan.index: plan for plan in writer.pending()}
     columns = Columns(spectrograms.times)
-    qs = QTransformSettings.from_recipe(bundle.recipe["qtransform"]).qs
+    qs = QTransformSettings.from_recipe(Recipe.from_dict(bundle.recipe).part("qtransform")).qs
     judged = judged_pixels(spectrograms.frequencies, columns, columns.duration, qs)
     groups = group_numbers(spectrograms.groups, spectrograms.gps_event, settings.block_length)
     statistics: dict[str, list[CaseStatistics]] = {}
@@ -349,14 +340,23 @@ def _judge(
     inside = torch.from_numpy(judged).to(own.predicted.device)
     every = {
         name: map_statistics(
-            each.measured, each.predicted, events, threshold, cleaned=each.cleaned, inside=judged, groups=groups
+            each.measured,
+            each.predicted,
+            events,
+            threshold,
+            cleaned=each.cleaned,
+            loudest=each.loudest,
+            inside=judged,
+            groups=groups,
         )
         for name, each in found.items()
     }
+    statistics = every[MODEL]
     verdicts = EventVerdicts(
         loudest_predicted=host(loudest_by_column(own.predicted, inside) if own.loudest is None else own.loudest),
-        peak_measured=every[MODEL].peak_measured,
-        peak_cleaned=every[MODEL].peak_cleaned,
+        peak_measured=statistics.peak_measured,
+        peak_in_time=statistics.peak_in_time,
+        peak_cleaned=statistics.peak_cleaned,
         residual_area=host(residual_area(torch.where(inside, own.cleaned, 0.0), threshold)),
         measured_valid=has_strain,
         witnesses_missing=witnesses_missing,
@@ -433,39 +433,6 @@ def _maps_batch(batch: SpectrogramBatch, found: Prediction, has_strain: Bool[np.
         valid=np.stack([has_strain, *[np.ones_like(has_strain)] * (len(maps) - 1)], axis=1),
         groups=batch.groups,
     )
-
-
-def _treatment(recipe: Mapping[str, Any], channels: Sequence[str]) -> dict[str, Any]:
-    """What of a spectrogram set's recipe changes the numbers in the maps of some channels."""
-    events = dict(recipe.get("events") or {})
-    events.pop("target", None)
-    entries = events.pop("channels", None) or {}
-    treated = {
-        # rate and unit of the recording may differ: conditioning brings them to a common rate and scale
-        name: {key: value for key, value in entries[name].items() if key not in ("unit", "recorded_sample_rate")}
-        for name in channels
-        if name in entries
-    }
-    return {"events": {**events, "channels": treated}, "qtransform": recipe.get("qtransform")}
-
-
-def _differences(expected: Any, found: Any, path: str) -> list[str]:
-    if isinstance(expected, Mapping) and isinstance(found, Mapping):
-        return [
-            difference
-            for key in sorted({*expected, *found}, key=str)
-            for difference in _differences(expected.get(key), found.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    if _comparable(expected) == _comparable(found):
-        return []
-    return [f"{path}: expected {reprlib.repr(expected)}, got {reprlib.repr(found)}"]
-
-
-def _comparable(value: Any) -> Any:
-    """Lists for tuples and plain numbers, as JSON makes them."""
-    if isinstance(value, list | tuple):
-        return [_comparable(item) for item in value]
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _span(values: np.ndarray) -> str:

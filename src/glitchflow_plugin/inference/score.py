@@ -3,10 +3,10 @@
 A row of statistics is one *case*: the whole map of an event, or, in what training logs by epoch, a window of one. Only
 pixels that are judged count (`inside`). All energies are in SNR².
 
-**Glitches.** A case *holds a glitch at threshold t* when its largest measured energy is above t; otherwise it is *quiet
-at t*. The *time of the glitch* is that of the columns with a pixel above the glitch threshold (without one: the loudest
-column), widened by `MARGIN` columns on either side: the tile of a low frequency is wider than a column, and a column's
-maximum wanders with the noise.
+**Glitches.** A case *holds a glitch at threshold t*, or is *quiet at t*, by its largest measured energy
+(:mod:`glitchflow_plugin.verdict`, as all that is said of a single case). The *time of the glitch* is that of the
+columns with a pixel above the glitch threshold (without one: the loudest column), widened by `MARGIN` columns on either
+side: the tile of a low frequency is wider than a column, and a column's maximum wanders with the noise.
 
 **Vetoes.** A glitch is found at t when the prediction is above t *within its time*, a quiet case is falsely vetoed when
 it is above t *anywhere*. What says the same of all events can therefore never find a larger share of the glitches than
@@ -14,8 +14,10 @@ it takes of the quiet ones: its balanced accuracy and its ROC area are at most 0
 
 **Cleaning.** Energies carry no phase, so "cleaned" means |measured - predicted| of twins of energies (see
 :func:`glitchflow_plugin.inference.clean.clean_maps`), and the map of the difference of waveforms of twins of these. A
-case is *cleaned at t* when nothing above t is left (what is predicted counts as left up to C, see below) and its energy
-did not rise. *Net power removed* counts what the prediction takes from pixels of glitches and what it adds anywhere:
+case is *cleaned at t* when it :func:`~glitchflow_plugin.verdict.earns_cleaning`: nothing above t is left (what is
+predicted counts as left up to C, see below), and its energy did not rise. The event table, which ranks no twin, asks
+for the former alone and without C. *Net power removed* counts what the prediction takes from pixels of glitches and
+what it adds anywhere:
 
     1 - (sum of left over loud pixels + sum of added over all others) / sum of (measured - C) over loud pixels
 
@@ -56,24 +58,30 @@ from sklearn.metrics import auc, confusion_matrix, roc_curve
 from torch import Tensor
 from torch.nn import functional
 
+from glitchflow_plugin.data.groups import LEAST_GROUPS
 from glitchflow_plugin.errors import ConfigurationError, DataError, NoEventsError
 from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.inference.intervals import (
     CONFIDENCE,
-    LEAST_GROUPS,
     Estimate,
     bootstrap,
     estimate,
     few_groups,
-    in_memory,
 )
+from glitchflow_plugin.signal.bootstrap import in_memory
 from glitchflow_plugin.types.tensors import host
+from glitchflow_plugin.verdict import (
+    GLITCH_THRESHOLD,
+    above,
+    earns_cleaning,
+    holds_glitch,
+    is_harmed,
+    is_quiet,
+    is_vetoed,
+)
 
 THRESHOLDS: tuple[float, ...] = tuple(float(value) for value in range(1, 51))
 """SNR² thresholds of the curves."""
-
-GLITCH_THRESHOLD = 16.0
-"""SNR² above which a case is said to hold a glitch when one number is asked for."""
 
 NOISE_MEAN = 1 / math.log(2)
 """Mean energy (SNR²) of Gaussian noise in a map whose rows are divided by their median: exponential with median 1."""
@@ -86,9 +94,6 @@ MARGIN = 4
 
 BLOCK = (16, 32)
 """Rows and columns over which what is added is averaged where no more than noise is predicted."""
-
-GROWTH = 0.05
-"""Share by which the energy of a quiet case may grow before it counts as harmed."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +259,7 @@ class CaseStatistics:
     @property
     def glitch(self) -> Bool[np.ndarray, " case"]:
         """Cases with a glitch at the glitch threshold."""
-        return self.peak_measured > self.glitch_threshold
+        return holds_glitch(self.peak_measured, self.glitch_threshold)
 
     @property
     def net_removed(self) -> Float[np.ndarray, " case"]:
@@ -263,8 +268,10 @@ class CaseStatistics:
 
     @property
     def harmed(self) -> Bool[np.ndarray, " case"]:
-        """Cases that are loud after cleaning, or whose energy has grown by more than `GROWTH`."""
-        return (self.peak_cleaned > self.glitch_threshold) | (self.total_cleaned > (1 + GROWTH) * self.total_measured)
+        """Quiet cases that cleaning harms."""
+        quiet = is_quiet(self.peak_measured, self.glitch_threshold)
+        left = above(self.peak_cleaned, self.glitch_threshold)
+        return is_harmed(quiet, left, self.total_measured, self.total_cleaned)
 
     def select(self, cases: NDArray[Any]) -> "CaseStatistics":
         """Some of the cases, chosen by a mask or by row numbers."""
@@ -322,15 +329,15 @@ class Scores:
     """All figures of one prediction against one measurement; defined at the top of this module.
 
     Attributes:
-        cleaned_share: Share of the cases with a glitch at t that are cleaned: their peak is below t without credit
-            for noise, and their energy did not rise; against t.
+        cleaned_share: Share of the cases with a glitch at t that are cleaned: their peak without credit for noise is
+            not above t, and their energy did not rise; against t.
         veto_balance: Mean of the share of glitches that are vetoed in time at t and the share of quiet cases that are
             not vetoed, against t.
         roc: ROC of the veto for glitches at the glitch threshold; None where only one kind exists.
         roc_auc: Area under it: the probability that a glitch has a larger prediction within its time than a quiet case
             has anywhere.
         net_power_removed: What the prediction takes from all glitches less what it adds anywhere, as a share.
-        harmed: Share of the quiet cases that are loud after cleaning or have grown by more than `GROWTH`.
+        harmed: Share of the quiet cases that cleaning harms, see `verdict.is_harmed`.
         deadtime: Share of the judged time (columns) with a prediction above the glitch threshold.
         deadtime_outside: The same of the time outside glitches.
         confusion: Counts of cases with the veto at the glitch threshold.
@@ -402,6 +409,7 @@ def map_statistics(
     glitch_threshold: float = GLITCH_THRESHOLD,
     *,
     cleaned: Float[Tensor, "case frequency time"] | None = None,
+    loudest: Float[Tensor, "case time"] | None = None,
     inside: Bool[np.ndarray, "frequency time"] | None = None,
     groups: Sequence[Any] | NDArray[Any] | None = None,
 ) -> CaseStatistics:
@@ -413,6 +421,8 @@ def map_statistics(
         events: Event id or number of each map, (case,); its row number if None.
         glitch_threshold: SNR² above which a pixel is loud.
         cleaned: What is left, SNR²; the difference of the energies if None.
+        loudest: Largest predicted energy of each column, by which vetoes are decided, SNR²; that of the judged pixels
+            if None.
         inside: Pixels that are judged; all if None.
         groups: Group of each map, (case,); that of its event if None.
 
@@ -439,10 +449,10 @@ def map_statistics(
         raise ConfigurationError(msg)
     # what is not judged is silence in all maps
     measured, predicted, cleaned = (torch.where(judged, maps, 0.0) for maps in (measured, predicted, cleaned))
-    loud = measured > glitch_threshold
+    loud = above(measured, glitch_threshold)
     in_time = _time_of_glitch(measured, loud)
-    seen, columns = predicted.amax(dim=1), judged.any(dim=0)
-    vetoed, glitch = (seen > glitch_threshold) & columns, loud.flatten(1).any(dim=1)[:, None]
+    seen, columns = predicted.amax(dim=1) if loudest is None else loudest, judged.any(dim=0)
+    vetoed, glitch = is_vetoed(seen, glitch_threshold) & columns, loud.flatten(1).any(dim=1)[:, None]
     found = {
         "peak_measured": measured.amax(dim=(1, 2)),
         "peak_predicted": seen.amax(dim=1),
@@ -494,41 +504,6 @@ def _sum(maps: Float[Tensor, "case frequency time"]) -> Float[Tensor, " case"]:
     return maps.double().sum(dim=(1, 2))
 
 
-def score(
-    measured: Float[Tensor, "case frequency time"],
-    predicted: Float[Tensor, "case frequency time"],
-    events: Sequence[Any] | NDArray[Any] | None = None,
-    *,
-    thresholds: Iterable[float] = THRESHOLDS,
-    glitch_threshold: float = GLITCH_THRESHOLD,
-    replicates: int = 1000,
-    seed: int = 0,
-    groups: Sequence[Any] | NDArray[Any] | None = None,
-) -> Scores:
-    """Score predicted maps against measured ones.
-
-    Args:
-        measured: Measured energies of the strain, SNR².
-        predicted: Predicted energies, SNR².
-        events: Event of each map, (case,); its own if None.
-        thresholds: SNR² of the curves; the glitch threshold is added where it is missing.
-        glitch_threshold: SNR² of the single figures.
-        replicates: Bootstrap replicates; 0 for no intervals (quick, for use within training).
-        seed: Of the bootstrap.
-        groups: Group of each map, (case,); that of its event if None.
-
-    Returns:
-        All figures; see :class:`Scores`.
-
-    >>> import torch
-    >>> measured = torch.tensor([[[20.0, 1.0]], [[2.0, 1.0]]])
-    >>> score(measured, torch.zeros_like(measured), replicates=0).metrics()["cleaned_share_snr2_16"].value
-    0.0
-    """
-    statistics = map_statistics(measured, predicted, events, glitch_threshold, groups=groups)
-    return score_statistics(statistics, thresholds=thresholds, replicates=replicates, seed=seed)
-
-
 def score_statistics(
     statistics: CaseStatistics,
     *,
@@ -560,20 +535,19 @@ def score_statistics(
     levels = np.unique(np.asarray([*thresholds, cut], dtype=np.float64))
     group = np.unique(statistics.group, return_inverse=True)[1]
     glitch = statistics.glitch
-    holds = statistics.peak_measured[:, None] > levels
-    found = holds & (statistics.peak_in_time[:, None] > levels)
-    alarm = ~holds & (statistics.peak_predicted[:, None] > levels)
-    lowered = (statistics.peak_left[:, None] < levels) & (statistics.total_cleaned <= statistics.total_measured)[
-        :, None
-    ]
+    holds = holds_glitch(statistics.peak_measured[:, None], levels)
+    found = holds & is_vetoed(statistics.peak_in_time[:, None], levels)
+    alarm = ~holds & is_vetoed(statistics.peak_predicted[:, None], levels)
+    left = above(statistics.peak_left[:, None], levels)
+    cleaned = earns_cleaning(holds, left, statistics.total_measured[:, None], statistics.total_cleaned[:, None])
     outside = statistics.columns - statistics.columns_of_glitch
     # each figure is made of ratios of two sums over cases; all are resampled in one go as columns of two matrices
     pairs = {
-        "cleaned": (holds & lowered, holds),
+        "cleaned": (cleaned, holds),
         "found": (found, holds),
         "spared": (~holds & ~alarm, ~holds),
         "left": ((statistics.glitch_left + statistics.added)[:, None], statistics.glitch_power[:, None]),
-        "harmed": ((~glitch & statistics.harmed)[:, None], ~glitch[:, None]),
+        "harmed": (statistics.harmed[:, None], ~glitch[:, None]),
         "deadtime": (statistics.columns_vetoed[:, None], statistics.columns[:, None]),
         "outside": ((statistics.columns_vetoed - statistics.columns_vetoed_in_time)[:, None], outside[:, None]),
     }
@@ -625,7 +599,7 @@ def score_statistics(
         harmed=_single(3, f"every case holds a glitch at SNR² {cut:g}"),
         deadtime=_single(4, "no time is judged"),
         deadtime_outside=_single(5, "no time outside glitches is judged"),
-        confusion=confusion_counts(glitch, peak > cut),
+        confusion=confusion_counts(glitch, is_vetoed(peak, cut)),
         glitches=Sample.of(statistics.group, glitch),
         quiet=Sample.of(statistics.group, ~glitch),
         num_events=len(np.unique(statistics.event)),

@@ -186,7 +186,7 @@ def check_sizes(window_size: int, depth: int, **at_least_one: int) -> None:
     """
     counts = {**at_least_one, "depth": depth}
     if wrong := {name: count for name, count in counts.items() if count < 1}:
-        message = f"expected {', '.join(counts)} of at least 1, got {wrong}. Correct model.yaml."
+        message = f"expected {', '.join(counts)} of at least 1, got {wrong}. Correct it in conf/model/."
         raise ConfigurationError(message)
     if window_size < 1 or window_size % 2**depth:
         message = (

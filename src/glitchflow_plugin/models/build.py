@@ -1,7 +1,7 @@
 """Networks by name."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -28,6 +28,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 """Every network takes `in_channels` and `window_size` and its own settings by keyword."""
 
+_BY_DATA = ("in_channels", "window_size")
+"""Arguments that follow from the data, not from settings."""
 
 WAVEFORM_MODELS = frozenset({"coupling", "wiener"})
 """Those that look at whitened series; the others look at maps of energy."""
@@ -38,19 +40,30 @@ def representation(name: str) -> str:
     return "waveform" if name in WAVEFORM_MODELS else "energy"
 
 
-def check_network(name: object) -> None:
-    """Refuse the name of a network that there is not.
+def check_network(model: Mapping[str, Any]) -> None:
+    """Refuse the name of a network, and keys of its settings, that there are not.
+
+    Args:
+        model: `name` and settings; None stands for a network's own default, also of a key that is another network's.
 
     Raises:
-        ConfigurationError: The message lists the names, and the nearest.
+        ConfigurationError: The message lists what there is, and the nearest.
     """
+    name = model.get("name")
     if name not in MODELS:
         message = f"model.name: expected one of {', '.join(sorted(MODELS))}, got {name!r}.{nearest(name, MODELS)}"
         raise ConfigurationError(message)
+    own = [key for key in inspect.signature(MODELS[name]).parameters if key not in _BY_DATA]
+    for key, value in model.items():
+        if value is not None and key != "name" and key not in own:
+            raise ConfigurationError(
+                f"model {name!r} does not take the setting {key!r}.{nearest(key, own)} It takes {', '.join(own)}. A "
+                f"network is chosen together with its settings: conf/model={name}."
+            )
 
 
 def build_model(name: str, **settings: Any) -> nn.Module:
-    """Build a network by its name in model.yaml.
+    """Build a network by its name in conf/model/.
 
     Args:
         name: One of `MODELS`.
@@ -69,7 +82,7 @@ def build_model(name: str, **settings: Any) -> nn.Module:
     try:
         return MODELS[name](**complete)
     except TypeError as error:
-        message = f"model {name!r} cannot be built of {complete} ({error}). Correct model.yaml."
+        message = f"model {name!r} cannot be built of {complete} ({error}). Correct them in conf/model/."
         raise ConfigurationError(message) from error
 
 
@@ -86,16 +99,10 @@ def full_settings(name: str, **settings: Any) -> dict[str, Any]:
     >>> full_settings("resnet", in_channels=7, base=16, depth=None)["depth"]
     2
     """
-    check_network(name)
-    signature = inspect.signature(MODELS[name])
+    check_network({"name": name, **{key: value for key, value in settings.items() if key not in _BY_DATA}})
     try:
-        bound = signature.bind(**{key: value for key, value in settings.items() if value is not None})
+        bound = inspect.signature(MODELS[name]).bind(**{key: one for key, one in settings.items() if one is not None})
     except TypeError as error:
-        own = [key for key in signature.parameters if key not in ("in_channels", "window_size")]
-        message = (
-            f"model {name!r} does not take these settings ({error}); it takes {', '.join(own)}. Correct model.yaml; "
-            "null stands for a network's own default."
-        )
-        raise ConfigurationError(message) from error
+        raise ConfigurationError(f"model {name!r} cannot be built of {settings} ({error}).") from error
     bound.apply_defaults()
     return dict(bound.arguments)

@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.models.build import build_model, representation
+from glitchflow_plugin.types.plain import plain
 from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries, StrainWindows, WindowBatch
 
 Energies: TypeAlias = Float[Tensor, "*pixels"]
@@ -35,7 +36,7 @@ _LARGEST_BUFFERS = 1 << 26
 
 
 def scale_energy(energy: Energies, clamp: Tensor, scale: Tensor, transform: str) -> Energies:
-    """Bring energies to a common range; the same as `signal.scaling.Scaling.apply`.
+    """Bring energies to a common range; why so, `signal.scaling` says.
 
     Args:
         energy: Energies, SNR².
@@ -388,7 +389,7 @@ class ModelBundle:
     def to_dict(self) -> dict[str, Any]:
         """Everything but the networks, JSON-like."""
         names = [item.name for item in fields(self) if item.name not in ("twin", "baseline")]
-        return {"format_version": BUNDLE_VERSION, **{name: _plain(getattr(self, name)) for name in names}}
+        return {"format_version": BUNDLE_VERSION, **{name: plain(getattr(self, name)) for name in names}}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], twin: nn.Module, baseline: Twin | None) -> "ModelBundle":
@@ -472,7 +473,7 @@ def save_twin(twin: Twin, name: str, settings: Mapping[str, Any]) -> bytes:
     Returns:
         Contents of a .safetensors file: tensors and text, nothing that is run when it is read.
     """
-    described = {"name": name, "settings": _plain(settings)}
+    described = {"name": name, "settings": plain(settings)}
     if isinstance(twin, EnergyTwin):
         described["transform"] = twin.transform
     tensors = {key: value.cpu().contiguous() for key, value in twin.state_dict().items()}
@@ -604,11 +605,3 @@ def _twin_of(described: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
     return EnergyTwin(
         network, clamp=1.0, witness_scale=witness_scale, target_scale=1.0, transform=described["transform"]
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value.tolist() if hasattr(value, "tolist") else value

@@ -1,7 +1,7 @@
 """The linear witness filter: the strain energy of a pixel as a weighted sum of witness energies about it."""
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,9 +10,6 @@ from torch.nn import functional
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.types.tensors import StrainWindows, WindowBatch
-
-LaggedFeatures: TypeAlias = Float[Tensor, "window feature frequency column"]
-"""Witness maps at several lags."""
 
 DEFAULT_LAGS: tuple[int, ...] = (-4, -2, -1, 0, 1, 2, 4)
 """Columns by which a witness may precede (negative) or follow the strain."""
@@ -56,7 +53,7 @@ class LinearFilter(nn.Module):
         return functional.relu(strain)[:, None]
 
 
-def lagged_features(witnesses: WindowBatch, lags: Sequence[int]) -> LaggedFeatures:
+def lagged_features(witnesses: WindowBatch, lags: Sequence[int]) -> Float[Tensor, "window feature frequency column"]:
     """Copies of the witness maps shifted in time; the edge column is repeated where a shift reaches past it.
 
     Args:

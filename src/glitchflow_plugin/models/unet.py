@@ -96,7 +96,7 @@ class UNet(nn.Module):
 
 def _check_attention(heads: int, coarsest: int) -> None:
     if heads < 0:
-        message = f"expected attention_heads of at least 0, got {heads}. Correct model.yaml."
+        message = f"expected attention_heads of at least 0, got {heads}. Correct it in conf/model/."
         raise ConfigurationError(message)
     if heads and coarsest**2 > MAX_ATTENTION_PIXELS:
         message = (

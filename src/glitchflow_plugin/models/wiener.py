@@ -32,7 +32,7 @@ class WienerFilter(nn.Module):
         if in_channels < 1 or filter_size < 1 or filter_size % 2 == 0:
             message = (
                 f"expected at least one witness and an odd filter_size, got {in_channels} and {filter_size}. "
-                "Correct model.yaml."
+                "Correct it in conf/model/."
             )
             raise ConfigurationError(message)
         self.filters = nn.Parameter(torch.zeros(in_channels, filter_size))

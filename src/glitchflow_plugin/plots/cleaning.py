@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from glitchflow_plugin.plots.maps import FrequencyAxis, draw_map, energy_bar, energy_scale, frequency_axis
 from glitchflow_plugin.plots.style import Picture, new_figure, picture, short_name
 from glitchflow_plugin.signal.columns import Columns
+from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 PANELS = ("real", "generated", "cleaned")
 """Titles of the panels: measured, predicted from the witnesses, |measured - predicted|."""
@@ -45,7 +46,7 @@ def plot_cleaning(
     frequencies: Float[np.ndarray, " frequency"],
     times: Float[np.ndarray, " time"],
     *,
-    threshold: float = 16.0,
+    threshold: float = GLITCH_THRESHOLD,
     title: str = "",
     axis: FrequencyAxis = "log",
     judged: Bool[np.ndarray, "frequency time"] | None = None,

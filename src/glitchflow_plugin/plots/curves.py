@@ -8,6 +8,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from glitchflow_plugin.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture, new_figure, picture
+from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 _COLOURS = (BLUE, ORANGE, GREY, GREEN, RED, PURPLE)
 
@@ -33,7 +34,7 @@ def plot_accuracy(
     cleaned: Mapping[str, Band],
     veto: Mapping[str, Band],
     *,
-    glitch_threshold: float = 16.0,
+    glitch_threshold: float = GLITCH_THRESHOLD,
     title: str = "",
 ) -> Picture:
     """Share of glitches cleaned and balanced veto accuracy against the SNR² threshold.
@@ -74,7 +75,7 @@ def plot_roc(
     areas: Mapping[str, float | None],
     *,
     points: Mapping[str, tuple[float, float]] | None = None,
-    glitch_threshold: float = 16.0,
+    glitch_threshold: float = GLITCH_THRESHOLD,
 ) -> Picture:
     """Hit rate against false-alarm rate of the veto.
 
@@ -110,7 +111,7 @@ def plot_roc(
 
 @picture
 def plot_confusion(
-    *, hits: int, misses: int, false_alarms: int, correct_rejections: int, glitch_threshold: float = 16.0
+    *, hits: int, misses: int, false_alarms: int, correct_rejections: int, glitch_threshold: float = GLITCH_THRESHOLD
 ) -> Picture:
     """Counts of events by measurement (rows) and veto (columns).
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from glitchflow_plugin.plots.curves import Band
 from glitchflow_plugin.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, new_figure, picture
+from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 _COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, "black", GREY)
 _MARKERS = "os^Dvp*X"
@@ -47,7 +48,7 @@ def plot_accuracies(
     cleaned: Mapping[str, np.ndarray],
     veto: Mapping[str, np.ndarray],
     *,
-    glitch_threshold: float = 16.0,
+    glitch_threshold: float = GLITCH_THRESHOLD,
 ) -> Picture:
     """Share of glitches cleaned and balanced veto accuracy of all entrants against the SNR² threshold.
 

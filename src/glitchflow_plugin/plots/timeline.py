@@ -7,6 +7,7 @@ from jaxtyping import Float
 from matplotlib.scale import LogScale
 
 from glitchflow_plugin.plots.style import BLUE, GREEN, GREY, ORANGE, RED, Picture, new_figure, picture
+from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 OUTCOMES: Mapping[str, tuple[str, str]] = {
     "cleaned": (GREEN, "o"),
@@ -16,7 +17,7 @@ OUTCOMES: Mapping[str, tuple[str, str]] = {
     "quiet": (GREY, "."),
     "no strain": ("black", "x"),
 }
-"""What can come of an event (see `products.veto_table.outcomes`), with colour and marker."""
+"""What can come of an event (see `verdict.OUTCOMES`), with colour and marker."""
 
 _UNITS = ((3 * 86400.0, 86400.0, "d"), (3 * 3600.0, 3600.0, "h"), (0.0, 1.0, "s"))
 
@@ -29,7 +30,7 @@ def plot_timeline(
     vetoes: Float[np.ndarray, "segment 2"],
     *,
     gps_zero: float,
-    threshold: float = 16.0,
+    threshold: float = GLITCH_THRESHOLD,
 ) -> Picture:
     """Loudness and outcome of each event, and the vetoed segments, against time.
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers.continuous import GAP, OUTSIDE, UNREADABLE
 from glitchflow_plugin.data.readers.psd import read_psd
 from glitchflow_plugin.data.readers.triggers import TriggerReport
+from glitchflow_plugin.data.recipe import said
 from glitchflow_plugin.data.records import EventBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan
 from glitchflow_plugin.data.sources import (
@@ -31,7 +32,7 @@ from glitchflow_plugin.data.sources import (
     open_datasets,
 )
 from glitchflow_plugin.data.units import same_unit
-from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
+from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
 from glitchflow_plugin.preprocessing.triggers import chosen_by, chosen_for
@@ -69,19 +70,6 @@ class IngestSettings:
     """
 
     shard_size: int | None = None
-
-    @classmethod
-    def of(cls, content: Mapping[str, Any] | None) -> Self:
-        """Settings from a mapping.
-
-        Raises:
-            ConfigurationError: It has a key of former versions.
-        """
-        if "workers" in (content or {}):
-            raise ConfigurationError(
-                "ingest.workers is now engine.workers, for all steps: move it to conf/engine.yaml."
-            )
-        return built(cls, content, "ingest")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +109,7 @@ def ingest(
         ConfigurationError: The settings are wrong or contradict each other.
         NoEventsError: No event is left.
     """
-    settings, psd_files, quantity = _whitening(whitening)
+    settings, psd_files, quantity = whitening_of(whitening)
     entries = DatasetSettings.listed(datasets)
     strain = next((one.processing for one in entries if one.target), None)
     catalogue = open_datasets(entries, choose=partial(chosen_for, whitening=settings, band=strain))
@@ -175,8 +163,14 @@ def ingest_with_recipe(
     Raises:
         ShareDone: In a task of an array: its share is made, and the set is not complete.
         ChannelMismatchError: No data set has some of the channels; the message lists them.
+        FormatError: The recipe is incomplete, or of a later version of this program.
         NoEventsError: No event is left.
     """
+    if not {"target", "channels"} <= recipe.keys():
+        raise FormatError(
+            f"expected a recipe with target and channels, got one with {sorted(recipe)}. Make the event set by "
+            "Data-processor, and train a model with the training pipeline."
+        )
     target = str(recipe["target"])
     names = list(dict.fromkeys([target, *(channels if channels is not None else recipe["channels"])]))
     unknown = [name for name in names if name not in recipe["channels"]]
@@ -229,39 +223,44 @@ def _channel_entry(channel: ChannelRecipe) -> dict[str, Any]:
 
 
 def channel_recipe(name: str, recipe: Mapping[str, Any]) -> ChannelRecipe:
-    """How a channel is conditioned, from the recipe of an event set (the inverse of `as_recipe`)."""
-    entry = recipe["channels"][name]
-    settings = ConditioningSettings(
-        low=entry["minf"],
-        high=entry["maxf"],
-        sample_rate=recipe["sample_rate"],
-        duration=recipe["duration"],
-        whiten=recipe.get("whiten", True),
-        whitening=WhiteningSettings(**recipe["whitening"]),
-        order=recipe.get("order", ConditioningSettings.order),
-        flat_length=recipe.get("flat_length", ConditioningSettings.flat_length),
-        # sets of earlier versions have the trigger in the middle
-        crop_jitter=recipe.get("crop_jitter", 0.0),
-        crop_seed=recipe.get("crop_seed", 0),
-    )
-    psd = entry.get("psd")
-    given = None if psd is None else Psd(np.asarray(psd["values"], dtype=np.float64), float(psd["spacing"]))
+    """How a channel is conditioned, from the recipe of an event set (the inverse of `as_recipe`).
+
+    Raises:
+        FormatError: The recipe does not say it, or is of a later version of this program.
+    """
+    recipe = said(recipe, "events")
+    try:
+        entry = recipe["channels"][name]
+        settings = ConditioningSettings(
+            low=entry["minf"],
+            high=entry["maxf"],
+            sample_rate=recipe["sample_rate"],
+            duration=recipe["duration"],
+            whiten=recipe["whiten"],
+            whitening=WhiteningSettings(**recipe["whitening"]),
+            order=recipe["order"],
+            flat_length=recipe["flat_length"],
+            crop_jitter=recipe["crop_jitter"],
+            crop_seed=recipe["crop_seed"],
+        )
+        psd = entry.get("psd")
+        given = None if psd is None else Psd(np.asarray(psd["values"], dtype=np.float64), float(psd["spacing"]))
+    except (KeyError, TypeError) as error:
+        raise FormatError(
+            f"the recipe does not say how {name} is conditioned as this version knows it ({error}). Make it again."
+        ) from error
     # The rate may differ from training's (strain at 4096 or 16384 Hz); within the new data it must not vary.
     return ChannelRecipe(name, settings, entry.get("unit"), None, given)
 
 
-def check_whitening(content: WhiteningSettings | Mapping[str, Any] | None) -> WhiteningSettings:
-    """The whitening that whiten.yaml asks for.
+def whitening_of(
+    content: WhiteningSettings | Mapping[str, Any] | None,
+) -> tuple[WhiteningSettings, dict[str, str], Literal["psd", "asd"]]:
+    """What whiten.yaml asks for: settings, file of a spectrum by channel, and what these files hold.
 
     Raises:
         ConfigurationError: A key is unknown or a value makes no sense.
     """
-    return _whitening(content)[0]
-
-
-def _whitening(
-    content: WhiteningSettings | Mapping[str, Any] | None,
-) -> tuple[WhiteningSettings, dict[str, str], Literal["psd", "asd"]]:
     if content is None or isinstance(content, WhiteningSettings):
         return content or WhiteningSettings(), {}, "psd"
     values = dict(content)

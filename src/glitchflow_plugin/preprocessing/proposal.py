@@ -87,7 +87,7 @@ class Fit:
 
     Attributes:
         settings: How the channels are to be conditioned: for datasets.yaml and whiten.yaml.
-        frange: Range of the Q-transform within the band, Hz, for scan.yaml and process.yaml.
+        frange: Range of the Q-transform within the band, Hz, for maps.yaml.
         needed: Length of data about a trigger that each channel in use needs, s.
         bands: Band that each channel in use delivers, Hz, target included.
         left_out: By channel, why it cannot be used.
@@ -180,11 +180,9 @@ class Proposal:
         if self.fit.frange != tuple(ScanSettings.frange):
             maps["frange"] = list(self.fit.frange)
         split = {} if self.block_length == SplitSettings.block_length else {"block_length": self.block_length}
-        scan = maps | ({"unsafe": list(self.unsafe)} if self.unsafe else {}) | (_WITHOUT_SLIDES if self.few else {})
+        scan = ({"unsafe": list(self.unsafe)} if self.unsafe else {}) | (_WITHOUT_SLIDES if self.few else {})
         return {
-            name: keys
-            for name, keys in (("whiten", whiten), ("scan", scan), ("process", maps), ("split", split))
-            if keys
+            name: keys for name, keys in (("whiten", whiten), ("maps", maps), ("scan", scan), ("split", split)) if keys
         }
 
 

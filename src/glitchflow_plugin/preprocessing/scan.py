@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +33,7 @@ from glitchflow_plugin.signal.qtransform import QTransformSettings, axes
 from glitchflow_plugin.signal.rounds import Ranking, rank_in_rounds
 from glitchflow_plugin.signal.slides import slide_statistics
 from glitchflow_plugin.signal.stretches import join_overlapping
+from glitchflow_plugin.types.plain import plain
 
 logger = logging.getLogger(__name__)
 
@@ -378,7 +378,7 @@ class _Scan:
             ),
             unsafe={name: unsafe[name] for name in names if name in unsafe},
             overridden=overridden,
-            parameters=_plain(asdict(self.settings)) | {"qtransform": _plain(asdict(self.transform))},
+            parameters=plain(asdict(self.settings)) | {"qtransform": plain(asdict(self.transform))},
             event_set=self.events.manifest.fingerprint,
         )
 
@@ -390,12 +390,3 @@ _AS_MEASURED = (*_OF_ROUND, "iou", "chance", "p_common", "efficiency_over_deadti
 def is_unsafe(channel: str, patterns: Sequence[str]) -> bool:
     """Whether a channel is listed as one that sees the strain itself, signals included."""
     return any(fnmatchcase(channel, pattern) for pattern in patterns)
-
-
-def _plain(value: Any) -> Any:
-    """Lists in place of tuples and of the host framework's sequences, so that YAML stays plain."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value

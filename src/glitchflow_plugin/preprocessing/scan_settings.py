@@ -17,7 +17,7 @@ DEFAULT_OCTAVES = 0.5
 
 @dataclass(frozen=True)
 class ScanSettings:
-    """The keys of scan.yaml; conf/scan.yaml explains them."""
+    """The keys of scan.yaml; conf/scan.yaml and conf/maps.yaml explain them."""
 
     memory: float = 128.0
     num_batch: int | None = None
@@ -34,7 +34,6 @@ class ScanSettings:
     num_f_bins: int = 64
     refchan: str | None = None
     logf: bool = False
-    qtile: bool = False
     whiten: bool | None = None
     threshold_corr: float | None = None
     threshold_iou: float | None = None
@@ -49,23 +48,19 @@ class ScanSettings:
     safe_override: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range or not implemented."""
+        """Refuse what is out of range."""
         for key in ("unsafe", "safe_override"):
             names = getattr(self, key)
             if isinstance(names, str) or not all(isinstance(name, str) for name in names):
                 raise ConfigurationError(f"{key} must be a list of channel names, got {names!r}.")
             object.__setattr__(self, key, tuple(names))
-        check_flags(self, ("time_only_mode", "logf", "qtile"))
+        check_flags(self, ("time_only_mode", "logf"))
         for key in ("num_batch", "num_chan", "max_rounds"):
             if getattr(self, key) is not None or key == "max_rounds":
                 check_count(key, getattr(self, key))
         if self.num_slides != 0:
             check_count("num_slides", self.num_slides)
         self._check_numbers()
-        if self.qtile:
-            raise ConfigurationError(
-                "scan.yaml: qtile: true is not available: spikes are found in the interpolated map. Leave qtile: false."
-            )
         if self.fdr_method not in ("bh", "by"):
             raise ConfigurationError(
                 f"fdr_method must be bh (Benjamini-Hochberg) or by (Benjamini-Yekutieli), got {self.fdr_method!r}."
@@ -122,11 +117,6 @@ class ScanSettings:
         Raises:
             ConfigurationError: A value is out of range, or a key is misspelt or has been replaced.
         """
-        if isinstance(content, Mapping) and "significance" in content:
-            raise ConfigurationError(
-                "scan.yaml: significance has been replaced by fdr, the largest false-discovery rate over all channels "
-                "(1: no requirement). Write fdr in its place."
-            )
         return built(cls, content, "scan")
 
     @property

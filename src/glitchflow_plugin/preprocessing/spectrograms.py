@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
@@ -29,11 +30,7 @@ _LARGEST_SHARD = 64
 
 @dataclass(frozen=True)
 class ProcessSettings:
-    """The keys of process.yaml; conf/process.yaml explains them.
-
-    The keys from `qtile` to `qslicemax` belong to options of the field's first pipeline that are not implemented: any
-    value but the default is refused rather than ignored.
-    """
+    """The keys of process.yaml; conf/process.yaml and conf/maps.yaml explain them."""
 
     num_batch: int = 8
     q: float | Sequence[float] = 12.0
@@ -44,40 +41,12 @@ class ProcessSettings:
     num_f_bins: int = 64
     logf: bool = False
     whiten: bool | None = None
-    qtile: bool = False
-    psd: Any = None
-    energy_mode: bool = True
-    phase_mode: bool = False
-    window_param: Any = None
-    tau: Any = None
-    beta: Any = None
-    shuffle: bool = False
-    qslicemin: Any = None
-    qslicemax: Any = None
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range or not implemented."""
-        check_flags(self, ("logf", "qtile", "energy_mode", "phase_mode", "shuffle"))
+        """Refuse what is out of range."""
+        check_flags(self, ("logf",))
         check_count("num_batch", self.num_batch)
         check_map_keys(self)
-        refused = {
-            "qtile": "maps are always interpolated to num_f_bins x num_t_bins",
-            "psd": "series are whitened by Data-processor (conf/whiten.yaml)",
-            "energy_mode": "maps are always energies",
-            "phase_mode": "maps hold energies, no phases",
-            "window_param": "tiles always have the bisquare window",
-            "tau": "maps always cover the whole event; `len` in datasets.yaml sets its length",
-            "beta": "tiles always have the bisquare window",
-            "shuffle": "maps always keep the order of the events, and training shuffles its windows itself",
-            "qslicemin": "give the wanted Q as `q`, one number or a list",
-            "qslicemax": "give the wanted Q as `q`, one number or a list",
-        }
-        for key, reason in refused.items():
-            default = type(self).__dataclass_fields__[key].default
-            if getattr(self, key) != default:
-                raise ConfigurationError(
-                    f"process.yaml: {key}: {getattr(self, key)!r} is not available: {reason}. Leave {key}: {default!r}."
-                )
 
 
 def q_transform_settings(
@@ -280,7 +249,7 @@ def make_spectrograms(
         channels=names,
         axes={"frequencies": frequencies.tolist(), "times": times.tolist()},
         units=UNITS,
-        recipe={"events": events.recipe, "qtransform": asdict(settings), "selection": dict(selection or {})},
+        recipe=Recipe(events.recipe, asdict(settings), dict(selection or {})).to_dict(),
         event_ids=events.event_ids,
         shard_size=max(1, min(_LARGEST_SHARD, _SHARD_BYTES // event_bytes)),
         inputs=events.manifest.fingerprint if require_target else f"{events.manifest.fingerprint} target optional",

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.signal.columns import Columns
+from glitchflow_plugin.verdict import holds_glitch, is_cleaned, is_vetoed, outcome
 
 SEGMENT_COLUMNS: Mapping[str, str] = {
     "event_id": "string",
@@ -32,6 +33,7 @@ EVENT_COLUMNS: Mapping[str, str] = {
     "gps_event": "float64",
     "veto": "boolean",
     "glitch": "boolean",
+    "veto_in_time": "boolean",
     "cleaned": "boolean",
     "peak_snr2_measured": "Float64",
     "peak_snr2_predicted": "Float64",
@@ -55,6 +57,7 @@ class EventVerdicts:
     Attributes:
         loudest_predicted: Largest predicted energy of each column, SNR², (event, time); 0 where it is not looked at.
         peak_measured: Largest measured energy, SNR², (event,); ignored where not `measured_valid`.
+        peak_in_time: Largest predicted energy within the time of the glitch, SNR², (event,); ignored likewise.
         peak_cleaned: Largest energy after cleaning, SNR², (event,); ignored likewise.
         residual_area: Pixels above the threshold after cleaning, (event,); ignored likewise.
         measured_valid: Whether the event has usable strain, (event,).
@@ -63,6 +66,7 @@ class EventVerdicts:
 
     loudest_predicted: Float[np.ndarray, "event time"]
     peak_measured: Float[np.ndarray, " event"]
+    peak_in_time: Float[np.ndarray, " event"]
     peak_cleaned: Float[np.ndarray, " event"]
     residual_area: Int[np.ndarray, " event"]
     measured_valid: Bool[np.ndarray, " event"]
@@ -97,7 +101,7 @@ def veto_segments(
         gps_start: GPS time of the left edge of each event, s, float64.
         columns: Of the maps.
         loudest: Largest predicted energy of each column, SNR².
-        threshold: SNR²; a value equal to it is not above.
+        threshold: SNR².
         padding: s.
 
     Returns:
@@ -111,7 +115,7 @@ def veto_segments(
     if not 0 <= padding < np.inf:
         msg = f"expected a padding of vetoes of at least 0 s, got {padding}. Correct veto_padding."
         raise ConfigurationError(msg)
-    steps = np.diff((loudest > threshold).astype(np.int8), axis=1, prepend=0, append=0)
+    steps = np.diff(is_vetoed(loudest, threshold).astype(np.int8), axis=1, prepend=0, append=0)
     event, first = np.nonzero(steps == 1)
     stop = np.nonzero(steps == -1)[1]
     start = np.maximum(columns.left[first] - padding, 0.0)
@@ -146,9 +150,9 @@ def event_table(
 ) -> pd.DataFrame:
     """One row an event, in the order given.
 
-    An event is vetoed when it has a veto segment, holds a glitch when a judged pixel of the measured map is above the
-    threshold, and is cleaned when it held a glitch and no judged pixel is above the threshold any more (also not where
-    there was silence before).
+    An event is vetoed when it has a veto segment; a glitch is vetoed in time when the prediction is above the threshold
+    within its time, as the scores count it. Judged pixels alone say whether an event holds a glitch and whether that is
+    cleaned (also where there was silence before); see `glitchflow_plugin.verdict`.
 
     Args:
         event_ids: One id an event.
@@ -169,7 +173,7 @@ def event_table(
     """
     _check(event_ids, columns, verdicts.loudest_predicted, gps_start=gps_start, gps_event=gps_event)
     measured = verdicts.measured_valid
-    glitch = verdicts.peak_measured > threshold
+    glitch = holds_glitch(verdicts.peak_measured, threshold)
     of_event = segments.assign(length=segments["gps_end"] - segments["gps_start"]).groupby("event_id")["length"]
     ids = pd.Index(np.asarray(event_ids, dtype=object))
     seconds = of_event.sum().reindex(ids, fill_value=0.0).to_numpy(dtype=np.float64)
@@ -183,7 +187,8 @@ def event_table(
         "gps_event": gps_event,
         "veto": number > 0,
         "glitch": _masked(glitch, measured, "boolean"),
-        "cleaned": _masked(glitch & (verdicts.residual_area == 0), measured, "boolean"),
+        "veto_in_time": _masked(glitch & is_vetoed(verdicts.peak_in_time, threshold), measured, "boolean"),
+        "cleaned": _masked(is_cleaned(glitch, verdicts.residual_area > 0), measured, "boolean"),
         "peak_snr2_measured": _masked(verdicts.peak_measured, measured, "Float64"),
         "peak_snr2_predicted": verdicts.loudest_predicted.max(axis=1),
         "peak_snr2_cleaned": _masked(verdicts.peak_cleaned, measured, "Float64"),
@@ -213,21 +218,12 @@ def covered_seconds(intervals: pd.DataFrame) -> float:
 
 
 def outcomes(events: pd.DataFrame) -> np.ndarray:
-    """What came of each event, in a word or two.
-
-    Args:
-        events: From `event_table`.
-
-    Returns:
-        `cleaned` or `not cleaned` for a vetoed glitch, `missed` for a glitch without veto, `false alarm` for a veto
-        without glitch, `quiet` for neither, `no strain` where nothing was measured. Shape (event,).
-    """
-    veto = events["veto"].to_numpy(dtype=bool)
-    known = events["glitch"].notna().to_numpy(dtype=bool)
-    glitch = events["glitch"].fillna(value=False).to_numpy(dtype=bool)
-    cleaned = events["cleaned"].fillna(value=False).to_numpy(dtype=bool)
-    cases = [~known, glitch & veto & cleaned, glitch & veto, glitch, veto]
-    return np.select(cases, ["no strain", "cleaned", "not cleaned", "missed", "false alarm"], "quiet")
+    """What came of each event of an `event_table`: one of `verdict.OUTCOMES`, (event,)."""
+    names = ("glitch", "veto", "veto_in_time", "cleaned")
+    said = {name: events[name].fillna(value=False).to_numpy(dtype=bool) for name in names}
+    # a glitch asks for a veto within its time, a quiet event for none anywhere
+    vetoed = np.where(said["glitch"], said["veto_in_time"], said["veto"])
+    return outcome(said["glitch"], vetoed, said["cleaned"], events["glitch"].notna().to_numpy(dtype=bool))
 
 
 def write_table(table: pd.DataFrame, folder: Path | str, name: str) -> dict[str, Path]:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
+from glitchflow_plugin.signal.bootstrap import group_draws
 from glitchflow_plugin.types.arrays import ValidityMask
 
 LADDER: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 25.0, 50.0, 100.0)
 """Energies, SNR². Noise has median 1 by the norm of the Q-transform."""
 
 LOUD = 16.0
-"""SNR² from which on a value is loud; one of the ladder."""
+"""SNR² above which a value is loud; one of the ladder."""
 
 
 @dataclass(frozen=True)
@@ -295,14 +296,9 @@ def _p_value(
     if events < 2:
         return 1.0
     mean = shares.mean(axis=0)
-    generator = np.random.default_rng(settings.seed)
-    even = np.full(events, 1 / events)
-
-    def noise() -> NDArray[np.float64]:
-        weights = generator.multinomial(events, even, size=settings.replicates) / events
-        return weights @ shares - mean
-
-    drawn = noise() + np.sqrt(events / before) * noise()
+    draws = group_draws(events, 2 * settings.replicates, settings.seed)
+    noise = np.concatenate([weights / events @ shares - mean for weights in draws])
+    drawn = noise[: settings.replicates] + np.sqrt(events / before) * noise[settings.replicates :]
     # a channel that has fallen silent has no noise of its own any more: that of the training events stands in
     spread = np.maximum(shares.std(axis=0), spread_before) * np.sqrt(1 / events + 1 / before)
     known = spread > 1e-12

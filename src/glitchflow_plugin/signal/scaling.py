@@ -4,22 +4,19 @@ The transform is the square root by default: an energy is |signal + noise|², so
 adds about the same spread whether the signal is weak or strong (a variance-stabilising transform). With a logarithm
 an error of the network would grow exponentially on the way back to energies.
 
-The scales are fitted on training events only, one batch at a time. The networks carry the same scaling as tensors
-(`models.bundle.scale_energy`); a test holds the two together.
+The scales are fitted on training events only, one batch at a time. The networks carry them as tensors and scale by them
+(`models.bundle.scale_energy`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
 from glitchflow_plugin.types.arrays import MapArray, ValidityMask
-
-ChannelScales: TypeAlias = Float[np.ndarray, " channel"]
-"""One divisor a channel."""
 
 TRANSFORMS = ("sqrt", "log1p")
 
@@ -72,7 +69,7 @@ class Scaling:
             raise ConfigurationError(message)
         _check_transform(self.transform)
 
-    def scales(self, channels: tuple[str, ...]) -> ChannelScales:
+    def scales(self, channels: tuple[str, ...]) -> Float[np.ndarray, " channel"]:
         """Scales in the order of the channels given.
 
         Raises:
@@ -83,20 +80,6 @@ class Scaling:
             message = f"no scale was fitted for {missing}; fitted were {sorted(self.scale)}. Run the Processor again."
             raise ChannelMismatchError(message)
         return np.array([self.scale[name] for name in channels])
-
-    def apply(self, maps: MapArray, channels: tuple[str, ...]) -> MapArray:
-        """Scale energies.
-
-        Args:
-            maps: SNR², (event, channel, frequency, time).
-            channels: Names of the channel axis.
-        """
-        return _transformed(maps, self.clamp, self.transform) / self.scales(channels)[:, None, None]
-
-    def invert(self, scaled: MapArray, channels: tuple[str, ...]) -> MapArray:
-        """Energies back from scaled maps; exact for energies between 0 and the clamp."""
-        values = scaled * self.scales(channels)[:, None, None]
-        return np.minimum(np.square(values) if self.transform == "sqrt" else np.expm1(values), self.clamp)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from glitchflow_plugin.data.event_files import RawEvent, list_event_files, write_event
+from glitchflow_plugin.data.event_files import list_event_files, write_event
 from glitchflow_plugin.data.files import content_hash, read_json, sha256, write_json
 from glitchflow_plugin.data.parent import end_at_once, end_with_parent, starting_workers
 from glitchflow_plugin.data.truth_file import (
@@ -64,11 +64,6 @@ class SimulatedSet:
     def __len__(self) -> int:
         """Number of events."""
         return len(self.event_ids)
-
-
-def simulate_event(settings: SimulationSettings, index: int) -> tuple[RawEvent, EventTruth]:
-    """Simulate one event in memory. For many of them make one `Detector` and call its `event`."""
-    return Detector(settings).event(index)
 
 
 def simulate(

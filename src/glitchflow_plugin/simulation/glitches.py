@@ -33,14 +33,8 @@ def flat_envelope(time: Series, duration: float, edge: float) -> Series:
     return 0.5 - 0.5 * np.cos(np.pi * inside)
 
 
-def whistle_frequency(time: Series, lowest: float, highest: float, duration: float) -> Series:
-    """Beat frequency (Hz) of two oscillators that sweep past each other: `lowest` at 0, `highest` at the ends."""
-    slope = np.sqrt(highest**2 - lowest**2) / (0.5 * duration)
-    return np.sqrt(lowest**2 + (slope * time) ** 2)
-
-
 def whistle(time: Series, lowest: float, highest: float, duration: float, phase: float = 0.0) -> Series:
-    """Beat note of a swept oscillator; its instantaneous frequency is `whistle_frequency`."""
+    """Beat note of two oscillators that sweep past each other: from `lowest` Hz at 0 to `highest` at the ends."""
     slope = np.sqrt(highest**2 - lowest**2) / (0.5 * duration)
     cycles = 0.5 * time * np.sqrt(lowest**2 + (slope * time) ** 2) + lowest**2 / (2.0 * slope) * np.arcsinh(
         slope * time / lowest
@@ -91,8 +85,3 @@ def fringes(displacement: Series, phase: float) -> Series:
     is 2 |dx/dt| / λ, which draws the arches.
     """
     return np.sin(4.0 * np.pi / LASER_WAVELENGTH * displacement + phase)
-
-
-def fringe_frequency(displacement: Series, sample_rate: float) -> Series:
-    """Instantaneous frequency of the fringes, 2 |dx/dt| / λ, Hz."""
-    return 2.0 * np.abs(np.gradient(displacement, 1.0 / sample_rate)) / LASER_WAVELENGTH

@@ -2,15 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy import fft
 
 from glitchflow_plugin.simulation.noise import LOWEST_FREQUENCY, Line, coloured_noise, line_noise, optimal_snr
 from glitchflow_plugin.types.arrays import Series
-
-Role = Literal["witness", "cause", "distractor", "unsafe", "dead"]
 
 
 @dataclass(frozen=True)

@@ -255,12 +255,12 @@ def _value(name: str, value: Any, annotation: str) -> Any:
         return (value,)
     if annotation.startswith("tuple[float, float]") and not (isinstance(value, list | tuple) or value is None):
         raise ConfigurationError(f"{name} needs two numbers [low, high], got {value!r}.")
-    return _plain(value, "float" in annotation)
+    return _frozen(value, "float" in annotation)
 
 
-def _plain(value: Any, to_float: bool) -> Any:
+def _frozen(value: Any, to_float: bool) -> Any:
     if isinstance(value, list | tuple):
-        return tuple(_plain(item, to_float) for item in value)
+        return tuple(_frozen(item, to_float) for item in value)
     if to_float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return value

@@ -24,6 +24,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from glitchflow_plugin.data.names import LONGEST_MODEL, check_name
+from glitchflow_plugin.data.recipe import Recipe, told
 from glitchflow_plugin.errors import FormatError, RegistryError
 from glitchflow_plugin.models.bundle import ModelBundle, pack_baseline, pack_twin, unpack
 from glitchflow_plugin.tracking import card
@@ -49,7 +50,6 @@ from glitchflow_plugin.tracking.versions import (
     find,
     introduce,
     parse_description,
-    settle,
     tag,
 )
 
@@ -187,17 +187,6 @@ def load(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = 
         return unpack(content, (own / TWIN_FILE).read_bytes(), baseline.read_bytes() if baseline.is_file() else None)
 
 
-def promote_if_better(
-    challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alias: str = CHAMPION
-) -> ModelVersion:
-    """Give a version the alias if a gate lets it pass: `compare`, then `versions.settle`."""
-    decision = compare(challenger, bundle, judge, alias=alias)
-    version = settle(challenger, decision, alias)
-    state = f"is now {alias}" if version.promoted else "waits"
-    logger.info("%s version %d %s: %s", version.name, version.version, state, version.reason)
-    return version
-
-
 def compare(challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alias: str = CHAMPION) -> dict[str, Any]:
     """Ask a gate whether a version shall have the alias.
 
@@ -245,26 +234,11 @@ def disagreement(first: ModelBundle, second: ModelBundle) -> str | None:
     same_axes = _close(first.frequencies, second.frequencies) and _close(first.times, second.times)
     if not same_axes:
         reasons.append("different axes")
-    one, other = _fed_by(first), _fed_by(second)
-    if one != other:
-        keys = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
-        reasons.append(f"different recipes ({', '.join(keys)})")
+    recipes = [Recipe.from_dict(bundle.recipe) for bundle in (second, first)]
+    differing = recipes[0].differences(recipes[1], {*first.channels, *second.channels}, origin=True)
+    if differing:
+        reasons.append(f"different recipes ({told(differing)})")
     return "; ".join(reasons) or None
-
-
-def _fed_by(bundle: ModelBundle) -> dict[str, Any]:
-    """The part of the recipe that makes the maps: not how channels were chosen, nor channels that are not used."""
-    recipe = json.loads(json.dumps(bundle.to_dict()["recipe"]))
-    recipe.pop("selection", None)
-    channels = recipe.get("events", {}).get("channels") if isinstance(recipe.get("events"), dict) else None
-    if isinstance(channels, dict):
-        # rate and unit of the recording may differ: conditioning brings them to a common rate and scale
-        recipe["events"]["channels"] = {
-            name: {key: value for key, value in channels[name].items() if key not in ("unit", "recorded_sample_rate")}
-            for name in bundle.channels
-            if name in channels
-        }
-    return recipe
 
 
 def _rival(
@@ -275,9 +249,9 @@ def _rival(
     by_hand = f"If version {number} shall replace it: glitchflow models promote {name} {number}"
     try:
         champion = load(challenger.name, held, challenger.tracking_uri)
+        why = disagreement(bundle, champion)
     except (RegistryError, FormatError) as error:
         return None, f"the present {alias} (version {held}) cannot be loaded: {error} {by_hand}"
-    why = disagreement(bundle, champion)
     if why is not None:
         return None, f"cannot be compared with the present {alias} (version {held}): {why}. {by_hand}"
     return champion, None

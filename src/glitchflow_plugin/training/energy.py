@@ -36,7 +36,7 @@ class EnergyLearner(JudgedOnMaps):
 
     Attributes:
         training_set: Windows, split and scaling.
-        model: The keys of model.yaml.
+        model: Name and settings of the network, as in conf/model/.
         loss: Weights of the loss.
         baseline_settings: Of the linear filter.
         cache_mib: Largest size of the maps that a data set keeps in memory, MiB.
@@ -55,7 +55,7 @@ class EnergyLearner(JudgedOnMaps):
         return WindowDataset(self.training_set, part, cache_mib=self.cache_mib)
 
     def network(self) -> nn.Module:
-        """The network of model.yaml, untrained."""
+        """The network, untrained."""
         settings = {key: value for key, value in self.model.items() if key != "name"}
         size = self.training_set.settings.size
         return build_model(self.model["name"], in_channels=len(self.witnesses), window_size=size, **settings)

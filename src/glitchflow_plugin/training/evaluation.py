@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.inference.predict import Predictor
 from glitchflow_plugin.inference.score import (
-    GLITCH_THRESHOLD,
     CaseStatistics,
     Scores,
     map_statistics,
@@ -22,6 +22,7 @@ from glitchflow_plugin.signal.columns import Columns, judged_pixels
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.training.losses import LossSettings, map_loss
 from glitchflow_plugin.types.tensors import StrainWindows, WindowBatch
+from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Pairs of witness energies (window, witness, f, t) and strain energies (window, 1, f, t), SNR²."""
@@ -100,10 +101,10 @@ class ZeroTwin(nn.Module):
 
 def pixels_inside(spectrograms: SpectrogramSet) -> Bool[np.ndarray, "frequency time"]:
     """Pixels that tell of their own time, see `judged_pixels`; all of maps that do not say how they were made."""
-    recipe, columns = spectrograms.recipe.get("qtransform"), Columns(spectrograms.times)
-    if recipe is None:
+    transform, columns = Recipe.from_dict(spectrograms.recipe).qtransform, Columns(spectrograms.times)
+    if transform is None:
         return np.ones((len(spectrograms.frequencies), len(columns)), dtype=bool)
-    qs = QTransformSettings.from_recipe(recipe).qs
+    qs = QTransformSettings.from_recipe(transform).qs
     return judged_pixels(spectrograms.frequencies, columns, columns.duration, qs)
 
 

@@ -19,12 +19,12 @@ from glitchflow_plugin.training.evaluation import ZeroTwin, judge_events
 
 
 class JudgedOnMaps(ABC):
-    """Part of a `Learner`. A subclass has a training set and the keys of model.yaml, and says how a twin predicts.
+    """Part of a `Learner`. A subclass has a training set and the settings of a network, and says how a twin predicts.
 
     Attributes:
         training_set: Windows, split and scaling.
         events: The event set that the maps were made of; None if it is not at hand.
-        model: The keys of model.yaml.
+        model: Name and settings of the network, as in conf/model/.
     """
 
     training_set: TrainingSet

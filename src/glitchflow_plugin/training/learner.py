@@ -87,7 +87,7 @@ class Learner(Protocol):
         ...
 
     def network(self) -> nn.Module:
-        """The network of model.yaml, untrained."""
+        """The network, untrained."""
         ...
 
     def twin(self, network: nn.Module) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.inference.score import CaseStatistics, score_statistics
+from glitchflow_plugin.verdict import is_vetoed
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Objectives:
     Attributes:
         veto_efficiency: Share of the windows with a glitch that are vetoed at the fixed deadtime.
         net_power_removed: Power that the prediction takes from all glitches less what it adds anywhere, as a share.
-        harmed_share: Share of the glitch-free windows that are loud after subtraction.
+        harmed_share: Share of the glitch-free windows that subtraction harms.
     """
 
     veto_efficiency: float
@@ -90,7 +91,7 @@ def veto_efficiency_at_deadtime(statistics: CaseStatistics, deadtime: float) -> 
     # 0.01 x 300 is 3, although not in floating point
     taken = math.floor(deadtime * quiet.size + 1e-9)
     threshold = quiet[taken] if taken < quiet.size else -math.inf
-    return float((statistics.peak_in_time[glitch] > threshold).mean())
+    return float(is_vetoed(statistics.peak_in_time[glitch], threshold).mean())
 
 
 def objectives(statistics: CaseStatistics, settings: ObjectiveSettings) -> Objectives:

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from glitchflow_plugin.errors import ConfigurationError
 
-Precision = Literal["auto", "float32", "bf16"]
-
 
 def has_bf16(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 matrices natively; elsewhere they cost more time than they save."""
@@ -21,7 +19,7 @@ def has_bf16(device: torch.device) -> bool:
     return False
 
 
-def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
+def choose_precision(precision: Literal["auto", "float32", "bf16"], device: torch.device) -> torch.dtype:
     """Resolve `auto` to bfloat16 where the device has it.
 
     Raises:

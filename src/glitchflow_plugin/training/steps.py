@@ -207,7 +207,7 @@ class Stepper:
         if size == 1:
             message = (
                 f"a single window does not fit into memory ({type(error).__name__}: {str(error)[:200]}). Choose a "
-                "smaller network in model.yaml, fewer channels, or another device."
+                "smaller network (conf/model/), fewer channels, or another device."
             )
             raise DataError(message) from error
         self.piece_size = (size + 1) // 2

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glitchflow_plugin.data.files import content_hash
+from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.series_dataset import SeriesDataset
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.splits import PARTS
@@ -71,7 +72,7 @@ class WaveformLearner(JudgedOnMaps):
     Attributes:
         training_set: Which events, and the maps on which twins are judged.
         events: The event set that the maps were made of.
-        model: The keys of model.yaml.
+        model: Name and settings of the network, as in conf/model/.
         loss: What is minimised.
         baseline_settings: Of the linear rival, whose `ridges` are tried.
         cache_mib: Largest size of the series that a data set keeps in memory, MiB.
@@ -91,7 +92,7 @@ class WaveformLearner(JudgedOnMaps):
     @cached_property
     def qtransform(self) -> QTransformSettings:
         """Of the maps."""
-        return QTransformSettings.from_recipe(self.maps.recipe["qtransform"])
+        return QTransformSettings.from_recipe(Recipe.from_dict(self.maps.recipe).part("qtransform"))
 
     @cached_property
     def noise_power(self) -> float:
@@ -107,7 +108,7 @@ class WaveformLearner(JudgedOnMaps):
         return SeriesDataset(self.training_set, self.events, part, self.witnesses, self.cache_mib)
 
     def network(self) -> nn.Module:
-        """The network of model.yaml, untrained."""
+        """The network, untrained."""
         settings = {key: value for key, value in self.model.items() if key != "name"}
         return build_model(self.model["name"], in_channels=len(self.witnesses), **settings)
 

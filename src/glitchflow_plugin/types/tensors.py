@@ -9,15 +9,6 @@ from torch import Tensor
 SeriesTensor: TypeAlias = Float[Tensor, "*batch time"]
 """Time series; the last axis is time."""
 
-MapTensor: TypeAlias = Float[Tensor, "*batch frequency time"]
-"""Q-transform energy in units of SNR² (normalised by the median of each row)."""
-
-MapBatch: TypeAlias = Float[Tensor, "event channel frequency time"]
-"""Maps of several channels of several events."""
-
-StrainMaps: TypeAlias = Float[Tensor, "event frequency time"]
-"""Maps of the strain channel alone, measured or predicted."""
-
 WindowBatch: TypeAlias = Float[Tensor, "window channel frequency column"]
 """Square cuts of maps, as the networks see them."""
 
