@@ -546,8 +546,8 @@ def _refuse_other_times(listed: Sequence[_Listed]) -> None:
         event_id, (one, other) = next(iter(torn.items()))
         raise FormatError(
             f"{len(torn)} event id(s) stand for other times in other data sets: {event_id} is at GPS "
-            f"{one:.3f} and {other:.3f}. Data sets are merged on the id: give what was recorded at one "
-            "time one id, and nothing else that id, or leave out the ids of triggers: they are then made from the times."
+            f"{one:.3f} and {other:.3f}. Data sets are merged on the id: give what was recorded at one time "
+            "one id, and nothing else that id, or leave out the ids of triggers: they are then made of the times."
         )
 
 
