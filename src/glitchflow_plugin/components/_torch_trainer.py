@@ -41,6 +41,7 @@ from glitchflow_plugin.training.checkpoints import (
 )
 from glitchflow_plugin.training.interruption import Interrupted, Request, end_workers, requests_noticed
 from glitchflow_plugin.training.steps import build_optimizer
+from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class StrictConfiguration(TrainingConfiguration):
     loss_ssim: float = 0.2
     loss_floor: float = 1000.0
     loss_variance: float = 0.1
-    threshold: float = 16.0
+    threshold: float = GLITCH_THRESHOLD
     cache_mib: float = 2048.0
     channels_last: bool = True
     precision: Literal["auto", "float32", "bf16"] = "auto"
