@@ -150,7 +150,7 @@ def test_it_waits_keeps_trains_and_continues(station, tmp_path, monkeypatch):
 def test_it_says_before_training_that_the_gate_could_not_decide(station, monkeypatch):
     station.drifted = True
     station.registry["gate"] = {"min_groups": 7, "injections": 0}
-    monkeypatch.setattr(Retrain, "_train", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(trainer_module.Trainer, "execute", lambda *_: pytest.fail("trained"))
     # 7 groups in a fifth of the events take 35
     status = station.run()[1]
     assert status["decision"] == "wait"
@@ -159,7 +159,7 @@ def test_it_says_before_training_that_the_gate_could_not_decide(station, monkeyp
     # enough events, but many of a kind
     station.registry["gate"] = {"min_groups": 6, "injections": 0}
     few = types.SimpleNamespace(group_keys=lambda _: [0, 0, 1, 1, 1, 2])
-    monkeypatch.setattr(Retrain, "_split", lambda *_: types.SimpleNamespace(gate=few, block_length=100.0))
+    monkeypatch.setattr(Splitter, "execute", lambda *_: types.SimpleNamespace(gate=few, block_length=100.0))
     status = station.run()[1]
     assert status["decision"] == "wait"
     assert "drifted: GUIDE; but with 3 groups in its part the gate could promote nothing" in status["reason"]
@@ -171,11 +171,13 @@ def test_a_registry_that_is_away_costs_no_attempt(tmp_path, monkeypatch):
     champion = types.SimpleNamespace(name="twin", version=1)
     monkeypatch.setattr("glitchflow_plugin.tracking.versions.find", lambda *_: champion)
     monkeypatch.setattr("glitchflow_plugin.tracking.registry.load", lambda *_: None)
-    monkeypatch.setattr(Retrain, "_maps", lambda *_: (None, EventCounts(8, 8), ()))
+    maps = types.SimpleNamespace(folder=tmp_path / "maps")
+    monkeypatch.setattr(module, "make_maps", lambda *_, **__: (maps, EventCounts(8, 8), ()))
+    monkeypatch.setattr(Processor, "execute", lambda *_: None)
     part = types.SimpleNamespace(group_keys=lambda _: range(60))
-    monkeypatch.setattr(Retrain, "_split", lambda *_: types.SimpleNamespace(gate=part, block_length=1.0))
+    monkeypatch.setattr(Splitter, "execute", lambda *_: types.SimpleNamespace(gate=part, block_length=1.0))
     fill(tmp_path / "buffer", 0, 8)
-    registry = {"tracking_uri": "unused", "name": "twin"}
+    registry = {"tracking_uri": f"sqlite:///{tmp_path / 'none.db'}", "name": "twin"}
     settings = {"buffer": str(tmp_path / "buffer"), "min_events": 8, "force": True}
     step = Retrain(settings, registry, str(tmp_path / "retrain"), split=SPLIT, windows={}, trainer=TRAINER)
     twin = step.cycle / "checkpoints" / "twin"
@@ -186,7 +188,7 @@ def test_a_registry_that_is_away_costs_no_attempt(tmp_path, monkeypatch):
             twin.touch()
             raise error("no")
 
-        monkeypatch.setattr(Retrain, "_train", train)
+        monkeypatch.setattr(trainer_module.Trainer, "execute", train)
         with pytest.raises(error):
             step.execute()
         return read_json(step.cycle / "plan.json")["attempts"]
@@ -194,7 +196,7 @@ def test_a_registry_that_is_away_costs_no_attempt(tmp_path, monkeypatch):
     assert [fail(error) for error in [ConnectionFailedError, RegistryError] * 3] == [0] * 6
     assert [fail(DataError) for _ in range(3)] == [1, 2, 3]
     # the next run begins anew
-    monkeypatch.setattr(Retrain, "_train", lambda *_: None)
+    monkeypatch.setattr(trainer_module.Trainer, "execute", lambda *_: None)
     step.execute()
     assert not twin.exists()
 

@@ -102,6 +102,13 @@ def weights(folder):
     return torch.load(Path(folder) / "model.pt", weights_only=True)
 
 
+def test_tells_before_training_that_nothing_will_be_promoted(make_trainer, training_set, registry, caplog):
+    trainer = make_trainer(registry=registry)
+    trainer.training_set = training_set
+    trainer._tell_of_a_small_gate()
+    assert "with fewer than 5 (registry.gate.min_groups) nothing becomes champion by itself" in caplog.text
+
+
 def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.5")
     board = tmp_path / "tensorboard"
@@ -114,6 +121,7 @@ def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry
     for name in ("cleaned_share_snr2_16", "balanced_veto_accuracy_snr2_16", "veto_roc_auc", "net_power_removed"):
         assert set(summary.metrics[name].baseline) == {"linear", "zero"}
     assert "twin version 1" in summary.outputs["registered model"]
+    assert "inference.model.version=1" in summary.outputs["to use it all the same"]
 
     bundle = load("twin", 1, registry["tracking_uri"])
     assert bundle.witnesses == ("GUIDE", "BYSTANDER")

@@ -36,6 +36,8 @@ from glitchflow_plugin.signal.drift import Reference
 from glitchflow_plugin.training.checkpoints import read_checkpoint, write_checkpoint
 
 MADE_AGAIN = "made again"
+#: What reading may take, MiB: a damaged file can be larger, and small ones are quickly read.
+MEMORY = 192
 
 
 # --------------------------------------------------------------------------- what is written, and all that can be read
@@ -298,7 +300,7 @@ def become_pipe(path, data):
 def grow(path, data):
     """A file of more than `told` lets a process hold, and that takes no room on the disk."""
     del data  # a record is refused by its size
-    os.truncate(path, (1 << 30) + 1 if path.suffix in (".json", ".yaml") else 600 << 20)
+    os.truncate(path, (1 << 30) + 1 if path.suffix in (".json", ".yaml") else (MEMORY + 32) << 20)
 
 
 DAMAGES = [flip, cut, extend, blank, swap_blocks, remove, become_folder, become_pipe, grow]
@@ -369,7 +371,7 @@ def outcome(subject, folder):
 def told(subject, folder):
     """Checksum of what is read, or None and in which words it is refused."""
     try:
-        return limited(outcome, subject, folder, mib=512), ""
+        return limited(outcome, subject, folder, mib=MEMORY), ""
     except RefusedError as error:
         return None, str(error)
 

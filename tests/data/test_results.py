@@ -80,16 +80,17 @@ def test_what_other_steps_hold_below_the_same_folder_stays(tmp_path):
 
 
 def test_tasks_of_a_job_array_claim_one_folder_at_the_same_time(tmp_path, monkeypatch):
-    found = results._found
+    read = results.read_json
 
-    def late(folder):
-        answer = found(folder)
-        monkeypatch.setattr(results, "_found", found)
-        claim(folder, ONE)  # another task, meanwhile
-        (folder / "events").mkdir()
-        return answer
+    def late(path):
+        monkeypatch.setattr(results, "read_json", read)
+        try:
+            return read(path)
+        finally:
+            claim(tmp_path, ONE)  # another task, meanwhile
+            (tmp_path / "events").mkdir()
 
-    monkeypatch.setattr(results, "_found", late)
+    monkeypatch.setattr(results, "read_json", late)
     claim(tmp_path, ONE)
     assert {path.name for path in tmp_path.iterdir()} == {"what.json", "events"}
 

@@ -188,7 +188,7 @@ def test_a_segment_that_is_too_short_for_all_is_refused_before_anything_is_read(
     for offset in (0, 32):
         held = {name: Channel(name, np.ones(int(32 * rate)), T0 + offset, rate, "m") for name, rate in RATES.items()}
         hdf5.write(tmp_path / "in" / f"V-TEST-{T0 + offset:.0f}-32.h5", held)
-    monkeypatch.setattr("glitchflow_plugin.preprocessing.ingest._make_shard", None)
+    monkeypatch.setattr("glitchflow_plugin.preprocessing.ingest.map_shards", None)
     entry = {"path": str(tmp_path / "in"), "target": TARGET, "triggers": [T0 + 16]}
     with pytest.raises(ConfigurationError, match=r"segment \(8 s.*takes 9\.\d\d s.*processing\.len"):
         ingest([entry | {"segment": 8.0}], None, tmp_path / "out")

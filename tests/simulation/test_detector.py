@@ -66,20 +66,20 @@ def test_bytes_do_not_depend_on_the_run_or_the_number_of_workers(tmp_path):
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    written, write = [], detector._write_one
+    written, write = [], detector.write_event
 
-    def write_one(*args):
+    def killed(path, event):
         if len(written) == 2:
             raise KeyboardInterrupt
-        written.append(args[-1])
-        return write(*args)
+        written.append(event.event_id)
+        write(path, event)
 
-    monkeypatch.setattr(detector, "_write_one", write_one)
+    monkeypatch.setattr(detector, "write_event", killed)
     with pytest.raises(KeyboardInterrupt):
         simulate(settings(), tmp_path / "set")
     written.clear()
     made = simulate(settings(), tmp_path / "set")
-    assert written == [2]
+    assert written == [made.event_ids[2]]
     monkeypatch.undo()
     whole = simulate(settings(), tmp_path / "whole")
     assert digests(made.folder) == digests(whole.folder)
@@ -90,13 +90,15 @@ def test_a_finished_set_is_left_alone_and_a_missing_event_made_again(tmp_path, m
     made = simulate(settings(), tmp_path)
     before = digests(tmp_path)
     event_path(tmp_path, made.event_ids[1]).unlink()
-    written, write = [], detector._write_one
-    monkeypatch.setattr(detector, "_write_one", lambda *args: (written.append(args[-1]), write(*args)))
+    written, write = [], detector.write_event
+    monkeypatch.setattr(
+        detector, "write_event", lambda path, event: (written.append(event.event_id), write(path, event))
+    )
     simulate(settings(), tmp_path)
-    assert written == [1]
+    assert written == [made.event_ids[1]]
     assert digests(tmp_path) == before
     simulate(settings(), tmp_path)
-    assert written == [1]
+    assert written == [made.event_ids[1]]
 
 
 def test_a_set_can_grow_and_shrink(tmp_path):
