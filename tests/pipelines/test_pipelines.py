@@ -166,8 +166,8 @@ def test_steps_run_alone_with_changed_parameters(run):
     execute(run, "+pipe_key=preproc_pipeline", "+pipe_steps=[Annalisa-scan]", "scan.threshold=30", "run_name=small")
     assert yaml.safe_load((run / "annalisarun/small/results.yaml").read_text())["parameters"]["threshold"] == 30
     execute(run, "+pipe_key=inference_pipeline", "+pipe_steps=[Make-inference]", "inference.settings.threshold=20")
-    assert "veto_accuracy_snr2_20" in read_summary(only(run / "inference/small", "*-v1-t20")).metrics
-    assert "veto_accuracy_snr2_16" in read_summary(only(run / "inference/small", "*-v1-t16")).metrics
+    assert "balanced_veto_accuracy_snr2_20" in read_summary(only(run / "inference/small", "*-v1-t20")).metrics
+    assert "balanced_veto_accuracy_snr2_16" in read_summary(only(run / "inference/small", "*-v1-t16")).metrics
 
 
 def test_a_channel_that_the_model_needs_and_the_data_lack_is_named(run):
