@@ -64,7 +64,8 @@ def test_two_processes_learn_what_one_learns(make_coupled_events, tmp_path, stra
     expected = read_summary(training_set.folder)
 
     run(["glitchflow", "init", tmp_path / "run"], tmp_path, 60)
-    settings = {f"model.{key}": value for key, value in model.items()} | {
+    settings = {f"model.{key}": value for key, value in model.items() if key != "name"} | {
+        "conf/model": model["name"],
         "run_name": "two",
         "saveconf.events": events.folder,
         "saveconf.training": training_set.folder,
