@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 from pathlib import Path
 
 import jaxtyping
@@ -87,6 +88,26 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("GLITCHFLOW_TEST_DATA does not name a folder of real detector data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def make_registry(tmp_path_factory):
+    """Put the database of a registry with nothing in it into a folder; gives its URI.
+
+    MLflow takes seconds to make one: it is made once, whichever of pytest's processes comes first, and copied.
+    """
+    from glitchflow_plugin.tracking.database import ensure_database
+
+    session = tmp_path_factory.getbasetemp()
+    session = session.parent if "PYTEST_XDIST_WORKER" in os.environ else session
+    original = session / "registry" / "mlflow.db"
+    original.parent.mkdir(exist_ok=True)
+    ensure_database(original)
+
+    def make(folder):
+        return f"sqlite:///{shutil.copy(original, folder / original.name)}"
+
+    return make
 
 
 @pytest.fixture

@@ -219,7 +219,8 @@ def test_extreme_scales_are_no_trouble(scale):
     torch.testing.assert_close(found, q_transform(single, RATE, QTransformSettings()), rtol=0.1, atol=0.02)
 
 
-def test_what_has_no_map_is_refused(unchecked):
+@pytest.mark.usefixtures("unchecked")
+def test_what_has_no_map_is_refused():
     with pytest.raises(DataError, match="do not fit float32 with norm none"):
         q_transform(torch.from_numpy(1e-21 * white_noise(7)), RATE, QTransformSettings(norm="none"))
     with pytest.raises(DataError, match="real series"):
