@@ -9,8 +9,8 @@ import jaxtyping
 import numpy as np
 import pytest
 
-#: Whose annotated shapes and types are checked at every call while tests run, in the processes of pytest. Named one by
-#: one: numba compiles no function that is checked.
+#: Whose annotated shapes and types are checked at every call while the tests of their rooms run. Named one by one:
+#: numba compiles no function that is checked.
 CHECKED = (
     *("models.coupling", "models.stft", "models.wiener"),
     *("signal.clusters", "signal.coincidence", "signal.qframe", "signal.qsignificance", "signal.qtransform"),
@@ -18,6 +18,8 @@ CHECKED = (
 )
 # Not by the option of jaxtyping's plugin: that does not reach the processes of xdist.
 jaxtyping.install_import_hook([f"glitchflow_plugin.{name}" for name in CHECKED], "beartype.beartype")
+# Other rooms call as a user does, who may write 8 for 8.0.
+jaxtyping.config.update("jaxtyping_disable", True)
 
 
 def pytest_configure(config):
@@ -73,6 +75,12 @@ def _seeded():
         import torch
 
         torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _checked(request, monkeypatch):
+    rooms = {name.partition(".")[0] for name in CHECKED}
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", request.path.parent.name not in rooms)
 
 
 @pytest.fixture
