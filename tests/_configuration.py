@@ -16,5 +16,6 @@ def composed(*overrides):
 
 
 def section(name, *overrides):
-    """What steps are given of a section: references are resolved."""
-    return OmegaConf.to_container(OmegaConf.select(composed(*overrides), name), resolve=True)
+    """What steps are given of a section, or of a key: references are resolved."""
+    found = OmegaConf.select(composed(*overrides), name)
+    return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found

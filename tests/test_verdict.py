@@ -66,6 +66,7 @@ def tables(peaks, threshold):
     verdicts = EventVerdicts(
         loudest_predicted=host(loudest_by_column(predicted)),
         peak_measured=statistics.peak_measured,
+        peak_in_time=statistics.peak_in_time,
         peak_cleaned=statistics.peak_cleaned,
         residual_area=host(residual_area(cleaned, threshold)),
         measured_valid=np.ones(len(peaks), dtype=bool),

@@ -253,7 +253,7 @@ def compose(folder: Path, overrides: Sequence[str] = ()) -> Any:
             if _FOLDER.search(str(error)):
                 reason = _whole_section(overrides, folder)
             else:
-                files = [word for word in overrides if word.startswith(f"{CONF_FOLDER}/")]
+                files = [word for word in overrides if word.partition("=")[0] in _GROUPS]
                 reason = _no_such_key(unknown.group(1), hydra_compose(name, files)) if unknown else _no_such_file(error)
             reason = reason or _no_text(folder, error) or " ".join(str(error).split())
             raise ConfigurationError(f"The configuration in {folder} does not compose: {reason}") from error

@@ -108,7 +108,7 @@ def outcome(
 
     Args:
         glitch: Whether it holds a glitch.
-        vetoed: Whether it is vetoed.
+        vetoed: Whether it is vetoed: a glitch within its time, a quiet event anywhere.
         cleaned: Whether the glitch is cleaned.
         measured: Whether there is usable strain; without, the others but `vetoed` say nothing.
 

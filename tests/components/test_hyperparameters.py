@@ -51,6 +51,8 @@ def test_what_cannot_run_is_refused(make, monkeypatch):
         ({"objective": {"dead_time": 0.1}}, "dead_time"),
         ({"search_space": {"config": {"optim_lrr": {"type": "choice", "categories": [1.0]}}}}, "optim_lrr"),
         ({"search_space": {"config": {"optim_lr": {"type": "logunifrom", "lower": 1, "upper": 2}}}}, "logunifrom"),
+        ({"search_space": {"model": {"bse": {"type": "choice", "categories": [4]}}}}, r"'bse'\. Nearest: base"),
+        ({"search_space": {"model": {"features": {"type": "choice", "categories": [4]}}}}, "conf/model=unet"),
     ):
         with pytest.raises(ConfigurationError, match=said):
             make(**wrong).execute()

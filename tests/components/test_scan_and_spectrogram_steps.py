@@ -181,8 +181,8 @@ def test_rerun_with_other_parameters_replaces_the_results(steps, tmp_path):
 def test_wrong_settings_fail_when_the_step_is_made(steps):
     with pytest.raises(ConfigurationError, match=r"treshold.*Nearest: threshold"):
         steps(scan={"treshold": 20})
-    with pytest.raises(ConfigurationError, match="shuffle must be true or false"):
-        steps(process={"shuffle": "False"})
+    with pytest.raises(ConfigurationError, match="logf must be true or false"):
+        steps(process={"logf": "False"})
 
 
 @pytest.mark.parametrize(("units", "whiten"), [("whitened", False), ("as recorded", True)])

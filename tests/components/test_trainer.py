@@ -27,6 +27,7 @@ from glitchflow_plugin.plots.cleaning import plot_cleaning
 from glitchflow_plugin.products.summary import read_summary
 from glitchflow_plugin.tracking.outbox import upload, waiting
 from glitchflow_plugin.tracking.registry import load
+from glitchflow_plugin.tracking.card import FIGURES
 from glitchflow_plugin.tracking.versions import find, promote
 from glitchflow_plugin.training import judged_maps
 from glitchflow_plugin.training.checkpoints import run_of
@@ -89,6 +90,13 @@ def weights(folder):
     return torch.load(Path(folder) / "model.pt", weights_only=True)
 
 
+def test_tells_before_training_that_nothing_will_be_promoted(make_trainer, training_set, registry, caplog):
+    trainer = make_trainer(registry=registry)
+    trainer.training_set = training_set
+    trainer._tell_of_a_small_gate()
+    assert "with fewer than 5 (registry.gate.min_groups) nothing becomes champion by itself" in caplog.text
+
+
 def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.5")
     board = tmp_path / "tensorboard"
@@ -101,6 +109,7 @@ def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry
     for name in ("cleaned_share_snr2_16", "balanced_veto_accuracy_snr2_16", "veto_roc_auc", "net_power_removed"):
         assert set(summary.metrics[name].baseline) == {"linear", "zero"}
     assert "twin version 1" in summary.outputs["registered model"]
+    assert "inference.model.version=1" in summary.outputs["to use it all the same"]
 
     bundle = load("twin", 1, registry["tracking_uri"])
     assert bundle.witnesses == ("GUIDE", "BYSTANDER")
@@ -361,10 +370,10 @@ def test_a_version_shows_what_one_chooses_by(make_trainer, training_set, registr
         assert shown <= set(split.part(part).event_ids)
     client = MlflowClient(registry["tracking_uri"])
     stored = client.get_model_version("twin", "1")
-    scores = {key: float(version.tags[key]) for key in ("veto_accuracy", "roc_area", "power_removed", "harm")}
+    scores = {tag: float(version.tags[tag]) for _, tag, *_ in FIGURES}
     run = client.get_run(version.run_id)
-    assert scores["roc_area"] == pytest.approx(run.data.metrics["test_roc_auc"], abs=1e-4)
-    assert f"**{scores['veto_accuracy']:.3f}**" in stored.description
+    assert scores["veto_roc_area"] == pytest.approx(run.data.metrics["test_veto_roc_auc"], abs=1e-4)
+    assert f"**{scores['balanced_veto_accuracy']:.3f}**" in stored.description
     for text in (
         "GUIDE, BYSTANDER",
         "STRAIN",
@@ -384,7 +393,7 @@ def test_a_version_shows_what_one_chooses_by(make_trainer, training_set, registr
     experiment = client.get_experiment_by_name("trial")
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     page = client.get_registered_model("twin").description
-    assert version.tags["roc_area"] in page
+    assert version.tags["veto_roc_area"] in page
     assert "alias **best**" in page
     # what somebody has written stays
     client.update_registered_model("twin", description="Ours.")

@@ -119,6 +119,8 @@ def run(tmp_path_factory):
     for pipeline in ("simulate_pipeline", "preproc_pipeline"):
         execute(folder, "itwinai", "exec-pipeline", f"+pipe_key={pipeline}", *SMALL)
     execute(folder, "itwinai", "exec-pipeline", *SMALL)  # training_pipeline is the default
+    # of so few events the gate promotes nothing
+    execute(folder, "glitchflow", "models", "promote", "glitchflow-small", "1")
     for pipeline in ("inference_pipeline", "glitchflow_pipeline"):
         execute(folder, "itwinai", "exec-pipeline", f"+pipe_key={pipeline}", *SMALL)
     return folder

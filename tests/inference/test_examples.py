@@ -20,6 +20,7 @@ def events():
     ]
     names = ["event_id", "veto", "glitch", "cleaned", "peak_snr2_measured", "peak_snr2_predicted", "peak_snr2_cleaned"]
     table = pd.DataFrame(rows, columns=names).reindex(columns=list(EVENT_COLUMNS))
+    table["veto_in_time"] = table["veto"] & table["glitch"]
     table[["gps_start", "gps_end", "gps_event"]] = 0.0
     return table.astype(dict(EVENT_COLUMNS))
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from glitchflow_plugin.data.groups import LEAST_GROUPS
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.intervals import (
-    LEAST_GROUPS,
     bootstrap,
     estimate,
     few_groups,

@@ -136,10 +136,7 @@ def test_a_strain_twin_predicts_and_subtracts(make_event_set, tmp_path):
     assert found.cleaned[0].max() < 20
     # without its witness, or without a glitch, nothing is taken away
     assert found.predicted[1].max() == 0
-    # (at its edges a measured map shows the other end of the event as well, a cleaned one does not)
-    far = np.minimum(maps.times, 3 - maps.times) > 4 * 8 / (2 * np.pi * maps.frequencies[:, None])
-    assert far.mean() > 0.7
-    assert float((found.cleaned[1] - found.measured[1])[torch.from_numpy(far)].abs().max()) < 0.1
+    torch.testing.assert_close(found.cleaned[1], found.measured[1], rtol=1e-5, atol=1e-5)
     alone = predictor(maps.read(channels=["WITNESS_1"]))
     assert alone.measured.abs().max() == 0
     torch.testing.assert_close(alone.predicted, found.predicted)

@@ -17,6 +17,7 @@ from glitchflow_plugin.inference.run import (
 )
 from glitchflow_plugin.inference.score import map_statistics, score_statistics
 from glitchflow_plugin.inference.trivial import TRIVIAL
+from glitchflow_plugin.products.veto_table import outcomes
 from glitchflow_plugin.signal.columns import Columns
 
 SETTINGS = InferenceSettings(batch_events=3, replicates=100)
@@ -60,6 +61,7 @@ def test_verdicts_and_scores_of_a_good_twin(make_bundle, make_set, tmp_path):
     has_glitch = [index % 2 == 0 for index in range(10)]
     assert result.events["glitch"].tolist() == has_glitch
     assert result.events["veto"].tolist() == has_glitch
+    assert result.events["veto_in_time"].tolist() == has_glitch
     assert result.events["cleaned"].tolist() == has_glitch
     metrics = {name: scores.metrics() for name, scores in result.scores.items()}
     assert set(metrics) == {"model", "linear", "zero", *TRIVIAL}
@@ -235,3 +237,11 @@ def test_how_much_is_shown_makes_no_other_result():
     shown = {"batch_size": 2, "batch_events": 2, "examples": 1, "tensorboard_rows": 3, "tensorboard_pictures": 0}
     assert InferenceSettings(**shown).decisive() == InferenceSettings().decisive()
     assert InferenceSettings(stride=8).decisive() != InferenceSettings().decisive()
+
+
+def test_the_table_and_the_scores_count_the_same_events(make_bundle, make_set, tmp_path):
+    result = run(make_bundle(), make_set(groups=GROUPS), tmp_path)
+    said, counts = outcomes(result.events).tolist(), result.scores["model"].confusion
+    assert counts.hits == said.count("cleaned") + said.count("not cleaned") > 0
+    assert (counts.misses, counts.false_alarms) == (said.count("missed"), said.count("false alarm"))
+    assert counts.correct_rejections == said.count("quiet")

@@ -415,3 +415,16 @@ def test_cleaned_maps_that_are_known_otherwise_take_the_place_of_the_difference(
     other = map_statistics(measured, predicted, cleaned=cleaned)
     np.testing.assert_allclose(other.peak_cleaned, cleaned.amax(dim=(1, 2)))
     np.testing.assert_array_equal(other.peak_predicted, usual.peak_predicted)
+
+
+def test_a_veto_between_two_columns_counts_as_it_is_given():
+    measured = torch.ones(2, 4, 40)
+    measured[0, 1, 20] = 100
+    loudest = torch.zeros(2, 40)
+    loudest[0, 21], loudest[1, 3] = 50, 30
+    found = map_statistics(measured, torch.zeros_like(measured), loudest=loudest)
+    assert found.peak_in_time.tolist()[0] == 50
+    assert found.peak_predicted.tolist() == [50, 30]
+    assert found.columns_vetoed.tolist() == [1, 1]
+    # what is left has nothing to do with it
+    assert found.total_cleaned.tolist() == found.total_measured.tolist()

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from tests._configuration import section
 from torch import nn
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.models.build import MODELS, WAVEFORM_MODELS, build_model, full_settings
+from glitchflow_plugin.models.build import MODELS, WAVEFORM_MODELS, build_model, check_network, full_settings
 from glitchflow_plugin.models.bundle import EnergyTwin, load_twin, save_twin
 
 SMALL = {
@@ -157,3 +158,27 @@ def test_null_stands_for_the_default_of_each_network():
     for name in MODELS:
         if name != "linear":
             assert build_model(name, in_channels=1, base=None, depth=None) is not None
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_the_file_of_a_network_is_taken_and_holds_nothing_of_another(name):
+    model = section("model", f"conf/model={name}")
+    check_network(model)
+    assert build_model(**model, in_channels=3, window_size=64) is not None
+    assert section("training.config.optim_lr", f"conf/model={name}") > 0
+    assert set(section("hpo.search_space", f"conf/model={name}").get("model", {})) < set(model)
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"name": "unet", "bse": 8}, r"'bse'\. Nearest: base\. It takes base, depth, attention_heads"),
+        ({"name": "unet", "features": 16}, r"'features'.*conf/model=unet"),
+        ({"name": "coupling", "in_channels": 3}, r"'in_channels'.*It takes features"),
+        ({"name": "unnet"}, r"got 'unnet'\. Nearest: unet"),
+        ({"base": 8}, "got None"),
+    ],
+)
+def test_a_key_of_another_network_is_told_with_the_nearest(model, told):
+    with pytest.raises(ConfigurationError, match=told):
+        check_network(model)

@@ -217,8 +217,8 @@ def test_triggers_that_crowd_about_one_glitch_are_told(tmp_path):
     continuous(tmp_path)
     triggers = table(tmp_path / "omicron.csv", [time + late for time in TIMES for late in (0, 0.1, 0.3)])
     proposal = propose(look([tmp_path], triggers, progress=False))
-    assert any("8 of 12 triggers follow another within 1 s, in 4 group(s)" in remark for remark in proposal.remarks)
-    assert crowded(TIMES) == (0, 0)
+    assert any("8 of 12 triggers follow another within 0.5 s, in 4 group(s)" in remark for remark in proposal.remarks)
+    assert crowded(TIMES, 0.5) == (0, 0)
 
 
 @pytest.mark.parametrize(

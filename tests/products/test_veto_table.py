@@ -34,6 +34,7 @@ def verdicts():
     return EventVerdicts(
         loudest,
         peak_measured=np.array([40.0, 2, 0]),
+        peak_in_time=np.array([25.0, 1, 0]),
         peak_cleaned=np.array([10.0, 18, 0]),
         residual_area=np.array([0, 3, 0]),
         measured_valid=np.array([True, True, False]),
@@ -112,8 +113,9 @@ def test_the_event_table_says_what_came_of_each_event(verdicts):
     assert events.index.tolist() == NAMES
     assert events["group"].tolist() == [0, 0, 1]
     assert events["veto"].tolist() == [True, True, True]
-    assert (events.loc["a", "glitch"], events.loc["a", "cleaned"]) == (True, True)
-    assert (events.loc["b", "glitch"], events.loc["b", "cleaned"]) == (False, False)
+    of_glitch = ["glitch", "veto_in_time", "cleaned"]
+    assert events.loc["a", of_glitch].tolist() == [True, True, True]
+    assert events.loc["b", of_glitch].tolist() == [False, False, False]
     assert events["peak_snr2_predicted"].tolist() == [30, 20, 50]
     assert events.loc["b", "residual_area_pixels"] == 3
     assert events["segments"].tolist() == [1, 1, 2]
@@ -126,7 +128,14 @@ def test_the_event_table_says_what_came_of_each_event(verdicts):
 
 def test_without_strain_nothing_is_claimed_about_it(verdicts):
     row = tables(verdicts)[1].iloc[2]
-    for column in ("glitch", "cleaned", "peak_snr2_measured", "peak_snr2_cleaned", "residual_area_pixels"):
+    for column in (
+        "glitch",
+        "veto_in_time",
+        "cleaned",
+        "peak_snr2_measured",
+        "peak_snr2_cleaned",
+        "residual_area_pixels",
+    ):
         assert pd.isna(row[column]), column
     assert pd.isna(row["judged_seconds"])
     assert row["veto"]
@@ -135,6 +144,13 @@ def test_without_strain_nothing_is_claimed_about_it(verdicts):
 def test_one_pixel_left_loud_makes_the_event_uncleaned(verdicts):
     verdicts.residual_area[0] = 1  # where there was no glitch before
     assert not tables(verdicts)[1]["cleaned"].iloc[0]
+
+
+def test_a_glitch_that_is_vetoed_at_another_time_is_missed(verdicts):
+    verdicts.peak_in_time[0] = 16.0
+    events = tables(verdicts)[1]
+    assert events.loc[0, ["veto", "veto_in_time", "cleaned"]].tolist() == [True, False, True]
+    assert outcomes(events).tolist() == ["missed", "false alarm", "no strain"]
 
 
 def test_events_keep_their_order_whatever_their_names(verdicts):
@@ -184,7 +200,14 @@ def test_time_that_several_intervals_cover_counts_once():
 
 
 def test_each_event_has_one_outcome():
-    cases = [(True, True, True), (True, True, False), (False, True, False), (True, False, False), (False, False, False)]
-    events = pd.DataFrame([*cases, (True, None, None)], columns=["veto", "glitch", "cleaned"]).astype("boolean")
-    named = ["cleaned", "not cleaned", "missed", "false alarm", "quiet", "no strain"]
-    assert outcomes(events).tolist() == named
+    # veto, glitch, veto in time, cleaned
+    cases = {
+        "cleaned": (True, True, True, True),
+        "not cleaned": (True, True, True, False),
+        "missed": (True, True, False, True),
+        "false alarm": (True, False, False, False),
+        "quiet": (False, False, False, False),
+        "no strain": (True, None, None, None),
+    }
+    events = pd.DataFrame([*cases.values()], columns=["veto", "glitch", "veto_in_time", "cleaned"]).astype("boolean")
+    assert outcomes(events).tolist() == list(cases)

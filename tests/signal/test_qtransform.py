@@ -359,13 +359,15 @@ class TestRelative:
 
     SETTINGS = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=64, num_times=128)
 
-    def test_the_series_itself_gives_its_own_map(self):
+    def test_the_series_itself_gives_its_own_map_up_to_the_edges(self):
         series = torch.randn(3, 3072)
+        series[1, -20:] += 30
+        series[2, :5] -= 30
         torch.testing.assert_close(
             q_transform_relative(series, series, 1024.0, self.SETTINGS),
             q_transform(series, 1024.0, self.SETTINGS),
-            rtol=1e-3,
-            atol=1e-3,
+            rtol=1e-4,
+            atol=1e-4,
         )
 
     @pytest.mark.parametrize("norm", ["median", "mean", "white", "none"])
@@ -446,18 +448,6 @@ class TestNotPeriodic:
         alone = q_transform(burst, RATE, settings, periodic=False)
         assert float(alone[0, :, :64].max() / alone[0].max()) < 1e-4
         torch.testing.assert_close(alone[1], q_transform(burst[1], RATE, settings), rtol=1e-3, atol=1e-3)
-
-    def test_relative_maps_keep_the_unit_of_the_periodic_reference(self):
-        measured = torch.randn(3, SAMPLES)
-        settings = QTransformSettings()
-        relative = q_transform_relative(measured, measured, RATE, settings, periodic=False)
-        periodic = q_transform(measured, RATE, settings)
-        frequencies, times = axes(DURATION, settings)
-        far = torch.from_numpy(np.minimum(times, DURATION - times) > 4 * 12 / (2 * np.pi * frequencies[:, None]))
-        assert float((relative - periodic)[:, far].abs().max()) < 0.1
-        loud = measured + self.burst(12, 5.95, 0.2)
-        assert float(q_transform_relative(loud, measured, RATE, settings, periodic=False)[..., :64].max()) < 40
-        assert float(q_transform_relative(loud, measured, RATE, settings)[..., :64].max()) > 400
 
     def test_with_gradients_it_is_the_same(self):
         series = torch.randn(2, SAMPLES, requires_grad=True)

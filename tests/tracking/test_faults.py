@@ -13,8 +13,8 @@ from glitchflow_plugin.errors import ConnectionFailedError, FormatError, Registr
 from glitchflow_plugin.tracking.connection import patience, quick
 from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, make_loggers, unsent
 from glitchflow_plugin.tracking.outbox import Destination, keep, upload, waiting
-from glitchflow_plugin.tracking.registry import load, register
-from glitchflow_plugin.tracking.versions import find
+from glitchflow_plugin.tracking.registry import compare, load, register
+from glitchflow_plugin.tracking.versions import find, settle
 
 pytestmark = pytest.mark.slow
 

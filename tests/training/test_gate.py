@@ -25,7 +25,7 @@ def make(loss, **changes):
         "added": np.zeros(count),
         "measured": np.ones(count),
         "series_added": np.zeros((count, 3)),
-        "series_measured": np.full(count, 100.0),
+        "series_measured": np.full((count, 3), [1.0, 9.0, 90.0]),
         "octave_noise": np.array([1.0, 9.0, 90.0]),
         "octave_edges": (0.0, 1.0, 2.0, 512.0),
         "lost": np.zeros(12),
@@ -121,6 +121,22 @@ def test_harm_stops_even_the_first_and_the_best(losses, said):
         assert not verdict.promoted
         assert "is less" in verdict.reason
         assert said in verdict.reason
+
+
+def test_what_is_removed_in_one_octave_pays_for_nothing_in_another(losses):
+    loud = np.arange(60)[:, None] % 2 == 1
+    measured = np.where(loud, [1.0, 900.0, 90.0], [1.0, 9.0, 90.0])
+    added = np.where(loud, [0.0, -850.0, 40.0], 0.0)
+    verdict = decide(make(losses[0], series_added=added, series_measured=measured), WITNESSES, SETTINGS)
+    assert not verdict.promoted
+    assert "by 40.00%, and of 30 events by more than 10.00%" in verdict.reason
+
+
+def test_every_group_counts_as_one():
+    together = np.r_[np.zeros(11, dtype=int), 1 + np.arange(49)]
+    judged = make(np.where(together == 0, 0.2, 1.05), group=together)
+    assert judged.loss.mean() < 1 < judged.figures()["gate_loss"]
+    assert not decide(judged, WITNESSES, SETTINGS).promoted
 
 
 def test_a_twin_of_energies_is_judged_by_its_maps(losses):

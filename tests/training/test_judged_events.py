@@ -67,6 +67,14 @@ def tone(witnesses, frequency, amplitude=0.3):
     return guide(witnesses) + amplitude * torch.sin(2 * torch.pi * frequency * times)
 
 
+def beside(witnesses):
+    """Right, and with each burst it removes it adds one of less power at 450 Hz."""
+    right = guide(witnesses)
+    times = torch.arange(witnesses.shape[-1]) / RATE
+    size = 0.8 * right.norm(dim=-1, keepdim=True) * (2 / witnesses.shape[-1]) ** 0.5
+    return right + size * torch.sin(2 * torch.pi * 450 * times)
+
+
 def sometimes(witnesses):
     """Right in nine events of ten: about every tenth has its sign turned, and is loud."""
     turned = (witnesses[:, :1].sum(dim=-1, keepdim=True) * 1000).long() % 10 == 0
@@ -80,8 +88,10 @@ RULES = {
     "tone at 3 Hz": (lambda x: tone(x, 3.0), "between 2 and 4 Hz"),
     "tone at 500 Hz": (lambda x: tone(x, 500.0), "between 256 and 512 Hz"),
     "tone in the band": (lambda x: tone(x, 100.0), "between 64 and 128 Hz"),
+    "beside the burst": (beside, "raises the power of event"),
     "sometimes": (sometimes, "raises the power of event"),
     "copy": (lambda x: guide(x) + 0.5 * torch.roll(x[:, 1:], -DELAY, dims=-1), "SNR of an injected merger"),
+    "late copy": (lambda x: guide(x) + 0.3 * torch.roll(x[:, 1:], 100, dims=-1), "SNR of an injected merger"),
     "faint copy": (lambda x: guide(x) + 0.15 * torch.roll(x[:, 1:], -DELAY, dims=-1), "SNR of an injected merger"),
 }
 

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.training.mean_interval import mean_interval
+from glitchflow_plugin.training.mean_interval import group_mean, mean_interval
 
 NUM_SETS = 2000
 
@@ -41,9 +41,18 @@ def test_a_typical_gain_is_found():
     assert power[2] == 1
 
 
-def test_groups_of_very_different_sizes_keep_the_level():
+SIZES = {
+    "some larger": lambda generator: generator.integers(1, 12, 50),
+    "log-normal": lambda generator: np.ceil(generator.lognormal(0, 1.5, 50)).astype(int),
+    "one holds most": lambda _: [200] + [1] * 49,
+    "two hold most": lambda _: [100, 100] + [1] * 48,
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_groups_of_very_different_sizes_keep_the_level(sizes):
     generator = np.random.default_rng(3)
-    groups = np.repeat(np.arange(50), generator.integers(1, 12, 50))
+    groups = np.repeat(np.arange(50), sizes(generator))
     shared = generator.standard_normal((50, NUM_SETS))[groups]
     values = shared + 0.3 * generator.standard_normal(shared.shape)
     _, low, high = mean_interval(values, groups, replicates=500)
@@ -59,6 +68,11 @@ def test_it_tends_to_the_interval_of_student():
     mean, low, high = mean_interval(values, np.arange(1000), replicates=2000)
     expected = stats.t.interval(0.95, 999, mean, stats.sem(values))
     np.testing.assert_allclose([low, high], expected, atol=0.25 * stats.sem(values))
+
+
+def test_every_group_counts_as_one():
+    assert group_mean(np.array([1.0, 1.0, 1.0, 5.0]), np.array([7, 7, 7, 2])) == 3.0
+    assert mean_interval(np.array([1.0, 1.0, 1.0, 5.0]), np.array([7, 7, 7, 2]))[0] == 3.0
 
 
 def test_copies_are_no_further_evidence():

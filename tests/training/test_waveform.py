@@ -111,9 +111,10 @@ def test_a_perfect_twin_removes_what_a_zero_one_leaves(make_learner):
     # it passes on a quarter of the witness's noise, which quiet events do not forgive
     assert judged["perfect"].loss < 0.98
     figures = judged["perfect"].figures()
-    assert figures["cleaned_share_snr2_16"] > 0.7
+    # nor does the score: that noise is power added, and no credit is given for taking noise away
+    assert figures["cleaned_share_snr2_16"] > 0.4 > judged["zero"].figures()["cleaned_share_snr2_16"]
     assert figures["balanced_veto_accuracy_snr2_16"] > 0.9
-    assert figures["net_power_removed"] > 0.5 > judged["zero"].figures()["net_power_removed"]
+    assert figures["net_power_removed"] > 0.1 > judged["zero"].figures()["net_power_removed"]
     # one row an event
     assert len(judged["perfect"].statistics) == len(learner.dataset("train"))
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from glitchflow_plugin.inference.intervals import LEAST_GROUPS, Estimate
+from glitchflow_plugin.data.groups import LEAST_GROUPS
+from glitchflow_plugin.inference.intervals import Estimate
 from glitchflow_plugin.inference.leaderboard import LeaderboardSettings, Standings
 from glitchflow_plugin.inference.score import Sample
 from glitchflow_plugin.inference.trivial import TRIVIAL

@@ -230,10 +230,27 @@ class Trainer(SoundTorchTrainer):
         if self._is_main:
             self._prepare_best()
             self._remember_run()
+            self._tell_of_a_small_gate()
             self._tracker.params(self._settings() | origin(self.training_set.fingerprint))
             self._tracker.data(self.training_set.spectrograms.name, self.training_set.fingerprint)
             self._tracker.text("environment.json", json.dumps(environment(), indent=2))
         super().train()
+
+    def _tell_of_a_small_gate(self) -> None:
+        """Say before training, not after it, that nothing can be promoted."""
+        if self.registry is None:
+            return
+        split, wanted = self.training_set.split, self.registry.gate.min_groups
+        groups = len(set(split.gate.group_keys(split.block_length)))
+        if groups < wanted:
+            logger.warning(
+                "The gate's part has %d group(s) of %d event(s), and with fewer than %d (registry.gate.min_groups) "
+                "nothing becomes %s by itself. It is trained and registered all the same, for use by its number.",
+                groups,
+                len(split.gate),
+                wanted,
+                self.registry.alias,
+            )
 
     def _run_worker(self, *arguments: Any, **keywords: Any) -> None:
         """Train as one of possibly several processes, in the MLflow run of the training that is resumed."""
@@ -621,6 +638,11 @@ class Trainer(SoundTorchTrainer):
             outputs["registered model"] = f"{version.name} version {version.version} at {version.tracking_uri}"
             if version.promoted is not None:
                 outputs["champion"] = f"{'yes' if version.promoted else 'no'}: {version.reason}"
+            if version.promoted is False:
+                number = version.version
+                outputs["to use it all the same"] = (
+                    f"inference.model.version={number}, or glitchflow models promote {version.name} {number}"
+                )
         kept = len(set(self.training_set.windows["event_id"]))
         return RunSummary(
             pipeline="training_pipeline/Trainer",

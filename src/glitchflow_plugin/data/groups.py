@@ -15,6 +15,9 @@ from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 ID_COLUMN, GROUP_COLUMN = "event_id", "group"
 
+LEAST_GROUPS = 5
+"""Independent groups of events below which no interval is given."""
+
 
 def group_keys(labels: Sequence[str], gps_event: NDArray[np.float64], block_length: float) -> list[str | int]:
     """What the events of one group have in common: their label, or the number of their GPS block.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glitchflow_plugin.data.files import parsed, read_json, write_json
-from glitchflow_plugin.data.groups import group_keys, group_numbers
+from glitchflow_plugin.data.groups import LEAST_GROUPS, group_keys, group_numbers
 from glitchflow_plugin.errors import ConfigurationError, FormatError, LeakageError, NoEventsError
 
 FORMAT_VERSION = 2
@@ -24,8 +24,6 @@ _ADVICE = (
 )
 _FAR = 1 / 3
 """Deviation of a part from its share, over the share, that is told."""
-_FEWEST = 5
-"""Fewer groups tell no interval."""
 _TRIES = 16
 """Random orders of which the one that meets the shares best is taken."""
 
@@ -290,10 +288,12 @@ def share_warnings(split: Split, settings: SplitSettings) -> tuple[str, ...]:
         if abs(sizes[name] - share * total) > max(_FAR * share * total, 1)
     ]
     numbers = {name: len(set(split.part(name).group_keys(settings.block_length))) for name in PARTS}
-    few = [f"{name} has {number}" for name, number in numbers.items() if 0 < number < _FEWEST]
+    few = [f"{name} has {number}" for name, number in numbers.items() if 0 < number < LEAST_GROUPS]
     warnings = [f"{', '.join(far)}: {counted}. {_ADVICE}"] if far else []
     if few:
-        warnings.append(f"{', '.join(few)} group(s), and fewer than {_FEWEST} tell no interval: {counted}. {_ADVICE}")
+        warnings.append(
+            f"{', '.join(few)} group(s), and fewer than {LEAST_GROUPS} tell no interval: {counted}. {_ADVICE}"
+        )
     return tuple(warnings)
 
 

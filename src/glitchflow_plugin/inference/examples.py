@@ -12,7 +12,7 @@ KINDS: Mapping[str, str] = {
     "median": "glitches about the median measured energy",
     "worst": "glitches with the largest energy left after cleaning",
     "uncleaned": "glitches with a pixel above the threshold after cleaning",
-    "missed": "glitches without a veto",
+    "missed": "glitches without a veto in their time",
     "false_alarms": "vetoes without a glitch in the strain",
     "vetoed": "the largest predicted energies",
 }

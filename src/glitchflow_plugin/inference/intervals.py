@@ -15,14 +15,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from glitchflow_plugin.data.groups import LEAST_GROUPS
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.signal.bootstrap import group_draws
 
 CONFIDENCE = 0.95
 """Probability inside an interval."""
-
-LEAST_GROUPS = 5
-"""Independent groups of events below which no interval is given."""
 
 
 @dataclass(frozen=True)

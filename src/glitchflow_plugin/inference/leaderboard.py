@@ -219,6 +219,7 @@ def _judged(
         np.array(held_out.maps.event_ids)[rows],
         settings.threshold,
         cleaned=found.cleaned,
+        loudest=found.loudest,
         inside=held_out.inside,
         groups=held_out.groups(settings)[rows],
     )

@@ -202,9 +202,7 @@ class SeriesPredictor:
         return Prediction(
             measured=_measured(maps, count),
             predicted=expected,
-            cleaned=q_transform_relative(
-                measured_strain - predicted, measured_strain, rate, self.qtransform, periodic=False
-            ),
+            cleaned=q_transform_relative(measured_strain - predicted, measured_strain, rate, self.qtransform),
             strain=predicted,
             measured_strain=measured_strain,
             expected_residual=None if explained is None else self._on_map(explained.variance, predicted.shape[-1]),
@@ -277,8 +275,10 @@ def check_events(spectrograms: SpectrogramSet, events: EventSet | None) -> None:
         FormatError: Its recipe is another one.
     """
     made_of = Recipe.from_dict(spectrograms.recipe).events
-    differing = differences(made_of, events.recipe) if events is not None and made_of is not None else []
-    if events is not None and differing:
+    if events is None or made_of is None:
+        return
+    differing = differences(made_of, events.recipe)
+    if differing:
         msg = (
             f"the maps of {spectrograms.folder} were not made of the event set {events.folder}: their recipes differ "
             f"in {told(differing)}. Give the event set that they were made of."

@@ -340,14 +340,23 @@ def _judge(
     inside = torch.from_numpy(judged).to(own.predicted.device)
     every = {
         name: map_statistics(
-            each.measured, each.predicted, events, threshold, cleaned=each.cleaned, inside=judged, groups=groups
+            each.measured,
+            each.predicted,
+            events,
+            threshold,
+            cleaned=each.cleaned,
+            loudest=each.loudest,
+            inside=judged,
+            groups=groups,
         )
         for name, each in found.items()
     }
+    statistics = every[MODEL]
     verdicts = EventVerdicts(
         loudest_predicted=host(loudest_by_column(own.predicted, inside) if own.loudest is None else own.loudest),
-        peak_measured=every[MODEL].peak_measured,
-        peak_cleaned=every[MODEL].peak_cleaned,
+        peak_measured=statistics.peak_measured,
+        peak_in_time=statistics.peak_in_time,
+        peak_cleaned=statistics.peak_cleaned,
         residual_area=host(residual_area(torch.where(inside, own.cleaned, 0.0), threshold)),
         measured_valid=has_strain,
         witnesses_missing=witnesses_missing,

@@ -58,11 +58,11 @@ from sklearn.metrics import auc, confusion_matrix, roc_curve
 from torch import Tensor
 from torch.nn import functional
 
+from glitchflow_plugin.data.groups import LEAST_GROUPS
 from glitchflow_plugin.errors import ConfigurationError, DataError, NoEventsError
 from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.inference.intervals import (
     CONFIDENCE,
-    LEAST_GROUPS,
     Estimate,
     bootstrap,
     estimate,
@@ -409,6 +409,7 @@ def map_statistics(
     glitch_threshold: float = GLITCH_THRESHOLD,
     *,
     cleaned: Float[Tensor, "case frequency time"] | None = None,
+    loudest: Float[Tensor, "case time"] | None = None,
     inside: Bool[np.ndarray, "frequency time"] | None = None,
     groups: Sequence[Any] | NDArray[Any] | None = None,
 ) -> CaseStatistics:
@@ -420,6 +421,8 @@ def map_statistics(
         events: Event id or number of each map, (case,); its row number if None.
         glitch_threshold: SNR² above which a pixel is loud.
         cleaned: What is left, SNR²; the difference of the energies if None.
+        loudest: Largest predicted energy of each column, by which vetoes are decided, SNR²; that of the judged pixels
+            if None.
         inside: Pixels that are judged; all if None.
         groups: Group of each map, (case,); that of its event if None.
 
@@ -448,7 +451,7 @@ def map_statistics(
     measured, predicted, cleaned = (torch.where(judged, maps, 0.0) for maps in (measured, predicted, cleaned))
     loud = above(measured, glitch_threshold)
     in_time = _time_of_glitch(measured, loud)
-    seen, columns = predicted.amax(dim=1), judged.any(dim=0)
+    seen, columns = predicted.amax(dim=1) if loudest is None else loudest, judged.any(dim=0)
     vetoed, glitch = is_vetoed(seen, glitch_threshold) & columns, loud.flatten(1).any(dim=1)[:, None]
     found = {
         "peak_measured": measured.amax(dim=(1, 2)),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from glitchflow_plugin.data.readers.triggers import NEAR
 from glitchflow_plugin.data.sources import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.data.splits import SplitSettings
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
@@ -43,7 +44,7 @@ _FEWEST_KEPT = 0.1
 """The settings fit all but this share of the events."""
 
 _CROWDED = 0.1
-"""From this share of triggers that follow another within a second, the user is told."""
+"""From this share of triggers that follow another closely, the user is told."""
 
 _BLOCKS = 20
 """Groups of events that make a split into training, validation, gate and test a good one."""
@@ -531,11 +532,11 @@ def _trigger_remarks(survey: Survey, data: Sequence[SeenData], *, continuous: bo
             f"No triggers were given: each stretch of files makes one event, in its middle ({len(survey.cuts)} in "
             "all). Give the times of glitches by --triggers."
         )
-    near, groups = crowded(list(survey.events.values()))
+    near, groups = crowded(list(survey.events.values()), NEAR)
     if near > _CROWDED * len(survey.events):
         yield (
-            f"{near} of {len(survey.events)} triggers follow another within 1 s, in {groups} group(s): one glitch "
-            "would be several events. Set `cluster` beside `triggers` in conf/datasets.yaml (0.1 to 0.5 s): of each "
+            f"{near} of {len(survey.events)} triggers follow another within {NEAR:g} s, in {groups} group(s): one "
+            "glitch would be several events. Set `cluster` of `triggers` in conf/datasets.yaml (0.1 to 0.5 s): of each "
             "group, the loudest stays."
         )
 

@@ -33,6 +33,7 @@ EVENT_COLUMNS: Mapping[str, str] = {
     "gps_event": "float64",
     "veto": "boolean",
     "glitch": "boolean",
+    "veto_in_time": "boolean",
     "cleaned": "boolean",
     "peak_snr2_measured": "Float64",
     "peak_snr2_predicted": "Float64",
@@ -56,6 +57,7 @@ class EventVerdicts:
     Attributes:
         loudest_predicted: Largest predicted energy of each column, SNR², (event, time); 0 where it is not looked at.
         peak_measured: Largest measured energy, SNR², (event,); ignored where not `measured_valid`.
+        peak_in_time: Largest predicted energy within the time of the glitch, SNR², (event,); ignored likewise.
         peak_cleaned: Largest energy after cleaning, SNR², (event,); ignored likewise.
         residual_area: Pixels above the threshold after cleaning, (event,); ignored likewise.
         measured_valid: Whether the event has usable strain, (event,).
@@ -64,6 +66,7 @@ class EventVerdicts:
 
     loudest_predicted: Float[np.ndarray, "event time"]
     peak_measured: Float[np.ndarray, " event"]
+    peak_in_time: Float[np.ndarray, " event"]
     peak_cleaned: Float[np.ndarray, " event"]
     residual_area: Int[np.ndarray, " event"]
     measured_valid: Bool[np.ndarray, " event"]
@@ -147,7 +150,8 @@ def event_table(
 ) -> pd.DataFrame:
     """One row an event, in the order given.
 
-    An event is vetoed when it has a veto segment. Judged pixels alone say whether it holds a glitch and whether that is
+    An event is vetoed when it has a veto segment; a glitch is vetoed in time when the prediction is above the threshold
+    within its time, as the scores count it. Judged pixels alone say whether an event holds a glitch and whether that is
     cleaned (also where there was silence before); see `glitchflow_plugin.verdict`.
 
     Args:
@@ -183,6 +187,7 @@ def event_table(
         "gps_event": gps_event,
         "veto": number > 0,
         "glitch": _masked(glitch, measured, "boolean"),
+        "veto_in_time": _masked(glitch & is_vetoed(verdicts.peak_in_time, threshold), measured, "boolean"),
         "cleaned": _masked(is_cleaned(glitch, verdicts.residual_area > 0), measured, "boolean"),
         "peak_snr2_measured": _masked(verdicts.peak_measured, measured, "Float64"),
         "peak_snr2_predicted": verdicts.loudest_predicted.max(axis=1),
@@ -214,8 +219,11 @@ def covered_seconds(intervals: pd.DataFrame) -> float:
 
 def outcomes(events: pd.DataFrame) -> np.ndarray:
     """What came of each event of an `event_table`: one of `verdict.OUTCOMES`, (event,)."""
-    said = {name: events[name].fillna(value=False).to_numpy(dtype=bool) for name in ("glitch", "veto", "cleaned")}
-    return outcome(said["glitch"], said["veto"], said["cleaned"], events["glitch"].notna().to_numpy(dtype=bool))
+    names = ("glitch", "veto", "veto_in_time", "cleaned")
+    said = {name: events[name].fillna(value=False).to_numpy(dtype=bool) for name in names}
+    # a glitch asks for a veto within its time, a quiet event for none anywhere
+    vetoed = np.where(said["glitch"], said["veto_in_time"], said["veto"])
+    return outcome(said["glitch"], vetoed, said["cleaned"], events["glitch"].notna().to_numpy(dtype=bool))
 
 
 def write_table(table: pd.DataFrame, folder: Path | str, name: str) -> dict[str, Path]:

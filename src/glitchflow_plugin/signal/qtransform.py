@@ -258,20 +258,18 @@ def q_transform_relative(
     reference: Float[Tensor, "..."],
     sample_rate: float,
     settings: QTransformSettings,
-    *,
-    periodic: bool = True,
 ) -> Float[Tensor, "*batch frequency column"]:
     """Q-transform energy in the unit of another series' map: each row divided by what that row of the other is.
 
     Energies before and after something was taken away can only be compared in one unit. Divided by its own medians,
-    a series to which noise was added would look as quiet as before.
+    a series to which noise was added would look as quiet as before. Both are periodic, as measured maps are: a series
+    from which nothing was taken has the map of the reference, at the edges too.
 
     Args:
         series: Time series, shape (..., time).
         reference: The series that give the unit (and, with several Q, the Q), same shape.
         sample_rate: Hz.
         settings: As for `q_transform`.
-        periodic: As for `q_transform`, of the series; the unit is always that of the reference's periodic map.
 
     Returns:
         Maps as from `q_transform`; zero where a row of the reference is.
@@ -286,16 +284,16 @@ def q_transform_relative(
         )
     check_settings(series.shape[-1], sample_rate, settings)
     num_samples = series.shape[-1]
-    size = num_samples if periodic else padded_size(num_samples, sample_rate, settings)
-    own = Spectrum.of(series.reshape(-1, num_samples), size)
-    other = Spectrum.of(reference.reshape(-1, num_samples))
-    known = [(num_samples, float(sample_rate), q, settings, str(series.device)) for q in settings.qs]
-    pairs = [(plane(*each, padded_samples=size), plane(*each, padded_samples=num_samples)) for each in known]
-    maps = pairs[0][0].relative(own, other, pairs[0][1])
-    if len(pairs) > 1:
+    own, other = (Spectrum.of(each.reshape(-1, num_samples)) for each in (series, reference))
+    first, *others = (
+        plane(num_samples, float(sample_rate), q, settings, str(series.device), padded_samples=num_samples)
+        for q in settings.qs
+    )
+    maps = first.relative(own, other)
+    if others:
         chosen = q_scan(reference, sample_rate, settings)[1].reshape(-1)
-        for one, unit in pairs[1:]:
-            maps = torch.where((chosen == one.q)[:, None, None], one.relative(own, other, unit), maps)
+        for one in others:
+            maps = torch.where((chosen == one.q)[:, None, None], one.relative(own, other), maps)
     return maps.reshape(*series.shape[:-1], *maps.shape[1:])
 
 
@@ -459,13 +457,11 @@ class _RowGroup:
             operations=math.prod(shape[:2]) * (8 * self.num_tiles + weights.size),
         )
 
-    def differentiable(
-        self, spectrum: Spectrum, reference: "tuple[Spectrum, _RowGroup] | None" = None
-    ) -> tuple[Tensor, Tensor]:
+    def differentiable(self, spectrum: Spectrum, reference: Spectrum | None = None) -> tuple[Tensor, Tensor]:
         """The same by PyTorch alone: on any device, with gradients; divided by the reference's norm if it is given."""
         taps = self._gathered[2]
         energy = self._energy(spectrum)
-        other, normed = (spectrum, energy) if reference is None else (reference[0], reference[1]._energy(reference[0]))
+        other, normed = (spectrum, energy) if reference is None else (reference, self._energy(reference))
         if self.norm == "median":
             unit = even_median(normed)
         else:
@@ -547,16 +543,10 @@ class Plane:
             self._compiled(spectrum[chunk], maps[chunk], peaks[chunk])
         return maps, peaks
 
-    def relative(self, spectrum: Spectrum, reference: Spectrum, unit: "Plane") -> Tensor:
-        """Map of each series, rows divided by the norm of those of the reference, (series, frequency, time).
-
-        Args:
-            spectrum: Of the series.
-            reference: Of the reference.
-            unit: Plane of the reference.
-        """
+    def relative(self, spectrum: Spectrum, reference: Spectrum) -> Tensor:
+        """Map of each series, rows divided by the norm of those of the reference, (series, frequency, time)."""
         parts = [slice(start, start + _RELATIVE) for start in range(0, len(spectrum.bins), _RELATIVE)]
-        chunks = [self._differentiable(spectrum[part], (reference[part], unit))[0] for part in parts]
+        chunks = [self._differentiable(spectrum[part], reference[part])[0] for part in parts]
         return torch.cat(chunks) if chunks else self.mixing.new_empty((0, len(self.mixing), self.num_times))
 
     def _compiled(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
@@ -570,13 +560,8 @@ class Plane:
         torch.matmul(self.mixing, columns, out=out)
         out.clamp_min_(0)  # a spline may swing below zero beside a peak
 
-    def _differentiable(
-        self, spectrum: Spectrum, reference: "tuple[Spectrum, Plane] | None" = None
-    ) -> tuple[Tensor, Tensor]:
-        others = (
-            [None] * len(self.groups) if reference is None else [(reference[0], each) for each in reference[1].groups]
-        )
-        made = (group.differentiable(spectrum, other) for group, other in zip(self.groups, others, strict=True))
+    def _differentiable(self, spectrum: Spectrum, reference: Spectrum | None = None) -> tuple[Tensor, Tensor]:
+        made = (group.differentiable(spectrum, reference) for group in self.groups)
         columns, peaks = zip(*made, strict=True)
         return torch.matmul(self.mixing, torch.cat(columns, dim=1)).clamp_min(0), torch.cat(peaks, dim=1)
 

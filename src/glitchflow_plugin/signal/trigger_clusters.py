@@ -38,10 +38,10 @@ def cluster_times(times: ArrayLike, loudness: ArrayLike, window: float) -> NDArr
     return order[ranked[first]]
 
 
-def crowded(times: Sequence[float] | NDArray[np.float64], closer: float = 1.0) -> tuple[int, int]:
+def crowded(times: Sequence[float] | NDArray[np.float64], closer: float) -> tuple[int, int]:
     """Number of triggers that follow another within so many seconds, and of the groups that they make up with it.
 
-    >>> crowded([0.0, 0.5, 1.2, 50.0])
+    >>> crowded([0.0, 0.5, 1.2, 50.0], 1.0)
     (2, 1)
     """
     follows = np.diff(np.sort(np.asarray(times, dtype=np.float64))) < closer

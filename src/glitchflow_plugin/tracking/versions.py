@@ -329,7 +329,8 @@ def resolve(name: str, version_or_alias: int | str, tracking_uri: str) -> int:
         message = (
             f"{name} has no version or alias {wanted!r} at {tracking_uri}.{nearest(wanted, aliases)} "
             f"Versions: {', '.join(map(str, versions)) or 'none'}. Aliases: {known}. "
-            f"To make one champion by hand: glitchflow models promote {name} VERSION"
+            "glitchflow models list says why none was promoted. Name a version by its number "
+            f"(inference.model.version), or give it the alias by hand: glitchflow models promote {name} VERSION"
         )
         raise RegistryError(message)
     return number

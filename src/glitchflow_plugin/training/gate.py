@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.scan import is_unsafe
-from glitchflow_plugin.training.mean_interval import mean_interval
+from glitchflow_plugin.training.mean_interval import group_mean, mean_interval
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Judgement:
         added: Energy that cleaning adds to the map, SNR² summed over pixels, (event,).
         measured: Energy measured in it, (event,).
         series_added: Power that cleaning adds to the whitened series, (event, octave); None for a twin of energies.
-        series_measured: Power measured in the series, (event,); None likewise.
+        series_measured: Power measured in the series, (event, octave); None likewise.
         octave_noise: Power of white noise in each octave, (octave,); None likewise.
         octave_edges: Edges of the octaves, Hz.
         lost: Share of its SNR that each injected signal loses or gains, (injection,); None if none was injected.
@@ -129,18 +129,25 @@ class Judgement:
         return replace(self, **chosen)
 
     def growth(self) -> NDArray[np.float64]:
-        """Share by which the power of each event rises, in series where there are any, else in maps, (event,)."""
-        if self.series_added is None or self.series_measured is None:
+        """Share by which the power of each event rises, in series where there are any, else in maps, (event,).
+
+        Of series, as a whole or in any octave, whichever is more: what is taken away in one octave does not pay for
+        what is added in another. A rise in an octave is told against the power there, or against that of the noise of
+        the whole event if this is more.
+        """
+        if self.series_added is None or self.series_measured is None or self.octave_noise is None:
             return self.added / self.measured
-        return self.series_added.sum(axis=1) / self.series_measured
+        whole = self.series_added.sum(axis=1) / self.series_measured.sum(axis=1)
+        octaves = self.series_added / np.maximum(self.series_measured, self.octave_noise.sum())
+        return np.maximum(whole, octaves.max(axis=1))
 
     def figures(self) -> dict[str, float]:
-        """Mean losses, and all harm that is defined, by the names of the tags."""
+        """Mean losses (every group counts as one), and all harm that is defined, by the names of the tags."""
         if not len(self):
             return {}
         found = {
-            "gate_loss": float(self.loss.mean()),
-            "zero_loss": float(self.zero_loss.mean()),
+            "gate_loss": float(group_mean(self.loss, self.group)),
+            "zero_loss": float(group_mean(self.zero_loss, self.group)),
             "gate_events": float(len(self)),
             "gate_groups": float(self.num_groups),
             "quiet_events": float(self.quiet.sum()),
@@ -207,7 +214,7 @@ def decide(
 
 
 def paired_difference(first: Judgement, second: Judgement, settings: GateSettings) -> tuple[float, float, float]:
-    """Mean loss of the first less that of the second on the same events, with its interval.
+    """Mean loss of the first less that of the second on the same events, with its interval; every group counts as one.
 
     What is hard for both cancels in the difference, and whole groups are drawn; see `mean_interval`.
 
@@ -242,11 +249,11 @@ def _better(
         unseen = "which neither has seen" if name == "champion" else "which it has not seen"
         return False, (
             f"too few events to compare with {rival}: {lacking} in the gate's part {unseen}, at least "
-            f"{settings.min_groups} groups are needed. Bring more events, or raise split.gate"
+            f"{settings.min_groups} groups are needed. Bring events of more groups, or raise split.gate"
         )
     difference, low, high = paired_difference(one, other, settings)
     figures |= {
-        f"{name}_gate_loss": float(other.loss.mean()),
+        f"{name}_gate_loss": float(group_mean(other.loss, other.group)),
         f"{prefix}loss_difference": difference,
         f"{prefix}loss_difference_low": low,
         f"{prefix}loss_difference_high": high,
@@ -254,7 +261,8 @@ def _better(
     better = high < 0
     said = "is less" if better else "is not less by more than the noise"
     return better, (
-        f"loss {one.loss.mean():.6g} {said} than that of {rival} ({other.loss.mean():.6g}; difference "
+        f"loss {group_mean(one.loss, one.group):.6g} {said} than that of {rival} "
+        f"({group_mean(other.loss, other.group):.6g}; difference "
         f"{difference:.2g}, {settings.confidence:.0%} interval {low:.2g} to {high:.2g}, {one.num_groups} groups of "
         f"{len(one)} events)"
     )

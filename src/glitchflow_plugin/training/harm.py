@@ -24,8 +24,8 @@ def octave_edges(sample_rate: float, lowest: float = 1.0) -> tuple[float, ...]:
 
 def added_by_octave(
     measured: Float[Tensor, "event time"], predicted: Float[Tensor, "event time"], sample_rate: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Power that subtracting a prediction adds to each event in each octave, and that of white noise there.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Power that subtracting a prediction adds to each event in each octave, what there was, and that of white noise.
 
     What is added is the power after cleaning less the power before, so noise that a twin rightly explains counts below
     zero, and whatever has nothing to do with the strain counts with all its power.
@@ -36,12 +36,13 @@ def added_by_octave(
         sample_rate: Hz.
 
     Returns:
-        Added power (event, octave), summed over samples, and that of noise of variance 1 a sample at all frequencies
-        (octave,), the octaves as in `octave_edges`.
+        Added and measured power (event, octave), summed over samples, and that of noise of variance 1 a sample at all
+        frequencies (octave,), the octaves as in `octave_edges`.
     """
     num_samples = measured.shape[-1]
     before, taken = (torch.fft.rfft(each.double(), norm="ortho") for each in (measured, predicted))
-    added = (before - taken).abs().square() - before.abs().square()
+    power = before.abs().square()
+    added = (before - taken).abs().square() - power
     # of a real series' spectrum one half is stored: all but the ends stand for two bins
     twice = torch.full_like(added[0], 2.0)
     twice[0] = 1.0
@@ -51,5 +52,5 @@ def added_by_octave(
     inner = torch.tensor(octave_edges(sample_rate)[1:-1], dtype=torch.float64, device=added.device)
     octave = torch.bucketize(frequencies, inner, right=True)
     empty = added.new_zeros(len(inner) + 1)
-    powers = added.new_zeros(len(added), len(empty)).index_add_(1, octave, added * twice)
-    return host(powers), host(empty.index_add(0, octave, twice))
+    by_octave = (each.new_zeros(len(each), len(empty)).index_add_(1, octave, each * twice) for each in (added, power))
+    return (*map(host, by_octave), host(empty.index_add(0, octave, twice)))

@@ -23,8 +23,9 @@ from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform,
 from glitchflow_plugin.training.evaluation import pixels_inside
 from glitchflow_plugin.training.gate import GateSettings, Judgement, Verdict, decide
 from glitchflow_plugin.training.harm import added_by_octave, octave_edges
+from glitchflow_plugin.training.mean_interval import group_mean
 from glitchflow_plugin.training.seen import SeenEvents, contents
-from glitchflow_plugin.training.signals import lost_energy, lost_share, measure_relation, whitened_mergers
+from glitchflow_plugin.training.signals import lost_energy, lost_share, measure_relation, spread_over, whitened_mergers
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD, above, is_lifted, is_quiet
 
@@ -137,14 +138,15 @@ class Gate:
             return Judgement.empty()
         found: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         trivial = found.pop("trivial")
-        best = int(np.argmin(trivial.mean(axis=0)))
         labels = dict(zip(split.gate.event_ids, split.gate.group, strict=True))
         ids = [maps.event_ids[row] for row in rows]
+        groups = group_numbers([labels[name] for name in ids], maps.gps_event[rows], split.block_length)
+        best = int(np.argmin(group_mean(trivial, groups)))
         rate = self.events.sample_rate if "series_added" in found and self.events else 0.0
         return Judgement(
             event=np.array(ids, dtype=object),
             gps_event=maps.gps_event[rows],
-            group=group_numbers([labels[name] for name in ids], maps.gps_event[rows], split.block_length),
+            group=groups,
             zero_loss=trivial[:, best],
             octave_noise=found.pop("octave_noise")[0] if rate else None,
             octave_edges=octave_edges(rate) if rate else (),
@@ -168,8 +170,9 @@ class Gate:
         figures: dict[str, NDArray[Any]] = {name: host(values) for name, values in found.items()}
         if said.strain is not None and said.measured_strain is not None and self.events is not None:
             rate = self.events.sample_rate
-            figures["series_added"], noise = added_by_octave(said.measured_strain, said.strain, rate)
-            figures["series_measured"] = host(said.measured_strain.double().square().sum(dim=-1))
+            figures["series_added"], figures["series_measured"], noise = added_by_octave(
+                said.measured_strain, said.strain, rate
+            )
             figures["octave_noise"] = np.repeat(noise[None], len(loss), axis=0)
         return figures
 
@@ -183,16 +186,26 @@ class Gate:
             )
             return replace(judged, not_tested=why)
         quiet = judged.event[judged.quiet].tolist()
+        chosen = self._telling(quiet, self.settings.injections)
         # a set of few quiet events takes several mergers into each, and is read once
-        places = torch.arange(self.settings.injections) % len(quiet)
-        strain, witnesses = (each[places] for each in self._series(quiet[: self.settings.injections]))
-        known = [*quiet, *self._quiet_validation()][:_MOST_QUIET]
+        places = torch.arange(self.settings.injections) % len(chosen)
+        strain, witnesses = (each[places] for each in self._series(chosen))
+        known = self._telling([*quiet, *self._quiet_validation()], _MOST_QUIET)
         relation = measure_relation(*self._series(known), events.sample_rate)
         signals = torch.from_numpy(self._mergers(events)).to(strain)
         copies = relation.copies(signals) * (witnesses.abs().amax(dim=-1, keepdim=True) > 0)
         exempt = [row for row, name in enumerate(self.challenger.witnesses) if name in set(self.settings.safe_override)]
         copies[:, exempt] = 0
         return replace(judged, lost=self._lost(strain, witnesses, signals, copies))
+
+    def _telling(self, event_ids: list[str], number: int) -> list[str]:
+        """Some of the events, in each of which as many witnesses speak as can be that have said least so far."""
+        events, maps, witnesses = self.events, self._maps, self.challenger.witnesses
+        assert events is not None  # noqa: S101  # asked before
+        rows = [events.row_of[name] for name in event_ids]
+        there = events.valid[rows][:, events.channel_rows(witnesses)]
+        there &= maps.valid[[maps.row_of[name] for name in event_ids]][:, maps.channel_rows(witnesses)]
+        return [event_ids[row] for row in spread_over(there, number)]
 
     def _series(self, event_ids: list[str]) -> tuple[Tensor, Tensor]:
         """Whitened strain (event, time) and the challenger's witnesses (event, witness, time), zero where missing."""

@@ -22,7 +22,9 @@ def mean_interval(
     """Mean of some values, with the interval in which it lies with a given confidence.
 
     A studentised bootstrap (bootstrap-t: B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12,
-    doi:10.1201/9780429246593) that draws whole groups, since events of one group are no independent cases. A sample
+    doi:10.1201/9780429246593) that draws whole groups, since events of one group are no independent cases. Every group
+    counts as one, however many events it has: where one holds most of them, the mean over events is that of one case,
+    and no number of small groups beside it tells how far off it is. A sample
     seldom holds the tail of a skewed law, so its mean looks better than it is; each end is therefore that of the sample
     with one more group like its most extreme one on that side. A drawn sample without any spread tells nothing about
     its error and counts as infinitely far off: what a few groups decide alone is not believed.
@@ -35,7 +37,7 @@ def mean_interval(
         seed: Of the draws.
 
     Returns:
-        Mean over events, lower end and upper end, each of the shape of the further axes. Ends are infinite where the
+        Mean over groups, lower end and upper end, each of the shape of the further axes. Ends are infinite where the
         groups cannot tell.
 
     Raises:
@@ -51,35 +53,37 @@ def mean_interval(
         message = f"an interval needs a group for each event and two groups, got {num_groups} of {len(values)} events."
         raise ConfigurationError(message)
     flat = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
-    sizes = np.bincount(place).astype(np.float64)
-    sums = np.zeros((num_groups, flat.shape[1]))
-    np.add.at(sums, place, flat)
+    means = np.zeros((num_groups, flat.shape[1]))
+    np.add.at(means, place, flat)
+    means /= np.bincount(place)[:, None]
     tail = (1 - confidence) / 2
-    high = _upper_end(sums, sizes, tail, replicates, seed)
-    low = -_upper_end(-sums, sizes, tail, replicates, seed)
+    high = _upper_end(means, tail, replicates, seed)
+    low = -_upper_end(-means, tail, replicates, seed)
     shape = np.shape(values)[1:]
-    return flat.mean(axis=0).reshape(shape)[()], low.reshape(shape)[()], high.reshape(shape)[()]
+    return means.mean(axis=0).reshape(shape)[()], low.reshape(shape)[()], high.reshape(shape)[()]
 
 
-def _upper_end(
-    sums: NDArray[np.float64], sizes: NDArray[np.float64], tail: float, replicates: int, seed: int
-) -> NDArray[np.float64]:
-    """Upper end for sums over groups (group, set) and their numbers of events (group,)."""
-    centre = sums.sum(axis=0) / sizes.sum()
-    worst = np.argmax(sums - centre * sizes[:, None], axis=0)
-    sums = np.concatenate([sums, np.take_along_axis(sums, worst[None], axis=0)])
-    counts = np.concatenate([np.broadcast_to(sizes[:, None], (len(sizes), sums.shape[1])), sizes[worst][None]])
-    mean = sums.sum(axis=0) / counts.sum(axis=0)
-    away = sums - mean * counts
+def group_mean(
+    values: Float[np.ndarray, "event *sets"], groups: Int[np.ndarray, " event"]
+) -> Float[np.ndarray, "*sets"]:
+    """Mean over groups of the mean over the events of each."""
+    _, place, size = np.unique(groups, return_inverse=True, return_counts=True)
+    return np.average(values, axis=0, weights=1 / size[place])
+
+
+def _upper_end(means: NDArray[np.float64], tail: float, replicates: int, seed: int) -> NDArray[np.float64]:
+    """Upper end for means of groups, (group, set)."""
+    means = np.concatenate([means, means.max(axis=0)[None]])
+    number, mean = len(means), means.mean(axis=0)
+    away = means - mean
     spread = np.square(away).sum(axis=0)
     distances = []
-    for weights in group_draws(len(sums), replicates, seed):
-        number = weights @ counts
+    for weights in group_draws(number, replicates, seed):
         shift = (weights @ away) / number
-        variance = weights @ away**2 - 2 * shift * (weights @ (away * counts)) + shift**2 * (weights @ counts**2)
+        variance = weights @ away**2 - number * shift**2
         known = variance > _NO_SPREAD * spread
         error = np.sqrt(np.where(known, variance, 1.0)) / number
         distances.append(np.where(known, shift / error, np.copysign(np.inf, shift)))
     far = np.quantile(np.concatenate(distances), tail, axis=0, method="lower")
-    error = np.sqrt(spread) / counts.sum(axis=0)
+    error = np.sqrt(spread) / number
     return np.where(error > 0, mean - far * np.where(error > 0, error, 1.0), mean)

@@ -20,6 +20,7 @@ from glitchflow_plugin.signal.psd import Psd
 from glitchflow_plugin.signal.whitening import whiten, whitening_filter
 from glitchflow_plugin.simulation.mergers import merger_bank
 from glitchflow_plugin.simulation.noise import sensitivity
+from glitchflow_plugin.types.tensors import host
 
 #: SNR of the injections, evenly spaced in its logarithm.
 SNR = (8.0, 30.0)
@@ -149,12 +150,39 @@ def measure_relation(
 def lost_share(template: Float[Tensor, "event time"], taken: Float[Tensor, "event time"]) -> NDArray[np.float64]:
     """Share of a signal's SNR that cleaning changes, by the matched filter for whitened series, (event,).
 
+    The filter is maximised over time and phase, as searches do it: what is taken away late, or a quarter of a period
+    off, leaves an echo of the signal or changes its phase.
+
     Args:
         template: The injected signal, whitened.
         taken: What is predicted with the injection less what is predicted without.
     """
-    template, taken = template.double().cpu(), taken.double().cpu()
-    return ((template * taken).sum(dim=-1) / template.square().sum(dim=-1)).abs().numpy()
+    template, taken = template.double(), taken.double()
+    size = 2 * template.shape[-1]
+    spectrum = torch.fft.rfft(template, size).conj() * torch.fft.rfft(taken, size)
+    # of the positive frequencies alone: the modulus is the largest over all phases
+    analytic = torch.fft.ifft(2 * spectrum, size)
+    return host(analytic.abs().amax(dim=-1) / template.square().sum(dim=-1))
+
+
+def spread_over(there: Bool[np.ndarray, "event witness"], number: int) -> list[int]:
+    """Rows of some events, so that each witness has data in as many of them as can be.
+
+    Args:
+        there: Where which witness has data.
+        number: Of the events, at most.
+
+    >>> spread_over(np.array([[True, False], [True, False], [True, True], [False, True]]), 2)
+    [2, 0]
+    """
+    left, heard, chosen = list(range(len(there))), np.zeros(there.shape[1]), []
+    while left and len(chosen) < number:
+        # a witness that was heard k times is worth 4^-k: the least heard ones decide
+        row = max(left, key=lambda each: float((there[each] * 0.25**heard).sum()))
+        left.remove(row)
+        chosen.append(row)
+        heard += there[row]
+    return chosen
 
 
 def lost_energy(
@@ -170,7 +198,7 @@ def lost_energy(
         taken: Predicted maps with the signal less those without.
     """
     there, share = ((signal.double() * each).sum(dim=(1, 2)) for each in (added, taken))
-    return (1 - (1 - share / there.clamp(min=1e-30)).clamp(min=0).sqrt()).abs().cpu().numpy()
+    return host((1 - (1 - share / there.clamp(min=1e-30)).clamp(min=0).sqrt()).abs())
 
 
 def _segments(num_samples: int, sample_rate: float) -> tuple[int, int, Tensor]:

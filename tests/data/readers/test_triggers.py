@@ -91,6 +91,18 @@ def test_omicron_hdf5_through_gwpy(tmp_path):
         read_triggers(TriggerSettings(path=str(tmp_path / "V1-OMICRON-1264000000-100.h5"), table="other"))
 
 
+def test_a_lone_number_that_was_meant_as_a_range_is_told_how_to_write_it(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("time,snr,label\n" + "".join(f"{1264000000.5 + row},{9.5 + row},a\n" for row in range(3)))
+    with pytest.raises(NoEventsError, match=r"snr in 8, where there are 9\.5 to 11\.5\. A lone number.*\[8, null\]"):
+        read_triggers(TriggerSettings(path=str(path), select={"snr": 8}))
+    with pytest.raises(FormatError, match=r"expected a number, got 'a'\. Select labels by a list"):
+        read_triggers(TriggerSettings(path=str(path), select={"label": [8, None]}))
+    path.write_text("time,snr\n1264000000.5,9\nnan,9\n")
+    with pytest.raises(ConfigurationError, match=r"got nan in row 2\. Correct it, or leave the row out"):
+        read_triggers(TriggerSettings(path=str(path)))
+
+
 def test_ligo_lw_through_gwpy(tmp_path):
     table = pytest.importorskip("gwpy.table")
     events = table.EventTable(

@@ -15,7 +15,7 @@ _MOST_VALUES = 200
 
 @dataclass(frozen=True)
 class Seen:
-    """What a column holds: the reach of its numbers, or its labels."""
+    """What a column holds: the reach of its numbers, and its values where some are asked for."""
 
     low: float = np.inf
     high: float = -np.inf
@@ -28,7 +28,7 @@ class Seen:
 
     def __str__(self) -> str:
         """For a message."""
-        if self.values:
+        if self.values and self.low > self.high:
             return ", ".join(sorted(self.values)[:10]) + (" and more" if len(self.values) > 10 else "")
         return f"{self.low:g} to {self.high:g}" if self.low <= self.high else "no values"
 
@@ -60,7 +60,10 @@ class Condition:
             FormatError: A range is asked of what is no number.
         """
         if not self.values:
-            found = numbers(column, where)
+            try:
+                found = numbers(column, where)
+            except FormatError as error:
+                raise FormatError(f"{error} Select labels by a list of them.") from error
             finite = found[np.isfinite(found)]
             seen = Seen(finite.min(), finite.max()) if finite.size else Seen()
             return (found >= self.low) & (found <= self.high), np.isnan(found), seen
@@ -75,6 +78,9 @@ class Condition:
             else:
                 holds |= _as_numbers(held) == value
         distinct = frozenset(sorted(set(held.tolist()) - {""})[:_MOST_VALUES])
+        measured = _as_numbers(held[held != ""])
+        if len(measured) and np.isfinite(measured).all():
+            return holds, held == "", Seen(measured.min(), measured.max(), distinct)
         return holds, held == "", Seen(values=distinct)
 
     def __str__(self) -> str:
@@ -136,9 +142,7 @@ def numbers(column: Any, where: str) -> np.ndarray:
         found = _as_numbers(held)
         bad = np.flatnonzero(np.isnan(found) & ~np.isin(np.char.lower(held.astype(np.str_)), _EMPTY))
         if len(bad):
-            raise FormatError(
-                f"{where}, row {bad[0] + 1}: expected a number, got {held[bad[0]]!r}. Select labels by a list of them."
-            )
+            raise FormatError(f"{where}, row {bad[0] + 1}: expected a number, got {held[bad[0]]!r}.")
         return found
     if values.dtype.kind not in "biuf":
         raise FormatError(f"{where}: expected numbers, got {values.dtype}.")

@@ -467,7 +467,8 @@ def _require_gps(times: np.ndarray, where: Path | str) -> np.ndarray:
     wrong = ~(np.isfinite(times) & (times >= 0) & (times < _LATEST))
     if wrong.any():
         raise ConfigurationError(
-            f"{where}: GPS times must be positive seconds (below {_LATEST:g}), got {times[wrong][0]:g}."
+            f"{where}: GPS times must be positive seconds (below {_LATEST:g}), got {times[wrong][0]:g} in row "
+            f"{np.flatnonzero(wrong)[0] + 1}. Correct it, or leave the row out."
         )
     return times
 
@@ -534,6 +535,8 @@ def _tell_selection(tally: Mapping[Condition, Seen], where: str, read: int, left
     if read and not left and tally:
         found = "; ".join(f"{condition}, where there are {seen}" for condition, seen in tally.items())
         hints = "".join(nearest(value, seen.values) for condition, seen in tally.items() for value in condition.values)
+        if any(isinstance(one, int | float) and not isinstance(one, bool) for each in tally for one in each.values):
+            hints += " A lone number is a value; a range is [low, high], such as [8, null]."
         raise NoEventsError(
             f"{where}: none of {read} triggers passes `select`: {found}.{hints} Correct triggers.select."
         )
