@@ -25,9 +25,9 @@ from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.errors import BusyError, ConfigurationError, ConnectionFailedError, DataError, RegistryError
 from glitchflow_plugin.plots.cleaning import plot_cleaning
 from glitchflow_plugin.products.summary import read_summary
+from glitchflow_plugin.tracking.card import FIGURES
 from glitchflow_plugin.tracking.outbox import upload, waiting
 from glitchflow_plugin.tracking.registry import load
-from glitchflow_plugin.tracking.card import FIGURES
 from glitchflow_plugin.tracking.versions import find, promote
 from glitchflow_plugin.training import judged_maps
 from glitchflow_plugin.training.checkpoints import run_of
