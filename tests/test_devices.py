@@ -261,8 +261,8 @@ def test_a_training_goes_on_from_its_checkpoint_with_all_that_it_can(cuda, make_
 
 
 @pytest.mark.slow
-def test_a_rehearsal_from_training_to_generation(cuda, make_coupled_trainer, coupled, tmp_path):
-    rehearse(make_coupled_trainer, coupled, tmp_path, cuda)
+def test_a_rehearsal_from_training_to_generation(cuda, make_coupled_trainer, coupled, make_registry, tmp_path):
+    rehearse(make_coupled_trainer, coupled, make_registry(tmp_path), tmp_path, cuda)
 
 
 @pytest.fixture

@@ -43,14 +43,14 @@ def fill(folder, first, count):
 
 
 @pytest.fixture
-def station(make_coupled_maps, tmp_path, monkeypatch):
+def station(make_coupled_maps, make_registry, tmp_path, monkeypatch):
     """A champion, a buffer, and maps of what is in the buffer: like those of the training, or drifted."""
 
     class Station:
         drifted = False
         seen = []  # noqa: RUF012
         registry = {  # noqa: RUF012
-            "tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}",
+            "tracking_uri": make_registry(tmp_path),
             "artifacts": str(tmp_path / "artifacts"),
             "name": "twin",
             "outbox": str(tmp_path / "outbox"),

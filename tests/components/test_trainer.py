@@ -1,7 +1,6 @@
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -68,21 +67,10 @@ def make_trainer(training_set, tmp_path):
     return make
 
 
-@pytest.fixture(scope="module")
-def empty_registry(tmp_path_factory):
-    """A database with its tables, made once: that takes seconds."""
-    from glitchflow_plugin.tracking.registry import ensure_experiment
-
-    folder = tmp_path_factory.mktemp("registry")
-    ensure_experiment(f"sqlite:///{folder / 'mlflow.db'}", "other", folder / "artifacts")
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def registry(empty_registry, tmp_path):
-    shutil.copy(empty_registry, tmp_path / "mlflow.db")
+def registry(make_registry, tmp_path):
     return {
-        "tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "tracking_uri": make_registry(tmp_path),
         "experiment": "trial",
         "artifacts": str(tmp_path / "artifacts"),
         "name": "twin",

@@ -39,7 +39,7 @@ def execute(folder, *overrides, code=0):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder in which every pipeline of the demo has run."""
+    """A folder, empty before, in which every pipeline of the demo has run, each in a process of its own as there."""
     folder = tmp_path_factory.mktemp("run")
     commands.run(folder, "glitchflow", "init", folder)
     for pipeline in ("simulate_pipeline", "preproc_pipeline"):
