@@ -10,17 +10,17 @@ from glitchflow_plugin.products.summary import read_summary
 from glitchflow_plugin.tracking.registry import load
 
 
-def rehearse(make_trainer, coupled, folder, device):
+def rehearse(make_trainer, coupled, uri, folder, device):
     """Train the default network in bf16, resume, calibrate, judge, register; then infer and generate from the registry.
 
     Args:
         make_trainer: Fixture `make_coupled_trainer`.
         coupled: Fixture `coupled`.
+        uri: Of a registry with nothing in it.
         folder: An empty one.
         device: Where all of it is computed.
     """
     training_set, events = coupled
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
     ways = {
         "config": {"batch_size": 4, "precision": "bf16", "ema": 0.9, "warmup_epochs": 0.5},
         "registry": {
@@ -29,7 +29,7 @@ def rehearse(make_trainer, coupled, folder, device):
             "name": "twin",
             "outbox": str(folder / "outbox"),
             "system_metrics": False,
-            "gate": {"min_groups": 5, "injections": 0},
+            "gate": {"min_groups": 5, "min_quiet": 1, "injections": 0},
         },
         "tensorboard": str(folder / "tensorboard"),
     }

@@ -2,14 +2,15 @@
 
 import os
 import random
+import shutil
 from pathlib import Path
 
 import jaxtyping
 import numpy as np
 import pytest
 
-#: Whose annotated shapes and types are checked at every call while tests run, in the processes of pytest. Named one by
-#: one: numba compiles no function that is checked.
+#: Whose annotated shapes and types are checked at every call while the tests of their rooms run. Named one by one:
+#: numba compiles no function that is checked.
 CHECKED = (
     *("models.coupling", "models.stft", "models.wiener"),
     *("signal.clusters", "signal.coincidence", "signal.qframe", "signal.qsignificance", "signal.qtransform"),
@@ -17,6 +18,8 @@ CHECKED = (
 )
 # Not by the option of jaxtyping's plugin: that does not reach the processes of xdist.
 jaxtyping.install_import_hook([f"glitchflow_plugin.{name}" for name in CHECKED], "beartype.beartype")
+# Other rooms call as a user does, who may write 8 for 8.0.
+jaxtyping.config.update("jaxtyping_disable", True)
 
 
 def pytest_configure(config):
@@ -74,6 +77,12 @@ def _seeded():
         torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _checked(request, monkeypatch):
+    rooms = {name.partition(".")[0] for name in CHECKED}
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", request.path.parent.name not in rooms)
+
+
 @pytest.fixture
 def unchecked(monkeypatch):
     """The package as a user has it, without the checks of CHECKED, for what it says itself of a wrong shape."""
@@ -87,6 +96,26 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("GLITCHFLOW_TEST_DATA does not name a folder of real detector data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def make_registry(tmp_path_factory):
+    """Put the database of a registry with nothing in it into a folder; gives its URI.
+
+    MLflow takes seconds to make one: it is made once, whichever of pytest's processes comes first, and copied.
+    """
+    from glitchflow_plugin.tracking.database import ensure_database
+
+    session = tmp_path_factory.getbasetemp()
+    session = session.parent if "PYTEST_XDIST_WORKER" in os.environ else session
+    original = session / "registry" / "mlflow.db"
+    original.parent.mkdir(exist_ok=True)
+    ensure_database(original)
+
+    def make(folder):
+        return f"sqlite:///{shutil.copy(original, folder / original.name)}"
+
+    return make
 
 
 @pytest.fixture

@@ -244,7 +244,7 @@ def test_a_training_from_the_first_step_to_the_gate(cuda, make_coupled_trainer, 
     # what is stored leaves the device, and the twin does not
     again = replace(bundle, twin=load_twin(pack_twin(bundle)), baseline=load_twin(pack_baseline(bundle)))
     assert there([*twin.parameters(), *baseline.twin.parameters()], cuda)
-    settings = GateSettings(min_groups=5, injections=2)
+    settings = GateSettings(min_groups=5, min_quiet=1, injections=2)
     challenger, champion = (trainer._gate(one, settings).decide() for one in (bundle, again))
     assert challenger.figures == pytest.approx(champion.figures, rel=1e-4, abs=1e-6)
     trainer._gate(bundle, settings).decide(replace(again, notes=gate_notes(trainer.training_set)))
@@ -261,8 +261,8 @@ def test_a_training_goes_on_from_its_checkpoint_with_all_that_it_can(cuda, make_
 
 
 @pytest.mark.slow
-def test_a_rehearsal_from_training_to_generation(cuda, make_coupled_trainer, coupled, tmp_path):
-    rehearse(make_coupled_trainer, coupled, tmp_path, cuda)
+def test_a_rehearsal_from_training_to_generation(cuda, make_coupled_trainer, coupled, make_registry, tmp_path):
+    rehearse(make_coupled_trainer, coupled, make_registry(tmp_path), tmp_path, cuda)
 
 
 @pytest.fixture

@@ -386,12 +386,13 @@ def test_lengths_in_the_guide_are_those_that_are_needed():
 
 
 @pytest.fixture
-def demo(make_coupled_events, tmp_path, monkeypatch):
+def demo(make_coupled_events, make_registry, tmp_path, monkeypatch):
     """A folder with what the pages read: sets and a registered model of a run called demo, small."""
     training, events = make_coupled_events(recipe={"sample_rate": 1024.0, "duration": 3.0})
     for made, place in ((events, "temp/demo/events"), (training.open_spectrograms(), "QTdatasets/demo")):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).symlink_to(made.folder)
+    uri = make_registry(tmp_path)
     Trainer(
         folder=str(training.folder),
         events=str(events.folder),
@@ -403,14 +404,14 @@ def demo(make_coupled_events, tmp_path, monkeypatch):
         disable_tqdm=True,
         pictures_every=0,
         registry={
-            "tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}",
+            "tracking_uri": uri,
             "artifacts": str(tmp_path / "artifacts"),
             "outbox": str(tmp_path / "outbox"),
             "name": "glitchflow-demo",
         },
     ).execute()
     # of so few events the gate promotes nothing
-    promote("glitchflow-demo", 1, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    promote("glitchflow-demo", 1, uri)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -203,7 +203,7 @@ def test_a_whole_run_the_windows_the_labels_and_the_gate_agree(tmp_path):
     assert windows.to_dict() == dict(zip(table["event_id"], glitch.tolist(), strict=True))
     assert (label_table(spectrograms, threshold)["label"] == "glitch").tolist() == glitch.tolist()
 
-    gate_settings = GateSettings(injections=0, min_groups=5, replicates=100)
+    gate_settings = GateSettings(injections=0, min_groups=5, min_quiet=1, replicates=100)
     losses = EnergyLearner(training_set, {"name": "unet"}).event_losses
     gate = Gate(training_set, None, losses, bundle, gate_settings, torch.device("cpu"), threshold=threshold)
     figures = gate.decide().figures

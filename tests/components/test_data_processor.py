@@ -41,7 +41,7 @@ def test_the_step_makes_the_set_and_tells_what_it_did(datasets, tmp_path, capsys
     assert (summary.events.read, summary.events.kept) == (3, 3)
     assert summary.warnings == ("V1:A masked in 1 of 3 events (constant 1)",)
     assert "3 read, 3 kept" in capsys.readouterr().out
-    assert summary.inputs["groups"] == "unknown"
+    assert summary.inputs["groups"] == "no labels: GPS blocks"
     (tmp_path / "labels.csv").write_text("event_id,group\ne0,storm\ne2,storm\n")
     labelled = [{**datasets[0], "groups": str(tmp_path / "labels.csv")}]
     DataProcessor(labelled, str(tmp_path / "out"), engine={"workers": 1}).execute()

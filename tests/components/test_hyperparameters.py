@@ -96,9 +96,10 @@ def test_the_best_comes_first_and_a_failure_fails_the_search(make, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.pipeline
-def test_a_search_that_was_killed_goes_on_and_tells_of_the_trial_that_failed(training_set, tmp_path):
+def test_a_search_that_was_killed_goes_on_and_tells_of_the_trial_that_failed(training_set, make_registry, tmp_path):
     run = tmp_path / "run"
     subprocess.run([str(BIN / "glitchflow"), "init", str(run)], check=True, capture_output=True)
+    uri = make_registry(run)
     known = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     environment = known | {"PATH": f"{BIN}{os.pathsep}{known['PATH']}", "PYTHONPATH": os.pathsep.join(sys.path[1:])}
     space = "{config: {optim_lr: {type: loguniform, lower: 1e-4, upper: 1e-2}, batch_size: {type: choice,"
@@ -143,7 +144,7 @@ def test_a_search_that_was_killed_goes_on_and_tells_of_the_trial_that_failed(tra
     assert float(rows[0]["score"]) >= float(rows[1]["score"])
     assert not list((run / "temp/search/hpo").rglob("*.pt"))
 
-    client = MlflowClient(f"sqlite:///{run / 'mlflow.db'}")
+    client = MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name("glitchflow").experiment_id])
     (tracked,) = (each for each in runs if "mlflow.parentRunId" not in each.data.tags)
     assert (tracked.info.run_name, tracked.info.status) == ("search-hpo", "FAILED")

@@ -43,18 +43,18 @@ def fill(folder, first, count):
 
 
 @pytest.fixture
-def station(make_coupled_maps, tmp_path, monkeypatch):
+def station(make_coupled_maps, make_registry, tmp_path, monkeypatch):
     """A champion, a buffer, and maps of what is in the buffer: like those of the training, or drifted."""
 
     class Station:
         drifted = False
         seen = []  # noqa: RUF012
         registry = {  # noqa: RUF012
-            "tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}",
+            "tracking_uri": make_registry(tmp_path),
             "artifacts": str(tmp_path / "artifacts"),
             "name": "twin",
             "outbox": str(tmp_path / "outbox"),
-            "gate": {"min_groups": 5, "injections": 0},
+            "gate": {"min_groups": 5, "min_quiet": 1, "injections": 0},
         }
 
         def run(self, **changes):
@@ -149,7 +149,7 @@ def test_it_waits_keeps_trains_and_continues(station, tmp_path, monkeypatch):
 
 def test_it_says_before_training_that_the_gate_could_not_decide(station, monkeypatch):
     station.drifted = True
-    station.registry["gate"] = {"min_groups": 7, "injections": 0}
+    station.registry["gate"] = {"min_groups": 7, "min_quiet": 1, "injections": 0}
     monkeypatch.setattr(trainer_module.Trainer, "execute", lambda *_: pytest.fail("trained"))
     # 7 groups in a fifth of the events take 35
     status = station.run()[1]
@@ -157,7 +157,7 @@ def test_it_says_before_training_that_the_gate_could_not_decide(station, monkeyp
     assert "32 events in the buffer are too few for the gate to decide" in status["reason"]
     assert "35 events or more" in status["reason"]
     # enough events, but many of a kind
-    station.registry["gate"] = {"min_groups": 6, "injections": 0}
+    station.registry["gate"] = {"min_groups": 6, "min_quiet": 1, "injections": 0}
     few = types.SimpleNamespace(group_keys=lambda _: [0, 0, 1, 1, 1, 2])
     monkeypatch.setattr(Splitter, "execute", lambda *_: types.SimpleNamespace(gate=few, block_length=100.0))
     status = station.run()[1]

@@ -1,7 +1,6 @@
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -26,9 +25,9 @@ from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.errors import BusyError, ConfigurationError, ConnectionFailedError, DataError, RegistryError
 from glitchflow_plugin.plots.cleaning import plot_cleaning
 from glitchflow_plugin.products.summary import read_summary
+from glitchflow_plugin.tracking.card import FIGURES
 from glitchflow_plugin.tracking.outbox import upload, waiting
 from glitchflow_plugin.tracking.registry import load
-from glitchflow_plugin.tracking.card import FIGURES
 from glitchflow_plugin.tracking.versions import find, promote
 from glitchflow_plugin.training import judged_maps
 from glitchflow_plugin.training.checkpoints import run_of
@@ -68,28 +67,17 @@ def make_trainer(training_set, tmp_path):
     return make
 
 
-@pytest.fixture(scope="module")
-def empty_registry(tmp_path_factory):
-    """A database with its tables, made once: that takes seconds."""
-    from glitchflow_plugin.tracking.registry import ensure_experiment
-
-    folder = tmp_path_factory.mktemp("registry")
-    ensure_experiment(f"sqlite:///{folder / 'mlflow.db'}", "other", folder / "artifacts")
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def registry(empty_registry, tmp_path):
-    shutil.copy(empty_registry, tmp_path / "mlflow.db")
+def registry(make_registry, tmp_path):
     return {
-        "tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "tracking_uri": make_registry(tmp_path),
         "experiment": "trial",
         "artifacts": str(tmp_path / "artifacts"),
         "name": "twin",
         "alias": "champion",
         "outbox": str(tmp_path / "outbox"),
         # there is no event set of these maps
-        "gate": {"min_groups": 5, "injections": 0},
+        "gate": {"min_groups": 5, "min_quiet": 1, "injections": 0},
     }
 
 
@@ -510,7 +498,7 @@ def test_witnesses_in_another_order_are_sorted_for_the_champion(make_trainer, tr
     bundle = trainer._bundle({}, type("B", (), {"representation": "raw", "ridge": 0.1, "twin": None})())
     orders = {0: ("GUIDE", "BYSTANDER"), 1: ("BYSTANDER", "GUIDE")}
     twins = [replace(bundle, twin=Takes(row), witnesses=names) for row, names in orders.items()]
-    settings = GateSettings(min_groups=5, injections=0)
+    settings = GateSettings(min_groups=5, min_quiet=1, injections=0)
     one, other = (trainer._gate(twin, settings).decide().figures for twin in twins)
     assert one["gate_events"] == len(training_set.split.gate)
     assert one == other

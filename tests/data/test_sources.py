@@ -118,6 +118,23 @@ def test_cut_events_get_groups_from_a_column_of_their_triggers(tmp_path):
         open_datasets([{**entry, **torn}])
 
 
+def test_one_id_for_two_times_in_two_data_sets_is_refused(tmp_path):
+    continuous_file(tmp_path, T0, 64, (TARGET, "V1:A"))
+    entries = [
+        {"path": str(tmp_path), "format": "hdf5", "target": TARGET, "segment": 8, "processing": {"len": 4}}
+        | {"triggers": {"path": str(tmp_path / f"{name}.csv")}}
+        for name in ("strain", "witness")
+    ]
+    (tmp_path / "strain.csv").write_text(f"event_id,time\na,{T0 + 20:.1f}\n")
+    (tmp_path / "witness.csv").write_text(f"event_id,time\na,{T0 + 20.2:.1f}\n")
+    assert [event.gps_event for event in open_datasets(entries).events] == [T0 + 20]
+    (tmp_path / "witness.csv").write_text(f"event_id,time\na,{T0 + 40:.1f}\n")
+    with pytest.raises(
+        FormatError, match=r"1 event id\(s\) stand for other times.* a is at GPS .*20\.000 and .*40\.000"
+    ):
+        open_datasets(entries)
+
+
 def test_data_sets_merge_on_the_event_id(tmp_path):
     strain, witnesses = tmp_path / "strain", tmp_path / "witnesses"
     for number in (0, 1):

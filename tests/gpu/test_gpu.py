@@ -98,7 +98,8 @@ def test_a_rehearsal_from_training_to_generation(cuda, make_coupled_trainer, cou
     if not has_bf16(cuda):
         pytest.skip("this GPU has no native bfloat16")
     caplog.set_level("INFO")
-    rehearse(make_coupled_trainer, coupled, tmp_path, cuda)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    rehearse(make_coupled_trainer, coupled, uri, tmp_path, cuda)
     assert "in bfloat16" in caplog.text
 
 

@@ -44,7 +44,7 @@ def training_set(make_coupled_maps, tmp_path):
 
 
 @pytest.mark.parametrize(("strategy", "model"), [("ddp", COUPLING), ("deepspeed", UNET)])
-def test_two_processes_learn_what_one_learns(make_coupled_events, tmp_path, strategy, model):
+def test_two_processes_learn_what_one_learns(make_coupled_events, make_registry, tmp_path, strategy, model):
     if strategy == "deepspeed":
         pytest.importorskip("deepspeed")
     training_set, events = make_coupled_events(24, recipe={"duration": 3.0, "sample_rate": 1024.0})
@@ -64,7 +64,9 @@ def test_two_processes_learn_what_one_learns(make_coupled_events, tmp_path, stra
     expected = read_summary(training_set.folder)
 
     run(["glitchflow", "init", tmp_path / "run"], tmp_path, 60)
-    settings = {f"model.{key}": value for key, value in model.items()} | {
+    uri = make_registry(tmp_path / "run")
+    settings = {f"model.{key}": value for key, value in model.items() if key != "name"} | {
+        "conf/model": model["name"],
         "run_name": "two",
         "saveconf.events": events.folder,
         "saveconf.training": training_set.folder,
@@ -99,7 +101,7 @@ def test_two_processes_learn_what_one_learns(make_coupled_events, tmp_path, stra
     # figures of both processes' windows, and only one of them has told them
     found = read_summary(training_set.folder)
     assert found.metrics["validation_loss"].value == pytest.approx(expected.metrics["validation_loss"].value, rel=1e-4)
-    client = MlflowClient(f"sqlite:///{tmp_path / 'run/mlflow.db'}")
+    client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("glitchflow")
     runs = client.search_runs([experiment.experiment_id])
     # one run for both processes, under the name of the training

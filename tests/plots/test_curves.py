@@ -16,7 +16,7 @@ def test_accuracy_shows_model_and_baselines_with_bands():
     curves = {"model": band(0.8), "zero": Band(np.zeros(50), none, none)}
     figure = plot_accuracy(THRESHOLDS, curves, curves)
     left, right = figure.axes
-    assert [text.get_text() for text in left.get_legend().get_texts()] == [
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "model",
         "zero",
         "threshold of a glitch, SNR² 16",

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.signal import qtransform
@@ -219,7 +220,16 @@ def test_extreme_scales_are_no_trouble(scale):
     torch.testing.assert_close(found, q_transform(single, RATE, QTransformSettings()), rtol=0.1, atol=0.02)
 
 
-def test_what_has_no_map_is_refused(unchecked):
+@pytest.mark.parametrize(
+    "wrong", [torch.tensor(1.0), torch.zeros(SAMPLES, dtype=torch.int64), "series"], ids=["scalar", "integers", "text"]
+)
+def test_shapes_and_types_are_checked_while_tests_of_this_room_run(wrong):
+    with pytest.raises(TypeCheckError):
+        q_transform(wrong, RATE, QTransformSettings())
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_has_no_map_is_refused():
     with pytest.raises(DataError, match="do not fit float32 with norm none"):
         q_transform(torch.from_numpy(1e-21 * white_noise(7)), RATE, QTransformSettings(norm="none"))
     with pytest.raises(DataError, match="real series"):

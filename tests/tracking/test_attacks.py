@@ -234,10 +234,10 @@ ON_DATABASE = {
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory, make_bundle):
+def stored(make_registry, tmp_path_factory, make_bundle):
     """A registered version, to be copied."""
     folder = tmp_path_factory.mktemp("stored")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    uri = make_registry(folder)
     ensure_experiment(uri, "glitchflow", folder / "artifacts")
     version = register(make_bundle(), "victim", uri, artifacts=folder / "artifacts")
     (files,) = (path.parent for path in (folder / "artifacts").rglob("MLmodel"))

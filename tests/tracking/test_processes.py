@@ -60,8 +60,8 @@ sys.stdin.read()
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_is_found_by_whoever_looks_next(tmp_path, capsys):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+def test_a_run_that_was_killed_is_found_by_whoever_looks_next(make_registry, tmp_path, capsys):
+    uri = make_registry(tmp_path)
     command = [sys.executable, "-c", BEGIN, uri, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

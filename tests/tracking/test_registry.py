@@ -16,10 +16,9 @@ from glitchflow_plugin.tracking.versions import find, settle
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """A database with its tables, made once: that takes seconds."""
+def database(make_registry, tmp_path_factory):
     folder = tmp_path_factory.mktemp("registry")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    uri = make_registry(folder)
     ensure_experiment(uri, "glitchflow", folder / "artifacts")
     return uri
 

@@ -20,10 +20,10 @@ WINDOWS = torch.rand(3, 2, 16, 16, generator=torch.Generator().manual_seed(1)) *
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory, make_bundle):
+def original(make_registry, tmp_path_factory, make_bundle):
     folder = tmp_path_factory.mktemp("origin") / "run"
     folder.mkdir()
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    uri = make_registry(folder)
     register(make_bundle(0.5), "twin", uri, artifacts=folder / "store" / "files")
     promote("twin", 1, uri)
     return folder

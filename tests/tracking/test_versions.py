@@ -24,9 +24,9 @@ from glitchflow_plugin.tracking.versions import find, list_versions, model_names
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory, make_bundle):
+def registry(make_registry, tmp_path_factory, make_bundle):
     folder = tmp_path_factory.mktemp("versions")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    uri = make_registry(folder)
     ensure_experiment(uri, "glitchflow", folder / "artifacts")
     for gain in (1.0, 2.0, 3.0):
         recipe = {"qtransform": {"q": 12.0 if gain < 3 else 8.0}}
@@ -161,10 +161,10 @@ def test_half_an_entry_is_none(make_bundle, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_registry_whose_files_cannot_be_written_says_so(make_bundle, tmp_path):
+def test_a_registry_whose_files_cannot_be_written_says_so(make_registry, make_bundle, tmp_path):
     blocked = tmp_path / "blocked"
     blocked.write_text("no folder")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = make_registry(tmp_path)
     with pytest.raises(RegistryError, match="cannot be written"):
         register(make_bundle(), "x", uri, artifacts=blocked)
 

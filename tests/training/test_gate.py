@@ -107,6 +107,7 @@ HARMS = {
     "by 30.00%, and of 1 events by more than 10.00%": {"series_added": np.eye(60, 3) * [0, 30, 0]},
     "changes the SNR of an injected merger by 20.00% (median 0.00%)": {"lost": np.array([0.0] * 11 + [0.2])},
     "not be tested: no events": {"lost": None, "not_tested": "no events"},
+    "only 4 events without a glitch, at least 5 are needed": {"quiet": np.arange(60) < 4},
     "no event without a glitch": {"quiet": np.zeros(60, dtype=bool)},
     "nan%": {"series_added": np.full((60, 3), np.nan)},
 }

@@ -76,7 +76,7 @@ def _summary(events: EventSet, datasets: Sequence[DatasetSettings], started: str
             "target": events.target,
             "channels": len(events.channels),
             "channels masked in all events": len(quality.never_usable),
-            "groups": f"{len(set(labels))}, of {len(labels)} events" if labels else "unknown",
+            "groups": f"{len(set(labels))}, of {len(labels)} events" if labels else "no labels: GPS blocks",
             **{f"triggers of data set {number}": str(one) for number, one in enumerate(quality.triggers, 1)},
         },
         events=EventCounts(quality.events_read, quality.events_kept, quality.events_rejected),

@@ -245,7 +245,7 @@ class Trainer(SoundTorchTrainer):
         if groups < wanted:
             logger.warning(
                 "The gate's part has %d group(s) of %d event(s), and with fewer than %d (registry.gate.min_groups) "
-                "nothing becomes %s by itself. It is trained and registered all the same, for use by its number.",
+                "nothing becomes %s by itself. The model is trained and registered all the same, to be used by number.",
                 groups,
                 len(split.gate),
                 wanted,

@@ -518,6 +518,7 @@ def _chosen(
 
 
 def _merged(listed: Sequence[_Listed], offered: Sequence[tuple[str, ...]]) -> tuple[EventSource, ...]:
+    _refuse_other_times(listed)
     ids = sorted({event_id for found in listed for event_id in found.events})
     groups = one_label_each([pair for found in listed for pair in found.groups.items()], "the data sets")
     events = []
@@ -530,6 +531,24 @@ def _merged(listed: Sequence[_Listed], offered: Sequence[tuple[str, ...]]) -> tu
             )
         )
     return tuple(events)
+
+
+def _refuse_other_times(listed: Sequence[_Listed]) -> None:
+    """Refuse ids for which data sets are cut about times so far apart that the cuts have nothing in common."""
+    first: dict[str, tuple[float, float]] = {}
+    torn: dict[str, tuple[float, float]] = {}
+    for found in listed:
+        for event_id, (gps_event, _) in found.events.items():
+            known, segment = first.setdefault(event_id, (gps_event, found.segment))
+            if abs(known - gps_event) >= (segment + found.segment) / 2:
+                torn[event_id] = known, gps_event
+    if torn:
+        event_id, (one, other) = next(iter(torn.items()))
+        raise FormatError(
+            f"{len(torn)} event id(s) stand for other times in other data sets: {event_id} is at GPS "
+            f"{one:.3f} and {other:.3f}. Data sets are merged on the id: give what was recorded at one time "
+            "one id, and nothing else that id, or leave out the ids of triggers: they are then made of the times."
+        )
 
 
 def _labelled(found: _Listed, settings: DatasetSettings) -> _Listed:

@@ -231,7 +231,7 @@ class TrainingSet:
         folder = Path(folder)
         description = read_record(folder / DESCRIPTION_NAME, _Description, _STEP)
         for name, expected in description.files.items():
-            check_file(folder / name, expected, _STEP)
+            check_file(folder / name, expected, "the Splitter and the Processor" if name == SPLIT_NAME else _STEP)
         try:
             windows = pd.read_parquet(folder / INDEX_NAME)
         except Exception as error:  # pyarrow raises whatever the damaged byte leads to

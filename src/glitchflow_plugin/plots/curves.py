@@ -49,7 +49,7 @@ def plot_accuracy(
     Returns:
         The figure.
     """
-    figure = new_figure(11.0, 4.0)
+    figure = new_figure(11.0, 4.6)
     left, right = figure.subplots(1, 2, sharey=True)
     figure.suptitle(title or "Accuracy against threshold, bands: 95 % bootstrap by group")
     _bands(left, thresholds, cleaned)
@@ -65,7 +65,7 @@ def plot_accuracy(
         axes.set_ylim(-0.03, 1.03)
         axes.tick_params(labelleft=True)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 

@@ -65,10 +65,11 @@ class SingleQTransform(nn.Module):
             raise ConfigurationError(
                 f"interpolation_method must be one of {', '.join(_METHODS)}, got {interpolation_method!r}."
             )
+        q, duration, sample_rate = float(q), float(duration), float(sample_rate)
         self.q, self.duration, self.sample_rate, self.mismatch = q, duration, sample_rate, mismatch
         self.spectrogram_shape, self.interpolation_method = spectrogram_shape, interpolation_method
         self.num_samples = round(duration * sample_rate)
-        low, high = frange if frange is not None else (0.0, math.inf)
+        low, high = map(float, frange) if frange is not None else (0.0, math.inf)
         self.frange = [
             low if low > 0 else 50 * q / (2 * math.pi * duration),
             high if math.isfinite(high) else highest_frequency(self.num_samples, sample_rate, q),

@@ -25,6 +25,7 @@ class GateSettings:
         max_signal_lost: Largest share of an injected merger's SNR that cleaning may take or add.
         injections: Mergers that are injected into quiet events; 0: none, and the reason says that this was not tested.
         confidence: Probability inside the intervals of the differences in loss, which must lie below 0 as a whole.
+        min_quiet: Fewer events without a glitch cannot tell harm that is done to some of them.
         min_groups: Fewer independent groups of events cannot tell an interval from noise: then nothing is promoted.
         replicates: Bootstrap replicates.
         seed: Of the bootstrap and of the injections.
@@ -39,6 +40,7 @@ class GateSettings:
     max_signal_lost: float = 0.05
     injections: int = 12
     confidence: float = 0.95
+    min_quiet: int = 5
     min_groups: int = 50
     replicates: int = 2000
     seed: int = 0
@@ -55,10 +57,11 @@ class GateSettings:
                 f"confidence {self.confidence}."
             )
             raise ConfigurationError(message)
-        if self.min_groups < 5 or self.replicates < 100 or self.injections < 0:
+        if self.min_groups < 5 or self.min_quiet < 1 or self.replicates < 100 or self.injections < 0:
             message = (
-                "registry.gate: expected min_groups of at least 5, replicates of at least 100 and injections of at "
-                f"least 0, got {self.min_groups}, {self.replicates}, {self.injections}."
+                "registry.gate: expected min_groups of at least 5, min_quiet of at least 1, replicates of at least 100 "
+                f"and injections of at least 0, got {self.min_groups}, {self.min_quiet}, {self.replicates}, "
+                f"{self.injections}."
             )
             raise ConfigurationError(message)
         for key in ("unsafe", "safe_override"):
@@ -293,6 +296,11 @@ def _harm(
             "the gate's part has no event without a glitch, so harm cannot be told: bring events from quiet times"
         )
         return found
+    if judged.quiet.sum() < settings.min_quiet:
+        found.append(
+            f"the gate's part has only {judged.quiet.sum()} events without a glitch, at least {settings.min_quiet} are "
+            "needed to tell harm: bring events from quiet times"
+        )
     said = {
         "harmed_share": ("lifts {:.2%} of the quiet events above the glitch threshold", "max_harmed"),
         "added_power": ("adds {:.2%} to the energy of the maps of quiet events", "max_added"),

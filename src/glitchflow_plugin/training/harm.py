@@ -52,5 +52,6 @@ def added_by_octave(
     inner = torch.tensor(octave_edges(sample_rate)[1:-1], dtype=torch.float64, device=added.device)
     octave = torch.bucketize(frequencies, inner, right=True)
     empty = added.new_zeros(len(inner) + 1)
-    by_octave = (each.new_zeros(len(each), len(empty)).index_add_(1, octave, each * twice) for each in (added, power))
-    return (*map(host, by_octave), host(empty.index_add(0, octave, twice)))
+    empty = empty.expand(len(added), -1)
+    more, there = (host(empty.index_add(1, octave, each * twice)) for each in (added, power))
+    return more, there, host(empty[0].index_add(0, octave, twice))
