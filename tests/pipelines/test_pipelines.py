@@ -185,6 +185,6 @@ def test_one_command_makes_the_leaderboard_and_keeps_what_is_there(run):
     execute(run, "+pipe_key=benchmark_pipeline", "benchmark.minutes=null", "benchmark.epochs=1", *few)
     assert (run / "QTdatasets/small/manifest.json").stat().st_mtime_ns == before
     table = pd.read_csv(run / "benchmark/small/entrants.csv").set_index("entrant")
-    assert set(table.index) == {"zero", "wiener", "unet"}
-    assert table.loc["zero", "excess_removed"] == 0
+    assert set(table.index) == {"zero", "wiener", "unet", "constant", "clock", "mean map"}
+    assert table.loc["zero", "median_net_removed"] == 0
     assert read_summary(run / "benchmark/small").events.kept == 12
