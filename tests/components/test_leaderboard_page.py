@@ -110,7 +110,7 @@ def test_tables_and_page_say_how_many_groups_and_mark_what_is_outside(result):
     assert (marked["groups"] == 6).all()
     pictures = figures_of(result, facts, 16.0, outside)
     labels = [text.get_text() for text in pictures["groups"].axes[0].get_xticklabels()]
-    assert labels == ["tomte\n6 events in 6 groups", "two paths†\n6 events in 6 groups"]
+    assert labels == ["tomte\n6 events\n6 groups", "two paths†\n6 events\n6 groups"]
     page = page_block("Beginning.", result, facts, {name: f"{name}.png" for name in pictures}, outside)
     assert "| two paths † | 6 (6) |" in page
     for name in TRIVIAL:

@@ -64,7 +64,7 @@ def figures_of(
 ) -> dict[str, Any]:
     """Pictures by name."""
     names = list(result.figures)
-    glitches, quiet = (_counted(result.samples[name]) for name in ("glitches", "quiet"))
+    glitches, quiet = _counted(result.samples["glitches"]), _counted(next(iter(result.scores.values())).quiet)
     panels = {
         f"median net power removed, maps\n{glitches}": "median_net_removed",
         f"median power removed, waveform\n{glitches}": "power_removed",
@@ -85,7 +85,7 @@ def figures_of(
             {
                 f"by {what}": (
                     [
-                        f"{kind}{_OUTSIDE if what == 'class' and kind in outside else ''}\n{_counted(sample)}"
+                        "\n".join([f"{kind}{_OUTSIDE if what == 'class' and kind in outside else ''}", *_parts(sample)])
                         for kind, sample in result.kinds[what]
                     ],
                     _bands(result.by_kind[what]),
@@ -95,7 +95,7 @@ def figures_of(
         ),
         "missing": plot_missing(
             [int(number) for number, _ in missing],
-            [_counted(sample) for _, sample in missing],
+            ["\n".join(_parts(sample)) for _, sample in missing],
             _bands(result.by_kind[_MISSING]),
         ),
     }
@@ -229,7 +229,11 @@ def _class_rows(result: Standings, outside: frozenset[str]) -> list[dict[str, st
 
 def _counted(sample: Sample) -> str:
     """Numbers of events and of their groups."""
-    return f"{sample.cases} events in {sample.groups} group{'' if sample.groups == 1 else 's'}"
+    return " in ".join(_parts(sample))
+
+
+def _parts(sample: Sample) -> list[str]:
+    return [f"{sample.cases} events", f"{sample.groups} group{'' if sample.groups == 1 else 's'}"]
 
 
 def _listed(names: Sequence[str]) -> str:
