@@ -351,8 +351,10 @@ def test_wrong_settings_fail_when_the_step_is_built(tmp_path):
 
 @pytest.mark.slow
 def test_a_model_comes_from_a_real_registry(bundle, make_registry, tmp_path):
-    uri = make_registry(tmp_path)
     with pytest.raises(RegistryError, match="Train a model first"):
+        load_model({"name": "twin", "version": "champion"}, f"sqlite:///{tmp_path}/none.db")
+    uri = make_registry(tmp_path)
+    with pytest.raises(RegistryError, match="no registered model 'twin'"):
         load_model({"name": "twin", "version": "champion"}, uri)
     network = LinearFilter(1, 64, [0])
     with torch.no_grad():
