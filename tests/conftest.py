@@ -3,6 +3,8 @@
 import os
 import random
 import shutil
+import signal
+import threading
 from pathlib import Path
 
 import jaxtyping
@@ -31,6 +33,11 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     # make tells setup.sh which environment to make; a batch script would take it for the one to run in
     os.environ.pop("GLITCHFLOW_VENV", None)
+    # nohup, and a shell in the background, have signals ignored, and programs that tests start would inherit that
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, handler)
 
 
 def pytest_addoption(parser):

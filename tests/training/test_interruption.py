@@ -9,17 +9,6 @@ import pytest
 from glitchflow_plugin.training.interruption import SIGNALS, Interrupted, requests_noticed
 
 
-@pytest.fixture(autouse=True)
-def _heard():
-    """Tests that nohup, or a shell in the background, has started inherit signals that are ignored."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_noticed_and_nothing_dies(number):
     before = signal.getsignal(number)
