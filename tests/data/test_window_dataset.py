@@ -170,7 +170,7 @@ def test_a_set_ten_times_the_limit_is_read_once_within_the_limit(make_training_s
 
 @pytest.mark.slow
 def test_resident_memory_of_a_process_stays_bounded(make_training_set):
-    _, training = make_training_set(num_events=420, shard_size=20)
+    _, training = make_training_set(num_events=500, shard_size=20)
     code = """
 import sys
 from torch.utils.data import DataLoader
