@@ -432,7 +432,8 @@ def test_a_killed_worker_and_a_killed_run_resume_to_the_same_bytes(tmp_path):
     _, said = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "a worker process was killed" in said
-    first = checksums(broken)
+    # what the killed worker was writing is left under its temporary name, until the set is finished
+    first = {name: checksum for name, checksum in checksums(broken).items() if not name.startswith(".")}
     assert 3 <= len(first) < 24
     assert "manifest.json" not in first
 
