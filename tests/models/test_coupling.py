@@ -133,7 +133,7 @@ def test_a_twin_comes_back_from_its_bytes(net):
     [{"features": 0}, {"filter_size": 64}, {"heads": 3}, {"channel_dropout": 1.0}, {"thresholds": -1}],
 )
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(ConfigurationError, match=r"Correct model\.yaml"):
+    with pytest.raises(ConfigurationError, match=r"conf/model"):
         CouplingNet(3, **{**SMALL, **wrong})
 
 

@@ -81,6 +81,7 @@ def test_scan_looks_only_where_it_is_told():
     assert chosen[0] < chosen[1]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_arguments_are_refused():
     with pytest.raises(ConfigurationError, match="interpolation_method"):
         SingleQTransform(6.0, RATE, (64, 257), interpolation_method="nearest")
