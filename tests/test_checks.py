@@ -1,5 +1,6 @@
 """What a developer relies on: shapes are checked while tests run, and `make` finds the tests of a room."""
 
+import os
 import re
 import subprocess
 from importlib.util import find_spec
@@ -21,7 +22,11 @@ def test_a_module_is_loaded_with_its_checks(name):
 
 
 def make(*words):
-    return subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    # `make test` hands its own settings to a make below it, which then says where it is
+    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    return subprocess.run(
+        ["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+    )
 
 
 @pytest.mark.parametrize("target", ["fast", "test"])
