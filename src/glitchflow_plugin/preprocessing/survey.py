@@ -20,6 +20,7 @@ from glitchflow_plugin.data.readers.continuous import StoredFile, description_in
 from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_columns, read_table, trigger_files
 from glitchflow_plugin.data.sources import describe_files, file_format, middles
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
+from glitchflow_plugin.types.intervals import union
 
 SUFFIXES = (*frames.SUFFIXES, *hdf5.SUFFIXES)
 _MOST_FILES = 500
@@ -469,14 +470,8 @@ def _seen_files(found: _Stored, times: np.ndarray) -> SeenData:
 
 
 def _joined(spans: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Intervals that touch or overlap, made one."""
-    joined: list[tuple[float, float]] = []
-    for start, stop in sorted(spans):
-        if joined and start <= joined[-1][1] + _TOUCHING:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], stop))
-        else:
-            joined.append((start, stop))
-    return tuple(joined)
+    """Intervals that touch or overlap, made one; as tuples, to look them up by."""
+    return tuple((start, stop) for start, stop in union(spans, _TOUCHING).tolist())
 
 
 def lengths_about(stretches: Sequence[tuple[float, float]], times: np.ndarray) -> np.ndarray:

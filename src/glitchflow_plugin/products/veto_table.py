@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.signal.columns import Columns
+from glitchflow_plugin.types.intervals import union
 from glitchflow_plugin.verdict import holds_glitch, is_cleaned, is_vetoed, outcome
 
 SEGMENT_COLUMNS: Mapping[str, str] = {
@@ -208,13 +209,7 @@ def covered_seconds(intervals: pd.DataFrame) -> float:
     Args:
         intervals: Table with `gps_start` and `gps_end`: events, or veto segments.
     """
-    starts, ends = (intervals[name].to_numpy(dtype=np.float64) for name in ("gps_start", "gps_end"))
-    if not len(starts):
-        return 0.0
-    order = np.argsort(starts, kind="stable")
-    starts, ends = starts[order], ends[order]
-    reached = np.maximum.accumulate(np.concatenate([[-np.inf], ends[:-1]]))
-    return float(np.maximum(ends - np.maximum(starts, reached), 0.0).sum())
+    return float(np.diff(union(intervals[["gps_start", "gps_end"]].to_numpy(dtype=np.float64))).sum())
 
 
 def outcomes(events: pd.DataFrame) -> np.ndarray:

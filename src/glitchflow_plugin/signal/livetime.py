@@ -7,6 +7,7 @@ import numpy as np
 
 from glitchflow_plugin.signal.clusters import Spikes
 from glitchflow_plugin.signal.columns import Columns
+from glitchflow_plugin.types.intervals import union
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +89,7 @@ class LiveTime:
         stretches = np.concatenate([self.dead, new + place[:, None]])
         if not len(stretches):
             return self
-        stretches = stretches[np.argsort(stretches[:, 0], kind="stable")]
-        reached = np.maximum.accumulate(stretches[:, 1])
-        starts = np.flatnonzero(np.concatenate([[True], stretches[1:, 0] > reached[:-1]]))
-        ends = np.concatenate([starts[1:] - 1, [len(stretches) - 1]])
-        return replace(self, dead=np.stack([stretches[starts, 0], reached[ends]], axis=1))
+        return replace(self, dead=union(stretches))
 
     @cached_property
     def _edges(self) -> np.ndarray:

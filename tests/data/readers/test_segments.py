@@ -2,10 +2,8 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from glitchflow_plugin.data.readers.segments import joined, read_segments
+from glitchflow_plugin.data.readers.segments import read_segments
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 T0 = 1_264_000_000
@@ -57,15 +55,6 @@ def test_several_files_and_pairs_are_joined(tmp_path):
     found = read_segments([str(tmp_path / "a.txt"), str(tmp_path / "b.txt")])
     assert found.tolist() == [[T0, T0 + 80], [T0 + 200, T0 + 210]]
     assert read_segments([[T0 + 5, T0 + 7], (T0, T0 + 5)]).tolist() == [[T0, T0 + 7]]
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)).map(lambda one: (one[0], one[0] + one[1]))))
-def test_joined_segments_cover_the_same_times(pairs):
-    found = joined(pairs)
-    covered = {second for start, end in pairs for second in range(start, end)}
-    assert covered == {second for start, end in found for second in range(int(start), int(end))}
-    assert np.all(found[1:, 0] > found[:-1, 1])
 
 
 @pytest.mark.parametrize(

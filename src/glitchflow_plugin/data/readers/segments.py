@@ -9,10 +9,9 @@ import numpy as np
 
 from glitchflow_plugin.data.apart import apart, shown
 from glitchflow_plugin.data.files import expanded, read_text
+from glitchflow_plugin.data.readers.tables import LATEST
 from glitchflow_plugin.errors import ConfigurationError, FormatError, nearest
-
-_LATEST = 1e10
-"""GPS seconds beyond this (the year 2296) are another unit."""
+from glitchflow_plugin.types.intervals import union
 
 _ROUNDED = 1e-2
 """A duration that is written beside start and end agrees within this, s."""
@@ -44,7 +43,7 @@ def read_segments(given: str | Path | Sequence[Any], flag: str | None = None) ->
         if not found:
             raise FormatError(f"{file} holds no active segment: nothing could be taken. Correct `segments`.")
         pairs += [_checked(pair, file) for pair in found]
-    return joined(pairs)
+    return union(pairs)
 
 
 def as_given(given: Any) -> tuple[str, ...] | tuple[tuple[float, float], ...]:
@@ -67,26 +66,12 @@ def as_given(given: Any) -> tuple[str, ...] | tuple[tuple[float, float], ...]:
     return tuple(_checked(one, "segments") for one in entries)
 
 
-def joined(pairs: Iterable[tuple[float, float]]) -> np.ndarray:
-    """Intervals that touch or overlap, made one, rising, shape (segment, 2).
-
-    >>> joined([(20.0, 30.0), (0.0, 10.0), (10.0, 12.0)])
-    array([[ 0., 12.],
-           [20., 30.]])
-    """
-    ends = np.array(sorted(pairs), dtype=np.float64).reshape(-1, 2)
-    reached = np.maximum.accumulate(ends[:, 1]) if len(ends) else ends[:, 1]
-    first = np.flatnonzero(np.concatenate([[True], ends[1:, 0] > reached[:-1]]))[: len(ends)]
-    last = np.concatenate([first[1:] - 1, [len(ends) - 1]])[: len(first)]
-    return np.stack([ends[first, 0], reached[last]], axis=1)
-
-
 def _checked(pair: Any, where: str) -> tuple[float, float]:
     try:
         start, end = (float(one) for one in pair if not isinstance(one, bool | str))
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{where}: expected pairs of GPS times [start, end], got {pair!r}.") from error
-    if not 0 <= start < end < _LATEST:
+    if not 0 <= start < end < LATEST:
         kind = ConfigurationError if where == "segments" else FormatError
         raise kind(
             f"{where}: a segment must be [start, end] in GPS seconds, start before end, got [{start:g}, {end:g}]."

@@ -61,6 +61,9 @@ _LIKE_A_DATE = re.compile(r"\d{4}[-/]\d\d?[-/]\d\d?(?!\d)|\d\d?[/.]\d\d?[/.]\d{4
 EARLIEST = 1e8
 """GPS seconds before this (the year 1983) are of no data."""
 
+LATEST = 1e10
+"""GPS seconds beyond this (the year 2296) are another unit."""
+
 _AGREE = 1e-6
 """A fraction given twice is one within this (s): float64 holds GPS times to 0.24 microseconds."""
 

@@ -20,6 +20,7 @@ from glitchflow_plugin.data.readers.segments import as_given
 from glitchflow_plugin.data.readers.selection import Condition, Seen, conditions, numbers, texts
 from glitchflow_plugin.data.readers.tables import (
     EARLIEST,
+    LATEST,
     NoColumnError,
     column_of,
     gps_numbers,
@@ -75,9 +76,6 @@ _SAME_TIME = 2e-6
 
 _MOST_ROWS = 1 << 20
 """Longest column of texts that is read."""
-
-_LATEST = 1e10
-"""GPS seconds beyond this (the year 2296) are another unit."""
 
 
 @dataclass(frozen=True)
@@ -464,10 +462,10 @@ def _part(path: Path, settings: TriggerSettings, *, gps: bool) -> _Part:
 
 
 def _require_gps(times: np.ndarray, where: Path | str) -> np.ndarray:
-    wrong = ~(np.isfinite(times) & (times >= 0) & (times < _LATEST))
+    wrong = ~(np.isfinite(times) & (times >= 0) & (times < LATEST))
     if wrong.any():
         raise ConfigurationError(
-            f"{where}: GPS times must be positive seconds (below {_LATEST:g}), got {times[wrong][0]:g} in row "
+            f"{where}: GPS times must be positive seconds (below {LATEST:g}), got {times[wrong][0]:g} in row "
             f"{np.flatnonzero(wrong)[0] + 1}. Correct it, or leave the row out."
         )
     return times
