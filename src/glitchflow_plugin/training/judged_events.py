@@ -109,7 +109,11 @@ class Gate:
     @cached_property
     def _unseen(self) -> NDArray[np.bool_]:
         """Which of the gate's events the challenger has not seen: a copy may stand in its training."""
-        return ~self._seen(SeenEvents.of(self.training_set.split, self._maps))
+        seen = SeenEvents.from_notes(self.challenger.notes)
+        # a trained version says so itself; to find it out takes all of its maps
+        if seen is None or not seen.told:
+            seen = SeenEvents.of(self.training_set.split, self._maps)
+        return ~self._seen(seen)
 
     @cached_property
     def _own(self) -> Judgement:
