@@ -192,7 +192,7 @@ class Retrain(BaseComponent):
         if decision == "keep":
             return self._end(status, champion, decision, reason, counts, drift=drift, warnings=warnings)
         split = self._split(maps)
-        groups = len(set(split.gate.group_keys(split.block_length)))
+        groups = split.gate.num_groups(split.block_length)
         if groups < self._min_groups:
             few = f"with {groups} groups in its part the gate could promote nothing. {self._needed()}"
             if not self.settings.force:

@@ -58,7 +58,7 @@ class Splitter(BaseComponent):
                     for name in PARTS
                     for what, count in (
                         ("events", len(split.part(name))),
-                        ("groups", len(set(split.part(name).group_keys(split.block_length)))),
+                        ("groups", split.part(name).num_groups(split.block_length)),
                     )
                 },
                 outputs={"split": str(path)},

@@ -241,7 +241,7 @@ class Trainer(SoundTorchTrainer):
         if self.registry is None:
             return
         split, wanted = self.training_set.split, self.registry.gate.min_groups
-        groups = len(set(split.gate.group_keys(split.block_length)))
+        groups = split.gate.num_groups(split.block_length)
         if groups < wanted:
             logger.warning(
                 "The gate's part has %d group(s) of %d event(s), and with fewer than %d (registry.gate.min_groups) "

@@ -113,6 +113,14 @@ class SplitPart:
         """Number of each event's group, consecutive from 0, shape (event,)."""
         return group_numbers(self.group, self.gps_event, block_length)
 
+    def num_groups(self, block_length: float) -> int:
+        """Independent cases among the events."""
+        return len(set(self.group_keys(block_length)))
+
+    def group_of(self, block_length: float) -> dict[str, int]:
+        """Number of each event's group by event id."""
+        return dict(zip(self.event_ids, self.group_numbers(block_length).tolist(), strict=True))
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -287,7 +295,7 @@ def share_warnings(split: Split, settings: SplitSettings) -> tuple[str, ...]:
         for name, share in settings.shares().items()
         if abs(sizes[name] - share * total) > max(_FAR * share * total, 1)
     ]
-    numbers = {name: len(set(split.part(name).group_keys(settings.block_length))) for name in PARTS}
+    numbers = {name: split.part(name).num_groups(settings.block_length) for name in PARTS}
     few = [f"{name} has {number}" for name, number in numbers.items() if 0 < number < LEAST_GROUPS]
     warnings = [f"{', '.join(far)}: {counted}. {_ADVICE}"] if far else []
     if few:

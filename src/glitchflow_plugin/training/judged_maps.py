@@ -65,7 +65,7 @@ class JudgedOnMaps(ABC):
             return {}
         twins: dict[str, nn.Module] = {"model": twin, "linear": baseline.twin, "zero": ZeroTwin()}
         split = self.training_set.split
-        groups = dict(zip(events, split.test.group_numbers(split.block_length).tolist(), strict=True))
+        groups = split.test.group_of(split.block_length)
         return {
             key: judge_events(
                 self.predictor(each), self.maps, events, self.witnesses, groups=groups, threshold=threshold

@@ -210,9 +210,7 @@ class WaveformLearner(JudgedOnMaps):
         """Fit what the twin says about itself on validation events."""
         if twin.explains:
             split = self.training_set.split
-            numbers = dict(
-                zip(split.validation.event_ids, split.validation.group_numbers(split.block_length), strict=True)
-            )
+            numbers = split.validation.group_of(split.block_length)
             groups = np.array([numbers[str(event_id)] for event_id in self.dataset("validation").event_ids])
             calibrate(twin, batches("train"), batches("validation"), groups)
 
