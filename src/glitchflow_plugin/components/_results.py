@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from glitchflow_plugin.components._model import load_model, model_name, require
+from glitchflow_plugin.components._model import check_model, load_model, model_name, require
 from glitchflow_plugin.components.load_infdata import find_sets
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.results import gps_range
@@ -43,33 +43,45 @@ class Subject:
     name: str
 
 
-def find_subject(
-    bundle: "ModelBundle | None",
-    made: SpectrogramSet | None,
-    *,
-    registered: Mapping[str, Any] | None,
-    tracking_uri: str,
-    sets: Mapping[str, Any],
-    settings: Mapping[str, Any],
-) -> Subject:
-    """What comes from the step before, or is found by the arguments of a step that runs alone.
+@dataclass(frozen=True)
+class Sought:
+    """Where a step of inference finds what it works on, if that does not come from the step before.
 
-    Args:
-        bundle: Model from the step before.
-        made: Maps from the step before.
-        registered: `name` and `version` of the model, used where none comes from the step before.
+    Attributes:
+        registered: `name` and `version` of the model.
         tracking_uri: Of the registry.
         sets: Where the maps and their events are, see `find_sets`.
-        settings: Those that change what comes of it.
-
-    Raises:
-        ConfigurationError: Nothing says which model, or where the maps are.
     """
-    if bundle is None:
-        bundle = load_model(require(registered, "model"), tracking_uri)
-    spectrograms, events = find_sets(bundle, made, **sets)
-    what = what_is_analysed(bundle, spectrograms, settings)
-    return Subject(bundle, spectrograms, events, what, result_name(bundle, spectrograms))
+
+    registered: Mapping[str, Any] | None
+    tracking_uri: str
+    sets: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any] | None, tracking_uri: str, **sets: Any) -> "Sought":
+        """From the arguments of a step.
+
+        Raises:
+            ConfigurationError: The model is named wrongly.
+        """
+        return cls(None if model is None else check_model(model), tracking_uri, sets)
+
+    def find(self, bundle: "ModelBundle | None", made: SpectrogramSet | None, settings: Mapping[str, Any]) -> Subject:
+        """What comes from the step before, or is found where this says.
+
+        Args:
+            bundle: Model from the step before.
+            made: Maps from the step before.
+            settings: Those that change what comes of it.
+
+        Raises:
+            ConfigurationError: Nothing says which model, or where the maps are.
+        """
+        if bundle is None:
+            bundle = load_model(require(self.registered, "model"), self.tracking_uri)
+        spectrograms, events = find_sets(bundle, made, **self.sets)
+        what = what_is_analysed(bundle, spectrograms, settings)
+        return Subject(bundle, spectrograms, events, what, result_name(bundle, spectrograms))
 
 
 def what_is_analysed(

@@ -9,9 +9,9 @@ from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._figures import PictureSettings, save_figure
-from glitchflow_plugin.components._model import check_model, model_inputs, model_name
+from glitchflow_plugin.components._model import model_inputs, model_name
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._results import Subject, check_result, find_subject
+from glitchflow_plugin.components._results import Sought, Subject, check_result
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.results import claim, place
 from glitchflow_plugin.data.sharded import SpectrogramSet
@@ -86,14 +86,10 @@ class GenerateGlitches(BaseComponent):
 
         self.settings = built(GenerateSettings, settings, "inference.generate")
         self.folder, self.tensorboard = Path(folder), tensorboard
-        self.registered = check_model(model) if model is not None else None
-        self.tracking_uri, self.device = tracking_uri, device
-        self.sets: dict[str, Any] = {
-            "spectrograms": spectrograms,
-            "events": events,
-            "data": data,
-            "datasets": datasets,
-        }
+        self.sought = Sought.of(
+            model, tracking_uri, spectrograms=spectrograms, events=events, data=data, datasets=datasets
+        )
+        self.device = device
         self.result, self.replace = check_result(result), replace
         self.pictures = built(PictureSettings, pictures, "pictures")
 
@@ -104,14 +100,7 @@ class GenerateGlitches(BaseComponent):
     ) -> SpectrogramSet:
         """Generate what is missing of the set and return it."""
         started = now()
-        subject = find_subject(
-            bundle,
-            spectrograms,
-            registered=self.registered,
-            tracking_uri=self.tracking_uri,
-            sets=self.sets,
-            settings=self.settings.decisive(),
-        )
+        subject = self.sought.find(bundle, spectrograms, self.settings.decisive())
         self.place = place(self.folder, subject.name, subject.what, chosen=self.result)
         return self._generate(subject, started)
 
