@@ -54,13 +54,13 @@ def test_times_that_are_no_columns_are_refused(times):
 
 
 def test_pixels_within_a_tile_of_an_edge_are_not_judged():
-    judged = judged_pixels(FREQUENCIES, Columns(TIMES), 6.0, (12.0,))
+    judged = judged_pixels(FREQUENCIES, Columns(TIMES), (12.0,))
     assert judged.shape == (64, 257)
     for row, frequency in enumerate(FREQUENCIES):
         tile = 12.0 / (2 * np.pi * frequency)
         expected = [tile <= time <= 6.0 - tile for time in TIMES]
         assert judged[row].tolist() == expected
     # the longest of several tiles counts
-    several = judged_pixels(FREQUENCIES, Columns(TIMES), 6.0, (8.0, 24.0))
-    np.testing.assert_array_equal(several, judged_pixels(FREQUENCIES, Columns(TIMES), 6.0, (24.0,)))
+    several = judged_pixels(FREQUENCIES, Columns(TIMES), (8.0, 24.0))
+    np.testing.assert_array_equal(several, judged_pixels(FREQUENCIES, Columns(TIMES), (24.0,)))
     assert tile_length(np.array([8.0]), 12.0)[0] == pytest.approx(0.2387, abs=1e-4)

@@ -273,8 +273,7 @@ class Leaderboard(BaseComponent):
             selection={"channels": "training set"},
         )
         truth = read_glitch_truth(self.held_out["truth"], conditioning, made.event_ids, made.gps_start)
-        columns = Columns(made.times)
-        inside = judged_pixels(made.frequencies, columns, columns.duration, transform.qs)
+        inside = judged_pixels(made.frequencies, Columns(made.times), transform.qs)
         return HeldOut(made, truth, inside), series
 
     def _judged(

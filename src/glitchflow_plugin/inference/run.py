@@ -249,7 +249,7 @@ def run_inference(
     pending = {plan.index: plan for plan in writer.pending()}
     columns = Columns(spectrograms.times)
     qs = QTransformSettings.from_recipe(Recipe.from_dict(bundle.recipe).part("qtransform")).qs
-    judged = judged_pixels(spectrograms.frequencies, columns, columns.duration, qs)
+    judged = judged_pixels(spectrograms.frequencies, columns, qs)
     groups = group_numbers(spectrograms.groups, spectrograms.gps_event, settings.block_length)
     statistics: dict[str, list[CaseStatistics]] = {}
     verdicts: list[EventVerdicts] = []

@@ -107,7 +107,7 @@ def tile_length(frequencies: Float[np.ndarray, " frequency"], q: float) -> NDArr
 
 
 def judged_pixels(
-    frequencies: Float[np.ndarray, " frequency"], columns: Columns, duration: float, qs: tuple[float, ...]
+    frequencies: Float[np.ndarray, " frequency"], columns: Columns, qs: tuple[float, ...]
 ) -> Bool[np.ndarray, "frequency time"]:
     """Pixels of a measured map that tell of their own time: those farther than one tile from either edge of the event.
 
@@ -117,7 +117,6 @@ def judged_pixels(
     Args:
         frequencies: Of the rows, Hz.
         columns: Of the map.
-        duration: Of the event, s.
         qs: Q of the transform; with several, the longest tiles count.
 
     Returns:
@@ -125,9 +124,9 @@ def judged_pixels(
 
     Example:
         >>> columns = Columns(np.array([0.0, 0.5, 1.0, 1.5]))
-        >>> judged_pixels(np.array([4.0, 400.0]), columns, 2.0, (4 * np.pi,)).tolist()
+        >>> judged_pixels(np.array([4.0, 400.0]), columns, (4 * np.pi,)).tolist()
         [[False, True, True, True], [False, True, True, True]]
     """
     tile = tile_length(frequencies, max(qs))[:, None]
     since = columns.times[None, :]
-    return (since >= tile) & (since <= duration - tile)
+    return (since >= tile) & (since <= columns.duration - tile)

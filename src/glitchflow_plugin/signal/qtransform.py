@@ -566,18 +566,8 @@ class Plane:
         return torch.matmul(self.mixing, torch.cat(columns, dim=1)).clamp_min(0), torch.cat(peaks, dim=1)
 
 
-@lru_cache(maxsize=64)  # a bank of Q has a few dozen
-def plane(
-    num_samples: int,
-    sample_rate: float,
-    q: float,
-    settings: QTransformSettings,
-    device: str,
-    *,
-    padded_samples: int | None = None,
-) -> Plane:
-    """The plane of one Q, kept between calls; arguments as for `Plane`."""
-    return Plane(num_samples, sample_rate, q, settings, device, padded_samples=padded_samples)
+plane = lru_cache(maxsize=64)(Plane)  # a bank of Q has a few dozen
+"""The plane of one Q, kept between calls; arguments as for `Plane`."""
 
 
 def even_median(values: Tensor) -> Tensor:

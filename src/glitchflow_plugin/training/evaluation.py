@@ -105,7 +105,7 @@ def pixels_inside(spectrograms: SpectrogramSet) -> Bool[np.ndarray, "frequency t
     if transform is None:
         return np.ones((len(spectrograms.frequencies), len(columns)), dtype=bool)
     qs = QTransformSettings.from_recipe(transform).qs
-    return judged_pixels(spectrograms.frequencies, columns, columns.duration, qs)
+    return judged_pixels(spectrograms.frequencies, columns, qs)
 
 
 def judge_events(
