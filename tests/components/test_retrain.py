@@ -158,7 +158,7 @@ def test_it_says_before_training_that_the_gate_could_not_decide(station, monkeyp
     assert "35 events or more" in status["reason"]
     # enough events, but many of a kind
     station.registry["gate"] = {"min_groups": 6, "min_quiet": 1, "injections": 0}
-    few = types.SimpleNamespace(group_keys=lambda _: [0, 0, 1, 1, 1, 2])
+    few = types.SimpleNamespace(num_groups=lambda _: 3)
     monkeypatch.setattr(Splitter, "execute", lambda *_: types.SimpleNamespace(gate=few, block_length=100.0))
     status = station.run()[1]
     assert status["decision"] == "wait"
@@ -174,7 +174,7 @@ def test_a_registry_that_is_away_costs_no_attempt(tmp_path, monkeypatch):
     maps = types.SimpleNamespace(folder=tmp_path / "maps")
     monkeypatch.setattr(module, "make_maps", lambda *_, **__: (maps, EventCounts(8, 8), ()))
     monkeypatch.setattr(Processor, "execute", lambda *_: None)
-    part = types.SimpleNamespace(group_keys=lambda _: range(60))
+    part = types.SimpleNamespace(num_groups=lambda _: 60)
     monkeypatch.setattr(Splitter, "execute", lambda *_: types.SimpleNamespace(gate=part, block_length=1.0))
     fill(tmp_path / "buffer", 0, 8)
     registry = {"tracking_uri": f"sqlite:///{tmp_path / 'none.db'}", "name": "twin"}
