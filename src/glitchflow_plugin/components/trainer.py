@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._figures import PictureSettings
-from glitchflow_plugin.components._registration import RegistrySettings, origin, register_trained
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._strategies import backward
@@ -73,6 +72,7 @@ from glitchflow_plugin.training.judged_events import Gate, gate_notes
 from glitchflow_plugin.training.learner import Learner
 from glitchflow_plugin.training.losses import LossSettings
 from glitchflow_plugin.training.precision import choose_precision, in_precision
+from glitchflow_plugin.training.registration import RegistrySettings, origin, register_trained
 from glitchflow_plugin.training.steps import Stepper, moving_average, warm_up
 from glitchflow_plugin.training.waveform import WaveformLearner, WaveformLoss
 
