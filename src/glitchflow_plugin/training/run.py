@@ -27,6 +27,7 @@ from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
 from glitchflow_plugin.tracking.runs import named_for_test
 from glitchflow_plugin.training.baseline import Baseline
 from glitchflow_plugin.training.checkpoints import BEST, EARLIER, LAST, ORIGIN, drop_earlier, read_checkpoint, run_of
+from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.judged_events import gate_notes
 from glitchflow_plugin.training.learner import Learner
 from glitchflow_plugin.training.registration import Outcome
@@ -36,23 +37,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Conditions:
-    """How a network was trained and is judged; kept with it.
-
-    Attributes:
-        run_name: Name of the run.
-        epochs: Epochs in all.
-        config: `training.config`, as JSON holds it.
-        random_seed: Seed of weights and order.
-        batch_size: Windows that are judged at a time.
-        threshold: SNR² above which an event holds a glitch.
-    """
+    """How a network was trained and is judged; kept with it."""
 
     run_name: str | None
     epochs: int
-    config: Mapping[str, Any]
     random_seed: int | None
-    batch_size: int
-    threshold: float
+    config: TrainingConfiguration
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +149,8 @@ def finish(learner: Learner, twin: nn.Module, conditions: Conditions, device: to
         conditions: How it was trained.
         device: Where the twin is.
     """
-    batches, threshold = partial(part_batches, learner, conditions.batch_size), conditions.threshold
+    config = conditions.config
+    batches, threshold = partial(part_batches, learner, config.batch_size), config.threshold
     learner.calibrate(twin, batches)
     baseline = learner.baseline(twin, batches)
     figures = learner.judge(twin, batches("validation"), twin, device=device, threshold=threshold).figures()
@@ -190,11 +181,11 @@ def describe(
             for rival, found in scores.items()
         },
         "epochs": conditions.epochs,
-        "config": conditions.config,
+        "config": conditions.config.model_dump(mode="json"),
         "random_seed": conditions.random_seed,
         "events": {name: len(training_set.split.part(name)) for name in PARTS},
         **gate_notes(training_set),
-        "threshold": conditions.threshold,
+        "threshold": conditions.config.threshold,
         "baseline": {"representation": baseline.representation, "ridge": baseline.ridge},
     }
     metrics = {f"validation_{key}": value for key, value in figures.items()}
