@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from glitchflow_plugin.data.groups import group_numbers
-from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.inference.excess import Kind, paired_medians, pooled_growth, power_removed, snr_kinds
 from glitchflow_plugin.inference.intervals import Estimate
@@ -96,11 +96,13 @@ class HeldOut:
         maps: Target first, then the witnesses in the order of the twins.
         truth: One row an event of the maps.
         inside: Pixels that are judged; all if None.
+        series: The whitened series that the maps were made of, for twins of waveforms.
     """
 
     maps: SpectrogramSet
     truth: GlitchTruth
     inside: Bool[np.ndarray, "frequency time"] | None = None
+    series: EventSet | None = None
 
     def __post_init__(self) -> None:
         """Refuse truth of other events."""

@@ -1,0 +1,50 @@
+"""The Trainer for those who judge its twin themselves: leaderboard and search."""
+
+from time import perf_counter
+from typing import Any
+
+from glitchflow_plugin.components.trainer import Trainer
+from glitchflow_plugin.data.training_set import TrainingSet
+from glitchflow_plugin.training.contest import Trained
+
+
+class TwinTrainer(Trainer):
+    """A Trainer that stops at the twin which is best on validation: no test event is looked at, nothing is registered.
+
+    Args:
+        keywords: As for Trainer.
+    """
+
+    minutes = 0.0
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(registry=None, pictures_every=0, **keywords)
+
+    def train(self) -> None:
+        """Train, and note the time."""
+        begun = perf_counter()
+        super().train()
+        self.minutes = (perf_counter() - begun) / 60
+
+    def trained(self, training_set: TrainingSet) -> Trained:
+        """Train the network."""
+        self.execute(training_set)
+        return Trained(self.learner, self.twin, self._batches, self.minutes, self.current_epoch + 1)
+
+    def fitted(self, training_set: TrainingSet) -> Trained:
+        """Fit the linear rival of the network's representation in place of training."""
+        begun = perf_counter()
+        self.training_set = training_set
+        self.learner = self._choose_learner()
+        untrained = self.learner.twin(self.learner.network().to(self._device))
+        twin = self.learner.baseline(untrained, self._batches).twin
+        return Trained(self.learner, twin, self._batches, (perf_counter() - begun) / 60, 0)
+
+    def how_to_go_on(self) -> str:
+        """What to tell the user of a training that was asked to end."""
+        if self.resume:
+            return super().how_to_go_on()
+        return "The same command goes on: entrants that are finished are kept, this one begins anew."
+
+    def _finish(self, *_: Any) -> None:  # type: ignore[override]  # pyright: ignore
+        """The twin is judged by whoever asked for it."""
