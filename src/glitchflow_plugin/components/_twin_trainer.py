@@ -1,11 +1,12 @@
 """The Trainer for those who judge its twin themselves: leaderboard and search."""
 
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.training_set import TrainingSet
-from glitchflow_plugin.training.contest import Trained
+from glitchflow_plugin.training.learned import Learned
 
 
 class TwinTrainer(Trainer):
@@ -26,19 +27,20 @@ class TwinTrainer(Trainer):
         super().train()
         self.minutes = (perf_counter() - begun) / 60
 
-    def trained(self, training_set: TrainingSet) -> Trained:
+    def trained(self, training_set: TrainingSet | None = None) -> Learned:
         """Train the network."""
         self.execute(training_set)
-        return Trained(self.learner, self.twin, self._batches, self.minutes, self.current_epoch + 1)
+        return Learned(self.learner, self.twin, self.config, self.minutes, self.current_epoch + 1)
 
-    def fitted(self, training_set: TrainingSet) -> Trained:
+    def fitted(self, training_set: TrainingSet) -> Learned:
         """Fit the linear rival of the network's representation in place of training."""
         begun = perf_counter()
         self.training_set = training_set
         self.learner = self._choose_learner()
         untrained = self.learner.twin(self.learner.network().to(self._device))
-        twin = self.learner.baseline(untrained, self._batches).twin
-        return Trained(self.learner, twin, self._batches, (perf_counter() - begun) / 60, 0)
+        before = Learned(self.learner, untrained, self.config, 0.0, 0)
+        twin = self.learner.baseline(untrained, before.batches).twin
+        return replace(before, twin=twin, minutes=(perf_counter() - begun) / 60)
 
     def how_to_go_on(self) -> str:
         """What to tell the user of a training that was asked to end."""

@@ -19,9 +19,10 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.leaderboard import LeaderboardSettings, Standings
 from glitchflow_plugin.inference.leaderboard_page import write_leaderboard
 from glitchflow_plugin.preprocessing.engine import EngineSettings
-from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.products.summary import now
 from glitchflow_plugin.settings import built
-from glitchflow_plugin.training.contest import Contest, Entrant, Trained, compete, entrants_of, hold_out
+from glitchflow_plugin.training.contest import Contest, Entrant, compete, entrants_of, hold_out, summarize
+from glitchflow_plugin.training.learned import Learned
 
 #: Folders whose content says by itself what it is of.
 _KNOWN = ("entrants", "checkpoints", "events", "spectrograms")
@@ -32,10 +33,8 @@ class Leaderboard(BaseComponent):
 
     What was found of an entrant is kept; a run that was killed goes on with the next one.
 
-    Args: The keys of benchmark.yaml, and where they lie:
-        training: Folder of the training set, used where none comes from the step before.
-        events: Folder of the event set that its maps were made of.
-        folder: Where everything goes.
+    The arguments are the keys of benchmark.yaml, `training.baseline`, engine.yaml, the folders of the training set (used
+    where none comes from the step before) and of the event set that its maps were made of, and where everything goes.
     """
 
     def __init__(
@@ -109,24 +108,10 @@ class Leaderboard(BaseComponent):
             page=self.page,
             name=self.run_name,
         )
-        medians = {name: figures["median_net_removed"] for name, figures in result.figures.items()}
-        report(
-            RunSummary(
-                pipeline="benchmark_pipeline/Leaderboard",
-                started=started,
-                inputs={"training set": str(training_set.folder), "held out": str(held_out.maps.folder)},
-                events=EventCounts.from_reasons(len(held_out.maps), held_out.maps.manifest.rejected.values()),
-                metrics={
-                    f"median_net_removed_{name}": Metric(one.value, one.low, one.high) for name, one in medians.items()
-                },
-                outputs=outputs | ({"former results": str(former)} if former else {}),
-                details=result.to_dict(),
-            ),
-            self.folder,
-        )
+        report(summarize(contest, result, outputs, former, started), self.folder)
         return result
 
-    def _train(self, training_set: TrainingSet, name: str, entrant: Entrant) -> Trained:
+    def _train(self, training_set: TrainingSet, name: str, entrant: Entrant) -> Learned:
         lags = entrant.model.get("lags") if entrant.closed_form else None
         trainer = TwinTrainer(
             folder=str(training_set.folder),

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
 
 from glitchflow_plugin.data.files import content_hash, read_json, write_json
 from glitchflow_plugin.data.names import check_name
@@ -33,12 +32,12 @@ from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest_with_recipe
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
 from glitchflow_plugin.preprocessing.truth import read_glitch_truth
-from glitchflow_plugin.products.summary import versions
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, versions
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.training.evaluation import ZeroTwin
-from glitchflow_plugin.training.learner import Batches, Learner
+from glitchflow_plugin.training.learned import Learned
 from glitchflow_plugin.training.trust import trust
 
 logger = logging.getLogger(__name__)
@@ -85,26 +84,7 @@ class Entrant:
         return self.kind in CLOSED_FORM
 
 
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A twin after its training, not calibrated.
-
-    Attributes:
-        learner: Of its representation.
-        twin: Best on validation.
-        batches: Windows of a part.
-        minutes: That training took.
-        epochs: That were begun; 0 of a fit in closed form.
-    """
-
-    learner: Learner
-    twin: nn.Module
-    batches: Callable[[str], Batches]
-    minutes: float
-    epochs: int
-
-
-Train: TypeAlias = Callable[[str, Entrant], Trained]
+Train: TypeAlias = Callable[[str, Entrant], Learned]
 """Trains an entrant, whose name is given too, or fits it where it has a closed form."""
 
 
@@ -259,6 +239,31 @@ def compete(
     return standings(judgements, contest.held_out, contest.settings, linear), judgements
 
 
+def summarize(
+    contest: Contest, result: Standings, outputs: Mapping[str, str], former: Path | None, started: str
+) -> RunSummary:
+    """What a leaderboard did.
+
+    Args:
+        contest: What was the same for all entrants.
+        result: The standings.
+        outputs: Paths by what they hold.
+        former: Where results of other settings or data are now; None: there were none.
+        started: When it began, ISO 8601, UTC.
+    """
+    maps = contest.held_out.maps
+    medians = {name: row["median_net_removed"] for name, row in result.figures.items()}
+    return RunSummary(
+        pipeline="benchmark_pipeline/Leaderboard",
+        started=started,
+        inputs={"training set": str(contest.training_set.folder), "held out": str(maps.folder)},
+        events=EventCounts.from_reasons(len(maps), maps.manifest.rejected.values()),
+        metrics={f"median_net_removed_{name}": Metric(one.value, one.low, one.high) for name, one in medians.items()},
+        outputs={**outputs, **({"former results": str(former)} if former else {})},
+        details=result.to_dict(),
+    )
+
+
 def _judged(contest: Contest, name: str, entrant: Entrant, train: Train, path: Path) -> Judgement:
     key = contest.key(entrant)
     if (kept := _kept(path, key)) is not None:
@@ -287,19 +292,19 @@ def _predictor(contest: Contest, name: str, entrant: Entrant, train: Train) -> t
     if entrant.kind == ZERO:
         nothing = MapPredictor(ZeroTwin(), len(held_out.maps.channels) - 1, contest.training_set.settings.size)
         return nothing, {"parameters": 0, "minutes": 0.0, "epochs": 0}
-    trained = train(name, entrant)
+    learned = train(name, entrant)
     if not entrant.closed_form:
-        trained.learner.calibrate(trained.twin, trained.batches)
-    twin = trained.twin.eval()
-    predict = trained.learner.predictor(twin)
+        learned.calibrate()
+    twin = learned.twin.eval()
+    predict = learned.learner.predictor(twin)
     if isinstance(predict, MapPredictor):
         predict = replace(predict, stride=settings.stride)
     elif isinstance(predict, SeriesPredictor):  # of the training events until now
         predict = replace(predict, events=held_out.series)
     facts: dict[str, Any] = {
-        "parameters": sum(parameter.numel() for parameter in twin.parameters()),
-        "minutes": trained.minutes,
-        "epochs": trained.epochs,
+        "parameters": learned.num_parameters,
+        "minutes": learned.minutes,
+        "epochs": learned.epochs,
     }
     if isinstance(twin, WaveformTwin) and twin.explains and held_out.series is not None:
         facts["trust"] = trust(
