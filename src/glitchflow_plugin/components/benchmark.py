@@ -33,8 +33,8 @@ class Leaderboard(BaseComponent):
 
     What was found of an entrant is kept; a run that was killed goes on with the next one.
 
-    The arguments are the keys of benchmark.yaml, `training.baseline`, engine.yaml, the folders of the training set (used
-    where none comes from the step before) and of the event set that its maps were made of, and where everything goes.
+    The arguments are the keys of benchmark.yaml, `training.baseline`, engine.yaml, and folders: of the training set
+    (where none comes from the step before), of the events that its maps were made of, and where everything goes.
     """
 
     def __init__(
