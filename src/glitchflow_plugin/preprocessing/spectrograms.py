@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -209,7 +209,7 @@ def make_spectrograms(
     device: torch.device | str = "cpu",
     engine: EngineSettings = IN_PROCESS,
     batch_size: int = 8,
-    selection: dict[str, Any] | None = None,
+    selection: Mapping[str, object] | None = None,
     require_target: bool = True,
 ) -> SpectrogramSet:
     """Make the maps of an event set; a run that was cut off goes on at the missing shards.
