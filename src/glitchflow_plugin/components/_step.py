@@ -1,4 +1,4 @@
-"""What every step has in common: it keeps its arguments, holds its folders, and tells the system's refusals in words."""
+"""What all steps have in common: they keep their arguments, hold their folders, and tell what the system refuses."""
 
 import errno
 import functools
