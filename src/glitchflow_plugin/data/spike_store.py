@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from glitchflow_plugin.data.files import content_hash, new_hdf5, sealed_hdf5
-from glitchflow_plugin.data.sharded import ShardPlan
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import FormatError
 
 logger = logging.getLogger(__name__)

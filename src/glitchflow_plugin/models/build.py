@@ -8,11 +8,8 @@ from torch import nn
 
 from glitchflow_plugin.errors import ConfigurationError, nearest
 from glitchflow_plugin.models.coupling import CouplingNet
-from glitchflow_plugin.models.deep_decoder import DeepDecoder
+from glitchflow_plugin.models.encoder_decoders import DeepDecoder, PlainUNet, ResNetGenerator, ShallowDecoder
 from glitchflow_plugin.models.linear import LinearFilter
-from glitchflow_plugin.models.plain_unet import PlainUNet
-from glitchflow_plugin.models.resnet import ResNetGenerator
-from glitchflow_plugin.models.shallow_decoder import ShallowDecoder
 from glitchflow_plugin.models.unet import UNet
 from glitchflow_plugin.models.wiener import WienerFilter
 
