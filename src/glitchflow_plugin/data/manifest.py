@@ -106,7 +106,7 @@ class Manifest:
         return len(self.channels), _size(self.axes, "frequencies"), _size(self.axes, "times")
 
 
-def _size(axes: Mapping[str, Any], name: str) -> int:
+def _size(axes: Mapping[str, object], name: str) -> int:
     """Length of an axis that is a list of rising numbers.
 
     Raises:
@@ -120,5 +120,5 @@ def _size(axes: Mapping[str, Any], name: str) -> int:
     return len(axis)
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -50,9 +50,9 @@ class ShardedWriter:
     kind: Kind
     target: str
     channels: tuple[str, ...]
-    axes: Mapping[str, Any]
+    axes: Mapping[str, object]
     units: str
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, object]
     event_ids: tuple[str, ...]
     shard_size: int = 32
     inputs: str = ""
@@ -115,7 +115,7 @@ class ShardedWriter:
         plan: ShardPlan,
         batch: EventBatch | SpectrogramBatch | None,
         rejected: Mapping[str, str] | None = None,
-        notes: Any = None,
+        notes: object = None,
     ) -> None:
         """Write one shard, whole or not at all, in place of what another recipe left there.
 

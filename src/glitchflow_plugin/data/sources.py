@@ -5,7 +5,6 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from glitchflow_plugin.data.channels import ChannelSelection, matching, read_channel_list, select_channels
 from glitchflow_plugin.data.datasets import DatasetSettings, ProcessingSettings
@@ -58,7 +57,7 @@ class Catalogue:
 
 
 def open_datasets(
-    datasets: Sequence["Mapping[str, Any] | DatasetSettings"],
+    datasets: Sequence["Mapping[str, object] | DatasetSettings"],
     *,
     target: str | None = None,
     needed: Sequence[str] | None = None,

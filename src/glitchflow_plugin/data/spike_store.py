@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,7 +37,7 @@ class SpikeStore:
     """
 
     folder: Path
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, object]
     inputs: str
     event_ids: tuple[str, ...]
     shard_size: int

@@ -59,7 +59,7 @@ def check_network(model: Mapping[str, Any]) -> None:
             )
 
 
-def build_model(name: str, **settings: Any) -> nn.Module:
+def build_model(name: str, **settings: object) -> nn.Module:
     """Build a network by its name in conf/model/.
 
     Args:
@@ -83,7 +83,7 @@ def build_model(name: str, **settings: Any) -> nn.Module:
         raise ConfigurationError(message) from error
 
 
-def full_settings(name: str, **settings: Any) -> dict[str, Any]:
+def full_settings(name: str, **settings: object) -> dict[str, Any]:
     """The settings of a network with its own defaults in place of what is None or missing, as a record.
 
     Args:

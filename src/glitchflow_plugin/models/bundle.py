@@ -30,7 +30,7 @@ class ModelBundle:
         times: Time of each column of a whole map, s from its left edge.
         scaling: `transform`, `clamp`, `scale` by channel.
         metrics: Figures on the validation data, by name.
-        versions: Of the program and its libraries, when trained.
+        versions: Versions of the program and its libraries when it was trained.
         dataset: Fingerprint of the spectrogram set.
         model: Name and settings of the network.
         notes: Whatever else shall be kept.
@@ -116,22 +116,22 @@ class ModelBundle:
             raise FormatError(message) from error
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _is_record(value: Any) -> bool:
+def _is_record(value: object) -> bool:
     return isinstance(value, Mapping)
 
 
-def _is_axis(value: Any) -> bool:
+def _is_axis(value: object) -> bool:
     return isinstance(value, list | tuple) and all(
         isinstance(item, int | float) and math.isfinite(item) for item in value
     )
 
 
 #: What each part of a description must be.
-_KINDS: dict[str, Callable[[Any], bool]] = {
+_KINDS: dict[str, Callable[[object], bool]] = {
     "target": _is_text,
     "witnesses": lambda value: isinstance(value, list | tuple) and all(map(_is_text, value)),
     "recipe": _is_record,
@@ -160,7 +160,7 @@ def pack_baseline(bundle: ModelBundle) -> bytes | None:
     return save_twin(bundle.baseline, name, network.settings)
 
 
-def unpack(content: Any, twin: bytes, baseline: bytes | None) -> ModelBundle:
+def unpack(content: Mapping[str, Any], twin: bytes, baseline: bytes | None) -> ModelBundle:
     """Rebuild a bundle from `to_dict`, `pack_twin` and `pack_baseline`.
 
     Args:

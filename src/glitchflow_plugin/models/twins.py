@@ -208,7 +208,7 @@ class WaveformTwin(nn.Module):
 
         Args:
             variance: As from `explain`, (event, ...) or of one level.
-            level: Of each event, or of all.
+            level: Level of each event, (event,), or one for all.
         """
         return variance > 2 * _beside(self.variance_noise[level], variance)
 
@@ -217,7 +217,7 @@ class WaveformTwin(nn.Module):
 
         Args:
             variance: As from `explain`, (event, ...) or of one level.
-            level: Of each event, or of all.
+            level: Level of each event, (event,), or one for all.
         """
         limits = self.limits[level]
         quiet, loud = (limits[..., row, :] for row in (0, 1))

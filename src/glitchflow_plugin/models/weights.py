@@ -21,12 +21,12 @@ _CHECKSUM = "sha256"
 _LARGEST_BUFFERS = 1 << 26
 
 
-def save_twin(twin: Twin, name: str, settings: Mapping[str, Any]) -> bytes:
+def save_twin(twin: Twin, name: str, settings: Mapping[str, object]) -> bytes:
     """A twin as safetensors, with the name and settings of its network in the header.
 
     Args:
         twin: To be saved; it stays on its device.
-        name: Of its network, as for `build_model`.
+        name: Name of its network, as for `build_model`.
         settings: Arguments of `build_model`.
 
     Returns:
@@ -73,7 +73,7 @@ def load_twin(content: bytes) -> Twin:
     return twin.eval()
 
 
-def _digest(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def _digest(described: Mapping[str, object], tensors: Mapping[str, Tensor]) -> str:
     """Checksum of a network's name and settings and of all its numbers."""
     said = {key: value for key, value in described.items() if key != _CHECKSUM}
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())

@@ -80,10 +80,10 @@ class TriggerReport:
         files: Files that were read.
         unreadable: By name of the file why it cannot be read.
         fell: By reason in the order of the steps: the conditions of `select`, repeated, cluster, segments, index range.
-        events: Of the rest, those in the event set (before it is made: all of them).
-        rejected: Of the rest, by reason those whose data cannot be used.
-        crowded: Of the rest, triggers within half a second of the one before.
-        overlapping: Of the rest, those whose crop overlaps that of the one before.
+        events: Those of the rest that are in the event set (before it is made: all of them).
+        rejected: By reason, those of the rest whose data cannot be used.
+        crowded: Those of the rest within half a second of the one before.
+        overlapping: Those of the rest whose crop overlaps that of the one before.
     """
 
     source: str

@@ -85,7 +85,7 @@ class TriggerSettings:
     group_column: str | None = None
     table: str | None = None
     times: tuple[float, ...] = ()
-    select: Mapping[str, Any] = field(default_factory=dict)
+    select: Mapping[str, object] = field(default_factory=dict)
     cluster: float | None = None
     loudness: str | None = None
     segments: str | tuple[str, ...] | tuple[tuple[float, float], ...] | None = None
@@ -401,7 +401,7 @@ def _each_once(table: TriggerTable, where: str) -> TriggerTable:
     return table.take(np.array(kept, dtype=np.int64), REPEATED)
 
 
-def _given_times(times: Any) -> tuple[float, ...]:
+def _given_times(times: object) -> tuple[float, ...]:
     """Times written in the configuration, s."""
     if isinstance(times, str | bytes | Mapping) or not isinstance(times, Iterable):
         raise ConfigurationError(f"triggers.times must be a list of GPS seconds such as [1126259462.4], got {times!r}")
