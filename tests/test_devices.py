@@ -389,4 +389,4 @@ def test_a_device_is_chosen_in_the_components_alone():
         if "cuda.is_available" in path.read_text(encoding="utf-8") and "components" not in path.parts
     }
     # states of generators, memory to give back, and `glitchflow check`
-    assert found <= {"training/checkpoints.py", "training/steps.py", "cli.py"}
+    assert found <= {"training/checkpoints.py", "training/steps.py", "commands/checks.py"}
