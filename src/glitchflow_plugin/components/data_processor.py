@@ -8,8 +8,8 @@ from itwinai.components import DataGetter, monitor_exec
 
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
+from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.sharded import EventSet
-from glitchflow_plugin.data.sources import DatasetSettings
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import IngestSettings, ingest, jitter_lacking, whitening_of
 from glitchflow_plugin.preprocessing.quality import QUALITY_NAME, RECORDS_NAME, read_quality

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from tqdm import tqdm
 
 from glitchflow_plugin.data.parent import end_at_once, end_with_parent, starting_workers
-from glitchflow_plugin.data.sharded import ShardPlan
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import (
     ConfigurationError,
     ConnectionFailedError,

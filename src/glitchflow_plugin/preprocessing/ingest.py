@@ -16,21 +16,17 @@ from typing import Any, Literal
 import numpy as np
 
 from glitchflow_plugin.data.apart import interrupt
+from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.event_source import EventSource, LoadedEvent
 from glitchflow_plugin.data.readers.continuous import GAP, OUTSIDE, UNREADABLE
 from glitchflow_plugin.data.readers.psd import read_psd
-from glitchflow_plugin.data.readers.triggers import TriggerReport
+from glitchflow_plugin.data.readers.trigger_table import TriggerReport
 from glitchflow_plugin.data.recipe import said
 from glitchflow_plugin.data.records import EventBatch
-from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan
-from glitchflow_plugin.data.sources import (
-    Catalogue,
-    ChannelOrigin,
-    DatasetSettings,
-    EventSource,
-    LoadedEvent,
-    open_datasets,
-)
+from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter, ShardPlan
+from glitchflow_plugin.data.sources import Catalogue, ChannelOrigin, open_datasets
 from glitchflow_plugin.data.units import same_unit
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from glitchflow_plugin.data.datasets import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.data.readers.triggers import NEAR
-from glitchflow_plugin.data.sources import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.data.splits import SplitSettings
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings

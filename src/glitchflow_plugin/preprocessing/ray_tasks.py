@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from glitchflow_plugin.data.sharded import ShardPlan
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, MissingDependencyError
 
 try:

@@ -14,7 +14,8 @@ import torch
 
 from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
-from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter, ShardPlan
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, check_settings, q_transform

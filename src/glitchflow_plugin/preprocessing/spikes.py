@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from glitchflow_plugin.data.sharded import EventSet, ShardPlan
+from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.data.spike_store import SpikeStore
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.spectrograms import batch_maps, single_thread

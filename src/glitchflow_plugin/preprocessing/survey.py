@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from glitchflow_plugin.data.apart import shown
 from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME, StoredSpan, read_event_spans
+from glitchflow_plugin.data.listing import describe_files, file_format, middles
 from glitchflow_plugin.data.readers import frames, hdf5
 from glitchflow_plugin.data.readers.continuous import StoredFile, description_in_name, list_files, span_in_name
-from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_columns, read_table, trigger_files
-from glitchflow_plugin.data.sources import describe_files, file_format, middles
+from glitchflow_plugin.data.readers.trigger_files import trigger_files
+from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_columns, read_table
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
 from glitchflow_plugin.types.intervals import union
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from glitchflow_plugin.data.datasets import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.data.readers.segments import read_segments
-from glitchflow_plugin.data.readers.triggers import CLUSTER, NEAR, SEGMENTS, TriggerSettings, TriggerTable, read_table
-from glitchflow_plugin.data.sources import DatasetSettings, ProcessingSettings
+from glitchflow_plugin.data.readers.trigger_table import CLUSTER, SEGMENTS, TriggerTable
+from glitchflow_plugin.data.readers.triggers import NEAR, TriggerSettings, read_table
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.signal.conditioning import ConditioningSettings, needed_length
 from glitchflow_plugin.signal.trigger_clusters import cluster_times, crowded
