@@ -40,7 +40,6 @@ from glitchflow_plugin.data.window_order import WindowOrder, balancing_weights, 
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.inference.predict import check_events
 from glitchflow_plugin.models.build import check_network, representation
-from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
 from glitchflow_plugin.products.summary import now
 from glitchflow_plugin.settings import built
@@ -63,9 +62,8 @@ from glitchflow_plugin.training.checkpoints import (
     set_earlier_aside,
 )
 from glitchflow_plugin.training.energy import EnergyLearner
-from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.interruption import ignore_signals
-from glitchflow_plugin.training.judged_events import Gate
+from glitchflow_plugin.training.learned import Learned
 from glitchflow_plugin.training.learner import Learner
 from glitchflow_plugin.training.losses import LossSettings
 from glitchflow_plugin.training.precision import choose_precision, in_precision
@@ -74,8 +72,8 @@ from glitchflow_plugin.training.run import (
     Conditions,
     Trained,
     finish,
+    make_gate,
     network_settings,
-    part_batches,
     pictures,
     read_best,
     settle_earlier,
@@ -225,7 +223,6 @@ class Trainer(SoundTorchTrainer):
             dataset.forget()
         if not self._is_main:
             return None
-        self.device_for_judging = torch.device(self._device)
         with self._run_to_the_end():
             self._load_best()
             return self._finish(self.training_set.open_spectrograms(), started)
@@ -528,15 +525,21 @@ class Trainer(SoundTorchTrainer):
 
     # afterwards, in the first process
 
+    @property
+    def learned(self) -> Learned:
+        """The twin, for whoever judges it."""
+        return Learned(self.learner, self.twin, self.config)
+
     def _finish(self, _: SpectrogramSet, started: str) -> ModelVersion | None:
-        trained = finish(self.learner, self.twin, self._conditions, self.device_for_judging)
-        run_id, registry = self._log_trained(trained), self.registry
+        learned, registry = self.learned, self.registry
+        trained = finish(learned, Conditions(self.run_name, self.epochs, self.random_seed))
+        run_id = self._log_trained(trained)
         checkpoint, outcome = Path(self.checkpoints_location) / BEST, Outcome()
         if registry is not None:
             outcome = register_trained(
                 trained.bundle,
                 registry,
-                self._gate(trained.bundle, registry.gate).decide,
+                make_gate(learned, trained.bundle, registry.gate).decide,
                 training=self.training_set.folder,
                 checkpoint=checkpoint,
                 run_id=run_id,
@@ -547,10 +550,6 @@ class Trainer(SoundTorchTrainer):
         outcome.raise_if(registry is not None and registry.required)
         return outcome.version
 
-    @property
-    def _conditions(self) -> Conditions:
-        return Conditions(self.run_name, self.epochs, self.random_seed, self.config)
-
     def _log_trained(self, trained: Trained) -> str | None:
         """Log test figures and pictures to the run of the training, and return its id."""
         run_id = self.mlflow_worker_run_id or self.mlflow_tune_run_id
@@ -560,21 +559,12 @@ class Trainer(SoundTorchTrainer):
         tracker = ItwinaiTracker(self.logger)
         for name, value in trained.test_figures.items():
             tracker.metric(name, value, 0)
-        shown = {"axis": self.pictures.frequency_axis, "classes": self._classes}
-        for name, figure in pictures(
-            self.learner, trained, threshold=self.config.threshold, device=self.device_for_judging, **shown
-        ).items():
+        shown = pictures(self.learned, trained.scores, axis=self.pictures.frequency_axis, classes=self._classes)
+        for name, figure in shown.items():
             tracker.picture(name, figure)
         found_run = getattr(self.mlflow_logger, "active_run", None)
         self.logger.destroy_logger_context()
         return run_id or (found_run.info.run_id if found_run is not None else None)
-
-    def _gate(self, bundle: ModelBundle, settings: GateSettings) -> Gate:
-        """What decides about a bundle, on events that chose nothing."""
-        learner, device = self.learner, self.device_for_judging
-        return Gate(
-            self.training_set, learner.events, learner.event_losses, bundle, settings, device, self.config.threshold
-        )
 
     # small things
 
@@ -618,9 +608,6 @@ class Trainer(SoundTorchTrainer):
             logger.warning("%s Whether signals stay in the strain cannot be tested.", error)
             return None
         return events
-
-    def _batches(self, part: str) -> DataLoader[Any]:
-        return part_batches(self.learner, self.config.batch_size, part)
 
     def _predict(self, witnesses: Tensor) -> Tensor:
         return self.twin(self._on_device(witnesses))

@@ -15,23 +15,28 @@ class Learned:
     """A twin that was trained and neither calibrated nor judged.
 
     Attributes:
-        learner: Of its representation.
-        twin: Best on validation.
+        learner: Learner of its representation.
+        twin: The twin that is best on validation.
         config: `training.config`.
-        minutes: That training took.
+        minutes: Time of training; 0 where nobody measures it.
         epochs: Epochs that were begun; 0 of a fit in closed form.
     """
 
     learner: Learner
     twin: nn.Module
     config: TrainingConfiguration
-    minutes: float
-    epochs: int
+    minutes: float = 0.0
+    epochs: int = 0
 
     @property
     def num_parameters(self) -> int:
         """Weights that are learned."""
         return sum(weights.numel() for weights in self.twin.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the twin is."""
+        return next(self.twin.parameters(), torch.empty(0)).device
 
     def batches(self, part: str) -> "DataLoader[tuple[Tensor, Tensor]]":
         """Windows of a part in the order of the index."""
@@ -43,7 +48,6 @@ class Learned:
 
     def judge(self, part: str) -> Results:
         """Loss and figures of the windows of a part."""
-        device = next(self.twin.parameters(), torch.empty(0)).device
         return self.learner.judge(
-            self.twin, self.batches(part), self.twin, device=device, threshold=self.config.threshold
+            self.twin, self.batches(part), self.twin, device=self.device, threshold=self.config.threshold
         )
