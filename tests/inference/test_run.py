@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, DataError, FormatError
+from glitchflow_plugin.inference.cases import map_statistics
 from glitchflow_plugin.inference.run import (
     InferenceSettings,
     check_spectrograms,
@@ -15,7 +16,7 @@ from glitchflow_plugin.inference.run import (
     run_inference,
     weights_fingerprint,
 )
-from glitchflow_plugin.inference.score import map_statistics, score_statistics
+from glitchflow_plugin.inference.score import score_statistics
 from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.products.veto_table import outcomes
 from glitchflow_plugin.signal.columns import Columns

@@ -21,14 +21,10 @@ from glitchflow_plugin.data.recipe import Recipe, told
 from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
+from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
 from glitchflow_plugin.inference.clean import loudest_by_column, residual_area
 from glitchflow_plugin.inference.predict import Prediction, check_events, make_predictor
-from glitchflow_plugin.inference.score import (
-    CaseStatistics,
-    Scores,
-    map_statistics,
-    score_statistics,
-)
+from glitchflow_plugin.inference.score import Scores, score_statistics
 from glitchflow_plugin.inference.trivial import MeasuredMaps, trivial_statistics
 from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
 from glitchflow_plugin.products.veto_table import EventVerdicts, event_table, veto_segments
