@@ -13,7 +13,6 @@ from itwinai.components import BaseComponent, monitor_exec
 from torch import Tensor
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._figures import save_figure
 from glitchflow_plugin.components._leaderboard_page import (
     entrants_table,
     figures_of,
@@ -45,6 +44,7 @@ from glitchflow_plugin.inference.predict import MapPredictor, Predictor
 from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.models.build import MODELS, check_network
 from glitchflow_plugin.models.bundle import WaveformTwin
+from glitchflow_plugin.plots.pictures import save_figure
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest_with_recipe
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms

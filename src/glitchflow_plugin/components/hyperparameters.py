@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
-from glitchflow_plugin.components._figures import save_figure
 from glitchflow_plugin.components._ray_room import check_room
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
@@ -24,6 +23,7 @@ from glitchflow_plugin.data.files import atomic_path, content_hash, parsed, read
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
+from glitchflow_plugin.plots.pictures import save_figure
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 

@@ -9,7 +9,6 @@ import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._figures import PictureSettings, save_figure
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._whitening import check_whitening
@@ -17,6 +16,7 @@ from glitchflow_plugin.data.channels import read_channel_list
 from glitchflow_plugin.data.ranking_file import ChannelRanking, read_ranking
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.plots.pictures import PictureSettings, save_figure
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built

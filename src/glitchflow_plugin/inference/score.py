@@ -6,7 +6,7 @@ What the figures are, :mod:`glitchflow_plugin.inference.metrics` says; what an i
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,9 @@ from glitchflow_plugin.inference.cases import CaseStatistics, ratio
 from glitchflow_plugin.inference.intervals import CONFIDENCE, Estimate, bootstrap, estimate, few_groups
 from glitchflow_plugin.inference.metrics import Confusion, Roc, finite_or_none
 from glitchflow_plugin.signal.bootstrap import in_memory
-from glitchflow_plugin.verdict import is_vetoed
+from glitchflow_plugin.verdict import holds_glitch, is_vetoed
+
+T = TypeVar("T", np.float64, np.int64)
 
 THRESHOLDS: tuple[float, ...] = tuple(float(value) for value in range(1, 51))
 """SNR² thresholds of the curves."""
@@ -191,32 +193,34 @@ def score_statistics(
     cut, glitch = statistics.glitch_threshold, statistics.glitch
     levels = np.unique(np.asarray([*thresholds, cut], dtype=np.float64))
     parts = metrics.case_sums(statistics, levels)
-    holds = parts["cleaned_share"].bottom
+    holds = holds_glitch(statistics.peak_measured[:, None], levels)
     # a replicate needs the sums by group alone; all figures are resampled in one go, as columns of two matrices
     group = np.unique(statistics.group, return_inverse=True)[1]
     top, bottom = (_sum_by_group(np.concatenate(side, axis=1), group) for side in zip(*parts.values(), strict=True))
-    by_part = partial(_by_name, widths={name: part.top.shape[1] for name, part in parts.items()})
+    widths = {name: part.top.shape[1] for name, part in parts.items()}
     veto = metrics.veto_statistic(statistics)
     order = np.argsort(veto, kind="stable")
     ties = np.unique(veto[order], return_inverse=True)[1]
 
     def _resampled(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = metrics.figures(by_part(ratio(weights @ top, weights @ bottom)))
+        found = metrics.figures(_by_name(ratio(weights @ top, weights @ bottom), widths))
         drawn = (part[:, group[order]] for part in in_memory(weights, len(statistics)))
         areas = [metrics.weighted_auc(part, glitch[order], ties) for part in drawn]
         return np.column_stack([*found.values(), np.concatenate(areas)])
 
     roc, area = metrics.roc_of(glitch, veto)
-    point = metrics.figures(by_part(ratio(top.sum(axis=0), bottom.sum(axis=0)))) | {"roc_auc": np.array([area])}
-    groups = metrics.figure_groups(by_part((bottom > 0).sum(axis=0)))
+    point = metrics.figures(_by_name(ratio(top.sum(axis=0), bottom.sum(axis=0)), widths)) | {
+        "roc_auc": np.array([area])
+    }
+    groups = metrics.figure_groups(_by_name((bottom > 0).sum(axis=0), widths))
     groups["roc_auc"] = groups["veto_balance"][levels == cut]
     ends = bootstrap(_resampled, len(top), replicates=replicates, seed=seed, confidence=confidence)
     ends = np.where(np.concatenate(list(groups.values())) < LEAST_GROUPS, np.nan, ends)
-    bands = _by_name(ends, widths={name: len(value) for name, value in point.items()})
+    bands = _by_name(ends, {name: len(value) for name, value in point.items()})
 
     def _curve(name: str, rests_on: NDArray[np.bool_], reason: str) -> Curve:
-        count = rests_on.sum(axis=0).astype(np.int64)
-        return Curve(levels, point[name], *bands[name], count, groups[name], reason)
+        low, high = bands[name]
+        return Curve(levels, point[name], low, high, rests_on.sum(axis=0).astype(np.int64), groups[name], reason)
 
     def _single(name: str, reason: str) -> Estimate:
         value = point[name][0]
@@ -241,7 +245,7 @@ def score_statistics(
     )
 
 
-def _by_name(values: NDArray[np.float64], widths: Mapping[str, int]) -> dict[str, NDArray[np.float64]]:
+def _by_name(values: NDArray[T], widths: Mapping[str, int]) -> dict[str, NDArray[T]]:
     """Columns, those of each name beside each other, apart."""
     return dict(zip(widths, np.split(values, np.cumsum(list(widths.values()))[:-1], axis=-1), strict=True))
 
