@@ -19,7 +19,6 @@ from torch._subclasses import FakeTensorMode
 
 import glitchflow_plugin
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components.benchmark import _trust
 from glitchflow_plugin.inference.generate import GenerateSettings, generate_glitches
 from glitchflow_plugin.inference.leaderboard import HeldOut, LeaderboardSettings, judge_entrant
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
@@ -45,6 +44,7 @@ from glitchflow_plugin.signal.qtransform import (
 from glitchflow_plugin.training.evaluation import ZeroTwin
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.judged_events import gate_notes
+from glitchflow_plugin.training.trust import trust
 
 SOURCE = Path(glitchflow_plugin.__file__).parent
 TRANSFORM = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=32, num_times=65)
@@ -339,8 +339,8 @@ def test_leaderboard(cuda, make_bundle, coupled, name):
     judged = judge_entrant(trainer.learner.predictor(twin), HeldOut(maps, truth), settings)
     assert (judged.power_removed is not None) is (name in WAVEFORM_MODELS)
     if name == "coupling":
-        trust = _trust(bundle.twin, events, ["STRAIN", *bundle.witnesses], settings, 0)
-        assert [row["missing"] for row in trust["missing"]] == list(range(len(bundle.witnesses)))
+        said = trust(bundle.twin, events, ["STRAIN", *bundle.witnesses], batch_events=settings.batch_events, seed=0)
+        assert [row["missing"] for row in said["missing"]] == list(range(len(bundle.witnesses)))
 
 
 def test_what_a_twin_says_of_itself_stays_with_it(cuda, make_bundle):

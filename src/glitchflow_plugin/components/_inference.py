@@ -11,7 +11,7 @@ from glitchflow_plugin.data.results import claim, place
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.inference.subject import Sources, Subject
 from glitchflow_plugin.models.bundle import ModelBundle
-from glitchflow_plugin.plots.pictures import PictureSettings
+from glitchflow_plugin.products.pictures import PictureSettings
 from glitchflow_plugin.settings import built
 
 

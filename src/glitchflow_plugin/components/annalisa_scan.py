@@ -15,8 +15,8 @@ from glitchflow_plugin.components._whitening import check_whitening
 from glitchflow_plugin.data.ranking_file import ChannelRanking, write_ranking
 from glitchflow_plugin.data.results import keep_former
 from glitchflow_plugin.data.sharded import EventSet
-from glitchflow_plugin.plots.pictures import PictureSettings, save_figure
 from glitchflow_plugin.preprocessing.engine import EngineSettings
+from glitchflow_plugin.products.pictures import PictureSettings, save_figure
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 

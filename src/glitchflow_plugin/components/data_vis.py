@@ -13,7 +13,7 @@ from glitchflow_plugin.data.results import claim, place
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.fresh import gps_of
-from glitchflow_plugin.plots.pictures import PictureSettings
+from glitchflow_plugin.products.pictures import PictureSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 

@@ -16,8 +16,8 @@ from glitchflow_plugin.data.channels import read_channel_list
 from glitchflow_plugin.data.ranking_file import ChannelRanking, read_ranking
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.plots.pictures import PictureSettings, save_figure
 from glitchflow_plugin.preprocessing.engine import EngineSettings
+from glitchflow_plugin.products.pictures import PictureSettings, save_figure
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 

@@ -42,8 +42,8 @@ from glitchflow_plugin.inference.report import score_figures
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import check_network, full_settings, representation
 from glitchflow_plugin.models.bundle import ModelBundle
-from glitchflow_plugin.plots.pictures import PictureSettings
 from glitchflow_plugin.products.environment import environment
+from glitchflow_plugin.products.pictures import PictureSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.connection import guarded

@@ -19,8 +19,8 @@ from glitchflow_plugin.inference.predict import make_predictor
 from glitchflow_plugin.inference.run import UNITS
 from glitchflow_plugin.inference.subject import weights_fingerprint
 from glitchflow_plugin.models.bundle import ModelBundle
-from glitchflow_plugin.plots.pictures import IMAGES, PictureSettings, save_figures
 from glitchflow_plugin.plots.spectrograms import plot_event
+from glitchflow_plugin.products.pictures import IMAGES, PictureSettings, save_figures
 from glitchflow_plugin.products.summary import Metric
 from glitchflow_plugin.settings import as_float
 from glitchflow_plugin.signal.columns import Columns

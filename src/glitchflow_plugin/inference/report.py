@@ -25,9 +25,9 @@ from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.curves import Band, plot_accuracy, plot_confusion, plot_roc
 from glitchflow_plugin.plots.maps import FrequencyAxis
-from glitchflow_plugin.plots.pictures import IMAGES, PictureSettings, save_figures
 from glitchflow_plugin.plots.style import short_name
 from glitchflow_plugin.plots.timeline import plot_timeline
+from glitchflow_plugin.products.pictures import IMAGES, PictureSettings, save_figures
 from glitchflow_plugin.products.summary import Metric
 from glitchflow_plugin.products.veto_table import covered_seconds, outcomes, write_table
 from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name

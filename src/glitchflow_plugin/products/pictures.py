@@ -4,19 +4,23 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from glitchflow_plugin.data.classes import event_classes
 from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
-if TYPE_CHECKING:  # what only keeps the settings starts without matplotlib
-    from matplotlib.figure import Figure
-
 logger = logging.getLogger(__name__)
 
 IMAGES = "images"
 """Folder of the pictures below that of a result."""
+
+
+class Figure(Protocol):
+    """What matplotlib draws."""
+
+    def savefig(self, path: Path, /, *, dpi: int) -> None:
+        """Write to a file of the kind that its name ends with."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,14 @@ class PictureSettings:
             return {}
 
 
-def save_figure(figure: "Figure", path: Path | str, dpi: int = 120) -> Path:
+def save_figure(figure: Figure, path: Path | str, dpi: int = 120) -> Path:
     """Write a matplotlib figure, whole or not at all, and return its path."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=dpi)
     return Path(path)
 
 
-def save_figures(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     """Write figures under their names, in place of the pictures of a run before, and return their paths."""
     for old in folder.glob("*.png"):
         old.unlink()
