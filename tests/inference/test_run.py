@@ -7,12 +7,7 @@ from torch import nn
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.inference.cases import map_statistics
-from glitchflow_plugin.inference.run import (
-    InferenceSettings,
-    cleaned_name,
-    predicted_name,
-    run_inference,
-)
+from glitchflow_plugin.inference.run import InferenceSettings, cleaned_name, predicted_name, run_inference
 from glitchflow_plugin.inference.score import score_statistics
 from glitchflow_plugin.inference.subject import weights_fingerprint
 from glitchflow_plugin.inference.trivial import TRIVIAL

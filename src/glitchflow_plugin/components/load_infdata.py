@@ -9,9 +9,9 @@ from itwinai.components import DataGetter, monitor_exec
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.results import claim
 from glitchflow_plugin.data.sharded import SpectrogramSet
-from glitchflow_plugin.data.sources import DatasetSettings
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.fresh import check_spectrograms, data_folder, data_record, make_maps
 from glitchflow_plugin.inference.subject import check_model, load_model, model_inputs

@@ -12,7 +12,8 @@ from jaxtyping import Bool
 from tqdm import tqdm
 
 from glitchflow_plugin.data.records import SpectrogramBatch
-from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.fresh import check_events, check_spectrograms
 from glitchflow_plugin.inference.predict import make_predictor
