@@ -61,6 +61,11 @@ class SeenChannel:
     alias: str | None = None
     problem: str = ""
 
+    @property
+    def rate(self) -> str:
+        """The sample rate in words."""
+        return "rate unknown" if self.sample_rate is None else f"{self.sample_rate:g} Hz"
+
 
 @dataclass(frozen=True, eq=False)
 class SeenData:
