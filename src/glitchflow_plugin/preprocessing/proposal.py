@@ -21,7 +21,8 @@ from glitchflow_plugin.preprocessing.remarks import (
     trigger_remarks,
 )
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
-from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey, together
+from glitchflow_plugin.preprocessing.seen import SeenChannel, SeenData, together
+from glitchflow_plugin.preprocessing.survey import Survey
 from glitchflow_plugin.preprocessing.target import find_target, unsafe_channels, with_alias
 from glitchflow_plugin.signal.conditioning import USUAL_JITTER
 from glitchflow_plugin.signal.whitening import WhiteningSettings
