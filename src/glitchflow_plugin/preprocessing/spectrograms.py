@@ -127,22 +127,17 @@ class MapKeys(Protocol):
     def logf(self) -> bool: ...  # noqa: D102
 
 
+def _map_keys(settings: MapKeys) -> dict[str, Any]:
+    return {key: getattr(settings, key) for key in ("q", "frange", "num_f_bins", "num_t_bins", "fres", "tres", "logf")}
+
+
 def check_map_keys(settings: MapKeys) -> None:
     """Refuse what fits no event, before any is looked at.
 
     Raises:
         ConfigurationError: A value is out of range.
     """
-    q_transform_settings(
-        math.inf,
-        q=settings.q,
-        frange=settings.frange,
-        num_f_bins=settings.num_f_bins,
-        num_t_bins=settings.num_t_bins,
-        fres=settings.fres,
-        tres=None,  # its range depends on the event
-        logf=settings.logf,
-    )
+    q_transform_settings(math.inf, **_map_keys(settings) | {"tres": None})  # its range depends on the event
 
 
 def event_transform(events: EventSet, settings: MapKeys) -> QTransformSettings:
@@ -151,16 +146,7 @@ def event_transform(events: EventSet, settings: MapKeys) -> QTransformSettings:
     Raises:
         ConfigurationError: They do not fit; the message says what fits.
     """
-    transform = q_transform_settings(
-        events.duration,
-        q=settings.q,
-        frange=settings.frange,
-        num_f_bins=settings.num_f_bins,
-        num_t_bins=settings.num_t_bins,
-        fres=settings.fres,
-        tres=settings.tres,
-        logf=settings.logf,
-    )
+    transform = q_transform_settings(events.duration, **_map_keys(settings))
     check_settings(events.num_samples, events.sample_rate, transform)
     _check_band(events, transform)
     return transform
