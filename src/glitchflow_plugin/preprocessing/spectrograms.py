@@ -137,7 +137,9 @@ def check_map_keys(settings: MapKeys) -> None:
     Raises:
         ConfigurationError: A value is out of range.
     """
-    q_transform_settings(math.inf, **_map_keys(settings) | {"tres": None})  # its range depends on the event
+    keys = _map_keys(settings)
+    keys["tres"] = None  # its range depends on the event
+    q_transform_settings(math.inf, **keys)
 
 
 def event_transform(events: EventSet, settings: MapKeys) -> QTransformSettings:
