@@ -23,8 +23,9 @@ from glitchflow_plugin.inference.generate import GenerateSettings, generate_glit
 from glitchflow_plugin.inference.leaderboard import HeldOut, LeaderboardSettings, judge_entrant
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
 from glitchflow_plugin.models.build import MODELS, WAVEFORM_MODELS, build_model, representation
-from glitchflow_plugin.models.bundle import load_twin, pack_baseline, pack_twin
+from glitchflow_plugin.models.bundle import pack_baseline, pack_twin
 from glitchflow_plugin.models.linear import RidgeSums
+from glitchflow_plugin.models.weights import load_twin
 from glitchflow_plugin.models.wiener import WienerSums
 from glitchflow_plugin.preprocessing.scan import coincidence_examples, scan_channels
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
@@ -366,7 +367,7 @@ def test_tensors_leave_the_device_in_known_places_alone():
         "signal/qtransform/planes.py": "the compiled path, which is the CPU's",
         "models/linear.py": "sums in float64",
         "models/wiener.py": "sums in float64",
-        "models/bundle.py": "weights into a file",
+        "models/weights.py": "weights into a file",
         "training/calibration.py": "pixels drawn from all events",
         "training/signals.py": "cross spectra of all quiet events",
         "training/checkpoints.py": "states of the CPU's generators",

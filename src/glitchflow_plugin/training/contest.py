@@ -27,7 +27,7 @@ from glitchflow_plugin.inference.leaderboard import (
 from glitchflow_plugin.inference.predict import MapPredictor, Predictor, SeriesPredictor
 from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.models.build import MODELS, check_network
-from glitchflow_plugin.models.bundle import WaveformTwin
+from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest_with_recipe
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glitchflow_plugin.data.sharded import EventSet
-from glitchflow_plugin.models.bundle import WaveformTwin
+from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.training.calibration import Coverage, coverage, leave_out
 
 #: Gain of a witness that shall look new to a twin.
