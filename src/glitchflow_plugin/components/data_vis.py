@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
-from glitchflow_plugin.components._figures import PictureSettings
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._results import set_gps
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.results import claim, place
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.fresh import gps_of
+from glitchflow_plugin.products.pictures import PictureSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 
@@ -58,7 +58,7 @@ class DataVis(BaseComponent):
         """Write the TensorBoard folder and return the set."""
         shown = spectrograms or SpectrogramSet.open(self.spectrograms_folder)
         what = {"data": shown.manifest.fingerprint}
-        self.place = place(self.folder, set_gps(shown), what)
+        self.place = place(self.folder, gps_of(shown), what)
         self._show(shown, what)
         return shown
 

@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._figures import PictureSettings
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._strategies import backward
@@ -38,10 +37,11 @@ from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import BatchOrder, Share, share_cache
 from glitchflow_plugin.data.window_order import WindowOrder, balancing_weights, read_labels
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
-from glitchflow_plugin.inference.predict import check_events
+from glitchflow_plugin.inference.fresh import check_events
 from glitchflow_plugin.models.build import check_network, representation
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
+from glitchflow_plugin.products.pictures import PictureSettings
 from glitchflow_plugin.products.summary import now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.connection import guarded
