@@ -27,7 +27,8 @@ from glitchflow_plugin.components._strategies import (
     peers_told,
     unwrapped,
 )
-from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, causes, nearest
+from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, causes
+from glitchflow_plugin.settings import explained
 from glitchflow_plugin.tracking.itwinai_tracker import end_as_killed, search_run
 from glitchflow_plugin.training.checkpoints import (
     BEST,
@@ -97,11 +98,7 @@ class StrictConfiguration(TrainingConfiguration):
         try:
             return cls(**(values or {}))
         except ValidationError as error:
-            found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-            unknown = [item["loc"][-1] for item in error.errors() if item["type"] == "extra_forbidden"]
-            near = nearest(unknown[0], cls.model_fields) if unknown else ""
-            message = f"training.config: {found}.{near} Keys it takes: {', '.join(sorted(cls.model_fields))}."
-            raise ConfigurationError(message) from error
+            raise ConfigurationError(explained(error, cls, "training.config")) from error
 
 
 class SoundTorchTrainer(TorchTrainer):

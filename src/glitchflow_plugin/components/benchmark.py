@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -52,7 +52,7 @@ from glitchflow_plugin.preprocessing.truth import read_glitch_truth
 from glitchflow_plugin.products.page import insert_block
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now, versions
 from glitchflow_plugin.products.veto_table import write_table
-from glitchflow_plugin.settings import built
+from glitchflow_plugin.settings import built, section
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.tracking.versions import ModelVersion
@@ -74,15 +74,9 @@ _KNOWN = ("entrants", "checkpoints", "events", "spectrograms")
 _STRANGE_GAIN = 5.0
 
 
-@dataclass(frozen=True)
+@section
 class Entrant:
-    """One line of the leaderboard.
-
-    Attributes:
-        model: Name and settings of the network, as in conf/model/; `name` may be `zero`, which predicts nothing.
-        config: Keys of `training.config` that are its own.
-        missing: Whether it is also judged with witnesses taken away; wide networks are slow.
-    """
+    """One line of the leaderboard; conf/benchmark.yaml explains the keys."""
 
     model: Mapping[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)

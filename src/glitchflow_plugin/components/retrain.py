@@ -31,7 +31,7 @@ from glitchflow_plugin.errors import (
 )
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
-from glitchflow_plugin.settings import built
+from glitchflow_plugin.settings import Count, built, section
 from glitchflow_plugin.signal.drift import DriftReport, DriftSettings
 
 if TYPE_CHECKING:
@@ -47,31 +47,21 @@ _PLAN = "plan.json"
 _MOST_ATTEMPTS = 3
 
 
-@dataclass(frozen=True)
+@section
 class RetrainSettings:
-    """The keys of retrain.yaml.
-
-    Attributes:
-        buffer: Folder of event files, or of an event set, to which somebody else adds the latest events.
-        max_events: Only that many of the latest are used.
-        min_events: Fewer are not looked at.
-        force: Train whether they have drifted or not.
-        drift: When they have; see `DriftSettings`.
-    """
+    """The keys of retrain.yaml, which explains them."""
 
     buffer: str
     max_events: int = 2000
-    min_events: int = 400
+    min_events: Count = 400
     force: bool = False
-    drift: Mapping[str, Any] = field(default_factory=dict)
+    drift: DriftSettings = field(default_factory=DriftSettings)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work."""
-        if not 1 <= self.min_events <= self.max_events:
+        """Refuse what is never looked at."""
+        if not self.min_events <= self.max_events:
             message = f"retrain.yaml: expected 1 <= min_events <= max_events, got {self.min_events}, {self.max_events}."
             raise ConfigurationError(message)
-        if not isinstance(self.force, bool):
-            raise ConfigurationError(f"retrain.yaml: force must be true or false, got {self.force!r}.")
 
 
 class Retrain(BaseComponent):
@@ -118,7 +108,6 @@ class Retrain(BaseComponent):
             name=name,
         )
         self.settings = built(RetrainSettings, retrain, "retrain")
-        self.drift = built(DriftSettings, self.settings.drift, "retrain.drift")
         check_name(registry["name"], "registry.yaml: name", LONGEST_MODEL)
         check_alias(registry.get("alias", "champion"), "registry.yaml: alias")
         if trainer.get("run_name") is not None:
@@ -184,7 +173,7 @@ class Retrain(BaseComponent):
         drift, warnings = None, quality
         decision, reason = "train", "forced"
         if not self.settings.force:
-            drift = drift_or_refuse(maps, bundle.witnesses, bundle.notes, self.drift)
+            drift = drift_or_refuse(maps, bundle.witnesses, bundle.notes, self.settings.drift)
             warnings = (*quality, *drift_warnings(drift))
             drifted = [channel.channel for channel in drift.drifted]
             decision = "train" if drifted else "keep"

@@ -36,7 +36,7 @@ from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, F
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
 from glitchflow_plugin.preprocessing.triggers import chosen_by, chosen_for
-from glitchflow_plugin.settings import built
+from glitchflow_plugin.settings import Count, built, section
 from glitchflow_plugin.signal.conditioning import (
     SAMPLE_RATE,
     TOO_SHORT,
@@ -61,15 +61,11 @@ _PSD_SPACING = 0.25
 """Grid on which given spectra are kept in the recipe, Hz."""
 
 
-@dataclass(frozen=True)
+@section
 class IngestSettings:
-    """How the work is divided; `EngineSettings` say where it is done.
+    """How the work is divided, explained in conf/datasets.yaml; `EngineSettings` say where it is done."""
 
-    Attributes:
-        shard_size: Events a shard and held in memory by a worker; the data sets' `processing.batch` if None.
-    """
-
-    shard_size: int | None = None
+    shard_size: Count | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +241,7 @@ def channel_recipe(name: str, recipe: Mapping[str, Any]) -> ChannelRecipe:
         )
         psd = entry.get("psd")
         given = None if psd is None else Psd(np.asarray(psd["values"], dtype=np.float64), float(psd["spacing"]))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ConfigurationError) as error:
         raise FormatError(
             f"the recipe does not say how {name} is conditioned as this version knows it ({error}). Make it again."
         ) from error

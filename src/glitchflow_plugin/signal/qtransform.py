@@ -39,6 +39,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
+from glitchflow_plugin.settings import Finite, Fraction, Positive, section
 from glitchflow_plugin.signal.interpolation import periodic_taps, spline_matrix
 from glitchflow_plugin.signal.tiling import LOWEST_Q, TileRow, distance, padded_row, tile_rows
 from glitchflow_plugin.types.tensors import SeriesTensor
@@ -60,7 +61,7 @@ _RELATIVE = 16
 _SMALLEST = 1e-30
 
 
-@dataclass(frozen=True)
+@section
 class QTransformSettings:
     """What decides a map.
 
@@ -77,21 +78,19 @@ class QTransformSettings:
     """
 
     q: float | tuple[float, ...] = 12.0
-    frequency_low: float = 8.0
-    frequency_high: float = 400.0
+    frequency_low: Positive = 8.0
+    frequency_high: Finite = 400.0
     num_frequencies: int = 64
     num_times: int = 257
     log_frequency: bool = False
-    mismatch: float = 0.2
+    mismatch: Fraction = 0.2
     norm: Norm = "median"
 
     def __post_init__(self) -> None:
         """Refuse settings that fit no data at all; `check_settings` compares them with the data."""
-        qs = tuple(float(q) for q in self.q) if isinstance(self.q, tuple | list) else float(self.q)
-        object.__setattr__(self, "q", qs)
         if not self.qs or not all(math.isfinite(q) and q >= LOWEST_Q for q in self.qs):
             raise ConfigurationError(f"q must be at least sqrt(11) = {LOWEST_Q:.3f}, or several such, got {self.q}.")
-        if not 0 < self.frequency_low < self.frequency_high < math.inf:
+        if not self.frequency_low < self.frequency_high:
             raise ConfigurationError(
                 f"expected 0 < lowest < highest frequency (Hz), got {self.frequency_low} and {self.frequency_high}. "
                 "Correct `frange`."
@@ -100,10 +99,6 @@ class QTransformSettings:
             raise ConfigurationError(
                 f"a map needs at least 2 rows and 2 columns, got {self.num_frequencies} x {self.num_times}."
             )
-        if not 0 < self.mismatch < 1:
-            raise ConfigurationError(f"mismatch is a fraction between 0 and 1, got {self.mismatch}.")
-        if self.norm not in _NORMS:
-            raise ConfigurationError(f"norm must be one of {', '.join(_NORMS)}, got {self.norm!r}.")
 
     @classmethod
     def from_recipe(cls, content: Mapping[str, Any]) -> "QTransformSettings":
@@ -114,8 +109,10 @@ class QTransformSettings:
         """
         try:
             return cls(**content)
-        except TypeError as error:
-            raise FormatError(f"the recipe's Q-transform has unknown settings ({error}). Make it again.") from error
+        except ConfigurationError as error:
+            raise FormatError(
+                f"the recipe's Q-transform has settings unknown to this version ({error}). Make it again."
+            ) from error
 
     @property
     def qs(self) -> tuple[float, ...]:
