@@ -168,7 +168,7 @@ def section(kind: type[T]) -> type[T]:
         try:
             initialise(self, *args, **values)
         except ValidationError as error:
-            raise ConfigurationError(explained(error, made, "")) from error
+            raise ConfigurationError(_sentence(error, made, "")) from error
 
     made.__init__ = checked  # type: ignore[method-assign]
     return made
@@ -178,7 +178,7 @@ def built(kind: type[T], content: Mapping[str, Any] | None, where: str) -> T:
     """Settings from a section of the configuration.
 
     Args:
-        kind: A dataclass made by `section`.
+        kind: A dataclass made by `section`, or a model of pydantic's.
         content: Its keys and values as YAML gives them; None: all as they are by default.
         where: The section or file, for the message.
 
@@ -195,10 +195,11 @@ def built(kind: type[T], content: Mapping[str, Any] | None, where: str) -> T:
         raise ConfigurationError(f"{where}: expected keys with values, got {content!r}.")
     try:
         return kind(**plain(_without_former(content or {}, where)))
-    except ConfigurationError as error:
-        if not isinstance(error.__cause__, ValidationError):
+    except (ConfigurationError, ValidationError) as error:
+        flaw = error if isinstance(error, ValidationError) else error.__cause__
+        if not isinstance(flaw, ValidationError):
             raise
-        raise ConfigurationError(explained(error.__cause__, kind, where)) from error.__cause__
+        raise ConfigurationError(_sentence(flaw, kind, where)) from flaw
 
 
 def former(where: str, key: str) -> str:
@@ -233,7 +234,7 @@ def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], 
             raise ConfigurationError(_expected(error.errors()[0], _name(hint), f"{where}.{key}")) from error
 
 
-def explained(error: ValidationError, kind: type, where: str) -> str:
+def _sentence(error: ValidationError, kind: type, where: str) -> str:
     """What pydantic refused, as a sentence: where it stands, what was expected, what came.
 
     Args:

@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,9 @@ from glitchflow_plugin.errors import (
 )
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
-from glitchflow_plugin.settings import Count, built, section
-from glitchflow_plugin.signal.drift import DriftReport, DriftSettings
+from glitchflow_plugin.settings import built
+from glitchflow_plugin.signal.drift import DriftReport
+from glitchflow_plugin.training.retraining import RetrainSettings
 
 if TYPE_CHECKING:
     from glitchflow_plugin.models.bundle import ModelBundle
@@ -45,23 +46,6 @@ _PLAN = "plan.json"
 #: A cycle that has failed so often is given up, and the next run begins a new one with fresh events. Failures of the
 #: registry do not count.
 _MOST_ATTEMPTS = 3
-
-
-@section
-class RetrainSettings:
-    """The keys of retrain.yaml, which explains them."""
-
-    buffer: str
-    max_events: int = 2000
-    min_events: Count = 400
-    force: bool = False
-    drift: DriftSettings = field(default_factory=DriftSettings)
-
-    def __post_init__(self) -> None:
-        """Refuse what is never looked at."""
-        if not self.min_events <= self.max_events:
-            message = f"retrain.yaml: expected 1 <= min_events <= max_events, got {self.min_events}, {self.max_events}."
-            raise ConfigurationError(message)
 
 
 class Retrain(BaseComponent):
