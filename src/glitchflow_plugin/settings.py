@@ -66,7 +66,7 @@ def _rising(pair: Sequence[float]) -> Sequence[float]:
     return pair
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+Range = Annotated[tuple[float, float], Field(description="two numbers [low, high]"), AfterValidator(_rising)]
 """Lowest and highest."""
 AccuracyRange = Annotated[
     Sequence[Annotated[Number, Field(ge=0)]], Field(min_length=2, max_length=2), AfterValidator(_rising)
@@ -147,7 +147,7 @@ def section(kind: type[T]) -> type[T]:
     """Make a frozen dataclass of settings, each checked against its annotation before `__post_init__` relates them.
 
     Whole numbers become floats and lists tuples where the annotation says so, and mappings become the settings that it
-    names. All that is refused is a `ConfigurationError`, those of `__post_init__` included.
+    names. What is refused is a `ConfigurationError`; a call without the right names is a `TypeError`, as of any function.
 
     >>> @section
     ... class Sieve:
@@ -160,17 +160,18 @@ def section(kind: type[T]) -> type[T]:
     glitchflow_plugin.errors.ConfigurationError: threshold: expected float (above 0), got -3.
     """
     kind.__annotations__ = {key: _exact(hint) for key, hint in kind.__annotations__.items()}
-    made = dataclass(frozen=True, config=ConfigDict(extra="forbid"))(kind)
+    made: Any = dataclass(frozen=True, config=ConfigDict(extra="forbid"))(kind)
     initialise = made.__init__
 
     @wraps(initialise)
-    def checked(self: object, *args: Any, **values: Any) -> None:
+    def checked(self: Any, *args: Any, **values: Any) -> None:
         try:
             initialise(self, *args, **values)
         except ValidationError as error:
-            raise ConfigurationError(_sentence(error, made, "")) from error
+            wrong_call = error.errors()[0]["type"] in _CALL and len(error.errors()[0]["loc"]) == 1
+            raise (TypeError if wrong_call else ConfigurationError)(_sentence(error, made, "")) from error
 
-    made.__init__ = checked  # type: ignore[method-assign]
+    made.__init__ = checked
     return made
 
 
@@ -195,7 +196,7 @@ def built(kind: type[T], content: Mapping[str, Any] | None, where: str) -> T:
         raise ConfigurationError(f"{where}: expected keys with values, got {content!r}.")
     try:
         return kind(**plain(_without_former(content or {}, where)))
-    except (ConfigurationError, ValidationError) as error:
+    except (ConfigurationError, TypeError, ValidationError) as error:
         flaw = error if isinstance(error, ValidationError) else error.__cause__
         if not isinstance(flaw, ValidationError):
             raise
@@ -242,9 +243,9 @@ def _sentence(error: ValidationError, kind: type, where: str) -> str:
         kind: The class of settings that was to be made.
         where: The section or file; empty if it is not known.
     """
-    flaw = error.errors(include_url=False)[0]
+    flaw: Mapping[str, Any] = error.errors(include_url=False)[0]
     *parents, last = flaw["loc"] or ("",)
-    lacks = isinstance(last, str) and flaw["type"] in ("unexpected_keyword_argument", "extra_forbidden", "missing")
+    lacks = isinstance(last, str) and flaw["type"] in _CALL
     places, hint, expected = [where] if where else [], None, ""
     for part in parents if lacks else flaw["loc"]:
         known, hints = kind.__pydantic_fields__, get_type_hints(kind)
@@ -297,8 +298,12 @@ def _name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace("collections.abc.", "")
 
 
+_CALL = ("unexpected_keyword_argument", "extra_forbidden", "missing")
 _WORDS = {
     "a valid tuple": "a list",
+    "a valid integer": "a whole number",
+    "a valid string": "text",
+    "a valid number": "a number",
     "a valid sequence": "a list",
     "greater than or equal to": "at least",
     "less than or equal to": "at most",

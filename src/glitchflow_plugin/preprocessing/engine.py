@@ -12,8 +12,9 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
+from pydantic import BeforeValidator
 from tqdm import tqdm
 
 from glitchflow_plugin.data.parent import end_at_once, end_with_parent, starting_workers
@@ -53,13 +54,22 @@ class ShareDone(SystemExit):
         return self.message
 
 
+def _running(address: object) -> object:
+    if address in (None, "", LOCAL):
+        raise ConfigurationError(
+            f"engine.address: expected auto or host:port of a running Ray cluster, got {address!r}: none is "
+            "started here, since it would listen without a password. On one machine, engine.name=local."
+        )
+    return address
+
+
 @section
 class EngineSettings:
     """Where shards are made; conf/engine.yaml explains the keys."""
 
     name: Literal["local", "ray", "slurm-array"] = LOCAL
     workers: CountOrAll = None
-    address: str = "auto"
+    address: Annotated[str, BeforeValidator(_running)] = "auto"
     task_cpus: Positive = 1
     task_memory: Positive | None = None
     share_index: int | None = None
@@ -67,11 +77,6 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
-        if self.address in ("", LOCAL):
-            raise ConfigurationError(
-                f"engine.address: expected auto or host:port of a running Ray cluster, got {self.address!r}: none is "
-                "started here, since it would listen without a password. On one machine, engine.name=local."
-            )
         if (self.share_index is None) != (self.share_count is None):
             raise ConfigurationError("engine.share_index and engine.share_count belong together: give both or neither.")
         if self.share_index is not None and self.share_count is not None:
@@ -84,7 +89,7 @@ class EngineSettings:
         >>> EngineSettings.of("ray").name
         'ray'
         """
-        return cls(name=content) if isinstance(content, str) else built(cls, content, "engine")
+        return built(cls, {"name": content} if isinstance(content, str) else content, "engine")
 
     def on_device(self, device: object) -> Self:
         """The settings with which work for a device is spread: one process for a GPU, which it fills alone.

@@ -25,7 +25,7 @@ class LossSettings:
     def __post_init__(self) -> None:
         """Refuse a loss that is always 0."""
         if not self.l1 + self.ssim > 0:
-            raise ConfigurationError("expected weights l1 or ssim above 0, got 0 for both. Correct training.yaml.")
+            raise ConfigurationError("expected weights l1 and ssim of at least 0, not both 0. Correct training.yaml.")
 
 
 def structural_similarity(

@@ -68,10 +68,8 @@ class QTransformSettings:
         """
         try:
             return cls(**content)
-        except ConfigurationError as error:
-            raise FormatError(
-                f"the recipe's Q-transform has settings unknown to this version ({error}). Make it again."
-            ) from error
+        except TypeError as error:
+            raise FormatError(f"the recipe's Q-transform has unknown settings ({error}). Make it again.") from error
 
     @property
     def qs(self) -> tuple[float, ...]:
