@@ -13,7 +13,7 @@ from glitchflow_plugin import verdict
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.records import SpectrogramBatch
-from glitchflow_plugin.data.sharded import ShardedWriter
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.inference.clean import loudest_by_column, residual_area
 from glitchflow_plugin.inference.generate import label_table
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference

@@ -147,7 +147,7 @@ def section(kind: type[T]) -> type[T]:
     """Make a frozen dataclass of settings, each checked against its annotation before `__post_init__` relates them.
 
     Whole numbers become floats and lists tuples where the annotation says so, and mappings become the settings that it
-    names. What is refused is a `ConfigurationError`; a call without the right names is a `TypeError`, as of any function.
+    names. What is refused is a `ConfigurationError`; a call with other names is a `TypeError`, as of any function.
 
     >>> @section
     ... class Sieve:
@@ -186,7 +186,7 @@ def built(kind: type[T], content: Mapping[str, Any] | None, where: str) -> T:
     Raises:
         ConfigurationError: A key is unknown or missing, or a value is of another type or out of range.
 
-    >>> from glitchflow_plugin.data.sources import EventRange
+    >>> from glitchflow_plugin.data.datasets import EventRange
     >>> built(EventRange, {"mim": 3}, "events")
     Traceback (most recent call last):
     ...

@@ -20,8 +20,9 @@ from glitchflow_plugin.inference import report as inference_report
 from glitchflow_plugin.inference.generate import GenerateSettings
 from glitchflow_plugin.inference.run import InferenceSettings
 from glitchflow_plugin.inference.trivial import TRIVIAL
-from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle
+from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.linear import LinearFilter
+from glitchflow_plugin.models.twins import EnergyTwin
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from glitchflow_plugin.data.sharded import ShardPlan
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError
-from glitchflow_plugin.settings import built
 from glitchflow_plugin.preprocessing.engine import (
     EngineSettings,
     ShardError,
@@ -16,6 +15,7 @@ from glitchflow_plugin.preprocessing.engine import (
     default_workers,
     map_shards,
 )
+from glitchflow_plugin.settings import built
 
 PLANS = [ShardPlan(index, (f"event-{2 * index}", f"event-{2 * index + 1}")) for index in range(4)]
 

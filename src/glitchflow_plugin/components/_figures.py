@@ -1,12 +1,10 @@
-"""How steps keep their pictures."""
+"""What a user may choose about pictures."""
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from glitchflow_plugin.data.classes import event_classes
-from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.settings import section
 
@@ -27,10 +25,3 @@ class PictureSettings:
         except FormatError as error:
             logger.warning("Pictures name no classes of glitches. %s", error)
             return {}
-
-
-def save_figure(figure: Any, path: Path | str, dpi: int = 120) -> Path:
-    """Write a matplotlib figure, whole or not at all, and return its path."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=dpi)
-    return Path(path)

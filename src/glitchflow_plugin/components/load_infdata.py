@@ -11,11 +11,11 @@ from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._model import check_model, load_model, model_inputs, open_events, require
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.recipe import Recipe, told
 from glitchflow_plugin.data.results import claim, name_of_path, place
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
-from glitchflow_plugin.data.sources import DatasetSettings
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.quality import read_quality

@@ -8,13 +8,14 @@ from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._drift import drift_metrics, drift_of, drift_warnings
-from glitchflow_plugin.components._figures import PictureSettings, save_figure
+from glitchflow_plugin.components._figures import PictureSettings
 from glitchflow_plugin.components._model import model_inputs, model_name
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._results import Sought, Subject, check_result
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.results import claim, place
 from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.products.pictures import save_figure
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.products.veto_table import write_table
 from glitchflow_plugin.settings import built

@@ -11,7 +11,8 @@ import torch
 from tqdm import tqdm
 
 from glitchflow_plugin.data.records import SpectrogramBatch
-from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.inference.predict import check_events, make_predictor
 from glitchflow_plugin.inference.run import UNITS, check_spectrograms, weights_fingerprint
 from glitchflow_plugin.models.bundle import ModelBundle

@@ -16,7 +16,8 @@ from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.inference.clean import clean_maps
-from glitchflow_plugin.models.bundle import Explained, ModelBundle, WaveformTwin
+from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.models.twins import Explained, WaveformTwin
 from glitchflow_plugin.signal.columns import Columns, tile_length
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform, q_transform_relative
 from glitchflow_plugin.signal.windows import cut_windows, join_windows, tile_starts

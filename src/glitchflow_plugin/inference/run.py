@@ -19,7 +19,8 @@ from tqdm import tqdm
 from glitchflow_plugin.data.groups import group_numbers
 from glitchflow_plugin.data.recipe import Recipe, told
 from glitchflow_plugin.data.records import SpectrogramBatch
-from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.errors import ChannelMismatchError, FormatError, NoEventsError
 from glitchflow_plugin.inference.clean import loudest_by_column, residual_area
 from glitchflow_plugin.inference.predict import Prediction, check_events, make_predictor
@@ -30,7 +31,8 @@ from glitchflow_plugin.inference.score import (
     score_statistics,
 )
 from glitchflow_plugin.inference.trivial import MeasuredMaps, trivial_statistics
-from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
+from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.products.veto_table import EventVerdicts, event_table, veto_segments
 from glitchflow_plugin.settings import AccuracyRange, Count, CountOrNone, Positive, PositiveNumber, section
 from glitchflow_plugin.signal.columns import Columns, judged_pixels

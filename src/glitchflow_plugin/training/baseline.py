@@ -8,8 +8,8 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from glitchflow_plugin.models.bundle import EnergyTwin, Twin
 from glitchflow_plugin.models.linear import DEFAULT_LAGS, RidgeSums
+from glitchflow_plugin.models.twins import EnergyTwin, Twin
 from glitchflow_plugin.settings import section
 from glitchflow_plugin.training.evaluation import Batches, judge_windows
 from glitchflow_plugin.training.losses import LossSettings

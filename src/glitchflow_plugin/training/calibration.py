@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from glitchflow_plugin.errors import NoEventsError
-from glitchflow_plugin.models.bundle import PROBABILITIES, WaveformTwin, gaussian_limits
+from glitchflow_plugin.models.twins import PROBABILITIES, WaveformTwin, gaussian_limits
 from glitchflow_plugin.types.tensors import host
 
 _Batches = Iterable[tuple[Tensor, Tensor]]

@@ -17,7 +17,7 @@ from glitchflow_plugin.inference.score import (
     map_statistics,
     score_statistics,
 )
-from glitchflow_plugin.models.bundle import EnergyTwin
+from glitchflow_plugin.models.twins import EnergyTwin
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.training.losses import LossSettings, map_loss

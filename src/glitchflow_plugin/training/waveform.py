@@ -25,7 +25,7 @@ from glitchflow_plugin.inference.predict import (
 )
 from glitchflow_plugin.inference.score import map_statistics
 from glitchflow_plugin.models.build import build_model
-from glitchflow_plugin.models.bundle import WaveformTwin
+from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.models.wiener import FILTER_SIZE, WienerSums
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.maps import FrequencyAxis
