@@ -6,7 +6,6 @@ from pathlib import Path
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._figures import PictureSettings
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.components._whitening import check_whitening
@@ -15,7 +14,7 @@ from glitchflow_plugin.data.results import keep_former
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ranking import ranking_metrics, ranking_warnings
-from glitchflow_plugin.products.pictures import save_figure
+from glitchflow_plugin.products.pictures import PictureSettings, save_figure
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.settings import built
 

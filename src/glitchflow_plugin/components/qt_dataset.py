@@ -7,7 +7,6 @@ import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._figures import PictureSettings
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.components._whitening import check_whitening
@@ -16,7 +15,7 @@ from glitchflow_plugin.data.ranking_file import ChannelRanking, read_ranking
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ranking import Witnesses, selected_witnesses
-from glitchflow_plugin.products.pictures import save_figure
+from glitchflow_plugin.products.pictures import PictureSettings, save_figure
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 

@@ -73,7 +73,7 @@ class Judgement:
 
     @classmethod
     def empty(cls) -> "Judgement":
-        """Of no event."""
+        """The judgement of no event."""
         none = np.zeros(0)
         masks, text = none.astype(bool), none.astype(object)
         return cls(text, none, none.astype(np.int64), none, none, masks, masks, none, none)
@@ -160,7 +160,7 @@ def decide(
     """Decide whether a challenger becomes champion.
 
     Args:
-        challenger: On all events of the gate's part, none of which it has seen.
+        challenger: Judgement of all events of the gate's part, none of which it has seen.
         witnesses: Channels that it uses.
         settings: Limits.
         rivals: Challenger and champion on the events that neither has seen; None if there is no champion yet.
@@ -186,8 +186,8 @@ def paired_difference(first: Judgement, second: Judgement, settings: GateSetting
     What is hard for both cancels in the difference, and whole groups are drawn; see `mean_interval`.
 
     Args:
-        first: Of one twin.
-        second: Of the other, on the same events in the same order.
+        first: Judgement of one twin.
+        second: Judgement of the other, on the same events in the same order.
         settings: Confidence, replicates and seed.
 
     Returns:
