@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from glitchflow_plugin.training.configuration import TrainingConfiguration
-from glitchflow_plugin.training.learner import Learner, Results
+from glitchflow_plugin.training.learner import Batches, Learner, Results
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Learned:
         """Where the twin is."""
         return next(self.twin.parameters(), torch.empty(0)).device
 
-    def batches(self, part: str) -> "DataLoader[tuple[Tensor, Tensor]]":
+    def batches(self, part: str) -> Batches:
         """Windows of a part in the order of the index."""
         return DataLoader(self.learner.dataset(part), batch_size=self.config.batch_size)  # type: ignore[arg-type]
 
