@@ -19,6 +19,7 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.plots.parallel import Axis, plot_parallel
 from glitchflow_plugin.products.pictures import Figure
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
+from glitchflow_plugin.settings import Count, CountOrAll, section
 from glitchflow_plugin.tracking.tracker import Tracker
 from glitchflow_plugin.training.learned import Learned
 from glitchflow_plugin.training.objectives import Objectives, ObjectiveSettings, objectives
@@ -45,42 +46,24 @@ class PartTracker(Tracker, Protocol):
         """Record one part."""
 
 
-@dataclass(frozen=True)
+@section
 class SearchSettings:
-    """The keys of hpo.yaml.
+    """The keys of hpo.yaml, which explains them; `search_space` stands in conf/model/, by `config` or `model`."""
 
-    Attributes:
-        trials: How many settings are tried; may be raised later.
-        epochs: Of each trial.
-        seed: Of the drawing.
-        search_space: By `config` (of training.yaml) or `model`, key, then as itwinai and Ray Tune describe it:
-            {type: loguniform, lower: 1e-4, upper: 1e-2}, {type: choice, categories: [8, 16]}, ...
-        objective: The keys of `ObjectiveSettings`.
-        cpus: Processors for all trials together; 0: those of this machine.
-        cpus_per_trial: Processors and threads of one trial.
-        gpus_per_trial: May be a part of one.
-        address: Of a Ray cluster that is running; None: a Ray of its own, which nobody else gets into.
-        time_limit: Seconds after which no trial goes on; None: none.
-        allow_failures: Whether a trial may fail without failing the search.
-    """
-
-    trials: int = 20
-    epochs: int = 10
+    trials: Count = 20
+    epochs: Count = 10
     seed: int = 0
     search_space: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     objective: Mapping[str, Any] = field(default_factory=dict)
-    cpus: int = 0
-    cpus_per_trial: int = 1
+    cpus: CountOrAll = None
+    cpus_per_trial: Count = 1
     gpus_per_trial: float = 0.0
     address: str | None = None
     time_limit: float | None = None
     allow_failures: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot run."""
-        for name in ("trials", "epochs", "cpus_per_trial"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"hpo.{name}: at least 1 expected, got {getattr(self, name)}.")
+        """Refuse a search of nothing."""
         unknown = sorted(set(self.search_space) - set(_PARTS))
         if unknown or not any(self.search_space.values()):
             raise ConfigurationError(
