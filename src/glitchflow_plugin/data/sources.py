@@ -89,30 +89,14 @@ def open_datasets(
     ]
     if all(found.astray for found in listed):
         raise NoEventsError(" ".join(found.astray for found in listed))
-    origins: dict[str, ChannelOrigin] = {}
-    offered: list[tuple[str, ...]] = []
-    missing: list[str] = []
-    vain: list[str] = []
-    for one, found in zip(settings, listed, strict=True):
-        names, absent = _chosen(one, found, target, needed)
-        offered.append(names)
-        missing += absent
-        if not one.allow_missing:
-            vain += absent
-        for name in names:
-            known = found.channels.get(name, StoredChannel())
-            origins.setdefault(name, ChannelOrigin(one.processing, known.sample_rate, known.unit))
-    if not require_target and target not in origins:
-        missing.append(target)
+    parts = [_chosen(one, found, target, needed) for one, found in zip(settings, listed, strict=True)]
+    offered, absent = [names for names, _ in parts], [names for _, names in parts]
+    origins = _origins(settings, listed, offered)
+    unreadable = {name: reason for found in listed for name, reason in found.unreadable.items()}
     closed = sum(len(found.unreadable) for found in listed)
     unknown = f" {closed} file(s) cannot be read, so what these hold is not known." if closed else ""
-    lacking = [name for name in needed or () if name not in origins and (require_target or name != target)]
-    if lacking:
-        raise ChannelMismatchError(
-            f"{len(lacking)} channel(s) that are needed are in none of the data sets: {lacking}. "
-            f"They hold {sorted(origins)[:20]}.{nearest(lacking[0], origins)}{unknown} "
-            "Add a data set that has them, or choose another model."
-        )
+    wanted = needed or ()
+    _require_channels(wanted if require_target else [name for name in wanted if name != target], origins, unknown)
     if require_target and target not in origins:
         held = sorted({name for found in listed for name in found.channels})
         raise ConfigurationError(
@@ -120,11 +104,11 @@ def open_datasets(
         )
     if needed is None:
         at_hand = {*origins, *(name for found in listed for name in found.channels)}
+        vain = [name for one, names in zip(settings, absent, strict=True) if not one.allow_missing for name in names]
         _refuse([f"{name}.{nearest(name, at_hand)}" for name in dict.fromkeys(vain) if name not in origins], unknown)
         _refuse(_idle_patterns([one.channels for one in settings if not one.allow_missing], at_hand), unknown)
     order = needed if needed is not None else [target, *(name for names in offered for name in names)]
     events = _merged(listed, offered)
-    unreadable = {name: reason for found in listed for name, reason in found.unreadable.items()}
     if not events:
         raise NoEventsError(
             f"The data sets hold no event{f' ({len(unreadable)} file(s) cannot be read)' if unreadable else ''}. "
@@ -135,7 +119,7 @@ def open_datasets(
         channels={name: origins.get(name, ChannelOrigin(processing)) for name in dict.fromkeys(order)},
         events=events,
         unreadable=unreadable,
-        missing=tuple(dict.fromkeys(name for name in missing if name not in origins)),
+        missing=tuple(dict.fromkeys(name for names in (*absent, [target]) for name in names if name not in origins)),
         processing=processing,
         fingerprint=_fingerprint(settings, listed),
         segment=max(
@@ -143,6 +127,28 @@ def open_datasets(
         ),
         triggers=tuple((one.report, tuple(one.events)) for one in listed if one.report is not None),
     )
+
+
+def _origins(
+    settings: Sequence[DatasetSettings], listed: Sequence[ListedDataset], offered: Sequence[tuple[str, ...]]
+) -> dict[str, ChannelOrigin]:
+    """Where each channel comes from: the first data set that offers it."""
+    origins: dict[str, ChannelOrigin] = {}
+    for one, found, names in zip(settings, listed, offered, strict=True):
+        for name in names:
+            known = found.channels.get(name, StoredChannel())
+            origins.setdefault(name, ChannelOrigin(one.processing, known.sample_rate, known.unit))
+    return origins
+
+
+def _require_channels(needed: Sequence[str], origins: Mapping[str, ChannelOrigin], unknown: str) -> None:
+    lacking = [name for name in needed if name not in origins]
+    if lacking:
+        raise ChannelMismatchError(
+            f"{len(lacking)} channel(s) that are needed are in none of the data sets: {lacking}. "
+            f"They hold {sorted(origins)[:20]}.{nearest(lacking[0], origins)}{unknown} "
+            "Add a data set that has them, or choose another model."
+        )
 
 
 def _refuse(vain: Sequence[str], unknown: str) -> None:

@@ -16,14 +16,14 @@ import h5py
 import numpy as np
 
 from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME
-from glitchflow_plugin.data.files import new_hdf5, sealed_hdf5
+from glitchflow_plugin.data.files import HDF5_DAMAGE, new_hdf5, sealed_hdf5
 from glitchflow_plugin.errors import DataError, FormatError
 from glitchflow_plugin.types.arrays import Series
 from glitchflow_plugin.types.plain import plain
 
 FORMAT_VERSION = 1
-#: What h5py and the records raise depends on where the damage is.
-_DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError)
+#: What the records raise as well.
+_DAMAGE = (*HDF5_DAMAGE, AttributeError)
 
 
 @dataclass(frozen=True, eq=False)
