@@ -13,16 +13,11 @@ from numpy.typing import NDArray
 from glitchflow_plugin.data.groups import group_numbers
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
 from glitchflow_plugin.inference.excess import Kind, paired_medians, pooled_growth, power_removed, snr_kinds
 from glitchflow_plugin.inference.intervals import Estimate
 from glitchflow_plugin.inference.predict import Prediction, Predictor
-from glitchflow_plugin.inference.score import (
-    CaseStatistics,
-    Sample,
-    Scores,
-    map_statistics,
-    score_statistics,
-)
+from glitchflow_plugin.inference.score import Sample, Scores, score_statistics
 from glitchflow_plugin.inference.trivial import FixedPredictor, trivial_maps
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
 from glitchflow_plugin.settings import as_float

@@ -93,8 +93,8 @@ def ingest(
         datasets: Entries of datasets.yaml.
         whitening: Content of whiten.yaml: the fields of `WhiteningSettings`, and optionally `psd` (a file a channel)
             with `psd_quantity` (`psd` or `asd`).
-        folder: Where the event set goes. What a killed run left there is continued.
-        engine: Where the shards are made.
+        folder: Folder for the event set. What a killed run left there is continued.
+        engine: Spreads the shards over processes.
         shard_size: Events a shard; the data sets' `processing.batch` by default.
 
     Returns:
@@ -150,8 +150,8 @@ def ingest_with_recipe(
         datasets: Entries of datasets.yaml; of `processing` only `batch` and, where it is given, `crop_jitter` is used.
         recipe: The `recipe` of the event set that the model was trained on.
         channels: Channels that the model needs, target first or not; all of the recipe if None.
-        folder: Where the event set goes.
-        engine: Where the shards are made.
+        folder: Folder for the event set.
+        engine: Spreads the shards over processes.
         shard_size: Events a shard; the data sets' `processing.batch` by default.
         require_target: Whether an event without a usable target is rejected. If not, it is kept as long as another
             channel is usable, and the target may be missing altogether: a veto needs the witnesses alone.

@@ -517,7 +517,7 @@ def guess_unit(times: np.ndarray, stretches: Sequence[tuple[float, float]]) -> s
     """What times that lie outside the data may be instead of GPS seconds; None if nothing makes them fit.
 
     Args:
-        times: As they stand in the table.
+        times: The numbers in the table.
         stretches: Disjoint intervals of the data [start, stop), rising, GPS s.
     """
     wider = _joined((start - _LEAP_SECONDS, stop) for start, stop in stretches)

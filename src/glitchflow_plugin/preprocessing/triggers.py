@@ -21,7 +21,7 @@ def chosen(settings: TriggerSettings, needed: float = 0.0, crop: float = 0.0, *,
     """The triggers that become events, sorted by time.
 
     Args:
-        settings: Where they are, and which are wanted.
+        settings: Table of the triggers, and which are wanted.
         needed: Length (s) of data about a trigger, that in its middle, that must lie within one science segment.
         crop: Length of an event (s), by which those that overlap are counted.
         progress: Whether to show a bar over many files.
