@@ -54,7 +54,7 @@ def make_split(
         message = "expected events to split, got none. Check the spectrogram set."
         raise NoEventsError(message)
     everything = SplitPart(tuple(event_ids), gps_start, gps_stop, gps_event, tuple(groups))
-    together = _together(everything, settings.block_length)
+    together = _inseparable(everything, settings.block_length)
     shares = {name: share for name, share in settings.shares().items() if share}
     sizes = np.array([len(rows) for rows in together])
     if len(together) < len(shares):
@@ -76,7 +76,7 @@ def share_warnings(split: Split, settings: SplitSettings) -> tuple[str, ...]:
     sizes = {name: len(split.part(name)) for name in PARTS}
     total = sum(sizes.values())
     everything = _joined([split.part(name) for name in PARTS])
-    together = _together(everything, settings.block_length)
+    together = _inseparable(everything, settings.block_length)
     counted = f"the {total} events make {_counted(everything, together, settings)}"
     far = [
         f"{name} got {sizes[name]} events where {share:g} are {share * total:.0f}"
@@ -112,7 +112,7 @@ def _joined(parts: Sequence[SplitPart]) -> SplitPart:
     return SplitPart(ids, **times, group=tuple(label for part in parts for label in part.group))
 
 
-def _together(events: SplitPart, block_length: float) -> list[list[int]]:
+def _inseparable(events: SplitPart, block_length: float) -> list[list[int]]:
     """Rows that must stay together: of one group, or overlapping in time, or joined through others."""
     order = np.argsort(events.gps_start, kind="stable").tolist()
     keys = events.group_keys(block_length)
@@ -150,11 +150,11 @@ def _drawn(sizes: NDArray[np.int64], shares: NDArray[np.float64], rng: np.random
         rng: Source of the orders.
     """
     wanted = shares * sizes.sum()
-    best = _mended(_filled(sizes, wanted, rng.permutation(len(sizes))), sizes, wanted)
+    best = _improved(_filled(sizes, wanted, rng.permutation(len(sizes))), sizes, wanted)
     for _ in range(_TRIES - 1):
         if _miss(best, sizes, wanted) <= len(wanted) / 2:  # no whole number of events is nearer by much
             break
-        other = _mended(_filled(sizes, wanted, rng.permutation(len(sizes))), sizes, wanted)
+        other = _improved(_filled(sizes, wanted, rng.permutation(len(sizes))), sizes, wanted)
         best = min(best, other, key=lambda chosen: _miss(chosen, sizes, wanted))
     return best
 
@@ -171,7 +171,7 @@ def _filled(sizes: NDArray[np.int64], wanted: NDArray[np.float64], order: NDArra
     return chosen
 
 
-def _mended(chosen: NDArray[np.int64], sizes: NDArray[np.int64], wanted: NDArray[np.float64]) -> NDArray[np.int64]:
+def _improved(chosen: NDArray[np.int64], sizes: NDArray[np.int64], wanted: NDArray[np.float64]) -> NDArray[np.int64]:
     """Groups moved to other parts and exchanged between them as long as the shares come nearer."""
     chosen = chosen.copy()
     filled = np.bincount(chosen, sizes, len(wanted))
