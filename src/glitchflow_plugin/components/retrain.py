@@ -21,7 +21,6 @@ from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.splits import Split, SplitSettings
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, GlitchflowError, RegistryError
 from glitchflow_plugin.inference.drift import drift_or_refuse, drift_warnings
-from glitchflow_plugin.inference.fresh import EVENTS, make_maps
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.settings import built
@@ -145,6 +144,8 @@ class Retrain(BaseComponent):
 
     def _maps(self, bundle: "ModelBundle") -> tuple[SpectrogramSet, EventCounts, tuple[str, ...]]:
         """The events through the champion's recipe, so that both can be judged on the same maps."""
+        from glitchflow_plugin.inference.fresh import make_maps
+
         events = retraining.pinned(self.cycle)
         return make_maps(
             bundle,
@@ -157,6 +158,7 @@ class Retrain(BaseComponent):
 
     def _train(self, maps: SpectrogramSet, split: Split) -> "ModelVersion | None":
         from glitchflow_plugin.components.trainer import Trainer
+        from glitchflow_plugin.inference.fresh import EVENTS
 
         training, checkpoints, outbox = (self.cycle / name for name in ("training", "checkpoints", "outbox"))
         windows = Processor(self.windows, str(maps.folder), str(training)).execute(split)

@@ -15,7 +15,7 @@ class Learned:
     """A twin that was trained and neither calibrated nor judged.
 
     Attributes:
-        learner: Learner of its representation.
+        learner: Data, loss and judgement of its representation.
         twin: The twin that is best on validation.
         config: `training.config`.
         minutes: Time of training; 0 where nobody measures it.
