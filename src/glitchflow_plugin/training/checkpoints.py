@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from glitchflow_plugin.data.files import flush, read_json, sha256, write_json
-from glitchflow_plugin.errors import DataError, FormatError
+from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +21,8 @@ BEST, LAST, PREVIOUS = "best_model", "last", "previous"
 #: Holds those three of an earlier training until the present one has ended with a better network.
 EARLIER = "earlier"
 CHECKSUMS = "checksums.json"
-#: Note of a checkpoint: id of the run that wrote it.
-RUN = "run"
+#: Notes of a checkpoint: id of the run that wrote it, and what that was trained on.
+RUN, ORIGIN = "run", "trained_on"
 
 
 def write_checkpoint(
@@ -184,7 +185,42 @@ def drop_earlier(root: Path) -> None:
     shutil.rmtree(root / EARLIER, ignore_errors=True)
 
 
-def judged_weights(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load weights, also those that a wrapper of distributed training has named, and refuse any that do not fit.
+
+    Raises:
+        ConfigurationError: The checkpoint is of another network.
+    """
+    try:
+        network.load_state_dict({key.removeprefix("module."): value for key, value in weights.items()}, strict=True)
+    except RuntimeError as error:
+        message = f"the checkpoint is of another network: {str(error)[:300]} Give it the settings it was made with."
+        raise ConfigurationError(message) from error
+
+
+def check_origin(folder: Path, here: Mapping[str, str]) -> None:
+    """Refuse a checkpoint that was trained on something else.
+
+    Args:
+        folder: The checkpoint; one of a version that did not note it is taken.
+        here: `Learner.origin` of the present training.
+
+    Raises:
+        ConfigurationError: Split or scaling is another one.
+    """
+    path = folder / f"{ORIGIN}.json"
+    there = read_json(path) if path.exists() else here
+    other = [name for name in here if here[name] != there.get(name)]
+    if other:
+        message = (
+            f"{folder} was trained with another {' and '.join(other)}: going on would mix its training events with the "
+            "present validation and test. Make the split and windows as they were, or start anew with "
+            "training.from_checkpoint=null."
+        )
+        raise ConfigurationError(message)
+
+
+def judged_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """Weights of the network that validation saw: the moving average where there is one."""
     return checkpoint.get("average") or checkpoint["model"]
 
