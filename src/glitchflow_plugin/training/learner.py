@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_order import WindowPlaces
 from glitchflow_plugin.inference.predict import Prediction, Predictor
 from glitchflow_plugin.models.bundle import ModelBundle
@@ -71,6 +72,11 @@ class Learner(Protocol):
     The loop owns devices, order, steps and checkpoints; it passes batches of `dataset` to `losses` and to the
     `predict` of `judge` and looks at neither. A learner must survive pickling (Ray).
     """
+
+    @property
+    def training_set(self) -> TrainingSet:
+        """Windows, split and scaling."""
+        ...
 
     @property
     def events(self) -> EventSet | None:
