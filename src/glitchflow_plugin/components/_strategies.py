@@ -137,9 +137,13 @@ class StrategyProcesses:
         return distributed(network, optimizer, scheduler, **self.options)
 
     def backward(self, network: nn.Module, loss: torch.Tensor) -> None:
-        """Gradients of a loss, averaged over the processes whatever the strategy."""
+        """Gradients of a loss, averaged over the processes."""
         # an engine of DeepSpeed's exchanges nothing after a loss's own
-        network.backward(loss) if isinstance(self.strategy, DeepSpeedStrategy) else loss.backward()
+        engine: Any = network
+        if isinstance(self.strategy, DeepSpeedStrategy):
+            engine.backward(loss)
+        else:
+            loss.backward()
 
 
 def choose_backend(chosen: str) -> Backend:

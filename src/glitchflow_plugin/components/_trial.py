@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from glitchflow_plugin.components._strategies import unwrapped
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.files import write_json
 from glitchflow_plugin.training.objectives import Objectives, ObjectiveSettings, objectives
@@ -65,7 +64,7 @@ def run_trial(job: dict[str, Any], number: int) -> dict[str, Any]:
     assert trainer.model is not None  # noqa: S101
     record |= {
         "figures": vars(figures),
-        "parameters": sum(weights.numel() for weights in unwrapped(trainer.model).parameters()),
+        "parameters": sum(weights.numel() for weights in trainer.model.parameters()),
         "seconds": time.monotonic() - started,
     }
     write_json(folder / "result.json", record)

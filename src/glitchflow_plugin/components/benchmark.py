@@ -28,7 +28,7 @@ from glitchflow_plugin.data.files import atomic_path, content_hash, read_json, w
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.results import keep_former
-from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError, FormatError
@@ -129,8 +129,8 @@ class EntrantTrainer(Trainer):
         """What to tell the user of a leaderboard that was asked to end."""
         return "The same command goes on: entrants that are finished are kept, this one begins anew."
 
-    def _finish(self, maps: SpectrogramSet, started: str) -> ModelVersion | None:
-        del maps, started
+    def _finish(self, started: str) -> ModelVersion | None:
+        del started
         self.learner.calibrate(self.twin, self._batches)
 
 

@@ -88,6 +88,22 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     return found
 
 
+def check_present(folder: Path) -> None:
+    """Refuse a folder without a checkpoint.
+
+    Raises:
+        ConfigurationError: The message lists checkpoints nearby.
+    """
+    if not (folder / "state.pt").exists():
+        around = folder.parent
+        nearby = sorted(str(path.parent) for path in (*around.glob("*/state.pt"), *around.glob("*/*/state.pt")))
+        message = (
+            f"from_checkpoint: no checkpoint in {folder} (state.pt is missing). "
+            f"There are: {', '.join(nearby) or 'none beside it'}."
+        )
+        raise ConfigurationError(message)
+
+
 def run_of(folder: Path) -> str:
     """Id of the run that wrote a checkpoint; empty for those of versions that gave none."""
     path = folder / f"{RUN}.json"
@@ -166,6 +182,42 @@ def bring_earlier_back(root: Path) -> None:
         if (earlier / name).exists():
             shutil.copytree(earlier / name, root / name, copy_function=_link)
     drop_earlier(root)
+
+
+def lies_in(folder: Path | str | None, root: Path) -> bool:
+    """Whether a checkpoint, if there is one, is directly in a folder."""
+    return folder is not None and Path(folder).resolve().parent == root.resolve()
+
+
+def prepare_best(root: Path, start: Path | None, *, resume: bool, judged: bool) -> str | None:
+    """Begin with the best network of the training that is gone on with, and never with that of another one.
+
+    Args:
+        root: Folder of the checkpoints.
+        start: The checkpoint to go on from; None: the training is new.
+        resume: Whether `start` was found as the newest of `root`.
+        judged: Whether the training that is gone on with has come as far as a validation.
+
+    Returns:
+        Id of the run whose network is now the best one and may stay it; None: there is none.
+    """
+    best = root / BEST
+    recover(best)
+    if start is not None and lies_in(start, root / EARLIER):
+        bring_earlier_back(root)
+        start = root / start.name
+    elif not lies_in(start, root):
+        set_earlier_aside(root)
+    elif resume and start is not None:
+        forget_damaged(root, start)
+    if start is None:
+        return None
+    source = start.parent / BEST
+    if source.resolve() == best.resolve() and best.exists():
+        # one that was never judged has none yet: the best that lies there is an earlier training's
+        return run_of(best) if judged or run_of(best) == run_of(start) else None
+    replace_folder(source if source.exists() else start, best)
+    return run_of(best)
 
 
 def replace_folder(source: Path, folder: Path) -> None:

@@ -21,9 +21,7 @@ from glitchflow_plugin.training.batches import WindowBatches
 from glitchflow_plugin.training.checkpoints import (
     BEST,
     LAST,
-    ORIGIN,
     PREVIOUS,
-    RUN,
     random_state,
     restore_random_state,
     write_checkpoint,
@@ -156,7 +154,9 @@ class Loop:
         if len(set(places)) > 1:
             message = f"the processes would go on from different checkpoints (epoch, windows: {places}). Start again."
             raise GlitchflowError(message)
-        self.stepper = make_stepper(learner, self.learnt, self.config, device, processes, self.state.piece_size)
+        self.stepper = make_stepper(
+            learner, self.learnt, self.config, device, processes, piece_size=self.state.piece_size
+        )
         steps = math.ceil(len(batches.order.order(self.state.epoch)) / batches.order.global_size)
         self._warmup_steps = round(self.config.warmup_epochs * steps)
         self._request = Request()
@@ -360,7 +360,7 @@ class Loop:
             "visited": state.visited,
             "order": self._order_digest() if state.visited else None,
             "step": state.step,
-            "best_validation_metric": state.best_loss,
+            "best_validation_metric": float(torch.tensor(state.best_loss)),  # float32, as in all versions
             "without_gain": state.epochs_without_gain,
             "seconds": self._seconds(),
             "piece_size": state.piece_size,

@@ -113,7 +113,8 @@ def make_stepper(
     config: TrainingConfiguration,
     device: torch.device,
     processes: Processes,
-    piece_size: int | None,
+    *,
+    piece_size: int | None = None,
 ) -> Stepper:
     """What takes the steps, in the precision and compiled as the configuration says."""
     dtype = choose_precision(config.precision, device)
