@@ -318,9 +318,10 @@ class Loop:
     def _agreed(self) -> tuple[bool, ...]:
         """Whether any process was asked to end, has used up the time, or is due to write a checkpoint."""
         longest, often = self.settings.max_minutes, self.settings.checkpoint_minutes
+        unsaved = perf_counter() - self._last_checkpoint
         asked = self._request.name is not None
         time_is_up = longest is not None and self._seconds() > 60 * longest
-        due = often is not None and perf_counter() - self._last_checkpoint > 60 * often
+        due = often is not None and unsaved > 60 * often
         return self.processes.any((asked, time_is_up, due))
 
     def _interrupt(self) -> None:
