@@ -61,7 +61,7 @@ def built(kind: type[T], content: Mapping[str, Any] | None, where: str) -> T:
     Raises:
         ConfigurationError: A key is unknown or missing, or a value is of another type or out of range.
 
-    >>> from glitchflow_plugin.data.sources import EventRange
+    >>> from glitchflow_plugin.data.datasets import EventRange
     >>> built(EventRange, {"mim": 3}, "events")
     Traceback (most recent call last):
     ...

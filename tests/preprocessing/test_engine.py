@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from glitchflow_plugin.data.sharded import ShardPlan
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError
 from glitchflow_plugin.preprocessing.engine import (
     EngineSettings,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from glitchflow_plugin.data.sources import DatasetSettings, ProcessingSettings
+from glitchflow_plugin.data.datasets import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.proposal import Reach, find_fit, find_target, propose
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings

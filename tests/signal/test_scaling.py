@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
-from glitchflow_plugin.models.bundle import scale_energy, unscale_energy
+from glitchflow_plugin.models.twins import scale_energy, unscale_energy
 from glitchflow_plugin.signal.scaling import ScaleFit, Scaling, ScalingSettings
 
 CHANNELS = ("STRAIN", "LOUD", "SILENT", "DEAD")

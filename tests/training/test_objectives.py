@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
-from glitchflow_plugin.inference.score import map_statistics
+from glitchflow_plugin.inference.cases import map_statistics
 from glitchflow_plugin.training.objectives import (
     Objectives,
     ObjectiveSettings,

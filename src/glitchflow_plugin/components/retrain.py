@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._drift import drift_metrics, drift_or_refuse, drift_warnings
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
-from glitchflow_plugin.components.load_infdata import EVENTS, make_maps
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.buffer import buffered_events, is_event_set
@@ -22,6 +20,8 @@ from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.splits import Split, SplitSettings
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, GlitchflowError, RegistryError
+from glitchflow_plugin.inference.drift import drift_metrics, drift_or_refuse, drift_warnings
+from glitchflow_plugin.inference.fresh import EVENTS, make_maps
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.settings import built

@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader
 
 from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._figures import PictureSettings
 from glitchflow_plugin.components._ray_room import check_room, default_scaling
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
@@ -41,6 +40,7 @@ from glitchflow_plugin.errors import ConfigurationError, DataError, GlitchflowEr
 from glitchflow_plugin.models.build import check_network
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
+from glitchflow_plugin.products.pictures import PictureSettings
 from glitchflow_plugin.products.summary import now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.connection import guarded

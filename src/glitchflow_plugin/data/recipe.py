@@ -11,7 +11,7 @@ from glitchflow_plugin.types.plain import plain
 Part = Literal["events", "qtransform", "selection"]
 _PARTS: tuple[Part, ...] = ("events", "qtransform", "selection")
 #: What recipes of earlier versions do not say, as it was then.
-_BEFORE: Mapping[Part, Mapping[str, Any]] = {
+_BEFORE: Mapping[Part, Mapping[str, object]] = {
     "events": {"whiten": True, "order": 4, "flat_length": 1.0, "crop_jitter": 0.0, "crop_seed": 0},
     "qtransform": {"norm": "median"},
 }
@@ -36,10 +36,10 @@ class Recipe:
     events: Mapping[str, Any] | None = None
     qtransform: Mapping[str, Any] | None = None
     selection: Mapping[str, Any] | None = None
-    more: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+    def from_dict(cls, content: Mapping[str, object]) -> Self:
         """The recipe that is stored with a set or a model.
 
         Raises:
@@ -109,12 +109,12 @@ class Recipe:
         }
 
 
-def said(content: Mapping[str, Any], part: Part) -> dict[str, Any]:
+def said(content: Mapping[str, object], part: Part) -> dict[str, Any]:
     """A part of a recipe with what earlier versions did not say."""
     return {**_BEFORE[part], **content}
 
 
-def differences(expected: Any, found: Any) -> list[str]:
+def differences(expected: object, found: object) -> list[str]:
     """Where two JSON-like values differ: `path: expected ..., got ...`. What is missing is the same as null."""
     return list(_differences(plain(expected), plain(found), ""))
 
@@ -125,7 +125,7 @@ def told(differing: Sequence[str]) -> str:
     return "; ".join(differing[:_MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _differences(expected: Any, found: Any, path: str) -> Iterator[str]:
+def _differences(expected: object, found: object, path: str) -> Iterator[str]:
     if isinstance(expected, dict) and isinstance(found, dict):
         for key in sorted({*expected, *found}):
             yield from _differences(expected.get(key), found.get(key), f"{path}.{key}" if path else key)
@@ -133,5 +133,5 @@ def _differences(expected: Any, found: Any, path: str) -> Iterator[str]:
         yield f"{path}: expected {shortened(expected)}, got {shortened(found)}"
 
 
-def _is_record(value: Any) -> bool:
+def _is_record(value: object) -> bool:
     return value is None or isinstance(value, Mapping)

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from glitchflow_plugin.data.files import content_hash, new_hdf5, sealed_hdf5
-from glitchflow_plugin.data.sharded import ShardPlan
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import FormatError
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class SpikeStore:
     """
 
     folder: Path
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, object]
     inputs: str
     event_ids: tuple[str, ...]
     shard_size: int

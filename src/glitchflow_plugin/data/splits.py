@@ -358,7 +358,7 @@ def _drawn(sizes: NDArray[np.int64], shares: NDArray[np.float64], rng: np.random
 
     Args:
         sizes: Events in each group, shape (group,).
-        shares: Of the parts, > 0, shape (part,).
+        shares: Share of each part, > 0, shape (part,).
         rng: Source of the orders.
     """
     wanted = shares * sizes.sum()

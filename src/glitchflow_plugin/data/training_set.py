@@ -117,7 +117,7 @@ class TrainingSet:
     Attributes:
         folder: Holds split.json, windows.parquet, scaling.json and training_set.json.
         spectrograms: Folder of the spectrogram set.
-        fingerprint: Of that set, so that a changed set is noticed.
+        fingerprint: Checksum of that set, so that a changed set is noticed.
         split: Events by part.
         windows: One row a window, columns as in `COLUMNS`.
         scaling: `transform`, `clamp` and `scale` by channel name.

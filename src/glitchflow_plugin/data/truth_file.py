@@ -82,7 +82,7 @@ class EventTruth:
 
     Attributes:
         event_id: Name of the event.
-        gps_start: Of all its channels, GPS s.
+        gps_start: First sample of all its channels, GPS s.
         gps_event: Trigger time, GPS s.
         duration: s.
         group: Events that share it (a waveform of a bank, a stretch of measured strain) are no independent cases.
@@ -124,7 +124,7 @@ class Truth:
 
     Attributes:
         target: Name of the strain channel.
-        sample_rate: Of the strain, Hz.
+        sample_rate: Rate of the strain, Hz.
         roles: `witness`, `cause`, `distractor`, `unsafe` or `dead` by auxiliary channel.
         families: True witnesses by family of glitches.
         events: By event id, in order of time.

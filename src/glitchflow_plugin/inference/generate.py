@@ -8,16 +8,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Bool
 from tqdm import tqdm
 
 from glitchflow_plugin.data.records import SpectrogramBatch
-from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.predict import check_events, make_predictor
-from glitchflow_plugin.inference.run import UNITS, check_spectrograms, weights_fingerprint
+from glitchflow_plugin.inference.fresh import check_events, check_spectrograms
+from glitchflow_plugin.inference.predict import make_predictor
+from glitchflow_plugin.inference.run import UNITS
+from glitchflow_plugin.inference.subject import weights_fingerprint
 from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.plots.spectrograms import plot_event
+from glitchflow_plugin.products.pictures import IMAGES, PictureSettings, save_figures
+from glitchflow_plugin.products.summary import Metric
 from glitchflow_plugin.settings import as_float
 from glitchflow_plugin.signal.columns import Columns
+from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD, holds_glitch
 
@@ -80,6 +88,11 @@ class GeneratedSet:
 
     spectrograms: SpectrogramSet
     labels: pd.DataFrame
+
+    @property
+    def glitches(self) -> Bool[np.ndarray, " event"]:
+        """Events that are labelled a glitch."""
+        return self.labels["label"].to_numpy() == GLITCH
 
 
 def generate_glitches(
@@ -181,6 +194,66 @@ def label_table(spectrograms: SpectrogramSet, threshold: float, batch_events: in
             )
         )
     return pd.concat(rows, ignore_index=True)
+
+
+def generated_metrics(made: GeneratedSet) -> dict[str, Metric]:
+    """How many glitches there are, and how loud, for the run summary."""
+    glitches = made.glitches
+    peaks = made.labels["peak_snr2"].to_numpy()[glitches]
+    return {
+        "generated_glitches": Metric(float(glitches.sum())),
+        "generated_background": Metric(float((~glitches).sum())),
+        "median_glitch_peak_snr2": Metric(float(np.median(peaks)) if peaks.size else None),
+    }
+
+
+def write_pictures(
+    made: GeneratedSet,
+    witnesses: SpectrogramSet,
+    bundle: ModelBundle,
+    folder: Path,
+    *,
+    count: int,
+    pictures: PictureSettings,
+    board: Path | None = None,
+) -> list[Path]:
+    """Draw the loudest generated maps above the witnesses that they were made from, the loudest first.
+
+    Args:
+        made: The generated set.
+        witnesses: The maps that it was made from.
+        bundle: The model.
+        folder: Folder of the set.
+        count: How many.
+        pictures: How they look.
+        board: Folder for TensorBoard; none if None.
+
+    Returns:
+        Paths.
+    """
+    figures, classes = [], pictures.classes()
+    for row in np.argsort(-made.labels["peak_snr2"].to_numpy(), kind="stable")[:count]:
+        strain = made.spectrograms.read([int(row)], [bundle.target])
+        seen = witnesses.read([witnesses.row_of[strain.event_ids[0]]], bundle.witnesses)
+        figures.append(
+            plot_event(
+                np.concatenate([strain.maps[0], seen.maps[0]]),
+                [f"{bundle.target} generated", *bundle.witnesses],
+                witnesses.frequencies,
+                witnesses.times,
+                gps_start=float(strain.gps_start[0]),
+                gps_event=float(strain.gps_event[0]),
+                event_id=strain.event_ids[0],
+                label=classes.get(strain.event_ids[0], ""),
+                valid=np.concatenate([strain.valid[0], seen.valid[0]]),
+                axis=pictures.frequency_axis,
+            )
+        )
+    if board is not None:
+        with TensorBoardTracker(board) as tracker:
+            for place, figure in enumerate(figures):
+                tracker.figure("generated", figure, place)
+    return save_figures({f"generated-{place:02d}": figure for place, figure in enumerate(figures, 1)}, folder / IMAGES)
 
 
 def _select(batch: SpectrogramBatch, peak: np.ndarray, settings: GenerateSettings) -> tuple[np.ndarray, dict[str, str]]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,23 +11,21 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from glitchflow_plugin.data.groups import group_numbers
-from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
 from glitchflow_plugin.inference.excess import Kind, paired_medians, pooled_growth, power_removed, snr_kinds
 from glitchflow_plugin.inference.intervals import Estimate
 from glitchflow_plugin.inference.predict import Prediction, Predictor
-from glitchflow_plugin.inference.score import (
-    CaseStatistics,
-    Sample,
-    Scores,
-    map_statistics,
-    score_statistics,
-)
+from glitchflow_plugin.inference.score import Sample, Scores, score_statistics
 from glitchflow_plugin.inference.trivial import FixedPredictor, trivial_maps
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
 from glitchflow_plugin.settings import as_float
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
+
+_ByEntrant: TypeAlias = Mapping[str, NDArray[np.float64]]
+"""Net power removed from each event, by entrant."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +94,13 @@ class HeldOut:
         maps: Target first, then the witnesses in the order of the twins.
         truth: One row an event of the maps.
         inside: Pixels that are judged; all if None.
+        series: The whitened series that the maps were made of, for twins of waveforms.
     """
 
     maps: SpectrogramSet
     truth: GlitchTruth
     inside: Bool[np.ndarray, "frequency time"] | None = None
+    series: EventSet | None = None
 
     def __post_init__(self) -> None:
         """Refuse truth of other events."""
@@ -302,23 +302,20 @@ def standings(
     truth, chosen, groups = held_out.truth, held_out.chosen(settings), held_out.groups(settings)
     draw: dict[str, Any] = {"replicates": settings.replicates, "seed": settings.seed}
     removed = {name: one.statistics.net_removed for name, one in judgements.items()}
-    first = paired_medians(removed, chosen, groups, replicates=0)
-    rivals = {name: first[name][0].value or 0.0 for name in linear if name in first}
-    reference = max(rivals, key=lambda name: rivals[name]) if rivals else None
+    reference = _best(paired_medians(removed, chosen, groups, replicates=0), linear)
     medians = paired_medians(removed, chosen, groups, reference=reference, **draw)
     waveforms = {name: one.power_removed for name, one in judgements.items() if one.power_removed is not None}
     powers = paired_medians(waveforms, chosen, groups, **draw)
     none = Estimate(None, reason="no waveform")
+    order = sorted(judgements, key=lambda name: -_or_least(medians[name][0]))
     scores = {
-        name: score_statistics(one.statistics, thresholds=settings.thresholds, **draw)
-        for name, one in judgements.items()
+        name: score_statistics(judgements[name].statistics, thresholds=settings.thresholds, **draw) for name in order
     }
     figures = {}
-    for name, one in judgements.items():
-        added = none
+    for name in order:
+        one, maps, added = judgements[name], judgements[name].statistics, none
         if one.series_before is not None and one.series_added is not None:
             added = pooled_growth(one.series_before, one.series_before + one.series_added, truth.quiet, groups, **draw)
-        maps = one.statistics
         figures[name] = {
             "median_net_removed": medians[name][0],
             "lead": medians[name][1],
@@ -328,43 +325,55 @@ def standings(
             "added_strain": added,
         }
     labels = np.array(truth.label)
-    kinds = {
-        "class": [Kind(label, chosen & (labels == label)) for label in sorted({*truth.label} - {""})],
-        "witness SNR": snr_kinds(np.where(chosen, truth.witness_snr, 0), settings.witness_snr),
+    snr = np.where(chosen, truth.witness_snr, 0)
+    kinds: dict[str, list[tuple[Kind, _ByEntrant]]] = {
+        "class": [(Kind(label, chosen & (labels == label)), removed) for label in sorted({*truth.label} - {""})],
+        "witness SNR": [(kind, removed) for kind in snr_kinds(snr, settings.witness_snr)],
+        "witnesses missing": _by_missing(judgements, chosen),
     }
-    tables: dict[str, Sequence[Mapping[str, NDArray[np.float64]]]] = {
-        what: [removed] * len(some) for what, some in kinds.items()
-    }
-    # an entrant may have been spared this
-    asked = {name: one for name, one in judgements.items() if one.without}
-    numbers = sorted(set.intersection(*(set(one.without) for one in asked.values()))) if asked else []
-    some = next(iter(asked.values()), None)
-    left = [Kind(str(number), chosen & np.isfinite(some.without[number])) for number in numbers] if some else []
-    kinds["witnesses missing"] = [Kind("0", chosen), *left] if some else []
-    tables["witnesses missing"] = [
-        removed,
-        *({name: one.without[number] for name, one in asked.items()} for number in numbers),
-    ][: len(kinds["witnesses missing"])]
-    order = sorted(judgements, key=lambda name: -_or_least(medians[name][0]))
     return Standings(
-        figures={name: figures[name] for name in order},
-        scores={name: scores[name] for name in order},
-        kinds={what: [(kind.name, Sample.of(groups, kind.events)) for kind in some] for what, some in kinds.items()},
-        by_kind={what: _by_kind(tables[what], kinds[what], groups, order, draw) for what in kinds},
+        figures=figures,
+        scores=scores,
+        kinds={what: [(kind.name, Sample.of(groups, kind.events)) for kind, _ in rows] for what, rows in kinds.items()},
+        by_kind={what: _medians_by_kind(rows, groups, order, draw) for what, rows in kinds.items()},
         samples={"glitches": Sample.of(groups, chosen), "quiet": Sample.of(groups, truth.quiet)},
         reference=reference,
     )
 
 
-def _by_kind(
-    tables: Sequence[Mapping[str, NDArray[np.float64]]],
-    kinds: Sequence[Kind],
-    groups: NDArray[np.int64],
-    order: Sequence[str],
-    draw: dict[str, Any],
+def _best(medians: Mapping[str, tuple[Estimate, Estimate]], names: Sequence[str]) -> str | None:
+    """The one with the largest median among some entrants."""
+    return max(
+        (name for name in names if name in medians), key=lambda name: medians[name][0].value or 0.0, default=None
+    )
+
+
+def _by_missing(
+    judgements: Mapping[str, Judgement], chosen: Bool[np.ndarray, " event"]
+) -> list[tuple[Kind, _ByEntrant]]:
+    """By number of witnesses taken away, from none on, the events with one left, and what entrants removed of them."""
+    # an entrant may have been spared this
+    asked = {name: one.without for name, one in judgements.items() if one.without}
+    if not asked:
+        return []
+    some = next(iter(asked.values()))
+    return [
+        (Kind("0", chosen), {name: one.statistics.net_removed for name, one in judgements.items()}),
+        *(
+            (
+                Kind(str(number), chosen & np.isfinite(some[number])),
+                {name: without[number] for name, without in asked.items()},
+            )
+            for number in sorted(set.intersection(*map(set, asked.values())))
+        ),
+    ]
+
+
+def _medians_by_kind(
+    rows: Sequence[tuple[Kind, _ByEntrant]], groups: NDArray[np.int64], order: Sequence[str], draw: Mapping[str, Any]
 ) -> dict[str, list[Estimate]]:
     """Medians by entrant, one a kind."""
-    found = [paired_medians(table, kind.events, groups, **draw) for table, kind in zip(tables, kinds, strict=True)]
+    found = [paired_medians(removed, kind.events, groups, **draw) for kind, removed in rows]
     spared = (Estimate(None, reason="not judged"),)
     return {name: [medians.get(name, spared)[0] for medians in found] for name in order}
 

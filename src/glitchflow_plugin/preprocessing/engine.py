@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from tqdm import tqdm
 
 from glitchflow_plugin.data.parent import end_at_once, end_with_parent, starting_workers
-from glitchflow_plugin.data.sharded import ShardPlan
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import (
     ConfigurationError,
     ConnectionFailedError,
@@ -179,8 +179,8 @@ def map_shards(
         function: Makes one shard and, as a rule, writes it. Other processes import it: a function of a module, or a
             `functools.partial` of one. What it writes must not depend on the number of threads.
         plans: The shards.
-        engine: Where the calls are made. Memory grows with workers times shard size.
-        description: For the progress bar and the errors.
+        engine: Memory grows with workers times shard size.
+        description: Name of the work, in the progress bar and in errors.
         left: Tells which shards are not on disk. A task of an array cannot see the results of other tasks, so it needs
             this to know whether the set is complete.
         progress: Show a progress bar.

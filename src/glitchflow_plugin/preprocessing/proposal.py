@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from glitchflow_plugin.data.datasets import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.data.readers.triggers import NEAR
-from glitchflow_plugin.data.sources import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.data.splits import SplitSettings
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
@@ -71,9 +71,9 @@ class Reach:
     """What there is of a channel.
 
     Attributes:
-        name: Of the channel.
+        name: Name of the channel.
         sample_rate: Hz.
-        length: Of the data about a trigger, s: twice the shorter side.
+        length: Length of the data about a trigger, s: twice the shorter side.
     """
 
     name: str
@@ -105,8 +105,8 @@ class ProposedData:
     """One entry of datasets.yaml.
 
     Attributes:
-        path: As `path` there; None where a list of `files` must be written.
-        format: As there.
+        path: Value of `path`; None where a list of `files` must be written.
+        format: Value of `format`.
         files: The files, where no path names exactly these.
         channels: Channels in use that come from here, the target first.
         left_out: By channel of these data, why it is not used.
@@ -136,7 +136,7 @@ class Proposal:
         cuts: Triggers to be written as a table, by id, GPS s: where event files tell when to cut continuous data.
         unsafe: Channels for `scan.unsafe`.
         few: Whether there are too few events for the scan to tell coincidence from chance.
-        block_length: For split.yaml, s.
+        block_length: Value for split.yaml, s.
         batch: Events in memory and in a shard.
         remarks: What the user should know.
     """

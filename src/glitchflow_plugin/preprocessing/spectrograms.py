@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,7 +14,8 @@ import torch
 
 from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
-from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter, ShardPlan
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, check_settings, q_transform
@@ -187,8 +188,8 @@ def batch_maps(
     Args:
         batch: Events, series of shape (event, channel, time).
         sample_rate: Hz.
-        settings: Of the Q-transform.
-        device: Where to compute.
+        settings: The Q-transform.
+        device: Computes the maps.
 
     Returns:
         Energy in SNR², float32, shape (event, channel, frequency, time).
@@ -209,7 +210,7 @@ def make_spectrograms(
     device: torch.device | str = "cpu",
     engine: EngineSettings = IN_PROCESS,
     batch_size: int = 8,
-    selection: dict[str, Any] | None = None,
+    selection: Mapping[str, object] | None = None,
     require_target: bool = True,
 ) -> SpectrogramSet:
     """Make the maps of an event set; a run that was cut off goes on at the missing shards.
@@ -217,11 +218,11 @@ def make_spectrograms(
     Args:
         events: Event set.
         channels: Witnesses, in the order of the maps; the target is put first.
-        settings: Of the Q-transform.
-        folder: Where the set goes.
-        device: Where to compute. On CPUs a shard is made by one thread, whatever the number of workers, since sums of
+        settings: The Q-transform.
+        folder: Folder for the set.
+        device: Computes the maps. On CPUs a shard is made by one thread, whatever the number of workers, since sums of
             several threads differ in their last bits; a GPU is used by one process.
-        engine: Where the shards are made.
+        engine: Spreads the shards over processes.
         batch_size: Events of a shard transformed at a time.
         selection: How the channels were chosen; kept in the set's recipe.
         require_target: Leave out events whose target is not valid; if not, their target maps are zero and masked.

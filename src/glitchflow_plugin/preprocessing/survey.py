@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from glitchflow_plugin.data.apart import shown
 from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME, StoredSpan, read_event_spans
+from glitchflow_plugin.data.listing import describe_files, file_format, middles
 from glitchflow_plugin.data.readers import frames, hdf5
 from glitchflow_plugin.data.readers.continuous import StoredFile, description_in_name, list_files, span_in_name
-from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_columns, read_table, trigger_files
-from glitchflow_plugin.data.sources import describe_files, file_format, middles
+from glitchflow_plugin.data.readers.trigger_files import trigger_files
+from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_columns, read_table
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
 from glitchflow_plugin.types.intervals import union
 
@@ -516,7 +517,7 @@ def guess_unit(times: np.ndarray, stretches: Sequence[tuple[float, float]]) -> s
     """What times that lie outside the data may be instead of GPS seconds; None if nothing makes them fit.
 
     Args:
-        times: As they stand in the table.
+        times: The numbers in the table.
         stretches: Disjoint intervals of the data [start, stop), rising, GPS s.
     """
     wider = _joined((start - _LEAP_SECONDS, stop) for start, stop in stretches)

@@ -144,7 +144,7 @@ def jittered_crop_start(
     data end: a channel that can be conditioned about the trigger can be conditioned here.
 
     Args:
-        event_id: Of the event.
+        event_id: Name of the event, which decides the shift.
         gps_event: Trigger time, GPS s.
         settings: Common to all channels: duration, rate and jitter.
         channels: What there is of the event.
@@ -236,7 +236,7 @@ def condition(
 
     Args:
         series: As recorded, shape (time,), any real type; NaN where there are no data.
-        sample_rate: Of the series, Hz.
+        sample_rate: Hz.
         t0: GPS time of its first sample, s.
         gps_event: Trigger time, GPS s.
         settings: What to do.
@@ -273,7 +273,7 @@ def condition_together(
 
     Args:
         series: As recorded, then its parts; all of one length, rate and start.
-        sample_rate: Of all, Hz.
+        sample_rate: Common rate, Hz.
         t0: GPS time of their first sample, s.
         gps_event: Trigger time, GPS s.
         settings: What to do.

@@ -220,7 +220,7 @@ def compare(
 
     Args:
         found: Counted in the new events.
-        reference: Of the training events.
+        reference: What was counted in the training events.
         settings: When a channel has drifted.
         channels: Those to compare; all that were counted if None.
 

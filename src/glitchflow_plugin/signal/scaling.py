@@ -5,7 +5,7 @@ adds about the same spread whether the signal is weak or strong (a variance-stab
 an error of the network would grow exponentially on the way back to energies.
 
 The scales are fitted on training events only, one batch at a time. The networks carry them as tensors and scale by them
-(`models.bundle.scale_energy`).
+(`models.twins.scale_energy`).
 """
 
 from collections.abc import Mapping

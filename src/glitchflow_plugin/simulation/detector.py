@@ -7,7 +7,7 @@ from pathlib import Path
 
 from glitchflow_plugin.data.event_files import list_event_files, write_event
 from glitchflow_plugin.data.files import content_hash, read_json, sha256, write_json
-from glitchflow_plugin.data.sharded import ShardPlan
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.data.truth_file import (
     EventTruth,
     Truth,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.models.bundle import EnergyTwin, Twin
 from glitchflow_plugin.models.linear import DEFAULT_LAGS, RidgeSums
+from glitchflow_plugin.models.twins import EnergyTwin, Twin
 from glitchflow_plugin.training.evaluation import Batches, judge_windows
 from glitchflow_plugin.training.losses import LossSettings
 

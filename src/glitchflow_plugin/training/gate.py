@@ -28,7 +28,7 @@ class GateSettings:
         min_quiet: Fewer events without a glitch cannot tell harm that is done to some of them.
         min_groups: Fewer independent groups of events cannot tell an interval from noise: then nothing is promoted.
         replicates: Bootstrap replicates.
-        seed: Of the bootstrap and of the injections.
+        seed: Seed of the bootstrap and of the injections.
         unsafe: Channels that see the strain itself, names or glob patterns. A twin that uses one is never promoted.
         safe_override: Exceptions, by their whole names; no merger is injected into them either.
     """
@@ -109,7 +109,7 @@ class Judgement:
 
     @classmethod
     def empty(cls) -> "Judgement":
-        """Of no event."""
+        """The judgement of no event."""
         none = np.zeros(0)
         masks, text = none.astype(bool), none.astype(object)
         return cls(text, none, none.astype(np.int64), none, none, masks, masks, none, none)
@@ -196,7 +196,7 @@ def decide(
     """Decide whether a challenger becomes champion.
 
     Args:
-        challenger: On all events of the gate's part, none of which it has seen.
+        challenger: Judgement of all events of the gate's part, none of which it has seen.
         witnesses: Channels that it uses.
         settings: Limits.
         rivals: Challenger and champion on the events that neither has seen; None if there is no champion yet.
@@ -222,8 +222,8 @@ def paired_difference(first: Judgement, second: Judgement, settings: GateSetting
     What is hard for both cancels in the difference, and whole groups are drawn; see `mean_interval`.
 
     Args:
-        first: Of one twin.
-        second: Of the other, on the same events in the same order.
+        first: Judgement of one twin.
+        second: Judgement of the other, on the same events in the same order.
         settings: Confidence, replicates and seed.
 
     Returns:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
-from glitchflow_plugin.inference.score import CaseStatistics, score_statistics
+from glitchflow_plugin.inference.cases import CaseStatistics
+from glitchflow_plugin.inference.score import score_statistics
 from glitchflow_plugin.verdict import is_vetoed
 
 
@@ -77,7 +78,7 @@ def veto_efficiency_at_deadtime(statistics: CaseStatistics, deadtime: float) -> 
         The efficiency; NaN unless there are cases of both kinds.
 
     >>> import torch
-    >>> from glitchflow_plugin.inference.score import map_statistics
+    >>> from glitchflow_plugin.inference.cases import map_statistics
     >>> measured = torch.tensor([30.0, 30.0, 5.0, 5.0])[:, None, None].expand(4, 8, 8)
     >>> predicted = torch.tensor([9.0, 1.0, 2.0, 3.0])[:, None, None].expand(4, 8, 8)
     >>> cases = map_statistics(measured, predicted)

@@ -37,7 +37,7 @@ from glitchflow_plugin.tracking.outbox import (
 )
 from glitchflow_plugin.tracking.registry import compare, register
 from glitchflow_plugin.tracking.runs import Unsent, tidy
-from glitchflow_plugin.tracking.versions import ModelVersion, settle
+from glitchflow_plugin.tracking.versions import Decision, ModelVersion, settle
 from glitchflow_plugin.training.gate import GateSettings, Verdict
 
 logger = logging.getLogger(__name__)
@@ -52,10 +52,10 @@ class RegistrySettings:
 
     Attributes:
         tracking_uri: A database or a server.
-        name: Of the registered model.
+        name: Name of the registered model.
         experiment: MLflow experiment.
         artifacts: Where a database keeps its files.
-        alias: Of the champion.
+        alias: Alias of the champion.
         required: Whether a registry that cannot be reached ends the run with an error, before training and after it.
             If not, a warning; in both cases what is trained is kept in the outbox.
         outbox: Folder of trained twins that the registry has not taken yet.
@@ -122,7 +122,7 @@ class Outcome:
     """What became of a trained twin.
 
     Attributes:
-        version: In the registry; None if it was not taken.
+        version: Its version; None if the registry did not take it.
         trouble: What went wrong, with advice; empty if nothing.
         error: The same as it was met.
     """
@@ -190,7 +190,7 @@ def register_trained(
         except Exception:
             logger.error("The trained twin was not judged. %s", twin.advice())
             raise
-        twin.note(asdict(first))
+        twin.note(Decision(promoted=first.promoted, reason=first.reason, figures=dict(first.figures)))
         version = None
         try:
             version = twin.send()
@@ -236,7 +236,7 @@ class _Kept:
             logger.warning("The outbox does not take the trained twin: %s", error)
             self.full = error
 
-    def note(self, decision: Mapping[str, Any]) -> None:
+    def note(self, decision: Decision) -> None:
         """Write down what was decided, so that a later run can carry that out."""
         if self.entry is None:
             return

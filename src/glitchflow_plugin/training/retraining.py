@@ -123,7 +123,7 @@ class Finding:
         champion: The present one.
         decision: What was done.
         events: Counts.
-        drift: Of the events from the champion's training data; None where nobody has looked.
+        drift: Distance of the events from the champion's training data; None where nobody has looked.
         warnings: What the user should know.
         trained: The new version; None where nothing was trained.
     """

@@ -52,8 +52,8 @@ class Trained:
     Attributes:
         bundle: What can be registered.
         baseline: The linear rival.
-        figures: On validation windows, which chose the network, by name.
-        scores: Of `model`, `linear` and `zero` on the test events; empty where there is no test event.
+        figures: Figures of the validation windows, which chose the network, by name.
+        scores: Scores of `model`, `linear` and `zero` on the test events; empty where there is no test event.
     """
 
     bundle: ModelBundle
@@ -120,7 +120,7 @@ def settle_earlier(root: Path, origin: Mapping[str, str], loss: float) -> None:
 
     Args:
         root: Folder of the checkpoints.
-        origin: As `Learner.origin` gives it: other data make other losses.
+        origin: What was trained on, as `Learner.origin` gives it: other data make other losses.
         loss: Best validation loss of this training.
     """
     earlier = root / EARLIER / BEST

@@ -88,7 +88,7 @@ def read_csv(
     Args:
         path: In UTF-8 or with a byte order mark; `.gz` is unpacked.
         comment: Starts a line that is no row. Empty: every line is one.
-        wanted: Of the names in the header, those whose values are kept; all by default.
+        wanted: Gives, of the names in the header, those whose values are kept; all by default.
         headless: Names of the columns of a table that has no header, by their number; by default there must be one.
 
     Returns:
@@ -268,7 +268,7 @@ class NoColumnError(FormatError):
     """A table lacks a column that is asked for by its name."""
 
 
-def column_of(columns: Mapping[str, Any], name: str, path: Path | str) -> Any:
+def column_of(columns: Mapping[str, object], name: str, path: Path | str) -> Any:
     """One column by its name.
 
     Raises:
@@ -282,7 +282,7 @@ def column_of(columns: Mapping[str, Any], name: str, path: Path | str) -> Any:
     return columns[name]
 
 
-def gps_times(columns: Mapping[str, Any], path: Path | str, name: str | None = None) -> np.ndarray:
+def gps_times(columns: Mapping[str, object], path: Path | str, name: str | None = None) -> np.ndarray:
     """GPS times of a table, s, float64, joined from two columns where whole seconds and the rest are apart.
 
     `X` is joined with `X_ns` (or `_us`, `_ms`, `_nanoseconds`, `_frac`, and so on; also `gps_s` with `gps_ns`,
@@ -319,7 +319,7 @@ def time_columns(names: Sequence[str], path: Path | str, name: str | None = None
     """The column of GPS times, and all that `gps_times` looks at beside it.
 
     Args:
-        names: Of all columns.
+        names: All columns.
         path: The file, for messages.
         name: Column of the times; the first of `TIME_COLUMNS` by default.
 
@@ -387,7 +387,7 @@ def _rest_column(name: str, held: list[str], path: Path | str) -> str | None:
     return None
 
 
-def _numbers(column: Any, where: str, *, unit: float = 1.0, precise: bool = False) -> np.ndarray:
+def _numbers(column: object, where: str, *, unit: float = 1.0, precise: bool = False) -> np.ndarray:
     """A column as float64; refuses what would lose something on the way."""
     if np.any(getattr(column, "mask", False)):
         raise FormatError(f"{where} lacks values in {int(np.sum(column.mask))} row(s). Fill them in or drop the rows.")

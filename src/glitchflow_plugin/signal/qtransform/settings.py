@@ -171,7 +171,7 @@ def padded_size(num_samples: int, sample_rate: float, settings: QTransformSettin
     """Samples of a series with so many zeros behind it that its ends do not see each other.
 
     Args:
-        num_samples: Of the series.
+        num_samples: Samples of the series.
         sample_rate: Hz.
         settings: Give the longest tile.
 

@@ -1,16 +1,26 @@
-"""How steps keep their pictures."""
+"""What a user may choose about pictures, and how they are kept."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 from glitchflow_plugin.data.classes import event_classes
 from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 logger = logging.getLogger(__name__)
+
+IMAGES = "images"
+"""Folder of the pictures below that of a result."""
+
+
+class Figure(Protocol):
+    """What matplotlib draws."""
+
+    def savefig(self, path: Path, /, *, dpi: int) -> None:
+        """Write to a file of the kind that its name ends with."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +53,15 @@ class PictureSettings:
             return {}
 
 
-def save_figure(figure: Any, path: Path | str, dpi: int = 120) -> Path:
+def save_figure(figure: Figure, path: Path | str, dpi: int = 120) -> Path:
     """Write a matplotlib figure, whole or not at all, and return its path."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=dpi)
     return Path(path)
+
+
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write figures under their names, in place of the pictures of a run before, and return their paths."""
+    for old in folder.glob("*.png"):
+        old.unlink()
+    return [save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]
