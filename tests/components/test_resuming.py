@@ -341,10 +341,8 @@ def test_rare_classes_come_as_often_as_others(make_trainer, training_set, tmp_pa
     rows = [f"{name},{'rare' if name == rare else 'common'}" for name in sorted(set(dataset.event_ids))]
     table.write_text("\n".join(["event_id,label", *rows]), encoding="utf-8")
     trainer = make_trainer(epochs=1, config={"balance": "class", "labels": str(table)})
-    trainer.training_set, trainer.learner = training_set, EnergyLearner(training_set, {})
-    trainer.create_dataloaders(dataset, trainer.learner.dataset("validation"))
-    order = trainer.batches.order
-    drawn = dataset.event_ids[order.order(0)]
+    trainer.execute()
+    drawn = dataset.event_ids[trainer.batches.order.order(0)]
     assert len(drawn) == len(dataset)
     assert abs((drawn == rare).sum() - len(drawn) / 3) <= 1
 

@@ -35,6 +35,7 @@ from glitchflow_plugin.training.interruption import Interrupted
 from glitchflow_plugin.training.judged_events import Gate
 from glitchflow_plugin.training.loop import Loop
 from glitchflow_plugin.training.progress import Progress
+from glitchflow_plugin.training.registration import RegistrySettings, warn_of_a_small_gate
 from glitchflow_plugin.training.run import describe
 
 SMALL = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
@@ -92,10 +93,8 @@ def weights(folder):
     return torch.load(Path(folder) / "model.pt", weights_only=True)
 
 
-def test_tells_before_training_that_nothing_will_be_promoted(make_trainer, training_set, registry, caplog):
-    trainer = make_trainer(registry=registry)
-    trainer.training_set = training_set
-    trainer._warn_of_a_small_gate()
+def test_tells_before_training_that_nothing_will_be_promoted(training_set, registry, caplog):
+    warn_of_a_small_gate(training_set.split, RegistrySettings.of(registry))
     assert "with fewer than 5 (registry.gate.min_groups) nothing becomes champion by itself" in caplog.text
 
 

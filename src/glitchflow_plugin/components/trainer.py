@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import uuid
 from collections.abc import Mapping
 from functools import cached_property
@@ -22,21 +21,18 @@ from torch.utils.data import DataLoader
 
 from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._ray_room import check_room, default_scaling
+from glitchflow_plugin.components._ray_room import copy_best, raise_failure, training_room
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._strategies import (
-    Backend,
     StrategyProcesses,
-    choose_backend,
     choose_strategy,
     lost_processes_explained,
 )
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.parent import end_with_parent
-from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
-from glitchflow_plugin.errors import ConfigurationError, DataError, GlitchflowError, causes
+from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.models.build import check_network
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
@@ -79,12 +75,18 @@ from glitchflow_plugin.training.loop import Loop, LoopSettings
 from glitchflow_plugin.training.losses import LossSettings
 from glitchflow_plugin.training.processes import OneProcess, Processes
 from glitchflow_plugin.training.progress import EpochResult, Progress
-from glitchflow_plugin.training.registration import Outcome, RegistrySettings, provenance, register_trained
+from glitchflow_plugin.training.registration import (
+    Outcome,
+    RegistrySettings,
+    provenance,
+    register_trained,
+    warn_of_a_small_gate,
+)
 from glitchflow_plugin.training.run import (
     Conditions,
     Trained,
     finish,
-    network_settings,
+    parameters,
     part_batches,
     pictures,
     read_best,
@@ -100,29 +102,18 @@ logging.getLogger("itwinai.torch.trainer").setLevel(logging.WARNING)
 class Trainer(TorchTrainer):
     """Train a network on windows, keep the checkpoint that is best on validation, judge it on test events, register it.
 
+    conf/training.yaml explains the keys that are not named here.
+
     Args:
-        folder: Of the training set, used where none comes from the step before; summary.json goes here.
+        folder: Folder of the training set, used where none comes from the step before; summary.json goes here.
         model: Name and settings of the network, as in conf/model/.
-        config: `training.config`; see `StrictConfiguration`.
+        config: `training.config`.
         events: Folder of the event set that the maps were made of; models of waveforms need it.
-        baseline: `training.baseline`; see `BaselineSettings`.
         registry: The keys of registry.yaml; None: nothing is tracked or registered.
-        epochs: Epochs in all, those before a resumption included.
-        strategy: None, `ddp`, `deepspeed` or `horovod`.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        random_seed: Of weights and order.
         checkpoints: Folder for checkpoints.
         tensorboard: Folder for TensorBoard; None for none.
-        from_checkpoint: Checkpoint to go on from.
-        resume: Go on from the newest usable checkpoint in `checkpoints`, where there is one.
-        checkpoint_minutes: Minutes after which a checkpoint is written within an epoch; None: never.
-        max_minutes: Minutes of training after which it ends in good order; None: no limit.
-        checkpoint_every: Epochs between checkpoints.
-        pictures_every: Epochs between example pictures; 0 for none.
         pictures: The keys of pictures.yaml.
-        disable_tqdm: No progress bars.
-        run_name: Of the MLflow run.
-        name: Name of the step.
+        run_name: Name of the MLflow run.
         ray: `ray_*` arguments of itwinai's TorchTrainer.
     """
 
@@ -228,7 +219,8 @@ class Trainer(TorchTrainer):
         with guarded(self.registry.tracking_uri if self.registry else None):
             TorchTrainer.execute.__wrapped__(self, *windows)  # type: ignore[attr-defined]  # pyright: ignore
         # what follows opens its own
-        self.loop = self.batches = None
+        if self.batches is not None:
+            self.batches.end_workers()
         for dataset in windows:
             dataset.forget()
         if not self._is_main:
@@ -249,11 +241,6 @@ class Trainer(TorchTrainer):
     def uses_ray(self) -> bool:
         """Whether Ray runs the training."""
         return isinstance(self.strategy, RayTorchDistributedStrategy)
-
-    @property
-    def dist_backend(self) -> Backend:
-        """What processes talk through: nccl (itwinai's default) exists on GPUs only."""
-        return choose_backend(self.config.dist_backend)
 
     def _detect_distributed_strategy(self, strategy: str | None) -> TorchDistributedStrategy:  # pyright: ignore
         return choose_strategy(
@@ -353,27 +340,21 @@ class Trainer(TorchTrainer):
             taken = prepare_best(self._checkpoints, start, resume=self.resume, judged=judged)
             self._may_take.add(taken or self.run_id)
             self._note_run()
-            self._warn_of_a_small_gate()
-            self._tracker.params(self._parameters() | provenance(self.training_set.fingerprint))
-            self._tracker.data(self.training_set.spectrograms.name, self.training_set.fingerprint)
-            self._tracker.text("environment.json", json.dumps(environment(), indent=2))
+            if self.registry is not None:
+                warn_of_a_small_gate(self.training_set.split, self.registry)
+            used, tracker = self.training_set, self._tracker
+            shown = parameters(used, self.network_settings, self.learner.witnesses, self.epochs)
+            tracker.params(shown | provenance(used.fingerprint))
+            tracker.data(used.spectrograms.name, used.fingerprint)
+            tracker.text("environment.json", json.dumps(environment(), indent=2))
         self.loop.run()
         self.best_validation_metric, self.current_epoch = state.best_loss, state.epoch - (not state.visited)
 
     def _execute_with_ray(self, *arguments: Any, **keywords: Any) -> Any:
         """Run under Ray; what has no room there, and a trial that failed, are errors (itwinai: waits; exit code 0)."""
-        import ray
-        from ray.train.torch import TorchConfig
-
-        if self.ray_scaling_config is None:
-            self.ray_scaling_config = default_scaling(ray.cluster_resources())
-        if self.ray_torch_config is None:
-            self.ray_torch_config = TorchConfig(timeout_s=int(self.config.dist_timeout))
-        advice = (
-            "Lower num_workers or resources_per_worker in ray_scaling_config (trainer_resources: {CPU: 0} keeps none "
-            "for the coordinator)"
+        self.ray_scaling_config, self.ray_torch_config = training_room(
+            self.ray_scaling_config, self.ray_torch_config, self.config.dist_timeout
         )
-        check_room(self.ray_scaling_config.as_placement_group_factory().bundles, advice)
         with search_run(self.mlflow_logger, self.run_name) as self.mlflow_tune_run_id:
             # itwinai would begin one too, and end it as finished before the first trial begins
             self.mlflow_logger = None
@@ -381,11 +362,7 @@ class Trainer(TorchTrainer):
                 result = super()._execute_with_ray(*arguments, **keywords)
             finally:
                 self.mlflow_logger = get_mlflow_logger(self.logger)
-            if self.tune_result_grid.num_errors:
-                failed = list(causes(self.tune_result_grid.errors[0]))
-                first = next((cause for cause in failed if isinstance(cause, GlitchflowError)), failed[-1])
-                message = f"{self.tune_result_grid.num_errors} Ray trial(s) failed; the first: {first}"
-                raise GlitchflowError(message) from first
+            raise_failure(self.tune_result_grid)
         return result
 
     # what is told meanwhile
@@ -415,33 +392,6 @@ class Trainer(TorchTrainer):
 
     def _note_run(self, status: str = "KILLED") -> None:
         note_run(self._mlflow, self._checkpoints, None if self.uses_ray else self.mlflow_worker_run_id, status)
-
-    def _warn_of_a_small_gate(self) -> None:
-        """Say before training, not after it, that nothing can be promoted."""
-        if self.registry is None:
-            return
-        split, wanted = self.training_set.split, self.registry.gate.min_groups
-        groups = split.gate.num_groups(split.block_length)
-        if groups < wanted:
-            logger.warning(
-                "The gate's part has %d group(s) of %d event(s), and with fewer than %d (registry.gate.min_groups) "
-                "nothing becomes %s by itself. The model is trained and registered all the same, to be used by number.",
-                groups,
-                len(split.gate),
-                wanted,
-                self.registry.alias,
-            )
-
-    def _parameters(self) -> dict[str, object]:
-        """What the tracker shows of this training beside `training.config`."""
-        network = network_settings(self.network_settings, len(self.learner.witnesses))
-        counts = self.training_set.counts()
-        return {
-            **{f"model_{key}": value for key, value in network.items()},
-            **{f"windows_{name}_{kind}": counts[name][kind] for name in PARTS for kind in ("glitch", "background")},
-            "witnesses": ", ".join(self.learner.witnesses),
-            "epochs": self.epochs,
-        }
 
     # afterwards, in the first process
 
@@ -497,22 +447,11 @@ class Trainer(TorchTrainer):
         """Take the network that was best on validation, in a fresh twin on the device of this process."""
         network, root = self.learner.network(), self._checkpoints
         if self.uses_ray:
-            self._fetch_from_ray(root / BEST)
+            copy_best(self.tune_result_grid, self.ray_tune_config, root / BEST)
         load_weights(network, judged_weights(read_best(root, self._may_take)))
         settle_earlier(root, self.learner.origin(), float(self.best_validation_metric))
         self.model = network.to(choose_device(self._device)).eval()
         self.twin = self.learner.twin(self.model).eval()
-
-    def _fetch_from_ray(self, best: Path) -> None:
-        mode = getattr(self.ray_tune_config, "mode", None) or "min"
-        metric = getattr(self.ray_tune_config, "metric", None) or "loss"
-        result = self.tune_result_grid.get_best_result(metric=metric, mode=mode)
-        checkpoint = result.get_best_checkpoint(metric, mode) or result.checkpoint
-        if checkpoint is None:
-            raise DataError("the best Ray trial left no checkpoint. Set checkpoint_every: 1.")
-        with checkpoint.as_directory() as folder:
-            shutil.rmtree(best, ignore_errors=True)
-            shutil.copytree(folder, best)
 
     # small things
 
