@@ -24,6 +24,7 @@ from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.errors import BusyError, ConfigurationError, ConnectionFailedError, DataError, RegistryError
 from glitchflow_plugin.plots.cleaning import plot_cleaning
 from glitchflow_plugin.products.summary import read_summary
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.card import FIGURES
 from glitchflow_plugin.tracking.outbox import upload, waiting
 from glitchflow_plugin.tracking.registry import load
@@ -94,7 +95,7 @@ def weights(folder):
 
 
 def test_tells_before_training_that_nothing_will_be_promoted(training_set, registry, caplog):
-    warn_of_a_small_gate(training_set.split, RegistrySettings.of(registry))
+    warn_of_a_small_gate(training_set.split, built(RegistrySettings, registry, "registry"))
     assert "with fewer than 5 (registry.gate.min_groups) nothing becomes champion by itself" in caplog.text
 
 

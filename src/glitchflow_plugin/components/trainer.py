@@ -162,7 +162,7 @@ class Trainer(TorchTrainer):
         checked = StrictConfiguration.checked(config)
         LossSettings(l1=checked.loss_l1, ssim=checked.loss_ssim)  # wrong weights are refused before anything is read
         self.baseline_settings = built(BaselineSettings, baseline, "training.baseline")
-        self.registry = RegistrySettings.of(registry or None)
+        self.registry = built(RegistrySettings, registry, "registry") if registry else None
         self.folder, self.network_settings, self.pictures_every = Path(folder), dict(model), pictures_every
         self.events, self.pictures = events, built(PictureSettings, pictures, "pictures")
         loggers = _loggers(self.registry, tensorboard, Path(checkpoints))
