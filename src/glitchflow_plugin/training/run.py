@@ -3,16 +3,13 @@
 Nothing here knows who registers it, or where figures are logged: that is for whoever calls.
 """
 
-import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glitchflow_plugin.data.files import read_json
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
-from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.inference.report import score_figures
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import full_settings
@@ -21,13 +18,10 @@ from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
 from glitchflow_plugin.tracking.runs import named_for_test
 from glitchflow_plugin.training.baseline import Baseline
-from glitchflow_plugin.training.checkpoints import BEST, EARLIER, LAST, ORIGIN, drop_earlier, read_checkpoint, run_of
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.judged_events import Gate, gate_notes
 from glitchflow_plugin.training.learned import Learned
 from glitchflow_plugin.training.registration import Outcome
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,52 +75,6 @@ class Trained:
             return ["no test event: the figures above are of validation, which chose the checkpoint"]
         judged = self.scores["model"].metrics()
         return [f"{key} is undefined: {each.reason}" for key, each in judged.items() if each.value is None]
-
-
-def read_best(root: Path, runs: Collection[str]) -> dict[str, Any]:
-    """The checkpoint that was best on validation.
-
-    Args:
-        root: Folder of the checkpoints.
-        runs: Ids of the runs whose network may be taken: this one, and the one that it goes on from.
-
-    Raises:
-        DataError: There is none, or another run has written there meanwhile.
-    """
-    best = root / BEST
-    if best.exists() and run_of(best) in runs:
-        return read_checkpoint(best)
-    if not best.exists() or run_of(best) == run_of(root / EARLIER / BEST):
-        raise DataError("training left no checkpoint: epochs must be at least 1.")
-    raise DataError(
-        f"{best} is of another run, which has written to {root} at the same time: what this run has trained is lost, "
-        "and nothing is registered. Train again with a run_name of its own."
-    )
-
-
-def settle_earlier(root: Path, origin: Mapping[str, str], loss: float) -> None:
-    """Remove the training before this one, unless its best network is the better one by the same validation.
-
-    Args:
-        root: Folder of the checkpoints.
-        origin: What was trained on, as `Learner.origin` gives it: other data make other losses.
-        loss: Best validation loss of this training.
-    """
-    earlier = root / EARLIER / BEST
-    note = earlier / f"{ORIGIN}.json"
-    if note.exists() and read_json(note) == origin:
-        before = float(read_checkpoint(earlier)["state"]["best_validation_metric"])
-        if before < loss:
-            logger.warning(
-                "the earlier training in %s was better (validation loss %.4g, this one %.4g) and stays there; to go "
-                "back to it: training.from_checkpoint=%s",
-                root / EARLIER,
-                before,
-                loss,
-                root / EARLIER / LAST,
-            )
-            return
-    drop_earlier(root)
 
 
 def finish(learned: Learned, conditions: Conditions) -> Trained:
@@ -202,6 +150,19 @@ def network_settings(model: Mapping[str, Any], num_witnesses: int) -> dict[str, 
     own = {key: value for key, value in model.items() if key != "name"}
     complete = full_settings(model["name"], in_channels=num_witnesses, **own)
     return {"name": model["name"], **{key: value for key, value in complete.items() if key != "window_size"}}
+
+
+def parameters(
+    training_set: TrainingSet, model: Mapping[str, Any], witnesses: Sequence[str], epochs: int
+) -> dict[str, object]:
+    """What a tracker shows of a training beside `training.config`."""
+    network, counts = network_settings(model, len(witnesses)), training_set.counts()
+    return {
+        **{f"model_{key}": value for key, value in network.items()},
+        **{f"windows_{name}_{kind}": counts[name][kind] for name in PARTS for kind in ("glitch", "background")},
+        "witnesses": ", ".join(witnesses),
+        "epochs": epochs,
+    }
 
 
 def summarize(
