@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from glitchflow_plugin.data.event_files import list_event_files, read_event, read_event_header
 from glitchflow_plugin.data.truth_file import EventTruth, WaveformTruth, read_truth
 from glitchflow_plugin.errors import DataError
-from glitchflow_plugin.preprocessing.ingest import channel_recipe
+from glitchflow_plugin.preprocessing.channel_recipe import channel_recipe
 from glitchflow_plugin.signal.conditioning import condition_together
 
 
