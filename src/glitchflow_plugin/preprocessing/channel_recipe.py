@@ -128,7 +128,7 @@ def channel_recipe(name: str, recipe: Mapping[str, Any]) -> ChannelRecipe:
 
 
 def whitening_of(
-    content: WhiteningSettings | Mapping[str, Any] | None,
+    content: WhiteningSettings | Mapping[str, object] | None,
 ) -> tuple[WhiteningSettings, dict[str, str], Literal["psd", "asd"]]:
     """What whiten.yaml asks for: settings, file of a spectrum by channel, and what these files hold.
 

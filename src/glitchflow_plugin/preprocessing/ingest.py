@@ -68,8 +68,8 @@ class IngestSettings:
 
 
 def ingest(
-    datasets: Sequence[Mapping[str, Any] | DatasetSettings],
-    whitening: WhiteningSettings | Mapping[str, Any] | None,
+    datasets: Sequence[Mapping[str, object] | DatasetSettings],
+    whitening: WhiteningSettings | Mapping[str, object] | None,
     folder: Path | str,
     *,
     engine: EngineSettings = IN_PROCESS,
@@ -102,7 +102,7 @@ def ingest(
 
 
 def ingest_with_recipe(
-    datasets: Sequence[Mapping[str, Any] | DatasetSettings],
+    datasets: Sequence[Mapping[str, object] | DatasetSettings],
     recipe: Mapping[str, Any],
     channels: Sequence[str] | None,
     folder: Path | str,

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -65,7 +64,7 @@ class GlitchTruth:
 
 def read_glitch_truth(
     folder: Path | str,
-    recipe: Mapping[str, Any],
+    recipe: Mapping[str, object],
     event_ids: Sequence[str],
     gps_start: Float[np.ndarray, " event"],
     workers: int = 2,
