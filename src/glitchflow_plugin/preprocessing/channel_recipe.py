@@ -119,7 +119,7 @@ def channel_recipe(name: str, recipe: Mapping[str, Any]) -> ChannelRecipe:
         )
         psd = entry.get("psd")
         given = None if psd is None else Psd(np.asarray(psd["values"], dtype=np.float64), float(psd["spacing"]))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ConfigurationError) as error:
         raise FormatError(
             f"the recipe does not say how {name} is conditioned as this version knows it ({error}). Make it again."
         ) from error

@@ -1,14 +1,14 @@
 """Triggers of one or many tables, as far as they pass a selection, each once."""
 
 import logging
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field, SkipValidation
 from tqdm import tqdm
 
 from glitchflow_plugin.data.apart import shown
@@ -27,6 +27,7 @@ from glitchflow_plugin.data.readers.tables import (
 from glitchflow_plugin.data.readers.trigger_files import table_columns, table_kind, trigger_files
 from glitchflow_plugin.data.readers.trigger_table import REPEATED, Trigger, TriggerReport, TriggerTable
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError, nearest
+from glitchflow_plugin.settings import Located, PositiveNumber, section
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ LOUDNESS_COLUMNS = (
 _SHOWN_FILES, _TOLD_FILES = 3, 20
 """Files whose reasons are told where none can be read, and in the log where some cannot; the report has all."""
 
-_ALL_LACK = 5
+_GIVE_UP_AFTER = 5
 """So many files without a column that is asked for, and none with it, and nobody looks into the others."""
 
 NEAR = 0.5
@@ -56,7 +57,7 @@ _SAME_TIME = 2e-6
 """Times closer than this (s) are one: ids made from times resolve a microsecond."""
 
 
-@dataclass(frozen=True)
+@section
 class TriggerSettings:
     """Where the times of the events come from, and which of them are taken.
 
@@ -78,41 +79,30 @@ class TriggerSettings:
         segments_flag: Name of the flag in such files where they hold several.
     """
 
-    path: str | None = None
+    path: Annotated[Located | None, Field(description="the path of one table")] = None
     format: Literal["auto", "csv", "omicron", "ligolw"] = "auto"
     time_column: str | None = None
     id_column: str | None = None
     group_column: str | None = None
     table: str | None = None
-    times: tuple[float, ...] = ()
-    select: Mapping[str, object] = field(default_factory=dict)
-    cluster: float | None = None
+    times: SkipValidation[tuple[float, ...]] = ()
+    select: SkipValidation[Mapping[str, object]] = field(default_factory=dict)
+    cluster: Annotated[
+        PositiveNumber | None,
+        Field(description="how near (s) triggers are one, such as 0.1, or null for no clustering"),
+    ] = None
     loudness: str | None = None
-    segments: str | tuple[str, ...] | tuple[tuple[float, float], ...] | None = None
+    segments: SkipValidation[str | tuple[str, ...] | tuple[tuple[float, float], ...] | None] = None
     segments_flag: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a wrong format, both or neither of path and times, and what cannot be asked of a list of times."""
-        if self.format not in ("auto", "csv", "omicron", "ligolw"):
-            raise ConfigurationError(f"triggers.format must be auto, csv, omicron or ligolw, got {self.format!r}")
-        if not isinstance(self.path, str | Path | None):
-            raise ConfigurationError(f"triggers.path must be the path of one table, got {self.path!r}")
-        if self.path is not None:
-            object.__setattr__(self, "path", expanded(self.path))
+        """Refuse both or neither of path and times, and what cannot be asked of a list of times."""
         object.__setattr__(self, "times", _given_times(self.times))
         if bool(self.path) == bool(self.times):
             raise ConfigurationError("triggers need either a path (a table) or times (a list of GPS seconds)")
         if self.segments is not None:
             object.__setattr__(self, "segments", as_given(self.segments))
         _ = self.conditions
-        window = self.cluster
-        if window is not None and (
-            isinstance(window, bool | str) or not isinstance(window, int | float) or not 0 < window < math.inf
-        ):
-            raise ConfigurationError(
-                f"triggers.cluster: expected how near (s) triggers are one, such as 0.1, or null for no clustering, "
-                f"got {window!r}"
-            )
         columns = [name for name in ("select", "loudness", "group_column", "id_column") if getattr(self, name)]
         if self.times and columns:
             raise ConfigurationError(
@@ -162,8 +152,8 @@ def read_table(settings: TriggerSettings, *, progress: bool = False) -> TriggerT
     times = np.concatenate([part.times for part in parts])
     read, fell = sum(part.read for part in parts), _summed([part.fell for part in parts])
     report = TriggerReport(where, read, files, unreadable, fell, len(times))
-    tally = {condition: _together([part.seen[condition] for part in parts]) for condition in settings.conditions}
-    _tell_selection(tally, where, read, len(times))
+    tally = {condition: _merged([part.seen[condition] for part in parts]) for condition in settings.conditions}
+    _check_selection(tally, where, read, len(times))
     ids = [part.ids for part in parts if part.ids is not None]
     if ids and len(ids) < len(parts):
         raise FormatError(f"{where}: some files have event ids and others none. Read them as data sets of their own.")
@@ -261,7 +251,7 @@ def _parts(
             parts.append(_part(path, settings, gps=gps))
         except (FormatError, ConfigurationError) as error:
             lacking += isinstance(error, NoColumnError)
-            if len(paths) == 1 or (not parts and lacking == _ALL_LACK):
+            if len(paths) == 1 or (not parts and lacking == _GIVE_UP_AFTER):
                 raise
             name = shown(path.name)
             unreadable[name if name not in unreadable else shown(path)] = str(error)
@@ -332,20 +322,24 @@ def _summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
     return total
 
 
-def _together(seen: Sequence[Seen]) -> Seen:
+def _merged(seen: Sequence[Seen]) -> Seen:
     first = seen[0]
     for one in seen[1:]:
         first = first.with_(one)
     return first
 
 
-def _tell_selection(tally: Mapping[Condition, Seen], where: str, read: int, left: int) -> None:
+def _check_selection(tally: Mapping[Condition, Seen], where: str, read: int, left: int) -> None:
     """Refuse a selection that leaves nothing; warn of values that no trigger has."""
     for condition, seen in tally.items():
-        vain = [value for value in condition.values if isinstance(value, str) and value not in seen.values]
-        if vain and left and read:
+        unmatched = [value for value in condition.values if isinstance(value, str) and value not in seen.values]
+        if unmatched and left and read:
             logger.warning(
-                "%s: no trigger has %s = %r.%s", where, condition.column, vain[0], nearest(vain[0], seen.values)
+                "%s: no trigger has %s = %r.%s",
+                where,
+                condition.column,
+                unmatched[0],
+                nearest(unmatched[0], seen.values),
             )
     if read and not left and tally:
         found = "; ".join(f"{condition}, where there are {seen}" for condition, seen in tally.items())
@@ -383,17 +377,17 @@ def _each_once(table: TriggerTable, where: str) -> TriggerTable:
     if table.ids is None:
         return table.take(order[np.diff(times, prepend=-np.inf) > _SAME_TIME], REPEATED)
     first_time: dict[str, float] = {}
-    torn: dict[str, None] = {}
+    conflicting: dict[str, None] = {}
     kept = []
     for row, name, time in zip(order.tolist(), table.ids[order].tolist(), times.tolist(), strict=True):
         if name not in first_time:
             first_time[name] = time
             kept.append(row)
         elif abs(first_time[name] - time) > _SAME_TIME:
-            torn[name] = None
-    if torn:
+            conflicting[name] = None
+    if conflicting:
         raise FormatError(
-            f"{where}: {len(torn)} event id(s) with two times each: {', '.join(list(torn)[:10])}. "
+            f"{where}: {len(conflicting)} event id(s) with two times each: {', '.join(list(conflicting)[:10])}. "
             "Give every event its own id, or name another column in `triggers.id_column`."
         )
     ids = table.ids
