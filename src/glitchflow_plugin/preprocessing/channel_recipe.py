@@ -137,7 +137,7 @@ def whitening_of(
     """
     if content is None or isinstance(content, WhiteningSettings):
         return content or WhiteningSettings(), {}, "psd"
-    values = dict(content)
+    values: dict[str, Any] = dict(content)
     files, quantity = values.pop("psd", None) or {}, values.pop("psd_quantity", "psd")
     if not isinstance(files, Mapping):
         raise ConfigurationError(
