@@ -265,7 +265,7 @@ def _sentence(error: ValidationError, kind: type, where: str) -> str:
         return f"{_place(places)}{flawed} It takes {', '.join(known)}."
     if flaw["type"] != "value_error":
         return _expected(flaw, expected, ".".join(places))
-    told = str(flaw["ctx"]["error"])
+    told = flaw["msg"].removeprefix("Value error, ")
     if where and told.startswith(where.partition(".")[0]):
         return told
     if places and told.startswith(places[-1]):
