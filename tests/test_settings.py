@@ -150,7 +150,7 @@ def test_what_is_kept_as_it_is_written():
         ({"sieve": {"bims": 3}}, r"^works\.sieve: unknown key 'bims'\. Nearest: bins\. It takes threshold, bins,"),
         ({"sieve": {"bins": "3"}}, r"^works\.sieve\.bins: expected int .* got '3'"),
         ({"sieve": {"threshold": -1}}, r"^works\.sieve: threshold must be at least 0"),
-        ({"sieve": 3}, r"^works\.sieve: expected Sieve .* got 3"),
+        ({"sieve": 3}, r"^works\.sieve: expected keys with values, got 3"),
         ({"others": {"fine": {"bims": 3}}}, r"^works\.others\.fine: unknown key 'bims'"),
         ({"others": {"fine": {"bins": True}}}, r"^works\.others\.fine\.bins: expected int .* got True"),
         ({"rows": [{}, {"limit": "a"}]}, r"^works\.rows\[1\]\.limit: expected float \| None .* got 'a'"),

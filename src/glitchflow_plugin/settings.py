@@ -290,6 +290,8 @@ def _expected(flaw: Mapping[str, Any], expected: str, place: str) -> str:
         return f"{place} must be one of {', '.join(choices)}, {got}{nearest(flaw['input'], choices)}"
     if flaw["type"] == "bool_type":
         return f"{place} must be true or false without quotes, {got}"
+    if flaw["type"] in ("dataclass_type", "mapping_type"):
+        return f"{place}: expected keys with values, {got}"
     words = flaw["msg"].removeprefix("Input should be ")
     for theirs, ours in _WORDS.items():
         words = words.replace(theirs, ours)
