@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +55,7 @@ class InferenceSettings:
         batch_events: Events in memory at a time, and in one file of the maps.
         block_length: Events of unknown group within one GPS block of this length, s, are no independent cases.
         replicates: Bootstrap replicates of the bands.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
         examples: Events in each picture.
         tensorboard_rows: Most rows and points sent to TensorBoard; the tables on disk are always whole.
         tensorboard_pictures: Most events that get a picture of their own in TensorBoard.
@@ -96,7 +95,7 @@ class InferenceSettings:
                 msg = f"{name} must be at least {least}, got {getattr(self, name)}."
                 raise ConfigurationError(msg)
 
-    def decisive(self) -> dict[str, Any]:
+    def decisive(self) -> dict[str, object]:
         """The settings that change figures and verdicts; the others change how many are shown, and the speed."""
         shown = ("batch_size", "batch_events", "examples", "tensorboard_rows", "tensorboard_pictures")
         return {key: value for key, value in asdict(self).items() if key not in shown}
@@ -154,7 +153,7 @@ def run_inference(
     folder: Path | str,
     settings: InferenceSettings,
     *,
-    model: Mapping[str, Any] | None = None,
+    model: Mapping[str, object] | None = None,
     events: EventSet | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -336,7 +335,11 @@ def _scores(statistics: Mapping[str, CaseStatistics], settings: InferenceSetting
 
 
 def _maps_writer(
-    bundle: ModelBundle, spectrograms: SpectrogramSet, folder: Path, settings: InferenceSettings, model: dict[str, Any]
+    bundle: ModelBundle,
+    spectrograms: SpectrogramSet,
+    folder: Path,
+    settings: InferenceSettings,
+    model: dict[str, object],
 ) -> ShardedWriter:
     return ShardedWriter(
         folder=folder,
