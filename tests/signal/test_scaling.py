@@ -74,7 +74,7 @@ def test_networks_scale_and_come_back_exactly_up_to_the_clamp(maps, transform):
 
 
 def test_errors_say_what_is_wrong():
-    with pytest.raises(ConfigurationError, match="clamp > 0"):
+    with pytest.raises(ConfigurationError, match=r"clamp: expected float \(above 0"):
         ScalingSettings(clamp=0)
     with pytest.raises(ConfigurationError, match="sqrt"):
         ScalingSettings(transform="root")

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,7 @@ import torch
 from glitchflow_plugin.components._ray_room import check_room
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.training.learned import Learned
-from glitchflow_plugin.training.objectives import ObjectiveSettings
-from glitchflow_plugin.training.search import Drawn, SearchSettings, nested, run_trial
+from glitchflow_plugin.training.search import Drawn, Search, SearchSettings, nested
 
 _OBJECT_STORE = 200_000_000
 """Bytes of shared memory of a Ray of its own: nothing large is passed."""
@@ -56,44 +56,21 @@ def draw(settings: SearchSettings) -> list[Drawn]:
     return [nested(spec["drawn"]) for _, spec in islice(chain.from_iterable(rounds), settings.trials)]
 
 
-def run_trials(
-    settings: SearchSettings,
-    objective: ObjectiveSettings,
-    folder: Path,
-    *,
-    drawn: Sequence[Drawn],
-    pending: Sequence[int],
-    trainer: Mapping[str, Any],
-) -> None:
+def run_trials(search: Search, pending: Sequence[int]) -> None:
     """Run some of the trials; each leaves its own file.
-
-    Args:
-        settings: Of the search.
-        objective: What is aimed at.
-        folder: Of the search.
-        drawn: Settings of all trials.
-        pending: Numbers of those to run.
-        trainer: Keywords of Trainer, for what is not drawn; paths count from the present folder.
 
     Raises:
         ConfigurationError: The cluster has no room for a trial.
     """
     from ray import tune
 
+    settings, search = search.settings, replace(search, folder=search.folder.resolve())
+    own = search.folder / "ray"
     resources = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}
-    own = folder.resolve() / "ray"
-    job = {
-        "folder": folder.resolve(),
-        "drawn": drawn,
-        "trainer": trainer,
-        "objective": objective,
-        "threads": settings.cpus_per_trial,
-        "run_folder": Path.cwd(),
-    }
     with _connected(settings):
         check_room([{kind: amount for kind, amount in resources.items() if amount}], "Lower hpo.cpus_per_trial")
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_run_trial, **job), resources),
+            tune.with_resources(tune.with_parameters(_run_trial, search=search, run_folder=Path.cwd()), resources),
             param_space={"number": tune.grid_search(list(pending))},
             tune_config=tune.TuneConfig(
                 metric="veto_efficiency", mode="max", reuse_actors=True, time_budget_s=settings.time_limit
@@ -134,28 +111,15 @@ def _connected(settings: SearchSettings) -> Iterator[None]:
         ray.shutdown()
 
 
-def _run_trial(
-    config: Mapping[str, int],
-    *,
-    folder: Path,
-    drawn: Sequence[Drawn],
-    trainer: Mapping[str, Any],
-    objective: ObjectiveSettings,
-    threads: int,
-    run_folder: Path,
-) -> None:
+def _run_trial(config: Mapping[str, int], search: Search, run_folder: Path) -> None:
     """One trial, in a process of Ray's. It goes on from its last checkpoint where it was cut off."""
     from ray import tune
 
     from glitchflow_plugin.components._twin_trainer import TwinTrainer
 
-    def train(settings: Drawn, checkpoints: Path) -> Learned:
-        keywords = {**trainer, **{part: {**trainer[part], **some} for part, some in settings.items()}}
-        return TwinTrainer(
-            **keywords, checkpoints=str(checkpoints), resume=True, checkpoint_every=1, disable_tqdm=True
-        ).trained()
+    def train(keywords: Mapping[str, Any]) -> Learned:
+        return TwinTrainer(**keywords, resume=True, checkpoint_every=1, disable_tqdm=True).trained()
 
     os.chdir(run_folder)
-    torch.set_num_threads(threads)
-    number = config["number"]
-    tune.report(vars(run_trial(folder, number, drawn[number], train, objective).figures))
+    torch.set_num_threads(search.settings.cpus_per_trial)
+    tune.report(search.run(config["number"], train).values)

@@ -22,11 +22,10 @@ from glitchflow_plugin.settings import built
 from glitchflow_plugin.training.objectives import ObjectiveSettings
 from glitchflow_plugin.training.search import (
     Drawn,
+    Search,
     SearchSettings,
     Trial,
-    claim,
     ranked,
-    read_trial,
     summarize,
     track,
     trials_figure,
@@ -43,18 +42,9 @@ class HyperparameterSearch(BaseComponent):
     What was drawn depends on the seed alone, each finished trial leaves a file, and a search that is started again goes
     on with the trials that are missing. Ray Tune runs them.
 
-    Args:
-        search: The keys of hpo.yaml.
-        training: Folder of the training set, where none comes from the step before.
-        folder: Where the search keeps its files.
-        events: Folder of the event set that the maps were made of; models of waveforms need it.
-        model: Name and settings of the network, for what is not drawn.
-        config: `training.config`, for what is not drawn.
-        random_seed: For the first weights and the order of windows, the same in all trials.
-        device: Of the trials.
-        registry: The keys of registry.yaml; None: nothing is tracked.
-        run_name: Name of the MLflow run, before `-hpo`.
-        name: Name of the step.
+    The arguments are the sections hpo, model, training.config and registry (None: nothing is tracked), `random_seed`
+    and `device` of training, and folders: of the training set (where none comes from the step before), of the events
+    that its maps were made of, and of the search.
     """
 
     def __init__(
@@ -110,14 +100,16 @@ class HyperparameterSearch(BaseComponent):
 
             # a server that is not there shall be noticed before hours of training
             check_connection(self.registry["tracking_uri"])
-        drawn = self._drawn()
-        claim(self.folder, self.settings, self.trainer, found)
-        pending = [number for number, trial in enumerate(self._trials(drawn)) if trial.status != "finished"]
-        if len(pending) < len(drawn):
-            logger.info("%d of %d trials are there already", len(drawn) - len(pending), len(drawn))
+        trainer = {**self.trainer, "folder": str(found.folder), "epochs": self.settings.epochs}
+        search = Search(self.settings, self.objective, self.folder, trainer, self.drawn())
+        search.claim(found)
+        known = search.trials()
+        pending = [trial.number for trial in known if trial.status != "finished"]
+        if len(pending) < len(known):
+            logger.info("%d of %d trials are there already", len(known) - len(pending), len(known))
         if pending:
-            self._run(found, drawn, pending)
-        trials = ranked(self._trials(drawn), self.objective)
+            run_trials(search, pending)
+        trials = ranked(search.trials(), self.objective)
         report(summarize(trials, found, self._write(trials), started), self.folder)
         wrong = trouble(trials, allow_failures=self.settings.allow_failures)
         self._track(trials, "FAILED" if wrong else "FINISHED")
@@ -125,7 +117,7 @@ class HyperparameterSearch(BaseComponent):
             raise GlitchflowError(wrong)
         return [trial.to_dict() | {"score": trial.score} for trial in trials]
 
-    def _drawn(self) -> list[Drawn]:
+    def drawn(self) -> list[Drawn]:
         """Settings of all trials, each of which a training can have."""
         from glitchflow_plugin.components._configuration import StrictConfiguration
 
@@ -134,13 +126,6 @@ class HyperparameterSearch(BaseComponent):
             StrictConfiguration.checked({**self.trainer["config"], **drawn.get("config", {})})
             check_network({**self.trainer["model"], **drawn.get("model", {})})
         return trials
-
-    def _trials(self, drawn: Sequence[Drawn]) -> list[Trial]:
-        return [read_trial(self.folder, number, settings) for number, settings in enumerate(drawn)]
-
-    def _run(self, training_set: TrainingSet, drawn: Sequence[Drawn], pending: Sequence[int]) -> None:
-        trainer = {**self.trainer, "folder": str(training_set.folder), "epochs": self.settings.epochs}
-        run_trials(self.settings, self.objective, self.folder, drawn=drawn, pending=pending, trainer=trainer)
 
     def _write(self, trials: Sequence[Trial]) -> dict[str, str]:
         table, picture = self.folder / "trials.csv", self.folder / "parallel.png"

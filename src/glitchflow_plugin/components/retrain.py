@@ -25,7 +25,6 @@ from glitchflow_plugin.inference.fresh import EVENTS, make_maps
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.settings import built
-from glitchflow_plugin.signal.drift import DriftSettings
 from glitchflow_plugin.training import retraining
 from glitchflow_plugin.training.retraining import Decision, Finding, GateNeeds, RetrainSettings
 
@@ -73,7 +72,6 @@ class Retrain(BaseComponent):
         from glitchflow_plugin.training.gate import GateSettings
 
         self.settings = built(RetrainSettings, retrain, "retrain")
-        self.drift = built(DriftSettings, self.settings.drift, "retrain.drift")
         check_name(registry["name"], "registry.yaml: name", LONGEST_MODEL)
         check_alias(registry.get("alias", "champion"), "registry.yaml: alias")
         if trainer.get("run_name") is not None:
@@ -133,7 +131,7 @@ class Retrain(BaseComponent):
         write_json(self.status, status)
         bundle = load(champion.name, champion.version, uri)
         maps, counts, quality = self._maps(bundle)
-        drift = None if settings.force else drift_or_refuse(maps, bundle.witnesses, bundle.notes, self.drift)
+        drift = None if settings.force else drift_or_refuse(maps, bundle.witnesses, bundle.notes, settings.drift)
         found = Finding(champion, retraining.decide(drift), counts, drift, (*quality, *drift_warnings(drift)))
         if found.decision.action == "keep":
             return found

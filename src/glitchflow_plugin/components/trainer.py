@@ -160,7 +160,7 @@ class Trainer(SoundTorchTrainer):
         checked = StrictConfiguration.checked(config)
         LossSettings(l1=checked.loss_l1, ssim=checked.loss_ssim)  # wrong weights are refused before anything is read
         self.baseline_settings = built(BaselineSettings, baseline, "training.baseline")
-        self.registry = RegistrySettings.of(registry or None)
+        self.registry = built(RegistrySettings, registry, "registry") if registry else None
         tracked = self.registry
         first = detect_distributed_environment().global_rank == 0
         # all processes must agree on whether the run is tracked

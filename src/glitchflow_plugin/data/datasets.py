@@ -1,23 +1,20 @@
 """The entries of datasets.yaml: what a data set is, what to take of it, and how to condition it."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from glitchflow_plugin.data.channels import ChannelSelection
-from glitchflow_plugin.data.files import expanded
 from glitchflow_plugin.data.readers import remote
 from glitchflow_plugin.data.readers.remote import RemoteSettings
 from glitchflow_plugin.data.readers.triggers import TriggerSettings
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.settings import built
+from glitchflow_plugin.settings import Finite, Located, Positive, built, section
 
 Format = Literal["auto", "events", "gwosc", "gwf", "hdf5", "open_data", "nds2", "datafind"]
-FORMATS = ("auto", "events", "gwosc", "gwf", "hdf5", "open_data", "nds2", "datafind")
 
 
-@dataclass(frozen=True)
+@section
 class EventRange:
     """Which events to take: indices into the list sorted by id (event files) or time (triggers)."""
 
@@ -25,39 +22,26 @@ class EventRange:
     max: int | None = None
 
 
-@dataclass(frozen=True)
+@section
 class ProcessingSettings:
-    """How the channels of a data set are conditioned.
+    """How the channels of a data set are conditioned; conf/datasets.yaml explains the keys.
 
     Attributes:
-        minf: Lower edge of the band, Hz.
-        maxf: Upper edge of the band, Hz.
-        sr: Common sample rate, Hz; the same in all data sets.
-        len: Length of the crop about the trigger, s; the same in all data sets.
-        batch: Events that a worker holds in memory at once, which is also the size of a shard.
-        whiten: Whether to whiten; the same in all data sets.
-        crop_jitter: The middle of the crop lies within +- this of the trigger, s; the same in all data sets. None: half
-            a second, and for inference what the model's events had.
-        crop_seed: Of where it lies; the same in all data sets.
+        crop_jitter: None: half a second, and for inference what the model's events had.
     """
 
-    minf: float = 8.0
-    maxf: float = 400.0
-    sr: float = 1024.0
-    len: float = 6.0
+    minf: Positive = 8.0
+    maxf: Finite = 400.0
+    sr: Finite = 1024.0
+    len: Finite = 6.0
     batch: int = 16
     whiten: bool = True
-    crop_jitter: float | None = None
+    crop_jitter: Finite | None = None
     crop_seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a band that the common rate cannot hold."""
-        given = () if self.crop_jitter is None else ("crop_jitter",)
-        for key in ("minf", "maxf", "sr", "len", *given):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise ConfigurationError(f"{key} must be a number, got {value!r}")
-        if not 0 < self.minf < self.maxf:
+        if not self.minf < self.maxf:
             raise ConfigurationError(f"the band must fulfil 0 < minf < maxf, got {self.minf:g}-{self.maxf:g} Hz")
         if self.maxf > self.sr / 2:
             raise ConfigurationError(
@@ -66,7 +50,7 @@ class ProcessingSettings:
             )
 
 
-@dataclass(frozen=True)
+@section
 class DatasetSettings:
     """One entry of datasets.yaml.
 
@@ -85,27 +69,21 @@ class DatasetSettings:
         processing: Conditioning of the channels that come from here.
     """
 
-    path: str | None = None
+    path: Located | None = None
     format: Format = "auto"
     target: str | None = None
-    ch_list: str | tuple[str, ...] | None = None
+    ch_list: Located | tuple[str, ...] | None = None
     allow_missing: bool = False
     channels: ChannelSelection = field(default_factory=ChannelSelection)
     events: EventRange = field(default_factory=EventRange)
     triggers: TriggerSettings | None = None
-    groups: str | None = None
+    groups: Located | None = None
     segment: float = 16.0
     remote: RemoteSettings = field(default_factory=RemoteSettings)
     processing: ProcessingSettings = field(default_factory=ProcessingSettings)
 
     def __post_init__(self) -> None:
-        """Refuse an unknown format and a missing path."""
-        if self.format not in FORMATS:
-            raise ConfigurationError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
-        for key in ("path", "ch_list", "groups"):
-            value = getattr(self, key)
-            if isinstance(value, str):
-                object.__setattr__(self, key, expanded(value))
+        """Refuse a missing path, and events without room."""
         if self.path is None and self.format not in remote.FORMATS:
             raise ConfigurationError(f"a data set of format {self.format} needs a `path`")
         if self.segment <= self.processing.len:
@@ -141,20 +119,8 @@ class DatasetSettings:
             raise ConfigurationError(f"{where}: expected a mapping with `path`, `target` and so on, got {entry!r}")
         values = {key: value for key, value in entry.items() if value is not None}
         triggers = values.get("triggers")
-        if triggers is not None and not isinstance(triggers, Mapping | TriggerSettings):
-            values["triggers"] = {"path" if isinstance(triggers, str) else "times": triggers}
-        elif isinstance(triggers, Mapping):
+        if isinstance(triggers, Mapping):
             values["triggers"] = {key: value for key, value in triggers.items() if value is not None}
-        nested = {
-            "channels": ChannelSelection,
-            "events": EventRange,
-            "triggers": TriggerSettings,
-            "remote": RemoteSettings,
-            "processing": ProcessingSettings,
-        }
-        for key, kind in nested.items():
-            if key in values and not isinstance(values[key], kind):
-                values[key] = built(kind, values[key], f"{where}.{key}")
-        if isinstance(values.get("ch_list"), list):
-            values["ch_list"] = tuple(values["ch_list"])
+        elif triggers is not None and not isinstance(triggers, TriggerSettings):
+            values["triggers"] = {"path" if isinstance(triggers, str) else "times": triggers}
         return built(cls, values, where)

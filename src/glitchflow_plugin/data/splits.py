@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from glitchflow_plugin.data.files import parsed, read_json, write_json
 from glitchflow_plugin.data.groups import LEAST_GROUPS, group_keys, group_numbers
 from glitchflow_plugin.errors import ConfigurationError, FormatError, LeakageError, NoEventsError
+from glitchflow_plugin.settings import NotNegative, PositiveNumber, section
 
 FORMAT_VERSION = 2
 SPLIT_NAME = "split.json"
@@ -28,38 +29,25 @@ _TRIES = 16
 """Random orders of which the one that meets the shares best is taken."""
 
 
-@dataclass(frozen=True)
+@section
 class SplitSettings:
-    """How events are divided.
+    """How events are divided; conf/split.yaml explains the keys."""
 
-    Attributes:
-        train: Share of the events for training.
-        validation: Share that chooses the checkpoint, the learning rate and limits.
-        gate: Share by which a champion is chosen, and nothing else.
-        test: Share that is looked at once, at the end.
-        block_length: Events without a group whose trigger times lie in the same block of this length (s) stay
-            together: detector noise drifts, and neighbours in time are too alike to judge on.
-        seed: Of the drawing.
-    """
-
-    train: float = 0.6
-    validation: float = 0.15
-    gate: float = 0.15
-    test: float = 0.1
-    block_length: float = 256.0
+    train: NotNegative = 0.6
+    validation: NotNegative = 0.15
+    gate: NotNegative = 0.15
+    test: NotNegative = 0.1
+    block_length: PositiveNumber = 256.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none."""
+        """Refuse shares that are none of a whole."""
         shares = self.shares()
-        if not min(shares.values()) >= 0 or abs(sum(shares.values()) - 1) > 1e-6 or not self.train * self.validation:
+        if abs(sum(shares.values()) - 1) > 1e-6 or not self.train * self.validation:
             raise ConfigurationError(
                 "expected shares train > 0, validation > 0, gate >= 0, test >= 0 that add up to 1, got "
                 f"{', '.join(f'{name} {share:g}' for name, share in shares.items())}. Correct split.yaml."
             )
-        if not self.block_length > 0:
-            message = f"expected block_length > 0 (s), got {self.block_length}. Correct split.yaml."
-            raise ConfigurationError(message)
 
     def shares(self) -> dict[str, float]:
         """Share of the events by part."""

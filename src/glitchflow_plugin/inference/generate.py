@@ -13,7 +13,6 @@ from tqdm import tqdm
 from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.sharded_writer import ShardedWriter
-from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.fresh import check_events, check_spectrograms
 from glitchflow_plugin.inference.predict import make_predictor
 from glitchflow_plugin.inference.run import UNITS
@@ -22,7 +21,7 @@ from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.plots.spectrograms import plot_event
 from glitchflow_plugin.products.pictures import IMAGES, PictureSettings, save_figures
 from glitchflow_plugin.products.summary import Metric
-from glitchflow_plugin.settings import as_float
+from glitchflow_plugin.settings import Count, CountOrNone, Positive, section
 from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
 from glitchflow_plugin.types.tensors import host
@@ -36,38 +35,17 @@ QUIET = "predicted peak not above the threshold"
 """Reasons for which an event is left out."""
 
 
-@dataclass(frozen=True)
+@section
 class GenerateSettings:
-    """What to generate; conf/inference.yaml explains the keys.
+    """What to generate; conf/inference.yaml explains the keys."""
 
-    Attributes:
-        threshold: A generated map with a pixel above it is labelled a glitch, SNR².
-        only_glitches: Leave the others out; else they are kept as background.
-        keep_witnesses: Store the maps of the witnesses beside the generated strain.
-        stride: Columns from one window to the next, as for inference.
-        batch_size: Windows in one call of the network.
-        batch_events: Events in memory at a time, and in one file of the set.
-        examples: Pictures of the loudest generated glitches.
-    """
-
-    threshold: float = GLITCH_THRESHOLD
+    threshold: Positive = GLITCH_THRESHOLD
     only_glitches: bool = False
     keep_witnesses: bool = False
     stride: int | None = 32
-    batch_size: int = 64
-    batch_events: int = 32
-    examples: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        for name in ("only_glitches", "keep_witnesses"):
-            if not isinstance(getattr(self, name), bool):
-                msg = f"{name} must be true or false without quotes, got {getattr(self, name)!r}."
-                raise ConfigurationError(msg)
-        if not self.threshold > 0 or self.batch_events < 1 or self.batch_size < 1 or self.examples < 0:
-            msg = "threshold must be positive, batch_size and batch_events at least 1 and examples at least 0."
-            raise ConfigurationError(msg)
-        as_float(self, "threshold")
+    batch_size: Count = 64
+    batch_events: Count = 32
+    examples: CountOrNone = 4
 
     def decisive(self) -> dict[str, object]:
         """The settings that change what is generated; the others change how much is shown, and the speed."""

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+from pydantic import Field
 
 from glitchflow_plugin.data.groups import group_numbers
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
@@ -20,7 +21,7 @@ from glitchflow_plugin.inference.predict import Prediction, Predictor
 from glitchflow_plugin.inference.score import Sample, Scores, score_statistics
 from glitchflow_plugin.inference.trivial import FixedPredictor, trivial_maps
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
-from glitchflow_plugin.settings import as_float
+from glitchflow_plugin.settings import AccuracyRange, Count, CountOrNone, Positive, PositiveNumber, section
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
@@ -28,53 +29,25 @@ _ByEntrant: TypeAlias = Mapping[str, NDArray[np.float64]]
 """Net power removed from each event, by entrant."""
 
 
-@dataclass(frozen=True)
+@section
 class LeaderboardSettings:
-    """What is asked of the entrants.
+    """What is asked of the entrants; conf/benchmark.yaml explains the keys."""
 
-    Attributes:
-        threshold: SNR² above which an event holds a glitch.
-        accuracy_range: SNR² of the accuracy curves, in steps of 1.
-        least_snr: Optimal strain SNR above which a witnessed glitch counts in the medians.
-        witness_snr: Edges between the groups of witness SNR.
-        missing: How many witnesses, drawn for each event, are taken away.
-        stride: Columns between the windows of twins that look at maps, as in inference.yaml.
-        batch_events: Events in memory at a time.
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap and of the witnesses taken away; the same for all entrants.
-        block_length: Events without a known group whose triggers lie in one block of this length (s) are one group.
-    """
-
-    threshold: float = GLITCH_THRESHOLD
-    accuracy_range: Sequence[float] = (1, 50)
+    threshold: Positive = GLITCH_THRESHOLD
+    accuracy_range: AccuracyRange = (1, 50)
     least_snr: float = 10.0
-    witness_snr: Sequence[float] = (30.0, 45.0, 70.0)
-    missing: Sequence[int] = (1, 2, 3, 4, 5)
+    witness_snr: Annotated[Sequence[PositiveNumber], Field(min_length=1)] = (30.0, 45.0, 70.0)
+    missing: Sequence[Count] = (1, 2, 3, 4, 5)
     stride: int | None = 32
-    batch_events: int = 16
-    replicates: int = 1000
+    batch_events: Count = 16
+    replicates: CountOrNone = 1000
     seed: int = 0
-    block_length: float = 256.0
+    block_length: Positive = 256.0
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        if len(self.accuracy_range) != 2 or not 0 <= self.accuracy_range[0] <= self.accuracy_range[1]:
-            raise ConfigurationError(f"accuracy_range must be [lowest, highest] SNR², got {self.accuracy_range}.")
-        if not self.threshold > 0 or self.batch_events < 1 or self.replicates < 0 or not self.block_length > 0:
-            raise ConfigurationError(
-                "expected threshold > 0, batch_events >= 1, replicates >= 0 and block_length > 0, got "
-                f"{self.threshold}, {self.batch_events}, {self.replicates}, {self.block_length}. "
-                "Correct benchmark.yaml."
-            )
-        as_float(self, "threshold")
-        if (
-            not self.witness_snr
-            or list(self.witness_snr) != sorted(set(self.witness_snr))
-            or min(self.witness_snr) <= 0
-        ):
+        """Refuse edges that do not rise."""
+        if list(self.witness_snr) != sorted(set(self.witness_snr)):
             raise ConfigurationError(f"witness_snr: expected rising positive edges, got {list(self.witness_snr)}.")
-        if any(number < 1 for number in self.missing):
-            raise ConfigurationError(f"missing: expected numbers of witnesses from 1 on, got {list(self.missing)}.")
 
     def chosen(self, truth: GlitchTruth) -> Bool[np.ndarray, " event"]:
         """Events of the medians: a witnessed glitch that is loud enough."""

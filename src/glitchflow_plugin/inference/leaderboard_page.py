@@ -52,14 +52,14 @@ def write_leaderboard(
         Paths by what they hold.
     """
     facts = {entrant: {**one.facts, "seconds": one.seconds} for entrant, one in judgements.items()}
-    said = introduction(truth, settings, result, conditions)
+    beginning = introduction(truth, settings, result, conditions)
 
     def block(pictures: Path, link: str, dpi: int) -> str:
         # figures of its own: the layout of one that was drawn before moves a little with each drawing
         figures = figures_of(result, facts, settings.threshold, truth.outside)
         for title, figure in figures.items():
             save_figure(figure, pictures / link.format(title), dpi)
-        return page_block(said, result, facts, {title: link.format(title) for title in figures}, truth.outside)
+        return page_block(beginning, result, facts, {title: link.format(title) for title in figures}, truth.outside)
 
     own = folder / "leaderboard.md"
     text = block(folder, "{}.png", 120)

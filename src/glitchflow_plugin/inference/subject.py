@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar, cast
 
 from torch import nn
 
@@ -17,20 +17,30 @@ from glitchflow_plugin.types.tensors import host
 
 T = TypeVar("T")
 
-_KEYS = {"name", "version"}
+
+class ModelChoice(TypedDict):
+    """A registered model; its version is a number or an alias."""
+
+    name: str
+    version: int | str
 
 
-def check_model(model: Mapping[str, object]) -> dict[str, object]:
+def check_model(model: Mapping[str, object]) -> ModelChoice:
     """The keys `name` and `version` (a number or an alias) of inference.yaml.
 
     Raises:
         ConfigurationError: A key is missing or misspelt.
     """
-    if not isinstance(model, Mapping) or set(model) != _KEYS or not model["name"] or model["version"] in (None, ""):
+    if (
+        not isinstance(model, Mapping)
+        or set(model) != {"name", "version"}
+        or not model["name"]
+        or model["version"] in (None, "")
+    ):
         raise ConfigurationError(
             f"inference.yaml: model must have the keys name and version (a number or an alias), got {model!r}."
         )
-    return dict(model)
+    return cast("ModelChoice", dict(model))
 
 
 def load_model(model: Mapping[str, object], tracking_uri: str) -> ModelBundle:

@@ -32,7 +32,7 @@ from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, F
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
 from glitchflow_plugin.preprocessing.triggers import chosen_by, chosen_for
-from glitchflow_plugin.settings import built
+from glitchflow_plugin.settings import Count, built, section
 from glitchflow_plugin.signal.conditioning import (
     SAMPLE_RATE,
     TOO_SHORT,
@@ -57,15 +57,11 @@ _PSD_SPACING = 0.25
 """Grid on which given spectra are kept in the recipe, Hz."""
 
 
-@dataclass(frozen=True)
+@section
 class IngestSettings:
-    """How the work is divided; `EngineSettings` say where it is done.
+    """How the work is divided, explained in conf/datasets.yaml; `EngineSettings` say where it is done."""
 
-    Attributes:
-        shard_size: Events a shard and held in memory by a worker; the data sets' `processing.batch` if None.
-    """
-
-    shard_size: int | None = None
+    shard_size: Count | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,7 +45,7 @@ def finished_on_ray(
     plans: Sequence[ShardPlan],
     *,
     address: str,
-    workers: int,
+    workers: int | None,
     cpus: float,
     memory: float | None,
 ) -> Generator[tuple[int, Callable[[], Result]], None, None]:
@@ -57,7 +57,7 @@ def finished_on_ray(
         function: Importable where the tasks run. The driver's PYTHONPATH is passed on.
         plans: The shards.
         address: The cluster: `auto` or `host:port`.
-        workers: Largest number of tasks at a time; 0: as many as the cluster has room for.
+        workers: Largest number of tasks at a time; None: as many as the cluster has room for.
         cpus: Processors that a task reserves.
         memory: Memory that a task reserves, GiB; None: none.
 

@@ -1,14 +1,14 @@
 """What a user may choose about pictures, and how they are kept."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
 from glitchflow_plugin.data.classes import event_classes
 from glitchflow_plugin.data.files import atomic_path
-from glitchflow_plugin.errors import ConfigurationError, FormatError
+from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.settings import section
 
 logger = logging.getLogger(__name__)
 
@@ -23,26 +23,12 @@ class Figure(Protocol):
         """Write to a file of the kind that its name ends with."""
 
 
-@dataclass(frozen=True)
+@section
 class PictureSettings:
-    """What a user may choose about pictures; conf/pictures.yaml explains the keys.
-
-    Attributes:
-        frequency_axis: `log` or `linear`.
-        labels: Where the classes of glitches stand, see `data.classes.event_classes`.
-    """
+    """What a user may choose about pictures; conf/pictures.yaml explains the keys."""
 
     frequency_axis: Literal["log", "linear"] = "log"
-    labels: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        if self.frequency_axis not in ("log", "linear"):
-            msg = f"pictures.yaml: frequency_axis must be log or linear, got {self.frequency_axis!r}."
-            raise ConfigurationError(msg)
-        if isinstance(self.labels, str) or not all(isinstance(source, str) for source in self.labels):
-            msg = f"pictures.yaml: labels must be a list of CSV files and folders, got {self.labels!r}."
-            raise ConfigurationError(msg)
+    labels: tuple[str, ...] = ()
 
     def classes(self) -> Mapping[str, str]:
         """Class by event id, in words; what cannot be read is said, and the pictures do without."""

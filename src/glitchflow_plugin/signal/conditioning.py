@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.settings import section
 from glitchflow_plugin.signal import filters
 from glitchflow_plugin.signal.psd import Psd, welch_psd
 from glitchflow_plugin.signal.whitening import WhiteningSettings, whiten, whitening_filter
@@ -58,7 +59,7 @@ class ChannelRejectedError(DataError):
         return type(self), (self.reason, self.detail)
 
 
-@dataclass(frozen=True)
+@section
 class ConditioningSettings:
     """How a channel is conditioned.
 

@@ -87,7 +87,7 @@ def simulate(
         log.info("%d of %d events are already in %s", len(finished), len(ids), folder)
     if pending and settings.mergers.fraction > 0.0:
         _ = detector.mergers  # kept by the detector, so that no worker computes them again
-    engine = EngineSettings(workers=0 if workers is None else max(workers, 1))
+    engine = EngineSettings(workers=None if workers is None else max(workers, 1))
     make = partial(_make_event, detector, folder)
     map_shards(make, pending, engine, f"simulate {folder.name}", progress=progress)
     if pending or not truth_path(folder).exists() or list(read_truth(folder).events) != ids:

@@ -33,7 +33,7 @@ from glitchflow_plugin.preprocessing.ingest import ingest_with_recipe
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
 from glitchflow_plugin.preprocessing.truth import read_glitch_truth
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, versions
-from glitchflow_plugin.settings import built
+from glitchflow_plugin.settings import built, section
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.training.evaluation import ZeroTwin
@@ -51,15 +51,9 @@ CLOSED_FORM = ("linear", "wiener")
 _FORMAT = 2
 
 
-@dataclass(frozen=True)
+@section
 class Entrant:
-    """One line of the leaderboard.
-
-    Attributes:
-        model: Name and settings of the network, as in conf/model/; `name` may be `zero`, which predicts nothing.
-        config: Keys of `training.config` that are its own.
-        missing: Whether it is also judged with witnesses taken away; wide networks are slow.
-    """
+    """One line of the leaderboard; conf/benchmark.yaml explains the keys."""
 
     model: Mapping[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)

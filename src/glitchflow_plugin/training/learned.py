@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import nn
 
 from glitchflow_plugin.training.configuration import TrainingConfiguration
-from glitchflow_plugin.training.learner import Learner, Results
+from glitchflow_plugin.training.learner import Batches, Learner, Results
+from glitchflow_plugin.training.run import part_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +33,9 @@ class Learned:
         """Weights that are learned."""
         return sum(weights.numel() for weights in self.twin.parameters())
 
-    def batches(self, part: str) -> "DataLoader[tuple[Tensor, Tensor]]":
+    def batches(self, part: str) -> Batches:
         """Windows of a part in the order of the index."""
-        return DataLoader(self.learner.dataset(part), batch_size=self.config.batch_size)  # type: ignore[arg-type]
+        return part_batches(self.learner, self.config.batch_size, part)
 
     def calibrate(self) -> None:
         """Put what the twin says about itself right, on validation windows."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
 from glitchflow_plugin.data.reference_file import read_reference
@@ -21,7 +20,7 @@ from glitchflow_plugin.errors import (
 )
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
-from glitchflow_plugin.settings import built
+from glitchflow_plugin.settings import section
 from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment, is_server
 from glitchflow_plugin.tracking.outbox import (
     BusyError,
@@ -46,23 +45,9 @@ Decide = Callable[[ModelBundle | None], Verdict]
 """Decides about the new version against the present champion, or against no prediction if there is none."""
 
 
-@dataclass(frozen=True)
+@section
 class RegistrySettings:
-    """The keys of registry.yaml.
-
-    Attributes:
-        tracking_uri: A database or a server.
-        name: Name of the registered model.
-        experiment: MLflow experiment.
-        artifacts: Where a database keeps its files.
-        alias: Alias of the champion.
-        required: Whether a registry that cannot be reached ends the run with an error, before training and after it.
-            If not, a warning; in both cases what is trained is kept in the outbox.
-        outbox: Folder of trained twins that the registry has not taken yet.
-        system_metrics: Whether MLflow records what the machine does during training.
-        provenance: Whether itwinai's yProv logger writes W3C PROV documents.
-        gate: What a champion must fulfil.
-    """
+    """The keys of registry.yaml, which explains them."""
 
     tracking_uri: str
     name: str
@@ -75,20 +60,10 @@ class RegistrySettings:
     provenance: bool = False
     gate: GateSettings = field(default_factory=GateSettings)
 
-    @classmethod
-    def of(cls, content: "Mapping[str, Any] | RegistrySettings | None") -> "RegistrySettings | None":
-        """From YAML; None stays None.
-
-        Raises:
-            ConfigurationError: A key is unknown or missing, or a limit is impossible.
-        """
-        if content is None or isinstance(content, RegistrySettings):
-            return content
-        gate = built(GateSettings, content.get("gate"), "registry.gate")
-        settings = built(cls, {**content, "gate": gate}, "registry")
-        check_name(settings.name, "registry.yaml: name", LONGEST_MODEL)
-        check_alias(settings.alias, "registry.yaml: alias")
-        return settings
+    def __post_init__(self) -> None:
+        """Refuse names that a registry does not take."""
+        check_name(self.name, "registry.yaml: name", LONGEST_MODEL)
+        check_alias(self.alias, "registry.yaml: alias")
 
     @property
     def destination(self) -> Destination:

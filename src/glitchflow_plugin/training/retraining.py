@@ -12,7 +12,8 @@ from glitchflow_plugin.data.buffer import pin_events
 from glitchflow_plugin.data.files import read_record, write_json
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
-from glitchflow_plugin.signal.drift import DriftReport
+from glitchflow_plugin.settings import Count, section
+from glitchflow_plugin.signal.drift import DriftReport, DriftSettings
 
 if TYPE_CHECKING:
     from glitchflow_plugin.tracking.versions import ModelVersion
@@ -25,31 +26,21 @@ _PLAN = "plan.json"
 _MOST_ATTEMPTS = 3
 
 
-@dataclass(frozen=True)
+@section
 class RetrainSettings:
-    """The keys of retrain.yaml.
-
-    Attributes:
-        buffer: Folder of event files, or of an event set, to which somebody else adds the latest events.
-        max_events: Only that many of the latest are used.
-        min_events: Fewer are not looked at.
-        force: Train whether they have drifted or not.
-        drift: When they have; see `DriftSettings`.
-    """
+    """The keys of retrain.yaml, which explains them."""
 
     buffer: str
     max_events: int = 2000
-    min_events: int = 400
+    min_events: Count = 400
     force: bool = False
-    drift: Mapping[str, Any] = field(default_factory=dict)
+    drift: DriftSettings = field(default_factory=DriftSettings)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work."""
-        if not 1 <= self.min_events <= self.max_events:
+        """Refuse what is never looked at."""
+        if not self.min_events <= self.max_events:
             message = f"retrain.yaml: expected 1 <= min_events <= max_events, got {self.min_events}, {self.max_events}."
             raise ConfigurationError(message)
-        if not isinstance(self.force, bool):
-            raise ConfigurationError(f"retrain.yaml: force must be true or false, got {self.force!r}.")
 
 
 @dataclass(frozen=True)

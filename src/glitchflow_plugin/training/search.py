@@ -19,6 +19,7 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.plots.parallel import Axis, plot_parallel
 from glitchflow_plugin.products.pictures import Figure
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
+from glitchflow_plugin.settings import Count, CountOrAll, section
 from glitchflow_plugin.tracking.tracker import Tracker
 from glitchflow_plugin.training.learned import Learned
 from glitchflow_plugin.training.objectives import Objectives, ObjectiveSettings, objectives
@@ -34,6 +35,7 @@ _PARTS = {"config": "training.config", "model": "model"}
 _ENDS = {"finished": "FINISHED", "failed": "FAILED", "not run": "KILLED"}
 """How the part of a run that a trial is has ended."""
 
+_RESULT = "result.json"
 _FIGURES = tuple(one.name for one in fields(Objectives))
 
 
@@ -44,42 +46,24 @@ class PartTracker(Tracker, Protocol):
         """Record one part."""
 
 
-@dataclass(frozen=True)
+@section
 class SearchSettings:
-    """The keys of hpo.yaml.
+    """The keys of hpo.yaml, which explains them; `search_space` stands in conf/model/, by `config` or `model`."""
 
-    Attributes:
-        trials: How many settings are tried; may be raised later.
-        epochs: Of each trial.
-        seed: Of the drawing.
-        search_space: By `config` (of training.yaml) or `model`, key, then as itwinai and Ray Tune describe it:
-            {type: loguniform, lower: 1e-4, upper: 1e-2}, {type: choice, categories: [8, 16]}, ...
-        objective: The keys of `ObjectiveSettings`.
-        cpus: Processors for all trials together; 0: those of this machine.
-        cpus_per_trial: Processors and threads of one trial.
-        gpus_per_trial: May be a part of one.
-        address: Of a Ray cluster that is running; None: a Ray of its own, which nobody else gets into.
-        time_limit: Seconds after which no trial goes on; None: none.
-        allow_failures: Whether a trial may fail without failing the search.
-    """
-
-    trials: int = 20
-    epochs: int = 10
+    trials: Count = 20
+    epochs: Count = 10
     seed: int = 0
     search_space: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     objective: Mapping[str, Any] = field(default_factory=dict)
-    cpus: int = 0
-    cpus_per_trial: int = 1
+    cpus: CountOrAll = None
+    cpus_per_trial: Count = 1
     gpus_per_trial: float = 0.0
     address: str | None = None
     time_limit: float | None = None
     allow_failures: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot run."""
-        for name in ("trials", "epochs", "cpus_per_trial"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"hpo.{name}: at least 1 expected, got {getattr(self, name)}.")
+        """Refuse a search of nothing."""
         unknown = sorted(set(self.search_space) - set(_PARTS))
         if unknown or not any(self.search_space.values()):
             raise ConfigurationError(
@@ -158,85 +142,88 @@ class Trial:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
-def claim(folder: Path, settings: SearchSettings, fixed: Mapping[str, Any], training_set: TrainingSet) -> None:
-    """Note what is searched; a folder holds one search.
+@dataclass(frozen=True)
+class Search:
+    """What is the same for all trials, and what was drawn for each.
 
-    Args:
-        folder: Of the search.
-        settings: What is drawn and how it is judged.
-        fixed: `model`, `config` and `random_seed` of all trials.
-        training_set: Of all trials.
-
-    Raises:
-        ConfigurationError: The folder holds another search.
+    Attributes:
+        settings: The keys of hpo.yaml.
+        objective: What is aimed at.
+        folder: Keeps what each trial leaves.
+        trainer: Keywords of the training, for what is not drawn: `model`, `config`, `random_seed` among them.
+        drawn: By number of the trial.
     """
-    parts = {
-        "search_space": settings.search_space,
-        "seed": settings.seed,
-        "epochs": settings.epochs,
-        "objective": settings.objective,
-        "fixed settings": {key: fixed[key] for key in ("model", "config", "random_seed")},
-        "training set": [training_set.fingerprint, training_set.scaling, training_set.split.train.event_ids],
-    }
-    kept, here = folder / "search.json", {name: content_hash(part) for name, part in parts.items()}
-    if not kept.exists():
-        write_json(kept, here)
-        return
-    there = read_json(kept, "the search")
-    other = [name for name in here if here[name] != there.get(name)]
-    if other:
-        raise ConfigurationError(
-            f"{folder} holds a search with another {' and '.join(other)}. Give this one a run_name of its "
-            "own, or remove the folder. (Only hpo.trials and how they are run may change.)"
-        )
 
+    settings: SearchSettings
+    objective: ObjectiveSettings
+    folder: Path
+    trainer: Mapping[str, Any]
+    drawn: Sequence[Drawn]
 
-def trial_folder(folder: Path, number: int) -> Path:
-    """Where a trial of a search keeps its files."""
-    return folder / "trials" / f"{number:04d}"
+    def claim(self, training_set: TrainingSet) -> None:
+        """Note what is searched; a folder holds one search.
 
+        Raises:
+            ConfigurationError: The folder holds another search.
+        """
+        parts = {
+            "search_space": self.settings.search_space,
+            "seed": self.settings.seed,
+            "epochs": self.settings.epochs,
+            "objective": self.settings.objective,
+            "fixed settings": {key: self.trainer[key] for key in ("model", "config", "random_seed")},
+            "training set": [training_set.fingerprint, training_set.scaling, training_set.split.train.event_ids],
+        }
+        kept, here = self.folder / "search.json", {name: content_hash(part) for name, part in parts.items()}
+        if not kept.exists():
+            write_json(kept, here)
+            return
+        there = read_json(kept, "the search")
+        other = [name for name in here if here[name] != there.get(name)]
+        if other:
+            raise ConfigurationError(
+                f"{self.folder} holds a search with another {' and '.join(other)}. Give this one a run_name of its "
+                "own, or remove the folder. (Only hpo.trials and how they are run may change.)"
+            )
 
-def read_trial(folder: Path, number: int, settings: Drawn) -> Trial:
-    """What a trial has left in the folder of its search; nothing is known where it has not ended."""
-    path = trial_folder(folder, number) / "result.json"
-    if not path.exists():
-        return Trial(number, settings)
-    return parsed(read_json(path, "the search"), Trial, path, "the search")
+    def trials(self) -> list[Trial]:
+        """What is known of each trial."""
+        return [self._trial(number) for number in range(len(self.drawn))]
 
+    def run(self, number: int, train: Callable[[Mapping[str, Any]], Learned]) -> Trial:
+        """Train with the settings of a trial, judge on validation, and write what came of it, good or bad.
 
-def run_trial(
-    folder: Path,
-    number: int,
-    settings: Drawn,
-    train: Callable[[Drawn, Path], Learned],
-    objective: ObjectiveSettings,
-) -> Trial:
-    """Train with the settings of a trial, judge on validation, and write what came of it, good or bad.
+        Args:
+            number: Which trial.
+            train: Trains with keywords. A trial that was cut off finds its checkpoints again; none are left of one that
+                is finished.
 
-    Args:
-        folder: Of the search.
-        number: Which trial.
-        settings: That were drawn.
-        train: Trains with them; the checkpoints in the folder that it gets are those of a trial that was cut off. None
-            are left of one that is finished.
-        objective: Gives the deadtime.
+        Raises:
+            Exception: What the training raised, after it was recorded.
+        """
+        folder, started, trial = self._folder(number), time.monotonic(), Trial(number, self.drawn[number])
+        drawn = {part: {**self.trainer[part], **some} for part, some in trial.settings.items()}
+        try:
+            learned = train({**self.trainer, **drawn, "checkpoints": str(folder / "checkpoints")})
+            judged: Any = learned.judge("validation")
+            figures = objectives(judged.statistics, self.objective)
+        except Exception as error:
+            write_json(folder / _RESULT, replace(trial, error=f"{type(error).__name__}: {error}").to_dict())
+            raise
+        seconds = time.monotonic() - started
+        trial = replace(trial, figures=figures, parameters=learned.num_parameters, seconds=seconds)
+        write_json(folder / _RESULT, trial.to_dict())
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        return trial
 
-    Raises:
-        Exception: What the training raised, after it was recorded.
-    """
-    trial, place, started = Trial(number, settings), trial_folder(folder, number), time.monotonic()
-    try:
-        learned = train(settings, place / "checkpoints")
-        judged: Any = learned.judge("validation")
-        figures = objectives(judged.statistics, objective)
-    except Exception as error:
-        write_json(place / "result.json", replace(trial, error=f"{type(error).__name__}: {error}").to_dict())
-        raise
-    seconds = time.monotonic() - started
-    trial = replace(trial, figures=figures, parameters=learned.num_parameters, seconds=seconds)
-    write_json(place / "result.json", trial.to_dict())
-    shutil.rmtree(place / "checkpoints", ignore_errors=True)
-    return trial
+    def _folder(self, number: int) -> Path:
+        return self.folder / "trials" / f"{number:04d}"
+
+    def _trial(self, number: int) -> Trial:
+        path = self._folder(number) / _RESULT
+        if not path.exists():
+            return Trial(number, self.drawn[number])
+        return parsed(read_json(path, "the search"), Trial, path, "the search")
 
 
 def ranked(trials: Sequence[Trial], objective: ObjectiveSettings) -> list[Trial]:

@@ -1,14 +1,14 @@
 """Triggers of one or many tables, as far as they pass a selection, each once."""
 
 import logging
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field, SkipValidation
 from tqdm import tqdm
 
 from glitchflow_plugin.data.apart import shown
@@ -27,6 +27,7 @@ from glitchflow_plugin.data.readers.tables import (
 from glitchflow_plugin.data.readers.trigger_files import table_columns, table_kind, trigger_files
 from glitchflow_plugin.data.readers.trigger_table import REPEATED, Trigger, TriggerReport, TriggerTable
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError, nearest
+from glitchflow_plugin.settings import Located, PositiveNumber, section
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ _SAME_TIME = 2e-6
 """Times closer than this (s) are one: ids made from times resolve a microsecond."""
 
 
-@dataclass(frozen=True)
+@section
 class TriggerSettings:
     """Where the times of the events come from, and which of them are taken.
 
@@ -78,41 +79,30 @@ class TriggerSettings:
         segments_flag: Name of the flag in such files where they hold several.
     """
 
-    path: str | None = None
+    path: Annotated[Located | None, Field(description="the path of one table")] = None
     format: Literal["auto", "csv", "omicron", "ligolw"] = "auto"
     time_column: str | None = None
     id_column: str | None = None
     group_column: str | None = None
     table: str | None = None
-    times: tuple[float, ...] = ()
-    select: Mapping[str, object] = field(default_factory=dict)
-    cluster: float | None = None
+    times: SkipValidation[tuple[float, ...]] = ()
+    select: SkipValidation[Mapping[str, object]] = field(default_factory=dict)
+    cluster: Annotated[
+        PositiveNumber | None,
+        Field(description="how near (s) triggers are one, such as 0.1, or null for no clustering"),
+    ] = None
     loudness: str | None = None
-    segments: str | tuple[str, ...] | tuple[tuple[float, float], ...] | None = None
+    segments: SkipValidation[str | tuple[str, ...] | tuple[tuple[float, float], ...] | None] = None
     segments_flag: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a wrong format, both or neither of path and times, and what cannot be asked of a list of times."""
-        if self.format not in ("auto", "csv", "omicron", "ligolw"):
-            raise ConfigurationError(f"triggers.format must be auto, csv, omicron or ligolw, got {self.format!r}")
-        if not isinstance(self.path, str | Path | None):
-            raise ConfigurationError(f"triggers.path must be the path of one table, got {self.path!r}")
-        if self.path is not None:
-            object.__setattr__(self, "path", expanded(self.path))
+        """Refuse both or neither of path and times, and what cannot be asked of a list of times."""
         object.__setattr__(self, "times", _given_times(self.times))
         if bool(self.path) == bool(self.times):
             raise ConfigurationError("triggers need either a path (a table) or times (a list of GPS seconds)")
         if self.segments is not None:
             object.__setattr__(self, "segments", as_given(self.segments))
         _ = self.conditions
-        window = self.cluster
-        if window is not None and (
-            isinstance(window, bool | str) or not isinstance(window, int | float) or not 0 < window < math.inf
-        ):
-            raise ConfigurationError(
-                f"triggers.cluster: expected how near (s) triggers are one, such as 0.1, or null for no clustering, "
-                f"got {window!r}"
-            )
         columns = [name for name in ("select", "loudness", "group_column", "id_column") if getattr(self, name)]
         if self.times and columns:
             raise ConfigurationError(
