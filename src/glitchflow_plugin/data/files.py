@@ -34,6 +34,9 @@ _SEAL_SIZE = 512  # the smallest user block that HDF5 allows
 _SEAL = b"glitchflow sha256 "
 T = TypeVar("T")
 
+HDF5_DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
+"""What h5py raises at a damaged file, depending on where the damage is."""
+
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:

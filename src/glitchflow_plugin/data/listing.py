@@ -59,7 +59,7 @@ class ListedDataset:
         channels: By name.
         unreadable: Reason by file.
         files: Looked at.
-        astray: Why, if none of its triggers lies in its files.
+        misplaced: Why, if none of its triggers lies in its files.
         segment: Longest stretch that is read of an event, s.
         groups: Label by event id, of those that have one.
         bounds: Science segment (GPS s) by event id, of those that must lie within one.
@@ -70,7 +70,7 @@ class ListedDataset:
     channels: Mapping[str, StoredChannel]
     unreadable: Mapping[str, str]
     files: tuple[Path, ...] = ()
-    astray: str = ""
+    misplaced: str = ""
     segment: float = math.inf
     groups: Mapping[str, str] = field(default_factory=dict)
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -255,7 +255,7 @@ def describe_files(kind: str, files: Iterable[Path]) -> tuple[list[StoredFile], 
             continue
         if description is not None:
             described[description] = stored[-1].channels
-    return _told_apart(stored), unreadable
+    return _by_unique_name(stored), unreadable
 
 
 def _list_continuous(settings: DatasetSettings, kind: str, choose: Choice) -> ListedDataset:
@@ -279,10 +279,10 @@ def _list_continuous(settings: DatasetSettings, kind: str, choose: Choice) -> Li
         parts = tuple(file for file in stored if file.stop > start and file.start < stop)
         outside += not parts
         events[trigger.event_id] = (trigger.gps_time, partial(_load_cut, kind, parts, start, stop))
-    astray = _astray(str(settings.path), [one.gps_time for one in chosen], stored, outside)
+    misplaced = _misplaced(str(settings.path), [one.gps_time for one in chosen], stored, outside)
     channels = dict(sorted(channels.items()))
-    listed = ListedDataset(events, channels, unreadable, tuple(files), astray, settings.segment, report=report)
-    return _of_triggers(listed, chosen)
+    listed = ListedDataset(events, channels, unreadable, tuple(files), misplaced, settings.segment, report=report)
+    return _with_labels(listed, chosen)
 
 
 def _triggers(settings: DatasetSettings, choose: Choice) -> tuple[list[Trigger] | None, TriggerReport | None]:
@@ -295,7 +295,7 @@ def _triggers(settings: DatasetSettings, choose: Choice) -> tuple[list[Trigger] 
     return table.triggers(), table.report
 
 
-def _of_triggers(found: ListedDataset, triggers: Sequence[Trigger]) -> ListedDataset:
+def _with_labels(found: ListedDataset, triggers: Sequence[Trigger]) -> ListedDataset:
     """The data set with what the triggers say of its events."""
     groups = {one.event_id: one.group for one in triggers if one.group}
     bounds = {one.event_id: one.within for one in triggers if math.isfinite(one.within[0])}
@@ -308,7 +308,7 @@ def _stretches(triggers: Sequence[Trigger], segment: float) -> list[tuple[float,
     return [(max(one.gps_time - half, one.within[0]), min(one.gps_time + half, one.within[1])) for one in triggers]
 
 
-def _astray(path: str, times: Sequence[float], files: Sequence[StoredFile], outside: int) -> str:
+def _misplaced(path: str, times: Sequence[float], files: Sequence[StoredFile], outside: int) -> str:
     """What to tell of triggers (GPS s, sorted) about which the files hold nothing, if all are so; warns of some."""
     if not outside or not files:
         return ""
@@ -323,7 +323,7 @@ def _astray(path: str, times: Sequence[float], files: Sequence[StoredFile], outs
     return ""
 
 
-def _told_apart(files: Sequence[StoredFile]) -> list[StoredFile]:
+def _by_unique_name(files: Sequence[StoredFile]) -> list[StoredFile]:
     """The files, where a key that has another alias in another file stands for neither: the alias is the channel."""
     aliases: dict[str, set[str]] = {}
     for file in files:
@@ -373,7 +373,7 @@ def _list_remote(settings: DatasetSettings, kind: str, choose: Choice) -> Listed
         for one, (start, stop) in zip(chosen or (), _stretches(chosen or (), settings.segment), strict=True)
     }
     channels = {name: StoredChannel() for name in offered}
-    return _of_triggers(ListedDataset(events, channels, {}, segment=settings.segment, report=report), chosen or ())
+    return _with_labels(ListedDataset(events, channels, {}, segment=settings.segment, report=report), chosen or ())
 
 
 def _load_remote(

@@ -256,7 +256,7 @@ def read_ranking(path: Path | str) -> ChannelRanking:
         raise FormatError(f"{path}: {error}. Run {_STEP} again.") from error
 
 
-def _sealed(content: dict[str, Any]) -> dict[str, Any]:
+def _sealed(content: dict[str, object]) -> dict[str, object]:
     """With its checksum; NaN stays what it is, as YAML can say it."""
     return {**content, CHECKSUM: sealed(content)[CHECKSUM]}
 

@@ -6,7 +6,7 @@ from reprlib import repr as shortened
 from typing import Any, Literal, Self
 
 from glitchflow_plugin.errors import FormatError
-from glitchflow_plugin.types.plain import plain
+from glitchflow_plugin.types.plain import JsonObject, plain
 
 Part = Literal["events", "qtransform", "selection"]
 _PARTS: tuple[Part, ...] = ("events", "qtransform", "selection")
@@ -33,9 +33,9 @@ class Recipe:
         more: What else was done, by name.
     """
 
-    events: Mapping[str, Any] | None = None
-    qtransform: Mapping[str, Any] | None = None
-    selection: Mapping[str, Any] | None = None
+    events: JsonObject | None = None
+    qtransform: JsonObject | None = None
+    selection: JsonObject | None = None
     more: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
@@ -57,13 +57,13 @@ class Recipe:
         parts = {name: getattr(self, name) for name in _PARTS}
         return {**{name: dict(value) for name, value in parts.items() if value is not None}, **self.more}
 
-    def part(self, name: Part) -> Mapping[str, Any]:
+    def part(self, name: Part) -> JsonObject:
         """A part that is needed.
 
         Raises:
             FormatError: The recipe does not have it.
         """
-        found: Mapping[str, Any] | None = getattr(self, name)
+        found: JsonObject | None = getattr(self, name)
         if found is None:
             raise FormatError(
                 f"the recipe has no {name!r}: it does not say how maps are made. Make spectrograms by Data-processor "

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from glitchflow_plugin.data.files import content_hash, read_json, write_json
 from glitchflow_plugin.data.lock import LOCK_NAME
@@ -151,7 +150,7 @@ def _free(root: Path, stamp: float) -> Path:
             return folder
 
 
-def _found(folder: Path) -> dict[str, Any] | None:
+def _found(folder: Path) -> dict[str, object] | None:
     """What the results in a folder are of; None where it is not said."""
     try:
         return read_json(folder / RECORD_NAME)
@@ -159,6 +158,6 @@ def _found(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _comparable(what: Mapping[str, object]) -> dict[str, Any]:
+def _comparable(what: Mapping[str, object]) -> dict[str, object]:
     """As JSON gives it back."""
     return json.loads(json.dumps(what, default=str, sort_keys=True))

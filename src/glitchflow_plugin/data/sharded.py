@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import h5py
 import numpy as np
 
-from glitchflow_plugin.data.files import check_file, read_record, sha256
+from glitchflow_plugin.data.files import HDF5_DAMAGE, check_file, read_record, sha256
 from glitchflow_plugin.data.manifest import MANIFEST_NAME, ROWS_NAME, Kind, Manifest, Shard
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
 from glitchflow_plugin.errors import ChannelMismatchError, FormatError, NoEventsError, nearest
@@ -29,8 +29,11 @@ ROWS = {"gps_start": np.float64, "gps_event": np.float64, "valid": np.bool_}
 _STEP = "the step that made the set"
 
 
+Batch = TypeVar("Batch", EventBatch, SpectrogramBatch)
+
+
 @dataclass(frozen=True, eq=False)
-class _ShardedSet:
+class _ShardedSet(Generic[Batch]):
     """A set on disk; opening it reads the manifest alone."""
 
     folder: Path
@@ -146,7 +149,16 @@ class _ShardedSet:
         """Shards whose bytes this handle has compared; a pickled handle takes them along."""
         return set()
 
-    def _read(self, rows: np.ndarray | Sequence[int] | None, channels: Sequence[str] | None) -> dict[str, Any]:
+    def read(self, rows: np.ndarray | Sequence[int] | None = None, channels: Sequence[str] | None = None) -> Batch:
+        """Read events, in the order of `rows` and `channels`; all by default.
+
+        Only the wanted channels are read. A shard's checksum is compared when the handle first reads from it.
+
+        Raises:
+            ChannelMismatchError: The set lacks a channel.
+            FormatError: A shard's bytes have changed.
+            IndexError: A row is out of range.
+        """
         wanted = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64).reshape(-1)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"rows must be within 0..{len(self) - 1}, got {wanted.min()}..{wanted.max()}")
@@ -170,14 +182,21 @@ class _ShardedSet:
         if data is None:
             raise NoEventsError(f"no rows asked for in {self.folder}")
         valid = self.valid[wanted]
-        return {
-            "event_ids": tuple(self.event_ids[row] for row in wanted),
-            "gps_start": self.gps_start[wanted],
-            "gps_event": self.gps_event[wanted],
-            "valid": valid if columns is None else valid[:, columns],
-            "data": data,
-            "groups": tuple(self.groups[row] for row in wanted),
-        }
+        return self._batch(
+            data,
+            event_ids=tuple(self.event_ids[row] for row in wanted),
+            gps_start=self.gps_start[wanted],
+            gps_event=self.gps_event[wanted],
+            valid=valid if columns is None else valid[:, columns],
+            groups=tuple(self.groups[row] for row in wanted),
+        )
+
+    def _batch(self, data: np.ndarray, **columns: Any) -> Batch:
+        raise NotImplementedError
+
+    def batches(self, max_events: int, channels: Sequence[str] | None = None) -> Iterator[Batch]:
+        """All events in order, at most `max_events` in memory at a time."""
+        return (self.read(rows, channels) for rows in self._spans(max_events))
 
     def _spans(self, max_events: int) -> Iterator[np.ndarray]:
         """Consecutive rows, at most `max_events` at a time and never across shards, so that each file is read once."""
@@ -230,7 +249,7 @@ class _ShardedSet:
         try:
             with h5py.File(self.folder / name, "r") as file:
                 yield file
-        except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except HDF5_DAMAGE as error:
             raise FormatError(
                 f"{self.folder / name} cannot be read ({error}). Delete it and run {_STEP} again: only that file is "
                 "remade."
@@ -238,7 +257,7 @@ class _ShardedSet:
 
 
 @dataclass(frozen=True, eq=False)
-class EventSet(_ShardedSet):
+class EventSet(_ShardedSet[EventBatch]):
     """Conditioned time series of events, on disk."""
 
     kind: ClassVar[Kind] = "events"
@@ -258,26 +277,12 @@ class EventSet(_ShardedSet):
         """Length of an event, s."""
         return self.num_samples / self.sample_rate
 
-    def read(self, rows: np.ndarray | Sequence[int] | None = None, channels: Sequence[str] | None = None) -> EventBatch:
-        """Read events, in the order of `rows` and `channels`; all by default.
-
-        Only the wanted channels are read. A shard's checksum is compared when the handle first reads from it.
-
-        Raises:
-            ChannelMismatchError: The set lacks a channel.
-            FormatError: A shard's bytes have changed.
-            IndexError: A row is out of range.
-        """
-        found = self._read(rows, channels)
-        return EventBatch(series=found.pop("data"), **found)
-
-    def batches(self, max_events: int, channels: Sequence[str] | None = None) -> Iterator[EventBatch]:
-        """All events in order, at most `max_events` in memory at a time."""
-        return (self.read(rows, channels) for rows in self._spans(max_events))
+    def _batch(self, data: np.ndarray, **columns: Any) -> EventBatch:
+        return EventBatch(series=data, **columns)
 
 
 @dataclass(frozen=True, eq=False)
-class SpectrogramSet(_ShardedSet):
+class SpectrogramSet(_ShardedSet[SpectrogramBatch]):
     """Q-transform maps of events, on disk."""
 
     kind: ClassVar[Kind] = "spectrograms"
@@ -292,24 +297,8 @@ class SpectrogramSet(_ShardedSet):
         """Time of each column, s from `gps_start`, float64."""
         return np.asarray(self.manifest.axes["times"], dtype=np.float64)
 
-    def read(
-        self, rows: np.ndarray | Sequence[int] | None = None, channels: Sequence[str] | None = None
-    ) -> SpectrogramBatch:
-        """Read events, in the order of `rows` and `channels`; all by default.
-
-        Only the wanted channels are read. A shard's checksum is compared when the handle first reads from it.
-
-        Raises:
-            ChannelMismatchError: The set lacks a channel.
-            FormatError: A shard's bytes have changed.
-            IndexError: A row is out of range.
-        """
-        found = self._read(rows, channels)
-        return SpectrogramBatch(maps=found.pop("data"), **found)
-
-    def batches(self, max_events: int, channels: Sequence[str] | None = None) -> Iterator[SpectrogramBatch]:
-        """All events in order, at most `max_events` in memory at a time."""
-        return (self.read(rows, channels) for rows in self._spans(max_events))
+    def _batch(self, data: np.ndarray, **columns: Any) -> SpectrogramBatch:
+        return SpectrogramBatch(maps=data, **columns)
 
 
 def _hyperslab(columns: Sequence[int] | None) -> tuple[slice | list[int], np.ndarray | None]:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from glitchflow_plugin.data.files import content_hash, is_intact, new_hdf5, sha256, write_json
+from glitchflow_plugin.data.files import HDF5_DAMAGE, content_hash, is_intact, new_hdf5, sha256, write_json
 from glitchflow_plugin.data.manifest import FORMAT_VERSION, MANIFEST_NAME, ROWS_NAME, Kind, Manifest, Shard
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
 from glitchflow_plugin.data.sharded import ROWS, EventSet, SpectrogramSet
@@ -27,6 +27,12 @@ class ShardPlan:
 
     index: int
     event_ids: tuple[str, ...]
+
+
+def plan_shards(event_ids: Sequence[str], shard_size: int) -> tuple[ShardPlan, ...]:
+    """Consecutive events, so many a shard."""
+    starts = range(0, len(event_ids), shard_size)
+    return tuple(ShardPlan(i, tuple(event_ids[start : start + shard_size])) for i, start in enumerate(starts))
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,8 @@ class ShardedWriter:
             raise FormatError("event ids must be unique; merge data sets on the event id first")
         set_ = object.__setattr__
         set_(self, "folder", Path(self.folder))
-        starts = range(0, len(self.event_ids), self.shard_size)
         ids = tuple(self.event_ids)
-        plans = tuple(ShardPlan(i, ids[start : start + self.shard_size]) for i, start in enumerate(starts))
-        set_(self, "_plans", plans)
+        set_(self, "_plans", plan_shards(ids, self.shard_size))
         described = [self.kind, self.target, self.channels, dict(self.axes), self.units, dict(self.recipe), ids]
         set_(self, "fingerprint", content_hash([*described, self.shard_size, self.inputs, FORMAT_VERSION]))
 
@@ -87,9 +91,8 @@ class ShardedWriter:
             there = path.exists()
             known_good = known.get(path.name)
             damaged = there and not (is_intact(path) if known_good is None else sha256(path) == known_good)
-            if (
-                damaged
-            ):  # the manifest, which tells, goes with the first shard that is made; this one must not stay behind
+            if damaged:
+                # the manifest, which tells, goes with the first shard that is made; this one must not stay behind
                 path.unlink(missing_ok=True)
             if damaged or _fingerprint(path) != self.fingerprint:
                 pending.append(plan)
@@ -225,5 +228,5 @@ def _fingerprint(path: Path) -> str | None:
     try:
         with h5py.File(path, "r") as file:
             return str(file.attrs.get("fingerprint"))
-    except (OSError, RuntimeError, ValueError, TypeError):  # what h5py raises depends on where the damage is
+    except HDF5_DAMAGE:
         return None

@@ -85,34 +85,19 @@ def open_datasets(
     target = target or _agreed_target(settings)
     asked = [{target, *(needed or ()), *(read_channel_list(one.ch_list) or ())} for one in settings]
     listed = [
-        _called(_labelled(list_dataset(one, choose), one), names) for one, names in zip(settings, asked, strict=True)
+        _with_aliases(_with_groups(list_dataset(one, choose), one), names)
+        for one, names in zip(settings, asked, strict=True)
     ]
-    if all(found.astray for found in listed):
-        raise NoEventsError(" ".join(found.astray for found in listed))
-    origins: dict[str, ChannelOrigin] = {}
-    offered: list[tuple[str, ...]] = []
-    missing: list[str] = []
-    vain: list[str] = []
-    for one, found in zip(settings, listed, strict=True):
-        names, absent = _chosen(one, found, target, needed)
-        offered.append(names)
-        missing += absent
-        if not one.allow_missing:
-            vain += absent
-        for name in names:
-            known = found.channels.get(name, StoredChannel())
-            origins.setdefault(name, ChannelOrigin(one.processing, known.sample_rate, known.unit))
-    if not require_target and target not in origins:
-        missing.append(target)
+    if all(found.misplaced for found in listed):
+        raise NoEventsError(" ".join(found.misplaced for found in listed))
+    parts = [_chosen(one, found, target, needed) for one, found in zip(settings, listed, strict=True)]
+    offered, absent = [names for names, _ in parts], [names for _, names in parts]
+    origins = _origins(settings, listed, offered)
+    unreadable = {name: reason for found in listed for name, reason in found.unreadable.items()}
     closed = sum(len(found.unreadable) for found in listed)
     unknown = f" {closed} file(s) cannot be read, so what these hold is not known." if closed else ""
-    lacking = [name for name in needed or () if name not in origins and (require_target or name != target)]
-    if lacking:
-        raise ChannelMismatchError(
-            f"{len(lacking)} channel(s) that are needed are in none of the data sets: {lacking}. "
-            f"They hold {sorted(origins)[:20]}.{nearest(lacking[0], origins)}{unknown} "
-            "Add a data set that has them, or choose another model."
-        )
+    wanted = needed or ()
+    _require_channels(wanted if require_target else [name for name in wanted if name != target], origins, unknown)
     if require_target and target not in origins:
         held = sorted({name for found in listed for name in found.channels})
         raise ConfigurationError(
@@ -120,11 +105,11 @@ def open_datasets(
         )
     if needed is None:
         at_hand = {*origins, *(name for found in listed for name in found.channels)}
-        _refuse([f"{name}.{nearest(name, at_hand)}" for name in dict.fromkeys(vain) if name not in origins], unknown)
+        lacking = [name for one, names in zip(settings, absent, strict=True) if not one.allow_missing for name in names]
+        _refuse([f"{name}.{nearest(name, at_hand)}" for name in dict.fromkeys(lacking) if name not in origins], unknown)
         _refuse(_idle_patterns([one.channels for one in settings if not one.allow_missing], at_hand), unknown)
     order = needed if needed is not None else [target, *(name for names in offered for name in names)]
     events = _merged(listed, offered)
-    unreadable = {name: reason for found in listed for name, reason in found.unreadable.items()}
     if not events:
         raise NoEventsError(
             f"The data sets hold no event{f' ({len(unreadable)} file(s) cannot be read)' if unreadable else ''}. "
@@ -135,7 +120,7 @@ def open_datasets(
         channels={name: origins.get(name, ChannelOrigin(processing)) for name in dict.fromkeys(order)},
         events=events,
         unreadable=unreadable,
-        missing=tuple(dict.fromkeys(name for name in missing if name not in origins)),
+        missing=tuple(dict.fromkeys(name for names in (*absent, [target]) for name in names if name not in origins)),
         processing=processing,
         fingerprint=_fingerprint(settings, listed),
         segment=max(
@@ -145,12 +130,35 @@ def open_datasets(
     )
 
 
-def _refuse(vain: Sequence[str], unknown: str) -> None:
+def _origins(
+    settings: Sequence[DatasetSettings], listed: Sequence[ListedDataset], offered: Sequence[tuple[str, ...]]
+) -> dict[str, ChannelOrigin]:
+    """Where each channel comes from: the first data set that offers it."""
+    origins: dict[str, ChannelOrigin] = {}
+    for one, found, names in zip(settings, listed, offered, strict=True):
+        for name in names:
+            known = found.channels.get(name, StoredChannel())
+            origins.setdefault(name, ChannelOrigin(one.processing, known.sample_rate, known.unit))
+    return origins
+
+
+def _require_channels(needed: Sequence[str], origins: Mapping[str, ChannelOrigin], unknown: str) -> None:
+    lacking = [name for name in needed if name not in origins]
+    if lacking:
+        raise ChannelMismatchError(
+            f"{len(lacking)} channel(s) that are needed are in none of the data sets: {lacking}. "
+            f"They hold {sorted(origins)[:20]}.{nearest(lacking[0], origins)}{unknown} "
+            "Add a data set that has them, or choose another model."
+        )
+
+
+def _refuse(lacking: Sequence[str], unknown: str) -> None:
     """Refuse channels and patterns, told with what is near them, that are asked for and are nowhere."""
-    if vain:
+    if lacking:
         raise ConfigurationError(
-            f"{len(vain)} of what ch_list and channels.include ask for is in none of the data sets: {' '.join(vain)}"
-            f"{unknown} Correct the names in datasets.yaml, or set allow_missing: true there to go on without."
+            f"{len(lacking)} of what ch_list and channels.include ask for is in none of the data sets: "
+            f"{' '.join(lacking)}{unknown} Correct the names in datasets.yaml, or set "
+            "allow_missing: true there to go on without."
         )
 
 
@@ -238,22 +246,22 @@ def _merged(listed: Sequence[ListedDataset], offered: Sequence[tuple[str, ...]])
 def _refuse_other_times(listed: Sequence[ListedDataset]) -> None:
     """Refuse ids for which data sets are cut about times so far apart that the cuts have nothing in common."""
     first: dict[str, tuple[float, float]] = {}
-    torn: dict[str, tuple[float, float]] = {}
+    conflicting: dict[str, tuple[float, float]] = {}
     for found in listed:
         for event_id, (gps_event, _) in found.events.items():
             known, segment = first.setdefault(event_id, (gps_event, found.segment))
             if abs(known - gps_event) >= (segment + found.segment) / 2:
-                torn[event_id] = known, gps_event
-    if torn:
-        event_id, (one, other) = next(iter(torn.items()))
+                conflicting[event_id] = known, gps_event
+    if conflicting:
+        event_id, (one, other) = next(iter(conflicting.items()))
         raise FormatError(
-            f"{len(torn)} event id(s) stand for other times in other data sets: {event_id} is at GPS "
+            f"{len(conflicting)} event id(s) stand for other times in other data sets: {event_id} is at GPS "
             f"{one:.3f} and {other:.3f}. Data sets are merged on the id: give what was recorded at one time "
             "one id, and nothing else that id, or leave out the ids of triggers: they are then made of the times."
         )
 
 
-def _labelled(found: ListedDataset, settings: DatasetSettings) -> ListedDataset:
+def _with_groups(found: ListedDataset, settings: DatasetSettings) -> ListedDataset:
     """The data set with the labels of its table of groups, beside those that its files give."""
     if settings.groups is None:
         return found
@@ -268,7 +276,7 @@ def _labelled(found: ListedDataset, settings: DatasetSettings) -> ListedDataset:
     return replace(found, groups=one_label_each(both, f"{settings.groups} and {settings.path or settings.format}"))
 
 
-def _called(found: ListedDataset, wanted: Collection[str]) -> ListedDataset:
+def _with_aliases(found: ListedDataset, wanted: Collection[str]) -> ListedDataset:
     """The data set with those channels under their alias that are asked for by it, and by nothing else."""
     aliases = Counter(channel.alias for channel in found.channels.values())
     names = {

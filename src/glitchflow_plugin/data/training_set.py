@@ -1,9 +1,8 @@
 """What the Processor leaves for the Trainer: which windows, and how energies are scaled. No map is copied."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS, SPLIT_NAME, Split
 from glitchflow_plugin.errors import ConfigurationError, FormatError, LeakageError, NoEventsError
 from glitchflow_plugin.settings import Count, NotNegative, Number, Positive, section
+from glitchflow_plugin.types.plain import JsonObject
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD, holds_glitch
 
 FORMAT_VERSION = 1
@@ -107,7 +107,7 @@ class TrainingSet:
     fingerprint: str
     split: Split
     windows: pd.DataFrame
-    scaling: Mapping[str, Any]
+    scaling: JsonObject
     settings: WindowSettings = field(default_factory=WindowSettings)
 
     def __post_init__(self) -> None:
@@ -280,7 +280,7 @@ def index_windows(
     if unknown:
         message = f"the split names {len(unknown)} events that the set lacks ({unknown[:5]}). Run the Splitter again."
         raise FormatError(message)
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[object, ...]] = []
     first = 0
     for batch in spectrograms.batches(settings.batch_events, channels=[spectrograms.target]):
         for offset, event_id in enumerate(batch.event_ids):

@@ -1,7 +1,7 @@
 """Networks by name."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -12,6 +12,7 @@ from glitchflow_plugin.models.encoder_decoders import DeepDecoder, PlainUNet, Re
 from glitchflow_plugin.models.linear import LinearFilter
 from glitchflow_plugin.models.unet import UNet
 from glitchflow_plugin.models.wiener import WienerFilter
+from glitchflow_plugin.types.plain import JsonObject
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "coupling": CouplingNet,
@@ -37,7 +38,7 @@ def representation(name: str) -> str:
     return "waveform" if name in WAVEFORM_MODELS else "energy"
 
 
-def check_network(model: Mapping[str, Any]) -> None:
+def check_network(model: JsonObject) -> None:
     """Refuse the name of a network, and keys of its settings, that there are not.
 
     Args:

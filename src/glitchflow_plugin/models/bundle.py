@@ -11,7 +11,7 @@ from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.models.build import representation
 from glitchflow_plugin.models.twins import Twin
 from glitchflow_plugin.models.weights import load_twin, read_header, save_twin
-from glitchflow_plugin.types.plain import plain
+from glitchflow_plugin.types.plain import JsonObject, plain
 
 BUNDLE_VERSION = 1
 
@@ -40,16 +40,16 @@ class ModelBundle:
     twin: nn.Module
     target: str
     witnesses: tuple[str, ...]
-    recipe: Mapping[str, Any]
+    recipe: JsonObject
     window_size: int
     frequencies: tuple[float, ...]
     times: tuple[float, ...]
-    scaling: Mapping[str, Any] = field(default_factory=dict)
+    scaling: JsonObject = field(default_factory=dict)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     dataset: str = ""
-    model: Mapping[str, Any] = field(default_factory=dict)
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    model: JsonObject = field(default_factory=dict)
+    notes: JsonObject = field(default_factory=dict)
     baseline: Twin | None = None
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class ModelBundle:
         return {"format_version": BUNDLE_VERSION, **{name: plain(getattr(self, name)) for name in names}}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any], twin: nn.Module, baseline: Twin | None) -> "ModelBundle":
+    def from_dict(cls, content: JsonObject, twin: nn.Module, baseline: Twin | None) -> "ModelBundle":
         """Rebuild a bundle from `to_dict` and its networks.
 
         Raises:
@@ -160,7 +160,7 @@ def pack_baseline(bundle: ModelBundle) -> bytes | None:
     return save_twin(bundle.baseline, name, network.settings)
 
 
-def unpack(content: Mapping[str, Any], twin: bytes, baseline: bytes | None) -> ModelBundle:
+def unpack(content: JsonObject, twin: bytes, baseline: bytes | None) -> ModelBundle:
     """Rebuild a bundle from `to_dict`, `pack_twin` and `pack_baseline`.
 
     Args:

@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.models.build import build_model, representation
 from glitchflow_plugin.models.twins import EnergyTwin, Twin, WaveformTwin
-from glitchflow_plugin.types.plain import plain
+from glitchflow_plugin.types.plain import JsonObject, plain
 
 _CHECKSUM = "sha256"
 #: Numbers that a network may hold beside its weights; those of the networks of this package are some hundreds.
@@ -118,7 +118,7 @@ def _at_most(count: int) -> Iterator[None]:
     """Modules with more parameters than this cannot be built."""
     built = 0
 
-    def counted(*_: Any) -> None:
+    def counted(*_: object) -> None:
         nonlocal built
         built += 1
         if built > count:
@@ -131,7 +131,7 @@ def _at_most(count: int) -> Iterator[None]:
         hook.remove()
 
 
-def _twin_of(described: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Twin:
+def _twin_of(described: JsonObject, shapes: Mapping[str, tuple[int, ...]]) -> Twin:
     """An untrained twin of a network by name and settings, with room for tensors of these shapes."""
     network = build_model(described["name"], **described["settings"])
     if representation(described["name"]) == "waveform":

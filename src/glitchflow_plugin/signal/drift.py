@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import binom, norm
@@ -20,6 +21,7 @@ from glitchflow_plugin.errors import ChannelMismatchError, FormatError, NoEvents
 from glitchflow_plugin.settings import Fraction, Replicates, section
 from glitchflow_plugin.signal.bootstrap import group_draws
 from glitchflow_plugin.types.arrays import ValidityMask
+from glitchflow_plugin.types.plain import JsonObject
 
 LADDER: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 25.0, 50.0, 100.0)
 """Energies, SNR². Noise has median 1 by the norm of the Q-transform."""
@@ -52,7 +54,7 @@ class ExceedanceCount:
     _shares: list[NDArray[np.float64]] = field(default_factory=list, repr=False)
     _valid: list[ValidityMask] = field(default_factory=list, repr=False)
 
-    def add(self, energies: NDArray[Any], valid: ValidityMask) -> None:
+    def add(self, energies: Float[np.ndarray, "event channel ..."], valid: ValidityMask) -> None:
         """Take in one batch.
 
         Args:
@@ -115,7 +117,7 @@ class Reference:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "Reference":
+    def from_dict(cls, content: JsonObject) -> "Reference":
         """Back from `to_dict`.
 
         Raises:

@@ -310,8 +310,8 @@ def gps_times(columns: Mapping[str, object], path: Path | str, name: str | None 
         elif not np.all(np.abs((times - rest + 0.5) % 1 - 0.5) <= _AGREE):
             raise FormatError(f"{where} hold different fractions of a second. Leave out the one that is wrong.")
     elif len(times) and np.all(times == np.floor(times)):
-        _tell_left_out(name, list(columns), path)
-    _tell_rounded(times, f"{path}: column {name!r}")
+        _warn_if_not_joined(name, list(columns), path)
+    _warn_if_rounded(times, f"{path}: column {name!r}")
     return times
 
 
@@ -340,7 +340,7 @@ def gps_numbers(texts: Iterable[str], where: str) -> np.ndarray:
         FormatError: One is no number, or is rounded to whole seconds or worse (`1.12626e9`).
     """
     times = np.array([_number(text, where, row, precise=True) for row, text in enumerate(texts, 1)], dtype=np.float64)
-    _tell_rounded(times, where)
+    _warn_if_rounded(times, where)
     return times
 
 
@@ -442,7 +442,7 @@ def is_rounded(text: str) -> bool:
     return bool(exponent) and np.isfinite(float(text)) and int(exponent) >= len(mantissa.partition(".")[2].strip())
 
 
-def _tell_left_out(name: str, held: list[str], path: Path | str) -> None:
+def _warn_if_not_joined(name: str, held: list[str], path: Path | str) -> None:
     """Warn of columns that may hold the rest of seconds which are all whole, but by their names belong to others."""
     maybe = [one for one in held if one != name and _LIKE_A_REST.search(one.lower())]
     if maybe:
@@ -457,7 +457,7 @@ def _tell_left_out(name: str, held: list[str], path: Path | str) -> None:
         )
 
 
-def _tell_rounded(times: np.ndarray, where: str) -> None:
+def _warn_if_rounded(times: np.ndarray, where: str) -> None:
     """Warn of times that all look as if they had been through single precision: that leaves no trace but this."""
     distinct = np.unique(times)
     if len(distinct) < 2 or not np.all((distinct > _WHOLE_IN_FLOAT32) & (distinct < 1e12)):

@@ -47,7 +47,7 @@ LOUDNESS_COLUMNS = (
 _SHOWN_FILES, _TOLD_FILES = 3, 20
 """Files whose reasons are told where none can be read, and in the log where some cannot; the report has all."""
 
-_ALL_LACK = 5
+_GIVE_UP_AFTER = 5
 """So many files without a column that is asked for, and none with it, and nobody looks into the others."""
 
 NEAR = 0.5
@@ -152,8 +152,8 @@ def read_table(settings: TriggerSettings, *, progress: bool = False) -> TriggerT
     times = np.concatenate([part.times for part in parts])
     read, fell = sum(part.read for part in parts), _summed([part.fell for part in parts])
     report = TriggerReport(where, read, files, unreadable, fell, len(times))
-    tally = {condition: _together([part.seen[condition] for part in parts]) for condition in settings.conditions}
-    _tell_selection(tally, where, read, len(times))
+    tally = {condition: _merged([part.seen[condition] for part in parts]) for condition in settings.conditions}
+    _check_selection(tally, where, read, len(times))
     ids = [part.ids for part in parts if part.ids is not None]
     if ids and len(ids) < len(parts):
         raise FormatError(f"{where}: some files have event ids and others none. Read them as data sets of their own.")
@@ -251,7 +251,7 @@ def _parts(
             parts.append(_part(path, settings, gps=gps))
         except (FormatError, ConfigurationError) as error:
             lacking += isinstance(error, NoColumnError)
-            if len(paths) == 1 or (not parts and lacking == _ALL_LACK):
+            if len(paths) == 1 or (not parts and lacking == _GIVE_UP_AFTER):
                 raise
             name = shown(path.name)
             unreadable[name if name not in unreadable else shown(path)] = str(error)
@@ -322,20 +322,24 @@ def _summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
     return total
 
 
-def _together(seen: Sequence[Seen]) -> Seen:
+def _merged(seen: Sequence[Seen]) -> Seen:
     first = seen[0]
     for one in seen[1:]:
         first = first.with_(one)
     return first
 
 
-def _tell_selection(tally: Mapping[Condition, Seen], where: str, read: int, left: int) -> None:
+def _check_selection(tally: Mapping[Condition, Seen], where: str, read: int, left: int) -> None:
     """Refuse a selection that leaves nothing; warn of values that no trigger has."""
     for condition, seen in tally.items():
-        vain = [value for value in condition.values if isinstance(value, str) and value not in seen.values]
-        if vain and left and read:
+        unmatched = [value for value in condition.values if isinstance(value, str) and value not in seen.values]
+        if unmatched and left and read:
             logger.warning(
-                "%s: no trigger has %s = %r.%s", where, condition.column, vain[0], nearest(vain[0], seen.values)
+                "%s: no trigger has %s = %r.%s",
+                where,
+                condition.column,
+                unmatched[0],
+                nearest(unmatched[0], seen.values),
             )
     if read and not left and tally:
         found = "; ".join(f"{condition}, where there are {seen}" for condition, seen in tally.items())
@@ -373,17 +377,17 @@ def _each_once(table: TriggerTable, where: str) -> TriggerTable:
     if table.ids is None:
         return table.take(order[np.diff(times, prepend=-np.inf) > _SAME_TIME], REPEATED)
     first_time: dict[str, float] = {}
-    torn: dict[str, None] = {}
+    conflicting: dict[str, None] = {}
     kept = []
     for row, name, time in zip(order.tolist(), table.ids[order].tolist(), times.tolist(), strict=True):
         if name not in first_time:
             first_time[name] = time
             kept.append(row)
         elif abs(first_time[name] - time) > _SAME_TIME:
-            torn[name] = None
-    if torn:
+            conflicting[name] = None
+    if conflicting:
         raise FormatError(
-            f"{where}: {len(torn)} event id(s) with two times each: {', '.join(list(torn)[:10])}. "
+            f"{where}: {len(conflicting)} event id(s) with two times each: {', '.join(list(conflicting)[:10])}. "
             "Give every event its own id, or name another column in `triggers.id_column`."
         )
     ids = table.ids
