@@ -13,7 +13,7 @@ class TwinTrainer(Trainer):
     """A Trainer that stops at the twin which is best on validation: no test event is looked at, nothing is registered.
 
     Args:
-        keywords: As for Trainer.
+        keywords: Those of Trainer.
     """
 
     minutes = 0.0

@@ -21,7 +21,7 @@ from glitchflow_plugin.inference.leaderboard_page import write_leaderboard
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import now
 from glitchflow_plugin.settings import built
-from glitchflow_plugin.training.contest import Contest, Entrant, compete, entrants_of, hold_out, summarize
+from glitchflow_plugin.training.contest import Budget, Contest, Entrant, compete, entrants_of, hold_out, summarize
 from glitchflow_plugin.training.learned import Learned
 
 #: Folders whose content says by itself what it is of.
@@ -70,8 +70,7 @@ class Leaderboard(BaseComponent):
         self.settings, self.held_out = built(LeaderboardSettings, settings, "benchmark.settings"), dict(held_out)
         self.training, self.events, self.folder = Path(training), Path(events), Path(folder)
         self.config, self.baseline = dict(config or {}), dict(baseline or {})
-        limit = {} if minutes is None else {"max_minutes": minutes}
-        self.budget: dict[str, Any] = {"epochs": epochs, "random_seed": random_seed, **limit}
+        self.budget = Budget(epochs, random_seed, minutes)
         self.device, self.engine = choose_device(device), EngineSettings.of(engine)
         self.page = None if page is None else Path(page)
         self.run_name, self.disable_tqdm = run_name, disable_tqdm
@@ -123,6 +122,6 @@ class Leaderboard(BaseComponent):
             checkpoints=str(self.folder / "checkpoints" / name),
             disable_tqdm=self.disable_tqdm,
             run_name=f"{self.run_name}-{name}",
-            **self.budget,
+            **self.budget.keywords(),
         )
         return trainer.fitted(training_set) if entrant.closed_form else trainer.trained(training_set)

@@ -25,6 +25,9 @@ from glitchflow_plugin.settings import AccuracyRange, Count, CountOrNone, Positi
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
+UNTRAINED: Mapping[str, float] = {"parameters": 0, "minutes": 0.0, "epochs": 0}
+"""Facts of an entrant that is not trained."""
+
 _ByEntrant: TypeAlias = Mapping[str, NDArray[np.float64]]
 """Net power removed from each event, by entrant."""
 
@@ -94,12 +97,12 @@ class Judgement:
     """What an entrant did to each held-out event; all that the standings need, so that it can be kept and read again.
 
     Attributes:
-        statistics: Of the maps, by event.
-        power_removed: By event, against the true waveform; None if the twin gives none.
+        statistics: What is kept of the maps of each event.
+        power_removed: Share of the true waveform's power, by event; None if the twin gives no waveform.
         series_before: Sum of the measured strain's squares, by event; None like `power_removed`.
         series_added: Sum of the prediction's squares.
-        without: By number of witnesses taken away, the net power removed; NaN where none that sees the glitch is left.
-        seconds: Of a prediction, s an event.
+        without: Net power removed by number of witnesses taken away; NaN where none that sees the glitch is left.
+        seconds: Time of a prediction, s an event.
         facts: `parameters`, `minutes` of training, `epochs`, and what else is told by the entrant itself.
     """
 
@@ -134,7 +137,7 @@ def judge_entrant(
     Args:
         predict: The entrant.
         held_out: Events and truth.
-        settings: What to ask.
+        settings: The keys of `benchmark.settings`.
         facts: Kept with the result.
 
     Returns:
@@ -175,10 +178,9 @@ def judge_trivial(held_out: HeldOut, settings: LeaderboardSettings) -> dict[str,
         torch.from_numpy(held_out.maps.read(rows, [target]).maps[:, 0])
         for rows in _batches(np.arange(len(held_out.maps)), settings.batch_events)
     )
-    facts = {"parameters": 0, "minutes": 0.0, "epochs": 0}
     spared = replace(settings, missing=())
     return {
-        name: judge_entrant(FixedPredictor(said), held_out, spared, facts)
+        name: judge_entrant(FixedPredictor(said), held_out, spared, UNTRAINED)
         for name, said in trivial_maps(batches, held_out.inside).items()
     }
 
@@ -226,11 +228,11 @@ class Standings:
     """The entrants compared, best first.
 
     Attributes:
-        figures: By entrant and name of the figure.
+        figures: Figures by entrant and name.
         scores: Curves and accuracies by entrant.
-        kinds: By what (`class`, `witness SNR`, `witnesses missing`), the kinds of events with their numbers.
-        by_kind: By what and entrant, the median net power removed from each kind.
-        samples: What the figures rest on: `glitches` of the medians, and `quiet` events.
+        kinds: Names and numbers of the kinds of events by `class`, by `witness SNR` and by `witnesses missing`.
+        by_kind: Median net power removed from each of these kinds, by entrant.
+        samples: Numbers of `glitches` (those of the medians) and of `quiet` events.
         reference: The best of the linear entrants, with which all are compared; None if there is none.
     """
 
@@ -264,9 +266,9 @@ def standings(
     """Compare entrants on the same events, with the same draws of groups for all intervals.
 
     Args:
-        judgements: By entrant.
-        held_out: What they were judged on.
-        settings: As for the judgements.
+        judgements: Judgements by entrant.
+        held_out: Events that they were judged on.
+        settings: The keys of `benchmark.settings`.
         linear: Names of the linear entrants.
 
     Returns:

@@ -40,13 +40,13 @@ def write_leaderboard(
 
     Args:
         result: The standings.
-        judgements: What each entrant did.
-        truth: Of the events that were judged.
-        settings: How they were judged.
-        conditions: How the entrants were trained, a sentence.
-        folder: Gets all of it.
+        judgements: Judgements by entrant.
+        truth: True glitches of the events that were judged.
+        settings: The keys of `benchmark.settings`.
+        conditions: A sentence on how the entrants were trained.
+        folder: The folder of the leaderboard.
         page: Markdown file with the markers of `name`, beside whose folder `pictures` is.
-        name: Tells the leaderboards of a page apart.
+        name: Name of the leaderboard among those of the page.
 
     Returns:
         Paths by what they hold.
@@ -166,10 +166,10 @@ def introduction(truth: GlitchTruth, settings: LeaderboardSettings, result: Stan
     """What the figures rest on: events, groups, witnesses that were made, classes outside the network's laws.
 
     Args:
-        truth: Of the events that were judged.
+        truth: True glitches of the events that were judged.
         settings: How.
         result: The standings.
-        training: How the entrants were trained, a sentence.
+        training: A sentence on how the entrants were trained.
     """
     chosen = settings.chosen(truth)
     glitches, quiet = (result.samples[name] for name in ("glitches", "quiet"))

@@ -16,6 +16,7 @@ from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.inference.leaderboard import (
+    UNTRAINED,
     HeldOut,
     Judgement,
     LeaderboardSettings,
@@ -55,8 +56,8 @@ _FORMAT = 2
 class Entrant:
     """One line of the leaderboard; conf/benchmark.yaml explains the keys."""
 
-    model: Mapping[str, Any]
-    config: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, object]
+    config: Mapping[str, object] = field(default_factory=dict)
     missing: bool = True
 
     def __post_init__(self) -> None:
@@ -82,35 +83,48 @@ Train: TypeAlias = Callable[[str, Entrant], Learned]
 """Trains an entrant, whose name is given too, or fits it where it has a closed form."""
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What ends a training, and the seed of its weights and order."""
+
+    epochs: int
+    random_seed: int
+    max_minutes: float | None = None
+
+    def keywords(self) -> dict[str, float]:
+        """As the Trainer takes them; without a limit of time where there is none."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
 @dataclass(frozen=True, eq=False)
 class Contest:
     """What is the same for all entrants.
 
     Attributes:
-        training_set: They are trained on it.
+        training_set: Windows that they are trained on.
         events: The event set that its maps were made of.
-        held_out: They are judged on it.
-        settings: Of judging.
-        config: Keys of `training.config`.
-        baseline: Keys of `training.baseline`.
-        budget: `epochs`, `random_seed` and, where time is limited, `max_minutes` of a training.
-        device: Of training and judging.
+        held_out: Events that they are judged on, and their truth.
+        settings: What they are asked, the keys of `benchmark.settings`.
+        config: The keys of `training.config`.
+        baseline: The keys of `training.baseline`.
+        budget: How long each is trained.
+        device: The one that trains and predicts.
     """
 
     training_set: TrainingSet
     events: EventSet
     held_out: HeldOut
     settings: LeaderboardSettings
-    config: Mapping[str, Any]
-    baseline: Mapping[str, Any]
-    budget: Mapping[str, Any]
+    config: Mapping[str, object]
+    baseline: Mapping[str, object]
+    budget: Budget
     device: str
 
     def identity(self, entrants: Mapping[str, Entrant]) -> dict[str, Any]:
         """What decides about the standings, JSON-like."""
         return {
             "entrants": {name: asdict(entrant) for name, entrant in entrants.items()},
-            "training": [self.config, self.baseline, self.budget],
+            "training": [self.config, self.baseline, self.budget.keywords()],
             "training set": self.training_set.fingerprint,
             "held out": self.held_out.maps.manifest.fingerprint,
             "settings": asdict(self.settings),
@@ -118,12 +132,11 @@ class Contest:
 
     def conditions(self) -> str:
         """How the entrants are trained, a sentence."""
-        minutes = self.budget.get("max_minutes")
-        limit = f"{self.budget['epochs']} epochs" if minutes is None else f"{minutes:g} minutes"
+        budget, minutes = self.budget, self.budget.max_minutes
+        limit = f"{budget.epochs} epochs" if minutes is None else f"{minutes:g} minutes"
         gpu = self.device.startswith("cuda")
         device = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} threads"
-        seed = self.budget["random_seed"]
-        return f"Each entrant trained for at most {limit} on the same events with seed {seed} ({device})."
+        return f"Each entrant trained for at most {limit} on the same events with seed {budget.random_seed} ({device})."
 
     def key(self, entrant: Entrant) -> str:
         """Checksum of what decides about a judgement; what concerns the comparison alone is left out."""
@@ -136,7 +149,7 @@ class Contest:
                 "format": _FORMAT,
                 "versions": {package: versions().get(package) for package in ("glitchflow_plugin", "torch")},
                 "entrant": {**asdict(entrant), "config": {**self.config, **entrant.config}},
-                "training": [self.baseline, None if untrained else self.budget],
+                "training": [self.baseline, None if untrained else self.budget.keywords()],
                 "device": torch.device(self.device).type,
                 "events": self.events.manifest.fingerprint,
                 "training set": [training_set.fingerprint, split, training_set.scaling, vars(training_set.settings)],
@@ -146,7 +159,7 @@ class Contest:
         )
 
 
-def entrants_of(content: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Entrant]:
+def entrants_of(content: Mapping[str, Mapping[str, object] | None]) -> dict[str, Entrant]:
     """Entrants from their section of benchmark.yaml, those without content left out.
 
     Raises:
@@ -176,12 +189,12 @@ def hold_out(
     """Put raw events, whose glitches are known, through the recipe of a training set.
 
     Args:
-        datasets: As in datasets.yaml.
+        datasets: The raw events, a list as in datasets.yaml.
         truth: Folder of the truth file.
-        training_set: Gives channels and recipe.
-        folder: Gets `events` and `spectrograms`; what is there already is kept.
-        device: Where the maps are computed.
-        engine: Where and how both are made.
+        training_set: Has the channels and the recipe.
+        folder: The sets `events` and `spectrograms` are made there; what is there already is kept.
+        device: The one that computes the maps.
+        engine: Processes that make both.
 
     Raises:
         ConfigurationError: Events are in the training set too.
@@ -217,10 +230,9 @@ def compete(
 
     Args:
         contest: What is the same for all.
-        entrants: By name.
-        train: Trains one.
-        folder: Keeps what was found of each entrant: one that was judged before under the same conditions is not
-            trained again.
+        entrants: Entrants by name.
+        train: Trains one of them.
+        folder: Has a file for each entrant: one that was judged before under the same conditions is not trained again.
 
     Returns:
         The standings, and what each entrant did.
@@ -242,8 +254,8 @@ def summarize(
         contest: What was the same for all entrants.
         result: The standings.
         outputs: Paths by what they hold.
-        former: Where results of other settings or data are now; None: there were none.
-        started: When it began, ISO 8601, UTC.
+        former: Folder to which results of other settings or data went; None: there were none.
+        started: Beginning, ISO 8601, UTC.
     """
     maps = contest.held_out.maps
     medians = {name: row["median_net_removed"] for name, row in result.figures.items()}
@@ -280,12 +292,12 @@ def _kept(path: Path, key: str) -> Judgement | None:
         return None  # none, or not ours: made anew
 
 
-def _predictor(contest: Contest, name: str, entrant: Entrant, train: Train) -> tuple[Predictor, dict[str, Any]]:
+def _predictor(contest: Contest, name: str, entrant: Entrant, train: Train) -> tuple[Predictor, Mapping[str, Any]]:
     """What predicts the held-out events, and what it took to get there."""
     held_out, settings = contest.held_out, contest.settings
     if entrant.kind == ZERO:
         nothing = MapPredictor(ZeroTwin(), len(held_out.maps.channels) - 1, contest.training_set.settings.size)
-        return nothing, {"parameters": 0, "minutes": 0.0, "epochs": 0}
+        return nothing, UNTRAINED
     learned = train(name, entrant)
     if not entrant.closed_form:
         learned.calibrate()
@@ -306,6 +318,6 @@ def _predictor(contest: Contest, name: str, entrant: Entrant, train: Train) -> t
             held_out.series,
             held_out.maps.channels,
             batch_events=settings.batch_events,
-            seed=contest.budget["random_seed"],
+            seed=contest.budget.random_seed,
         )
     return predict, facts

@@ -15,7 +15,7 @@ class Learned:
     """A twin that was trained and neither calibrated nor judged.
 
     Attributes:
-        learner: Of its representation.
+        learner: Data, loss and judgement of its representation.
         twin: Best on validation.
         config: `training.config`.
         minutes: That training took.

@@ -86,7 +86,7 @@ def objectives(statistics: CaseStatistics, settings: ObjectiveSettings) -> Objec
 
     Args:
         statistics: Validation windows.
-        settings: Gives the deadtime.
+        settings: Has the deadtime.
 
     Raises:
         DataError: There are not windows of both kinds.

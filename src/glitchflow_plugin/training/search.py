@@ -26,7 +26,7 @@ from glitchflow_plugin.training.objectives import Objectives, ObjectiveSettings,
 
 logger = logging.getLogger(__name__)
 
-Drawn: TypeAlias = dict[str, dict[str, Any]]
+Drawn: TypeAlias = dict[str, dict[str, object]]
 """Settings of a trial: by `config` (of training.yaml) or `model`, key and value."""
 
 _PARTS = {"config": "training.config", "model": "model"}
@@ -42,7 +42,7 @@ _FIGURES = tuple(one.name for one in fields(Objectives))
 class PartTracker(Tracker, Protocol):
     """A tracker of a run that has parts, which have ended."""
 
-    def part(self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float], status: str, /) -> None:
+    def part(self, name: str, params: Mapping[str, object], metrics: Mapping[str, float], status: str, /) -> None:
         """Record one part."""
 
 
@@ -77,7 +77,7 @@ class SearchSettings:
         return self.cpus or len(os.sched_getaffinity(0))
 
 
-def nested(flat: Mapping[str, Any]) -> Drawn:
+def nested(flat: Mapping[str, object]) -> Drawn:
     """Settings by part and key from those by `part.key`, as plain numbers.
 
     >>> nested({"config.optim_lr": np.float64(0.5), "model.base": 8})
@@ -101,7 +101,7 @@ class Trial:
         parameters: Weights of the network.
         seconds: That it took.
         error: Why it failed.
-        score: Of the figures.
+        score: The figures as one number.
     """
 
     number: int
@@ -118,12 +118,12 @@ class Trial:
         return "finished" if self.figures else "failed" if self.error is not None else "not run"
 
     @property
-    def flat(self) -> dict[str, Any]:
+    def flat(self) -> dict[str, object]:
         """Settings by `config.key` or `model.key`."""
         return {f"{part}.{key}": value for part, keys in self.settings.items() for key, value in keys.items()}
 
     @property
-    def params(self) -> dict[str, Any]:
+    def params(self) -> dict[str, object]:
         """Settings under names that a tracker takes."""
         return {key.replace(".", "_", 1): value for key, value in self.flat.items()}
 
@@ -148,10 +148,10 @@ class Search:
 
     Attributes:
         settings: The keys of hpo.yaml.
-        objective: What is aimed at.
+        objective: The keys of `hpo.objective`.
         folder: Keeps what each trial leaves.
         trainer: Keywords of the training, for what is not drawn: `model`, `config`, `random_seed` among them.
-        drawn: By number of the trial.
+        drawn: Settings by number of the trial.
     """
 
     settings: SearchSettings
@@ -276,9 +276,9 @@ def summarize(
 
     Args:
         trials: From `ranked`.
-        training_set: Of all trials.
+        training_set: Windows that all trials were trained on.
         outputs: Paths by what they hold.
-        started: When it began, ISO 8601, UTC.
+        started: Beginning, ISO 8601, UTC.
     """
     best, finished = trials[0], sum(trial.status == "finished" for trial in trials)
     chosen = {"best settings": " ".join(best.overrides)} if best.figures else {}
@@ -300,9 +300,9 @@ def track(tracker: PartTracker, trials: Sequence[Trial], settings: SearchSetting
     """Table, picture and figures of all trials, and each trial as a part.
 
     Args:
-        tracker: Of the run of the search.
+        tracker: The run of the search.
         trials: From `ranked`.
-        settings: Of the search.
+        settings: The keys of hpo.yaml.
     """
     best = trials[0]
     drawn = {f"best_{key}": value for key, value in best.params.items()}
@@ -319,7 +319,7 @@ def track(tracker: PartTracker, trials: Sequence[Trial], settings: SearchSetting
         tracker.part(f"trial {trial.number}", trial.params, trial.values, _ENDS[trial.status])
 
 
-def _axis(name: str, values: Sequence[Any]) -> Axis:
+def _axis(name: str, values: Sequence[object]) -> Axis:
     key = name.partition(".")[2]
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         numbers = np.array(values, dtype=float)

@@ -28,7 +28,7 @@ def trust(
         events: Whitened series.
         channels: Target first, then the witnesses in the order of the twin.
         batch_events: Events in memory at a time.
-        seed: Of the choice of the witness that is made louder.
+        seed: Draws the witness that is made louder.
 
     Returns:
         JSON-like: `missing` (a row a number of witnesses left out), `coverage` (by kind of pixel, probabilities
