@@ -32,16 +32,6 @@ class TwinTrainer(Trainer):
         self.execute(training_set)
         return replace(self.learned, minutes=self.minutes, epochs=self.current_epoch + 1)
 
-    def fitted(self, training_set: TrainingSet) -> Learned:
-        """Fit the linear rival of the network's representation in place of training."""
-        begun = perf_counter()
-        self.training_set = training_set
-        self.learner = self._choose_learner()
-        self.twin = self.learner.twin(self.learner.network().to(self._device))
-        untrained = self.learned
-        twin = self.learner.baseline(untrained.twin, untrained.batches).twin
-        return replace(untrained, twin=twin, minutes=(perf_counter() - begun) / 60)
-
     def how_to_go_on(self) -> str:
         """What to tell the user of a training that was asked to end."""
         if self.resume:
