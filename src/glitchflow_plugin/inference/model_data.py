@@ -48,7 +48,7 @@ def data_folder(root: Path, bundle: ModelBundle, datasets: Datasets, spectrogram
     return place(root, name_of_path(str(first)), data_record(bundle, datasets, spectrograms))
 
 
-class FreshMaps(NamedTuple):
+class MadeMaps(NamedTuple):
     """Maps that were made, how many events were read, kept and rejected, and what the user should know."""
 
     maps: SpectrogramSet
@@ -65,7 +65,7 @@ def make_maps(
     device: str,
     batch_events: int = 8,
     require_target: bool = False,
-) -> FreshMaps:
+) -> MadeMaps:
     """Put data through a model's recipe; a run that was cut off goes on at the missing shards.
 
     Args:
@@ -107,10 +107,10 @@ def make_maps(
         require_target=require_target,
     )
     if isinstance(data, EventSet):
-        return FreshMaps(made, EventCounts.from_reasons(len(made), made.manifest.rejected.values()))
+        return MadeMaps(made, EventCounts.from_reasons(len(made), made.manifest.rejected.values()))
     quality = read_quality(events.folder)
     counts = EventCounts(quality.events_read, len(made), quality.events_rejected)
-    return FreshMaps(made, counts, tuple(quality.warnings()))
+    return MadeMaps(made, counts, tuple(quality.warnings()))
 
 
 def gps_of(spectrograms: SpectrogramSet) -> str:
