@@ -144,7 +144,7 @@ class Retrain(BaseComponent):
 
     def _maps(self, bundle: "ModelBundle") -> tuple[SpectrogramSet, EventCounts, tuple[str, ...]]:
         """The events through the champion's recipe, so that both can be judged on the same maps."""
-        from glitchflow_plugin.inference.fresh import make_maps
+        from glitchflow_plugin.inference.model_data import make_maps
 
         events = retraining.pinned(self.cycle)
         return make_maps(
@@ -158,7 +158,7 @@ class Retrain(BaseComponent):
 
     def _train(self, maps: SpectrogramSet, split: Split) -> "ModelVersion | None":
         from glitchflow_plugin.components.trainer import Trainer
-        from glitchflow_plugin.inference.fresh import EVENTS
+        from glitchflow_plugin.inference.model_data import EVENTS
 
         training, checkpoints, outbox = (self.cycle / name for name in ("training", "checkpoints", "outbox"))
         windows = Processor(self.windows, str(maps.folder), str(training)).execute(split)
