@@ -18,7 +18,7 @@ from glitchflow_plugin.data.files import read_json
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import DataError
-from glitchflow_plugin.inference.report import score_figures
+from glitchflow_plugin.inference.figures import score_figures
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import full_settings
 from glitchflow_plugin.models.bundle import ModelBundle
