@@ -12,7 +12,7 @@ from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.results import claim, place
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.fresh import gps_of
+from glitchflow_plugin.inference.model_data import gps_of
 from glitchflow_plugin.products.pictures import PictureSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built

@@ -21,7 +21,7 @@ from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.splits import Split, SplitSettings
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, GlitchflowError, RegistryError
 from glitchflow_plugin.inference.drift import drift_metrics, drift_or_refuse, drift_warnings
-from glitchflow_plugin.inference.fresh import EVENTS, make_maps
+from glitchflow_plugin.inference.model_data import EVENTS, make_maps
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.settings import built

@@ -17,7 +17,7 @@ from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.cases import map_statistics
-from glitchflow_plugin.inference.fresh import check_events
+from glitchflow_plugin.inference.model_data import check_events
 from glitchflow_plugin.inference.predict import MapPredictor, Prediction, SeriesPredictor, expected_maps
 from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.models.twins import WaveformTwin
