@@ -25,7 +25,6 @@ from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._strategies import (
     StrategyProcesses,
     choose_strategy,
-    lost_processes_explained,
 )
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.parent import end_with_parent
@@ -41,12 +40,14 @@ from glitchflow_plugin.tracking.itwinai_tracker import (
     BufferedMLFlowLogger,
     ItwinaiTracker,
     buffered_mlflow,
+    log_results,
     make_loggers,
     search_run,
     unsent,
 )
 from glitchflow_plugin.tracking.training_run import last_status, note_run, resume_or_close_run
 from glitchflow_plugin.tracking.versions import ModelVersion
+from glitchflow_plugin.training import run
 from glitchflow_plugin.training.baseline import BaselineSettings
 from glitchflow_plugin.training.batches import WindowBatches, window_batches
 from glitchflow_plugin.training.checkpoints import (
@@ -71,7 +72,7 @@ from glitchflow_plugin.training.learner import Learner
 from glitchflow_plugin.training.learners import choose_learner
 from glitchflow_plugin.training.loop import Loop, LoopSettings
 from glitchflow_plugin.training.losses import LossSettings
-from glitchflow_plugin.training.processes import OneProcess, Processes
+from glitchflow_plugin.training.processes import OneProcess, Processes, lost_processes_explained
 from glitchflow_plugin.training.progress import EpochResult, Progress
 from glitchflow_plugin.training.registration import (
     Outcome,
@@ -79,15 +80,6 @@ from glitchflow_plugin.training.registration import (
     provenance,
     register_trained,
     warn_of_a_small_gate,
-)
-from glitchflow_plugin.training.run import (
-    Conditions,
-    Trained,
-    finish,
-    make_gate,
-    parameters,
-    pictures,
-    summarize,
 )
 
 logger = logging.getLogger(__name__)
@@ -221,7 +213,7 @@ class Trainer(TorchTrainer):
             dataset.forget()
         if not self._is_main:
             return None
-        with last_status(self._mlflow, self.mlflow_worker_run_id or self.mlflow_tune_run_id):
+        with last_status(self._mlflow, self._run_id):
             self._load_best()
             return self._finish(started)
 
@@ -338,7 +330,7 @@ class Trainer(TorchTrainer):
             if self.registry is not None:
                 warn_of_a_small_gate(self.training_set.split, self.registry)
             used, tracker = self.training_set, self._tracker
-            shown = parameters(used, self.network_settings, self.learner.witnesses, self.epochs)
+            shown = run.parameters(used, self.network_settings, self.learner.witnesses, self.epochs)
             tracker.params(shown | provenance(used.fingerprint))
             tracker.data(used.spectrograms.name, used.fingerprint)
             tracker.text("environment.json", json.dumps(environment(), indent=2))
@@ -397,39 +389,31 @@ class Trainer(TorchTrainer):
 
     def _finish(self, started: str) -> ModelVersion | None:
         learned, registry = self.learned, self.registry
-        trained = finish(learned, Conditions(self.run_name, self.epochs, self.random_seed))
+        trained = run.finish(learned, run.Conditions(self.run_name, self.epochs, self.random_seed))
         run_id = self._log_trained(trained)
         checkpoint, outcome = self._checkpoints / BEST, Outcome()
         if registry is not None:
             outcome = register_trained(
                 trained.bundle,
                 registry,
-                make_gate(learned, trained.bundle, registry.gate).decide,
+                run.make_gate(learned, trained.bundle, registry.gate).decide,
                 training=self.training_set.folder,
                 checkpoint=checkpoint,
                 run_id=run_id,
                 trained_by=self.run_id,
                 unsent=unsent(self.logger),
             )
-        report(summarize(trained, self.training_set, outcome, started=started, checkpoint=checkpoint), self.folder)
+        report(run.summarize(trained, self.training_set, outcome, started=started, checkpoint=checkpoint), self.folder)
         outcome.raise_if(registry is not None and registry.required)
         return outcome.version
 
-    def _log_trained(self, trained: Trained) -> str | None:
+    def _log_trained(self, trained: run.Trained) -> str | None:
         """Log test figures and pictures to the run of the training, and return its id."""
-        run_id = self.mlflow_worker_run_id or self.mlflow_tune_run_id
         if self.logger is None:
-            return run_id
-        self.logger.create_logger_context(rank=0, run_id=run_id, run_name=None if run_id else self.run_name)
-        tracker = ItwinaiTracker(self.logger)
-        for name, value in trained.test_figures.items():
-            tracker.metric(name, value, 0)
-        shown = pictures(self.learned, trained.scores, axis=self.pictures.frequency_axis, classes=self._classes)
-        for name, figure in shown.items():
-            tracker.picture(name, figure)
-        found_run = getattr(self.mlflow_logger, "active_run", None)
-        self.logger.destroy_logger_context()
-        return run_id or (found_run.info.run_id if found_run is not None else None)
+            return self._run_id
+        axis, classes = self.pictures.frequency_axis, self._classes
+        figures = run.pictures(self.learned, trained.scores, axis=axis, classes=classes)
+        return log_results(self.logger, self._run_id, self.run_name, trained.test_figures, figures)
 
     def _load_best(self) -> None:
         """Take the network that was best on validation, in a fresh twin on the device of this process."""
@@ -450,6 +434,10 @@ class Trainer(TorchTrainer):
     @property
     def _mlflow(self) -> BufferedMLFlowLogger | None:
         return buffered_mlflow(self.logger)
+
+    @property
+    def _run_id(self) -> str | None:
+        return self.mlflow_worker_run_id or self.mlflow_tune_run_id
 
     @property
     def _tracker(self) -> ItwinaiTracker:

@@ -69,7 +69,7 @@ class WaveformLearner(JudgedOnMaps):
         events: The event set that the maps were made of.
         model: Name and settings of the network, as in conf/model/.
         loss: What is minimised.
-        baseline_settings: Of the linear rival, whose `ridges` are tried.
+        baseline_settings: Settings of the linear rival, whose `ridges` are tried.
         cache_mib: Largest size of the series that a data set keeps in memory, MiB.
     """
 
