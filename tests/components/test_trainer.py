@@ -147,7 +147,7 @@ def test_the_best_on_validation_is_taken_and_the_test_set_decides_nothing(make_t
     judged = []
 
     def validation_epoch(self):
-        judged.append({key: value.clone() for key, value in self.learnt.twin.network.state_dict().items()})
+        judged.append({key: value.clone() for key, value in self.model.twin.network.state_dict().items()})
         return next(losses), {}
 
     seen = []

@@ -21,11 +21,8 @@ from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._ray_room import copy_best, raise_failure, training_room
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._step import holding
-from glitchflow_plugin.components._strategies import (
-    StrategyProcesses,
-    choose_strategy,
-)
+from glitchflow_plugin.components._step import holding, keeping_arguments
+from glitchflow_plugin.components._strategies import StrategyProcesses, choose_strategy
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.parent import end_with_parent
 from glitchflow_plugin.data.training_set import TrainingSet
@@ -111,6 +108,7 @@ class Trainer(TorchTrainer):
     batches: WindowBatches | None = None
     loop: Loop | None = None
 
+    @keeping_arguments
     def __init__(
         self,
         *,
@@ -138,7 +136,6 @@ class Trainer(TorchTrainer):
         name: str | None = None,
         **ray: Any,
     ) -> None:
-        arguments = {key: value for key, value in locals().items() if key not in ("self", "ray", "__class__")}
         unknown = sorted(key for key in ray if not key.startswith("ray_"))
         if unknown:
             raise TypeError(f"Trainer got unexpected arguments {unknown}")
@@ -177,7 +174,6 @@ class Trainer(TorchTrainer):
             name=name,
             **ray,
         )
-        self.save_parameters(**arguments, **ray)
         if resume and self.uses_ray:
             raise ConfigurationError(
                 "resume has no effect under Ray, which restores its trials by itself. Set training.resume=false."
@@ -185,7 +181,7 @@ class Trainer(TorchTrainer):
         self._is_main = True
         self.run_id = uuid.uuid4().hex
         #: Runs whose best network may be registered: this one, and the one that it goes on from.
-        self._may_take = {self.run_id}
+        self._accepted_runs = {self.run_id}
 
     @monitor_exec
     @holding("checkpoints_location", reads=("folder",))
@@ -315,7 +311,7 @@ class Trainer(TorchTrainer):
             ),
             checkpoint=self.checkpoint,
         )
-        self.model, self.optimizer, self.checkpoint = self.loop.learnt.wrapped, self.loop.learnt.optimizer, None
+        self.model, self.optimizer, self.checkpoint = self.loop.model.wrapped, self.loop.model.optimizer, None
 
     def train(self) -> None:
         """Run all epochs (under whatever strategy); itwinai's own loop can neither begin within one nor end in one."""
@@ -325,7 +321,7 @@ class Trainer(TorchTrainer):
             start = Path(self.from_checkpoint) if self.from_checkpoint else None
             judged = math.isfinite(state.best_loss)
             taken = prepare_best(self._checkpoints, start, resume=self.resume, judged=judged)
-            self._may_take.add(taken or self.run_id)
+            self._accepted_runs.add(taken or self.run_id)
             self._note_run()
             if self.registry is not None:
                 warn_of_a_small_gate(self.training_set.split, self.registry)
@@ -335,7 +331,7 @@ class Trainer(TorchTrainer):
             tracker.data(used.spectrograms.name, used.fingerprint)
             tracker.text("environment.json", json.dumps(environment(), indent=2))
         self.loop.run()
-        self.best_validation_metric, self.current_epoch = state.best_loss, state.epoch - (not state.visited)
+        self.best_validation_metric, self.current_epoch = state.best_loss, state.epochs_begun - 1
 
     def _execute_with_ray(self, *arguments: Any, **keywords: Any) -> Any:
         """Run under Ray; what has no room there, and a trial that failed, are errors (itwinai: waits; exit code 0)."""
@@ -420,9 +416,9 @@ class Trainer(TorchTrainer):
         network, root = self.learner.network(), self._checkpoints
         if self.uses_ray:
             copy_best(self.tune_result_grid, self.ray_tune_config, root / BEST)
-        load_weights(network, judged_weights(read_best(root, self._may_take)))
+        load_weights(network, judged_weights(read_best(root, self._accepted_runs)))
         settle_earlier(root, self.learner.origin(), float(self.best_validation_metric))
-        self.model = network.to(choose_device(self._device)).eval()
+        self.model = network.to(self._device).eval()
         self.twin = self.learner.twin(self.model).eval()
 
     # small things

@@ -1,7 +1,4 @@
-"""What follows the last epoch: the best network is calibrated, judged beside its rivals, and described.
-
-Nothing here knows who registers it, or where figures are logged: that is for whoever calls.
-"""
+"""What follows the last epoch: the best network is calibrated, judged beside its rivals, and described."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
