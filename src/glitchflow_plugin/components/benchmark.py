@@ -23,7 +23,7 @@ from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.training.contest import Budget, Contest, Entrant, compete, entrants_of, hold_out, summarize
-from glitchflow_plugin.training.learned import Learned
+from glitchflow_plugin.training.trained_twin import TrainedTwin
 
 #: Folders whose content says by itself what it is of.
 _KNOWN = ("entrants", "checkpoints", "events", "spectrograms")
@@ -112,7 +112,7 @@ class Leaderboard(BaseComponent):
         report(summarize(contest, result, outputs, former, started), self.folder)
         return result
 
-    def _train(self, training_set: TrainingSet, name: str, entrant: Entrant) -> Learned:
+    def _train(self, training_set: TrainingSet, name: str, entrant: Entrant) -> TrainedTwin:
         return TwinTrainer(
             folder=str(training_set.folder),
             model=dict(entrant.model),

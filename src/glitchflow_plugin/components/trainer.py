@@ -64,7 +64,6 @@ from glitchflow_plugin.training.checkpoints import (
     settle_earlier,
 )
 from glitchflow_plugin.training.interruption import Interrupted
-from glitchflow_plugin.training.learned import Learned
 from glitchflow_plugin.training.learner import Learner
 from glitchflow_plugin.training.learners import choose_learner
 from glitchflow_plugin.training.loop import Loop, LoopSettings
@@ -78,6 +77,7 @@ from glitchflow_plugin.training.registration import (
     register_trained,
     warn_of_a_small_gate,
 )
+from glitchflow_plugin.training.trained_twin import TrainedTwin
 
 logger = logging.getLogger(__name__)
 # where itwinai loads checkpoints from; the loop has its own words
@@ -379,37 +379,37 @@ class Trainer(TorchTrainer):
     # afterwards, in the first process
 
     @property
-    def learned(self) -> Learned:
+    def trained_twin(self) -> TrainedTwin:
         """The twin, for whoever judges it."""
-        return Learned(self.learner, self.twin, self.config)
+        return TrainedTwin(self.learner, self.twin, self.config)
 
     def _finish(self, started: str) -> ModelVersion | None:
-        learned, registry = self.learned, self.registry
-        trained = run.finish(learned, run.Conditions(self.run_name, self.epochs, self.random_seed))
-        run_id = self._log_trained(trained)
+        trained, registry = self.trained_twin, self.registry
+        result = run.finish(trained, run.Conditions(self.run_name, self.epochs, self.random_seed))
+        run_id = self._log_result(result)
         checkpoint, outcome = self._checkpoints / BEST, Outcome()
         if registry is not None:
             outcome = register_trained(
-                trained.bundle,
+                result.bundle,
                 registry,
-                run.make_gate(learned, trained.bundle, registry.gate).decide,
+                run.make_gate(trained, result.bundle, registry.gate).decide,
                 training=self.training_set.folder,
                 checkpoint=checkpoint,
                 run_id=run_id,
                 trained_by=self.run_id,
                 unsent=unsent(self.logger),
             )
-        report(run.summarize(trained, self.training_set, outcome, started=started, checkpoint=checkpoint), self.folder)
+        report(run.summarize(result, self.training_set, outcome, started=started, checkpoint=checkpoint), self.folder)
         outcome.raise_if(registry is not None and registry.required)
         return outcome.version
 
-    def _log_trained(self, trained: run.Trained) -> str | None:
+    def _log_result(self, result: run.TrainingResult) -> str | None:
         """Log test figures and pictures to the run of the training, and return its id."""
         if self.logger is None:
             return self._run_id
         axis, classes = self.pictures.frequency_axis, self._classes
-        figures = run.pictures(self.learned, trained.scores, axis=axis, classes=classes)
-        return log_results(self.logger, self._run_id, self.run_name, trained.test_figures, figures)
+        figures = run.pictures(self.trained_twin, result.scores, axis=axis, classes=classes)
+        return log_results(self.logger, self._run_id, self.run_name, result.test_figures, figures)
 
     def _load_best(self) -> None:
         """Take the network that was best on validation, in a fresh twin on the device of this process."""
