@@ -73,17 +73,18 @@ def test_every_step_holds_what_it_writes():
 
 
 def test_what_a_step_is_given_are_its_parameters():
-    class Given(BaseComponent):
+    class Given(Step):
         @keeping_arguments
-        def __init__(self, folder, *, seed=1, name=None, **ray):
-            super().__init__(name)
+        def __init__(self, folder, *, seed=1, **ray):
+            super().__init__(folder, setting=(seed, ray))
 
-    assert Given("here", ray_run_config=None, name="a").parameters == {
+    given = Given("here", ray_run_config=None).parameters
+    assert {key: given[key] for key in ("folder", "seed", "ray_run_config")} == {
         "folder": "here",
         "seed": 1,
-        "name": "a",
         "ray_run_config": None,
     }
+    assert "ray" not in given
 
 
 def test_the_second_of_two_is_refused_and_writes_nothing(tmp_path):
