@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -34,7 +34,7 @@ from glitchflow_plugin.errors import (
     MissingDependencyError,
     nearest,
 )
-from glitchflow_plugin.training.processes import Backend, brief, choose_backend
+from glitchflow_plugin.training.processes import brief
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ logging.getLogger("itwinai.torch.distributed").addFilter(
 )
 
 STRATEGIES = ("ddp", "deepspeed", "horovod")
+Backend = Literal["nccl", "gloo", "mpi"]
 _Value = TypeVar("_Value")
 
 _HOW = "torchrun --standalone --nproc_per_node=2 --no-python itwinai exec-pipeline ... training.strategy={}"
@@ -142,6 +143,26 @@ class StrategyProcesses:
             engine.backward(loss)
         else:
             loss.backward()
+
+
+def choose_backend(chosen: str) -> Backend:
+    """What processes talk through: by the device, unless the user says otherwise.
+
+    Args:
+        chosen: `auto`, `nccl`, `gloo` or `mpi`.
+
+    Raises:
+        ConfigurationError: nccl without GPUs, or a backend that this torch was built without.
+    """
+    gpus = torch.cuda.is_available()
+    backend: Any = ("nccl" if gpus else "gloo") if chosen == "auto" else chosen
+    if backend == "nccl" and not gpus:
+        message = "dist_backend: nccl needs GPUs and there are none. Use auto or gloo."
+        raise ConfigurationError(message)
+    if not dist.is_backend_available(backend):
+        message = f"dist_backend: this torch was built without {backend}. Use auto."
+        raise ConfigurationError(message)
+    return backend
 
 
 def choose_strategy(name: str | None, *, device: str, backend: str, timeout: float) -> TorchDistributedStrategy:

@@ -2,17 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
+from glitchflow_plugin.errors import GlitchflowError
 
-Backend = Literal["nccl", "gloo", "mpi"]
 _Value = TypeVar("_Value")
 
 
@@ -78,26 +76,6 @@ class OneProcess:
         """Gradients of a loss."""
         del network
         loss.backward()
-
-
-def choose_backend(chosen: str) -> Backend:
-    """What processes talk through: by the device, unless the user says otherwise.
-
-    Args:
-        chosen: `auto`, `nccl`, `gloo` or `mpi`.
-
-    Raises:
-        ConfigurationError: nccl without GPUs, or a backend that this torch was built without.
-    """
-    gpus = torch.cuda.is_available()
-    backend: Any = ("nccl" if gpus else "gloo") if chosen == "auto" else chosen
-    if backend == "nccl" and not gpus:
-        message = "dist_backend: nccl needs GPUs and there are none. Use auto or gloo."
-        raise ConfigurationError(message)
-    if not dist.is_backend_available(backend):
-        message = f"dist_backend: this torch was built without {backend}. Use auto."
-        raise ConfigurationError(message)
-    return backend
 
 
 @contextmanager
