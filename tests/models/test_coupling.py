@@ -130,7 +130,14 @@ def test_a_twin_comes_back_from_its_bytes(net):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"features": 0}, {"filter_size": 64}, {"heads": 3}, {"channel_dropout": 1.0}, {"thresholds": -1}],
+    [
+        {"features": 0},
+        {"filter_size": 64},
+        {"heads": 3},
+        {"channel_dropout": 1.0},
+        {"thresholds": -1},
+        {"filter_rate": 0.0},
+    ],
 )
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ConfigurationError, match=r"conf/model"):
@@ -169,3 +176,38 @@ def test_a_twin_without_groups_of_references_has_each_as_one_of_its_own(net):
     twin.keep(summary_groups=torch.arange(40) // 2)
     grouped = load_twin(save_twin(twin, "coupling", {"in_channels": 3, **SMALL}))
     assert torch.equal(grouped.summary_groups, twin.summary_groups)
+
+
+def test_a_gain_for_the_whole_event_begins_as_one_and_follows_loudness():
+    plain, net = (CouplingNet(3, **SMALL, event_gain=given) for given in (False, True))
+    net.load_state_dict(plain.state_dict(), strict=False)
+    loud = pulse(2)
+    loud[1] *= 2
+    with torch.no_grad():
+        torch.testing.assert_close(net(loud), plain(loud))
+        net.event_gain[:, 0] = 0.5  # with the root of the power
+        gain = net._whole_gain(net.cleaned(loud) / 5)
+    assert 1.05 < gain[1, 0] / gain[0, 0] < 2**0.5 + 0.1
+    # nothing that is extrapolated grows without bounds
+    assert net._whole_gain(1e6 * loud).max() < 5
+
+
+def test_a_twin_of_the_former_network_comes_back_without_the_new_parts(net):
+    series = pulse(2)
+    stored = json.dumps({"name": "coupling", "settings": {"in_channels": 3, **SMALL}})
+    weights = WaveformTwin(net).state_dict()
+    assert not any("event_gain" in key for key in weights)
+    again = load_twin(save(weights, metadata={"model": stored}))
+    assert again.network.event_gain is None
+    assert torch.equal(again(series), net(series))
+
+
+def test_filters_can_begin_where_a_linear_fit_ends(net):
+    taps = torch.zeros(3, 65)
+    taps[0, 32 + 3] = 0.5
+    series = pulse(2)
+    with torch.no_grad():
+        net.filters.zero_()
+        net.linear_start(taps)
+        wanted = 0.5 * net.cleaned(series)[:, :1].roll(3, dims=-1)
+        torch.testing.assert_close(net(series)[..., 10:-10], wanted[..., 10:-10], atol=2e-2, rtol=1e-2)

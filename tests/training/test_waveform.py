@@ -196,3 +196,19 @@ def test_event_sets_that_do_not_fit_are_refused(make_learner, make_event_set):
 def test_a_loss_that_is_none_is_refused(wrong):
     with pytest.raises(ConfigurationError, match=r"Correct training\.yaml"):
         WaveformLoss(**wrong)
+
+
+def test_training_begins_at_the_filters_that_explain_most(make_learner):
+    chance = make_learner(num_events=24)
+    fitted = replace(chance, model={**SMALL, "fitted_start": True})
+
+    def loss(learner):
+        network = learner.network().eval()
+        with torch.no_grad():
+            return float(
+                torch.cat([learner.share_left(network(x), y) for x, y in batches_of(learner)("train")]).mean()
+            )
+
+    assert loss(chance) == pytest.approx(1.0, abs=0.02)
+    assert loss(fitted) < 0.95
+    assert torch.equal(fitted.network().filters[:, 0], fitted.network().filters[:, 0])

@@ -40,7 +40,7 @@ from glitchflow_plugin.training.checkpoints import (
     write_checkpoint,
 )
 from glitchflow_plugin.training.interruption import Interrupted, Request, end_workers, requests_noticed
-from glitchflow_plugin.training.steps import build_optimizer
+from glitchflow_plugin.training.steps import build_optimizer, parameter_groups
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 logger = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ class SoundTorchTrainer(TorchTrainer):
         """The optimiser of the configuration, fused where torch has that (itwinai never is)."""
         assert self.model is not None  # noqa: S101
         self.optimizer = build_optimizer(
-            self.model.parameters(),
+            parameter_groups(self.model, self.config.optim_lr),
             self.config.optimizer,
             rate=self.config.optim_lr,
             weight_decay=self.config.optim_weight_decay,

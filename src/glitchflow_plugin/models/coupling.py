@@ -27,6 +27,10 @@ _COARSER = (2, 4)
 _BANDS = 8
 #: Laws that have no parameter: linear, quadratic, odd quadratic. Learnt thresholds come to these.
 _LAWS = 3
+#: What is told of a cleaned witness as a whole: `_transient`.
+_FEATURES = 4
+#: Largest logarithm of the gain that follows from it.
+_LARGEST_GAIN = 1.5
 
 
 class Explanation(NamedTuple):
@@ -76,6 +80,11 @@ class CouplingNet(nn.Module):
         thresholds: Learnt thresholds of each witness: laws that begin above one.
         heads: Of the attention; divides `features`.
         channel_dropout: Probability with which whoever trains it leaves a witness out (`BatchOrder.left_out`).
+        event_gain: Whether each witness has one more gain, for the whole event, that follows from power, peak, duration
+            and bandwidth of its cleaned series. What a law gets wrong about loud and long glitches shows there.
+        filter_rate: Learning rate of the filters, relative to that of all else.
+        fitted_start: Whether the filters of the linear law start at the least-squares solution of the training events
+            (`linear_start`) instead of at chance.
 
     Raises:
         ConfigurationError: A setting is out of range.
@@ -95,6 +104,9 @@ class CouplingNet(nn.Module):
         thresholds: int = 2,
         heads: int = 2,
         channel_dropout: float = 0.1,
+        event_gain: bool = False,
+        filter_rate: float = 1.0,
+        fitted_start: bool = False,
     ) -> None:
         super().__init__()
         del window_size
@@ -104,9 +116,10 @@ class CouplingNet(nn.Module):
             "filter_size": filter_size,
             "thresholds": thresholds,
         }
-        _check(sizes, heads, channel_dropout)
+        _check(sizes, heads, channel_dropout, filter_rate)
         self.in_channels, self.filter_size, self.heads = in_channels, filter_size, heads
-        self.channel_dropout = channel_dropout
+        self.channel_dropout, self.fitted_start = channel_dropout, fitted_start
+        self.relative_rates = {} if filter_rate == 1.0 else {"filters": filter_rate}
         self.transform = ShortTimeFourier(frame_size)
         rows = (self.transform.num_frequencies + 1) // 2
         self.stem = nn.Conv2d(2, features, kernel_size=(3, 5), stride=_COARSER, padding=(1, 2))
@@ -127,6 +140,7 @@ class CouplingNet(nn.Module):
         self.levels = nn.Parameter(steps.repeat(in_channels, 1))
         self.filters = nn.Parameter(1e-3 * torch.randn(in_channels, _LAWS + thresholds, filter_size))
         self.leak = nn.Parameter(torch.tensor(-2.0))
+        self.event_gain = nn.Parameter(torch.zeros(in_channels, _FEATURES + 1)) if event_gain else None
 
     def forward(self, witnesses: SeriesBatch, *, explained: bool = False) -> StrainSeries | Explanation:
         """Predict the whitened strain.
@@ -140,14 +154,15 @@ class CouplingNet(nn.Module):
         """
         events, channels, num_samples = witnesses.shape
         present = witnesses.abs().amax(dim=-1) > 0
-        coefficients = self.transform(witnesses.flatten(0, 1))
-        power = torch.view_as_real(coefficients).square().sum(dim=-1)[:, None]
-        smooth = torch.log(functional.avg_pool2d(power, 3, stride=1, padding=1) + _FLOOR)
+        coefficients, power, smooth = self._spectra(witnesses)
         alone, hidden = self._encode(torch.cat([torch.log(power + _FLOOR), smooth], dim=1), present)
         size = power.shape[-2:]
-        gate = torch.sigmoid(self.steepness * (smooth - self.threshold) + _enlarged(self.gate(hidden), size)).float()
-        cleaned = self.transform.inverse(coefficients * gate[:, 0], num_samples).unflatten(0, (events, channels))
-        arrived = self._filtered(cleaned * present[..., None] / _TYPICAL_PEAK)
+        opened = _enlarged(self.gate(hidden), size)
+        cleaned = self._gated(coefficients, smooth, opened, num_samples).unflatten(0, (events, channels))
+        cleaned = cleaned * present[..., None] / _TYPICAL_PEAK
+        arrived = self._filtered(cleaned)
+        if self.event_gain is not None:
+            arrived = arrived * self._whole_gain(cleaned)[..., None]
         gain = _enlarged(self.gain(hidden), size).float()
         parts = self.transform(arrived.flatten(0, 1)) * torch.complex(1 + gain[:, 0], gain[:, 1])
         parts = parts.unflatten(0, (events, channels))
@@ -162,6 +177,34 @@ class CouplingNet(nn.Module):
         summary = alone.detach().unflatten(0, (events, channels)).amax(dim=(-1, -2)).float()
         summary = torch.where(present[..., None], summary, torch.nan)
         return Explanation(strain, variance, summary.flatten(1))
+
+    @torch.no_grad()
+    def cleaned(self, witnesses: SeriesBatch) -> SeriesBatch:
+        """The witnesses without their own noise, as the gate has it before anything is learnt; same shape and unit."""
+        coefficients, _, smooth = self._spectra(witnesses)
+        return self._gated(coefficients, smooth, 0.0, witnesses.shape[-1]).view_as(witnesses)
+
+    @torch.no_grad()
+    def linear_start(self, filters: Tensor) -> None:
+        """Let the linear law begin with these filters of `cleaned` witnesses, (witness, tap)."""
+        self.filters[:, 0] = _TYPICAL_PEAK * filters
+
+    def _spectra(self, witnesses: SeriesBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Coefficients (event x witness, frequency, frame), their power, and the logarithm of this over a few pixels."""
+        coefficients = self.transform(witnesses.flatten(0, 1))
+        power = _power(coefficients)[:, None]
+        return coefficients, power, torch.log(functional.avg_pool2d(power, 3, stride=1, padding=1) + _FLOOR)
+
+    def _gated(self, coefficients: Tensor, smooth: Tensor, opened: Tensor | float, num_samples: int) -> Tensor:
+        """What passes the gate, (event x witness, time); `opened` is what the encoder adds to it."""
+        gate = torch.sigmoid(self.steepness * (smooth - self.threshold) + opened).float()
+        return self.transform.inverse(coefficients * gate[:, 0], num_samples)
+
+    def _whole_gain(self, cleaned: Tensor) -> Tensor:
+        """One gain an event and witness, (event, witness), from the cleaned series as a whole."""
+        assert self.event_gain is not None  # noqa: S101
+        found = (_transient(cleaned, self.transform.frame_size) * self.event_gain[:, :-1]).sum(dim=-1)
+        return torch.exp(_LARGEST_GAIN * torch.tanh((found + self.event_gain[:, -1]) / _LARGEST_GAIN))
 
     def _encode(self, spectra: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Features of each witness, (event x witness, feature, row, column), at the coarser resolution.
@@ -203,6 +246,19 @@ class CouplingNet(nn.Module):
         return arrived[..., self.filter_size // 2 : self.filter_size // 2 + num_samples]
 
 
+def _transient(series: Tensor, unit: int) -> Tensor:
+    """Logarithms of root power, peak, duration (in `unit` samples) and bandwidth (rad a sample), (..., 4)."""
+    squares = series.float().square()
+    # what is far below the noise has no shape that means anything
+    power = squares.sum(dim=-1) + _FLOOR
+    time = torch.arange(series.shape[-1], device=series.device) / unit
+    centre = (squares * time).sum(dim=-1, keepdim=True) / power[..., None]
+    spread = (squares * (time - centre).square()).sum(dim=-1)
+    slope = torch.diff(series.float(), dim=-1).square().sum(dim=-1)
+    shape = [power, squares.amax(dim=-1) + _FLOOR, (spread + _FLOOR) / power, (slope + _FLOOR) / power]
+    return 0.5 * torch.log(torch.stack(shape, dim=-1))
+
+
 def _residual(features: int) -> nn.Sequential:
     last = nn.Conv2d(features, features, kernel_size=3, padding=1)
     start_at_zero(last)
@@ -223,7 +279,7 @@ def _power(coefficients: Tensor) -> Tensor:
     return torch.view_as_real(coefficients).square().sum(dim=-1)
 
 
-def _check(sizes: Mapping[str, int], heads: int, channel_dropout: float) -> None:
+def _check(sizes: Mapping[str, int], heads: int, channel_dropout: float, filter_rate: float) -> None:
     if min(sizes["in_channels"], sizes["features"]) < 1 or sizes["thresholds"] < 0 or sizes["filter_size"] % 2 == 0:
         message = (
             "expected in_channels and features of at least 1, thresholds of at least 0 and an odd filter_size, got "
@@ -237,3 +293,5 @@ def _check(sizes: Mapping[str, int], heads: int, channel_dropout: float) -> None
             f"and {channel_dropout}. Correct it in conf/model/."
         )
         raise ConfigurationError(message)
+    if not filter_rate > 0:
+        raise ConfigurationError(f"expected a filter_rate above 0, got {filter_rate}. Correct it in conf/model/.")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.recipe import Recipe
@@ -26,6 +27,7 @@ from glitchflow_plugin.inference.predict import (
 from glitchflow_plugin.inference.score import map_statistics
 from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.models.bundle import WaveformTwin
+from glitchflow_plugin.models.coupling import CouplingNet
 from glitchflow_plugin.models.wiener import FILTER_SIZE, WienerSums
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.maps import FrequencyAxis
@@ -39,6 +41,8 @@ from glitchflow_plugin.types.tensors import host
 
 #: Events that tell how loud quiet strain is.
 _MOST_QUIET = 64
+#: Ridge of the filters with which training begins, and events in memory while they are fitted.
+_START_RIDGE, _START_BATCH = 0.01, 8
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,14 @@ class WaveformLearner(JudgedOnMaps):
         return SeriesDataset(self.training_set, self.events, part, self.witnesses, self.cache_mib)
 
     def network(self) -> nn.Module:
-        """The network, untrained."""
+        """The network, untrained; where it has a `fitted_start`, its linear filters explain the training events best."""
         settings = {key: value for key, value in self.model.items() if key != "name"}
-        return build_model(self.model["name"], in_channels=len(self.witnesses), **settings)
+        network = build_model(self.model["name"], in_channels=len(self.witnesses), **settings)
+        if isinstance(network, CouplingNet) and network.fitted_start:
+            batches = DataLoader(self.dataset("train"), batch_size=_START_BATCH)
+            cleaned = ((network.cleaned(witnesses), strain) for witnesses, strain in batches)
+            network.linear_start(self._cross_spectra(cleaned, network.filter_size).solve(_START_RIDGE).filters)
+        return network
 
     def twin(self, network: nn.Module) -> WaveformTwin:
         """The network, with room for its calibration, on its own device."""
@@ -214,6 +223,14 @@ class WaveformLearner(JudgedOnMaps):
             groups = np.array([numbers[str(event_id)] for event_id in self.dataset("validation").event_ids])
             calibrate(twin, batches("train"), batches("validation"), groups)
 
+    def _cross_spectra(self, batches: Batches, filter_size: int) -> WienerSums:
+        """Of training events, each weighted as the loss weights it."""
+        sums = WienerSums(len(self.witnesses), filter_size)
+        for witnesses, strain in batches:
+            root = self._worth(strain).rsqrt()[:, None, None]
+            sums.add(root * witnesses, root * strain)
+        return sums
+
     def baseline(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> Baseline:
         """The linear filter of the least loss on training events: a Wiener filter that weights events as the loss does.
 
@@ -221,10 +238,7 @@ class WaveformLearner(JudgedOnMaps):
         root of what their event's power counts as. The ridge is chosen on validation.
         """
         device = twin.variance_noise.device
-        sums = WienerSums(len(self.witnesses), int(self.model.get("filter_size") or FILTER_SIZE))
-        for witnesses, strain in batches("train"):
-            root = self._worth(strain).rsqrt()[:, None, None]
-            sums.add(root * witnesses, root * strain)
+        sums = self._cross_spectra(batches("train"), int(self.model.get("filter_size") or FILTER_SIZE))
         candidates = []
         for ridge in self.baseline_settings.ridges:
             rival = self.twin(sums.solve(ridge).to(device)).eval()
