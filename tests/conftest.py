@@ -15,8 +15,8 @@ import pytest
 #: numba compiles no function that is checked.
 CHECKED = (
     *("models.coupling", "models.stft", "models.wiener"),
-    *("signal.clusters", "signal.coincidence", "signal.qframe", "signal.qsignificance", "signal.qtransform"),
-    *("signal.windows", "simulation"),
+    *("signal.clusters", "signal.coincidence", "signal.windows", "simulation"),
+    *(f"signal.qtransform.{name}" for name in ("frame", "planes", "settings", "significance", "spectrum", "transform")),
 )
 # Not by the option of jaxtyping's plugin: that does not reach the processes of xdist.
 jaxtyping.install_import_hook([f"glitchflow_plugin.{name}" for name in CHECKED], "beartype.beartype")
@@ -87,7 +87,8 @@ def _seeded():
 @pytest.fixture(autouse=True)
 def _checked(request, monkeypatch):
     rooms = {name.partition(".")[0] for name in CHECKED}
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", request.path.parent.name not in rooms)
+    room = request.path.relative_to(Path(__file__).parent).parts[0]
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", room not in rooms)
 
 
 @pytest.fixture

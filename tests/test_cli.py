@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from glitchflow_plugin import cli
+from glitchflow_plugin.commands import checks
+from glitchflow_plugin.commands import run_folder as making
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, write_summary
@@ -98,7 +100,7 @@ def test_new_writes_nothing_where_nothing_can_be_proposed(tmp_path, capsys):
     ("folder", "name"), [("my run!", "my-run"), ("2024", "run-2024"), ("null", "run-null"), ("é", "mine")]
 )
 def test_a_run_is_called_like_its_folder_as_far_as_that_goes(folder, name):
-    assert cli._run_name(Path("/data") / folder) == name
+    assert making._run_name(Path("/data") / folder) == name
 
 
 def test_run_folders_are_the_first_parts_of_relative_paths(run_folder):
@@ -167,7 +169,7 @@ def test_check_finds_a_reference_into_nothing(run_folder, capsys):
 
 def test_check_finds_wrong_and_missing_packages(run_folder, monkeypatch, capsys):
     wanted = ["numpy>=99", "no-such-package>=1", "h5py>=3", "lalsuite>=7; extra == 'frames'"]
-    monkeypatch.setattr(cli.metadata, "requires", lambda _: wanted)
+    monkeypatch.setattr(checks.metadata, "requires", lambda _: wanted)
     assert cli.main(["check", str(run_folder)]) == 1
     lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if len(line.split()) > 1}
     assert lines["numpy"].startswith("ERROR")
@@ -178,7 +180,7 @@ def test_check_finds_wrong_and_missing_packages(run_folder, monkeypatch, capsys)
 
 def test_check_finds_a_full_disk(run_folder, monkeypatch, capsys):
     usage = shutil.disk_usage(run_folder)._replace(free=10**8)
-    monkeypatch.setattr(cli.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     assert cli.main(["check", str(run_folder)]) == 1
     assert "0.1 GB free" in capsys.readouterr().out
 
@@ -231,7 +233,7 @@ def test_what_the_system_refuses_is_told_in_words(tmp_path, capsys, monkeypatch)
     def refuse(*_):
         raise PermissionError(30, "Read-only file system", "/somewhere/config.yaml")
 
-    monkeypatch.setattr(cli.shutil, "copyfile", refuse)
+    monkeypatch.setattr(shutil, "copyfile", refuse)
     assert cli.main(["init", str(tmp_path / "new")]) == 1
     assert "/somewhere/config.yaml: Read-only file system" in capsys.readouterr().err
 
@@ -240,7 +242,7 @@ def test_ctrl_c_is_told_without_a_traceback(tmp_path, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.shutil, "copyfile", interrupted)
+    monkeypatch.setattr(shutil, "copyfile", interrupted)
     assert cli.main(["init", str(tmp_path / "new")]) == 130
     assert capsys.readouterr().err == "glitchflow: ended by Ctrl-C.\n"
 

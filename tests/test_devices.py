@@ -31,10 +31,17 @@ from glitchflow_plugin.preprocessing.scan import coincidence_examples, scan_chan
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
-from glitchflow_plugin.signal.qframe import QFrame
-from glitchflow_plugin.signal.qmodules import QScan, SingleQTransform
-from glitchflow_plugin.signal.qsignificance import map_p_value, tile_p_value
-from glitchflow_plugin.signal.qtransform import QTransformSettings, q_scan, q_transform, q_transform_relative
+from glitchflow_plugin.signal.qtransform import (
+    QFrame,
+    QScan,
+    QTransformSettings,
+    SingleQTransform,
+    map_p_value,
+    q_scan,
+    q_transform,
+    q_transform_relative,
+    tile_p_value,
+)
 from glitchflow_plugin.training.evaluation import ZeroTwin
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.judged_events import gate_notes
@@ -356,7 +363,7 @@ def test_tensors_leave_the_device_in_known_places_alone():
     """docs/architecture.md, Devices: one function for results; sums over a data set are gathered on the CPU."""
     allowed = {
         "types/tensors.py": "host itself",
-        "signal/qtransform.py": "the compiled path, which is the CPU's",
+        "signal/qtransform/planes.py": "the compiled path, which is the CPU's",
         "models/linear.py": "sums in float64",
         "models/wiener.py": "sums in float64",
         "models/bundle.py": "weights into a file",
@@ -381,4 +388,4 @@ def test_a_device_is_chosen_in_the_components_alone():
         if "cuda.is_available" in path.read_text(encoding="utf-8") and "components" not in path.parts
     }
     # states of generators, memory to give back, and `glitchflow check`
-    assert found <= {"training/checkpoints.py", "training/steps.py", "cli.py"}
+    assert found <= {"training/checkpoints.py", "training/steps.py", "commands/checks.py"}

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import torch
 
-from glitchflow_plugin.signal.qframe import QFrame
-from glitchflow_plugin.signal.qtransform import QTransformSettings
+from glitchflow_plugin.signal.qtransform import QFrame, QTransformSettings
 from harness import Candidate, Subject
 from subjects.qtransform import DURATION, SAMPLE_RATE, noise, work
 

@@ -57,7 +57,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _check(folder: Path, overrides: list[str]) -> None:
-    from glitchflow_plugin.cli import compose
+    from glitchflow_plugin.commands.configuration import compose
     from glitchflow_plugin.components.callback import end, full_errors
     from glitchflow_plugin.errors import ConfigurationError
 

@@ -14,9 +14,10 @@ from itwinai.torch.distributed import NonDistributedStrategy, TorchDDPStrategy
 from ray.train import ScalingConfig
 
 import glitchflow_plugin.components._strategies as ours
+from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._ray_room import check_room, default_scaling, missing_room
-from glitchflow_plugin.components._strategies import peers_told
-from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, StrictConfiguration
+from glitchflow_plugin.components._strategies import lost_processes_explained
+from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer
 from glitchflow_plugin.errors import (
     ConfigurationError,
     ConnectionFailedError,
@@ -100,8 +101,8 @@ def test_nccl_without_gpus_is_an_error(make):
 
 def test_processes_that_do_not_meet_are_reported():
     code = (
-        "from glitchflow_plugin.components._strategies import PatientDDPStrategy\n"
-        "PatientDDPStrategy('gloo', 2.0).init()\n"
+        "from glitchflow_plugin.components._strategies import TimeLimitedDDPStrategy\n"
+        "TimeLimitedDDPStrategy('gloo', 2.0).init()\n"
     )
     alone = {**TORCHRUN, "WORLD_SIZE": "2", "MASTER_PORT": "29517"}
     known = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path[1:]), "OMP_NUM_THREADS": "1"}
@@ -113,9 +114,12 @@ def test_processes_that_do_not_meet_are_reported():
 
 
 def test_losing_the_others_is_told_and_other_errors_are_left_alone():
-    with pytest.raises(GlitchflowError, match="another process of this training has ended"), peers_told(5.0):
+    with (
+        pytest.raises(GlitchflowError, match="another process of this training has ended"),
+        lost_processes_explained(5.0),
+    ):
         raise RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer")
-    with pytest.raises(RuntimeError, match="shapes"), peers_told(5.0):
+    with pytest.raises(RuntimeError, match="shapes"), lost_processes_explained(5.0):
         raise RuntimeError("shapes do not match")
 
 

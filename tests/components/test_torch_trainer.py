@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, StrictConfiguration, unwrapped
+from glitchflow_plugin.components._configuration import StrictConfiguration
+from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, unwrapped
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.training import checkpoints
 

@@ -15,7 +15,6 @@ from mlflow import MlflowClient
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import glitchflow_plugin.components._registration as registration
 import glitchflow_plugin.training.energy as energy_module
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
@@ -29,7 +28,7 @@ from glitchflow_plugin.tracking.card import FIGURES
 from glitchflow_plugin.tracking.outbox import upload, waiting
 from glitchflow_plugin.tracking.registry import load
 from glitchflow_plugin.tracking.versions import find, promote
-from glitchflow_plugin.training import judged_maps
+from glitchflow_plugin.training import judged_maps, registration
 from glitchflow_plugin.training.checkpoints import run_of
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.interruption import Interrupted

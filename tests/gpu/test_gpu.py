@@ -13,8 +13,7 @@ from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
 from glitchflow_plugin.models.build import MODELS, build_model, representation
 from glitchflow_plugin.products.summary import read_summary
-from glitchflow_plugin.signal.qmodules import QScan
-from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
+from glitchflow_plugin.signal.qtransform import QScan, QTransformSettings, q_transform, q_transform_relative
 from glitchflow_plugin.training.precision import has_bf16
 
 pytestmark = pytest.mark.gpu

@@ -1,10 +1,12 @@
 import hashlib
+import pickle
 
 import numpy as np
 import pytest
 
 from glitchflow_plugin.data.event_files import list_event_files, read_event
-from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.preprocessing.engine import ShardError
 from glitchflow_plugin.simulation import detector
 from glitchflow_plugin.simulation.detector import Detector, event_path, simulate
 from glitchflow_plugin.simulation.settings import SimulationSettings
@@ -132,3 +134,27 @@ def test_a_broken_truth_file_is_made_again(tmp_path):
     made = simulate(settings(), tmp_path)
     made.truth_path.write_bytes(b"broken")
     assert len(simulate(settings(), tmp_path).truth().events) == 3
+
+
+def test_an_event_that_fails_is_named_and_the_finished_ones_stay(tmp_path, monkeypatch):
+    write = detector.write_event
+
+    def full(path, event):
+        if list_event_files(tmp_path):
+            raise DataError(f"{path}: the disk is full.")
+        write(path, event)
+
+    monkeypatch.setattr(detector, "write_event", full)
+    with pytest.raises(ShardError, match=r"simulate .*V1-1400000068.*the disk is full\. Finished shards are kept"):
+        simulate(settings(), tmp_path)
+    assert len(list_event_files(tmp_path)) == 1
+    monkeypatch.undo()
+    assert len(simulate(settings(), tmp_path).truth().events) == 3
+
+
+def test_what_all_events_share_goes_to_the_workers_as_it_is():
+    made = Detector(settings(mergers={"fraction": 1.0}))
+    arrived = pickle.loads(pickle.dumps(made))  # noqa: S301  # made here
+    (here, _), (there, _) = made.event(0), arrived.event(0)
+    for name, channel in here.channels.items():
+        np.testing.assert_array_equal(there.channels[name].series, channel.series)

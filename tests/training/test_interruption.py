@@ -6,13 +6,13 @@ import threading
 
 import pytest
 
-from glitchflow_plugin.training.interruption import SIGNALS, Interrupted, requests_noticed
+from glitchflow_plugin.training.interruption import SIGNALS, Interrupted, stop_requests
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_noticed_and_nothing_dies(number):
     before = signal.getsignal(number)
-    with requests_noticed() as request:
+    with stop_requests() as request:
         assert request.name is None
         for _ in range(3):  # pressing Ctrl-C again must not cost the checkpoint
             os.kill(os.getpid(), number)
@@ -26,7 +26,7 @@ def test_what_is_ignored_stays_ignored(number):
     """As nohup wants it, and shells that start something in the background."""
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with requests_noticed() as request:
+        with stop_requests() as request:
             os.kill(os.getpid(), number)
             assert request.name is None
     finally:
@@ -35,8 +35,8 @@ def test_what_is_ignored_stays_ignored(number):
 
 HANGUP = """
 import sys, time
-from glitchflow_plugin.training.interruption import requests_noticed
-with requests_noticed() as request:
+from glitchflow_plugin.training.interruption import stop_requests
+with stop_requests() as request:
     print("ready", flush=True)
     while request.name is None:
         time.sleep(0.01)
@@ -62,7 +62,7 @@ def test_other_threads_notice_nothing():
     found = []
 
     def run():
-        with requests_noticed() as request:
+        with stop_requests() as request:
             found.append(request.name)
 
     thread = threading.Thread(target=run)

@@ -49,7 +49,7 @@ Backend = Literal["nccl", "gloo", "mpi"]
 _HOW = "torchrun --standalone --nproc_per_node=2 --no-python itwinai exec-pipeline ... training.strategy={}"
 
 
-class PatientDDPStrategy(TorchDDPStrategy):
+class TimeLimitedDDPStrategy(TorchDDPStrategy):
     """DDP whose processes wait for each other for a limited time (torch: 30 minutes).
 
     Args:
@@ -80,7 +80,7 @@ class PatientDDPStrategy(TorchDDPStrategy):
         self.set_device()
 
 
-class PlainDeepSpeedStrategy(DeepSpeedStrategy):
+class GradientsOnlyDeepSpeedStrategy(DeepSpeedStrategy):
     """DeepSpeed without its optimisers: the engine exchanges gradients, our optimiser and schedule step.
 
     The loop must call `backward`: DeepSpeed exchanges nothing after a loss's own.
@@ -191,12 +191,12 @@ def _several(name: str, *, device: str, backend: str, timeout: float) -> TorchDi
         message = f"strategy {name} cannot start: {', '.join(missing)} not set. Start with: {_HOW.format(name)}"
         raise ConfigurationError(message)
     if name == "deepspeed":
-        return PlainDeepSpeedStrategy(backend=choose_backend(backend))
-    return PatientDDPStrategy(choose_backend(backend), timeout)
+        return GradientsOnlyDeepSpeedStrategy(backend=choose_backend(backend))
+    return TimeLimitedDDPStrategy(choose_backend(backend), timeout)
 
 
 @contextmanager
-def peers_told(timeout: float) -> Iterator[None]:
+def lost_processes_explained(timeout: float) -> Iterator[None]:
     """Say what has happened when a process loses the others.
 
     Args:

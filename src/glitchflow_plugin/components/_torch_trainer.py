@@ -8,26 +8,25 @@ import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from itwinai.loggers import get_mlflow_logger
-from itwinai.torch.config import TrainingConfiguration
 from itwinai.torch.distributed import NonDistributedStrategy, RayTorchDistributedStrategy, TorchDistributedStrategy
 from itwinai.torch.trainer import TorchTrainer
-from pydantic import ConfigDict, Field, ValidationError
 from torch import nn
 
+from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._ray_room import check_room, default_scaling
 from glitchflow_plugin.components._strategies import (
     Backend,
     choose_backend,
     choose_strategy,
-    peers_told,
+    lost_processes_explained,
     unwrapped,
 )
-from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, causes, nearest
+from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, causes
 from glitchflow_plugin.tracking.itwinai_tracker import end_as_killed, search_run
 from glitchflow_plugin.training.checkpoints import (
     BEST,
@@ -39,69 +38,14 @@ from glitchflow_plugin.training.checkpoints import (
     restore_random_state,
     write_checkpoint,
 )
-from glitchflow_plugin.training.interruption import Interrupted, Request, end_workers, requests_noticed
+from glitchflow_plugin.training.interruption import Interrupted, Request, end_workers, stop_requests
 from glitchflow_plugin.training.steps import build_optimizer, parameter_groups
-from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 logger = logging.getLogger(__name__)
 
 _Batch = TypeVar("_Batch")
 #: Steps after which processes on GPUs agree on ending: asking waits for the device.
 _AGREE_EVERY = 10
-
-
-class StrictConfiguration(TrainingConfiguration):
-    """itwinai's training configuration, which refuses keys that it does not know, with defaults for this package.
-
-    itwinai takes any key in silence, so that a misspelt learning rate has no effect.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    batch_size: int = Field(default=32, ge=1)
-    shuffle_train: bool = True
-    num_workers_dataloader: int = Field(default=0, ge=0)
-    loss: Literal["l1_ssim"] = "l1_ssim"  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
-    optimizer: Literal["adadelta", "adam", "adamw", "rmsprop", "sgd"] = "adamw"
-    optim_lr: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
-    optim_weight_decay: float = Field(default=1e-2, ge=0, allow_inf_nan=False)
-    lr_scheduler: Literal["plateau"] | None = "plateau"  # type: ignore[assignment]  # pyright: ignore
-    lr_scheduler_gamma: float = Field(default=0.5, gt=0, lt=1)
-    lr_scheduler_patience: int = Field(default=5, ge=0)
-    dist_backend: Literal["auto", "nccl", "gloo", "mpi"] = "auto"  # type: ignore[assignment]  # pyright: ignore
-    dist_timeout: float = 600.0
-    gradient_clip: float = Field(default=5.0, gt=0)
-    loss_l1: float = 0.8
-    loss_ssim: float = 0.2
-    loss_floor: float = 1000.0
-    loss_variance: float = 0.1
-    threshold: float = GLITCH_THRESHOLD
-    cache_mib: float = 2048.0
-    channels_last: bool = True
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    compile: bool = False
-    balance: Literal["none", "event", "class"] = "none"
-    labels: str | None = None
-    shuffle_mib: float | None = Field(default=None, gt=0)
-    warmup_epochs: float = Field(default=0.0, ge=0)
-    early_stopping: int | None = Field(default=None, ge=1)
-    ema: float | None = Field(default=None, gt=0, lt=1)
-
-    @classmethod
-    def checked(cls, values: dict[str, Any] | None) -> "StrictConfiguration":
-        """Build it from YAML.
-
-        Raises:
-            ConfigurationError: A key is unknown or a value has the wrong type; the message lists them.
-        """
-        try:
-            return cls(**(values or {}))
-        except ValidationError as error:
-            found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-            unknown = [item["loc"][-1] for item in error.errors() if item["type"] == "extra_forbidden"]
-            near = nearest(unknown[0], cls.model_fields) if unknown else ""
-            message = f"training.config: {found}.{near} Keys it takes: {', '.join(sorted(cls.model_fields))}."
-            raise ConfigurationError(message) from error
 
 
 class SoundTorchTrainer(TorchTrainer):
@@ -183,7 +127,7 @@ class SoundTorchTrainer(TorchTrainer):
         """Train as one of possibly several processes; losing the others is said in so many words."""
         self.mlflow_logger = get_mlflow_logger(self.logger)  # Ray's workers are sent this trainer without
         try:
-            with peers_told(self.config.dist_timeout):
+            with lost_processes_explained(self.config.dist_timeout):
                 super()._run_worker(*arguments, **keywords)
         except KeyboardInterrupt:  # before the first step; from there on it is a request
             self._end_as_killed()
@@ -239,7 +183,7 @@ class SoundTorchTrainer(TorchTrainer):
             # only now: making the network has drawn numbers
             restore_random_state(self._random_state)
             self._random_state = None
-        with requests_noticed() as self._request:
+        with stop_requests() as self._request:
             try:
                 self._run_epochs()
             except BaseException as error:

@@ -188,7 +188,7 @@ class HyperparameterSearch(BaseComponent):
         from itwinai.torch.tuning import search_space
         from ray.tune.search.variant_generator import generate_variants
 
-        from glitchflow_plugin.components._torch_trainer import StrictConfiguration
+        from glitchflow_plugin.components._configuration import StrictConfiguration
         from glitchflow_plugin.models.build import check_network
 
         flat = {f"{part}.{key}": how for part, keys in self.settings.search_space.items() for key, how in keys.items()}

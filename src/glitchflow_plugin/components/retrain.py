@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.drift import DriftReport, DriftSettings
+from glitchflow_plugin.training.retraining import RetrainSettings
 
 if TYPE_CHECKING:
     from glitchflow_plugin.models.bundle import ModelBundle
@@ -45,33 +46,6 @@ _PLAN = "plan.json"
 #: A cycle that has failed so often is given up, and the next run begins a new one with fresh events. Failures of the
 #: registry do not count.
 _MOST_ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class RetrainSettings:
-    """The keys of retrain.yaml.
-
-    Attributes:
-        buffer: Folder of event files, or of an event set, to which somebody else adds the latest events.
-        max_events: Only that many of the latest are used.
-        min_events: Fewer are not looked at.
-        force: Train whether they have drifted or not.
-        drift: When they have; see `DriftSettings`.
-    """
-
-    buffer: str
-    max_events: int = 2000
-    min_events: int = 400
-    force: bool = False
-    drift: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work."""
-        if not 1 <= self.min_events <= self.max_events:
-            message = f"retrain.yaml: expected 1 <= min_events <= max_events, got {self.min_events}, {self.max_events}."
-            raise ConfigurationError(message)
-        if not isinstance(self.force, bool):
-            raise ConfigurationError(f"retrain.yaml: force must be true or false, got {self.force!r}.")
 
 
 class Retrain(BaseComponent):

@@ -22,13 +22,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._figures import PictureSettings
-from glitchflow_plugin.components._registration import RegistrySettings, origin, register_trained
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._strategies import backward
-from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, StrictConfiguration, unwrapped
+from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer, unwrapped
 from glitchflow_plugin.data.files import read_json, write_json
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.parent import end_with_parent
@@ -47,7 +47,7 @@ from glitchflow_plugin.products.environment import environment
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.connection import guarded
-from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, PatientMLFlowLogger, make_loggers, unsent
+from glitchflow_plugin.tracking.itwinai_tracker import BufferedMLFlowLogger, ItwinaiTracker, make_loggers, unsent
 from glitchflow_plugin.tracking.runs import Unsent, named_for_test
 from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
@@ -68,11 +68,12 @@ from glitchflow_plugin.training.checkpoints import (
 )
 from glitchflow_plugin.training.energy import EnergyLearner
 from glitchflow_plugin.training.gate import GateSettings
-from glitchflow_plugin.training.interruption import stay_deaf
+from glitchflow_plugin.training.interruption import ignore_signals
 from glitchflow_plugin.training.judged_events import Gate, gate_notes
 from glitchflow_plugin.training.learner import Learner
 from glitchflow_plugin.training.losses import LossSettings
 from glitchflow_plugin.training.precision import choose_precision, in_precision
+from glitchflow_plugin.training.registration import RegistrySettings, origin, register_trained
 from glitchflow_plugin.training.steps import Stepper, moving_average, warm_up
 from glitchflow_plugin.training.waveform import WaveformLearner, WaveformLoss
 
@@ -271,16 +272,16 @@ class Trainer(SoundTorchTrainer):
     def _take_up_run(self) -> None:
         """Continue the MLflow run of the training that is resumed; one that is not resumed has been killed."""
         path, mlflow = Path(self.checkpoints_location) / _RUN, self.mlflow_logger
-        if not isinstance(mlflow, PatientMLFlowLogger) or not path.exists():
+        if not isinstance(mlflow, BufferedMLFlowLogger) or not path.exists():
             return
         before = read_json(path)
         if not isinstance(before, dict) or before.get("tracking_uri") != mlflow.tracking_uri:
             return
         run_id, kept = str(before.get("run_id")), [Unsent(**item) for item in before.get("unsent", ())]
         if self.resume or self._goes_on_here():
-            mlflow.go_on_with(run_id, kept)
+            mlflow.resume_run(run_id, kept)
         else:
-            mlflow.give_up(run_id, kept, before.get("status", "KILLED"))
+            mlflow.close_abandoned_run(run_id, kept, before.get("status", "KILLED"))
 
     def _remember_run(self, status: str = "KILLED") -> None:
         """Write down which MLflow run this training has, and what that lacks, for whoever trains here next.
@@ -289,7 +290,7 @@ class Trainer(SoundTorchTrainer):
             status: Of the run, if nobody resumes it.
         """
         mlflow = self.mlflow_logger
-        if isinstance(mlflow, PatientMLFlowLogger) and self.mlflow_worker_run_id and not self.uses_ray:
+        if isinstance(mlflow, BufferedMLFlowLogger) and self.mlflow_worker_run_id and not self.uses_ray:
             known = {"tracking_uri": mlflow.tracking_uri, "run_id": self.mlflow_worker_run_id, "status": status}
             waits = [asdict(item) for item in unsent(self.logger)]
             write_json(Path(self.checkpoints_location) / _RUN, {**known, "unsent": waits})
@@ -306,7 +307,7 @@ class Trainer(SoundTorchTrainer):
             raise
         finally:
             run_id = self.mlflow_worker_run_id or self.mlflow_tune_run_id
-            if isinstance(self.mlflow_logger, PatientMLFlowLogger) and run_id:
+            if isinstance(self.mlflow_logger, BufferedMLFlowLogger) and run_id:
                 self.mlflow_logger.end_as(run_id, status)
 
     def _goes_on_here(self) -> bool:
@@ -337,7 +338,7 @@ class Trainer(SoundTorchTrainer):
             num_workers=self.config.num_workers_dataloader,
             pin_memory=self.config.pin_gpu_memory or torch.device(self.device).type == "cuda",
             persistent_workers=self.config.num_workers_dataloader > 0,
-            worker_init_fn=stay_deaf,
+            worker_init_fn=ignore_signals,
             # of its own: a loader draws a number whenever it starts, and a resumed run starts it once more
             generator=torch.Generator(),
         )

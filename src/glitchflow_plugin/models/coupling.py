@@ -83,8 +83,8 @@ class CouplingNet(nn.Module):
         event_gain: Whether each witness has one more gain, for the whole event, that follows from power, peak, duration
             and bandwidth of its cleaned series. What a law gets wrong about loud and long glitches shows there.
         filter_rate: Learning rate of the filters, relative to that of all else.
-        fitted_start: Whether the filters of the linear law start at the least-squares solution of the training events
-            (`linear_start`) instead of at chance.
+        fitted_start: Whether the filters begin at the least-squares solution of the training events
+            (`training.filter_start`) instead of at chance.
 
     Raises:
         ConfigurationError: A setting is out of range.
@@ -179,15 +179,11 @@ class CouplingNet(nn.Module):
         return Explanation(strain, variance, summary.flatten(1))
 
     @torch.no_grad()
-    def cleaned(self, witnesses: SeriesBatch) -> SeriesBatch:
-        """The witnesses without their own noise, as the gate has it before anything is learnt; same shape and unit."""
+    def law_series(self, witnesses: SeriesBatch) -> Tensor:
+        """What the filters get before anything is learnt, (event, witness, law, time): the prediction is linear in them."""
         coefficients, _, smooth = self._spectra(witnesses)
-        return self._gated(coefficients, smooth, 0.0, witnesses.shape[-1]).view_as(witnesses)
-
-    @torch.no_grad()
-    def linear_start(self, filters: Tensor) -> None:
-        """Let the linear law begin with these filters of `cleaned` witnesses, (witness, tap)."""
-        self.filters[:, 0] = _TYPICAL_PEAK * filters
+        cleaned = self._gated(coefficients, smooth, 0.0, witnesses.shape[-1]).view_as(witnesses)
+        return self._laws(cleaned / _TYPICAL_PEAK)
 
     def _spectra(self, witnesses: SeriesBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Coefficients (event x witness, frequency, frame), their power, and the logarithm of this over a few pixels."""
@@ -229,20 +225,24 @@ class CouplingNet(nn.Module):
         hidden = hidden + told[:, :, None, :]
         return alone, hidden + self.together(hidden)
 
-    def _filtered(self, series: Tensor) -> Tensor:
-        """Static laws and their filters; (event, witness, time)."""
-        num_samples = series.shape[-1]
+    def _laws(self, series: Tensor) -> Tensor:
+        """All static laws of each witness, (event, witness, law, time)."""
         above = series[:, :, None].abs() - self.levels.abs()[:, :, None]
-        laws = torch.cat(
+        return torch.cat(
             [
                 torch.stack([series, series.square(), series * series.abs()], dim=2),
                 series[:, :, None].sign() * functional.relu(above),
             ],
             dim=2,
         )
+
+    def _filtered(self, series: Tensor) -> Tensor:
+        """Static laws and their filters; (event, witness, time)."""
+        num_samples = series.shape[-1]
         # long enough that nothing wraps around
         size = _fast_length(num_samples + self.filter_size)
-        arrived = torch.fft.irfft((torch.fft.rfft(laws, n=size) * torch.fft.rfft(self.filters, n=size)).sum(2), n=size)
+        spectra = torch.fft.rfft(self._laws(series), n=size) * torch.fft.rfft(self.filters, n=size)
+        arrived = torch.fft.irfft(spectra.sum(2), n=size)
         return arrived[..., self.filter_size // 2 : self.filter_size // 2 + num_samples]
 
 

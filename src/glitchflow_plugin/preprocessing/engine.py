@@ -171,6 +171,7 @@ def map_shards(
     description: str = "",
     *,
     left: Callable[[], Sequence[ShardPlan]] | None = None,
+    progress: bool = True,
 ) -> list[Result]:
     """Call a function for every shard.
 
@@ -182,6 +183,7 @@ def map_shards(
         description: For the progress bar and the errors.
         left: Tells which shards are not on disk. A task of an array cannot see the results of other tasks, so it needs
             this to know whether the set is complete.
+        progress: Show a progress bar.
 
     Returns:
         What the function returned, in the order of the plans; in a task of an array, for the plans of its share.
@@ -195,7 +197,7 @@ def map_shards(
         return _map_share(function, plans, engine, description, left)
     results: dict[int, Result] = {}
     total = sum(len(plan.event_ids) for plan in plans)
-    bar = tqdm(total=total, desc=description or None, unit="event", disable=not plans)
+    bar = tqdm(total=total, desc=description or None, unit="event", disable=not (progress and plans))
     try:
         with bar, closing(_finished(function, plans, engine)) as finished:
             for position, collect in finished:

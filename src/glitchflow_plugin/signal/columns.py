@@ -1,6 +1,6 @@
 """When the columns of maps are: the one definition of a column's interval.
 
-`axes` of `signal/qtransform.py` gives the time of each column as the sample at which it was taken: the middle of its
+`axes` of `signal/qtransform` gives the time of each column as the sample at which it was taken: the middle of its
 interval, not its left edge. Columns reach half-way to their neighbours; the first and the last one end where the event
 ends, so that all of them together are as long as the event.
 """
@@ -111,7 +111,7 @@ def judged_pixels(
 ) -> Bool[np.ndarray, "frequency time"]:
     """Pixels of a measured map that tell of their own time: those farther than one tile from either edge of the event.
 
-    The Q-transform joins both ends of an event (see `signal/qtransform.py`), so nearer to them a map shows what
+    The Q-transform joins both ends of an event (see `signal/qtransform`), so nearer to them a map shows what
     happened at the other end as well.
 
     Args:

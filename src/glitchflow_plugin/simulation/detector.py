@@ -1,18 +1,13 @@
 """Sets of simulated events with known truth: one function, `simulate`, writes them."""
 
 import logging
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
-
-from tqdm import tqdm
 
 from glitchflow_plugin.data.event_files import list_event_files, write_event
 from glitchflow_plugin.data.files import content_hash, read_json, sha256, write_json
-from glitchflow_plugin.data.parent import end_at_once, end_with_parent, starting_workers
+from glitchflow_plugin.data.sharded import ShardPlan
 from glitchflow_plugin.data.truth_file import (
     EventTruth,
     Truth,
@@ -23,8 +18,8 @@ from glitchflow_plugin.data.truth_file import (
     write_truth,
 )
 from glitchflow_plugin.errors import ConfigurationError, FormatError
-from glitchflow_plugin.simulation.instrument import Detector, mergers_for
-from glitchflow_plugin.simulation.mergers import MergerBank
+from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
+from glitchflow_plugin.simulation.instrument import Detector
 from glitchflow_plugin.simulation.settings import SimulationSettings
 
 log = logging.getLogger(__name__)
@@ -75,26 +70,26 @@ def simulate(
 
     Args:
         settings: The set.
-        folder: Where the event files and `truth.h5` go.
+        folder: Gets the event files and `truth.h5`.
         workers: Processes; None takes one for each core. What is written does not depend on it.
         progress: Show a progress bar.
 
     Raises:
         ConfigurationError: The folder holds event files that no simulation made.
+        ShardError: An event could not be made; those that were finished stay.
     """
     folder = Path(folder)
     detector = Detector(settings)
     ids = [detector.event_id(index) for index in range(settings.num_events)]
     finished = _prepare_folder(folder, settings, ids)
-    pending = [index for index, event_id in enumerate(ids) if event_id not in finished]
+    pending = [ShardPlan(index, (event_id,)) for index, event_id in enumerate(ids) if event_id not in finished]
     if finished:
         log.info("%d of %d events are already in %s", len(finished), len(ids), folder)
     if pending and settings.mergers.fraction > 0.0:
-        detector = Detector(settings, mergers_for(settings))
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
-    with tqdm(total=len(ids), initial=len(finished), desc=f"simulate {folder.name}", disable=not progress) as bar:
-        for _ in _write_events(detector, folder, pending, min(workers, len(pending))):
-            bar.update()
+        _ = detector.mergers  # kept by the detector, so that no worker computes them again
+    engine = EngineSettings(workers=0 if workers is None else max(workers, 1))
+    make = partial(_make_event, detector, folder)
+    map_shards(make, pending, engine, f"simulate {folder.name}", progress=progress)
     if pending or not truth_path(folder).exists() or list(read_truth(folder).events) != ids:
         _collect_truth(folder, detector, ids)
     return SimulatedSet(folder, detector.target, tuple(sorted(detector.roles)), tuple(ids))
@@ -105,48 +100,12 @@ def event_path(folder: Path | str, event_id: str) -> Path:
     return Path(folder) / f"event-{event_id}.h5"
 
 
-_worker_detector: Detector | None = None
-
-
-def _start_worker(settings: SimulationSettings, mergers: MergerBank | None) -> None:
-    global _worker_detector  # noqa: PLW0603  # built once a process: its events share calibration and bank files
-    end_with_parent()
-    _worker_detector = Detector(settings, mergers)
-
-
-def _worker_event(folder: Path, index: int) -> int:
-    assert _worker_detector is not None  # noqa: S101  # set by the pool's initializer
-    return _write_one(_worker_detector, folder, index)
-
-
-def _write_one(detector: Detector, folder: Path, index: int) -> int:
-    event, truth = detector.event(index)
+def _make_event(detector: Detector, folder: Path, plan: ShardPlan) -> None:
+    """Simulate one event and write it. Runs in a worker."""
+    event, truth = detector.event(plan.index)
     # the truth first: an event file then always has one
     write_event_truth(_part_path(folder, event.event_id), truth)
     write_event(event_path(folder, event.event_id), event)
-    return index
-
-
-def _write_events(detector: Detector, folder: Path, pending: list[int], workers: int) -> Iterator[int]:
-    if workers <= 1:
-        for index in pending:
-            yield _write_one(detector, folder, index)
-        return
-    # spawned, not forked: torch's threads in this process do not survive a fork
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(detector.settings, detector.mergers),
-    )
-    try:
-        with starting_workers() as started:
-            futures = [pool.submit(_worker_event, folder, index) for index in pending]
-        with end_at_once(started):
-            for done in as_completed(futures):
-                yield done.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _part_path(folder: Path, event_id: str) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from numpy import fft
@@ -39,19 +40,13 @@ _MARGIN = 1.0  # s at either end of an event without transients
 
 
 class Detector:
-    """Simulates the events of one set; keeps what all of them share (spectra, calibrated gains, banks).
+    """Simulates the events of one set; keeps what all of them share (spectra, calibrated gains, banks)."""
 
-    Args:
-        settings: The set.
-        mergers: Waveforms of mergers; computed when first needed.
-    """
-
-    def __init__(self, settings: SimulationSettings, mergers: MergerBank | None = None) -> None:
+    def __init__(self, settings: SimulationSettings) -> None:
         self.settings = settings
         self.num_samples = round(settings.duration * settings.sample_rate)
         self.time = np.arange(self.num_samples) / settings.sample_rate
         self.noises = strain_noises(settings, fft.rfftfreq(self.num_samples, 1.0 / settings.sample_rate))
-        self.mergers = mergers
         waveforms = _bank_waveforms(settings)
         labels = sorted({waveform.label for waveform in waveforms})
         self.families = [FAMILIES[name] for name, one in (settings.families or {}).items() if one.weight > 0.0]
@@ -60,6 +55,11 @@ class Detector:
         sensors += [sensor for family in self.families for sensor in family.sensors]
         self.sensors = SensorArray(sensors, settings.duration, settings.mains)
         self.sources = self._glitch_sources(waveforms)
+
+    @cached_property
+    def mergers(self) -> MergerBank:
+        """Waveforms of mergers, computed when first needed (imports torch)."""
+        return merger_bank(self.settings.sample_rate, self.settings.mergers.lowest_frequency)
 
     # names -----------------------------------------------------------------------------------------------------------
 
@@ -235,7 +235,6 @@ class Detector:
         settings, rate = self.settings, self.settings.sample_rate
         if rng.random() >= settings.mergers.fraction:
             return None
-        self.mergers = self.mergers or mergers_for(settings)
         waveform, parameters = self.mergers.draw(rng)
         start = round((self._central_time(rng) - self.mergers.merger_offset) * rate)
         strain = np.zeros(self.num_samples)
@@ -339,11 +338,6 @@ def _burst(rng: np.random.Generator, time: Series, sample_rate: float) -> Series
             return glitches.noise_burst(rng, time, sample_rate=sample_rate, **band)
         case _:
             return glitches.whistle(time, 0.9 * frequency, 1.1 * frequency, rng.uniform(0.2, 0.6))
-
-
-def mergers_for(settings: SimulationSettings) -> MergerBank:
-    """The mergers of a set's events (imports torch)."""
-    return merger_bank(settings.sample_rate, settings.mergers.lowest_frequency)
 
 
 def _bank_waveforms(settings: SimulationSettings) -> list[BankGlitch]:

@@ -39,7 +39,7 @@ _PAGE_WIDTH, _PAGE_DPI = 760, 85
 _SLOW = 5.0
 
 
-class PatientMLFlowLogger(MLFlowLogger):
+class BufferedMLFlowLogger(MLFlowLogger):
     """MLflow logger that a server which is down, slow or full cannot stop: what it refuses is kept and sent later.
 
     After a failure nothing is tried for a while, so that a server that stalls does not slow the training down. At the
@@ -141,7 +141,7 @@ class PatientMLFlowLogger(MLFlowLogger):
             self.unproven = list(self._sent)
         self._offline = self.is_initialized = False
 
-    def go_on_with(self, run_id: str, kept: Sequence[Unsent] = ()) -> None:
+    def resume_run(self, run_id: str, kept: Sequence[Unsent] = ()) -> None:
         """Continue an earlier run, where it is still there, with the next context.
 
         Args:
@@ -156,7 +156,7 @@ class PatientMLFlowLogger(MLFlowLogger):
             # itwinai begins a run without asking; MLflow takes the number from here
             os.environ["MLFLOW_RUN_ID"] = run_id
 
-    def give_up(self, run_id: str, kept: Sequence[Unsent] = (), status: str = "KILLED") -> bool:
+    def close_abandoned_run(self, run_id: str, kept: Sequence[Unsent] = (), status: str = "KILLED") -> bool:
         """Send what a run that nobody continues could not log, and mark it if it still counts as running.
 
         Args:
@@ -341,7 +341,7 @@ def make_loggers(
     loggers: list[Logger] = []
     if tracking_uri is not None:
         loggers.append(
-            PatientMLFlowLogger(
+            BufferedMLFlowLogger(
                 savedir=scratch,
                 experiment_name=experiment,
                 tracking_uri=tracking_uri,
@@ -372,7 +372,7 @@ def search_run(mlflow: Logger | None, name: str | None) -> Iterator[str | None]:
     Yields:
         Its id; whoever goes on with it gives it its last status.
     """
-    if not isinstance(mlflow, PatientMLFlowLogger):
+    if not isinstance(mlflow, BufferedMLFlowLogger):
         yield None
         return
     mlflow.create_logger_context(rank=0, run_name=name)
@@ -394,7 +394,7 @@ def end_as_killed(loggers: Logger | None) -> None:
 
 def unsent(loggers: Logger | None) -> list[Unsent]:
     """What MLflow has not taken, or not shown to have."""
-    patient = [each for each in _leaves(loggers) if isinstance(each, PatientMLFlowLogger)]
+    patient = [each for each in _leaves(loggers) if isinstance(each, BufferedMLFlowLogger)]
     return [item for each in patient for item in (*each.unproven, *each.unsent)]
 
 
@@ -434,7 +434,7 @@ class ItwinaiTracker:
     def data(self, name: str, digest: str) -> None:
         """Record which data set the run was made from."""
         for each in _leaves(self.loggers):
-            if isinstance(each, PatientMLFlowLogger):
+            if isinstance(each, BufferedMLFlowLogger):
                 each.log_data(name, digest)
 
     def part(self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float], status: str) -> None:
@@ -447,13 +447,13 @@ class ItwinaiTracker:
             status: Of MLflow: `FINISHED`, `FAILED` or `KILLED`.
         """
         for each in _leaves(self.loggers):
-            if isinstance(each, PatientMLFlowLogger):
+            if isinstance(each, BufferedMLFlowLogger):
                 each.log_part(name, params, metrics, status)
 
     def end_as(self, status: str) -> None:
         """Set the status of MLflow that the run gets at its end."""
         for each in _leaves(self.loggers):
-            if isinstance(each, PatientMLFlowLogger):
+            if isinstance(each, BufferedMLFlowLogger):
                 each.ends_as = status
 
     def params(self, values: dict[str, Any]) -> None:

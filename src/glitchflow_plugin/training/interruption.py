@@ -45,7 +45,7 @@ class Request:
 
 
 @contextmanager
-def requests_noticed() -> Iterator[Request]:
+def stop_requests() -> Iterator[Request]:
     """Notice signals, however many come, in place of dying of them.
 
     Only the main thread can; in another one nothing is noticed. SIGINT and SIGHUP that are ignored stay so.
@@ -70,7 +70,7 @@ def requests_noticed() -> Iterator[Request]:
             signal.signal(number, handler)
 
 
-def stay_deaf(_worker: int = 0) -> None:
+def ignore_signals(_worker: int = 0) -> None:
     """Let a loader worker ignore the signals, which come to all processes of a job; it ends with the one it serves."""
     end_with_parent()
     for number in SIGNALS:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -35,14 +36,15 @@ from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform,
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.calibration import calibrate
 from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, pixels_inside
+from glitchflow_plugin.training.filter_start import choose_laws, fit_filters, folds_of, sums_by_fold
 from glitchflow_plugin.training.judged_maps import JudgedOnMaps
 from glitchflow_plugin.training.learner import Batches
 from glitchflow_plugin.types.tensors import host
 
 #: Events that tell how loud quiet strain is.
 _MOST_QUIET = 64
-#: Ridge of the filters with which training begins, and events in memory while they are fitted.
-_START_RIDGE, _START_BATCH = 0.01, 8
+#: Events in memory while first filters are fitted.
+_START_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,11 @@ class WaveformLearner(JudgedOnMaps):
         return SeriesDataset(self.training_set, self.events, part, self.witnesses, self.cache_mib)
 
     def network(self) -> nn.Module:
-        """The network, untrained; where it has a `fitted_start`, its linear filters explain the training events best."""
+        """The network, untrained; one with a `fitted_start` begins at filters that are fitted to the training events."""
         settings = {key: value for key, value in self.model.items() if key != "name"}
         network = build_model(self.model["name"], in_channels=len(self.witnesses), **settings)
         if isinstance(network, CouplingNet) and network.fitted_start:
-            batches = DataLoader(self.dataset("train"), batch_size=_START_BATCH)
-            cleaned = ((network.cleaned(witnesses), strain) for witnesses, strain in batches)
-            network.linear_start(self._cross_spectra(cleaned, network.filter_size).solve(_START_RIDGE).filters)
+            self._fit_filters(network)
         return network
 
     def twin(self, network: nn.Module) -> WaveformTwin:
@@ -223,13 +223,21 @@ class WaveformLearner(JudgedOnMaps):
             groups = np.array([numbers[str(event_id)] for event_id in self.dataset("validation").event_ids])
             calibrate(twin, batches("train"), batches("validation"), groups)
 
-    def _cross_spectra(self, batches: Batches, filter_size: int) -> WienerSums:
-        """Of training events, each weighted as the loss weights it."""
-        sums = WienerSums(len(self.witnesses), filter_size)
-        for witnesses, strain in batches:
-            root = self._worth(strain).rsqrt()[:, None, None]
-            sums.add(root * witnesses, root * strain)
-        return sums
+    def _fit_filters(self, network: CouplingNet) -> None:
+        """Let the filters of the laws that hold for events left out begin where they explain the training events best."""
+        dataset, split = self.dataset("train"), self.training_set.split
+        numbers = split.train.group_of(split.block_length)
+        folds = folds_of(np.array([numbers[str(event_id)] for event_id in dataset.event_ids]))
+        weighted = (
+            (root[..., None] * network.law_series(witnesses), root * strain)
+            for witnesses, strain in DataLoader(dataset, batch_size=_START_BATCH)
+            for root in [self._worth(strain).rsqrt()[:, None, None]]
+        )
+        sums = sums_by_fold(weighted, folds, network.filter_size)
+        chosen = choose_laws(sums, network.filters.shape[1])
+        fitted = fit_filters(reduce(add, sums), chosen)
+        with torch.no_grad():
+            network.filters.copy_(torch.where(chosen[..., None], fitted, network.filters))
 
     def baseline(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> Baseline:
         """The linear filter of the least loss on training events: a Wiener filter that weights events as the loss does.
@@ -238,7 +246,10 @@ class WaveformLearner(JudgedOnMaps):
         root of what their event's power counts as. The ridge is chosen on validation.
         """
         device = twin.variance_noise.device
-        sums = self._cross_spectra(batches("train"), int(self.model.get("filter_size") or FILTER_SIZE))
+        sums = WienerSums(len(self.witnesses), int(self.model.get("filter_size") or FILTER_SIZE))
+        for witnesses, strain in batches("train"):
+            root = self._worth(strain).rsqrt()[:, None, None]
+            sums.add(root * witnesses, root * strain)
         candidates = []
         for ridge in self.baseline_settings.ridges:
             rival = self.twin(sums.solve(ridge).to(device)).eval()

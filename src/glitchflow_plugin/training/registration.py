@@ -19,7 +19,6 @@ from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment, is_server
-from glitchflow_plugin.tracking.itwinai_tracker import Unsent
 from glitchflow_plugin.tracking.outbox import (
     BusyError,
     Destination,
@@ -33,7 +32,7 @@ from glitchflow_plugin.tracking.outbox import (
     waiting,
 )
 from glitchflow_plugin.tracking.registry import compare, register
-from glitchflow_plugin.tracking.runs import tidy
+from glitchflow_plugin.tracking.runs import Unsent, tidy
 from glitchflow_plugin.tracking.versions import ModelVersion, settle
 from glitchflow_plugin.training.gate import GateSettings, Verdict
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from glitchflow_plugin.signal._tile_kernels import median
+from glitchflow_plugin.signal.qtransform.kernels import median
 
 
 def exact(values):

@@ -4,8 +4,15 @@ import torch
 from scipy import stats
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.signal.qsignificance import expected_excursions, map_p_value, tile_p_value
-from glitchflow_plugin.signal.qtransform import QTransformSettings, Spectrum, plane, q_transform
+from glitchflow_plugin.signal.qtransform import (
+    QTransformSettings,
+    Spectrum,
+    expected_excursions,
+    map_p_value,
+    plane,
+    q_transform,
+    tile_p_value,
+)
 
 RATE, SAMPLES = 1024.0, 6144
 WHITE = QTransformSettings(norm="white")

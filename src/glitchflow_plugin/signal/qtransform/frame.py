@@ -18,8 +18,8 @@ from jaxtyping import Complex, Float, Real
 from torch import Tensor, nn
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
-from glitchflow_plugin.signal.qtransform import QTransformSettings, check_settings
-from glitchflow_plugin.signal.tiling import TileRow
+from glitchflow_plugin.signal.qtransform.settings import QTransformSettings, check_settings
+from glitchflow_plugin.signal.qtransform.tiling import TileRow
 from glitchflow_plugin.types.tensors import SeriesTensor
 
 Tiles = tuple[Complex[Tensor, "*batch _ _"], ...]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.signal.tiling import tile_rows
+from glitchflow_plugin.signal.qtransform.tiling import tile_rows
 
 
 @pytest.mark.parametrize(("num_samples", "sample_rate"), [(6144, 1024.0), (6145, 1024.0), (4 * 16384, 16384.0)])

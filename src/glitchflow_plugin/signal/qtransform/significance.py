@@ -29,8 +29,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.signal.qtransform import QTransformSettings
-from glitchflow_plugin.signal.tiling import TileRow
+from glitchflow_plugin.signal.qtransform.settings import QTransformSettings
+from glitchflow_plugin.signal.qtransform.tiling import TileRow
 from glitchflow_plugin.types.tensors import host
 
 #: Places of a peak between two tiles, from 0 (on one) to 1/2 (half-way), at which N is evaluated (Gauss-Legendre).

@@ -6,15 +6,15 @@ import torch
 from jaxtyping import TypeCheckError
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
-from glitchflow_plugin.signal import qtransform
-from glitchflow_plugin.signal.qframe import QFrame
 from glitchflow_plugin.signal.qtransform import (
+    QFrame,
     QTransformSettings,
     Spectrum,
     axes,
     check_settings,
     highest_frequency,
     lowest_frequency,
+    planes,
     q_scan,
     q_transform,
     q_transform_relative,
@@ -164,7 +164,7 @@ def test_threads_and_the_size_of_the_workspace_change_no_bit(monkeypatch):
             assert torch.equal(q_transform(series, RATE, QTransformSettings()), plain)
     finally:
         torch.set_num_threads(threads)
-    monkeypatch.setattr(qtransform, "_WORKSPACE", 1)
+    monkeypatch.setattr(planes, "_WORKSPACE", 1)
     assert torch.equal(q_transform(series, RATE, QTransformSettings()), plain)
 
 

@@ -2,7 +2,7 @@
 
     from glitchflow_plugin.signal import QScan, SingleQTransform
 
-Their maps have logarithmic frequency axes, both ends included, and the columns of `qtransform.axes`. The interpolation
+Their maps have logarithmic frequency axes, both ends included, and the columns of `axes`. The interpolation
 is always the cubic spline, which is what ml4gw's `spline` aims at; its default, `bicubic`, shifts each row by half of
 its tile (up to 50 ms at 8 Hz for Q = 12 over 6 s).
 """
@@ -15,14 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.signal.qtransform import (
-    Plane,
-    QTransformSettings,
-    Spectrum,
-    check_settings,
-    highest_frequency,
-)
-from glitchflow_plugin.signal.tiling import distance
+from glitchflow_plugin.signal.qtransform.planes import Plane
+from glitchflow_plugin.signal.qtransform.settings import QTransformSettings, check_settings, highest_frequency
+from glitchflow_plugin.signal.qtransform.spectrum import Spectrum
+from glitchflow_plugin.signal.qtransform.tiling import distance
 
 _METHODS = ("bilinear", "bicubic", "spline")
 

@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
-from glitchflow_plugin.signal.qframe import QFrame
-from glitchflow_plugin.signal.qtransform import QTransformSettings, axes
+from glitchflow_plugin.signal.qtransform import QFrame, QTransformSettings, axes
 
 RATE, SAMPLES = 1024.0, 6144
 TIME = np.arange(SAMPLES) / RATE

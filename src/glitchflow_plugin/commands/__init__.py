@@ -1,0 +1,1 @@
+"""The commands of `glitchflow`, one file a group."""
