@@ -205,9 +205,7 @@ def test_training_begins_at_the_filters_that_explain_most(make_learner):
     def loss(learner):
         network = learner.network().eval()
         with torch.no_grad():
-            return float(
-                torch.cat([learner.share_left(network(x), y) for x, y in batches_of(learner)("train")]).mean()
-            )
+            return float(torch.cat([learner.share_left(network(x), y) for x, y in batches_of(learner)("train")]).mean())
 
     assert loss(chance) == pytest.approx(1.0, abs=0.02)
     assert loss(fitted) < 0.95

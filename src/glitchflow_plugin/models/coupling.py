@@ -180,13 +180,13 @@ class CouplingNet(nn.Module):
 
     @torch.no_grad()
     def law_series(self, witnesses: SeriesBatch) -> Tensor:
-        """What the filters get before anything is learnt, (event, witness, law, time): the prediction is linear in them."""
+        """What the filters get before anything is learnt, (event, witness, law, time)."""
         coefficients, _, smooth = self._spectra(witnesses)
         cleaned = self._gated(coefficients, smooth, 0.0, witnesses.shape[-1]).view_as(witnesses)
         return self._laws(cleaned / _TYPICAL_PEAK)
 
     def _spectra(self, witnesses: SeriesBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Coefficients (event x witness, frequency, frame), their power, and the logarithm of this over a few pixels."""
+        """Coefficients (event x witness, frequency, frame), their power, and its logarithm over a few pixels."""
         coefficients = self.transform(witnesses.flatten(0, 1))
         power = _power(coefficients)[:, None]
         return coefficients, power, torch.log(functional.avg_pool2d(power, 3, stride=1, padding=1) + _FLOOR)

@@ -1,8 +1,8 @@
 """Filters with which a coupling network begins: least squares of those laws that hold for events left out.
 
-Given gate and laws, the prediction of `models.coupling` is linear in its filters, so the best ones follow in closed form.
-Which laws a witness needs decides cross-validation over groups of events: a wrong law fits the waveforms that it was
-fitted to, and grows without bounds on louder ones.
+Given gate and laws, the prediction of `models.coupling` is linear in its filters, so the best ones follow in closed
+form. Which laws a witness needs decides cross-validation over groups of events: a wrong law fits the waveforms that it
+was fitted to, and grows without bounds on louder ones.
 """
 
 from collections.abc import Iterable, Sequence

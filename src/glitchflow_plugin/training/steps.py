@@ -24,7 +24,7 @@ def parameter_groups(network: nn.Module, rate: float) -> list[dict[str, Any]]:
     """Parameters of a network for its optimiser: first all that learn at `rate`, then those that have another.
 
     Args:
-        network: What learns; its `relative_rates`, where it has any, say by name which parameters learn how much faster.
+        network: What learns; its `relative_rates`, where it has any, are factors on the rate by parameter name.
         rate: Learning rate.
     """
     factors: Mapping[str, float] = getattr(network, "relative_rates", {})

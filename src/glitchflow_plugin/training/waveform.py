@@ -114,7 +114,7 @@ class WaveformLearner(JudgedOnMaps):
         return SeriesDataset(self.training_set, self.events, part, self.witnesses, self.cache_mib)
 
     def network(self) -> nn.Module:
-        """The network, untrained; one with a `fitted_start` begins at filters that are fitted to the training events."""
+        """The network, untrained; with a `fitted_start` its filters are fitted to the training events."""
         settings = {key: value for key, value in self.model.items() if key != "name"}
         network = build_model(self.model["name"], in_channels=len(self.witnesses), **settings)
         if isinstance(network, CouplingNet) and network.fitted_start:
@@ -224,7 +224,7 @@ class WaveformLearner(JudgedOnMaps):
             calibrate(twin, batches("train"), batches("validation"), groups)
 
     def _fit_filters(self, network: CouplingNet) -> None:
-        """Let the filters of the laws that hold for events left out begin where they explain the training events best."""
+        """Begin with the filters that explain the training events best, of laws that hold for events left out."""
         dataset, split = self.dataset("train"), self.training_set.split
         numbers = split.train.group_of(split.block_length)
         folds = folds_of(np.array([numbers[str(event_id)] for event_id in dataset.event_ids]))
