@@ -104,7 +104,9 @@ def test_all_parameters_learn():
     assert losses[-1] < 0.3 * losses[0]
 
 
-def test_it_can_be_exported(net):
+@pytest.mark.parametrize("event_gain", [False, True])
+def test_it_can_be_exported(event_gain):
+    net = CouplingNet(3, **SMALL, event_gain=event_gain).eval()
     with torch.no_grad():
         net.filters.normal_(std=0.1)
     batch = {0: torch.export.Dim("event", min=1, max=1024)}

@@ -14,8 +14,8 @@ from glitchflow_plugin.models.stft import ShortTimeFourier
 from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries
 
 #: Power, in units of a witness's noise, above which a pixel counts as a transient before anything was learnt.
-_FIRST_THRESHOLD = 3.0
-_FIRST_STEEPNESS = 3.0
+_FIRST_THRESHOLD = 5.0
+_FIRST_STEEPNESS = 6.0
 #: Peaks of witnesses are a few to some tens of their noise; the laws see them divided by this.
 _TYPICAL_PEAK = 5.0
 #: Keeps the logarithm of an empty pixel finite; small beside the noise, whose power is 1.
