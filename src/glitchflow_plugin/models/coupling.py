@@ -31,6 +31,9 @@ _LAWS = 3
 _FEATURES = 4
 #: Largest logarithm of the gain that follows from it.
 _LARGEST_GAIN = 1.5
+#: Power in the strain (SNR²) that a witness must explain to be believed: what has less is noise that passed the gate.
+_LEAST_POWER = 25.0
+_LEAST_STEEPNESS = 4.0
 
 
 class Explanation(NamedTuple):
@@ -81,7 +84,8 @@ class CouplingNet(nn.Module):
         heads: Of the attention; divides `features`.
         channel_dropout: Probability with which whoever trains it leaves a witness out (`BatchOrder.left_out`).
         event_gain: Whether each witness has one more gain, for the whole event, that follows from power, peak, duration
-            and bandwidth of its cleaned series. What a law gets wrong about loud and long glitches shows there.
+            and bandwidth of its cleaned series. What a law gets wrong about loud and long glitches shows there. A
+            witness that explains next to no power in an event is then not believed either.
         filter_rate: Learning rate of the filters, relative to that of all else.
         fitted_start: Whether the filters begin at the least-squares solution of the training events
             (`training.filter_start`) instead of at chance.
@@ -163,6 +167,8 @@ class CouplingNet(nn.Module):
         arrived = self._filtered(cleaned)
         if self.event_gain is not None:
             arrived = arrived * self._whole_gain(cleaned)[..., None]
+            if not self.training:  # where it would keep a filter from beginning to learn
+                arrived = arrived * _believed(arrived)[..., None]
         gain = _enlarged(self.gain(hidden), size).float()
         parts = self.transform(arrived.flatten(0, 1)) * torch.complex(1 + gain[:, 0], gain[:, 1])
         parts = parts.unflatten(0, (events, channels))
@@ -197,7 +203,7 @@ class CouplingNet(nn.Module):
         return self.transform.inverse(coefficients * gate[:, 0], num_samples)
 
     def _whole_gain(self, cleaned: Tensor) -> Tensor:
-        """One gain an event and witness, (event, witness), from the cleaned series as a whole."""
+        """One gain an event and witness, (event, witness), from its cleaned series as a whole."""
         assert self.event_gain is not None  # noqa: S101
         found = (_transient(cleaned, self.transform.frame_size) * self.event_gain[:, :-1]).sum(dim=-1)
         return torch.exp(_LARGEST_GAIN * torch.tanh((found + self.event_gain[:, -1]) / _LARGEST_GAIN))
@@ -244,6 +250,12 @@ class CouplingNet(nn.Module):
         spectra = torch.fft.rfft(self._laws(series), n=size) * torch.fft.rfft(self.filters, n=size)
         arrived = torch.fft.irfft(spectra.sum(2), n=size)
         return arrived[..., self.filter_size // 2 : self.filter_size // 2 + num_samples]
+
+
+def _believed(arrived: Tensor) -> Tensor:
+    """How much of what a witness explains is believed, 0..1, by its power in the event; (event, witness)."""
+    power = torch.log(arrived.float().square().sum(dim=-1) + _FLOOR)
+    return torch.sigmoid(_LEAST_STEEPNESS * (power - math.log(_LEAST_POWER)))
 
 
 def _transient(series: Tensor, unit: int) -> Tensor:
