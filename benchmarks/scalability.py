@@ -28,7 +28,7 @@ from glitchflow_plugin.components._strategies import choose_backend
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.records import SpectrogramBatch
-from glitchflow_plugin.data.sharded import ShardedWriter
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.training.losses import LossSettings, map_loss

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from glitchflow_plugin.data.records import EventBatch
-from glitchflow_plugin.data.sharded import EventSet, ShardedWriter
+from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
 
 SAMPLE_RATE, DURATION = 1024.0, 8.0
 TRUE_WITNESSES = 5

@@ -28,7 +28,7 @@ from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import WindowDataset
 from glitchflow_plugin.models.blocks import SelfAttention
 from glitchflow_plugin.models.build import build_model
-from glitchflow_plugin.models.bundle import EnergyTwin
+from glitchflow_plugin.models.twins import EnergyTwin
 from glitchflow_plugin.training.losses import LossSettings, map_loss
 
 FAST = {"name": "unet", "base": 8, "depth": 3}

@@ -130,7 +130,7 @@ def make_registry(tmp_path_factory):
 def make_event_set(tmp_path):
     """Write an event set from series of shape (event, channel, time); the target is the channel STRAIN."""
     from glitchflow_plugin.data.records import EventBatch
-    from glitchflow_plugin.data.sharded import ShardedWriter
+    from glitchflow_plugin.data.sharded_writer import ShardedWriter
 
     def make(
         series,
@@ -186,7 +186,7 @@ def make_coupled_maps(tmp_path):
     the events has none. Noise energies are exponential with median 1, as those of a normalised Q-transform.
     """
     from glitchflow_plugin.data.records import SpectrogramBatch
-    from glitchflow_plugin.data.sharded import ShardedWriter
+    from glitchflow_plugin.data.sharded_writer import ShardedWriter
 
     def make(
         num_events=24,

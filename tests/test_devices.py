@@ -19,13 +19,13 @@ from torch._subclasses import FakeTensorMode
 
 import glitchflow_plugin
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components.benchmark import _trust
 from glitchflow_plugin.inference.generate import GenerateSettings, generate_glitches
 from glitchflow_plugin.inference.leaderboard import HeldOut, LeaderboardSettings, judge_entrant
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
 from glitchflow_plugin.models.build import MODELS, WAVEFORM_MODELS, build_model, representation
-from glitchflow_plugin.models.bundle import load_twin, pack_baseline, pack_twin
+from glitchflow_plugin.models.bundle import pack_baseline, pack_twin
 from glitchflow_plugin.models.linear import RidgeSums
+from glitchflow_plugin.models.weights import load_twin
 from glitchflow_plugin.models.wiener import WienerSums
 from glitchflow_plugin.preprocessing.scan import coincidence_examples, scan_channels
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
@@ -45,6 +45,7 @@ from glitchflow_plugin.signal.qtransform import (
 from glitchflow_plugin.training.evaluation import ZeroTwin
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.judged_events import gate_notes
+from glitchflow_plugin.training.trust import trust
 
 SOURCE = Path(glitchflow_plugin.__file__).parent
 TRANSFORM = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=32, num_times=65)
@@ -339,8 +340,8 @@ def test_leaderboard(cuda, make_bundle, coupled, name):
     judged = judge_entrant(trainer.learner.predictor(twin), HeldOut(maps, truth), settings)
     assert (judged.power_removed is not None) is (name in WAVEFORM_MODELS)
     if name == "coupling":
-        trust = _trust(bundle.twin, events, ["STRAIN", *bundle.witnesses], settings, 0)
-        assert [row["missing"] for row in trust["missing"]] == list(range(len(bundle.witnesses)))
+        said = trust(bundle.twin, events, ["STRAIN", *bundle.witnesses], batch_events=settings.batch_events, seed=0)
+        assert [row["missing"] for row in said["missing"]] == list(range(len(bundle.witnesses)))
 
 
 def test_what_a_twin_says_of_itself_stays_with_it(cuda, make_bundle):
@@ -366,7 +367,7 @@ def test_tensors_leave_the_device_in_known_places_alone():
         "signal/qtransform/planes.py": "the compiled path, which is the CPU's",
         "models/linear.py": "sums in float64",
         "models/wiener.py": "sums in float64",
-        "models/bundle.py": "weights into a file",
+        "models/weights.py": "weights into a file",
         "training/calibration.py": "pixels drawn from all events",
         "training/signals.py": "cross spectra of all quiet events",
         "training/checkpoints.py": "states of the CPU's generators",

@@ -1,28 +1,60 @@
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import field, fields, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Literal, get_type_hints
 
 import pytest
+from omegaconf import OmegaConf
+from pydantic import Field
 
+import glitchflow_plugin
 from glitchflow_plugin.errors import ConfigurationError, nearest
-from glitchflow_plugin.settings import FORMER, as_float, built, check_arguments
+from glitchflow_plugin.settings import (
+    FORMER,
+    CountOrAll,
+    Number,
+    Positive,
+    PositiveNumber,
+    Range,
+    Texts,
+    built,
+    check_arguments,
+    section,
+)
 
 
-@dataclass(frozen=True)
+@section
 class Sieve:
     threshold: float = 1.0
     bins: int = 4
-    names: tuple[str, ...] = ()
+    names: Texts = ()
     limit: float | None = None
 
     def __post_init__(self):
-        if isinstance(self.names, str):
-            object.__setattr__(self, "names", (self.names,))
         if self.threshold < 0:
             raise ConfigurationError(f"threshold must be at least 0, got {self.threshold}")
 
 
+@section
+class Works:
+    place: str
+    sieve: Sieve = field(default_factory=Sieve)
+    others: Mapping[str, Sieve] = field(default_factory=dict)
+    rows: tuple[Sieve, ...] = ()
+    method: Literal["median", "mean"] = "median"
+    quick: bool = False
+    band: Range = (8.0, 400.0)
+    width: Positive | None = None
+    near: Annotated[float | None, Field(gt=0, description="how near two are, in s")] = None
+    length: PositiveNumber = 256.0
+    either: Number | tuple[Number, ...] = 12.0
+    workers: CountOrAll = None
+
+
 def test_what_yaml_gives_is_taken_as_it_is():
     assert built(Sieve, {"threshold": 3, "names": "a"}, "sieve") == Sieve(3, names=("a",))
-    assert built(Sieve, {"names": ["a", "b"], "limit": None}, "sieve").names == ["a", "b"]
+    assert built(Sieve, {"names": ["a", "b"], "limit": None}, "sieve").names == ("a", "b")
     assert built(Sieve, None, "sieve") == Sieve()
 
 
@@ -77,7 +109,7 @@ OF_BEFORE = {
 
 @pytest.mark.parametrize("where", OF_BEFORE)
 def test_files_of_before_are_taken_with_a_warning(where, caplog):
-    @dataclass(frozen=True)
+    @section
     class Now:
         num_batch: int = 8
 
@@ -98,7 +130,88 @@ def test_a_key_that_there_was_is_answered_with_what_to_do(where, key):
 
 
 def test_whole_numbers_are_stored_as_floats_and_nothing_else_changes():
-    for value, stored in ((16, "16.0"), (16.5, "16.5"), (True, "True"), ("16", "'16'"), (None, "None")):
-        made = Sieve(limit=value)
-        as_float(made, "limit")
-        assert repr(made.limit) == stored
+    for value, stored in ((16, "16.0"), (16.5, "16.5"), (None, "None")):
+        assert repr(Sieve(limit=value).limit) == stored
+    assert repr(Sieve(bins=4.0).bins) == "4"
+
+
+def test_what_is_kept_as_it_is_written():
+    for written in (256, 256.0):
+        assert repr(Works("a", length=written).length) == repr(written)
+    assert repr(Works("a", either=(8, 12.0)).either) == "(8, 12.0)"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({}, r"^works: place is missing\. It takes place, sieve, "),
+        ({"place": 3}, r"^works\.place: expected str .* got 3\."),
+        ({"sieve": {"bims": 3}}, r"^works\.sieve: unknown key 'bims'\. Nearest: bins\. It takes threshold, bins,"),
+        ({"sieve": {"bins": "3"}}, r"^works\.sieve\.bins: expected int .* got '3'"),
+        ({"sieve": {"threshold": -1}}, r"^works\.sieve: threshold must be at least 0"),
+        ({"sieve": 3}, r"^works\.sieve: expected Sieve .* got 3"),
+        ({"others": {"fine": {"bims": 3}}}, r"^works\.others\.fine: unknown key 'bims'"),
+        ({"others": {"fine": {"bins": True}}}, r"^works\.others\.fine\.bins: expected int .* got True"),
+        ({"rows": [{}, {"limit": "a"}]}, r"^works\.rows\[1\]\.limit: expected float \| None .* got 'a'"),
+        ({"method": "meen"}, r"^works\.method must be one of median, mean, got 'meen'\. Nearest: mean"),
+        ({"quick": "False"}, r"^works\.quick must be true or false without quotes, got 'False'"),
+        ({"quick": 1}, r"^works\.quick must be true or false without quotes, got 1"),
+        ({"band": [8]}, r"^works\.band\[1\]: expected two numbers \[low, high\] .* got \[8\]"),
+        ({"band": [400, 8]}, r"^works\.band: expected \[low, high\] with low <= high, got \[400\.0, 8\.0\]"),
+        ({"band": ["8", 9]}, r"^works\.band\[0\]: expected two numbers \[low, high\] .* got '8'"),
+        ({"width": 0}, r"^works\.width: expected float \| None \(above 0\), got 0"),
+        ({"width": float("nan")}, r"^works\.width: expected float \| None \(above 0\), got nan"),
+        ({"near": 0}, r"^works\.near: expected how near two are, in s \(above 0\), got 0"),
+        ({"length": float("inf")}, r"^works\.length: expected float \| int .* got inf"),
+        ({"either": "12"}, r"^works\.either: expected float \| int \| tuple\[.* got '12'"),
+        ({"either": [12, "8"]}, r"^works\.either.* got '8'|^works\.either: .* got \[12, '8'\]"),
+        ({"workers": -1}, r"^works\.workers: expected int \| None \(at least 1\), got -1"),
+    ],
+)
+def test_the_place_of_a_mistake_is_told_however_deep_it_is(content, told):
+    given = content if "place" in content or not content else {"place": "here", **content}
+    with pytest.raises(ConfigurationError, match=told):
+        built(Works, given, "works")
+    with pytest.raises(ConfigurationError, match=told):
+        built(Works, OmegaConf.create(given), "works")
+
+
+def test_a_class_called_by_itself_says_the_same_without_a_section():
+    with pytest.raises(ConfigurationError, match=r"^width: expected float \| None \(above 0\), got -1\.$"):
+        Works("here", width=-1)
+    with pytest.raises(ConfigurationError, match=r"^place: expected str .* got 3"):
+        Works(3)
+    with pytest.raises(TypeError, match=r"^unknown key 'widht'\. Nearest: width"):
+        Works("here", widht=3)
+    with pytest.raises(ConfigurationError, match=r"^quick must be true"):
+        replace(Works("here"), quick="no")
+
+
+def test_zero_for_all_is_still_taken_with_a_word(caplog):
+    assert built(Works, {"place": "a", "workers": 0}, "works").workers is None
+    assert "workers: 0 is taken as null" in caplog.text
+
+
+def _sections():
+    source = Path(glitchflow_plugin.__file__).parent
+    for path in source.rglob("*.py"):
+        # what is in components/ waits for itwinai
+        if path.parent.name != "components" and "\n@section\n" in path.read_text():
+            module = import_module(".".join(path.relative_to(source.parent).with_suffix("").parts))
+            yield from (
+                kind
+                for kind in vars(module).values()
+                if isinstance(kind, type) and hasattr(kind, "__pydantic_fields__")
+            )
+
+
+def test_no_class_of_settings_takes_text_for_a_number_or_a_number_for_a_text():
+    kinds = set(_sections())
+    assert len(kinds) > 25
+    wrong = {float: ("1", True), int: ("1", True, 1.5), bool: ("true", 1), str: (1,)}
+    for kind in kinds:
+        hints = get_type_hints(kind)
+        for each in fields(kind):
+            for value in wrong.get(hints[each.name], ()):
+                with pytest.raises(ConfigurationError, match=rf"\b{each.name}\b"):
+                    built(kind, {each.name: value}, "section")

@@ -13,11 +13,12 @@ from glitchflow_plugin import verdict
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.records import SpectrogramBatch
-from glitchflow_plugin.data.sharded import ShardedWriter
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
+from glitchflow_plugin.inference.cases import map_statistics
 from glitchflow_plugin.inference.clean import loudest_by_column, residual_area
 from glitchflow_plugin.inference.generate import label_table
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
-from glitchflow_plugin.inference.score import map_statistics, score_statistics
+from glitchflow_plugin.inference.score import score_statistics
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.plots.timeline import OUTCOMES
 from glitchflow_plugin.products.veto_table import EventVerdicts, event_table, outcomes, veto_segments

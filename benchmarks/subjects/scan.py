@@ -10,7 +10,8 @@ from gwpy.timeseries import TimeSeries
 from ml4gw.transforms import SingleQTransform
 
 from glitchflow_plugin.data.records import EventBatch
-from glitchflow_plugin.data.sharded import EventSet, ShardedWriter
+from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.preprocessing.scan import scan_channels
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from harness import Candidate, Subject, Work

@@ -1,18 +1,87 @@
-"""From the keys of a file of conf/ to a frozen dataclass; what is misspelt or of another type is told in a sentence."""
+"""From a section of conf/ to a frozen dataclass; what is misspelt, of another type or out of range gets a sentence."""
 
-import json
 import logging
-from collections.abc import Mapping
-from dataclasses import fields
-from functools import cache
-from typing import Any, TypeVar, get_type_hints
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce, wraps
+from operator import or_
+from pathlib import PurePath
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PydanticUserError,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic.dataclasses import dataclass
 
 from glitchflow_plugin.errors import ConfigurationError, nearest
+from glitchflow_plugin.types.plain import plain
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+"""A share that is neither nothing nor the whole."""
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+"""A number of which 0 says: none of it."""
+Replicates = Annotated[int, Field(ge=100)]
+"""Of a bootstrap that decides."""
+Number = float | int
+"""What is kept as it is written: 256 stays 256 in files."""
+PositiveNumber = Annotated[Number, Field(gt=0, lt=float("inf"))]
+"""The same, above 0."""
+
+
+def _all_if_none(value: object, info: ValidationInfo) -> object:
+    if type(value) is int and value == 0:
+        logger.warning("%s: 0 is taken as null, as many as there is room for. Write null.", info.field_name)
+        return None
+    return value
+
+
+CountOrAll = Annotated[Count | None, BeforeValidator(_all_if_none)]
+"""A number of which null says: as many as there is room for."""
+
+
+def _single(value: object) -> object:
+    return (value,) if isinstance(value, str) else () if value is None else value
+
+
+def _rising(pair: Sequence[float]) -> Sequence[float]:
+    if not pair[0] <= pair[1]:
+        raise ValueError(f"expected [low, high] with low <= high, got {list(pair)}.")
+    return pair
+
+
+Range = Annotated[tuple[float, float], Field(description="two numbers [low, high]"), AfterValidator(_rising)]
+"""Lowest and highest."""
+AccuracyRange = Annotated[
+    Sequence[Annotated[Number, Field(ge=0)]], Field(min_length=2, max_length=2), AfterValidator(_rising)
+]
+"""Lowest and highest SNR² of accuracy curves, as they are written."""
+
+
+def _expanded(given: object) -> object:
+    return os.path.expanduser(given) if isinstance(given, PurePath | str) else given  # noqa: PTH111  # as data.files
+
+
+Located = Annotated[str, BeforeValidator(_expanded)]
+"""A path, with the folder of the user in place of `~`."""
+Texts = Annotated[tuple[str, ...], BeforeValidator(_single)]
+"""One text, or several."""
 
 _Q = "has no effect: give the wanted Q as `q`, one number or a list. Remove it."
 _WINDOW = "has no effect: tiles always have the bisquare window. Remove it."
@@ -50,18 +119,74 @@ _IDLE: Mapping[str, object] = {
 """What files of before say of such a key without any effect."""
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_EXACT: Mapping[object, object] = {
+    int: Annotated[int, Strict(), BeforeValidator(_whole)],
+    float: Annotated[float, Strict()],
+    bool: Annotated[bool, Strict()],
+}
+"""Numbers that are written as numbers: neither text nor true is one, but 3.0 is a whole one."""
+
+
+def _exact(hint: Any) -> Any:
+    """The same type with its numbers exact, however deep they are."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind is Annotated:
+        return Annotated[_exact(hint.__origin__), *hint.__metadata__]
+    if kind in (None, Literal):
+        return _EXACT.get(hint, hint)
+    parts = tuple(_exact(part) for part in parts)
+    return reduce(or_, parts) if kind in (Union, UnionType) else kind[parts]
+
+
+@dataclass_transform(frozen_default=True)
+def section(kind: type[T]) -> type[T]:
+    """Make a frozen dataclass of settings, each checked against its annotation before `__post_init__` relates them.
+
+    Whole numbers become floats and lists tuples where the annotation says so, and mappings become the settings that it
+    names. What is refused is a `ConfigurationError`; a call with other names is a `TypeError`, as of any function.
+
+    >>> @section
+    ... class Sieve:
+    ...     threshold: Positive = 1.0
+    >>> Sieve(threshold=3)
+    Sieve(threshold=3.0)
+    >>> Sieve(threshold=-3)
+    Traceback (most recent call last):
+    ...
+    glitchflow_plugin.errors.ConfigurationError: threshold: expected float (above 0), got -3.
+    """
+    kind.__annotations__ = {key: _exact(hint) for key, hint in kind.__annotations__.items()}
+    made: Any = dataclass(frozen=True, config=ConfigDict(extra="forbid"))(kind)
+    initialise = made.__init__
+
+    @wraps(initialise)
+    def checked(self: Any, *args: Any, **values: Any) -> None:
+        try:
+            initialise(self, *args, **values)
+        except ValidationError as error:
+            wrong_call = error.errors()[0]["type"] in _CALL and len(error.errors()[0]["loc"]) == 1
+            raise (TypeError if wrong_call else ConfigurationError)(_sentence(error, made, "")) from error
+
+    made.__init__ = checked
+    return made
+
+
 def built(kind: type[T], content: Mapping[str, Any] | None, where: str) -> T:
     """Settings from a section of the configuration.
 
     Args:
-        kind: A dataclass, which refuses what is out of range.
+        kind: A dataclass made by `section`, or a model of pydantic's.
         content: Its keys and values as YAML gives them; None: all as they are by default.
         where: The section or file, for the message.
 
     Raises:
         ConfigurationError: A key is unknown or missing, or a value is of another type or out of range.
 
-    >>> from glitchflow_plugin.data.sources import EventRange
+    >>> from glitchflow_plugin.data.datasets import EventRange
     >>> built(EventRange, {"mim": 3}, "events")
     Traceback (most recent call last):
     ...
@@ -69,25 +194,13 @@ def built(kind: type[T], content: Mapping[str, Any] | None, where: str) -> T:
     """
     if content is not None and not isinstance(content, Mapping):
         raise ConfigurationError(f"{where}: expected keys with values, got {content!r}.")
-    content = _without_former(content or {}, where)
-    known = [one.name for one in fields(kind) if one.init]  # type: ignore[arg-type]  # pyright: ignore
-    for key in content:
-        if key not in known:
-            raise ConfigurationError(
-                f"{where}: unknown key {key!r}.{nearest(key, known)} It takes {', '.join(map(str, known))}."
-            )
     try:
-        made = kind(**content)
-    except ConfigurationError as error:
-        told = str(error)
-        raise ConfigurationError(told if told.startswith(where.partition(".")[0]) else f"{where}: {told}") from error
-    except TypeError as error:
-        for key, value in content.items():
-            _check_type(kind, key, value, where)
-        raise ConfigurationError(f"{where}: {error}. Keys: {', '.join(known)}.") from error
-    for key in content:  # the class itself may have made a tuple of a list, or a list of one
-        _check_type(kind, key, getattr(made, key), where)
-    return made
+        return kind(**plain(_without_former(content or {}, where)))
+    except (ConfigurationError, TypeError, ValidationError) as error:
+        flaw = error if isinstance(error, ValidationError) else error.__cause__
+        if not isinstance(flaw, ValidationError):
+            raise
+        raise ConfigurationError(_sentence(flaw, kind, where)) from flaw
 
 
 def former(where: str, key: str) -> str:
@@ -96,14 +209,7 @@ def former(where: str, key: str) -> str:
     return f"{where}.{key} {advice}" if advice else ""
 
 
-def as_float(settings: object, key: str) -> None:
-    """Make 16 and 16.0, which are the same to YAML, the same in what is stored; called by a frozen dataclass itself."""
-    value = getattr(settings, key)
-    if type(value) is int:
-        object.__setattr__(settings, key, float(value))
-
-
-def check_arguments(function: Any, arguments: Mapping[str, Any], where: str) -> None:
+def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:
     """Refuse text, or true and false, in place of a number among the arguments of a function.
 
     Args:
@@ -115,8 +221,102 @@ def check_arguments(function: Any, arguments: Mapping[str, Any], where: str) -> 
         ConfigurationError: The message names the argument.
     """
     for key, value in arguments.items():
-        if isinstance(value, str | bool):
-            _check_type(function, key, value, where)
+        if not isinstance(value, str | bool):
+            continue
+        try:
+            hint = get_type_hints(function)[key]
+            adapter = TypeAdapter(_exact(hint))
+        # an array or a record of ours: its class checks itself; annotations of others may be anything
+        except (PydanticUserError, NameError, KeyError, AttributeError, TypeError):
+            continue
+        try:
+            adapter.validate_python(value)
+        except ValidationError as error:
+            raise ConfigurationError(_expected(error.errors()[0], _name(hint), f"{where}.{key}")) from error
+
+
+def _sentence(error: ValidationError, kind: type, where: str) -> str:
+    """What pydantic refused, as a sentence: where it stands, what was expected, what came.
+
+    Args:
+        error: Of which the first flaw is told.
+        kind: The class of settings that was to be made.
+        where: The section or file; empty if it is not known.
+    """
+    flaw: Mapping[str, Any] = error.errors(include_url=False)[0]
+    *parents, last = flaw["loc"] or ("",)
+    lacks = isinstance(last, str) and flaw["type"] in _CALL
+    places, hint, expected = [where] if where else [], None, ""
+    for part in parents if lacks else flaw["loc"]:
+        known, hints = kind.__pydantic_fields__, get_type_hints(kind)
+        key = [*known][part] if isinstance(part, int) and hint is None else part  # an argument without its name
+        if isinstance(key, int):
+            places[-1] += f"[{key}]"
+        elif key in known:
+            places.append(key)
+            hint = hints[key]
+            kind, expected = _section_in(hint) or kind, known[key].description or _name(hint)
+        elif Mapping in map(get_origin, (hint, *get_args(hint))):
+            places.append(key)
+        # else it is a member of a union, which is no place
+    if lacks:
+        known = kind.__pydantic_fields__
+        flawed = f"{last} is missing." if flaw["type"] == "missing" else f"unknown key {last!r}.{nearest(last, known)}"
+        return f"{_place(places)}{flawed} It takes {', '.join(known)}."
+    if flaw["type"] != "value_error":
+        return _expected(flaw, expected, ".".join(places))
+    told = str(flaw["ctx"]["error"])
+    if where and told.startswith(where.partition(".")[0]):
+        return told
+    if places and told.startswith(places[-1]):
+        places.pop()
+    return _place(places) + told
+
+
+def _place(parts: Sequence[str]) -> str:
+    return f"{'.'.join(parts)}: " if parts else ""
+
+
+def _expected(flaw: Mapping[str, Any], expected: str, place: str) -> str:
+    got = f"got {flaw['input']!r}."
+    if flaw["type"] == "literal_error":
+        choices = flaw["ctx"]["expected"].split("'")[1::2]
+        return f"{place} must be one of {', '.join(choices)}, {got}{nearest(flaw['input'], choices)}"
+    if flaw["type"] == "bool_type":
+        return f"{place} must be true or false without quotes, {got}"
+    words = flaw["msg"].removeprefix("Input should be ")
+    for theirs, ours in _WORDS.items():
+        words = words.replace(theirs, ours)
+    return f"{place}: expected {expected} ({words}), {got}"
+
+
+def _name(hint: Any) -> str:
+    if get_origin(hint) in (Union, UnionType):
+        return " | ".join(map(_name, get_args(hint)))
+    if hint is NoneType:
+        return "None"
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace("collections.abc.", "")
+
+
+_CALL = ("unexpected_keyword_argument", "extra_forbidden", "missing")
+_WORDS = {
+    "a valid tuple": "a list",
+    "a valid integer": "a whole number",
+    "a valid string": "text",
+    "a valid number": "a number",
+    "a valid sequence": "a list",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+}
+
+
+def _section_in(hint: Any) -> Any:
+    """The class of settings that an annotation names, if it names one."""
+    if hasattr(hint, "__pydantic_fields__"):
+        return hint
+    return next(filter(None, map(_section_in, get_args(hint))), None)
 
 
 def _without_former(content: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -129,31 +329,3 @@ def _without_former(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     if old:
         logger.warning("%s: nothing reads %s any more, remove what is there of it.", where, ", ".join(old))
     return {key: value for key, value in content.items() if key not in old}
-
-
-@cache
-def _adapter(kind: Any, key: str) -> TypeAdapter[Any] | None:
-    try:
-        return TypeAdapter(get_type_hints(kind)[key])
-    # an array or a record of ours: its class checks itself; annotations of others may be anything
-    except (PydanticUserError, NameError, KeyError, AttributeError, TypeError):
-        return None
-
-
-def _check_type(kind: Any, key: str, value: Any, where: str) -> None:
-    """Refuse what the annotation of a field does not hold; 3.0 for 3 and a list for a tuple are taken."""
-    adapter = _adapter(kind, key)
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError):  # no value of YAML's
-        return
-    if adapter is None:
-        return
-    try:
-        # text in place of a number is no number, although it may look like one
-        adapter.validate_json(text, strict=isinstance(value, str | bool))
-    except ValidationError as error:
-        hint = kind.__annotations__.get(key, "")
-        expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-        flaw = error.errors(include_url=False)[0]["msg"]
-        raise ConfigurationError(f"{where}.{key}: expected {expected} ({flaw}), got {value!r}.") from error

@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from glitchflow_plugin.components.benchmark import EntrantTrainer, Leaderboard
+from glitchflow_plugin.components._twin_trainer import TwinTrainer
+from glitchflow_plugin.components.benchmark import Leaderboard
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.errors import ConfigurationError, FormatError
@@ -126,13 +127,13 @@ def test_a_run_goes_on_at_the_entrants_that_are_missing_or_changed(make, monkeyp
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "benchmark/entrants").iterdir()}
     assert set(kept) == {"zero.json", "network.json"}
     trained = []
-    original = EntrantTrainer.execute
+    original = TwinTrainer.execute
 
     def watched(self, *arguments):
         trained.append(self.network_settings)
         return original(self, *arguments)
 
-    monkeypatch.setattr(EntrantTrainer, "execute", watched)
+    monkeypatch.setattr(TwinTrainer, "execute", watched)
     again = make(("zero", "network")).execute()
     assert not trained
     # other groups and another bootstrap need no training

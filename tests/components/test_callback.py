@@ -13,10 +13,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from glitchflow_plugin import cli
-from glitchflow_plugin.components._report import Applied, differences
 from glitchflow_plugin.components.callback import check_names, explained
 from glitchflow_plugin.data.files import read_json
 from glitchflow_plugin.errors import ConfigurationError, FormatError
+from glitchflow_plugin.products.overrides import Applied, differences
 from glitchflow_plugin.products.summary import RunSummary, format_summary
 
 BIN = Path(sys.executable).parent

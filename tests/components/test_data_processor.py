@@ -78,7 +78,7 @@ def test_the_shipped_configuration_is_the_default_of_the_code(request):
     assert WhiteningSettings(**whiten) == WhiteningSettings()
     content = yaml.safe_load((conf / "datasets.yaml").read_text())
     assert IngestSettings(**content["ingest"]) == IngestSettings()
-    from glitchflow_plugin.data.sources import DatasetSettings, ProcessingSettings
+    from glitchflow_plugin.data.datasets import DatasetSettings, ProcessingSettings
 
     settings = DatasetSettings.from_mapping(content["datasets"][0])
     # null leaves a model its own jitter, and is this for data without a model

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from glitchflow_plugin.components import hyperparameters
 from glitchflow_plugin.components.hyperparameters import HyperparameterSearch
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
@@ -42,7 +43,7 @@ def make(training_set, tmp_path):
 
 
 def test_what_cannot_run_is_refused(make, monkeypatch):
-    monkeypatch.setattr(HyperparameterSearch, "_run", lambda *_: pytest.fail("a trial was started"))
+    monkeypatch.setattr(hyperparameters, "run_trials", lambda *_: pytest.fail("a trial was started"))
     for wrong, said in (
         ({"trails": 3}, "trails"),
         ({"trials": 0}, "at least 1"),
@@ -59,26 +60,26 @@ def test_what_cannot_run_is_refused(make, monkeypatch):
 
 
 def test_what_is_drawn_depends_on_the_seed_alone(make):
-    few, more, other = (make(**changes)._drawn() for changes in ({}, {"trials": 8}, {"seed": 1}))
+    few, more, other = (make(**changes).drawn() for changes in ({}, {"trials": 8}, {"seed": 1}))
     assert few == more[:3]
     assert few != other
     assert all(1e-4 <= drawn["config"]["optim_lr"] <= 1e-2 for drawn in more)
-    grid = make(trials=4, search_space={"model": {"base": {"grid_search": [4, 8, 16]}}})._drawn()
+    grid = make(trials=4, search_space={"model": {"base": {"grid_search": [4, 8, 16]}}}).drawn()
     assert [drawn["model"]["base"] for drawn in grid] == [4, 8, 16, 4]
 
 
 def test_the_best_comes_first_and_a_failure_fails_the_search(make, monkeypatch):
-    def run(self, _, trials, pending):
+    def run(search, pending):
         # veto efficiency, power removed, share harmed
         ends = {0: (0.5, 0.2, 0.0), 1: (0.9, 0.8, 0.5), 2: (0.7, 0.6, 0.0)}
         for number in pending:
             figures = dict(zip(("veto_efficiency", "net_power_removed", "harmed_share"), ends[number], strict=True))
             found = {"figures": figures} if number not in broken else {"error": "ValueError: too large"}
-            path = self.folder / "trials" / f"{number:04d}" / "result.json"
+            path = search.folder / "trials" / f"{number:04d}" / "result.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"number": number, "settings": trials[number], **found}))
+            path.write_text(json.dumps({"number": number, "settings": search.drawn[number], **found}))
 
-    monkeypatch.setattr(HyperparameterSearch, "_run", run)
+    monkeypatch.setattr(hyperparameters, "run_trials", run)
     broken = {0}
     with pytest.raises(GlitchflowError, match=r"1 trial\(s\) failed; number 0 .*too large.*allow_failures"):
         make().execute()

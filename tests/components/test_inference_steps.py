@@ -9,19 +9,21 @@ import torch
 from tests._configuration import section
 from torch import nn
 
-from glitchflow_plugin.components._model import check_model, load_model
 from glitchflow_plugin.components.generate import GenerateGlitches
-from glitchflow_plugin.components.load_infdata import LoadInfdata, make_maps
+from glitchflow_plugin.components.load_infdata import LoadInfdata
 from glitchflow_plugin.components.make_inference import MakeInference
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, RegistryError
 from glitchflow_plugin.inference import report as inference_report
+from glitchflow_plugin.inference.fresh import make_maps
 from glitchflow_plugin.inference.generate import GenerateSettings
 from glitchflow_plugin.inference.run import InferenceSettings
+from glitchflow_plugin.inference.subject import check_model, load_model
 from glitchflow_plugin.inference.trivial import TRIVIAL
-from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle
+from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.linear import LinearFilter
+from glitchflow_plugin.models.twins import EnergyTwin
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms

@@ -165,3 +165,13 @@ def test_a_named_pipeline_is_itwinais(tmp_path):
     pipeline.execute()
     assert pipeline.parameters["run_name"] == 4711
     assert len(pipeline[0:1]) == 1
+
+
+def test_a_step_keeps_its_arguments_and_their_defaults(tmp_path):
+    step = Splitter({"seed": 3}, str(tmp_path), folder=str(tmp_path / "split"))
+    assert step.parameters == {
+        "split": {"seed": 3},
+        "spectrograms": str(tmp_path),
+        "folder": str(tmp_path / "split"),
+        "name": None,
+    }

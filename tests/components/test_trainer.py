@@ -33,6 +33,7 @@ from glitchflow_plugin.training.checkpoints import run_of
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.interruption import Interrupted
 from glitchflow_plugin.training.judged_events import Gate
+from glitchflow_plugin.training.run import describe
 
 SMALL = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
 
@@ -494,7 +495,8 @@ def test_witnesses_in_another_order_are_sorted_for_the_champion(make_trainer, tr
 
     trainer = make_trainer()
     trainer.execute()
-    bundle = trainer._bundle({}, type("B", (), {"representation": "raw", "ridge": 0.1, "twin": None})())
+    rival = type("B", (), {"representation": "raw", "ridge": 0.1, "twin": None})()
+    bundle = describe(trainer.learner, trainer.twin, trainer._conditions, {}, rival, scores={})
     orders = {0: ("GUIDE", "BYSTANDER"), 1: ("BYSTANDER", "GUIDE")}
     twins = [replace(bundle, twin=Takes(row), witnesses=names) for row, names in orders.items()]
     settings = GateSettings(min_groups=5, min_quiet=1, injections=0)

@@ -21,15 +21,17 @@ from tests.data.test_sharded import make_batch, make_writer
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.files import CHECKSUM, content_hash, read_json
+from glitchflow_plugin.data.manifest import MANIFEST_NAME, ROWS_NAME
 from glitchflow_plugin.data.ranking_file import ChannelRanking, RankingRound, read_ranking, write_ranking
 from glitchflow_plugin.data.reference_file import read_reference
-from glitchflow_plugin.data.sharded import MANIFEST_NAME, ROWS_NAME, EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.spike_store import COLUMNS, SpikeStore
 from glitchflow_plugin.data.splits import Split
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.truth_file import EventTruth, Truth, WaveformTruth, read_truth, write_truth
-from glitchflow_plugin.models.bundle import EnergyTwin, load_twin, save_twin
 from glitchflow_plugin.models.linear import LinearFilter
+from glitchflow_plugin.models.twins import EnergyTwin
+from glitchflow_plugin.models.weights import load_twin, save_twin
 from glitchflow_plugin.preprocessing.quality import Flaw, collect, read_quality, write_quality
 from glitchflow_plugin.products.summary import Metric, RunSummary, read_summary, write_summary
 from glitchflow_plugin.signal.drift import Reference
@@ -72,7 +74,7 @@ def resume_set(seed, folder):
 
 def write_maps(folder, seed):
     from glitchflow_plugin.data.records import SpectrogramBatch
-    from glitchflow_plugin.data.sharded import ShardedWriter
+    from glitchflow_plugin.data.sharded_writer import ShardedWriter
 
     generator = np.random.default_rng(seed)
     ids = tuple(f"event-{row:02d}" for row in range(12))

@@ -10,7 +10,7 @@ import pytest
 
 ENGINE = """
 import os, sys, time
-from glitchflow_plugin.data.sharded import ShardPlan
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
 from tests.data.test_parent import linger
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.recipe import Recipe, differences, told
-from glitchflow_plugin.data.sharded import ShardedWriter
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.errors import FormatError
 
 STORED = json.loads(

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from glitchflow_plugin.data import sharded
 from glitchflow_plugin.data.files import atomic_path, new_hdf5, read_json, sha256, write_json
+from glitchflow_plugin.data.manifest import MANIFEST_NAME, ROWS_NAME
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
-from glitchflow_plugin.data.sharded import MANIFEST_NAME, ROWS_NAME, EventSet, ShardedWriter, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.errors import ChannelMismatchError, DataError, FormatError, NoEventsError
 
 CHANNELS = ("V1:STRAIN", "V1:A", "V1:B")

@@ -6,10 +6,11 @@ import h5py
 import numpy as np
 import pytest
 
+from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.readers import frames, hdf5, remote
 from glitchflow_plugin.data.readers.continuous import StoredChannel, StoredFile, span_in_name
-from glitchflow_plugin.data.sources import DatasetSettings, open_datasets
+from glitchflow_plugin.data.sources import open_datasets
 from glitchflow_plugin.errors import (
     ChannelMismatchError,
     ConfigurationError,

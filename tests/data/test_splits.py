@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glitchflow_plugin.data.files import read_json, write_json
-from glitchflow_plugin.data.splits import PARTS, Split, SplitPart, SplitSettings, make_split, share_warnings
+from glitchflow_plugin.data.split_drawing import make_split, share_warnings
+from glitchflow_plugin.data.splits import PARTS, Split, SplitPart, SplitSettings
 from glitchflow_plugin.errors import ConfigurationError, FormatError, LeakageError, NoEventsError
 
 

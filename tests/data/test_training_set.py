@@ -8,7 +8,8 @@ import pytest
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.files import read_json, write_json
-from glitchflow_plugin.data.sharded import MANIFEST_NAME, ROWS_NAME, SpectrogramSet
+from glitchflow_plugin.data.manifest import MANIFEST_NAME, ROWS_NAME
+from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import FormatError, GlitchflowError, LeakageError
 

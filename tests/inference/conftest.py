@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from glitchflow_plugin.data.records import SpectrogramBatch
-from glitchflow_plugin.data.sharded import ShardedWriter
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.models.bundle import ModelBundle
 
 TARGET = "V1:STRAIN"

@@ -7,6 +7,7 @@ import torch
 
 from glitchflow_plugin.data.files import read_json, write_json
 from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.inference.cases import map_statistics
 from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.inference.leaderboard import (
     HeldOut,
@@ -18,7 +19,7 @@ from glitchflow_plugin.inference.leaderboard import (
     taken_away,
 )
 from glitchflow_plugin.inference.predict import MapPredictor, Prediction
-from glitchflow_plugin.inference.score import Sample, map_statistics
+from glitchflow_plugin.inference.score import Sample
 from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
 

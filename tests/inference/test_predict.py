@@ -107,7 +107,7 @@ def test_invalid_witnesses_are_silent():
 def test_a_strain_twin_predicts_and_subtracts(make_event_set, tmp_path):
     """A witness that is the strain's own glitch, a quarter period apart: only a subtraction with phase removes it."""
     from glitchflow_plugin.inference.predict import SeriesPredictor
-    from glitchflow_plugin.models.bundle import WaveformTwin
+    from glitchflow_plugin.models.twins import WaveformTwin
     from glitchflow_plugin.models.wiener import WienerFilter
     from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
     from glitchflow_plugin.signal.qtransform import QTransformSettings
@@ -144,8 +144,8 @@ def test_a_strain_twin_predicts_and_subtracts(make_event_set, tmp_path):
 
 def test_the_expected_residual_lies_where_the_prediction_is(make_event_set, tmp_path):
     from glitchflow_plugin.inference.predict import SeriesPredictor
-    from glitchflow_plugin.models.bundle import WaveformTwin
     from glitchflow_plugin.models.coupling import CouplingNet
+    from glitchflow_plugin.models.twins import WaveformTwin
     from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
     from glitchflow_plugin.signal.qtransform import QTransformSettings
 

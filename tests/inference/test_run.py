@@ -5,17 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, DataError, FormatError
-from glitchflow_plugin.inference.run import (
-    InferenceSettings,
-    check_spectrograms,
-    cleaned_name,
-    predicted_name,
-    recipe_differences,
-    run_inference,
-    weights_fingerprint,
-)
-from glitchflow_plugin.inference.score import map_statistics, score_statistics
+from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.inference.cases import map_statistics
+from glitchflow_plugin.inference.run import InferenceSettings, cleaned_name, predicted_name, run_inference
+from glitchflow_plugin.inference.score import score_statistics
+from glitchflow_plugin.inference.subject import weights_fingerprint
 from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.products.veto_table import outcomes
 from glitchflow_plugin.signal.columns import Columns
@@ -139,43 +133,6 @@ def test_data_without_strain_give_predictions_alone(make_bundle, make_set, tmp_p
     assert result.events["veto"].tolist() == [True, False] * 3
     assert result.events["cleaned"].isna().all()
     assert not result.maps.valid[:, 0].any()
-
-
-def test_missing_witnesses_are_listed(make_bundle, make_set):
-    with pytest.raises(ChannelMismatchError, match=r"lacks the channels \['V1:MIC'\]"):
-        check_spectrograms(make_bundle(), make_set(2, channels=("V1:STRAIN", "V1:SEIS")))
-
-
-def test_maps_made_another_way_are_refused(make_bundle, make_set):
-    spectrograms = make_set(2)
-    check_spectrograms(make_bundle(), spectrograms)
-    with pytest.raises(FormatError, match="other frequencies"):
-        check_spectrograms(make_bundle(frequencies=tuple(np.linspace(10, 400, 64))), spectrograms)
-    with pytest.raises(FormatError, match="other times"):
-        check_spectrograms(make_bundle(times=tuple(np.arange(128) * 0.05)), spectrograms)
-    recipe = {**spectrograms.recipe, "qtransform": {"q": 20.0, "num_times": 257}}
-    with pytest.raises(FormatError, match=r"qtransform.q: expected 20.0, got 12.0"):
-        check_spectrograms(make_bundle(recipe=recipe), spectrograms)
-
-
-def test_only_what_changes_numbers_counts_as_a_difference(make_set):
-    recipe = make_set(2).recipe
-    other = {
-        "events": {
-            **recipe["events"],
-            "sample_rate": 1024,  # an integer in JSON
-            "channels": {
-                "V1:SEIS": {"minf": 8, "maxf": 400.0, "unit": "m", "recorded_sample_rate": 500.0},
-                "V1:MIC": {"minf": 9.0, "maxf": 400.0},
-            },
-        },
-        "qtransform": recipe["qtransform"],
-        "selection": {"channels": "ch_list"},
-    }
-    assert recipe_differences(recipe, other, ["V1:SEIS"]) == []
-    assert recipe_differences(recipe, other, ["V1:SEIS", "V1:MIC"]) == [
-        "events.channels.V1:MIC.minf: expected 8.0, got 9.0"
-    ]
 
 
 def test_a_run_resumes_and_another_model_starts_anew(make_bundle, make_set, tmp_path):

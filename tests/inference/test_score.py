@@ -6,20 +6,9 @@ import torch
 from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
 from glitchflow_plugin.errors import ConfigurationError, DataError, NoEventsError
-from glitchflow_plugin.inference.score import (
-    BLOCK,
-    MARGIN,
-    NOISE_CLAIM,
-    NOISE_MEAN,
-    THRESHOLDS,
-    CaseStatistics,
-    Confusion,
-    Sample,
-    _weighted_auc,
-    confusion_counts,
-    map_statistics,
-    score_statistics,
-)
+from glitchflow_plugin.inference.cases import BLOCK, MARGIN, NOISE_CLAIM, NOISE_MEAN, CaseStatistics, map_statistics
+from glitchflow_plugin.inference.metrics import Confusion, confusion_counts, weighted_auc
+from glitchflow_plugin.inference.score import THRESHOLDS, Sample, score_statistics
 
 
 def statistics(measured, predicted, *, cleaned=None, event=None, group=None, cut=16.0):
@@ -285,7 +274,7 @@ def test_weighted_areas_agree_with_scikit_learn():
     peak = np.sort(generator.integers(0, 20, 100)).astype(float)
     truth = generator.random(100) < 0.4
     weights = generator.integers(0, 4, (5, 100)).astype(float)
-    areas = _weighted_auc(weights, truth, np.unique(peak, return_inverse=True)[1])
+    areas = weighted_auc(weights, truth, np.unique(peak, return_inverse=True)[1])
     expected = [roc_auc_score(truth, peak, sample_weight=row) for row in weights]
     np.testing.assert_allclose(areas, expected, rtol=1e-12)
 

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from glitchflow_plugin.errors import NoEventsError
-from glitchflow_plugin.inference.score import CaseStatistics, map_statistics, score_statistics
+from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
+from glitchflow_plugin.inference.score import score_statistics
 from glitchflow_plugin.inference.trivial import (
     CLOCK,
     CONSTANT,

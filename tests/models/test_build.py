@@ -5,7 +5,8 @@ from torch import nn
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.models.build import MODELS, WAVEFORM_MODELS, build_model, check_network, full_settings
-from glitchflow_plugin.models.bundle import EnergyTwin, load_twin, save_twin
+from glitchflow_plugin.models.twins import EnergyTwin
+from glitchflow_plugin.models.weights import load_twin, save_twin
 
 SMALL = {
     "deep_decoder": {"base": 4, "depth": 2, "features": 12},

@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from glitchflow_plugin.errors import FormatError
-from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle, load_twin, save_twin
+from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.linear import LinearFilter
+from glitchflow_plugin.models.twins import EnergyTwin
 from glitchflow_plugin.models.unet import UNet
+from glitchflow_plugin.models.weights import load_twin, save_twin
 
 
 def make_twin(network=None, *, transform="sqrt"):

@@ -6,8 +6,9 @@ from safetensors.torch import save
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.models.build import build_model, representation
-from glitchflow_plugin.models.bundle import WaveformTwin, load_twin, save_twin
 from glitchflow_plugin.models.coupling import CouplingNet
+from glitchflow_plugin.models.twins import WaveformTwin
+from glitchflow_plugin.models.weights import load_twin, save_twin
 
 SMALL = {"features": 4, "frame_size": 32, "filter_size": 65}
 

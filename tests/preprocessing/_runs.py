@@ -10,7 +10,8 @@ import numpy as np
 
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.files import atomic_path
-from glitchflow_plugin.data.sharded import EventSet, ShardPlan
+from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.preprocessing import ingest
 from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
 

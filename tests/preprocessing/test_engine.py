@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from glitchflow_plugin.data.sharded import ShardPlan
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError
 from glitchflow_plugin.preprocessing.engine import (
     EngineSettings,
@@ -15,6 +15,7 @@ from glitchflow_plugin.preprocessing.engine import (
     default_workers,
     map_shards,
 )
+from glitchflow_plugin.settings import built
 
 PLANS = [ShardPlan(index, (f"event-{2 * index}", f"event-{2 * index + 1}")) for index in range(4)]
 
@@ -74,21 +75,21 @@ def test_configuration_file_holds_the_defaults():
         ({"workers": True}, "engine.workers"),
         ({"address": None}, "without a password"),
         ({"address": "local"}, "without a password"),
-        ({"task_cpus": 0}, "positive"),
-        ({"task_memory": -1.0}, "positive"),
+        ({"task_cpus": 0}, "engine.task_cpus.*above 0"),
+        ({"task_memory": -1.0}, "engine.task_memory.*above 0"),
         ({"share_index": 1}, "both or neither"),
         ({"share_index": 2, "share_count": 2}, "counts from 0"),
-        ({"share_index": 0.5, "share_count": 2}, "whole numbers"),
-        ({"task_cpus": "2"}, "positive numbers"),
+        ({"share_index": 0.5, "share_count": 2}, "engine.share_index.*a whole number"),
+        ({"task_cpus": "2"}, "engine.task_cpus.*a number"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong, words):
     with pytest.raises(ConfigurationError, match=words):
-        EngineSettings(**wrong)
+        built(EngineSettings, wrong, "engine")
 
 
 def test_a_gpu_is_filled_by_one_process():
-    assert EngineSettings().on_device("cpu").workers == 0
+    assert EngineSettings().on_device("cpu").workers is None
     assert EngineSettings().on_device("cuda:0").workers == 1
     assert EngineSettings("slurm-array").on_device("cuda").workers == 1
     with pytest.raises(ConfigurationError, match="device to auto or cpu"):

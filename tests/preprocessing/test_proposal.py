@@ -5,11 +5,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from glitchflow_plugin.data.sources import DatasetSettings, ProcessingSettings
+from glitchflow_plugin.data.datasets import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
-from glitchflow_plugin.preprocessing.proposal import Reach, find_fit, find_target, propose
+from glitchflow_plugin.preprocessing.fit import Reach, find_fit
+from glitchflow_plugin.preprocessing.proposal import propose
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
-from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey
+from glitchflow_plugin.preprocessing.seen import SeenChannel, SeenData
+from glitchflow_plugin.preprocessing.survey import Survey
+from glitchflow_plugin.preprocessing.target import find_target
 from glitchflow_plugin.signal.conditioning import ConditioningSettings, condition, needed_length
 from glitchflow_plugin.signal.qtransform import QTransformSettings, check_settings
 from glitchflow_plugin.signal.whitening import WhiteningSettings

@@ -11,7 +11,8 @@ from glitchflow_plugin import cli
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.proposal import propose
 from glitchflow_plugin.preprocessing.run_folder import with_values, write_proposal
-from glitchflow_plugin.preprocessing.survey import SeenChannel, SeenData, Survey
+from glitchflow_plugin.preprocessing.seen import SeenChannel, SeenData
+from glitchflow_plugin.preprocessing.survey import Survey
 
 
 @pytest.mark.parametrize("name", ["whiten", "maps", "scan", "process", "split"])

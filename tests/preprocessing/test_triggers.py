@@ -9,11 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glitchflow_plugin.components.data_processor import DataProcessor
+from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers import hdf5
-from glitchflow_plugin.data.readers.triggers import TriggerSettings, event_id_at
+from glitchflow_plugin.data.readers.trigger_table import event_id_at
+from glitchflow_plugin.data.readers.triggers import TriggerSettings
 from glitchflow_plugin.data.sharded import EventSet
-from glitchflow_plugin.data.sources import DatasetSettings, open_datasets
+from glitchflow_plugin.data.sources import open_datasets
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
 from glitchflow_plugin.preprocessing.ingest import ingest, ingest_with_recipe
 from glitchflow_plugin.preprocessing.quality import read_quality

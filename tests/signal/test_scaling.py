@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
-from glitchflow_plugin.models.bundle import scale_energy, unscale_energy
+from glitchflow_plugin.models.twins import scale_energy, unscale_energy
 from glitchflow_plugin.signal.scaling import ScaleFit, Scaling, ScalingSettings
 
 CHANNELS = ("STRAIN", "LOUD", "SILENT", "DEAD")
@@ -74,7 +74,7 @@ def test_networks_scale_and_come_back_exactly_up_to_the_clamp(maps, transform):
 
 
 def test_errors_say_what_is_wrong():
-    with pytest.raises(ConfigurationError, match="clamp > 0"):
+    with pytest.raises(ConfigurationError, match=r"clamp: expected float \(above 0"):
         ScalingSettings(clamp=0)
     with pytest.raises(ConfigurationError, match="sqrt"):
         ScalingSettings(transform="root")

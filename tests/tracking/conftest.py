@@ -13,8 +13,9 @@ import pytest
 import requests
 import torch
 
-from glitchflow_plugin.models.bundle import EnergyTwin, ModelBundle
+from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.linear import LinearFilter
+from glitchflow_plugin.models.twins import EnergyTwin
 from glitchflow_plugin.tracking.connection import patience
 
 WITNESSES = ("GUIDE", "BYSTANDER")

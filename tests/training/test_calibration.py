@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from glitchflow_plugin.errors import FormatError, NoEventsError
-from glitchflow_plugin.models.bundle import PROBABILITIES, WaveformTwin
 from glitchflow_plugin.models.coupling import Explanation
 from glitchflow_plugin.models.stft import ShortTimeFourier
+from glitchflow_plugin.models.twins import PROBABILITIES, WaveformTwin
 from glitchflow_plugin.models.wiener import WienerFilter
 from glitchflow_plugin.training.calibration import _upper_quantiles, calibrate, coverage, leave_out
 

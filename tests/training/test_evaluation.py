@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from glitchflow_plugin.inference.cases import map_statistics
 from glitchflow_plugin.inference.predict import MapPredictor
-from glitchflow_plugin.inference.score import map_statistics, score_statistics
-from glitchflow_plugin.models.bundle import EnergyTwin
+from glitchflow_plugin.inference.score import score_statistics
+from glitchflow_plugin.models.twins import EnergyTwin
 from glitchflow_plugin.training.baseline import BaselineSettings, fit_baseline
 from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, judge_events, judge_windows
 from glitchflow_plugin.training.losses import LossSettings, map_loss

@@ -9,7 +9,8 @@ from torch import nn
 
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
-from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
+from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.training.energy import EnergyLearner

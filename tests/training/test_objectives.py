@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
-from glitchflow_plugin.inference.score import map_statistics
+from glitchflow_plugin.inference.cases import map_statistics
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.training.objectives import (
     Objectives,
     ObjectiveSettings,
@@ -86,4 +87,4 @@ def test_both_kinds_of_windows_are_needed():
 @pytest.mark.parametrize("wrong", [{"deadtime": 2}, {"harmed_limit": -0.1}, {"veto_weight": 0, "power_weight": 0}])
 def test_settings_without_a_meaning_are_refused(wrong):
     with pytest.raises(ConfigurationError, match=r"hpo\.objective"):
-        ObjectiveSettings(**wrong)
+        built(ObjectiveSettings, wrong, "hpo.objective")

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from itwinai.torch.config import TrainingConfiguration as ItwinaiConfiguration
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict
 
-from glitchflow_plugin.errors import ConfigurationError, nearest
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.training.configuration import TrainingConfiguration
 
 
@@ -22,13 +22,6 @@ class StrictConfiguration(TrainingConfiguration, ItwinaiConfiguration):  # pyrig
         """Build it from YAML.
 
         Raises:
-            ConfigurationError: A key is unknown or a value has the wrong type; the message lists them.
+            ConfigurationError: A key is unknown or a value has the wrong type; the message names it.
         """
-        try:
-            return cls.model_validate(dict(values or {}))
-        except ValidationError as error:
-            found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-            unknown = [item["loc"][-1] for item in error.errors() if item["type"] == "extra_forbidden"]
-            near = nearest(unknown[0], cls.model_fields) if unknown else ""
-            message = f"training.config: {found}.{near} Keys it takes: {', '.join(sorted(cls.model_fields))}."
-            raise ConfigurationError(message) from error
+        return built(cls, values, "training.config")

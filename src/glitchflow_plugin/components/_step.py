@@ -1,13 +1,15 @@
-"""What every step has in common: it holds the folders that it works in, and the system's refusals are told in words."""
+"""What all steps have in common: they keep their arguments, hold their folders, and tell what the system refuses."""
 
 import errno
 import functools
+import inspect
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from itwinai.components import BaseComponent
 from itwinai.distributed import detect_distributed_environment
 
 from glitchflow_plugin.data.files import content_hash
@@ -24,6 +26,25 @@ _OWN = ("engine", "name")
 #: Exit code of what Ctrl-C ends, as shells give it.
 _CTRL_C = 130
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+Step = TypeVar("Step", bound=BaseComponent)
+Arguments = ParamSpec("Arguments")
+Constructor = Callable[Concatenate[Step, Arguments], None]
+
+
+def keeping_arguments(init: Constructor[Step, Arguments]) -> Constructor[Step, Arguments]:
+    """Decorate `__init__`: its arguments, with their defaults, are the step's parameters, which itwinai serialises."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def initialised(self: Step, *arguments: Arguments.args, **keywords: Arguments.kwargs) -> None:
+        init(self, *arguments, **keywords)
+        given = signature.bind(self, *arguments, **keywords)
+        given.apply_defaults()
+        self.save_parameters(**dict(list(given.arguments.items())[1:]))
+
+    return initialised
 
 
 def holding(*writes: str, reads: Sequence[str] = (), together: bool = True) -> Callable[[Any], Any]:

@@ -21,9 +21,10 @@ from itwinai.distributed import detect_distributed_environment
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from glitchflow_plugin.components import _report
+from glitchflow_plugin.components._report import remember
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, causes, nearest
 from glitchflow_plugin.products.console import never_fail_on_output
+from glitchflow_plugin.products.overrides import differences, unresolved
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 PROFILE, NETWORK = "conf/profile", "conf/model"
@@ -54,7 +55,7 @@ class RunCallback(Callback):
         except ConfigurationError as error:
             end(str(error), everywhere=True)
         said: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # scan.q=${a.b} is no reference here
-        _report.remember(_report.differences(config, files, choices.get(PROFILE), said, usual))
+        remember(differences(config, files, choices.get(PROFILE), said, usual))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """End a run that failed with one message, where there is one."""
@@ -101,7 +102,7 @@ def check_names(config: DictConfig, files: Mapping[Any, Any] | None = None) -> N
         for key in map(str, config):
             if key not in known and f"${{{key}" not in text and (near := nearest(key, known, least=_ALIKE)):
                 raise ConfigurationError(f"nothing reads the key {key!r}.{near}")
-        _check_sections(_report.plain(config), _report.plain(files))
+        _check_sections(unresolved(config), unresolved(files))
     pipelines = list(_pipelines(config))
     key = OmegaConf.select(config, "pipe_key", default="training_pipeline")
     pipeline = OmegaConf.select(config, str(key)) if key else None
@@ -163,7 +164,7 @@ def _check_sections(config: Mapping[str, Any], files: Mapping[str, Any], above: 
 
 
 def _pipelines(config: DictConfig) -> Iterator[str]:
-    for name, section in _report.plain(config).items():
+    for name, section in unresolved(config).items():
         if isinstance(section, dict) and isinstance(section.get("steps"), dict | list):
             yield name
 

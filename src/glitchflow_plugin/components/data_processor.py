@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from itwinai.components import DataGetter, monitor_exec
 
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.components._step import holding, keeping_arguments
+from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.sharded import EventSet
-from glitchflow_plugin.data.sources import DatasetSettings
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import IngestSettings, ingest, jitter_lacking, whitening_of
 from glitchflow_plugin.preprocessing.quality import QUALITY_NAME, RECORDS_NAME, read_quality
@@ -23,44 +22,38 @@ class DataProcessor(DataGetter):
 
     Args:
         datasets: The list in datasets.yaml.
-        folder: Where the event set goes.
-        whiten: Content of whiten.yaml.
+        folder: Folder for the event set.
+        whiten: The keys of whiten.yaml.
         ingest: How the work is divided: `shard_size`.
-        engine: Where the shards are made: the keys of engine.yaml, or an engine's name.
-        name: Of the step.
+        engine: The keys of engine.yaml, or an engine's name.
+        name: Name of the step.
     """
 
+    @keeping_arguments
     def __init__(
         self,
-        datasets: Sequence[Mapping[str, Any]],
+        datasets: Sequence[Mapping[str, object]],
         folder: str,
-        whiten: Mapping[str, Any] | None = None,
-        ingest: Mapping[str, Any] | None = None,
+        whiten: Mapping[str, object] | None = None,
+        ingest: Mapping[str, object] | None = None,
         *,
-        engine: Mapping[str, Any] | str | None = None,
+        engine: Mapping[str, object] | str | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.save_parameters(datasets=datasets, folder=folder, whiten=whiten, ingest=ingest, engine=engine, name=name)
         # Built here so that a misspelt key ends the pipeline before its first step runs.
         self.datasets = DatasetSettings.listed(datasets)
-        self.folder = Path(folder)
+        self.folder, self.whiten = Path(folder), whiten
         whitening_of(whiten)
-        self.whiten = whiten
         self.settings, self.engine = built(IngestSettings, ingest, "ingest"), EngineSettings.of(engine)
 
     @monitor_exec
     @holding("folder")
-    def execute(self, _before: Any = None) -> EventSet:
+    def execute(self, _before: object = None) -> EventSet:
         """Make the event set, or what a killed run left to make of it, and return its handle."""
         started = now()
-        events = ingest(
-            self.datasets,
-            self.whiten,
-            self.folder,
-            engine=self.engine,
-            shard_size=self.settings.shard_size,
-        )
+        size = self.settings.shard_size
+        events = ingest(self.datasets, self.whiten, self.folder, engine=self.engine, shard_size=size)
         report(_summary(events, self.datasets, started), self.folder)
         return events
 

@@ -1,13 +1,13 @@
 """The step Processor: the windows to learn from, and how energies are scaled."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.reference_file import write_reference
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS, Split
@@ -26,13 +26,13 @@ class Processor(BaseComponent):
     Args:
         windows: The keys of windows.yaml.
         spectrograms: Folder of the spectrogram set.
-        folder: Where split.json is, where no split comes from the step before, and where the results go.
+        folder: Folder for the results; split.json is read there where no split comes from the step before.
         name: Name of the step.
     """
 
-    def __init__(self, windows: dict[str, Any], spectrograms: str, folder: str, name: str | None = None) -> None:
+    @keeping_arguments
+    def __init__(self, windows: Mapping[str, object], spectrograms: str, folder: str, name: str | None = None) -> None:
         super().__init__(name)
-        self.save_parameters(windows=windows, spectrograms=spectrograms, folder=folder, name=name)
         self.settings = built(WindowSettings, windows, "windows")
         # a wrong clamp or quantile shall fail now, not after the steps before
         self.scaling = ScalingSettings(

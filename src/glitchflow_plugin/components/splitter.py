@@ -1,14 +1,15 @@
 """The step Splitter: training, validation, gate and test events, kept apart by group and in time."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.sharded import SpectrogramSet
-from glitchflow_plugin.data.splits import PARTS, Split, SplitSettings, make_split, share_warnings
+from glitchflow_plugin.data.split_drawing import make_split, share_warnings
+from glitchflow_plugin.data.splits import PARTS, Split, SplitSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.columns import Columns
@@ -20,13 +21,13 @@ class Splitter(BaseComponent):
     Args:
         split: The keys of split.yaml.
         spectrograms: Folder of the spectrogram set, used where no set comes from the step before.
-        folder: Where split.json goes.
+        folder: Folder for split.json.
         name: Name of the step.
     """
 
-    def __init__(self, split: dict[str, Any], spectrograms: str, folder: str, name: str | None = None) -> None:
+    @keeping_arguments
+    def __init__(self, split: Mapping[str, object], spectrograms: str, folder: str, name: str | None = None) -> None:
         super().__init__(name)
-        self.save_parameters(split=split, spectrograms=spectrograms, folder=folder, name=name)
         self.settings = built(SplitSettings, split, "split")
         self.spectrograms_folder, self.folder = Path(spectrograms), Path(folder)
 

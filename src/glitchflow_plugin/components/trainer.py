@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property, partial
@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._figures import PictureSettings
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._strategies import backward
@@ -38,29 +37,26 @@ from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import BatchOrder, Share, share_cache
 from glitchflow_plugin.data.window_order import WindowOrder, balancing_weights, read_labels
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
-from glitchflow_plugin.inference.predict import check_events
-from glitchflow_plugin.inference.report import score_figures
-from glitchflow_plugin.inference.score import Scores
-from glitchflow_plugin.models.build import check_network, full_settings, representation
+from glitchflow_plugin.inference.fresh import check_events
+from glitchflow_plugin.models.build import check_network, representation
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
-from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.products.pictures import PictureSettings
+from glitchflow_plugin.products.summary import now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.connection import guarded
 from glitchflow_plugin.tracking.itwinai_tracker import BufferedMLFlowLogger, ItwinaiTracker, make_loggers, unsent
-from glitchflow_plugin.tracking.runs import Unsent, named_for_test
+from glitchflow_plugin.tracking.runs import Unsent
 from glitchflow_plugin.tracking.versions import ModelVersion
-from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
+from glitchflow_plugin.training.baseline import BaselineSettings
 from glitchflow_plugin.training.checkpoints import (
     BEST,
     EARLIER,
-    LAST,
+    ORIGIN,
     RUN,
     bring_earlier_back,
-    drop_earlier,
     forget_damaged,
     judged_weights,
-    read_checkpoint,
     recover,
     replace_folder,
     run_of,
@@ -69,18 +65,27 @@ from glitchflow_plugin.training.checkpoints import (
 from glitchflow_plugin.training.energy import EnergyLearner
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.interruption import ignore_signals
-from glitchflow_plugin.training.judged_events import Gate, gate_notes
+from glitchflow_plugin.training.judged_events import Gate
 from glitchflow_plugin.training.learner import Learner
 from glitchflow_plugin.training.losses import LossSettings
 from glitchflow_plugin.training.precision import choose_precision, in_precision
-from glitchflow_plugin.training.registration import RegistrySettings, origin, register_trained
+from glitchflow_plugin.training.registration import Outcome, RegistrySettings, provenance, register_trained
+from glitchflow_plugin.training.run import (
+    Conditions,
+    Trained,
+    finish,
+    network_settings,
+    part_batches,
+    pictures,
+    read_best,
+    settle_earlier,
+    summarize,
+)
 from glitchflow_plugin.training.steps import Stepper, moving_average, warm_up
 from glitchflow_plugin.training.waveform import WaveformLearner, WaveformLoss
 
 logger = logging.getLogger(__name__)
 
-#: In a checkpoint: what it was trained on.
-_ORIGIN = "trained_on"
 #: Beside the checkpoints: the MLflow run of the training.
 _RUN = "mlflow_run.json"
 #: A block of the shuffled order is this part of the cache, so that up to seven loader workers can hold it.
@@ -155,7 +160,7 @@ class Trainer(SoundTorchTrainer):
         checked = StrictConfiguration.checked(config)
         LossSettings(l1=checked.loss_l1, ssim=checked.loss_ssim)  # wrong weights are refused before anything is read
         self.baseline_settings = built(BaselineSettings, baseline, "training.baseline")
-        self.registry = RegistrySettings.of(registry or None)
+        self.registry = built(RegistrySettings, registry, "registry") if registry else None
         tracked = self.registry
         first = detect_distributed_environment().global_rank == 0
         # all processes must agree on whether the run is tracked
@@ -232,7 +237,7 @@ class Trainer(SoundTorchTrainer):
             self._prepare_best()
             self._remember_run()
             self._tell_of_a_small_gate()
-            self._tracker.params(self._settings() | origin(self.training_set.fingerprint))
+            self._tracker.params(self._settings() | provenance(self.training_set.fingerprint))
             self._tracker.data(self.training_set.spectrograms.name, self.training_set.fingerprint)
             self._tracker.text("environment.json", json.dumps(environment(), indent=2))
         super().train()
@@ -411,10 +416,10 @@ class Trainer(SoundTorchTrainer):
 
     def checkpoint_notes(self) -> dict[str, Any]:
         """What a checkpoint was trained on, and by which run."""
-        return {_ORIGIN: self.learner.origin(), RUN: {"id": self.run_id}}
+        return {ORIGIN: self.learner.origin(), RUN: {"id": self.run_id}}
 
     def _check_origin(self) -> None:
-        path = Path(self.from_checkpoint or "") / f"{_ORIGIN}.json"
+        path = Path(self.from_checkpoint or "") / f"{ORIGIN}.json"
         if not path.exists():
             return
         here, there = self.learner.origin(), read_json(path)
@@ -523,46 +528,42 @@ class Trainer(SoundTorchTrainer):
 
     # afterwards, in the first process
 
-    def _finish(self, maps: SpectrogramSet, started: str) -> ModelVersion | None:
-        judge = partial(
-            self.learner.judge, twin=self.twin, device=self.device_for_judging, threshold=self.config.threshold
-        )
-        self.learner.calibrate(self.twin, self._batches)
-        baseline = self.learner.baseline(self.twin, self._batches)
-        figures = judge(self.twin, self._batches("validation")).figures()
-        scores = self.learner.test_scores(self.twin, baseline, threshold=self.config.threshold)
-        bundle = self._bundle(figures, baseline, scores)
-        known = {"maps": maps, "started": started, "scores": scores, "figures": figures, "baseline": baseline}
-        summary = partial(self._summary, **known)
-        if self.registry is None:
-            self._log_final(None, scores)
-            report(summary(), self.folder)
-            return None
-        run = self._log_final(self.mlflow_worker_run_id or self.mlflow_tune_run_id, scores)
-        outcome = register_trained(
-            bundle,
-            self.registry,
-            self._gate(bundle, self.registry.gate).decide,
-            training=self.training_set.folder,
-            checkpoint=Path(self.checkpoints_location) / BEST,
-            run_id=run,
-            trained_by=self.run_id,
-            unsent=unsent(self.logger),
-        )
-        report(summary(version=outcome.version, trouble=outcome.trouble), self.folder)
-        outcome.raise_if(self.registry.required)
+    def _finish(self, _: SpectrogramSet, started: str) -> ModelVersion | None:
+        trained = finish(self.learner, self.twin, self._conditions, self.device_for_judging)
+        run_id, registry = self._log_trained(trained), self.registry
+        checkpoint, outcome = Path(self.checkpoints_location) / BEST, Outcome()
+        if registry is not None:
+            outcome = register_trained(
+                trained.bundle,
+                registry,
+                self._gate(trained.bundle, registry.gate).decide,
+                training=self.training_set.folder,
+                checkpoint=checkpoint,
+                run_id=run_id,
+                trained_by=self.run_id,
+                unsent=unsent(self.logger),
+            )
+        report(summarize(trained, self.training_set, outcome, started=started, checkpoint=checkpoint), self.folder)
+        outcome.raise_if(registry is not None and registry.required)
         return outcome.version
 
-    def _log_final(self, run_id: str | None, scores: dict[str, Scores]) -> str | None:
+    @property
+    def _conditions(self) -> Conditions:
+        return Conditions(self.run_name, self.epochs, self.random_seed, self.config)
+
+    def _log_trained(self, trained: Trained) -> str | None:
+        """Log test figures and pictures to the run of the training, and return its id."""
+        run_id = self.mlflow_worker_run_id or self.mlflow_tune_run_id
         if self.logger is None:
             return run_id
         self.logger.create_logger_context(rank=0, run_id=run_id, run_name=None if run_id else self.run_name)
         tracker = ItwinaiTracker(self.logger)
-        for key, found in scores.items():
-            values = {metric: estimate.value for metric, estimate in found.metrics().items()}
-            for name, value in named_for_test(key, values).items():
-                tracker.metric(name, value, 0)
-        for name, figure in self._pictures(scores).items():
+        for name, value in trained.test_figures.items():
+            tracker.metric(name, value, 0)
+        shown = {"axis": self.pictures.frequency_axis, "classes": self._classes}
+        for name, figure in pictures(
+            self.learner, trained, threshold=self.config.threshold, device=self.device_for_judging, **shown
+        ).items():
             tracker.picture(name, figure)
         found_run = getattr(self.mlflow_logger, "active_run", None)
         self.logger.destroy_logger_context()
@@ -574,98 +575,6 @@ class Trainer(SoundTorchTrainer):
         return Gate(
             self.training_set, learner.events, learner.event_losses, bundle, settings, device, self.config.threshold
         )
-
-    def _pictures(self, scores: dict[str, Scores]) -> dict[str, Any]:
-        """What a person wants to see of a twin before choosing it."""
-        part = "test" if scores else "validation"
-        dataset: Any = self.learner.dataset(part)
-        found = score_figures(scores, self.config.threshold)
-
-        def predict(witnesses: Tensor) -> Tensor:
-            return self.twin(witnesses.to(self.device_for_judging))
-
-        return {
-            "examples": self._examples(predict, dataset, part),
-            **{name: found[name] for name in ("roc", "accuracy") if name in found},
-        }
-
-    def _bundle(self, figures: dict[str, float], baseline: Any, scores: dict[str, Scores] | None = None) -> ModelBundle:
-        begins = self.training_set.windows["gps_start"]
-        times = self.training_set.open_spectrograms().times
-        length = float(times[self.training_set.settings.size - 1] - times[0])
-        notes = {
-            "run_name": self.run_name,
-            "dataset_name": self.training_set.spectrograms.name,
-            "gps": [float(begins.min()), float(begins.max()) + length],
-            "test": {
-                rival: {name: estimate.to_dict() for name, estimate in found.metrics().items()}
-                for rival, found in (scores or {}).items()
-            },
-            "epochs": self.epochs,
-            "config": self.config.model_dump(mode="json"),
-            "random_seed": self.random_seed,
-            "events": {name: len(self.training_set.split.part(name)) for name in PARTS},
-            **gate_notes(self.training_set),
-            "threshold": self.config.threshold,
-            "baseline": {"representation": baseline.representation, "ridge": baseline.ridge},
-        }
-        metrics = {f"validation_{key}": value for key, value in figures.items()}
-        return self.learner.bundle(self.twin, baseline, metrics, notes)
-
-    def _summary(
-        self,
-        *,
-        maps: SpectrogramSet,
-        started: str,
-        scores: dict[str, Scores],
-        figures: dict[str, float],
-        baseline: Baseline,
-        version: ModelVersion | None = None,
-        trouble: str = "",
-    ) -> RunSummary:
-        metrics = {}
-        for key, estimate in (scores["model"].metrics() if scores else {}).items():
-            rivals = {rival: scores[rival].metrics()[key].value for rival in ("linear", "zero")}
-            metrics[key] = Metric(estimate.value, estimate.low, estimate.high, rivals)
-        for key, value in figures.items():
-            metrics[f"validation_{key}"] = Metric(value, baseline={"linear": baseline.validation.get(key)})
-        warnings = [f"{key} is undefined: {estimate.reason}" for key, estimate in self._undefined(scores)]
-        if not scores:
-            warnings.append("no test event: the figures above are of validation, which chose the checkpoint")
-        if trouble:
-            warnings.append(trouble)
-        outputs: dict[str, str] = {"checkpoint": str(Path(self.checkpoints_location) / BEST)}
-        if version is not None:
-            outputs["registered model"] = f"{version.name} version {version.version} at {version.tracking_uri}"
-            if version.promoted is not None:
-                outputs["champion"] = f"{'yes' if version.promoted else 'no'}: {version.reason}"
-            if version.promoted is False:
-                number = version.version
-                outputs["to use it all the same"] = (
-                    f"inference.model.version={number}, or glitchflow models promote {version.name} {number}"
-                )
-        kept = len(set(self.training_set.windows["event_id"]))
-        return RunSummary(
-            pipeline="training_pipeline/Trainer",
-            started=started,
-            inputs={
-                "training set": str(self.training_set.folder),
-                "spectrograms": str(maps.folder),
-                "witnesses": ", ".join(self.witnesses),
-                "model": ", ".join(f"{key} {value}" for key, value in self._model_settings().items()),
-            },
-            events=EventCounts.from_reasons(kept, self.training_set.unused_events()),
-            metrics=metrics,
-            outputs=outputs,
-            warnings=tuple(warnings),
-            details={"test": {key: found.to_dict() for key, found in scores.items()}},
-        )
-
-    @staticmethod
-    def _undefined(scores: dict[str, Scores]) -> Iterable[tuple[str, Any]]:
-        if not scores:
-            return []
-        return [(key, estimate) for key, estimate in scores["model"].metrics().items() if estimate.value is None]
 
     # small things
 
@@ -711,8 +620,7 @@ class Trainer(SoundTorchTrainer):
         return events
 
     def _batches(self, part: str) -> DataLoader[Any]:
-        """Windows of a part in the order of the index."""
-        return DataLoader(self.learner.dataset(part), batch_size=self.config.batch_size)  # type: ignore[arg-type]
+        return part_batches(self.learner, self.config.batch_size, part)
 
     def _predict(self, witnesses: Tensor) -> Tensor:
         return self.twin(self._on_device(witnesses))
@@ -722,15 +630,9 @@ class Trainer(SoundTorchTrainer):
         layout = torch.channels_last if images else torch.contiguous_format
         return windows.to(self.device, memory_format=layout, non_blocking=True)
 
-    def _model_settings(self) -> dict[str, Any]:
-        """Name and settings with the network's own defaults filled in."""
-        name, own = self.network_settings["name"], dict(self.network_settings)
-        own.pop("name")
-        complete = full_settings(name, in_channels=len(self.witnesses), **own)
-        return {"name": name, **{key: value for key, value in complete.items() if key != "window_size"}}
-
     def _settings(self) -> dict[str, Any]:
-        settings = {f"model_{key}": value for key, value in self._model_settings().items()}
+        network = network_settings(self.network_settings, len(self.witnesses))
+        settings = {f"model_{key}": value for key, value in network.items()}
         counts = self.training_set.counts()
         windows = {f"windows_{name}_{kind}": counts[name][kind] for name in PARTS for kind in ("glitch", "background")}
         return {**settings, **windows, "witnesses": ", ".join(self.witnesses), "epochs": self.epochs}
@@ -760,42 +662,13 @@ class Trainer(SoundTorchTrainer):
 
     def _load_best(self) -> None:
         """Take the network that was best on validation, in a fresh twin on the device of this process."""
-        network = self.learner.network()
-        best = Path(self.checkpoints_location) / BEST
+        network, root = self.learner.network(), Path(self.checkpoints_location)
         if self.uses_ray:
-            self._fetch_from_ray(best)
-        root = best.parent
-        mine = best.exists() and run_of(best) in self._runs
-        if not mine and (not best.exists() or run_of(best) == run_of(root / EARLIER / BEST)):
-            raise DataError("training left no checkpoint: epochs must be at least 1.")
-        if not mine:
-            message = (
-                f"{best} is of another run, which has written to {best.parent} at the same time: what this run has "
-                "trained is lost, and nothing is registered. Train again with a run_name of its own."
-            )
-            raise DataError(message)
-        self.load_weights(network, judged_weights(read_checkpoint(best)))
-        self._settle_earlier(root)
+            self._fetch_from_ray(root / BEST)
+        self.load_weights(network, judged_weights(read_best(root, self._runs)))
+        settle_earlier(root, self.learner.origin(), float(self.best_validation_metric))
         self.model = network.to(choose_device(self._device)).eval()
         self.twin = self.learner.twin(self.model).eval()
-
-    def _settle_earlier(self, root: Path) -> None:
-        """Remove the training before this one, unless its best network is the better one by the same validation."""
-        earlier = root / EARLIER / BEST
-        origin = earlier / f"{_ORIGIN}.json"
-        if origin.exists() and read_json(origin) == self.learner.origin():
-            loss = float(read_checkpoint(earlier)["state"]["best_validation_metric"])
-            if loss < float(self.best_validation_metric):
-                logger.warning(
-                    "the earlier training in %s was better (validation loss %.4g, this one %.4g) and stays there; to "
-                    "go back to it: training.from_checkpoint=%s",
-                    root / EARLIER,
-                    loss,
-                    float(self.best_validation_metric),
-                    root / EARLIER / LAST,
-                )
-                return
-        drop_earlier(root)
 
     def _fetch_from_ray(self, best: Path) -> None:
         mode = getattr(self.ray_tune_config, "mode", None) or "min"

@@ -152,13 +152,13 @@ class _Call:
     module: str
     function: str
     args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    kwargs: dict[str, object]
     version: tuple[str, int, int]
     limit: float
     wait: float
 
     @classmethod
-    def of(cls, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self:
+    def of(cls, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, object]) -> Self:
         """The call of a function whose first argument is a path.
 
         Raises:
@@ -190,7 +190,7 @@ class _Companion:
         Raises:
             DataError: The process was ended from outside.
         """
-        answers: dict[int, Any] = {}
+        answers: dict[int, object] = {}
         with self._lock:
             while len(answers) < len(calls):
                 waiting = []
@@ -203,9 +203,9 @@ class _Companion:
                 answers |= zip(waiting, found, strict=False)
         return [answers[position] for position in range(len(calls))]
 
-    def _run(self, calls: Sequence[_Call]) -> list[Any]:
+    def _run(self, calls: Sequence[_Call]) -> list[object]:
         """The answers before a call that ends the process; that one's file is given up."""
-        answers: list[Any] = []
+        answers: list[object] = []
         process, connection = self._started()
         try:
             connection.send((Path.cwd(), calls))  # a path may be relative
@@ -227,7 +227,7 @@ class _Companion:
             raise
         return answers
 
-    def _received(self, connection: Connection) -> Any:
+    def _received(self, connection: Connection) -> object:
         """An answer, its arrays copied out of the memory, which the next answer uses again."""
         content, sizes = connection.recv()
         buffers, start = [], 0
@@ -339,7 +339,7 @@ def serve(descriptor: int, memory_file: int) -> None:
             return
 
 
-def _answer(call: _Call) -> Any:
+def _answer(call: _Call) -> object:
     """What a call returns, or the error that it raises."""
     function = getattr(importlib.import_module(call.module), call.function)
     _allow(call.limit, call.wait)
@@ -358,7 +358,7 @@ def _allow(computing: float, waiting: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, waiting)
 
 
-def _packed(answer: Any, memory: mmap.mmap | None) -> tuple[bytes, list[int]]:
+def _packed(answer: object, memory: mmap.mmap | None) -> tuple[bytes, list[int]]:
     """An answer, pickled without those of its arrays that were put into the memory, and the sizes of these, bytes."""
     sizes: list[int] = []
     used = 0

@@ -16,7 +16,7 @@ class Background:
     """A stretch of measured strain.
 
     Attributes:
-        name: Of the file it came from.
+        name: File it came from.
         strain: float64, shape (time,).
         t0: GPS time of the first sample, s.
         sample_rate: Hz.

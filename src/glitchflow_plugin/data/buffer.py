@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from glitchflow_plugin.data.event_files import list_event_files, read_event_header
-from glitchflow_plugin.data.sharded import MANIFEST_NAME, EventSet, ShardedWriter
+from glitchflow_plugin.data.manifest import MANIFEST_NAME
+from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.errors import DataError, FormatError
 
 

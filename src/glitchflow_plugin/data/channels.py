@@ -1,16 +1,16 @@
 """Choosing channels: by list, text file, glob pattern and index range."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from glitchflow_plugin.data.files import read_text
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.settings import Texts, section
 
 
-@dataclass(frozen=True)
+@section
 class ChannelSelection:
     """Which of the channels to take.
 
@@ -21,16 +21,10 @@ class ChannelSelection:
         max: One past the last index to take.
     """
 
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    include: Texts = ()
+    exclude: Texts = ()
     min: int | None = None
     max: int | None = None
-
-    def __post_init__(self) -> None:
-        """Take a single pattern as well as a list."""
-        for name in ("include", "exclude"):
-            value = getattr(self, name) or ()
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
 
 
 def read_channel_list(ch_list: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -34,6 +34,9 @@ _SEAL_SIZE = 512  # the smallest user block that HDF5 allows
 _SEAL = b"glitchflow sha256 "
 T = TypeVar("T")
 
+HDF5_DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
+"""What h5py raises at a damaged file, depending on where the damage is."""
+
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
@@ -126,13 +129,13 @@ def sealed_hdf5(path: Path | str) -> Iterator[h5py.File]:
         yield file
 
 
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+def sealed(content: Mapping[str, object]) -> dict[str, Any]:
     """A record with its checksum, JSON types only. NaN becomes null."""
     record = plain(dict(content), finite=True)
     return {**record, CHECKSUM: content_hash(record)}
 
 
-def unsealed(content: Any, path: Path | str, step: str) -> dict[str, Any]:
+def unsealed(content: object, path: Path | str, step: str) -> dict[str, Any]:
     """The record without its checksum, once that is found to be right.
 
     Args:
@@ -155,7 +158,7 @@ def unsealed(content: Any, path: Path | str, step: str) -> dict[str, Any]:
     return found
 
 
-def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
+def write_json(path: Path | str, content: Mapping[str, object]) -> None:
     """Write a record as indented JSON with its checksum, whole or not at all. NaN becomes null."""
     text = json.dumps(sealed(content), indent=2, allow_nan=False)
     with atomic_path(path) as temporary:
@@ -206,7 +209,7 @@ def record_text(path: Path | str, step: str) -> str:
     raise FormatError(f"{path} is larger than any record of this program: {size} bytes. {_again(step)}")
 
 
-def parsed(content: Any, kind: type[T], path: Path | str, step: str) -> T:
+def parsed(content: object, kind: type[T], path: Path | str, step: str) -> T:
     """A record as a dataclass, its types checked: nothing is converted, nothing unknown is passed over.
 
     Args:
@@ -283,7 +286,7 @@ def sha256(path: Path | str) -> str:
         return _digest(file)
 
 
-def content_hash(content: Any) -> str:
+def content_hash(content: object) -> str:
     """Checksum of a JSON-like value, independent of the order of its keys."""
     text = json.dumps(plain(content, finite=True), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -331,7 +334,7 @@ def _again(step: str, *, delete: bool = True) -> str:
     return f"Delete it and run {step} again." if delete else f"Run {step} again."
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -90,11 +90,11 @@ def one_label_each(pairs: Iterable[tuple[str, str]], where: str) -> dict[str, st
     """
     given = [(event_id, label) for event_id, label in pairs if label]
     known = dict(reversed(given))
-    torn = {event_id: label for event_id, label in given if label != known[event_id]}
-    if torn:
-        first, other = next(iter(torn.items()))
+    conflicting = {event_id: label for event_id, label in given if label != known[event_id]}
+    if conflicting:
+        first, other = next(iter(conflicting.items()))
         raise FormatError(
-            f"{where}: expected one group an event, got two for {len(torn)} event(s): {first} is of {known[first]!r} "
-            f"and of {other!r}. Correct the labels, or give both groups one name if they are one."
+            f"{where}: expected one group an event, got two for {len(conflicting)} event(s): {first} is of "
+            f"{known[first]!r} and of {other!r}. Correct the labels, or give both groups one name if they are one."
         )
     return known

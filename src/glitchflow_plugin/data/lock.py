@@ -72,7 +72,7 @@ def take(path: Path | str, work: str, *, shared: str | None = None, patience: fl
     """Take a lock.
 
     Args:
-        path: Of the lock's file, which is made, with its folders, and stays.
+        path: File of the lock, which is made, with its folders, and stays.
         work: What is done under it, for the messages that others get: the name of a step.
         shared: Others who give the same text may have the lock at the same time; None: nobody else may.
         patience: Seconds to wait for others.

@@ -52,7 +52,7 @@ class RankingRound:
         channel: The best channel.
         explained: Spikes of the target that it explains, and that are set aside for the next rounds.
         remaining: Spikes of the target before this round.
-        significance: Of Hveto, -log10 of a Poisson probability.
+        significance: Hveto's, -log10 of a Poisson probability.
         p_value: From time slides.
         q_value: Smallest false-discovery rate at which it is a discovery.
         correlation: Share of the remaining spikes that it shares.
@@ -89,7 +89,7 @@ class ChannelRanking:
         p_value: Probability of so many shared spikes by accident (time slides, each event slid on its own).
         p_common: The same with one slide for all events, (1 + k) / (1 + n).
         q_value: Smallest false-discovery rate at which the channel is a discovery; NaN for unsafe channels.
-        significance: Of Hveto, -log10 of a Poisson probability.
+        significance: Hveto's, -log10 of a Poisson probability.
         efficiency: Share of the target's spikes that a veto of the witness's spikes removes.
         deadtime: Share of the time that such a veto removes.
         efficiency_over_deadtime: The ratio of the two.
@@ -256,7 +256,7 @@ def read_ranking(path: Path | str) -> ChannelRanking:
         raise FormatError(f"{path}: {error}. Run {_STEP} again.") from error
 
 
-def _sealed(content: dict[str, Any]) -> dict[str, Any]:
+def _sealed(content: dict[str, object]) -> dict[str, object]:
     """With its checksum; NaN stays what it is, as YAML can say it."""
     return {**content, CHECKSUM: sealed(content)[CHECKSUM]}
 

@@ -6,12 +6,12 @@ from reprlib import repr as shortened
 from typing import Any, Literal, Self
 
 from glitchflow_plugin.errors import FormatError
-from glitchflow_plugin.types.plain import plain
+from glitchflow_plugin.types.plain import JsonObject, plain
 
 Part = Literal["events", "qtransform", "selection"]
 _PARTS: tuple[Part, ...] = ("events", "qtransform", "selection")
 #: What recipes of earlier versions do not say, as it was then.
-_BEFORE: Mapping[Part, Mapping[str, Any]] = {
+_BEFORE: Mapping[Part, Mapping[str, object]] = {
     "events": {"whiten": True, "order": 4, "flat_length": 1.0, "crop_jitter": 0.0, "crop_seed": 0},
     "qtransform": {"norm": "median"},
 }
@@ -33,13 +33,13 @@ class Recipe:
         more: What else was done, by name.
     """
 
-    events: Mapping[str, Any] | None = None
-    qtransform: Mapping[str, Any] | None = None
-    selection: Mapping[str, Any] | None = None
-    more: Mapping[str, Any] = field(default_factory=dict)
+    events: JsonObject | None = None
+    qtransform: JsonObject | None = None
+    selection: JsonObject | None = None
+    more: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+    def from_dict(cls, content: Mapping[str, object]) -> Self:
         """The recipe that is stored with a set or a model.
 
         Raises:
@@ -57,13 +57,13 @@ class Recipe:
         parts = {name: getattr(self, name) for name in _PARTS}
         return {**{name: dict(value) for name, value in parts.items() if value is not None}, **self.more}
 
-    def part(self, name: Part) -> Mapping[str, Any]:
+    def part(self, name: Part) -> JsonObject:
         """A part that is needed.
 
         Raises:
             FormatError: The recipe does not have it.
         """
-        found: Mapping[str, Any] | None = getattr(self, name)
+        found: JsonObject | None = getattr(self, name)
         if found is None:
             raise FormatError(
                 f"the recipe has no {name!r}: it does not say how maps are made. Make spectrograms by Data-processor "
@@ -109,12 +109,12 @@ class Recipe:
         }
 
 
-def said(content: Mapping[str, Any], part: Part) -> dict[str, Any]:
+def said(content: Mapping[str, object], part: Part) -> dict[str, Any]:
     """A part of a recipe with what earlier versions did not say."""
     return {**_BEFORE[part], **content}
 
 
-def differences(expected: Any, found: Any) -> list[str]:
+def differences(expected: object, found: object) -> list[str]:
     """Where two JSON-like values differ: `path: expected ..., got ...`. What is missing is the same as null."""
     return list(_differences(plain(expected), plain(found), ""))
 
@@ -125,7 +125,7 @@ def told(differing: Sequence[str]) -> str:
     return "; ".join(differing[:_MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _differences(expected: Any, found: Any, path: str) -> Iterator[str]:
+def _differences(expected: object, found: object, path: str) -> Iterator[str]:
     if isinstance(expected, dict) and isinstance(found, dict):
         for key in sorted({*expected, *found}):
             yield from _differences(expected.get(key), found.get(key), f"{path}.{key}" if path else key)
@@ -133,5 +133,5 @@ def _differences(expected: Any, found: Any, path: str) -> Iterator[str]:
         yield f"{path}: expected {shortened(expected)}, got {shortened(found)}"
 
 
-def _is_record(value: Any) -> bool:
+def _is_record(value: object) -> bool:
     return value is None or isinstance(value, Mapping)

@@ -19,7 +19,7 @@ def read_reference(folder: Path | str) -> dict[str, Any] | None:
     return read_json(path, "the Processor") if path.exists() else None
 
 
-def write_reference(folder: Path | str, reference: Mapping[str, Any]) -> Path:
+def write_reference(folder: Path | str, reference: Mapping[str, object]) -> Path:
     """Write the statistics, whole or not at all."""
     path = Path(folder) / REFERENCE_NAME
     write_json(path, dict(reference))

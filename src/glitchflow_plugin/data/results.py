@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from glitchflow_plugin.data.files import content_hash, read_json, write_json
 from glitchflow_plugin.data.lock import LOCK_NAME
@@ -33,7 +32,7 @@ def gps_range(starts: Sequence[float], duration: float) -> str:
 
     Args:
         starts: GPS times at which the events begin, s.
-        duration: Of each event, s.
+        duration: Length of an event, s.
 
     >>> gps_range([1400000000.25, 1400000064.25], 6.0)
     '1400000000-1400000071'
@@ -52,7 +51,7 @@ def name_of_path(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9 ._-]", "_", stem)[:_LONGEST].strip(" .-") or "data"
 
 
-def place(root: Path | str, name: str, what: Mapping[str, Any], *, chosen: str | None = None) -> Path:
+def place(root: Path | str, name: str, what: Mapping[str, object], *, chosen: str | None = None) -> Path:
     """The folder for a result.
 
     Args:
@@ -72,7 +71,7 @@ def place(root: Path | str, name: str, what: Mapping[str, Any], *, chosen: str |
     return Path(root) / f"{name}-{content_hash(_comparable(what))[:6]}"
 
 
-def claim(folder: Path, what: Mapping[str, Any], *, replace: bool = False) -> None:
+def claim(folder: Path, what: Mapping[str, object], *, replace: bool = False) -> None:
     """Write down what a folder's results are of, before they are made. Whoever calls holds the folder.
 
     Args:
@@ -106,11 +105,11 @@ def claim(folder: Path, what: Mapping[str, Any], *, replace: bool = False) -> No
     write_json(folder / RECORD_NAME, wanted)
 
 
-def keep_former(folder: Path, what: Mapping[str, Any], *, stay: Sequence[str] = ()) -> Path | None:
+def keep_former(folder: Path, what: Mapping[str, object], *, stay: Sequence[str] = ()) -> Path | None:
     """Move the results of other settings or other data out of the way, for a step whose results others look for here.
 
     Args:
-        folder: Of the step, which holds it.
+        folder: Results of the step, which holds it.
         what: What decides about its results, JSON-like.
         stay: Names of files and folders that know by themselves what they are of. Folders in which others hold a lock,
             as where all of a run is below one folder, stay as well.
@@ -151,7 +150,7 @@ def _free(root: Path, stamp: float) -> Path:
             return folder
 
 
-def _found(folder: Path) -> dict[str, Any] | None:
+def _found(folder: Path) -> dict[str, object] | None:
     """What the results in a folder are of; None where it is not said."""
     try:
         return read_json(folder / RECORD_NAME)
@@ -159,6 +158,6 @@ def _found(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _comparable(what: Mapping[str, Any]) -> dict[str, Any]:
+def _comparable(what: Mapping[str, object]) -> dict[str, object]:
     """As JSON gives it back."""
     return json.loads(json.dumps(what, default=str, sort_keys=True))

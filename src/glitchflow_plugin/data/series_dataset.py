@@ -1,5 +1,7 @@
 """Whole events as torch sees them: whitened series, read from the shards when they are asked for."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +22,8 @@ class SeriesDataset(CachedEvents):
         part: `train`, `validation` or `test`.
         witnesses: Witness channels, in the order in which they are wanted.
         cache_mib: Largest size of the series kept in memory, MiB.
+        glitches: What the glitch of an event is in the whitened strain, by event id, (time,); where it is given, items have
+            a further row of strain: the glitch alone, or what was measured of an event that is not named.
 
     Raises:
         ChannelMismatchError: The event set lacks a channel.
@@ -33,6 +37,7 @@ class SeriesDataset(CachedEvents):
         part: str,
         witnesses: tuple[str, ...],
         cache_mib: float = 512.0,
+        glitches: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         super().__init__(cache_mib)
         if events.manifest.units != "whitened":
@@ -41,7 +46,7 @@ class SeriesDataset(CachedEvents):
                 "datasets.yaml and run the preprocessing again."
             )
             raise FormatError(message)
-        self.name, self.events = part, events
+        self.name, self.events, self.glitches = part, events, glitches
         self.channels = (events.target, *witnesses)
         events.channel_rows(self.channels)
         windows = training_set.part(part)
@@ -60,9 +65,13 @@ class SeriesDataset(CachedEvents):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Whitened witnesses (witness, time), zero where not valid, and strain (1, time)."""
+        """Whitened witnesses (witness, time), zero where not valid, and strain, (1, time) or with the glitch (2, time)."""
         series = torch.from_numpy(self._event(int(self._rows[index])))
-        return series[1:], series[:1]
+        witnesses, strain = series[1:], series[:1]
+        if self.glitches is None:
+            return witnesses, strain
+        alone = self.glitches.get(str(self.windows["event_id"].iat[index]))
+        return witnesses, torch.cat([strain, strain if alone is None else torch.from_numpy(alone)[None]])
 
     def _read(self, row: int) -> np.ndarray:
         read = self.events.read([row], self.channels)

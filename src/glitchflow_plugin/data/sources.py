@@ -1,279 +1,23 @@
-"""From the entries of datasets.yaml to a list of events, each of which can be read alone and in any process.
-
-An entry names one data set: event files, continuous files to cut at trigger times, or a service to ask. Several are
-merged on the event id: a channel may come from any of them.
-"""
+"""Several data sets merged on the event id: a channel may come from any of them."""
 
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from glitchflow_plugin.data.apart import apart, each, require_regular, shown
 from glitchflow_plugin.data.channels import ChannelSelection, matching, read_channel_list, select_channels
-from glitchflow_plugin.data.event_files import (
-    TRUTH_FILE_NAME,
-    Channel,
-    RawEvent,
-    is_event_file,
-    list_event_files,
-    read_event_axes,
-    read_event_header,
-    read_usable,
-)
-from glitchflow_plugin.data.files import content_hash, expanded
+from glitchflow_plugin.data.datasets import DatasetSettings, ProcessingSettings
+from glitchflow_plugin.data.event_source import EventSource
+from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.groups import one_label_each, read_groups
-from glitchflow_plugin.data.readers import frames, gwosc, hdf5, remote
-from glitchflow_plugin.data.readers.continuous import (
-    OUTSIDE,
-    UNREADABLE,
-    StoredChannel,
-    StoredFile,
-    cut,
-    description_in_name,
-    list_files,
-    span_in_name,
-)
-from glitchflow_plugin.data.readers.remote import RemoteSettings
-from glitchflow_plugin.data.readers.triggers import (
-    RANGE,
-    Trigger,
-    TriggerReport,
-    TriggerSettings,
-    TriggerTable,
-    event_id_at,
-    read_table,
-)
+from glitchflow_plugin.data.listing import Choice, ListedDataset, as_read, list_dataset
+from glitchflow_plugin.data.readers import remote
+from glitchflow_plugin.data.readers.continuous import StoredChannel
+from glitchflow_plugin.data.readers.trigger_table import TriggerReport
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError, nearest
-from glitchflow_plugin.settings import built
 
 logger = logging.getLogger(__name__)
-
-Format = Literal["auto", "events", "gwosc", "gwf", "hdf5", "open_data", "nds2", "datafind"]
-FORMATS = ("auto", "events", "gwosc", "gwf", "hdf5", "open_data", "nds2", "datafind")
-
-_SHOWN_FILES = 3
-"""Files whose reasons are told where none can be read; the log has all."""
-
-_VOTES = 5
-"""Files that decide on the format of all: the first may be the odd one."""
-_SAMPLED_FILES = 64
-"""Files looked into for sample rates and units; the names are taken from all."""
-
-
-@dataclass(frozen=True)
-class EventRange:
-    """Which events to take: indices into the list sorted by id (event files) or time (triggers)."""
-
-    min: int | None = None
-    max: int | None = None
-
-
-@dataclass(frozen=True)
-class ProcessingSettings:
-    """How the channels of a data set are conditioned.
-
-    Attributes:
-        minf: Lower edge of the band, Hz.
-        maxf: Upper edge of the band, Hz.
-        sr: Common sample rate, Hz; the same in all data sets.
-        len: Length of the crop about the trigger, s; the same in all data sets.
-        batch: Events that a worker holds in memory at once, which is also the size of a shard.
-        whiten: Whether to whiten; the same in all data sets.
-        crop_jitter: The middle of the crop lies within +- this of the trigger, s; the same in all data sets. None: half
-            a second, and for inference what the model's events had.
-        crop_seed: Of where it lies; the same in all data sets.
-    """
-
-    minf: float = 8.0
-    maxf: float = 400.0
-    sr: float = 1024.0
-    len: float = 6.0
-    batch: int = 16
-    whiten: bool = True
-    crop_jitter: float | None = None
-    crop_seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse a band that the common rate cannot hold."""
-        given = () if self.crop_jitter is None else ("crop_jitter",)
-        for key in ("minf", "maxf", "sr", "len", *given):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise ConfigurationError(f"{key} must be a number, got {value!r}")
-        if not 0 < self.minf < self.maxf:
-            raise ConfigurationError(f"the band must fulfil 0 < minf < maxf, got {self.minf:g}-{self.maxf:g} Hz")
-        if self.maxf > self.sr / 2:
-            raise ConfigurationError(
-                f"maxf ({self.maxf:g} Hz) is above half of sr ({self.sr:g} Hz), where a series sampled at sr holds "
-                f"nothing. Raise sr to {2 * self.maxf:g} Hz or more, or lower maxf to {self.sr / 2:g} Hz or less"
-            )
-
-
-@dataclass(frozen=True)
-class DatasetSettings:
-    """One entry of datasets.yaml.
-
-    Attributes:
-        path: Folder of event files; file, folder, glob pattern or cache file of continuous data.
-        format: Told by what the path holds if `auto`; `open_data`, `nds2` and `datafind` need no path.
-        target: Strain channel. One of the data sets must name it.
-        ch_list: Channels wanted, or a text file with one a line; all by default.
-        allow_missing: Whether channels of `ch_list`, and patterns, may be in none of the data sets.
-        channels: Patterns and index range.
-        events: Index range.
-        triggers: When to cut continuous data; the middle of each stretch of files by default.
-        groups: A table with the columns event_id and group: events of one group are no independent cases.
-        segment: Length cut about a trigger, s: the crop, the filters' ends, and noise for the spectrum.
-        remote: Server and what to ask it.
-        processing: Conditioning of the channels that come from here.
-    """
-
-    path: str | None = None
-    format: Format = "auto"
-    target: str | None = None
-    ch_list: str | tuple[str, ...] | None = None
-    allow_missing: bool = False
-    channels: ChannelSelection = field(default_factory=ChannelSelection)
-    events: EventRange = field(default_factory=EventRange)
-    triggers: TriggerSettings | None = None
-    groups: str | None = None
-    segment: float = 16.0
-    remote: RemoteSettings = field(default_factory=RemoteSettings)
-    processing: ProcessingSettings = field(default_factory=ProcessingSettings)
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown format and a missing path."""
-        if self.format not in FORMATS:
-            raise ConfigurationError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
-        for key in ("path", "ch_list", "groups"):
-            value = getattr(self, key)
-            if isinstance(value, str):
-                object.__setattr__(self, key, expanded(value))
-        if self.path is None and self.format not in remote.FORMATS:
-            raise ConfigurationError(f"a data set of format {self.format} needs a `path`")
-        if self.segment <= self.processing.len:
-            raise ConfigurationError(
-                f"segment ({self.segment:g} s) must be longer than processing.len ({self.processing.len:g} s): "
-                "filters need room at both ends and the spectrum needs noise beside the event"
-            )
-
-    @classmethod
-    def listed(cls, entries: "Sequence[Mapping[str, Any] | DatasetSettings]") -> "list[DatasetSettings]":
-        """Settings from the list of entries.
-
-        Raises:
-            ConfigurationError: It is no list, or an entry is wrong.
-        """
-        if isinstance(entries, str | Mapping) or not isinstance(entries, Sequence):
-            raise ConfigurationError(
-                f"datasets: expected a list with an entry for each data set (`- path: /data/events`), got {entries!r}."
-            )
-        return [cls.from_mapping(entry, position) for position, entry in enumerate(entries)]
-
-    @classmethod
-    def from_mapping(cls, entry: "Mapping[str, Any] | DatasetSettings", position: int = 0) -> "DatasetSettings":
-        """Settings from an entry as YAML gives it.
-
-        Raises:
-            ConfigurationError: A key is unknown or a value is wrong; the message names the entry.
-        """
-        if isinstance(entry, DatasetSettings):
-            return entry
-        where = f"datasets[{position}]"
-        if not isinstance(entry, Mapping):
-            raise ConfigurationError(f"{where}: expected a mapping with `path`, `target` and so on, got {entry!r}")
-        values = {key: value for key, value in entry.items() if value is not None}
-        triggers = values.get("triggers")
-        if triggers is not None and not isinstance(triggers, Mapping | TriggerSettings):
-            values["triggers"] = {"path" if isinstance(triggers, str) else "times": triggers}
-        elif isinstance(triggers, Mapping):
-            values["triggers"] = {key: value for key, value in triggers.items() if value is not None}
-        nested = {
-            "channels": ChannelSelection,
-            "events": EventRange,
-            "triggers": TriggerSettings,
-            "remote": RemoteSettings,
-            "processing": ProcessingSettings,
-        }
-        for key, kind in nested.items():
-            if key in values and not isinstance(values[key], kind):
-                values[key] = built(kind, values[key], f"{where}.{key}")
-        if isinstance(values.get("ch_list"), list):
-            values["ch_list"] = tuple(values["ch_list"])
-        return built(cls, values, where)
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedEvent:
-    """What was read of an event, and by channel what went wrong: a reason to count by, `: ` and details."""
-
-    event: RawEvent
-    problems: dict[str, str] = field(default_factory=dict)
-
-
-class Loader(Protocol):
-    """Reads some channels of one event; small enough to be sent to another process."""
-
-    def __call__(self, channels: Sequence[str]) -> tuple[dict[str, Channel], dict[str, str]]:
-        """Channels found by name, and reasons by name; a channel may have both."""
-        ...
-
-
-@dataclass(frozen=True)
-class EventSource:
-    """One event, to be read from wherever its channels are.
-
-    Attributes:
-        event_id: Its name in all data sets.
-        gps_event: Trigger time, GPS s, of the first data set that has the event.
-        loaders: By data set, with the channels to take from there.
-        group: Label that it shares with the events that it is not independent of; empty if unknown.
-    """
-
-    event_id: str
-    gps_event: float
-    loaders: tuple[tuple[Loader, tuple[str, ...]], ...]
-    group: str = ""
-
-    def copies(self, channels: Sequence[str], done: Collection[str]) -> Iterator[LoadedEvent]:
-        """Read the event from one data set after the other.
-
-        Args:
-            channels: Names wanted.
-            done: Names that no further data set is asked for; the caller adds to it what it can use.
-        """
-        asked = set(channels)
-        for loader, offered in self.loaders:
-            wanted = [name for name in offered if name in asked and name not in done]
-            if wanted:
-                read, reasons = loader(wanted)
-                yield LoadedEvent(RawEvent(self.event_id, self.gps_event, read, self.group), reasons)
-
-    def load(self, channels: Sequence[str] | None = None) -> LoadedEvent:
-        """Read the event; a channel that several data sets have comes from the first that has no problem with it."""
-        found: dict[str, Channel] = {}
-        problems: dict[str, str] = {}
-        offered = [name for _, names in self.loaders for name in names]
-        done: set[str] = set()
-        for loaded in self.copies(offered if channels is None else channels, done):
-            for name in {*loaded.event.channels, *loaded.problems}:
-                if name not in loaded.problems:
-                    done.add(name)
-                    problems.pop(name, None)
-                    found[name] = loaded.event.channels[name]
-                else:
-                    problems.setdefault(name, loaded.problems[name])
-                    if name in loaded.event.channels:
-                        found.setdefault(name, loaded.event.channels[name])
-        return LoadedEvent(RawEvent(self.event_id, self.gps_event, found, self.group), problems)
 
 
 @dataclass(frozen=True)
@@ -312,50 +56,8 @@ class Catalogue:
     triggers: tuple[tuple[TriggerReport, tuple[str, ...]], ...] = ()
 
 
-@dataclass(frozen=True)
-class _Listed:
-    """One data set, listed.
-
-    Attributes:
-        events: Trigger time (GPS s) and reader by event id.
-        channels: By name.
-        unreadable: Reason by file.
-        files: Looked at.
-        astray: Why, if none of its triggers lies in its files.
-        segment: Longest stretch that is read of an event, s.
-        groups: Label by event id, of those that have one.
-        bounds: Science segment (GPS s) by event id, of those that must lie within one.
-        report: What became of the triggers.
-    """
-
-    events: Mapping[str, tuple[float, Loader]]
-    channels: Mapping[str, StoredChannel]
-    unreadable: Mapping[str, str]
-    files: tuple[Path, ...] = ()
-    astray: str = ""
-    segment: float = math.inf
-    groups: Mapping[str, str] = field(default_factory=dict)
-    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    report: TriggerReport | None = None
-
-
-Choice = Callable[[DatasetSettings], TriggerTable]
-"""Which triggers of a data set are taken."""
-
-
-def as_read(settings: DatasetSettings) -> TriggerTable:
-    """All triggers of a data set that pass its selection.
-
-    Raises:
-        ConfigurationError: There are none, or it asks for more than a selection.
-    """
-    if settings.triggers is None or settings.triggers.cluster or settings.triggers.segments:
-        raise ConfigurationError("triggers with `cluster` or `segments` are chosen by preprocessing.triggers.chosen.")
-    return read_table(settings.triggers)
-
-
 def open_datasets(
-    datasets: Sequence["Mapping[str, Any] | DatasetSettings"],
+    datasets: Sequence["Mapping[str, object] | DatasetSettings"],
     *,
     target: str | None = None,
     needed: Sequence[str] | None = None,
@@ -383,34 +85,19 @@ def open_datasets(
     target = target or _agreed_target(settings)
     asked = [{target, *(needed or ()), *(read_channel_list(one.ch_list) or ())} for one in settings]
     listed = [
-        _called(_labelled(_list_dataset(one, choose), one), names) for one, names in zip(settings, asked, strict=True)
+        _with_aliases(_with_groups(list_dataset(one, choose), one), names)
+        for one, names in zip(settings, asked, strict=True)
     ]
-    if all(found.astray for found in listed):
-        raise NoEventsError(" ".join(found.astray for found in listed))
-    origins: dict[str, ChannelOrigin] = {}
-    offered: list[tuple[str, ...]] = []
-    missing: list[str] = []
-    vain: list[str] = []
-    for one, found in zip(settings, listed, strict=True):
-        names, absent = _chosen(one, found, target, needed)
-        offered.append(names)
-        missing += absent
-        if not one.allow_missing:
-            vain += absent
-        for name in names:
-            known = found.channels.get(name, StoredChannel())
-            origins.setdefault(name, ChannelOrigin(one.processing, known.sample_rate, known.unit))
-    if not require_target and target not in origins:
-        missing.append(target)
+    if all(found.misplaced for found in listed):
+        raise NoEventsError(" ".join(found.misplaced for found in listed))
+    parts = [_chosen(one, found, target, needed) for one, found in zip(settings, listed, strict=True)]
+    offered, absent = [names for names, _ in parts], [names for _, names in parts]
+    origins = _origins(settings, listed, offered)
+    unreadable = {name: reason for found in listed for name, reason in found.unreadable.items()}
     closed = sum(len(found.unreadable) for found in listed)
     unknown = f" {closed} file(s) cannot be read, so what these hold is not known." if closed else ""
-    lacking = [name for name in needed or () if name not in origins and (require_target or name != target)]
-    if lacking:
-        raise ChannelMismatchError(
-            f"{len(lacking)} channel(s) that are needed are in none of the data sets: {lacking}. "
-            f"They hold {sorted(origins)[:20]}.{nearest(lacking[0], origins)}{unknown} "
-            "Add a data set that has them, or choose another model."
-        )
+    wanted = needed or ()
+    _require_channels(wanted if require_target else [name for name in wanted if name != target], origins, unknown)
     if require_target and target not in origins:
         held = sorted({name for found in listed for name in found.channels})
         raise ConfigurationError(
@@ -418,11 +105,11 @@ def open_datasets(
         )
     if needed is None:
         at_hand = {*origins, *(name for found in listed for name in found.channels)}
-        _refuse([f"{name}.{nearest(name, at_hand)}" for name in dict.fromkeys(vain) if name not in origins], unknown)
+        lacking = [name for one, names in zip(settings, absent, strict=True) if not one.allow_missing for name in names]
+        _refuse([f"{name}.{nearest(name, at_hand)}" for name in dict.fromkeys(lacking) if name not in origins], unknown)
         _refuse(_idle_patterns([one.channels for one in settings if not one.allow_missing], at_hand), unknown)
     order = needed if needed is not None else [target, *(name for names in offered for name in names)]
     events = _merged(listed, offered)
-    unreadable = {name: reason for found in listed for name, reason in found.unreadable.items()}
     if not events:
         raise NoEventsError(
             f"The data sets hold no event{f' ({len(unreadable)} file(s) cannot be read)' if unreadable else ''}. "
@@ -433,7 +120,7 @@ def open_datasets(
         channels={name: origins.get(name, ChannelOrigin(processing)) for name in dict.fromkeys(order)},
         events=events,
         unreadable=unreadable,
-        missing=tuple(dict.fromkeys(name for name in missing if name not in origins)),
+        missing=tuple(dict.fromkeys(name for names in (*absent, [target]) for name in names if name not in origins)),
         processing=processing,
         fingerprint=_fingerprint(settings, listed),
         segment=max(
@@ -443,12 +130,35 @@ def open_datasets(
     )
 
 
-def _refuse(vain: Sequence[str], unknown: str) -> None:
+def _origins(
+    settings: Sequence[DatasetSettings], listed: Sequence[ListedDataset], offered: Sequence[tuple[str, ...]]
+) -> dict[str, ChannelOrigin]:
+    """Where each channel comes from: the first data set that offers it."""
+    origins: dict[str, ChannelOrigin] = {}
+    for one, found, names in zip(settings, listed, offered, strict=True):
+        for name in names:
+            known = found.channels.get(name, StoredChannel())
+            origins.setdefault(name, ChannelOrigin(one.processing, known.sample_rate, known.unit))
+    return origins
+
+
+def _require_channels(needed: Sequence[str], origins: Mapping[str, ChannelOrigin], unknown: str) -> None:
+    lacking = [name for name in needed if name not in origins]
+    if lacking:
+        raise ChannelMismatchError(
+            f"{len(lacking)} channel(s) that are needed are in none of the data sets: {lacking}. "
+            f"They hold {sorted(origins)[:20]}.{nearest(lacking[0], origins)}{unknown} "
+            "Add a data set that has them, or choose another model."
+        )
+
+
+def _refuse(lacking: Sequence[str], unknown: str) -> None:
     """Refuse channels and patterns, told with what is near them, that are asked for and are nowhere."""
-    if vain:
+    if lacking:
         raise ConfigurationError(
-            f"{len(vain)} of what ch_list and channels.include ask for is in none of the data sets: {' '.join(vain)}"
-            f"{unknown} Correct the names in datasets.yaml, or set allow_missing: true there to go on without."
+            f"{len(lacking)} of what ch_list and channels.include ask for is in none of the data sets: "
+            f"{' '.join(lacking)}{unknown} Correct the names in datasets.yaml, or set "
+            "allow_missing: true there to go on without."
         )
 
 
@@ -498,7 +208,7 @@ def _agreed_target(settings: Sequence[DatasetSettings]) -> str:
 
 
 def _chosen(
-    settings: DatasetSettings, found: _Listed, target: str, needed: Sequence[str] | None
+    settings: DatasetSettings, found: ListedDataset, target: str, needed: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[str]]:
     """Channels taken from a data set, and those its list asks for in vain."""
     ch_list = read_channel_list(settings.ch_list)
@@ -517,7 +227,7 @@ def _chosen(
     return tuple(name for name in names if name in found.channels), [n for n in names if n not in found.channels]
 
 
-def _merged(listed: Sequence[_Listed], offered: Sequence[tuple[str, ...]]) -> tuple[EventSource, ...]:
+def _merged(listed: Sequence[ListedDataset], offered: Sequence[tuple[str, ...]]) -> tuple[EventSource, ...]:
     _refuse_other_times(listed)
     ids = sorted({event_id for found in listed for event_id in found.events})
     groups = one_label_each([pair for found in listed for pair in found.groups.items()], "the data sets")
@@ -533,25 +243,25 @@ def _merged(listed: Sequence[_Listed], offered: Sequence[tuple[str, ...]]) -> tu
     return tuple(events)
 
 
-def _refuse_other_times(listed: Sequence[_Listed]) -> None:
+def _refuse_other_times(listed: Sequence[ListedDataset]) -> None:
     """Refuse ids for which data sets are cut about times so far apart that the cuts have nothing in common."""
     first: dict[str, tuple[float, float]] = {}
-    torn: dict[str, tuple[float, float]] = {}
+    conflicting: dict[str, tuple[float, float]] = {}
     for found in listed:
         for event_id, (gps_event, _) in found.events.items():
             known, segment = first.setdefault(event_id, (gps_event, found.segment))
             if abs(known - gps_event) >= (segment + found.segment) / 2:
-                torn[event_id] = known, gps_event
-    if torn:
-        event_id, (one, other) = next(iter(torn.items()))
+                conflicting[event_id] = known, gps_event
+    if conflicting:
+        event_id, (one, other) = next(iter(conflicting.items()))
         raise FormatError(
-            f"{len(torn)} event id(s) stand for other times in other data sets: {event_id} is at GPS "
+            f"{len(conflicting)} event id(s) stand for other times in other data sets: {event_id} is at GPS "
             f"{one:.3f} and {other:.3f}. Data sets are merged on the id: give what was recorded at one time "
             "one id, and nothing else that id, or leave out the ids of triggers: they are then made of the times."
         )
 
 
-def _labelled(found: _Listed, settings: DatasetSettings) -> _Listed:
+def _with_groups(found: ListedDataset, settings: DatasetSettings) -> ListedDataset:
     """The data set with the labels of its table of groups, beside those that its files give."""
     if settings.groups is None:
         return found
@@ -566,7 +276,7 @@ def _labelled(found: _Listed, settings: DatasetSettings) -> _Listed:
     return replace(found, groups=one_label_each(both, f"{settings.groups} and {settings.path or settings.format}"))
 
 
-def _called(found: _Listed, wanted: Collection[str]) -> _Listed:
+def _with_aliases(found: ListedDataset, wanted: Collection[str]) -> ListedDataset:
     """The data set with those channels under their alias that are asked for by it, and by nothing else."""
     aliases = Counter(channel.alias for channel in found.channels.values())
     names = {
@@ -579,309 +289,7 @@ def _called(found: _Listed, wanted: Collection[str]) -> _Listed:
     return replace(found, channels=channels)
 
 
-def _list_dataset(settings: DatasetSettings, choose: Choice) -> _Listed:
-    kind = settings.format if settings.format != "auto" else _recognised(str(settings.path))
-    if kind in remote.FORMATS:
-        return _list_remote(settings, kind, choose)
-    if kind == "events":
-        return _list_event_files(settings)
-    return _list_continuous(settings, kind, choose)
-
-
-def _recognised(path: str) -> str:
-    """Format of what a path holds, by the ending and layout of most of the first files."""
-    folder = Path(path)
-    if folder.is_dir() and not any(folder.iterdir()):
-        raise ConfigurationError(f"{path} is empty. Correct `path` in datasets.yaml, or make the data first.")
-    files = list_files(path, (*frames.SUFFIXES, *hdf5.SUFFIXES))
-    votes: Counter[str] = Counter()
-    for file in files:
-        if file.name == TRUTH_FILE_NAME:
-            continue
-        with suppress(FormatError):  # truncated, perhaps: the next file tells
-            votes[file_format(file)] += 1
-        if votes.total() == _VOTES:
-            break
-    if votes:
-        return votes.most_common(1)[0][0]
-    raise ConfigurationError(
-        f"{path}: none of {len(files)} file(s) is in a layout that is known. Set `format`. {_reasons(files, _layout)}"
-    )
-
-
-def _none_readable(path: Path | str | None, files: Sequence[Path], opened: Callable[[Path], object]) -> str:
-    return (
-        f"{path}: none of {len(files)} file(s) can be read. {_reasons(files, opened)} "
-        "Fetch them again, or correct `path` or `format` in datasets.yaml."
-    )
-
-
-def _reasons(files: Sequence[Path], opened: Callable[[Path], object]) -> str:
-    """What is wrong with the first of files that cannot be read."""
-    found: list[str] = []
-    for file in files[:_SHOWN_FILES]:
-        try:
-            opened(file)
-        except FormatError as error:
-            found.append(str(error))
-    return f"The first: {' '.join(found)}" if found else ""
-
-
-def file_format(path: Path) -> str:
-    """Format of one file: `events`, `gwosc`, `gwf` or `hdf5`.
-
-    Raises:
-        FormatError: It is HDF5 in another layout, or none.
-    """
-    return "gwf" if path.suffix in frames.SUFFIXES else _layout(path)
-
-
-@apart
-def _layout(path: Path) -> str:
-    """Layout of an HDF5 file."""
-    if gwosc.is_gwosc(path):
-        return "gwosc"
-    if is_event_file(path):
-        return "events"
-    hdf5.describe(path)
-    return "hdf5"
-
-
-# Event files
-
-
-def _list_event_files(settings: DatasetSettings) -> _Listed:
-    path = Path(str(settings.path))
-    files = list_event_files(path) if path.is_dir() else list_files(path, hdf5.SUFFIXES)
-    files = files[settings.events.min : settings.events.max]
-    events: dict[str, tuple[float, Loader]] = {}
-    unreadable: dict[str, str] = {}
-    names: set[str] = set()
-    groups: dict[str, str] = {}
-    for file, header in zip(files, each(read_event_header, files), strict=True):
-        try:
-            if isinstance(header, FormatError):
-                raise header
-            if header.event_id in events:
-                raise FormatError(f"{shown(file)}: the event {header.event_id} is in another file too, which is taken.")
-        except FormatError as error:
-            logger.warning("%s", error)
-            unreadable[shown(file.stem)] = str(error)
-            continue
-        events[header.event_id] = (header.gps_event, partial(_load_event_file, file))
-        names.update(header.channels)
-        groups |= {header.event_id: header.group} if header.group else {}
-    if files and not events:
-        raise NoEventsError(_none_readable(path, files, read_event_header))
-    usual = _usual(files)
-    channels = {name: usual.get(name, StoredChannel()) for name in sorted(names)}
-    return _Listed(events, channels, unreadable, tuple(files), groups=groups)
-
-
-def _load_event_file(path: Path, channels: Sequence[str]) -> tuple[dict[str, Channel], dict[str, str]]:
-    try:
-        event, problems = read_usable(path, channels)
-    except FormatError as error:  # it was listed: damaged samples end the reading process, or the file has changed
-        return {}, dict.fromkeys(channels, f"{UNREADABLE}: {error}")
-    return event.channels, {name: f"{UNREADABLE}: {why}" for name, why in problems.items()}
-
-
-def _usual(files: Sequence[Path]) -> dict[str, StoredChannel]:
-    """Sample rate and unit that most of the files give a channel: what differs from these is an error in that file."""
-    rates: dict[str, Counter[float]] = {}
-    units: dict[str, Counter[str]] = {}
-    step = max(len(files) // _SAMPLED_FILES, 1)
-    for axes in each(read_event_axes, files[::step]):
-        if isinstance(axes, FormatError):
-            continue
-        for name, (rate, unit) in axes.items():
-            rates.setdefault(name, Counter())[rate] += 1
-            if unit:
-                units.setdefault(name, Counter())[unit] += 1
-    return {
-        name: StoredChannel(count.most_common(1)[0][0], units[name].most_common(1)[0][0] if name in units else None)
-        for name, count in rates.items()
-    }
-
-
-# Continuous files
-
-_READERS = {"gwosc": gwosc, "gwf": frames, "hdf5": hdf5}
-
-
-def describe_files(kind: str, files: Iterable[Path]) -> tuple[list[StoredFile], dict[str, str]]:
-    """Span and channels of continuous files.
-
-    Args:
-        kind: Their format: `gwosc`, `gwf` or `hdf5`.
-        files: In the order in which they are to be named.
-
-    Returns:
-        The files that can be read, and by name why the others cannot. A key that has another alias in another file is
-        called by its alias.
-    """
-    stored: list[StoredFile] = []
-    described: dict[str, Mapping[str, StoredChannel]] = {}
-    unreadable: dict[str, str] = {}
-    for file in files:
-        span, description = span_in_name(file), description_in_name(file)
-        try:
-            require_regular(file)
-        except FormatError as error:
-            unreadable[shown(file.name)] = str(error)
-            continue
-        if kind == "gwf" and span is not None and description in described:
-            # Opening thousands of frame files takes minutes; those of one type (V-HREC, V-raw) hold the same channels.
-            stored.append(StoredFile(file, *span, described[description]))
-            continue
-        try:
-            stored.append(_READERS[kind].describe(file))
-        except FormatError as error:
-            unreadable[shown(file.name)] = str(error)
-            continue
-        if description is not None:
-            described[description] = stored[-1].channels
-    return _told_apart(stored), unreadable
-
-
-def _list_continuous(settings: DatasetSettings, kind: str, choose: Choice) -> _Listed:
-    files = list_files(str(settings.path), _READERS[kind].SUFFIXES)
-    stored, unreadable = describe_files(kind, files)
-    for reason in unreadable.values():
-        logger.warning("%s", reason)
-    if files and not stored:
-        raise NoEventsError(_none_readable(settings.path, files, _READERS[kind].describe))
-    channels: dict[str, StoredChannel] = {}
-    for file in stored:
-        for name, known in file.channels.items():
-            if name not in channels or channels[name].sample_rate is None:
-                channels[name] = known
-    chosen, report = _triggers(settings, choose)
-    if chosen is None:
-        chosen = [Trigger(*one) for one in middles(stored)[settings.events.min : settings.events.max]]
-    events: dict[str, tuple[float, Loader]] = {}
-    outside = 0
-    for trigger, (start, stop) in zip(chosen, _stretches(chosen, settings.segment), strict=True):
-        parts = tuple(file for file in stored if file.stop > start and file.start < stop)
-        outside += not parts
-        events[trigger.event_id] = (trigger.gps_time, partial(_load_cut, kind, parts, start, stop))
-    astray = _astray(str(settings.path), [one.gps_time for one in chosen], stored, outside)
-    channels = dict(sorted(channels.items()))
-    listed = _Listed(events, channels, unreadable, tuple(files), astray, settings.segment, report=report)
-    return _of_triggers(listed, chosen)
-
-
-def _triggers(settings: DatasetSettings, choose: Choice) -> tuple[list[Trigger] | None, TriggerReport | None]:
-    """The triggers of a data set in its index range, and what became of the others; None if it names none."""
-    if settings.triggers is None:
-        return None, None
-    table = choose(settings)
-    rows = np.arange(len(table))[settings.events.min : settings.events.max]
-    table = table.take(rows, RANGE)
-    return table.triggers(), table.report
-
-
-def _of_triggers(found: _Listed, triggers: Sequence[Trigger]) -> _Listed:
-    """The data set with what the triggers say of its events."""
-    groups = {one.event_id: one.group for one in triggers if one.group}
-    bounds = {one.event_id: one.within for one in triggers if math.isfinite(one.within[0])}
-    return replace(found, groups=groups, bounds=bounds)
-
-
-def _stretches(triggers: Sequence[Trigger], segment: float) -> list[tuple[float, float]]:
-    """What to read of each event, GPS s: nothing outside its science segment."""
-    half = segment / 2
-    return [(max(one.gps_time - half, one.within[0]), min(one.gps_time + half, one.within[1])) for one in triggers]
-
-
-def _astray(path: str, times: Sequence[float], files: Sequence[StoredFile], outside: int) -> str:
-    """What to tell of triggers (GPS s, sorted) about which the files hold nothing, if all are so; warns of some."""
-    if not outside or not files:
-        return ""
-    message = (
-        f"{path}: {outside} of {len(times)} triggers lie outside the data. The triggers reach from GPS {times[0]:.3f} "
-        f"to {times[-1]:.3f}, the data from {min(file.start for file in files):.3f} to "
-        f"{max(file.stop for file in files):.3f}. Correct `triggers` or `path` in datasets.yaml, or bring more data."
-    )
-    if outside == len(times):
-        return message
-    logger.warning("%s", message)
-    return ""
-
-
-def _told_apart(files: Sequence[StoredFile]) -> list[StoredFile]:
-    """The files, where a key that has another alias in another file stands for neither: the alias is the channel."""
-    aliases: dict[str, set[str]] = {}
-    for file in files:
-        for name, channel in file.channels.items():
-            if channel.alias:
-                aliases.setdefault(name, set()).add(channel.alias)
-    several = {name for name, found in aliases.items() if len(found) > 1}
-    for name in sorted(several):
-        logger.warning("%s is another channel in each of the files: %s. Ask for these.", name, sorted(aliases[name]))
-    return [
-        replace(
-            file,
-            channels={
-                channel.alias if name in several and channel.alias else name: channel
-                for name, channel in file.channels.items()
-            },
-        )
-        for file in files
-    ]
-
-
-def middles(files: Sequence[StoredFile]) -> list[tuple[str, float]]:
-    """A trigger in the middle of each stretch that one or several detectors' files cover."""
-    spans = sorted({(file.start, file.stop) for file in files})
-    times = [(start + stop) / 2 for start, stop in spans]
-    return [(event_id_at(gps), gps) for gps in times]
-
-
-def _load_cut(
-    kind: str, files: tuple[StoredFile, ...], start: float, stop: float, channels: Sequence[str]
-) -> tuple[dict[str, Channel], dict[str, str]]:
-    if not files:
-        return {}, dict.fromkeys(channels, OUTSIDE)
-    return cut(files, _READERS[kind].read, channels, start, stop)
-
-
-# Services
-
-
-def _list_remote(settings: DatasetSettings, kind: str, choose: Choice) -> _Listed:
-    if settings.triggers is None:
-        raise ConfigurationError(f"a data set of format {kind} needs `triggers`: when to ask for data")
-    offered = remote.channels_offered(kind, settings.remote)
-    chosen, report = _triggers(settings, choose)
-    events: dict[str, tuple[float, Loader]] = {
-        one.event_id: (one.gps_time, partial(_load_remote, kind, settings.remote, start, stop))
-        for one, (start, stop) in zip(chosen or (), _stretches(chosen or (), settings.segment), strict=True)
-    }
-    channels = {name: StoredChannel() for name in offered}
-    return _of_triggers(_Listed(events, channels, {}, segment=settings.segment, report=report), chosen or ())
-
-
-def _load_remote(
-    kind: str, settings: RemoteSettings, start: float, stop: float, channels: Sequence[str]
-) -> tuple[dict[str, Channel], dict[str, str]]:
-    try:
-        return remote.fetch(kind, settings, channels, start, stop), {}
-    except FormatError as error:  # the server answers but has no such data: the next event may be there
-        if len(channels) == 1:
-            logger.warning("%s: %s", channels[0], error)
-            return {}, {channels[0]: f"{UNREADABLE}: {error}"}
-    # Services refuse a request for the sake of one channel. Halves find it in few requests.
-    found, problems = {}, {}
-    middle = len(channels) // 2
-    for part in (channels[:middle], channels[middle:]):
-        read, reasons = _load_remote(kind, settings, start, stop, part)
-        found |= read
-        problems |= reasons
-    return found, problems
-
-
-def _fingerprint(settings: Sequence[DatasetSettings], listed: Sequence[_Listed]) -> str:
+def _fingerprint(settings: Sequence[DatasetSettings], listed: Sequence[ListedDataset]) -> str:
     """Names, sizes and change times of the input files, what services are asked, and the events' ids, times, groups."""
     files = [
         [str(file), file.stat().st_size, file.stat().st_mtime_ns] if file.exists() else [str(file), 0, 0]

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from glitchflow_plugin.data.files import content_hash, new_hdf5, sealed_hdf5
-from glitchflow_plugin.data.sharded import ShardPlan
+from glitchflow_plugin.data.files import HDF5_DAMAGE, content_hash, new_hdf5, sealed_hdf5
+from glitchflow_plugin.data.sharded_writer import ShardPlan, plan_shards
 from glitchflow_plugin.errors import FormatError
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class SpikeStore:
     """
 
     folder: Path
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, object]
     inputs: str
     event_ids: tuple[str, ...]
     shard_size: int
@@ -46,8 +45,7 @@ class SpikeStore:
     @cached_property
     def plans(self) -> tuple[ShardPlan, ...]:
         """The shards, in order."""
-        starts = range(0, len(self.event_ids), self.shard_size)
-        return tuple(ShardPlan(i, self.event_ids[start : start + self.shard_size]) for i, start in enumerate(starts))
+        return plan_shards(self.event_ids, self.shard_size)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -100,13 +98,7 @@ class SpikeStore:
                     return None
                 columns = {name: file[name][()] for name in COLUMNS}
                 intact = file.attrs["sha256"] == _checksum(columns)
-        except (
-            OSError,
-            KeyError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ):  # what h5py raises depends on where the damage is
+        except HDF5_DAMAGE:
             intact, columns = False, {}
         if not intact:
             logger.warning("%s is damaged: its spikes are looked for again.", path)

@@ -1,18 +1,20 @@
 """What the Processor leaves for the Trainer: which windows, and how energies are scaled. No map is copied."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from glitchflow_plugin.data.files import atomic_path, check_file, parsed, read_json, read_record, sha256, write_json
 from glitchflow_plugin.data.reference_file import REFERENCE_NAME
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.splits import PARTS, SPLIT_NAME, Split
 from glitchflow_plugin.errors import ConfigurationError, FormatError, LeakageError, NoEventsError
+from glitchflow_plugin.settings import Count, NotNegative, Number, Positive, section
+from glitchflow_plugin.types.plain import JsonObject
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD, holds_glitch
 
 FORMAT_VERSION = 1
@@ -35,42 +37,18 @@ COLUMNS: dict[str, str] = {
 of the window, the GPS time of that column, the largest strain energy in it (SNR²), and whether that is a glitch."""
 
 
-@dataclass(frozen=True)
+@section
 class WindowSettings:
-    """Which windows are learnt from.
+    """Which windows are learnt from; conf/windows.yaml explains the keys."""
 
-    Attributes:
-        size: Rows and columns of a window.
-        threshold: A window whose largest strain energy is above this (SNR²) holds a glitch, the others background.
-        background_ratio: Background windows kept in training for each glitch window; None keeps all. Validation and
-            test always keep all: they must look like the detector.
-        clamp: Largest energy told apart, SNR².
-        transform: `sqrt` or `log1p` of the energy is what the network sees.
-        scale_quantile: Quantile of the transformed energy that is scaled to 1, by channel.
-        batch_events: Events in memory at a time.
-        seed: Of the choice of background windows.
-    """
-
-    size: int = 64
-    threshold: float = GLITCH_THRESHOLD
-    background_ratio: float | None = None
-    clamp: float = 1e4
-    transform: str = "sqrt"
-    scale_quantile: float = 0.9999
-    batch_events: int = 32
+    size: Count = 64
+    threshold: Annotated[Number, Field(ge=0)] = GLITCH_THRESHOLD
+    background_ratio: NotNegative | None = None
+    clamp: Positive = 1e4
+    transform: Literal["sqrt", "log1p"] = "sqrt"
+    scale_quantile: Annotated[float, Field(gt=0, le=1)] = 0.9999
+    batch_events: Count = 32
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work."""
-        if self.size < 1 or self.batch_events < 1 or self.threshold < 0:
-            message = (
-                "expected size and batch_events of at least 1 and threshold of at least 0, got "
-                f"{self.size}, {self.batch_events}, {self.threshold}. Correct windows.yaml."
-            )
-            raise ConfigurationError(message)
-        if self.background_ratio is not None and self.background_ratio < 0:
-            message = f"expected background_ratio of at least 0 or null, got {self.background_ratio}."
-            raise ConfigurationError(message)
 
 
 @dataclass(frozen=True)
@@ -117,7 +95,7 @@ class TrainingSet:
     Attributes:
         folder: Holds split.json, windows.parquet, scaling.json and training_set.json.
         spectrograms: Folder of the spectrogram set.
-        fingerprint: Of that set, so that a changed set is noticed.
+        fingerprint: Checksum of that set, so that a changed set is noticed.
         split: Events by part.
         windows: One row a window, columns as in `COLUMNS`.
         scaling: `transform`, `clamp` and `scale` by channel name.
@@ -129,7 +107,7 @@ class TrainingSet:
     fingerprint: str
     split: Split
     windows: pd.DataFrame
-    scaling: Mapping[str, Any]
+    scaling: JsonObject
     settings: WindowSettings = field(default_factory=WindowSettings)
 
     def __post_init__(self) -> None:
@@ -302,7 +280,7 @@ def index_windows(
     if unknown:
         message = f"the split names {len(unknown)} events that the set lacks ({unknown[:5]}). Run the Splitter again."
         raise FormatError(message)
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[object, ...]] = []
     first = 0
     for batch in spectrograms.batches(settings.batch_events, channels=[spectrograms.target]):
         for offset, event_id in enumerate(batch.event_ids):

@@ -10,20 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME
-from glitchflow_plugin.data.files import new_hdf5, sealed_hdf5
+from glitchflow_plugin.data.files import HDF5_DAMAGE, new_hdf5, sealed_hdf5
 from glitchflow_plugin.errors import DataError, FormatError
 from glitchflow_plugin.types.arrays import Series
-from glitchflow_plugin.types.plain import plain
+from glitchflow_plugin.types.plain import JsonObject, plain
 
 FORMAT_VERSION = 1
-#: What h5py and the records raise depends on where the damage is.
-_DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError)
+#: What the records raise as well.
+_DAMAGE = (*HDF5_DAMAGE, AttributeError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +52,8 @@ class WaveformTruth:
     snr: float
     witnesses: tuple[str, ...] = ()
     witness_snr: Mapping[str, float] = field(default_factory=dict)
-    coupling: Mapping[str, Any] = field(default_factory=dict)
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    coupling: JsonObject = field(default_factory=dict)
+    parameters: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class EventTruth:
 
     Attributes:
         event_id: Name of the event.
-        gps_start: Of all its channels, GPS s.
+        gps_start: First sample of all its channels, GPS s.
         gps_event: Trigger time, GPS s.
         duration: s.
         group: Events that share it (a waveform of a bank, a stretch of measured strain) are no independent cases.
@@ -124,7 +123,7 @@ class Truth:
 
     Attributes:
         target: Name of the strain channel.
-        sample_rate: Of the strain, Hz.
+        sample_rate: Rate of the strain, Hz.
         roles: `witness`, `cause`, `distractor`, `unsafe` or `dead` by auxiliary channel.
         families: True witnesses by family of glitches.
         events: By event id, in order of time.
@@ -136,7 +135,7 @@ class Truth:
     roles: Mapping[str, str]
     families: Mapping[str, tuple[str, ...]]
     events: Mapping[str, EventTruth]
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    recipe: JsonObject = field(default_factory=dict)
 
     def channels(self, role: str) -> tuple[str, ...]:
         """Names of the auxiliary channels with that role, sorted."""

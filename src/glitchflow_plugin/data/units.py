@@ -1,7 +1,10 @@
 """Units as files spell them: frames keep `m2 kg / (A s3)` of what HDF5 calls `V`."""
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from astropy.units import UnitBase
 
 
 @cache
@@ -17,7 +20,7 @@ def same_unit(first: str, second: str) -> bool:
     return one is not None and other is not None and bool(one == other)
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> "UnitBase | None":
     from astropy import units  # takes a second, and units are mostly spelt alike
 
     try:

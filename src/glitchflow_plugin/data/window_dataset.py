@@ -226,7 +226,7 @@ class BatchOrder(Sampler[list[int]]):
         Args:
             num_channels: Channels of a window.
             probability: With which one is left out.
-            seed: Of the draws.
+            seed: Decides the draws.
 
         Yields:
             Booleans, (window, channel), for each batch.

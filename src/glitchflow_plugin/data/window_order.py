@@ -50,9 +50,9 @@ class WindowOrder:
     and windows are permuted within a block: each event is read once an epoch, and no more than a block is in use.
 
     Attributes:
-        places: Of the windows.
+        places: Where the windows lie.
         shuffle: Draw a new order each epoch; otherwise the order of the index.
-        seed: Of the orders.
+        seed: Decides the orders.
         block_bytes: Memory that the events of a block may take.
         weights: How often each window shall come, relative to the others; None: each once.
     """
@@ -119,7 +119,7 @@ def draw(weights: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
     Args:
         weights: How often each window shall come, relative to the others.
-        generator: Of the chance.
+        generator: Source of the draws.
 
     Returns:
         Numbers of windows, len(weights) of them, in no order that means anything.
@@ -148,7 +148,7 @@ def balancing_weights(
     """Weights of windows for a balanced order.
 
     Args:
-        places: Of the windows.
+        places: Where the windows lie.
         balance: `none`; `event`: each event counts the same, whatever the number of its windows; `class`: each class
             of glitches counts the same, windows of a class among themselves too.
         event_ids: Event id of each window.

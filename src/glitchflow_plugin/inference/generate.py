@@ -8,16 +8,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Bool
 from tqdm import tqdm
 
 from glitchflow_plugin.data.records import SpectrogramBatch
-from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
-from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.predict import check_events, make_predictor
-from glitchflow_plugin.inference.run import UNITS, check_spectrograms, weights_fingerprint
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
+from glitchflow_plugin.inference.fresh import check_events, check_spectrograms
+from glitchflow_plugin.inference.predict import make_predictor
+from glitchflow_plugin.inference.run import UNITS
+from glitchflow_plugin.inference.subject import weights_fingerprint
 from glitchflow_plugin.models.bundle import ModelBundle
-from glitchflow_plugin.settings import as_float
+from glitchflow_plugin.plots.spectrograms import plot_event
+from glitchflow_plugin.products.pictures import IMAGES, PictureSettings, save_figures
+from glitchflow_plugin.products.summary import Metric
+from glitchflow_plugin.settings import Count, CountOrNone, Positive, section
 from glitchflow_plugin.signal.columns import Columns
+from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD, holds_glitch
 
@@ -29,38 +36,17 @@ QUIET = "predicted peak not above the threshold"
 """Reasons for which an event is left out."""
 
 
-@dataclass(frozen=True)
+@section
 class GenerateSettings:
-    """What to generate; conf/inference.yaml explains the keys.
+    """What to generate; conf/inference.yaml explains the keys."""
 
-    Attributes:
-        threshold: A generated map with a pixel above it is labelled a glitch, SNR².
-        only_glitches: Leave the others out; else they are kept as background.
-        keep_witnesses: Store the maps of the witnesses beside the generated strain.
-        stride: Columns from one window to the next, as for inference.
-        batch_size: Windows in one call of the network.
-        batch_events: Events in memory at a time, and in one file of the set.
-        examples: Pictures of the loudest generated glitches.
-    """
-
-    threshold: float = GLITCH_THRESHOLD
+    threshold: Positive = GLITCH_THRESHOLD
     only_glitches: bool = False
     keep_witnesses: bool = False
     stride: int | None = 32
-    batch_size: int = 64
-    batch_events: int = 32
-    examples: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        for name in ("only_glitches", "keep_witnesses"):
-            if not isinstance(getattr(self, name), bool):
-                msg = f"{name} must be true or false without quotes, got {getattr(self, name)!r}."
-                raise ConfigurationError(msg)
-        if not self.threshold > 0 or self.batch_events < 1 or self.batch_size < 1 or self.examples < 0:
-            msg = "threshold must be positive, batch_size and batch_events at least 1 and examples at least 0."
-            raise ConfigurationError(msg)
-        as_float(self, "threshold")
+    batch_size: Count = 64
+    batch_events: Count = 32
+    examples: CountOrNone = 4
 
     def decisive(self) -> dict[str, Any]:
         """The settings that change what is generated; the others change how much is shown, and the speed."""
@@ -80,6 +66,11 @@ class GeneratedSet:
 
     spectrograms: SpectrogramSet
     labels: pd.DataFrame
+
+    @property
+    def glitches(self) -> Bool[np.ndarray, " event"]:
+        """Events that are labelled a glitch."""
+        return self.labels["label"].to_numpy() == GLITCH
 
 
 def generate_glitches(
@@ -181,6 +172,66 @@ def label_table(spectrograms: SpectrogramSet, threshold: float, batch_events: in
             )
         )
     return pd.concat(rows, ignore_index=True)
+
+
+def generated_metrics(made: GeneratedSet) -> dict[str, Metric]:
+    """How many glitches there are, and how loud, for the run summary."""
+    glitches = made.glitches
+    peaks = made.labels["peak_snr2"].to_numpy()[glitches]
+    return {
+        "generated_glitches": Metric(float(glitches.sum())),
+        "generated_background": Metric(float((~glitches).sum())),
+        "median_glitch_peak_snr2": Metric(float(np.median(peaks)) if peaks.size else None),
+    }
+
+
+def write_pictures(
+    made: GeneratedSet,
+    witnesses: SpectrogramSet,
+    bundle: ModelBundle,
+    folder: Path,
+    *,
+    count: int,
+    pictures: PictureSettings,
+    board: Path | None = None,
+) -> list[Path]:
+    """Draw the loudest generated maps above the witnesses that they were made from, the loudest first.
+
+    Args:
+        made: The generated set.
+        witnesses: The maps that it was made from.
+        bundle: The model.
+        folder: Folder of the set.
+        count: How many.
+        pictures: How they look.
+        board: Folder for TensorBoard; none if None.
+
+    Returns:
+        Paths.
+    """
+    figures, classes = [], pictures.classes()
+    for row in np.argsort(-made.labels["peak_snr2"].to_numpy(), kind="stable")[:count]:
+        strain = made.spectrograms.read([int(row)], [bundle.target])
+        seen = witnesses.read([witnesses.row_of[strain.event_ids[0]]], bundle.witnesses)
+        figures.append(
+            plot_event(
+                np.concatenate([strain.maps[0], seen.maps[0]]),
+                [f"{bundle.target} generated", *bundle.witnesses],
+                witnesses.frequencies,
+                witnesses.times,
+                gps_start=float(strain.gps_start[0]),
+                gps_event=float(strain.gps_event[0]),
+                event_id=strain.event_ids[0],
+                label=classes.get(strain.event_ids[0], ""),
+                valid=np.concatenate([strain.valid[0], seen.valid[0]]),
+                axis=pictures.frequency_axis,
+            )
+        )
+    if board is not None:
+        with TensorBoardTracker(board) as tracker:
+            for place, figure in enumerate(figures):
+                tracker.figure("generated", figure, place)
+    return save_figures({f"generated-{place:02d}": figure for place, figure in enumerate(figures, 1)}, folder / IMAGES)
 
 
 def _select(batch: SpectrogramBatch, peak: np.ndarray, settings: GenerateSettings) -> tuple[np.ndarray, dict[str, str]]:

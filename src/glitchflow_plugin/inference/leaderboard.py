@@ -3,80 +3,54 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from time import perf_counter
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+from pydantic import Field
 
 from glitchflow_plugin.data.groups import group_numbers
-from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
 from glitchflow_plugin.inference.excess import Kind, paired_medians, pooled_growth, power_removed, snr_kinds
 from glitchflow_plugin.inference.intervals import Estimate
 from glitchflow_plugin.inference.predict import Prediction, Predictor
-from glitchflow_plugin.inference.score import (
-    CaseStatistics,
-    Sample,
-    Scores,
-    map_statistics,
-    score_statistics,
-)
+from glitchflow_plugin.inference.score import Sample, Scores, score_statistics
 from glitchflow_plugin.inference.trivial import FixedPredictor, trivial_maps
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
-from glitchflow_plugin.settings import as_float
+from glitchflow_plugin.settings import AccuracyRange, Count, CountOrNone, Positive, PositiveNumber, section
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
+UNTRAINED: Mapping[str, float] = {"parameters": 0, "minutes": 0.0, "epochs": 0}
+"""Facts of an entrant that is not trained."""
 
-@dataclass(frozen=True)
+_ByEntrant: TypeAlias = Mapping[str, NDArray[np.float64]]
+"""Net power removed from each event, by entrant."""
+
+
+@section
 class LeaderboardSettings:
-    """What is asked of the entrants.
+    """What is asked of the entrants; conf/benchmark.yaml explains the keys."""
 
-    Attributes:
-        threshold: SNR² above which an event holds a glitch.
-        accuracy_range: SNR² of the accuracy curves, in steps of 1.
-        least_snr: Optimal strain SNR above which a witnessed glitch counts in the medians.
-        witness_snr: Edges between the groups of witness SNR.
-        missing: How many witnesses, drawn for each event, are taken away.
-        stride: Columns between the windows of twins that look at maps, as in inference.yaml.
-        batch_events: Events in memory at a time.
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap and of the witnesses taken away; the same for all entrants.
-        block_length: Events without a known group whose triggers lie in one block of this length (s) are one group.
-    """
-
-    threshold: float = GLITCH_THRESHOLD
-    accuracy_range: Sequence[float] = (1, 50)
+    threshold: Positive = GLITCH_THRESHOLD
+    accuracy_range: AccuracyRange = (1, 50)
     least_snr: float = 10.0
-    witness_snr: Sequence[float] = (30.0, 45.0, 70.0)
-    missing: Sequence[int] = (1, 2, 3, 4, 5)
+    witness_snr: Annotated[Sequence[PositiveNumber], Field(min_length=1)] = (30.0, 45.0, 70.0)
+    missing: Sequence[Count] = (1, 2, 3, 4, 5)
     stride: int | None = 32
-    batch_events: int = 16
-    replicates: int = 1000
+    batch_events: Count = 16
+    replicates: CountOrNone = 1000
     seed: int = 0
-    block_length: float = 256.0
+    block_length: Positive = 256.0
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        if len(self.accuracy_range) != 2 or not 0 <= self.accuracy_range[0] <= self.accuracy_range[1]:
-            raise ConfigurationError(f"accuracy_range must be [lowest, highest] SNR², got {self.accuracy_range}.")
-        if not self.threshold > 0 or self.batch_events < 1 or self.replicates < 0 or not self.block_length > 0:
-            raise ConfigurationError(
-                "expected threshold > 0, batch_events >= 1, replicates >= 0 and block_length > 0, got "
-                f"{self.threshold}, {self.batch_events}, {self.replicates}, {self.block_length}. "
-                "Correct benchmark.yaml."
-            )
-        as_float(self, "threshold")
-        if (
-            not self.witness_snr
-            or list(self.witness_snr) != sorted(set(self.witness_snr))
-            or min(self.witness_snr) <= 0
-        ):
+        """Refuse edges that do not rise."""
+        if list(self.witness_snr) != sorted(set(self.witness_snr)):
             raise ConfigurationError(f"witness_snr: expected rising positive edges, got {list(self.witness_snr)}.")
-        if any(number < 1 for number in self.missing):
-            raise ConfigurationError(f"missing: expected numbers of witnesses from 1 on, got {list(self.missing)}.")
 
     def chosen(self, truth: GlitchTruth) -> Bool[np.ndarray, " event"]:
         """Events of the medians: a witnessed glitch that is loud enough."""
@@ -96,11 +70,13 @@ class HeldOut:
         maps: Target first, then the witnesses in the order of the twins.
         truth: One row an event of the maps.
         inside: Pixels that are judged; all if None.
+        series: The whitened series that the maps were made of, for twins of waveforms.
     """
 
     maps: SpectrogramSet
     truth: GlitchTruth
     inside: Bool[np.ndarray, "frequency time"] | None = None
+    series: EventSet | None = None
 
     def __post_init__(self) -> None:
         """Refuse truth of other events."""
@@ -121,12 +97,12 @@ class Judgement:
     """What an entrant did to each held-out event; all that the standings need, so that it can be kept and read again.
 
     Attributes:
-        statistics: Of the maps, by event.
-        power_removed: By event, against the true waveform; None if the twin gives none.
+        statistics: What is kept of the maps of each event.
+        power_removed: Share of the true waveform's power, by event; None if the twin gives no waveform.
         series_before: Sum of the measured strain's squares, by event; None like `power_removed`.
         series_added: Sum of the prediction's squares.
-        without: By number of witnesses taken away, the net power removed; NaN where none that sees the glitch is left.
-        seconds: Of a prediction, s an event.
+        without: Net power removed by number of witnesses taken away; NaN where none that sees the glitch is left.
+        seconds: Time of a prediction, s an event.
         facts: `parameters`, `minutes` of training, `epochs`, and what else is told by the entrant itself.
     """
 
@@ -161,7 +137,7 @@ def judge_entrant(
     Args:
         predict: The entrant.
         held_out: Events and truth.
-        settings: What to ask.
+        settings: The keys of `benchmark.settings`.
         facts: Kept with the result.
 
     Returns:
@@ -202,10 +178,9 @@ def judge_trivial(held_out: HeldOut, settings: LeaderboardSettings) -> dict[str,
         torch.from_numpy(held_out.maps.read(rows, [target]).maps[:, 0])
         for rows in _batches(np.arange(len(held_out.maps)), settings.batch_events)
     )
-    facts = {"parameters": 0, "minutes": 0.0, "epochs": 0}
     spared = replace(settings, missing=())
     return {
-        name: judge_entrant(FixedPredictor(said), held_out, spared, facts)
+        name: judge_entrant(FixedPredictor(said), held_out, spared, UNTRAINED)
         for name, said in trivial_maps(batches, held_out.inside).items()
     }
 
@@ -253,11 +228,11 @@ class Standings:
     """The entrants compared, best first.
 
     Attributes:
-        figures: By entrant and name of the figure.
+        figures: Figures by entrant and name.
         scores: Curves and accuracies by entrant.
-        kinds: By what (`class`, `witness SNR`, `witnesses missing`), the kinds of events with their numbers.
-        by_kind: By what and entrant, the median net power removed from each kind.
-        samples: What the figures rest on: `glitches` of the medians, and `quiet` events.
+        kinds: Names and numbers of the kinds of events by `class`, by `witness SNR` and by `witnesses missing`.
+        by_kind: Median net power removed from each of these kinds, by entrant.
+        samples: Numbers of `glitches` (those of the medians) and of `quiet` events.
         reference: The best of the linear entrants, with which all are compared; None if there is none.
     """
 
@@ -291,9 +266,9 @@ def standings(
     """Compare entrants on the same events, with the same draws of groups for all intervals.
 
     Args:
-        judgements: By entrant.
-        held_out: What they were judged on.
-        settings: As for the judgements.
+        judgements: Judgements by entrant.
+        held_out: Events that they were judged on.
+        settings: The keys of `benchmark.settings`.
         linear: Names of the linear entrants.
 
     Returns:
@@ -302,23 +277,20 @@ def standings(
     truth, chosen, groups = held_out.truth, held_out.chosen(settings), held_out.groups(settings)
     draw: dict[str, Any] = {"replicates": settings.replicates, "seed": settings.seed}
     removed = {name: one.statistics.net_removed for name, one in judgements.items()}
-    first = paired_medians(removed, chosen, groups, replicates=0)
-    rivals = {name: first[name][0].value or 0.0 for name in linear if name in first}
-    reference = max(rivals, key=lambda name: rivals[name]) if rivals else None
+    reference = _best(paired_medians(removed, chosen, groups, replicates=0), linear)
     medians = paired_medians(removed, chosen, groups, reference=reference, **draw)
     waveforms = {name: one.power_removed for name, one in judgements.items() if one.power_removed is not None}
     powers = paired_medians(waveforms, chosen, groups, **draw)
     none = Estimate(None, reason="no waveform")
+    order = sorted(judgements, key=lambda name: -_or_least(medians[name][0]))
     scores = {
-        name: score_statistics(one.statistics, thresholds=settings.thresholds, **draw)
-        for name, one in judgements.items()
+        name: score_statistics(judgements[name].statistics, thresholds=settings.thresholds, **draw) for name in order
     }
     figures = {}
-    for name, one in judgements.items():
-        added = none
+    for name in order:
+        one, maps, added = judgements[name], judgements[name].statistics, none
         if one.series_before is not None and one.series_added is not None:
             added = pooled_growth(one.series_before, one.series_before + one.series_added, truth.quiet, groups, **draw)
-        maps = one.statistics
         figures[name] = {
             "median_net_removed": medians[name][0],
             "lead": medians[name][1],
@@ -328,43 +300,55 @@ def standings(
             "added_strain": added,
         }
     labels = np.array(truth.label)
-    kinds = {
-        "class": [Kind(label, chosen & (labels == label)) for label in sorted({*truth.label} - {""})],
-        "witness SNR": snr_kinds(np.where(chosen, truth.witness_snr, 0), settings.witness_snr),
+    snr = np.where(chosen, truth.witness_snr, 0)
+    kinds: dict[str, list[tuple[Kind, _ByEntrant]]] = {
+        "class": [(Kind(label, chosen & (labels == label)), removed) for label in sorted({*truth.label} - {""})],
+        "witness SNR": [(kind, removed) for kind in snr_kinds(snr, settings.witness_snr)],
+        "witnesses missing": _by_missing(judgements, chosen),
     }
-    tables: dict[str, Sequence[Mapping[str, NDArray[np.float64]]]] = {
-        what: [removed] * len(some) for what, some in kinds.items()
-    }
-    # an entrant may have been spared this
-    asked = {name: one for name, one in judgements.items() if one.without}
-    numbers = sorted(set.intersection(*(set(one.without) for one in asked.values()))) if asked else []
-    some = next(iter(asked.values()), None)
-    left = [Kind(str(number), chosen & np.isfinite(some.without[number])) for number in numbers] if some else []
-    kinds["witnesses missing"] = [Kind("0", chosen), *left] if some else []
-    tables["witnesses missing"] = [
-        removed,
-        *({name: one.without[number] for name, one in asked.items()} for number in numbers),
-    ][: len(kinds["witnesses missing"])]
-    order = sorted(judgements, key=lambda name: -_or_least(medians[name][0]))
     return Standings(
-        figures={name: figures[name] for name in order},
-        scores={name: scores[name] for name in order},
-        kinds={what: [(kind.name, Sample.of(groups, kind.events)) for kind in some] for what, some in kinds.items()},
-        by_kind={what: _by_kind(tables[what], kinds[what], groups, order, draw) for what in kinds},
+        figures=figures,
+        scores=scores,
+        kinds={what: [(kind.name, Sample.of(groups, kind.events)) for kind, _ in rows] for what, rows in kinds.items()},
+        by_kind={what: _medians_by_kind(rows, groups, order, draw) for what, rows in kinds.items()},
         samples={"glitches": Sample.of(groups, chosen), "quiet": Sample.of(groups, truth.quiet)},
         reference=reference,
     )
 
 
-def _by_kind(
-    tables: Sequence[Mapping[str, NDArray[np.float64]]],
-    kinds: Sequence[Kind],
-    groups: NDArray[np.int64],
-    order: Sequence[str],
-    draw: dict[str, Any],
+def _best(medians: Mapping[str, tuple[Estimate, Estimate]], names: Sequence[str]) -> str | None:
+    """The one with the largest median among some entrants."""
+    return max(
+        (name for name in names if name in medians), key=lambda name: medians[name][0].value or 0.0, default=None
+    )
+
+
+def _by_missing(
+    judgements: Mapping[str, Judgement], chosen: Bool[np.ndarray, " event"]
+) -> list[tuple[Kind, _ByEntrant]]:
+    """By number of witnesses taken away, from none on, the events with one left, and what entrants removed of them."""
+    # an entrant may have been spared this
+    asked = {name: one.without for name, one in judgements.items() if one.without}
+    if not asked:
+        return []
+    some = next(iter(asked.values()))
+    return [
+        (Kind("0", chosen), {name: one.statistics.net_removed for name, one in judgements.items()}),
+        *(
+            (
+                Kind(str(number), chosen & np.isfinite(some[number])),
+                {name: without[number] for name, without in asked.items()},
+            )
+            for number in sorted(set.intersection(*map(set, asked.values())))
+        ),
+    ]
+
+
+def _medians_by_kind(
+    rows: Sequence[tuple[Kind, _ByEntrant]], groups: NDArray[np.int64], order: Sequence[str], draw: Mapping[str, Any]
 ) -> dict[str, list[Estimate]]:
     """Medians by entrant, one a kind."""
-    found = [paired_medians(table, kind.events, groups, **draw) for table, kind in zip(tables, kinds, strict=True)]
+    found = [paired_medians(removed, kind.events, groups, **draw) for kind, removed in rows]
     spared = (Estimate(None, reason="not judged"),)
     return {name: [medians.get(name, spared)[0] for medians in found] for name in order}
 

@@ -11,12 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glitchflow_plugin.data.recipe import Recipe, differences, told
+from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.records import SpectrogramBatch
-from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.inference.clean import clean_maps
-from glitchflow_plugin.models.bundle import Explained, ModelBundle, WaveformTwin
+from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.models.twins import Explained, WaveformTwin
 from glitchflow_plugin.signal.columns import Columns, tile_length
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform, q_transform_relative
 from glitchflow_plugin.signal.windows import cut_windows, join_windows, tile_starts
@@ -266,24 +267,6 @@ def make_predictor(
         raise FormatError(msg)
     transform = QTransformSettings.from_recipe(recipe.part("qtransform"))
     return SeriesPredictor(twin, events, bundle.target, bundle.witnesses, transform, max(1, batch_size // 4))
-
-
-def check_events(spectrograms: SpectrogramSet, events: EventSet | None) -> None:
-    """Refuse an event set that the maps were not made of.
-
-    Raises:
-        FormatError: Its recipe is another one.
-    """
-    made_of = Recipe.from_dict(spectrograms.recipe).events
-    if events is None or made_of is None:
-        return
-    differing = differences(made_of, events.recipe)
-    if differing:
-        msg = (
-            f"the maps of {spectrograms.folder} were not made of the event set {events.folder}: their recipes differ "
-            f"in {told(differing)}. Give the event set that they were made of."
-        )
-        raise FormatError(msg)
 
 
 def predict_strain(

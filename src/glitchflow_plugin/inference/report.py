@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,9 @@ from glitchflow_plugin.plots.curves import Band, plot_accuracy, plot_confusion, 
 from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.plots.style import short_name
 from glitchflow_plugin.plots.timeline import plot_timeline
+from glitchflow_plugin.products.pictures import IMAGES, PictureSettings, save_figures
 from glitchflow_plugin.products.summary import Metric
-from glitchflow_plugin.products.veto_table import covered_seconds, outcomes
+from glitchflow_plugin.products.veto_table import covered_seconds, outcomes, write_table
 from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name
 
 LABELS: Mapping[str, str] = {
@@ -280,6 +282,50 @@ def run_warnings(result: InferenceResult) -> list[str]:
             "validation events have all the witnesses that these have, or an earlier version registered it."
         )
     return said + undefined_figures(result.scores)
+
+
+def write_result(
+    result: InferenceResult,
+    spectrograms: SpectrogramSet,
+    target: str,
+    settings: InferenceSettings,
+    folder: Path,
+    *,
+    pictures: PictureSettings,
+    board: Path | None = None,
+) -> dict[str, str]:
+    """Write tables and pictures, and send them to TensorBoard.
+
+    Args:
+        result: From `run_inference`.
+        spectrograms: The maps that it was run on.
+        target: The strain channel.
+        settings: Threshold and number of pictures.
+        folder: Folder of the result.
+        pictures: How they look.
+        board: Folder for TensorBoard; none if None.
+
+    Returns:
+        Where all of it is, by name, for the run summary.
+    """
+    tables = {name: write_table(getattr(result, name), folder, name) for name in ("segments", "events")}
+    classes = pictures.classes()
+    look = {"axis": pictures.frequency_axis, "classes": classes}
+    overview = {"timeline": timeline_figure(result, settings), **score_figures(result.scores, settings.threshold)}
+    examples = example_figures(result, spectrograms, target, settings, **look)
+    written = save_figures({**overview, **examples}, folder / IMAGES)
+    if board is not None:
+        with TensorBoardTracker(board) as tracker:
+            # the examples are there one by one, under the number of their row
+            track_result(tracker, result, overview, settings, classes)
+            for row, figure in event_figures(result, spectrograms, target, settings, **look):
+                tracker.figure(picture_name(row), figure, row, gps=float(result.events["gps_event"].iloc[row]))
+    return {
+        "maps": str(result.maps.folder),
+        **{name: f"{paths['csv']}, {paths['parquet']}" for name, paths in tables.items()},
+        "images": f"{folder / IMAGES} ({', '.join(path.stem for path in written)})",
+        **({"tensorboard": str(board)} if board is not None else {}),
+    }
 
 
 def track_result(

@@ -1,38 +1,37 @@
 """Run a registered twin over a spectrogram set: maps on disk, tables and scores, with bounded memory."""
 
-import hashlib
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Int
+from pydantic import Field
 from torch import nn
 from tqdm import tqdm
 
 from glitchflow_plugin.data.groups import group_numbers
-from glitchflow_plugin.data.recipe import Recipe, told
+from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.records import SpectrogramBatch
-from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, SpectrogramSet
-from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter
+from glitchflow_plugin.errors import NoEventsError
+from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
 from glitchflow_plugin.inference.clean import loudest_by_column, residual_area
-from glitchflow_plugin.inference.predict import Prediction, check_events, make_predictor
-from glitchflow_plugin.inference.score import (
-    CaseStatistics,
-    Scores,
-    map_statistics,
-    score_statistics,
-)
+from glitchflow_plugin.inference.fresh import check_events, check_spectrograms
+from glitchflow_plugin.inference.predict import Prediction, make_predictor
+from glitchflow_plugin.inference.score import Scores, score_statistics
+from glitchflow_plugin.inference.subject import weights_fingerprint
 from glitchflow_plugin.inference.trivial import MeasuredMaps, trivial_statistics
-from glitchflow_plugin.models.bundle import ModelBundle, WaveformTwin
+from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.products.veto_table import EventVerdicts, event_table, veto_segments
-from glitchflow_plugin.settings import as_float
+from glitchflow_plugin.settings import AccuracyRange, Count, CountOrNone, Positive, PositiveNumber, section
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.types.tensors import host
@@ -45,59 +44,22 @@ MODEL, LINEAR, ZERO = "model", "linear", "zero"
 """Names under which the model and its baselines are scored, beside the trivial entrants' own."""
 
 
-@dataclass(frozen=True)
+@section
 class InferenceSettings:
-    """How to predict and judge; conf/inference.yaml explains the keys.
+    """How to predict and judge; conf/inference.yaml explains the keys."""
 
-    Attributes:
-        threshold: SNR² of the veto, of a glitch and of a cleaned event.
-        veto_padding: How far a veto reaches beyond the columns that are predicted to be loud, on both sides, s.
-        accuracy_range: Lowest and highest SNR² of the accuracy curves, in steps of 1.
-        stride: Columns from one window to the next; below the window size they overlap and only their middles are
-            used. None: side by side.
-        batch_size: Windows in one call of the network.
-        batch_events: Events in memory at a time, and in one file of the maps.
-        block_length: Events of unknown group within one GPS block of this length, s, are no independent cases.
-        replicates: Bootstrap replicates of the bands.
-        seed: Of the bootstrap.
-        examples: Events in each picture.
-        tensorboard_rows: Most rows and points sent to TensorBoard; the tables on disk are always whole.
-        tensorboard_pictures: Most events that get a picture of their own in TensorBoard.
-    """
-
-    threshold: float = GLITCH_THRESHOLD
-    veto_padding: float = 0.05
-    accuracy_range: Sequence[float] = (1, 50)
+    threshold: Positive = GLITCH_THRESHOLD
+    veto_padding: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
+    accuracy_range: AccuracyRange = (1, 50)
     stride: int | None = 32
-    batch_size: int = 64
-    batch_events: int = 32
-    block_length: float = 256.0
-    replicates: int = 1000
+    batch_size: Count = 64
+    batch_events: Count = 32
+    block_length: PositiveNumber = 256.0
+    replicates: CountOrNone = 1000
     seed: int = 0
-    examples: int = 4
-    tensorboard_rows: int = 1000
-    tensorboard_pictures: int = 16
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        if len(self.accuracy_range) != 2 or not 0 <= self.accuracy_range[0] <= self.accuracy_range[1]:
-            msg = f"accuracy_range must be [lowest, highest] SNR², got {self.accuracy_range}."
-            raise ConfigurationError(msg)
-        if not self.threshold > 0:
-            msg = f"threshold must be a positive SNR², got {self.threshold}."
-            raise ConfigurationError(msg)
-        if not 0 <= self.veto_padding < math.inf or not 0 < self.block_length < math.inf:
-            msg = (
-                f"veto_padding must be at least 0 s and block_length above 0 s, got {self.veto_padding} and "
-                f"{self.block_length}."
-            )
-            raise ConfigurationError(msg)
-        as_float(self, "threshold")
-        limits = {"batch_size": 1, "batch_events": 1, "replicates": 0, "examples": 0}
-        for name, least in (limits | {"tensorboard_rows": 1, "tensorboard_pictures": 0}).items():
-            if getattr(self, name) < least:
-                msg = f"{name} must be at least {least}, got {getattr(self, name)}."
-                raise ConfigurationError(msg)
+    examples: CountOrNone = 4
+    tensorboard_rows: Count = 1000
+    tensorboard_pictures: CountOrNone = 16
 
     def decisive(self) -> dict[str, Any]:
         """The settings that change figures and verdicts; the others change how many are shown, and the speed."""
@@ -151,56 +113,12 @@ def expected_name(target: str) -> str:
     return f"{target}_EXPECTED_RESIDUAL"
 
 
-def check_spectrograms(bundle: ModelBundle, spectrograms: SpectrogramSet) -> None:
-    """Refuse maps that were not made the way the model's maps were.
-
-    Args:
-        bundle: The model.
-        spectrograms: Maps it is to be used on.
-
-    Raises:
-        ChannelMismatchError: Witnesses of the model are missing; the message lists them.
-        FormatError: The axes or the recipe differ; the message says where.
-    """
-    missing = [name for name in bundle.witnesses if name not in spectrograms.channels]
-    if missing:
-        msg = (
-            f"{spectrograms.folder} lacks the channels {missing}, which the model needs. It holds "
-            f"{list(spectrograms.channels)}. Make the spectrograms from data with the model's channels, or choose "
-            "another model."
-        )
-        raise ChannelMismatchError(msg)
-    for name in ("frequencies", "times"):
-        expected, found = np.asarray(getattr(bundle, name)), getattr(spectrograms, name)
-        if expected.shape != found.shape or not np.allclose(expected, found, rtol=1e-6, atol=1e-9):
-            msg = (
-                f"{spectrograms.folder} has other {name} than the model: expected {_span(expected)}, got "
-                f"{_span(found)}. Leave `spectrograms` empty in inference.yaml so that the maps are made by the "
-                "model's own recipe."
-            )
-            raise FormatError(msg)
-    channels = [name for name in bundle.channels if name in spectrograms.channels]
-    differing = recipe_differences(bundle.recipe, spectrograms.recipe, channels)
-    if differing:
-        msg = (
-            f"{spectrograms.folder} was made by another recipe than the model's maps; they differ in "
-            f"{told(differing)}. Leave `spectrograms` empty in inference.yaml so that the maps are made by "
-            "the model's own recipe."
-        )
-        raise FormatError(msg)
-
-
 def _check_sets(bundle: ModelBundle, spectrograms: SpectrogramSet, events: EventSet | None) -> None:
     check_spectrograms(bundle, spectrograms)
     check_events(spectrograms, events)
     if not len(spectrograms):
         msg = f"{spectrograms.folder} holds no event. Check the data sets in inference.yaml."
         raise NoEventsError(msg)
-
-
-def recipe_differences(expected: Mapping[str, Any], found: Mapping[str, Any], channels: Sequence[str]) -> list[str]:
-    """Where the recipe of data treats channels otherwise than that of a model, see `Recipe.differences`."""
-    return Recipe.from_dict(expected).differences(Recipe.from_dict(found), channels)
 
 
 def run_inference(
@@ -412,15 +330,6 @@ def _explains(twin: nn.Module) -> bool:
     return isinstance(twin, WaveformTwin) and twin.explains
 
 
-def weights_fingerprint(twin: nn.Module) -> str:
-    """Checksum of a twin's weights, so that maps of another model are never taken for finished."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(twin.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(host(tensor).tobytes())
-    return digest.hexdigest()
-
-
 def _maps_batch(batch: SpectrogramBatch, found: Prediction, has_strain: Bool[np.ndarray, " event"]) -> SpectrogramBatch:
     # what was not measured cannot be cleaned: zero and invalid
     cleaned = torch.where(torch.from_numpy(has_strain).to(found.cleaned.device)[:, None, None], found.cleaned, 0.0)
@@ -433,7 +342,3 @@ def _maps_batch(batch: SpectrogramBatch, found: Prediction, has_strain: Bool[np.
         valid=np.stack([has_strain, *[np.ones_like(has_strain)] * (len(maps) - 1)], axis=1),
         groups=batch.groups,
     )
-
-
-def _span(values: np.ndarray) -> str:
-    return f"{len(values)} from {values[0]:g} to {values[-1]:g}" if len(values) else "none"

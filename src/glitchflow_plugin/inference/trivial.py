@@ -17,9 +17,9 @@ from torch import Tensor
 
 from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.errors import NoEventsError
+from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
 from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.inference.predict import Prediction
-from glitchflow_plugin.inference.score import CaseStatistics, map_statistics
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 CONSTANT, CLOCK, MEAN_MAP = TRIVIAL = ("constant", "clock", "mean map")

@@ -1,4 +1,4 @@
-"""Parts of the networks: blocks of convolutions, attention, the positive output, checks of sizes."""
+"""Parts of the networks of energy: their common ground, blocks of convolutions, attention, checks of sizes."""
 
 from typing import TypeAlias
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.types.tensors import WindowBatch
 
 FeatureMaps: TypeAlias = Float[Tensor, "window feature row column"]
 """What goes through a network."""
@@ -17,6 +18,44 @@ OtherFeatures: TypeAlias = Float[Tensor, "window other row column"]
 
 #: Sharpness of the positive output: what it gives for 0 is half the square root of this, about the scaled noise floor.
 _ROUNDING = 0.01
+
+
+class EnergyNetwork(nn.Module):
+    """A network from scaled witness windows to scaled strain windows; each one gives `predict`.
+
+    Every network takes these arguments and its own:
+
+    - `in_channels`: number of witness channels, any.
+    - `base`: features at full resolution; each halving doubles them.
+    - `depth`: number of halvings.
+    - `window_size`: rows and columns of a window; divisible by 2**depth.
+    - `out_channels`: channels of the prediction.
+
+    and raises a ConfigurationError if one is out of range.
+
+    Args:
+        positive: Predict energies, never negative; otherwise numbers of either sign.
+    """
+
+    def __init__(self, *, positive: bool) -> None:
+        super().__init__()
+        self.positive = positive
+
+    def predict(self, witnesses: WindowBatch) -> WindowBatch:
+        """Numbers of either sign, shapes as for `forward`."""
+        raise NotImplementedError
+
+    def forward(self, witnesses: WindowBatch) -> WindowBatch:
+        """Predict the scaled strain.
+
+        Args:
+            witnesses: Scaled witness energies, (window, witness, frequency, column).
+
+        Returns:
+            Scaled strain, (window, out_channels, frequency, column); never negative where `positive`.
+        """
+        predicted = self.predict(witnesses)
+        return squareplus(predicted) if self.positive else predicted
 
 
 class ResidualBlock(nn.Module):

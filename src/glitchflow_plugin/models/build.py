@@ -1,20 +1,18 @@
 """Networks by name."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from glitchflow_plugin.errors import ConfigurationError, nearest
 from glitchflow_plugin.models.coupling import CouplingNet
-from glitchflow_plugin.models.deep_decoder import DeepDecoder
+from glitchflow_plugin.models.encoder_decoders import DeepDecoder, PlainUNet, ResNetGenerator, ShallowDecoder
 from glitchflow_plugin.models.linear import LinearFilter
-from glitchflow_plugin.models.plain_unet import PlainUNet
-from glitchflow_plugin.models.resnet import ResNetGenerator
-from glitchflow_plugin.models.shallow_decoder import ShallowDecoder
 from glitchflow_plugin.models.unet import UNet
 from glitchflow_plugin.models.wiener import WienerFilter
+from glitchflow_plugin.types.plain import JsonObject
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "coupling": CouplingNet,
@@ -40,7 +38,7 @@ def representation(name: str) -> str:
     return "waveform" if name in WAVEFORM_MODELS else "energy"
 
 
-def check_network(model: Mapping[str, Any]) -> None:
+def check_network(model: JsonObject) -> None:
     """Refuse the name of a network, and keys of its settings, that there are not.
 
     Args:
@@ -62,7 +60,7 @@ def check_network(model: Mapping[str, Any]) -> None:
             )
 
 
-def build_model(name: str, **settings: Any) -> nn.Module:
+def build_model(name: str, **settings: object) -> nn.Module:
     """Build a network by its name in conf/model/.
 
     Args:
@@ -86,7 +84,7 @@ def build_model(name: str, **settings: Any) -> nn.Module:
         raise ConfigurationError(message) from error
 
 
-def full_settings(name: str, **settings: Any) -> dict[str, Any]:
+def full_settings(name: str, **settings: object) -> dict[str, Any]:
     """The settings of a network with its own defaults in place of what is None or missing, as a record.
 
     Args:

@@ -81,7 +81,7 @@ class CouplingNet(nn.Module):
         frame_size: Samples of a short-time frame.
         filter_size: Taps of each filter, odd.
         thresholds: Learnt thresholds of each witness: laws that begin above one.
-        heads: Of the attention; divides `features`.
+        heads: Heads of the attention; divides `features`.
         channel_dropout: Probability with which whoever trains it leaves a witness out (`BatchOrder.left_out`).
         event_gain: Whether each witness has one more gain, for the whole event, that follows from power, peak, duration
             and bandwidth of its cleaned series. What a law gets wrong about loud and long glitches shows there. A

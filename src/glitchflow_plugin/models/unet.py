@@ -7,11 +7,11 @@ from torch.nn import functional
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.models.blocks import (
     AttentionGate,
+    EnergyNetwork,
     ResidualBlock,
     RowResponse,
     SelfAttention,
     check_sizes,
-    squareplus,
 )
 from glitchflow_plugin.types.tensors import WindowBatch
 
@@ -19,20 +19,12 @@ from glitchflow_plugin.types.tensors import WindowBatch
 MAX_ATTENTION_PIXELS = 1024
 
 
-class UNet(nn.Module):
+class UNet(EnergyNetwork):
     """U-Net (arXiv:1505.04597) with residual blocks, attention gates on the skips and a positive output.
 
     Args:
-        in_channels: Number of witness channels, any.
-        base: Features at full resolution; each halving doubles them.
-        depth: Number of halvings.
+        in_channels: As for every `EnergyNetwork`, and so are those that are not named here.
         attention_heads: Heads of the self-attention at the coarsest level; 0 for none.
-        window_size: Rows and columns of a window; divisible by 2**depth.
-        out_channels: Channels of the prediction.
-        positive: Predict energies, never negative; otherwise numbers of either sign.
-
-    Raises:
-        ConfigurationError: A setting is out of range.
 
     >>> UNet(in_channels=3, base=4, depth=2)(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 1, 64, 64])
@@ -49,10 +41,9 @@ class UNet(nn.Module):
         out_channels: int = 1,
         positive: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(positive=positive)
         check_sizes(window_size, depth, in_channels=in_channels, base=base, out_channels=out_channels)
         _check_attention(attention_heads, window_size // 2**depth)
-        self.positive = positive
         widths = [base * 2**level for level in range(depth + 1)]
         self.stem = nn.Conv2d(in_channels, base, kernel_size=3, padding=1)
         self.response = RowResponse(base, window_size)
@@ -69,15 +60,8 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(base, out_channels, kernel_size=1)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]  # the head has a bias; it starts at the noise floor
 
-    def forward(self, witnesses: WindowBatch) -> WindowBatch:
-        """Predict the scaled strain.
-
-        Args:
-            witnesses: Scaled witness energies, (window, witness, frequency, column).
-
-        Returns:
-            Scaled strain, (window, out_channels, frequency, column); never negative where `positive`.
-        """
+    def predict(self, witnesses: WindowBatch) -> WindowBatch:
+        """See `EnergyNetwork`."""
         maps = self.response(self.stem(witnesses))
         skips: list[Tensor] = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
@@ -90,8 +74,7 @@ class UNet(nn.Module):
             # channels are halved before the enlargement, which then moves a quarter of the data
             maps = functional.interpolate(up(maps), scale_factor=2.0, mode="nearest")
             maps = decoder(torch.cat([gate(skip, maps), maps], dim=1))
-        predicted = self.head(self.response_out(maps))
-        return squareplus(predicted) if self.positive else predicted
+        return self.head(self.response_out(maps))
 
 
 def _check_attention(heads: int, coarsest: int) -> None:

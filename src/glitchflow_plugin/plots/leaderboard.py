@@ -21,7 +21,7 @@ def plot_ranking(entrants: Sequence[str], panels: Mapping[str, Band]) -> Picture
 
     Args:
         entrants: Best first.
-        panels: By title, the figure of each entrant as a share; NaN where it has none.
+        panels: Shares of the entrants by title; NaN where one has none.
 
     Returns:
         The figure.
@@ -85,7 +85,7 @@ def plot_groups(panels: Mapping[str, tuple[Sequence[str], Mapping[str, Band]]]) 
     """Median share of net power removed by kind of glitch, dots with intervals.
 
     Args:
-        panels: By title, the names of the kinds and, by entrant, one value a kind.
+        panels: Names of the kinds, and one value a kind by entrant, by title.
 
     Returns:
         The figure.
@@ -113,8 +113,8 @@ def plot_missing(numbers: Sequence[int], counts: Sequence[str], bands: Mapping[s
 
     Args:
         numbers: Witnesses taken away.
-        counts: How many glitches of which a witness is left, in words.
-        bands: By entrant, one value a number.
+        counts: Numbers of glitches of which a witness is left, in words.
+        bands: Values, one a number of witnesses, by entrant.
 
     Returns:
         The figure.
@@ -143,8 +143,8 @@ def plot_trust(
     """What a twin says about itself: coverage of its uncertainty, and how it ranks what it has not seen.
 
     Args:
-        coverage: By kind of pixel, the probabilities announced and the shares found within.
-        strangeness: By kind of event, p-values of being like the validation events, (event,).
+        coverage: Probabilities announced and shares found within, by kind of pixel.
+        strangeness: P-values of being like the validation events, (event,), by kind of event.
 
     Returns:
         The figure.

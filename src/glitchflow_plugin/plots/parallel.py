@@ -21,7 +21,7 @@ class Axis:
         name: Beneath it.
         values: Position of each line in the axis' own unit, (line,); NaN leaves the line out.
         logarithmic: Distances are ratios; all values above 0.
-        labels: Of a choice: `values` are then numbers into it.
+        labels: Names of the choices; `values` are then numbers into it.
     """
 
     name: str

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -38,6 +39,49 @@ class CoincidenceView(Protocol):
     def spikes(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]: ...  # noqa: D102
     @property
     def shared(self) -> float: ...  # noqa: D102
+
+
+def scan_pictures(
+    ranking: ChannelRanking,
+    examples: Sequence[CoincidenceView],
+    frequencies: np.ndarray,
+    times: np.ndarray,
+    *,
+    axis: FrequencyAxis = "log",
+) -> dict[str, Figure]:
+    """All pictures of a scan: `correlation` and `IoU` of the channels, their `ranking`, and `coincidence`.
+
+    Args:
+        ranking: What the scan found.
+        examples: Loud coincidences, one witness each.
+        frequencies: Rows of the examples' maps, Hz, shape (frequency,).
+        times: Columns of these maps, s from their left edge, shape (time,).
+        axis: Frequency axis of the maps.
+    """
+    limits, target = ranking.parameters, ranking.target
+    return {
+        "correlation": plot_ranking(
+            ranking.channels,
+            ranking.correlation,
+            threshold=limits["threshold_corr"],
+            selected=ranking.selected,
+            quantity="correlation: share of the target's spikes that the channel shares",
+            target=target,
+            chance=ranking.chance,
+            unsafe=ranking.unsafe,
+        ),
+        "IoU": plot_ranking(
+            ranking.channels,
+            ranking.iou,
+            threshold=limits["threshold_iou"],
+            selected=ranking.selected,
+            quantity="IoU: shared spikes over all spikes of the two",
+            target=target,
+            unsafe=ranking.unsafe,
+        ),
+        "ranking": plot_families(ranking),
+        "coincidence": plot_coincidences(examples, frequencies, times, target=target, axis=axis),
+    }
 
 
 @picture
@@ -122,7 +166,7 @@ def plot_families(ranking: ChannelRanking, *, max_channels: int = 30) -> Picture
     """Channels by rounds and families: bars of Hveto's significance, and the figures of each channel beside them.
 
     Args:
-        ranking: Of the scan.
+        ranking: What the scan found.
         max_channels: Channels shown at most: those that passed and the unsafe first, then the best of the others.
 
     Returns:
@@ -250,7 +294,7 @@ def plot_coincidences(
         times: s from the left edge of the maps, shape (time,).
         target: The reference channel.
         half: What is shown about the shared spike, s.
-        axis: Of frequency.
+        axis: Frequency axis of the maps.
 
     Returns:
         The figure.

@@ -10,29 +10,28 @@ import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
+from pydantic import BeforeValidator
 from tqdm import tqdm
 
 from glitchflow_plugin.data.parent import end_at_once, end_with_parent, starting_workers
-from glitchflow_plugin.data.sharded import ShardPlan
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import (
     ConfigurationError,
     ConnectionFailedError,
     GlitchflowError,
     MissingDependencyError,
-    nearest,
 )
-from glitchflow_plugin.settings import built
+from glitchflow_plugin.settings import CountOrAll, Positive, built, section
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 LOCAL, RAY, SLURM_ARRAY = "local", "ray", "slurm-array"
-_ENGINES = (LOCAL, RAY, SLURM_ARRAY)
 _PASSED_ON = (ConfigurationError, ConnectionFailedError, MissingDependencyError)
 """Errors that are not about one shard: they go to the user as they are."""
 
@@ -55,49 +54,29 @@ class ShareDone(SystemExit):
         return self.message
 
 
-@dataclass(frozen=True)
+def _running(address: object) -> object:
+    if address in (None, "", LOCAL):
+        raise ConfigurationError(
+            f"engine.address: expected auto or host:port of a running Ray cluster, got {address!r}: none is "
+            "started here, since it would listen without a password. On one machine, engine.name=local."
+        )
+    return address
+
+
+@section
 class EngineSettings:
-    """The keys of engine.yaml; conf/engine.yaml explains them.
+    """Where shards are made; conf/engine.yaml explains the keys."""
 
-    Attributes:
-        name: `local`, `ray` or `slurm-array`.
-        workers: Shards made at a time; 0: as many as this machine has processors, or as the cluster has room for.
-        address: Of the Ray cluster: `auto` (the one of this machine) or `host:port`.
-        task_cpus: Processors that a Ray task reserves.
-        task_memory: Memory that a Ray task reserves, GiB; None: none.
-        share_index: Which share of the shards is made, from 0; None: told by SLURM's variables.
-        share_count: In how many shares the shards are divided; None: told by SLURM's variables.
-    """
-
-    name: str = LOCAL
-    workers: int = 0
-    address: str = "auto"
-    task_cpus: float = 1
-    task_memory: float | None = None
+    name: Literal["local", "ray", "slurm-array"] = LOCAL
+    workers: CountOrAll = None
+    address: Annotated[str, BeforeValidator(_running)] = "auto"
+    task_cpus: Positive = 1
+    task_memory: Positive | None = None
     share_index: int | None = None
     share_count: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        if self.name not in _ENGINES:
-            raise ConfigurationError(
-                f"engine.name: expected one of {', '.join(_ENGINES)}, got {self.name!r}.{nearest(self.name, _ENGINES)}"
-            )
-        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 0:
-            raise ConfigurationError(
-                f"engine.workers must be a whole number, 0 for as many as there is room for, got {self.workers!r}."
-            )
-        if self.address in (None, "", LOCAL):
-            raise ConfigurationError(
-                f"engine.address: expected auto or host:port of a running Ray cluster, got {self.address!r}: none is "
-                "started here, since it would listen without a password. On one machine, engine.name=local."
-            )
-        for value in (self.task_cpus, 1 if self.task_memory is None else self.task_memory):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise ConfigurationError(
-                    "engine.task_cpus and task_memory must be positive numbers, "
-                    f"got {self.task_cpus!r} and {self.task_memory!r}."
-                )
+        """Refuse what contradicts itself."""
         if (self.share_index is None) != (self.share_count is None):
             raise ConfigurationError("engine.share_index and engine.share_count belong together: give both or neither.")
         if self.share_index is not None and self.share_count is not None:
@@ -110,7 +89,7 @@ class EngineSettings:
         >>> EngineSettings.of("ray").name
         'ray'
         """
-        return cls(name=content) if isinstance(content, str) else built(cls, content, "engine")
+        return built(cls, {"name": content} if isinstance(content, str) else content, "engine")
 
     def on_device(self, device: object) -> Self:
         """The settings with which work for a device is spread: one process for a GPU, which it fills alone.
@@ -179,8 +158,8 @@ def map_shards(
         function: Makes one shard and, as a rule, writes it. Other processes import it: a function of a module, or a
             `functools.partial` of one. What it writes must not depend on the number of threads.
         plans: The shards.
-        engine: Where the calls are made. Memory grows with workers times shard size.
-        description: For the progress bar and the errors.
+        engine: Memory grows with workers times shard size.
+        description: Name of the work, in the progress bar and in errors.
         left: Tells which shards are not on disk. A task of an array cannot see the results of other tasks, so it needs
             this to know whether the set is complete.
         progress: Show a progress bar.

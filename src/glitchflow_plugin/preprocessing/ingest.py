@@ -16,27 +16,23 @@ from typing import Any, Literal
 import numpy as np
 
 from glitchflow_plugin.data.apart import interrupt
+from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.event_source import EventSource, LoadedEvent
 from glitchflow_plugin.data.readers.continuous import GAP, OUTSIDE, UNREADABLE
 from glitchflow_plugin.data.readers.psd import read_psd
-from glitchflow_plugin.data.readers.triggers import TriggerReport
+from glitchflow_plugin.data.readers.trigger_table import TriggerReport
 from glitchflow_plugin.data.recipe import said
 from glitchflow_plugin.data.records import EventBatch
-from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan
-from glitchflow_plugin.data.sources import (
-    Catalogue,
-    ChannelOrigin,
-    DatasetSettings,
-    EventSource,
-    LoadedEvent,
-    open_datasets,
-)
+from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter, ShardPlan
+from glitchflow_plugin.data.sources import Catalogue, ChannelOrigin, open_datasets
 from glitchflow_plugin.data.units import same_unit
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
 from glitchflow_plugin.preprocessing.triggers import chosen_by, chosen_for
-from glitchflow_plugin.settings import built
+from glitchflow_plugin.settings import Count, built, section
 from glitchflow_plugin.signal.conditioning import (
     SAMPLE_RATE,
     TOO_SHORT,
@@ -61,15 +57,11 @@ _PSD_SPACING = 0.25
 """Grid on which given spectra are kept in the recipe, Hz."""
 
 
-@dataclass(frozen=True)
+@section
 class IngestSettings:
-    """How the work is divided; `EngineSettings` say where it is done.
+    """How the work is divided, explained in conf/datasets.yaml; `EngineSettings` say where it is done."""
 
-    Attributes:
-        shard_size: Events a shard and held in memory by a worker; the data sets' `processing.batch` if None.
-    """
-
-    shard_size: int | None = None
+    shard_size: Count | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +89,8 @@ def ingest(
         datasets: Entries of datasets.yaml.
         whitening: Content of whiten.yaml: the fields of `WhiteningSettings`, and optionally `psd` (a file a channel)
             with `psd_quantity` (`psd` or `asd`).
-        folder: Where the event set goes. What a killed run left there is continued.
-        engine: Where the shards are made.
+        folder: Folder for the event set. What a killed run left there is continued.
+        engine: Spreads the shards over processes.
         shard_size: Events a shard; the data sets' `processing.batch` by default.
 
     Returns:
@@ -154,8 +146,8 @@ def ingest_with_recipe(
         datasets: Entries of datasets.yaml; of `processing` only `batch` and, where it is given, `crop_jitter` is used.
         recipe: The `recipe` of the event set that the model was trained on.
         channels: Channels that the model needs, target first or not; all of the recipe if None.
-        folder: Where the event set goes.
-        engine: Where the shards are made.
+        folder: Folder for the event set.
+        engine: Spreads the shards over processes.
         shard_size: Events a shard; the data sets' `processing.batch` by default.
         require_target: Whether an event without a usable target is rejected. If not, it is kept as long as another
             channel is usable, and the target may be missing altogether: a veto needs the witnesses alone.

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from glitchflow_plugin.data.files import atomic_path, check_file, parsed, read_json, sha256, write_json
 from glitchflow_plugin.data.readers.tables import read_csv
-from glitchflow_plugin.data.readers.triggers import NEAR, TriggerReport
+from glitchflow_plugin.data.readers.trigger_table import TriggerReport
+from glitchflow_plugin.data.readers.triggers import NEAR
 
 QUALITY_NAME = "quality.json"
 RECORDS_NAME = "quality.csv"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from glitchflow_plugin.data.sharded import ShardPlan
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, MissingDependencyError
 
 try:
@@ -45,7 +45,7 @@ def finished_on_ray(
     plans: Sequence[ShardPlan],
     *,
     address: str,
-    workers: int,
+    workers: int | None,
     cpus: float,
     memory: float | None,
 ) -> Generator[tuple[int, Callable[[], Result]], None, None]:
@@ -56,8 +56,8 @@ def finished_on_ray(
     Args:
         function: Importable where the tasks run. The driver's PYTHONPATH is passed on.
         plans: The shards.
-        address: Of the cluster, `auto` or `host:port`.
-        workers: Largest number of tasks at a time; 0: as many as the cluster has room for.
+        address: The cluster: `auto` or `host:port`.
+        workers: Largest number of tasks at a time; None: as many as the cluster has room for.
         cpus: Processors that a task reserves.
         memory: Memory that a task reserves, GiB; None: none.
 

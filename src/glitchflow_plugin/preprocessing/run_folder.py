@@ -74,9 +74,9 @@ def with_values(text: str, values: Mapping[str, object], path: Path | str = "") 
     r"""YAML text with other values for some top-level keys; the comments stay.
 
     Args:
-        text: Of a file with each key and its value on one line.
+        text: A file with each key and its value on one line.
         values: By key.
-        path: Of the file, for messages.
+        path: The file, for messages.
 
     Raises:
         ConfigurationError: A key is not there.

@@ -55,11 +55,11 @@ def scan_channels(
 
     Args:
         events: Event set.
-        settings: Of the scan.
-        folder: Where the spikes are kept, so that a killed scan goes on and other thresholds, levels or lists of unsafe
-            channels cost no Q-transform; None keeps nothing.
-        device: Where to compute.
-        engine: Where spikes are looked for.
+        settings: What is compared, and what a witness needs to be selected.
+        folder: Folder that keeps the spikes, so that a killed scan goes on and other thresholds, levels or lists of
+            unsafe channels cost no Q-transform; None keeps nothing.
+        device: Computes the maps.
+        engine: Spreads the search for spikes over processes.
 
     Returns:
         The ranking. A channel is selected if, in any round, its p-value from time slides makes it a discovery at the
@@ -114,11 +114,11 @@ def coincidence_examples(
 
     Args:
         events: Event set.
-        ranking: Of its channels.
-        settings: With which the ranking was made.
-        folder: Where the spikes are kept.
+        ranking: The ranking of its channels.
+        settings: Those that the ranking was made with.
+        folder: Folder that keeps the spikes.
         number: Channels at most.
-        device: Where to compute.
+        device: Computes the maps.
 
     Returns:
         The examples, and the axes of their maps, Hz and s.

@@ -2,9 +2,9 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,9 +14,11 @@ import torch
 
 from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
-from glitchflow_plugin.data.sharded import EventSet, ShardedWriter, ShardPlan, SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded_writer import ShardedWriter, ShardPlan
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
+from glitchflow_plugin.settings import Count, Number, section
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, check_settings, q_transform
 from glitchflow_plugin.types.tensors import host
 
@@ -28,24 +30,22 @@ _SHARD_BYTES = 64 * 1024**2
 _LARGEST_SHARD = 64
 
 
-@dataclass(frozen=True)
+@section
 class ProcessSettings:
     """The keys of process.yaml; conf/process.yaml and conf/maps.yaml explain them."""
 
-    num_batch: int = 8
-    q: float | Sequence[float] = 12.0
-    frange: Sequence[float] = (8.0, 400.0)
-    fres: float | None = None
-    tres: float | None = None
-    num_t_bins: int = 257
-    num_f_bins: int = 64
+    num_batch: Count = 8
+    q: Number | Sequence[Number] = 12.0
+    frange: Sequence[Number] = (8.0, 400.0)
+    fres: Number | None = None
+    tres: Number | None = None
+    num_t_bins: Count = 257
+    num_f_bins: Count = 64
     logf: bool = False
     whiten: bool | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        check_flags(self, ("logf",))
-        check_count("num_batch", self.num_batch)
+        """Refuse maps that no event has."""
         check_map_keys(self)
 
 
@@ -126,22 +126,19 @@ class MapKeys(Protocol):
     def logf(self) -> bool: ...  # noqa: D102
 
 
+def _map_keys(settings: MapKeys) -> dict[str, Any]:
+    return {key: getattr(settings, key) for key in ("q", "frange", "num_f_bins", "num_t_bins", "fres", "tres", "logf")}
+
+
 def check_map_keys(settings: MapKeys) -> None:
     """Refuse what fits no event, before any is looked at.
 
     Raises:
         ConfigurationError: A value is out of range.
     """
-    q_transform_settings(
-        math.inf,
-        q=settings.q,
-        frange=settings.frange,
-        num_f_bins=settings.num_f_bins,
-        num_t_bins=settings.num_t_bins,
-        fres=settings.fres,
-        tres=None,  # its range depends on the event
-        logf=settings.logf,
-    )
+    keys = _map_keys(settings)
+    keys["tres"] = None  # its range depends on the event
+    q_transform_settings(math.inf, **keys)
 
 
 def event_transform(events: EventSet, settings: MapKeys) -> QTransformSettings:
@@ -150,16 +147,7 @@ def event_transform(events: EventSet, settings: MapKeys) -> QTransformSettings:
     Raises:
         ConfigurationError: They do not fit; the message says what fits.
     """
-    transform = q_transform_settings(
-        events.duration,
-        q=settings.q,
-        frange=settings.frange,
-        num_f_bins=settings.num_f_bins,
-        num_t_bins=settings.num_t_bins,
-        fres=settings.fres,
-        tres=settings.tres,
-        logf=settings.logf,
-    )
+    transform = q_transform_settings(events.duration, **_map_keys(settings))
     check_settings(events.num_samples, events.sample_rate, transform)
     _check_band(events, transform)
     return transform
@@ -187,8 +175,8 @@ def batch_maps(
     Args:
         batch: Events, series of shape (event, channel, time).
         sample_rate: Hz.
-        settings: Of the Q-transform.
-        device: Where to compute.
+        settings: The Q-transform.
+        device: Computes the maps.
 
     Returns:
         Energy in SNR², float32, shape (event, channel, frequency, time).
@@ -209,7 +197,7 @@ def make_spectrograms(
     device: torch.device | str = "cpu",
     engine: EngineSettings = IN_PROCESS,
     batch_size: int = 8,
-    selection: dict[str, Any] | None = None,
+    selection: Mapping[str, object] | None = None,
     require_target: bool = True,
 ) -> SpectrogramSet:
     """Make the maps of an event set; a run that was cut off goes on at the missing shards.
@@ -217,11 +205,11 @@ def make_spectrograms(
     Args:
         events: Event set.
         channels: Witnesses, in the order of the maps; the target is put first.
-        settings: Of the Q-transform.
-        folder: Where the set goes.
-        device: Where to compute. On CPUs a shard is made by one thread, whatever the number of workers, since sums of
+        settings: The Q-transform.
+        folder: Folder for the set.
+        device: Computes the maps. On CPUs a shard is made by one thread, whatever the number of workers, since sums of
             several threads differ in their last bits; a GPU is used by one process.
-        engine: Where the shards are made.
+        engine: Spreads the shards over processes.
         batch_size: Events of a shard transformed at a time.
         selection: How the channels were chosen; kept in the set's recipe.
         require_target: Leave out events whose target is not valid; if not, their target maps are zero and masked.
@@ -309,20 +297,6 @@ def single_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def check_flags(settings: Any, keys: Sequence[str]) -> None:
-    """Refuse anything but true and false: a quoted 'False' would count as true.
-
-    Raises:
-        ConfigurationError: A key is no bool.
-    """
-    for key in keys:
-        value = getattr(settings, key)
-        if not isinstance(value, bool):
-            raise ConfigurationError(
-                f"{key} must be true or false without quotes, got {value!r} ({type(value).__name__})."
-            )
 
 
 def check_count(key: str, value: Any) -> None:

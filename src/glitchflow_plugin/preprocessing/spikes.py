@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from glitchflow_plugin.data.sharded import EventSet, ShardPlan
+from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.data.spike_store import SpikeStore
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.spectrograms import batch_maps, single_thread
@@ -24,7 +25,7 @@ class SpikeSettings:
     """What decides the spikes.
 
     Attributes:
-        transform: Of the Q-transform.
+        transform: The Q-transform.
         threshold: A pixel belongs to a spike if its energy is above this, SNR².
         time_only: Regions of a map that overlap in time are one spike.
     """
@@ -73,10 +74,10 @@ def event_spikes(
     Args:
         events: Event set.
         settings: What decides the spikes.
-        folder: Where they are kept. Those of other settings or events are replaced.
+        folder: Folder that keeps them. Those of other settings or events are replaced.
         batch: How much is in memory.
-        device: Where to compute.
-        engine: Where the shards are made; on CPUs by one thread each, a GPU is used by one process.
+        device: Computes the maps.
+        engine: Spreads the shards over processes; on CPUs of one thread each, a GPU is used by one process.
 
     Returns:
         Spikes; `event` and `channel` are rows of the event set.

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from glitchflow_plugin.data.datasets import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.data.readers.segments import read_segments
-from glitchflow_plugin.data.readers.triggers import CLUSTER, NEAR, SEGMENTS, TriggerSettings, TriggerTable, read_table
-from glitchflow_plugin.data.sources import DatasetSettings, ProcessingSettings
+from glitchflow_plugin.data.readers.trigger_table import CLUSTER, SEGMENTS, TriggerTable
+from glitchflow_plugin.data.readers.triggers import NEAR, TriggerSettings, read_table
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.signal.conditioning import ConditioningSettings, needed_length
 from glitchflow_plugin.signal.trigger_clusters import cluster_times, crowded
@@ -20,7 +21,7 @@ def chosen(settings: TriggerSettings, needed: float = 0.0, crop: float = 0.0, *,
     """The triggers that become events, sorted by time.
 
     Args:
-        settings: Where they are, and which are wanted.
+        settings: Table of the triggers, and which are wanted.
         needed: Length (s) of data about a trigger, that in its middle, that must lie within one science segment.
         crop: Length of an event (s), by which those that overlap are counted.
         progress: Whether to show a bar over many files.

@@ -21,7 +21,7 @@ class GlitchTruth:
     """True glitches of some events, one row an event.
 
     Attributes:
-        event_ids: Of the rows.
+        event_ids: One id a row.
         strain: What the glitches alone are in the whitened strain; zero without a glitch. Shape (event, time).
         label: Class of the loudest glitch; empty without one.
         group: What it shares with others, see `data.truth_file`; empty where nothing is known.
@@ -73,8 +73,8 @@ def read_glitch_truth(
     """Read the true glitches of a simulated set and condition them as the measured strain was.
 
     Args:
-        folder: Of the simulated event files, with its truth file.
-        recipe: Of the event set made from them (`EventSet.recipe`, or `events` in a spectrogram set's recipe).
+        folder: The simulated event files, with their truth file.
+        recipe: The event set made from them tells it (`EventSet.recipe`, or `events` in a spectrogram set's recipe).
         event_ids: Events wanted, in this order.
         gps_start: First sample of each in the event set, GPS s.
         workers: Threads.

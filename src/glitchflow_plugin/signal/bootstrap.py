@@ -24,7 +24,7 @@ def group_draws(num_groups: int, replicates: int, seed: int = 0) -> Iterator[Flo
     Args:
         num_groups: Groups to draw from; as many are drawn.
         replicates: Replicates on the whole; 0 for none.
-        seed: Of the drawing.
+        seed: Decides the drawing.
 
     Yields:
         Counts that add up to `num_groups` in each row.

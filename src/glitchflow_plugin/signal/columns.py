@@ -115,8 +115,8 @@ def judged_pixels(
     happened at the other end as well.
 
     Args:
-        frequencies: Of the rows, Hz.
-        columns: Of the map.
+        frequencies: Rows of the map, Hz.
+        columns: Columns of the map.
         qs: Q of the transform; with several, the longest tiles count.
 
     Returns:

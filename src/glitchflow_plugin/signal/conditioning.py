@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.settings import section
 from glitchflow_plugin.signal import filters
 from glitchflow_plugin.signal.psd import Psd, welch_psd
 from glitchflow_plugin.signal.whitening import WhiteningSettings, whiten, whitening_filter
@@ -58,7 +59,7 @@ class ChannelRejectedError(DataError):
         return type(self), (self.reason, self.detail)
 
 
-@dataclass(frozen=True)
+@section
 class ConditioningSettings:
     """How a channel is conditioned.
 
@@ -144,7 +145,7 @@ def jittered_crop_start(
     data end: a channel that can be conditioned about the trigger can be conditioned here.
 
     Args:
-        event_id: Of the event.
+        event_id: Name of the event, which decides the shift.
         gps_event: Trigger time, GPS s.
         settings: Common to all channels: duration, rate and jitter.
         channels: What there is of the event.
@@ -236,7 +237,7 @@ def condition(
 
     Args:
         series: As recorded, shape (time,), any real type; NaN where there are no data.
-        sample_rate: Of the series, Hz.
+        sample_rate: Hz.
         t0: GPS time of its first sample, s.
         gps_event: Trigger time, GPS s.
         settings: What to do.
@@ -273,7 +274,7 @@ def condition_together(
 
     Args:
         series: As recorded, then its parts; all of one length, rate and start.
-        sample_rate: Of all, Hz.
+        sample_rate: Common rate, Hz.
         t0: GPS time of their first sample, s.
         gps_event: Trigger time, GPS s.
         settings: What to do.

@@ -9,15 +9,19 @@ bootstrap over events, since the values of one event share its noise and its gli
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.stats import binom, norm
 
-from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
+from glitchflow_plugin.errors import ChannelMismatchError, FormatError, NoEventsError
+from glitchflow_plugin.settings import Fraction, Replicates, section
 from glitchflow_plugin.signal.bootstrap import group_draws
 from glitchflow_plugin.types.arrays import ValidityMask
+from glitchflow_plugin.types.plain import JsonObject
 
 LADDER: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 25.0, 50.0, 100.0)
 """Energies, SNR². Noise has median 1 by the norm of the Q-transform."""
@@ -26,40 +30,16 @@ LOUD = 16.0
 """SNR² above which a value is loud; one of the ladder."""
 
 
-@dataclass(frozen=True)
+@section
 class DriftSettings:
-    """When data count as drifted.
+    """When data count as drifted; conf/retrain.yaml explains the keys."""
 
-    Attributes:
-        max_distance: Kolmogorov distance of a channel above which it has drifted, 0..1.
-        max_ratio: Factor by which its rate of loud values may grow or shrink.
-        significance: Largest probability, over all channels together, that an alarm is chance.
-        min_events: Fewer events of a channel cannot be told from chance: no alarm.
-        replicates: Bootstrap replicates.
-        seed: Of the bootstrap.
-    """
-
-    max_distance: float = 0.05
-    max_ratio: float = 2.0
-    significance: float = 0.01
-    min_events: int = 16
-    replicates: int = 2000
+    max_distance: Fraction = 0.05
+    max_ratio: Annotated[float, Field(gt=1)] = 2.0
+    significance: Fraction = 0.01
+    min_events: Annotated[int, Field(ge=2)] = 16
+    replicates: Replicates = 2000
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot decide."""
-        if not (0 < self.max_distance < 1 and self.max_ratio > 1 and 0 < self.significance < 1):
-            message = (
-                "drift: expected 0 < max_distance < 1, max_ratio > 1 and 0 < significance < 1, got "
-                f"{self.max_distance}, {self.max_ratio}, {self.significance}."
-            )
-            raise ConfigurationError(message)
-        if self.min_events < 2 or self.replicates < 100:
-            message = (
-                "drift: expected min_events of at least 2 and replicates of at least 100, got "
-                f"{self.min_events}, {self.replicates}."
-            )
-            raise ConfigurationError(message)
 
 
 @dataclass
@@ -74,7 +54,7 @@ class ExceedanceCount:
     _shares: list[NDArray[np.float64]] = field(default_factory=list, repr=False)
     _valid: list[ValidityMask] = field(default_factory=list, repr=False)
 
-    def add(self, energies: NDArray[Any], valid: ValidityMask) -> None:
+    def add(self, energies: Float[np.ndarray, "event channel ..."], valid: ValidityMask) -> None:
         """Take in one batch.
 
         Args:
@@ -137,7 +117,7 @@ class Reference:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "Reference":
+    def from_dict(cls, content: JsonObject) -> "Reference":
         """Back from `to_dict`.
 
         Raises:
@@ -220,7 +200,7 @@ def compare(
 
     Args:
         found: Counted in the new events.
-        reference: Of the training events.
+        reference: What was counted in the training events.
         settings: When a channel has drifted.
         channels: Those to compare; all that were counted if None.
 

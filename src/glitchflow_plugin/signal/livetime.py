@@ -19,11 +19,11 @@ class LiveTime:
 
     Attributes:
         spans: First and last time of each event that counts, s from its left edge, shape (event, 2).
-        columns: Of the maps of one event, s from its left edge.
+        columns: Columns of the maps of one event, s from its left edge.
         cycles: Q / (2 pi) of the longest tile. The transform joins both ends of an event, so nothing within one tile,
             cycles / f, of either end counts.
         dead: Disjoint, sorted stretches that are set aside, on the pooled axis, shape (stretch, 2).
-        last: Of stretches: left edge of the event in which each ends, s from its own left edge, shape (event,), or 0.
+        last: For stretches, left edge of the event in which each ends, s from its own, shape (event,); else 0.
     """
 
     spans: np.ndarray

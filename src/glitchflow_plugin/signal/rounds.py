@@ -57,7 +57,7 @@ class Figures:
         p_value: Probability of so many shared spikes by accident, see `slides`; of the correlation and of the IoU.
         p_common: The same with one slide for all events.
         q_value: Smallest false-discovery rate over all rounds at which the channel is a discovery in this one.
-        significance: Of Hveto, see `significance.hveto_significance`.
+        significance: Hveto's, see `significance.hveto_significance`.
         efficiency: Share of the reference's spikes that a veto of the witness's spikes removes.
         deadtime: Share of the live time that such a veto removes.
         use_percentage: Share of the witness's spikes that veto a spike of the reference, %.
@@ -111,7 +111,7 @@ class Round:
         channel: Row of the channel.
         explained: Spikes of the reference that it explains, and that are set aside.
         remaining: Spikes of the reference before.
-        figures: Of all channels in this round.
+        figures: Those of all channels in this round.
     """
 
     channel: int
@@ -125,7 +125,7 @@ class Ranking:
     """All rounds.
 
     Attributes:
-        figures: Of the first round, with all spikes.
+        figures: Those of the first round, with all spikes.
         rounds: Best channels, in order.
         passed: Channels that met the criteria in any round, bool, shape (channel,).
     """

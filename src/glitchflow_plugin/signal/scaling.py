@@ -5,46 +5,34 @@ adds about the same spread whether the signal is weak or strong (a variance-stab
 an error of the network would grow exponentially on the way back to energies.
 
 The scales are fitted on training events only, one batch at a time. The networks carry them as tensors and scale by them
-(`models.bundle.scale_energy`).
+(`models.twins.scale_energy`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
+from pydantic import Field
 
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
+from glitchflow_plugin.settings import Positive, section
 from glitchflow_plugin.types.arrays import MapArray, ValidityMask
 
-TRANSFORMS = ("sqrt", "log1p")
+Transform = Literal["sqrt", "log1p"]
 
 #: Bins of the histogram of transformed energies; a scale is exact to the transform of the clamp over this.
 _BINS = 8192
 
 
-@dataclass(frozen=True)
+@section
 class ScalingSettings:
-    """How energies are scaled.
+    """How energies are scaled; conf/windows.yaml explains the keys, of which `scale_quantile` is `quantile`."""
 
-    Attributes:
-        clamp: Largest energy that is told apart, SNR². Larger ones count as this.
-        quantile: The scale of a channel is this quantile of its transformed energy, so that about one pixel in
-            1 / (1 - quantile) lies above 1.
-        transform: `sqrt` or `log1p`.
-    """
-
-    clamp: float = 1e4
-    quantile: float = 0.9999
-    transform: str = "sqrt"
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot scale."""
-        if not self.clamp > 0 or not 0 < self.quantile <= 1:
-            message = f"expected clamp > 0 and 0 < quantile <= 1, got {self.clamp} and {self.quantile}."
-            raise ConfigurationError(message)
-        _check_transform(self.transform)
+    clamp: Positive = 1e4
+    quantile: Annotated[float, Field(gt=0, le=1)] = 0.9999
+    transform: Transform = "sqrt"
 
 
 @dataclass(frozen=True)
@@ -156,6 +144,6 @@ def _transformed(energy: np.ndarray, clamp: float, transform: str) -> np.ndarray
 
 
 def _check_transform(transform: str) -> None:
-    if transform not in TRANSFORMS:
-        message = f"expected a transform out of {TRANSFORMS}, got {transform!r}. Correct windows.yaml."
+    if transform not in get_args(Transform):
+        message = f"expected a transform out of {get_args(Transform)}, got {transform!r}. Correct windows.yaml."
         raise ConfigurationError(message)

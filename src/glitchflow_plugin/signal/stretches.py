@@ -141,7 +141,7 @@ def join_overlapping(
         gps_start: Left edges, GPS s.
         gps_event: Triggers, GPS s.
         crops: Analysed time of the events.
-        margin: Of an event's edges, within which not all frequencies are looked at, s: events that overlap by less than
+        margin: Time at an event's edges in which not all frequencies are looked at, s: events that overlap by less than
             two of them are not joined, but parted half-way.
         used: Events that count; None: all.
 

@@ -1,13 +1,13 @@
 """Whitening by a zero-phase filter made from a power spectral density (NumPy, float64)."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy import signal
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.signal.psd import PSD_METHODS, Psd, PsdMethod, hann
+from glitchflow_plugin.settings import NotNegative, Positive, section
+from glitchflow_plugin.signal.psd import Psd, PsdMethod, hann
 from glitchflow_plugin.types.arrays import Series
 
 _HOLE = 1e-8
@@ -17,39 +17,23 @@ _SMALLEST_RESPONSE = 1e-8
 """Un-whitening divides by no less than this share of the filter's median response: the deepest lines need 1e-5."""
 
 
-@dataclass(frozen=True)
+@section
 class WhiteningSettings:
-    """How noise spectra are estimated and turned into whitening filters.
+    """How noise spectra are estimated and turned into whitening filters; conf/whiten.yaml explains the keys."""
 
-    Attributes:
-        fft_length: Length of a spectrum's segment, s; its inverse is the resolution for lines.
-        overlap: Overlap of neighbouring segments, s.
-        method: `median`, `mean` or `median-mean` over the segments, see `welch_psd`.
-        exclude_length: Stretch about the trigger that the spectrum leaves out, s.
-        filter_length: Length of the whitening filter, s; half of it is lost at each end.
-        fill: Give a channel whose own Nyquist frequency is below the band's upper edge white noise of the same density
-            above it. Without it, the empty rows of a Q-transform divide next to nothing by next to nothing.
-    """
-
-    fft_length: float = 1.0
-    overlap: float = 0.75
+    fft_length: Positive = 1.0
+    overlap: NotNegative = 0.75
     method: PsdMethod = "median"
-    exclude_length: float = 4.0
-    filter_length: float = 2.0
+    exclude_length: NotNegative = 4.0
+    filter_length: Positive = 2.0
     fill: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse lengths that make no sense."""
-        if self.fft_length <= 0 or self.filter_length <= 0 or self.exclude_length < 0:
-            raise ConfigurationError(
-                f"whiten: fft_length and filter_length must be positive and exclude_length not negative, got {self}"
-            )
-        if not 0 <= self.overlap < self.fft_length:
+        """Refuse segments that do not advance."""
+        if not self.overlap < self.fft_length:
             raise ConfigurationError(
                 f"whiten: overlap must be from 0 to below fft_length ({self.fft_length:g} s), got {self.overlap:g} s"
             )
-        if self.method not in PSD_METHODS:
-            raise ConfigurationError(f"whiten: method must be one of {', '.join(PSD_METHODS)}, got {self.method!r}")
 
 
 def whitening_filter(psd: Psd, sample_rate: float, filter_length: float, band: tuple[float, float]) -> np.ndarray:

@@ -78,9 +78,9 @@ class FamilyGlitches:
         settings: How often and how loud.
         sensors: The auxiliary channels.
         noise: Spectrum for the calibration.
-        sample_rate: Of the strain, Hz.
-        time: Of its samples from the start of the event, s, shape (time,).
-        seed: Of what changes from day to day.
+        sample_rate: Sample rate of the strain, Hz.
+        time: Times of its samples from the start of the event, s, shape (time,).
+        seed: Seed of what changes from day to day.
     """
 
     def __init__(
@@ -201,10 +201,10 @@ class BankGlitches:
     Args:
         label: The class.
         waveforms: Its glitches.
-        settings: Of the bank.
+        settings: The bank's settings.
         sensors: The auxiliary channels.
-        sample_rate: Of the strain, Hz.
-        time: Of its samples from the start of the event, s, shape (time,).
+        sample_rate: Sample rate of the strain, Hz.
+        time: Times of its samples from the start of the event, s, shape (time,).
     """
 
     weight = 1.0

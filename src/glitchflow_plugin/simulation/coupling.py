@@ -107,7 +107,7 @@ def play(series: Series, width: float, kept: float = 1.0) -> np.ndarray:
 
     Args:
         series: Shape (time,), within the play at its beginning and at rest at its end.
-        width: Of the play, to either side, in the series' unit.
+        width: Half width of the play, in the series' unit.
         kept: Share of its displacement that is left after a sample without being pushed.
 
     Returns:
@@ -171,7 +171,7 @@ def couple(witness: Series, coupling: Coupling, sample_rate: float, modulation: 
     Args:
         witness: Shape (time,), in the witness's unit, zero at both ends (the response is circular).
         coupling: The path.
-        sample_rate: Of the witness and the result, Hz.
+        sample_rate: Sample rate of the witness and the result, Hz.
         modulation: Slow factor of a bilinear coupling, shape (time,).
 
     Returns:

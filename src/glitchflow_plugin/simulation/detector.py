@@ -7,7 +7,7 @@ from pathlib import Path
 
 from glitchflow_plugin.data.event_files import list_event_files, write_event
 from glitchflow_plugin.data.files import content_hash, read_json, sha256, write_json
-from glitchflow_plugin.data.sharded import ShardPlan
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.data.truth_file import (
     EventTruth,
     Truth,
@@ -87,7 +87,7 @@ def simulate(
         log.info("%d of %d events are already in %s", len(finished), len(ids), folder)
     if pending and settings.mergers.fraction > 0.0:
         _ = detector.mergers  # kept by the detector, so that no worker computes them again
-    engine = EngineSettings(workers=0 if workers is None else max(workers, 1))
+    engine = EngineSettings(workers=None if workers is None else max(workers, 1))
     make = partial(_make_event, detector, folder)
     map_shards(make, pending, engine, f"simulate {folder.name}", progress=progress)
     if pending or not truth_path(folder).exists() or list(read_truth(folder).events) != ids:

@@ -70,8 +70,8 @@ def swing(time: Series, velocity: float, frequency: float, phase: float = 0.0, c
     Args:
         time: s from the middle of the swing.
         velocity: Speed scale: amplitude times 2π frequency, m/s.
-        frequency: Of the pendulum, Hz.
-        phase: Of the pendulum at time 0; near 0 the bench is fastest there.
+        frequency: Frequency of the pendulum, Hz.
+        phase: Phase of the pendulum at time 0; near 0 the bench is fastest there.
         cycles: Width of the envelope in periods.
     """
     amplitude = velocity / (2.0 * np.pi * frequency)

@@ -52,7 +52,7 @@ def merger_bank(sample_rate: float, lowest_frequency: float = 20.0, duration: fl
     Args:
         sample_rate: Hz.
         lowest_frequency: Hz.
-        duration: Of the waveforms, s; earlier parts of the inspiral are faded out.
+        duration: Length of the waveforms, s; earlier parts of the inspiral are faded out.
     """
     # torch and ml4gw take seconds to import and only events with mergers need them
     import torch  # noqa: PLC0415

@@ -1,12 +1,12 @@
 """Stationary noise: sensitivities of the interferometers, coloured Gaussian noise, lines, and SNR against it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy import fft
 
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.settings import section
 from glitchflow_plugin.types.arrays import PowerSpectrum, Series
 
 LOWEST_FREQUENCY = 8.0
@@ -16,7 +16,7 @@ eat up the numerical range."""
 _PADDING = 0.25  # share of extra samples drawn and cut, so that the end of a stretch does not join its beginning
 
 
-@dataclass(frozen=True)
+@section
 class Line:
     """A narrow spectral line.
 

@@ -17,7 +17,7 @@ class Sensor:
     Attributes:
         name: Without the detector's prefix.
         sample_rate: Hz.
-        unit: Of its samples.
+        unit: Unit of its samples.
         floor: White noise, unit/√Hz.
         knee: Below this frequency the noise rises, Hz.
         slope: Power of the rise.
@@ -94,7 +94,7 @@ class SensorArray:
 
     Args:
         sensors: The auxiliary channels.
-        duration: Of an event, s.
+        duration: Length of an event, s.
         mains: Frequency of the mains network, Hz.
     """
 

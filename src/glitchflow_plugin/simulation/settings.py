@@ -1,15 +1,17 @@
 """Settings of the simulated detector."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import asdict, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from glitchflow_plugin.errors import ConfigurationError, nearest
-from glitchflow_plugin.settings import built
+from glitchflow_plugin.settings import Count, CountOrNone, NotNegative, Positive, Range, Share, Texts, built, section
 from glitchflow_plugin.simulation.noise import Line, sensitivity
 
 
-@dataclass(frozen=True)
+@section
 class FamilySettings:
     """How often and how loud one family of glitches is.
 
@@ -20,16 +22,10 @@ class FamilySettings:
         gain_spread: Standard deviation of the logarithm of the coupling's gain from event to event.
     """
 
-    weight: float = 1.0
-    snr: tuple[float, float] = (8.0, 30.0)
-    witness_snr: float = 40.0
-    gain_spread: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        _check_interval("snr", self.snr)
-        if self.weight < 0.0 or self.witness_snr <= 0.0 or self.gain_spread < 0.0:
-            raise ConfigurationError(f"weight and gain_spread must be >= 0 and witness_snr > 0, got {self}.")
+    weight: NotNegative = 1.0
+    snr: Range = (8.0, 30.0)
+    witness_snr: Positive = 40.0
+    gain_spread: NotNegative = 0.1
 
 
 def known_families() -> dict[str, FamilySettings]:
@@ -56,7 +52,7 @@ def default_families() -> dict[str, FamilySettings]:
     }
 
 
-@dataclass(frozen=True)
+@section
 class BackgroundSettings:
     """Measured strain under the glitches in place of simulated noise.
 
@@ -67,21 +63,17 @@ class BackgroundSettings:
         exclude: GPS intervals (start, end) that must not be used, for instance known mergers.
     """
 
-    files: tuple[str, ...]
+    files: Texts
     mode: Literal["stretch", "gaussian"] = "stretch"
-    exclude: tuple[tuple[float, float], ...] = ()
+    exclude: tuple[Range, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used."""
-        for interval in self.exclude:
-            _check_interval("background.exclude", interval)
         if not self.files:
             raise ConfigurationError("background.files is empty. Name GWOSC HDF5 files, or leave `background` out.")
-        if self.mode not in ("stretch", "gaussian"):
-            raise ConfigurationError(f"background.mode must be stretch or gaussian, got {self.mode!r}.")
 
 
-@dataclass(frozen=True)
+@section
 class BankSettings:
     """Measured glitch waveforms, for which witnesses are made.
 
@@ -97,21 +89,16 @@ class BankSettings:
     """
 
     path: str
-    classes: tuple[str, ...] | None = None
-    detectors: tuple[str, ...] | None = None
+    classes: Texts | None = None
+    detectors: Texts | None = None
     indices: tuple[int, ...] | None = None
-    snr: tuple[float, float] | None = (15.0, 80.0)
+    snr: Range | None = (15.0, 80.0)
     min_snr: float = 5.0
     witness_snr: float = 50.0
     gain_spread: float = 0.1
 
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        if self.snr is not None:
-            _check_interval("bank.snr", self.snr)
 
-
-@dataclass(frozen=True)
+@section
 class MergerSettings:
     """Binary-merger signals (IMRPhenomD) in some events.
 
@@ -121,16 +108,32 @@ class MergerSettings:
         lowest_frequency: Where the waveform starts, Hz.
     """
 
-    fraction: float = 0.04
-    snr: tuple[float, float] = (10.0, 30.0)
+    fraction: Share = 0.04
+    snr: Range = (10.0, 30.0)
     lowest_frequency: float = 20.0
 
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        _check_interval("mergers.snr", self.snr)
+
+def _families(given: object) -> object:
+    """What a family does not say is as it is by default."""
+    if not isinstance(given, Mapping):
+        return given
+    known = known_families()
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ConfigurationError(
+            f"Unknown glitch families {unknown};{nearest(unknown[0], known)} choose from {sorted(known)}."
+        )
+    return {
+        name: own if isinstance(own, FamilySettings) else {**asdict(known[name]), **(own or {})}
+        for name, own in given.items()
+    }
 
 
-@dataclass(frozen=True)
+def _mergers(given: object) -> object:
+    return MergerSettings(fraction=0.0) if given is None else given
+
+
+@section
 class SimulationSettings:
     """A set of simulated events.
 
@@ -160,7 +163,7 @@ class SimulationSettings:
         gap_fraction: Share of the events with a gap (NaN) in one of the auxiliary channels.
     """
 
-    num_events: int = 360
+    num_events: Count = 360
     seed: int = 1
     ifo: str = "V1"
     gps_start: float = 1_400_000_000.0
@@ -172,30 +175,24 @@ class SimulationSettings:
     lines: tuple[Line, ...] | None = None
     mains: float = 50.0
     background: BackgroundSettings | None = None
-    no_glitch_fraction: float = 0.2
-    no_witness_fraction: float = 0.05
+    no_glitch_fraction: Share = 0.2
+    no_witness_fraction: Share = 0.05
     coupling: float = 1.0
-    families: Mapping[str, FamilySettings] | None = None
+    families: Annotated[Mapping[str, FamilySettings] | None, BeforeValidator(_families)] = None
     bank: BankSettings | None = None
-    mergers: MergerSettings = field(default_factory=MergerSettings)
+    mergers: Annotated[MergerSettings, BeforeValidator(_mergers)] = field(default_factory=MergerSettings)
     witness_transient_rate: float = 0.3
     distractor_rate: float = 0.6
-    num_distractors: int = 0
-    transient_snr: tuple[float, float] = (12.0, 60.0)
-    gap_fraction: float = 0.05
+    num_distractors: CountOrNone = 0
+    transient_snr: Range = (12.0, 60.0)
+    gap_fraction: Share = 0.05
 
     def __post_init__(self) -> None:
         """Fill in the families and check the whole."""
         if self.families is None:
             families = {} if self.bank is not None else default_families()
             object.__setattr__(self, "families", families)
-        _check_families(self.families or {})
-        _check_interval("transient_snr", self.transient_snr)
         sensitivity(self.noise)
-        if self.num_events < 1:
-            raise ConfigurationError(f"num_events must be at least 1, got {self.num_events}.")
-        if self.num_distractors < 0:
-            raise ConfigurationError(f"num_distractors must not be negative, got {self.num_distractors}.")
         if self.spacing < self.duration:
             raise ConfigurationError(
                 f"Events overlap: spacing {self.spacing} s is less than duration {self.duration} s."
@@ -206,10 +203,6 @@ class SimulationSettings:
             raise ConfigurationError(f"sample_rate must be a multiple of 2048 Hz, got {self.sample_rate}.")
         if not 0.0 <= self.time_jitter <= self.duration / 2.0 - 3.0:
             raise ConfigurationError(f"time_jitter must leave 3 s to either end of an event, got {self.time_jitter} s.")
-        shares = ("no_glitch_fraction", "no_witness_fraction", "gap_fraction")
-        wrong = [name for name in shares if not 0.0 <= getattr(self, name) <= 1.0]
-        if wrong or not 0.0 <= self.mergers.fraction <= 1.0:
-            raise ConfigurationError(f"Fractions must lie between 0 and 1: {wrong or 'mergers.fraction'}.")
 
     @classmethod
     def from_yaml(cls, content: Mapping[str, Any]) -> "SimulationSettings":
@@ -218,65 +211,10 @@ class SimulationSettings:
         Raises:
             ConfigurationError: A key is misspelt or a value out of range; the message lists the known keys.
         """
-        parts: dict[str, Any] = dict(content)
-        for name, kind in (("background", BackgroundSettings), ("bank", BankSettings), ("mergers", MergerSettings)):
-            if isinstance(parts.get(name), Mapping):
-                parts[name] = _built(kind, parts[name], name)
-        if parts.get("mergers", ...) is None:
-            parts["mergers"] = MergerSettings(fraction=0.0)
-        if parts.get("lines") is not None:
-            parts["lines"] = tuple(_built(Line, line, "lines") for line in parts["lines"])
-        if parts.get("families") is not None:
-            known = known_families()
-            _check_families(parts["families"])
-            parts["families"] = {
-                name: own
-                if isinstance(own, FamilySettings)
-                else _built(FamilySettings, {**asdict(known[name]), **(own or {})}, name)
-                for name, own in parts["families"].items()
-            }
-        return _built(cls, parts, "simulate")
+        return built(cls, content, "simulate")
 
     def recipe(self) -> dict[str, Any]:
         """All that decides what one event looks like, as plain data; the number of events is left out."""
         content = asdict(self)
         content.pop("num_events")
         return content
-
-
-def _built(kind: type[Any], content: Mapping[str, Any], name: str) -> Any:
-    """An instance from YAML's dictionary, whose lists become tuples and whose whole numbers become floats."""
-    known = {entry.name: str(entry.type) for entry in fields(kind)}
-    return built(kind, {key: _value(key, value, known.get(key, "")) for key, value in content.items()}, name)
-
-
-def _value(name: str, value: Any, annotation: str) -> Any:
-    if isinstance(value, str) and annotation.startswith("tuple[str"):
-        return (value,)
-    if annotation.startswith("tuple[float, float]") and not (isinstance(value, list | tuple) or value is None):
-        raise ConfigurationError(f"{name} needs two numbers [low, high], got {value!r}.")
-    return _frozen(value, "float" in annotation)
-
-
-def _frozen(value: Any, to_float: bool) -> Any:
-    if isinstance(value, list | tuple):
-        return tuple(_frozen(item, to_float) for item in value)
-    if to_float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return value
-
-
-def _check_families(families: Mapping[str, Any]) -> None:
-    known = known_families()
-    unknown = sorted(set(families) - set(known))
-    if unknown:
-        raise ConfigurationError(
-            f"Unknown glitch families {unknown};{nearest(unknown[0], known)} choose from {sorted(known)}."
-        )
-
-
-def _check_interval(name: str, interval: tuple[float, float]) -> None:
-    if not isinstance(interval, tuple) or len(interval) != 2:
-        raise ConfigurationError(f"{name} needs two numbers [low, high], got {interval!r}.")
-    if interval[0] > interval[1]:
-        raise ConfigurationError(f"{name} needs low <= high, got {list(interval)}.")

@@ -18,9 +18,9 @@ class StrainNoise:
     """A noise spectrum, and the measured strain it was taken from where there is one.
 
     Attributes:
-        frequencies: Of an event's real FFT, Hz, shape (frequency,).
+        frequencies: Grid of an event's real FFT, Hz, shape (frequency,).
         asd_values: ASD there, 1/√Hz.
-        sensitivity_name: Of a simulated sensitivity; empty for measured strain.
+        sensitivity_name: Name of the simulated sensitivity; empty for measured strain.
         measured: Measured strain, or None.
         starts: Intervals of GPS times at which a stretch of it may start.
     """
@@ -48,7 +48,7 @@ def strain_noises(settings: SimulationSettings, frequencies: np.ndarray) -> list
 
     Args:
         settings: The set.
-        frequencies: Of an event's real FFT, Hz.
+        frequencies: Grid of an event's real FFT, Hz, shape (frequency,).
 
     Raises:
         ConfigurationError: A background file has no free stretch that is long enough.

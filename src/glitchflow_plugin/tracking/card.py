@@ -26,7 +26,7 @@ def tags(content: Mapping[str, Any]) -> dict[str, str]:
     """Tags of a version.
 
     Args:
-        content: As `ModelBundle.to_dict` gives it.
+        content: Description of the model, as `ModelBundle.to_dict` gives it.
 
     Returns:
         The figures of the test events (without any: of validation), the data, band, witnesses and network.
@@ -42,7 +42,7 @@ def page(content: Mapping[str, Any], *, run_id: str, pictures: Sequence[str] = (
     """Description of a version, in Markdown.
 
     Args:
-        content: As `ModelBundle.to_dict` gives it.
+        content: Description of the model, as `ModelBundle.to_dict` gives it.
         run_id: MLflow run that holds the pictures.
         pictures: Their paths there.
     """
@@ -83,9 +83,9 @@ def model_page(name: str, versions: Mapping[int, Mapping[str, str]], alias: str)
     """Description of a registered model: its versions beside each other, the newest first.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
         versions: Tags of each version.
-        alias: Of the champion.
+        alias: Alias of the champion.
     """
     rows = []
     for number in sorted(versions, reverse=True)[:20]:

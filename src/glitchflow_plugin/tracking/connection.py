@@ -47,7 +47,7 @@ class Patience:
 
     Attributes:
         budget: s.
-        share: Of the process's time that comes on top: a run of a day may meet several outages.
+        share: Share of the process's time that comes on top: a run of a day may meet several outages.
         waited: Spent so far, s.
     """
 
@@ -119,7 +119,7 @@ def check_connection(tracking_uri: str, timeout: float = 5.0) -> None:
     """Find out in seconds, not minutes, whether a server answers. A database needs no server.
 
     Args:
-        tracking_uri: Of the registry.
+        tracking_uri: Address of the registry.
         timeout: s.
 
     Raises:
@@ -148,7 +148,7 @@ def guarded(tracking_uri: str | None) -> Iterator[None]:
     """Code that talks to MLflow: errors in the user's words, no run left open by a failure.
 
     Args:
-        tracking_uri: Of the registry, for the messages; None if none is used.
+        tracking_uri: Address of the registry, for the messages; None if none is used.
 
     Raises:
         RegistryError: MLflow refused.

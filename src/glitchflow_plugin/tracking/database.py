@@ -38,7 +38,7 @@ def ensure_database(path: Path) -> None:
     """Make the database where there is none; put one aside that was never finished and holds nothing.
 
     Args:
-        path: Of the file.
+        path: The file.
 
     Raises:
         RegistryError: It is no database, or was never finished and holds something.

@@ -29,12 +29,13 @@ from glitchflow_plugin.tracking.versions import (
     BUNDLE_FILE,
     CHAMPION,
     CHECKSUMS,
+    Decision,
     ModelVersion,
     aliases_of,
     find,
-    introduce,
     settle,
     versions_of,
+    write_pages,
 )
 
 logger = logging.getLogger(__name__)
@@ -48,11 +49,11 @@ class Destination:
     """Where a twin shall go.
 
     Attributes:
-        tracking_uri: Of the registry.
-        name: Of the registered model.
+        tracking_uri: Address of the registry.
+        name: Name of the registered model.
         experiment: MLflow experiment.
         artifacts: Where a database keeps its files.
-        alias: Of the champion.
+        alias: Alias of the champion.
     """
 
     tracking_uri: str
@@ -71,9 +72,8 @@ class Entry:
         destination: Where it shall go.
         run_id: Run that made it; None if there is none.
         unsent: What that run could not log: `kind`, `name`, `value` and `step` of each.
-        tags: Of the version to be.
-        first: What the gate decided: whether it becomes champion, why, the figures behind it, and `against`, the
-            champion that it was compared with; none: where there is none yet.
+        tags: Tags of the version to be.
+        first: What the gate decided.
         files: Checksum by file.
         lock: Held by this process for as long as it works on the entry; None: not held.
     """
@@ -83,7 +83,7 @@ class Entry:
     run_id: str | None = None
     unsent: Sequence[Mapping[str, Any]] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
-    first: Mapping[str, Any] = field(default_factory=dict)
+    first: Decision = field(default_factory=Decision)
     files: Mapping[str, str] = field(default_factory=dict)
     lock: Hold | None = field(default=None, compare=False)
 
@@ -101,7 +101,7 @@ def keep(
     run_id: str | None = None,
     unsent: Sequence[Mapping[str, Any]] = (),
     tags: Mapping[str, str] | None = None,
-    first: Mapping[str, Any] | None = None,
+    first: Decision | None = None,
     hold: bool = False,
 ) -> Entry:
     """Put a trained twin into the outbox, whole or not at all.
@@ -112,7 +112,7 @@ def keep(
         destination: Where it shall go.
         run_id: Run that made it.
         unsent: What that run could not log.
-        tags: Of the version to be.
+        tags: Tags of the version to be.
         first: See `Entry`.
         hold: Let no other process send it, until `discard` or `release`.
 
@@ -130,7 +130,7 @@ def keep(
             _write(folder / BASELINE_FILE, linear)
         write_json(folder / BUNDLE_FILE, bundle.to_dict())
         files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-        entry = Entry(folder, destination, run_id, tuple(unsent), dict(tags or {}), dict(first or {}), files)
+        entry = Entry(folder, destination, run_id, tuple(unsent), dict(tags or {}), Decision(**(first or {})), files)
         entry = replace(entry, lock=_lock(folder) if hold else None)
         _save(entry)
     except BaseException:
@@ -159,17 +159,17 @@ def survey(outbox: Path | str) -> tuple[list[Entry], list[FormatError]]:
     return entries, damaged
 
 
-def judged(entry: Entry, first: Mapping[str, Any]) -> Entry:
+def judged(entry: Entry, first: Decision) -> Entry:
     """Write down what the gate has decided of an entry.
 
     Args:
         entry: The entry.
-        first: See `Entry`.
+        first: What it has decided.
 
     Raises:
         DataError: The disk is full. What was kept stays.
     """
-    entry = replace(entry, first=dict(first))
+    entry = replace(entry, first=Decision(**first))
     _save(entry)
     return entry
 
@@ -209,7 +209,7 @@ def _send(entry: Entry) -> ModelVersion:
         found = _sent_before(client, entry, run_id)
     if found is not None:
         version = find(there.name, found, uri)
-        introduce(version, read_json(entry.folder / BUNDLE_FILE), there.alias)
+        write_pages(version, read_json(entry.folder / BUNDLE_FILE), there.alias)
         return version
     baseline = entry.folder / BASELINE_FILE
     bundle = unpack(
@@ -252,9 +252,9 @@ def _upload(entry: Entry) -> ModelVersion:
     decision = entry.first
     if version.promoted is None:
         if held not in (decision.get("against"), version.version):
-            decision = {}
+            decision = Decision()
         by_hand = f"uploaded later and not compared: glitchflow models promote {there.name} {version.version}"
-        version = settle(version, {**decision, "reason": decision.get("reason") or by_hand}, there.alias)
+        version = settle(version, Decision(**{**decision, "reason": decision.get("reason") or by_hand}), there.alias)
     discard(entry)
     return version
 
@@ -265,8 +265,8 @@ def rename(outbox: Path | str, entry_id: str, name: str, alias: str | None = Non
     Args:
         outbox: The folder.
         entry_id: Which entry.
-        name: Of the registered model.
-        alias: Of the champion; None: as it is.
+        name: Name of the registered model.
+        alias: Alias of the champion; None: as it is.
 
     Returns:
         The entry as it is now.

@@ -13,7 +13,7 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import mlflow
 import numpy as np
@@ -43,14 +43,15 @@ from glitchflow_plugin.tracking.versions import (
     CHAMPION,
     CHECKSUMS,
     OWN_FILES,
+    Decision,
     ModelVersion,
     aliases_of,
     checksums,
     fetch,
     find,
-    introduce,
     parse_description,
     tag,
+    write_pages,
 )
 
 logger = logging.getLogger(__name__)
@@ -103,13 +104,13 @@ def register(
 
     Args:
         bundle: The twin, which stays on its device and in its mode, and its description.
-        name: Of the registered model; made if it is new.
+        name: Name of the registered model; made if it is new.
         tracking_uri: A database (`sqlite:///mlflow.db`) or a server (`http://127.0.0.1:5005`).
         experiment: MLflow experiment; made if it is new.
         artifacts: Where a database keeps its files. A server has its own place.
         run_id: Run to which the model belongs; if None, one that is made from the description of the bundle.
         tags: Kept with the version.
-        alias: Of the champion, which the model's page names; it is not given here.
+        alias: Alias of the champion, which the model's page names; it is not given here.
 
     Returns:
         The version.
@@ -149,7 +150,7 @@ def register(
     found = find(name, version, tracking_uri)
     if found.tags.get(CHECKSUMS) != json.dumps(sealed):
         raise nonsense(tracking_uri, f"version {version} of {name}")
-    introduce(found, content, alias)
+    write_pages(found, content, alias)
     logger.info("Registered %s version %d at %s", name, version, tracking_uri)
     return found
 
@@ -158,9 +159,9 @@ def load(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = 
     """Load a registered twin with all that is needed to use it. Nothing that is stored is run.
 
     Args:
-        name: Of the registered model.
+        name: Name of the registered model.
         version_or_alias: A number (also as text) or an alias such as `champion`.
-        tracking_uri: Of the registry.
+        tracking_uri: Address of the registry.
 
     Returns:
         The bundle, on the CPU.
@@ -187,7 +188,7 @@ def load(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = 
         return unpack(content, (own / TWIN_FILE).read_bytes(), baseline.read_bytes() if baseline.is_file() else None)
 
 
-def compare(challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alias: str = CHAMPION) -> dict[str, Any]:
+def compare(challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alias: str = CHAMPION) -> Decision:
     """Ask a gate whether a version shall have the alias.
 
     A champion that was trained on other channels or another recipe cannot be fed with the challenger's data: then
@@ -197,10 +198,10 @@ def compare(challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alia
         challenger: The new version.
         bundle: The same, loaded or as it was registered.
         judge: The gate; called with the present champion, or with None for the first.
-        alias: To be given.
+        alias: The alias in question.
 
     Returns:
-        `promoted`, `reason` and `figures`, and `against`: the version that had the alias.
+        What is decided, against the version that has the alias.
 
     Raises:
         RegistryError: The registry refused it.
@@ -213,10 +214,10 @@ def compare(challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alia
     if held is not None and held != challenger.version:
         champion, why = _rival(bundle, challenger, held, alias)
     if why is not None:
-        return {"promoted": False, "reason": why, "figures": {}, "against": held}
+        return Decision(promoted=False, reason=why, figures={}, against=held)
     verdict = judge(champion)
     reason = verdict.reason if champion is None else f"against version {held}: {verdict.reason}"
-    return {"promoted": verdict.promoted, "reason": reason, "figures": dict(verdict.figures), "against": held}
+    return Decision(promoted=verdict.promoted, reason=reason, figures=dict(verdict.figures), against=held)
 
 
 def disagreement(first: ModelBundle, second: ModelBundle) -> str | None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import unquote, urlparse
 
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
@@ -17,6 +16,7 @@ from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel,
 from sqlalchemy import create_engine, select, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import InstrumentedAttribute
 
 from glitchflow_plugin.errors import RegistryError
 from glitchflow_plugin.tracking.connection import DEFAULT_TRACKING_URI, is_server
@@ -42,7 +42,7 @@ class Move:
     """Folder of artifacts that has moved.
 
     Attributes:
-        old: As the database says.
+        old: Place that the database names.
         new: Where the files are.
     """
 
@@ -64,7 +64,7 @@ def relocate(tracking_uri: str, artifacts: Path | None = None) -> list[Move]:
     """Let the database say where the files are now.
 
     Args:
-        tracking_uri: Of the database.
+        tracking_uri: Address of the database.
         artifacts: Folder of the artifacts; None: looked for beside the database.
 
     Returns:
@@ -158,7 +158,7 @@ def _folders(connection: Connection) -> dict[Path, list[PurePosixPath]]:
     return found
 
 
-def _rewrite(connection: Connection, column: Any, moves: Iterable[Move]) -> None:
+def _rewrite(connection: Connection, column: InstrumentedAttribute[str], moves: Iterable[Move]) -> None:
     for (text,) in connection.execute(select(column).distinct()).all():
         path = _local(text)
         for move in moves:
@@ -169,7 +169,7 @@ def _rewrite(connection: Connection, column: Any, moves: Iterable[Move]) -> None
                 break
 
 
-def _local(text: Any) -> Path | None:
+def _local(text: object) -> Path | None:
     """The folder that a place of MLflow names on this machine; None if it is served, or a model."""
     address = urlparse(str(text or ""))
     if address.scheme == "file":

@@ -30,7 +30,7 @@ class Unsent:
 
     kind: str
     name: str
-    value: Any
+    value: float | str
     step: int = 0
 
 
@@ -126,7 +126,7 @@ def add_part(
     client: MlflowClient,
     whole: RunInfo,
     name: str,
-    params: Mapping[str, Any],
+    params: Mapping[str, object],
     metrics: Mapping[str, float],
     *,
     status: str,
@@ -144,10 +144,10 @@ def record_run(client: MlflowClient, experiment_id: str, name: str, content: Map
     """Make the run of a training that could not log, with what the description of its model tells.
 
     Args:
-        client: Of the registry.
+        client: Client of the registry.
         experiment_id: Where the run goes.
-        name: Of the run.
-        content: As `ModelBundle.to_dict` gives it.
+        name: Name of the run.
+        content: Description of the model, as `ModelBundle.to_dict` gives it.
 
     Returns:
         The id of the run, which has ended.
@@ -172,7 +172,7 @@ def _ended_run(
     client: MlflowClient,
     experiment_id: str,
     name: str,
-    params: Mapping[str, Any],
+    params: Mapping[str, object],
     metrics: Mapping[str, float],
     *,
     tags: Mapping[str, str] | None = None,

@@ -51,7 +51,7 @@ class TensorBoardTracker:
         """Record a matplotlib figure, drawn now; `gps` as above."""
         self._writer.add_figure(name, figure, global_step=step, close=False, walltime=_unix(gps))
 
-    def params(self, values: Mapping[str, Any]) -> None:
+    def params(self, values: Mapping[str, object]) -> None:
         """Record settings as a table; nested keys are joined by dots."""
         self.table("params", ("setting", "value"), sorted(_flat(values).items()))
 
@@ -59,11 +59,11 @@ class TensorBoardTracker:
         """Record text; TensorBoard renders Markdown."""
         self._writer.add_text(name, text)
 
-    def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], note: str = "") -> None:
+    def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> None:
         """Record a table; what the cells hold is shown as it is.
 
         Args:
-            name: Of the text.
+            name: Name of the text.
             columns: Headings.
             rows: Cells of each row, in the order of the columns.
             note: Markdown above the table.
@@ -111,8 +111,8 @@ def _unix(gps: float | None) -> float | None:
     return None if gps is None else unix_time(gps)
 
 
-def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(params: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for name, value in params.items():
         if isinstance(value, Mapping) and value:
             flat.update(_flat(value, f"{prefix}{name}."))
@@ -121,9 +121,9 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _row(cells: Sequence[Any]) -> str:
+def _row(cells: Sequence[object]) -> str:
     return f"| {' | '.join(map(_cell, cells))} |"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return _MARKUP.sub(r"\\\1", html.escape(" ".join(str(value).split()), quote=False))

@@ -13,7 +13,7 @@ class Tracker(Protocol):
     def figure(self, name: str, figure: Any, step: int) -> None:
         """Record one matplotlib figure."""
 
-    def params(self, values: dict[str, Any]) -> None:
+    def params(self, values: dict[str, object]) -> None:
         """Record the settings of the run."""
 
     def text(self, name: str, text: str) -> None:

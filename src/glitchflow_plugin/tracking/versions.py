@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypedDict
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
@@ -46,14 +46,14 @@ class ModelVersion:
     """One version in the registry.
 
     Attributes:
-        name: Of the registered model.
+        name: Name of the registered model.
         version: Its number.
-        tracking_uri: Of the registry.
+        tracking_uri: Address of the registry.
         run_id: MLflow run that made it.
         promoted: Whether it has become the champion; None if that was not asked.
         reason: Why, or why not.
-        gate_loss: By which champions are compared; None where the gate has not judged it.
-        aliases: That it has.
+        gate_loss: Mean loss on the gate's events; None where the gate has not judged it.
+        aliases: Its aliases.
         tags: All that is noted with it.
         created: ms since 1970, UTC.
     """
@@ -81,13 +81,29 @@ class ModelVersion:
         return f"{server.rstrip('/')}/{card.address(self.name, self.version)}"
 
 
+class Decision(TypedDict, total=False):
+    """What a gate has decided of a version, as the outbox keeps it.
+
+    Attributes:
+        promoted: Whether it becomes champion.
+        reason: Why, or why not.
+        figures: Figures behind the reason, by name.
+        against: The champion that it was compared with; None or none where there is none yet.
+    """
+
+    promoted: bool
+    reason: str
+    figures: Mapping[str, float]
+    against: int | None
+
+
 def find(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = DEFAULT_TRACKING_URI) -> ModelVersion:
     """Look a version up without loading it.
 
     Args:
-        name: Of the registered model.
+        name: Name of the registered model.
         version_or_alias: A number (also as text) or an alias such as `champion`.
-        tracking_uri: Of the registry.
+        tracking_uri: Address of the registry.
 
     Raises:
         RegistryError: There is no such model, version or alias; the message lists what there is.
@@ -122,10 +138,10 @@ def promote(
     """Give a version the alias, and remember which had it.
 
     Args:
-        name: Of the registered model.
+        name: Name of the registered model.
         version_or_alias: A number (also as text) or an alias.
-        tracking_uri: Of the registry.
-        alias: To be given.
+        tracking_uri: Address of the registry.
+        alias: The alias to give.
         reason: Kept with the version.
 
     Returns:
@@ -142,7 +158,7 @@ def promote(
         noted = client.get_model_version(name, str(number)).tags.get("promoted") == "true"
         if noted and aliases_of(client, name).get(alias) == number:
             raise RegistryError(f"version {number} of {name} is {alias} already.")
-        crown(client, name, number, alias, reason)
+        give_alias(client, name, number, alias, reason)
         return _confirmed(client, name, number, tracking_uri, alias)
 
 
@@ -152,9 +168,9 @@ def rollback(
     """Give the alias back to the version that had it before.
 
     Args:
-        name: Of the registered model.
-        tracking_uri: Of the registry.
-        alias: To be given back.
+        name: Name of the registered model.
+        tracking_uri: Address of the registry.
+        alias: The alias to give back.
         reason: Kept with the version that loses it.
 
     Returns:
@@ -180,9 +196,9 @@ def rollback(
         # the alias last: it says which version is to be left, should this fail in between and be repeated
         if present is not None:
             lost = f"rolled back to version {past[-1]}: {reason}"
-            note(client, name, present, {"promoted": "false", "promotion_reason": lost})
+            set_tags(client, name, present, {"promoted": "false", "promotion_reason": lost})
         again = f"{alias} again, after version {present}: {reason}"
-        note(client, name, past[-1], {"promoted": "true", "promotion_reason": again})
+        set_tags(client, name, past[-1], {"promoted": "true", "promotion_reason": again})
         client.set_registered_model_tag(name, _history_tag(alias), json.dumps(past))
         client.set_registered_model_alias(name, alias, str(past[-1]))
         return _confirmed(client, name, past[-1], tracking_uri, alias)
@@ -214,10 +230,10 @@ def fetch(name: str, version_or_alias: int | str, folder: Path | str, tracking_u
     """Copy the files of a version, as they were registered, for other tools. Nothing in them is parsed or run.
 
     Args:
-        name: Of the registered model.
+        name: Name of the registered model.
         version_or_alias: A number (also as text) or an alias such as `champion`.
         folder: Where they shall be; made, or empty.
-        tracking_uri: Of the registry.
+        tracking_uri: Address of the registry.
 
     Returns:
         The folder, which MLflow's own loaders take, for instance `mlflow.pytorch.load_model(folder)`.
@@ -358,13 +374,13 @@ def aliases_of(client: MlflowClient, name: str) -> dict[str, int]:
     return {alias: int(str(number)) for alias, number in client.get_registered_model(name).aliases.items()}
 
 
-def settle(version: ModelVersion, decision: Mapping[str, Any], alias: str) -> ModelVersion:
+def settle(version: ModelVersion, decision: Decision, alias: str) -> ModelVersion:
     """Carry out what a gate has decided. Repeated after a failure, it completes what is there.
 
     Args:
         version: The version that was judged.
-        decision: `promoted`, `reason` and `figures`.
-        alias: Of the champion.
+        decision: What was decided.
+        alias: Alias of the champion.
 
     Raises:
         RegistryError: The registry refused it.
@@ -374,15 +390,15 @@ def settle(version: ModelVersion, decision: Mapping[str, Any], alias: str) -> Mo
     promoted, reason = bool(decision.get("promoted")), str(decision.get("reason", ""))
     with registry(uri):
         client = _client(uri)
-        note(client, name, number, {key: f"{value:.6g}" for key, value in (decision.get("figures") or {}).items()})
+        set_tags(client, name, number, {key: f"{value:.6g}" for key, value in (decision.get("figures") or {}).items()})
         if promoted:
-            crown(client, name, number, alias, reason)
+            give_alias(client, name, number, alias, reason)
         else:
-            note(client, name, number, {"promoted": "false", "promotion_reason": reason})
+            set_tags(client, name, number, {"promoted": "false", "promotion_reason": reason})
         return _confirmed(client, name, number, uri, alias if promoted else None)
 
 
-def introduce(version: ModelVersion, content: Mapping[str, Any], alias: str = CHAMPION) -> None:
+def write_pages(version: ModelVersion, content: Mapping[str, Any], alias: str = CHAMPION) -> None:
     """Write the pages by which people choose: of the version, its run, and the model.
 
     That of the model is left alone where somebody has edited it.
@@ -390,7 +406,7 @@ def introduce(version: ModelVersion, content: Mapping[str, Any], alias: str = CH
     Args:
         version: A version that is registered.
         content: Its `bundle.json`.
-        alias: Of the champion.
+        alias: Alias of the champion.
 
     Raises:
         RegistryError: The registry refused it.
@@ -413,7 +429,7 @@ def introduce(version: ModelVersion, content: Mapping[str, Any], alias: str = CH
             client.update_registered_model(name, description=text)
 
 
-def crown(client: MlflowClient, name: str, number: int, alias: str, reason: str) -> None:
+def give_alias(client: MlflowClient, name: str, number: int, alias: str, reason: str) -> None:
     """Give the alias, put it into the history of the model, and note why. May be repeated after a failure."""
     held = aliases_of(client, name).get(alias)
     past = _history(client, name, alias)
@@ -424,16 +440,16 @@ def crown(client: MlflowClient, name: str, number: int, alias: str, reason: str)
     client.set_registered_model_tag(name, _history_tag(alias), json.dumps(past[-50:]))
     client.set_registered_model_alias(name, alias, str(number))
     # only now: no version shall count as promoted that has never had the alias
-    note(client, name, number, {"promotion_reason": reason, "promoted": "true"})
+    set_tags(client, name, number, {"promotion_reason": reason, "promoted": "true"})
 
 
-def note(client: MlflowClient, name: str, number: int, tags: Mapping[str, str]) -> None:
+def set_tags(client: MlflowClient, name: str, number: int, tags: Mapping[str, str]) -> None:
     """Tags of a version."""
     for key, text in tags.items():
         client.set_model_version_tag(name, str(number), key, tag(text))
 
 
-def tag(text: Any) -> str:
+def tag(text: object) -> str:
     """A text as every store of MLflow takes it."""
     return str(text)[:_LONGEST_TAG]
 
@@ -480,7 +496,7 @@ def _check_listing(
     _refuse(version, troubles)
 
 
-def _differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def _differing(expected: Mapping[str, object], found: Mapping[str, object]) -> list[str]:
     missing = [f"{file} is missing" for file in sorted(set(expected) - set(found))]
     return missing + [f"{file} does not belong to it" for file in sorted(set(found) - set(expected))]
 
@@ -554,16 +570,16 @@ def _history_tag(alias: str) -> str:
     return f"history.{alias}"
 
 
-def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+def _flat(content: object, prefix: str = "") -> dict[str, object]:
     if not isinstance(content, Mapping) or not content:
         return {prefix: content}
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for key, value in content.items():
         found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
     return found
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = "-" if value is None else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -3,37 +3,26 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
-from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.models.bundle import EnergyTwin, Twin
 from glitchflow_plugin.models.linear import DEFAULT_LAGS, RidgeSums
+from glitchflow_plugin.models.twins import EnergyTwin, Twin
+from glitchflow_plugin.settings import section
 from glitchflow_plugin.training.evaluation import Batches, judge_windows
 from glitchflow_plugin.training.losses import LossSettings
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@section
 class BaselineSettings:
-    """The linear filter.
+    """The linear filter; conf/training.yaml explains the keys."""
 
-    Attributes:
-        lags: Columns by which a witness may precede (negative) or follow the strain.
-        ridges: Strengths of the regularisation to try, relative to the mean power of the witnesses.
-    """
-
-    lags: tuple[int, ...] = DEFAULT_LAGS
-    ridges: tuple[float, ...] = (1e-4, 1e-2, 1e-1)
-
-    def __post_init__(self) -> None:
-        """Refuse empty lists."""
-        if not self.lags or not self.ridges:
-            message = "expected at least one lag and one ridge. Correct `baseline` in training.yaml."
-            raise ConfigurationError(message)
-        object.__setattr__(self, "lags", tuple(int(lag) for lag in self.lags))
-        object.__setattr__(self, "ridges", tuple(float(ridge) for ridge in self.ridges))
+    lags: Annotated[tuple[int, ...], Field(min_length=1)] = DEFAULT_LAGS
+    ridges: Annotated[tuple[float, ...], Field(min_length=1)] = (1e-4, 1e-2, 1e-1)
 
 
 @dataclass(frozen=True)

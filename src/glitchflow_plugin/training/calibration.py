@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from glitchflow_plugin.errors import NoEventsError
-from glitchflow_plugin.models.bundle import PROBABILITIES, WaveformTwin, gaussian_limits
+from glitchflow_plugin.models.twins import PROBABILITIES, WaveformTwin, gaussian_limits
 from glitchflow_plugin.types.tensors import host
 
 _Batches = Iterable[tuple[Tensor, Tensor]]
@@ -180,7 +180,7 @@ def leave_out(witnesses: Tensor, number: int, generator: torch.Generator) -> tup
     Args:
         witnesses: Series, (event, witness, time); zeros where one is missing.
         number: How many are to be missing in each event, those included that are.
-        generator: Of the draws, on the CPU.
+        generator: Generator of the draws, on the CPU.
 
     Returns:
         Series of the events that lack at most so many, and which these are, bool, (event,).
@@ -203,10 +203,10 @@ class _Observed:
     """Pixels drawn from the events, on the CPU: all of an event would be too many to keep.
 
     Attributes:
-        power: That is left, (pixel,).
+        power: Power that is left, (pixel,).
         announced: The network's own variance, (pixel,).
         weight: Pixels for which each stands, over the number of events in its group, (pixel,).
-        group: Of its event, (pixel,).
+        group: Group of its event, (pixel,).
     """
 
     power: Tensor

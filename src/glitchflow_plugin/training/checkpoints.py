@@ -22,6 +22,8 @@ EARLIER = "earlier"
 CHECKSUMS = "checksums.json"
 #: Note of a checkpoint: id of the run that wrote it.
 RUN = "run"
+#: Note of a checkpoint: `Learner.origin` of what it was trained on.
+ORIGIN = "trained_on"
 
 
 def write_checkpoint(

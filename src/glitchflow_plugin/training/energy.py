@@ -16,7 +16,7 @@ from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import WindowDataset
 from glitchflow_plugin.inference.predict import MapPredictor, Prediction
 from glitchflow_plugin.models.build import build_model
-from glitchflow_plugin.models.bundle import EnergyTwin, scale_energy
+from glitchflow_plugin.models.twins import EnergyTwin, scale_energy
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings, fit_baseline
@@ -53,6 +53,10 @@ class EnergyLearner(JudgedOnMaps):
     def dataset(self, part: str) -> WindowDataset:
         """Windows of `train`, `validation` or `test`."""
         return WindowDataset(self.training_set, part, cache_mib=self.cache_mib)
+
+    def lessons(self) -> WindowDataset:
+        """Windows of `train`."""
+        return self.dataset("train")
 
     def network(self) -> nn.Module:
         """The network, untrained."""

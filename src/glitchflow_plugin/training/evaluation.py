@@ -10,14 +10,10 @@ from torch import Tensor, nn
 
 from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
 from glitchflow_plugin.inference.predict import Predictor
-from glitchflow_plugin.inference.score import (
-    CaseStatistics,
-    Scores,
-    map_statistics,
-    score_statistics,
-)
-from glitchflow_plugin.models.bundle import EnergyTwin
+from glitchflow_plugin.inference.score import Scores, score_statistics
+from glitchflow_plugin.models.twins import EnergyTwin
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.training.losses import LossSettings, map_loss

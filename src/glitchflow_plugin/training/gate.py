@@ -1,72 +1,36 @@
 """The gate that a new version passes before it becomes champion: better than the champion and nothing, and harmless."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.scan import is_unsafe
+from glitchflow_plugin.settings import Count, CountOrNone, Fraction, NotNegative, Replicates, section
 from glitchflow_plugin.training.mean_interval import group_mean, mean_interval
 
 
-@dataclass(frozen=True)
+@section
 class GateSettings:
-    """What a champion must fulfil.
+    """What a champion must fulfil; conf/registry.yaml explains the keys."""
 
-    Attributes:
-        max_harmed: Largest share of the quiet events that are above the glitch threshold after cleaning.
-        max_added: Largest power that cleaning adds to quiet events, relative to what is measured in them: in the series
-            over the whole band up to half the sample rate, and in the maps.
-        max_octave: Largest power that cleaning adds to quiet series in any octave, relative to white noise there.
-        max_event: Largest share by which the power of any event, quiet or not, may rise.
-        max_signal_lost: Largest share of an injected merger's SNR that cleaning may take or add.
-        injections: Mergers that are injected into quiet events; 0: none, and the reason says that this was not tested.
-        confidence: Probability inside the intervals of the differences in loss, which must lie below 0 as a whole.
-        min_quiet: Fewer events without a glitch cannot tell harm that is done to some of them.
-        min_groups: Fewer independent groups of events cannot tell an interval from noise: then nothing is promoted.
-        replicates: Bootstrap replicates.
-        seed: Of the bootstrap and of the injections.
-        unsafe: Channels that see the strain itself, names or glob patterns. A twin that uses one is never promoted.
-        safe_override: Exceptions, by their whole names; no merger is injected into them either.
-    """
-
-    max_harmed: float = 0.05
-    max_added: float = 0.01
-    max_octave: float = 0.05
-    max_event: float = 0.1
-    max_signal_lost: float = 0.05
-    injections: int = 12
-    confidence: float = 0.95
-    min_quiet: int = 5
-    min_groups: int = 50
-    replicates: int = 2000
+    max_harmed: NotNegative = 0.05
+    max_added: NotNegative = 0.01
+    max_octave: NotNegative = 0.05
+    max_event: NotNegative = 0.1
+    max_signal_lost: NotNegative = 0.05
+    injections: CountOrNone = 12
+    confidence: Fraction = 0.95
+    min_quiet: Count = 5
+    min_groups: Annotated[int, Field(ge=5)] = 50
+    replicates: Replicates = 2000
     seed: int = 0
-    unsafe: Sequence[str] = ()
-    safe_override: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot decide."""
-        limits = {each.name: getattr(self, each.name) for each in fields(self) if each.name.startswith("max_")}
-        wrong = {name: value for name, value in limits.items() if not value >= 0}
-        if wrong or not 0 < self.confidence < 1:
-            message = (
-                f"registry.gate: expected limits of at least 0 and 0 < confidence < 1, got {wrong or 'good ones'}, "
-                f"confidence {self.confidence}."
-            )
-            raise ConfigurationError(message)
-        if self.min_groups < 5 or self.min_quiet < 1 or self.replicates < 100 or self.injections < 0:
-            message = (
-                "registry.gate: expected min_groups of at least 5, min_quiet of at least 1, replicates of at least 100 "
-                f"and injections of at least 0, got {self.min_groups}, {self.min_quiet}, {self.replicates}, "
-                f"{self.injections}."
-            )
-            raise ConfigurationError(message)
-        for key in ("unsafe", "safe_override"):
-            if isinstance(getattr(self, key), str):
-                raise ConfigurationError(f"registry.gate.{key}: expected a list of channels, got one text.")
+    unsafe: tuple[str, ...] = ()
+    safe_override: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +73,7 @@ class Judgement:
 
     @classmethod
     def empty(cls) -> "Judgement":
-        """Of no event."""
+        """The judgement of no event."""
         none = np.zeros(0)
         masks, text = none.astype(bool), none.astype(object)
         return cls(text, none, none.astype(np.int64), none, none, masks, masks, none, none)
@@ -196,7 +160,7 @@ def decide(
     """Decide whether a challenger becomes champion.
 
     Args:
-        challenger: On all events of the gate's part, none of which it has seen.
+        challenger: Judgement of all events of the gate's part, none of which it has seen.
         witnesses: Channels that it uses.
         settings: Limits.
         rivals: Challenger and champion on the events that neither has seen; None if there is no champion yet.
@@ -222,8 +186,8 @@ def paired_difference(first: Judgement, second: Judgement, settings: GateSetting
     What is hard for both cancels in the difference, and whole groups are drawn; see `mean_interval`.
 
     Args:
-        first: Of one twin.
-        second: Of the other, on the same events in the same order.
+        first: Judgement of one twin.
+        second: Judgement of the other, on the same events in the same order.
         settings: Confidence, replicates and seed.
 
     Returns:

@@ -45,7 +45,7 @@ class Gate:
     Attributes:
         training_set: Says which events are the gate's.
         events: The event set that the maps were made of; None if it is not at hand.
-        losses: Of whole events.
+        losses: Losses of whole events, `Learner.event_losses`.
         challenger: The new version.
         settings: Limits.
         device: Where to compute.

@@ -12,7 +12,8 @@ from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.inference.predict import Prediction, Predictor
 from glitchflow_plugin.inference.score import Scores
-from glitchflow_plugin.models.bundle import ModelBundle, Twin
+from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.models.twins import Twin
 from glitchflow_plugin.products.summary import versions
 from glitchflow_plugin.training.baseline import Baseline
 from glitchflow_plugin.training.evaluation import ZeroTwin, judge_events

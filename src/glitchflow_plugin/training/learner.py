@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from glitchflow_plugin.data.sharded import EventSet
+from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_order import WindowPlaces
 from glitchflow_plugin.inference.predict import Prediction, Predictor
 from glitchflow_plugin.models.bundle import ModelBundle
@@ -73,6 +74,11 @@ class Learner(Protocol):
     """
 
     @property
+    def training_set(self) -> TrainingSet:
+        """Windows, split and scaling."""
+        ...
+
+    @property
     def events(self) -> EventSet | None:
         """The event set that the maps were made of, where it is at hand."""
         ...
@@ -84,6 +90,10 @@ class Learner(Protocol):
 
     def dataset(self, part: str) -> WindowSet:
         """Windows of `train`, `validation` or `test`; a torch `Dataset`."""
+        ...
+
+    def lessons(self) -> WindowSet:
+        """Windows of `train` as `losses` wants them, which may have more strain channels than was measured."""
         ...
 
     def network(self) -> nn.Module:

@@ -1,6 +1,5 @@
 """What training minimises: the absolute error and the loss of structure of scaled maps."""
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -8,34 +7,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.settings import NotNegative, Positive, section
 from glitchflow_plugin.types.tensors import WindowBatch
 
 PerWindow: TypeAlias = Float[Tensor, " window"]
 """One number a window."""
 
 
-@dataclass(frozen=True)
+@section
 class LossSettings:
-    """Weights of the loss.
+    """Weights of the mean absolute error (`l1`) and of 1 - SSIM, whose Gaussian window is `sigma` pixels wide."""
 
-    Attributes:
-        l1: Weight of the mean absolute error.
-        ssim: Weight of 1 - SSIM.
-        sigma: Width of the Gaussian window of SSIM, pixels.
-    """
-
-    l1: float = 0.8
-    ssim: float = 0.2
-    sigma: float = 1.5
+    l1: NotNegative = 0.8
+    ssim: NotNegative = 0.2
+    sigma: Positive = 1.5
 
     def __post_init__(self) -> None:
-        """Refuse a loss that is none."""
-        if self.l1 < 0 or self.ssim < 0 or self.l1 + self.ssim == 0 or not self.sigma > 0:
-            message = (
-                "expected weights l1 and ssim of at least 0, not both 0, and sigma > 0, got "
-                f"{self.l1}, {self.ssim}, {self.sigma}. Correct training.yaml."
-            )
-            raise ConfigurationError(message)
+        """Refuse a loss that is always 0."""
+        if not self.l1 + self.ssim > 0:
+            raise ConfigurationError("expected weights l1 and ssim of at least 0, not both 0. Correct training.yaml.")
 
 
 def structural_similarity(

@@ -34,7 +34,7 @@ def mean_interval(
         groups: Group of each event.
         confidence: Probability inside the interval.
         replicates: Bootstrap replicates.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
         Mean over groups, lower end and upper end, each of the shape of the further axes. Ends are infinite where the

@@ -6,38 +6,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
-from glitchflow_plugin.inference.score import CaseStatistics, score_statistics
+from glitchflow_plugin.inference.cases import CaseStatistics
+from glitchflow_plugin.inference.score import score_statistics
+from glitchflow_plugin.settings import NotNegative, Share, section
 from glitchflow_plugin.verdict import is_vetoed
 
 
-@dataclass(frozen=True)
+@section
 class ObjectiveSettings:
-    """How the figures of a trial make one number.
+    """How the figures of a trial make one number; conf/hpo.yaml explains the keys."""
 
-    Attributes:
-        deadtime: Largest share of glitch-free windows that the veto may take.
-        harmed_limit: Largest share of glitch-free windows that subtraction may harm.
-        veto_weight: Weight of the veto efficiency.
-        power_weight: Weight of the net power removed; 0: nothing is subtracted, and harm does not count.
-    """
-
-    deadtime: float = 0.01
-    harmed_limit: float = 0.01
-    veto_weight: float = 0.5
-    power_weight: float = 0.5
+    deadtime: Share = 0.01
+    harmed_limit: Share = 0.01
+    veto_weight: NotNegative = 0.5
+    power_weight: NotNegative = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
-        for name in ("deadtime", "harmed_limit"):
-            if not 0 <= getattr(self, name) <= 1:
-                message = f"hpo.objective.{name}: a share between 0 and 1 expected, got {getattr(self, name)}."
-                raise ConfigurationError(message)
-        if min(self.veto_weight, self.power_weight) < 0 or self.veto_weight + self.power_weight <= 0:
-            message = (
-                "hpo.objective: weights of at least 0 expected, one of them above, got "
-                f"veto_weight {self.veto_weight} and power_weight {self.power_weight}."
-            )
-            raise ConfigurationError(message)
+        """Refuse a score that is always 0."""
+        if not self.veto_weight + self.power_weight > 0:
+            raise ConfigurationError("hpo.objective: expected veto_weight or power_weight above 0, got 0 for both.")
 
 
 @dataclass(frozen=True)
@@ -77,7 +64,7 @@ def veto_efficiency_at_deadtime(statistics: CaseStatistics, deadtime: float) -> 
         The efficiency; NaN unless there are cases of both kinds.
 
     >>> import torch
-    >>> from glitchflow_plugin.inference.score import map_statistics
+    >>> from glitchflow_plugin.inference.cases import map_statistics
     >>> measured = torch.tensor([30.0, 30.0, 5.0, 5.0])[:, None, None].expand(4, 8, 8)
     >>> predicted = torch.tensor([9.0, 1.0, 2.0, 3.0])[:, None, None].expand(4, 8, 8)
     >>> cases = map_statistics(measured, predicted)
@@ -99,7 +86,7 @@ def objectives(statistics: CaseStatistics, settings: ObjectiveSettings) -> Objec
 
     Args:
         statistics: Validation windows.
-        settings: Gives the deadtime.
+        settings: Has the deadtime.
 
     Raises:
         DataError: There are not windows of both kinds.

@@ -1,10 +1,13 @@
-"""How a trained twin gets into the registry: kept first, then registered, then judged by the gate."""
+"""How a trained twin gets into the registry: it is kept, judged, sent, and its promotion is settled.
+
+It goes into the outbox before anything else is tried, and leaves it when nothing is open any more.
+"""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
 from glitchflow_plugin.data.reference_file import read_reference
@@ -17,7 +20,7 @@ from glitchflow_plugin.errors import (
 )
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
-from glitchflow_plugin.settings import built
+from glitchflow_plugin.settings import section
 from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment, is_server
 from glitchflow_plugin.tracking.outbox import (
     BusyError,
@@ -33,7 +36,7 @@ from glitchflow_plugin.tracking.outbox import (
 )
 from glitchflow_plugin.tracking.registry import compare, register
 from glitchflow_plugin.tracking.runs import Unsent, tidy
-from glitchflow_plugin.tracking.versions import ModelVersion, settle
+from glitchflow_plugin.tracking.versions import Decision, ModelVersion, settle
 from glitchflow_plugin.training.gate import GateSettings, Verdict
 
 logger = logging.getLogger(__name__)
@@ -42,23 +45,9 @@ Decide = Callable[[ModelBundle | None], Verdict]
 """Decides about the new version against the present champion, or against no prediction if there is none."""
 
 
-@dataclass(frozen=True)
+@section
 class RegistrySettings:
-    """The keys of registry.yaml.
-
-    Attributes:
-        tracking_uri: A database or a server.
-        name: Of the registered model.
-        experiment: MLflow experiment.
-        artifacts: Where a database keeps its files.
-        alias: Of the champion.
-        required: Whether a registry that cannot be reached ends the run with an error, before training and after it.
-            If not, a warning; in both cases what is trained is kept in the outbox.
-        outbox: Folder of trained twins that the registry has not taken yet.
-        system_metrics: Whether MLflow records what the machine does during training.
-        provenance: Whether itwinai's yProv logger writes W3C PROV documents.
-        gate: What a champion must fulfil.
-    """
+    """The keys of registry.yaml, which explains them."""
 
     tracking_uri: str
     name: str
@@ -71,20 +60,10 @@ class RegistrySettings:
     provenance: bool = False
     gate: GateSettings = field(default_factory=GateSettings)
 
-    @classmethod
-    def of(cls, content: "Mapping[str, Any] | RegistrySettings | None") -> "RegistrySettings | None":
-        """From YAML; None stays None.
-
-        Raises:
-            ConfigurationError: A key is unknown or missing, or a limit is impossible.
-        """
-        if content is None or isinstance(content, RegistrySettings):
-            return content
-        gate = built(GateSettings, content.get("gate"), "registry.gate")
-        settings = built(cls, {**content, "gate": gate}, "registry")
-        check_name(settings.name, "registry.yaml: name", LONGEST_MODEL)
-        check_alias(settings.alias, "registry.yaml: alias")
-        return settings
+    def __post_init__(self) -> None:
+        """Refuse names that a registry does not take."""
+        check_name(self.name, "registry.yaml: name", LONGEST_MODEL)
+        check_alias(self.alias, "registry.yaml: alias")
 
     @property
     def destination(self) -> Destination:
@@ -118,7 +97,7 @@ class Outcome:
     """What became of a trained twin.
 
     Attributes:
-        version: In the registry; None if it was not taken.
+        version: Its version; None if the registry did not take it.
         trouble: What went wrong, with advice; empty if nothing.
         error: The same as it was met.
     """
@@ -133,7 +112,7 @@ class Outcome:
             raise type(self.error)(self.trouble) from self.error
 
 
-def origin(dataset: str) -> dict[str, str]:
+def provenance(dataset: str) -> dict[str, str]:
     """Parameters of a run that say what it was made from.
 
     Args:
@@ -158,9 +137,9 @@ def register_trained(
     checkpoint: Path,
     run_id: str | None = None,
     trained_by: str = "",
-    unsent: list[Unsent] | None = None,
+    unsent: Sequence[Unsent] = (),
 ) -> Outcome:
-    """Keep a trained twin, register it, and let the gate decide whether it becomes champion.
+    """Keep a trained twin, let the gate judge it, send it, and settle whether it becomes champion.
 
     Args:
         bundle: The twin.
@@ -168,123 +147,124 @@ def register_trained(
         decide: The gate.
         training: Folder of the training set, whose statistics go with the model.
         checkpoint: Where the network is as well.
-        run_id: Run of MLflow that trained it.
+        run_id: MLflow run that trained it.
         trained_by: Id of the training, as it stands in its checkpoints.
         unsent: What that run could not log.
 
     Returns:
         What became of it. Nothing is raised for a registry that is down or full.
     """
-    try:
-        reference = read_reference(training)
-    except FormatError as error:  # no reason to lose what was trained
-        logger.warning("%s The twin is registered without these statistics: its drift cannot be told.", error)
-        reference = None
-    if reference is not None:
-        bundle = replace(bundle, notes={**bundle.notes, "reference": reference})
-    made = origin(bundle.dataset)
-    tags = {key: made[key] for key in ("dataset_fingerprint", "code_version", "git_commit")}
-    tags["trained_by"] = trained_by
-    waits = [asdict(item) for item in unsent or ()]
-    entry, full = None, None
-    try:
-        entry = keep(settings.outbox, bundle, settings.destination, run_id=run_id, unsent=waits, tags=tags, hold=True)
-    except DataError as error:
-        logger.warning("The outbox does not take the trained twin: %s", error)
-        full = error
-    try:
-        return _judge_and_send(bundle, settings, decide, entry, full, run_id=run_id, tags=tags, checkpoint=checkpoint)
-    finally:
-        if entry is not None:
-            release(entry)
-
-
-def _judge_and_send(
-    bundle: ModelBundle,
-    settings: RegistrySettings,
-    decide: Decide,
-    entry: Entry | None,
-    full: Exception | None,
-    *,
-    run_id: str | None,
-    tags: Mapping[str, str],
-    checkpoint: Path,
-) -> Outcome:
-    try:
-        first = decide(None)
-    except Exception:
-        logger.error("The trained twin was not judged. %s", _advice(None, entry, full, checkpoint, settings))
-        raise
-    if entry is not None:
-        entry = _noted(entry, asdict(first))
-
-    version = None
-    try:
-        version = _taken(entry, bundle, settings, run_id, tags)
-        # a training that had ended before, and was resumed, has its verdict
-        if version.promoted is None:
-            decision = compare(
-                version, bundle, lambda champion: first if champion is None else decide(champion), alias=settings.alias
-            )
-            if entry is not None:
-                entry = _noted(entry, decision)
-            version = settle(version, decision, settings.alias)
-        if entry is not None:
-            discard(entry)
-    except (ConnectionFailedError, RegistryError) as error:
-        return Outcome(version, f"{error} {_advice(version, entry, full, checkpoint, settings)}", error)
-    logger.info("%s version %d, %s: %s", version.name, version.version, _state(version, settings), version.reason)
+    bundle = _with_reference(bundle, training)
+    made_from = provenance(bundle.dataset)
+    tags = {key: made_from[key] for key in ("dataset_fingerprint", "code_version", "git_commit")}
+    twin = _Kept(bundle, settings, checkpoint, run_id, {**tags, "trained_by": trained_by})
+    with closing(twin):
+        twin.keep(unsent)
+        try:
+            first = decide(None)
+        except Exception:
+            logger.error("The trained twin was not judged. %s", twin.advice())
+            raise
+        twin.note(Decision(promoted=first.promoted, reason=first.reason, figures=dict(first.figures)))
+        version = None
+        try:
+            version = twin.send()
+            if version.promoted is None:  # else a training that had ended before was resumed, and has its verdict
+                decision = compare(
+                    version,
+                    bundle,
+                    lambda champion: first if champion is None else decide(champion),
+                    alias=settings.alias,
+                )
+                twin.note(decision)
+                version = settle(version, decision, settings.alias)
+            twin.discard()
+        except (ConnectionFailedError, RegistryError) as error:
+            return Outcome(version, f"{error} {twin.advice(version)}", error)
+    state = settings.alias if version.promoted else "waiting"
+    logger.info("%s version %d, %s: %s", version.name, version.version, state, version.reason)
     logger.info("Its page in MLflow%s: %s", "" if is_server(version.tracking_uri) else " (make mlflow)", version.page)
     _upload_waiting(settings)
     return Outcome(version)
 
 
-def _state(version: ModelVersion, settings: RegistrySettings) -> str:
-    return settings.alias if version.promoted else "waiting"
+@dataclass
+class _Kept:
+    """A trained twin until the registry has it: in the outbox or, where that is full, in its checkpoint alone."""
+
+    bundle: ModelBundle
+    settings: RegistrySettings
+    checkpoint: Path
+    run_id: str | None
+    tags: Mapping[str, str]
+    entry: Entry | None = None
+    full: DataError | None = None
+
+    def keep(self, unsent: Sequence[Unsent]) -> None:
+        """Put it into the outbox, and let no other run take it."""
+        waits, there = [asdict(item) for item in unsent], self.settings.destination
+        try:
+            self.entry = keep(
+                self.settings.outbox, self.bundle, there, run_id=self.run_id, unsent=waits, tags=self.tags, hold=True
+            )
+        except DataError as error:
+            logger.warning("The outbox does not take the trained twin: %s", error)
+            self.full = error
+
+    def note(self, decision: Decision) -> None:
+        """Write down what was decided, so that a later run can carry that out."""
+        if self.entry is None:
+            return
+        try:
+            self.entry = judged(self.entry, decision)
+        except DataError as error:
+            logger.warning("What the gate says is not kept with the trained twin: %s", error)
+
+    def send(self) -> ModelVersion:
+        """Register it."""
+        if self.entry is not None:
+            return send(self.entry)
+        there = self.settings.destination
+        where = {"experiment": there.experiment, "artifacts": there.artifacts, "alias": there.alias}
+        return register(self.bundle, there.name, there.tracking_uri, run_id=self.run_id, tags=self.tags, **where)
+
+    def discard(self) -> None:
+        """Remove it from the outbox: nothing is open any more."""
+        if self.entry is not None:
+            discard(self.entry)
+
+    def close(self) -> None:
+        """Let other runs take it."""
+        if self.entry is not None:
+            release(self.entry)
+
+    def advice(self, version: ModelVersion | None = None) -> str:
+        """Where it is, and what to do next; `version` once it is registered."""
+        later = f"glitchflow models upload --outbox {self.settings.outbox}"
+        if version is not None:
+            by_hand = f"glitchflow models promote {version.name} {version.version}"
+            return (
+                f"It is registered as version {version.version}, but whether it becomes {self.settings.alias} is not "
+                f"settled. {by_hand if self.entry is None else f'The next run completes that, or: {later}'}"
+            )
+        if self.entry is not None:
+            return (
+                f"Nothing is lost: the trained twin waits in {self.entry.folder}. The next run uploads it, or: {later}"
+            )
+        return (
+            f"The outbox does not take it either ({self.full}). The trained network is kept in {self.checkpoint}: make "
+            f"room, then register it with training.from_checkpoint={self.checkpoint.parent / 'last'}"
+        )
 
 
-def _noted(entry: Entry, decision: Mapping[str, Any]) -> Entry:
-    """The entry with what was decided of it, so that a later run can carry that out."""
+def _with_reference(bundle: ModelBundle, training: Path) -> ModelBundle:
+    """The twin with the statistics of its training set, by which drift is told."""
     try:
-        return judged(entry, decision)
-    except DataError as error:
-        logger.warning("What the gate says is not kept with the trained twin: %s", error)
-        return entry
-
-
-def _taken(
-    entry: Entry | None, bundle: ModelBundle, settings: RegistrySettings, run_id: str | None, tags: Mapping[str, str]
-) -> ModelVersion:
-    if entry is not None:
-        return send(entry)
-    there = settings.destination
-    where = {"experiment": there.experiment, "artifacts": there.artifacts, "alias": there.alias}
-    return register(bundle, there.name, there.tracking_uri, run_id=run_id, tags=tags, **where)
-
-
-def _advice(
-    version: ModelVersion | None,
-    entry: Entry | None,
-    full: Exception | None,
-    checkpoint: Path,
-    settings: RegistrySettings,
-) -> str:
-    if version is not None:
-        later = f"The next run completes that, or: glitchflow models upload --outbox {settings.outbox}"
-        by_hand = f"glitchflow models promote {version.name} {version.version}"
-        return (
-            f"It is registered as version {version.version}, but whether it becomes {settings.alias} is not settled. "
-            f"{by_hand if entry is None else later}"
-        )
-    if entry is not None:
-        return (
-            f"Nothing is lost: the trained twin waits in {entry.folder}. The next run uploads it, or: "
-            f"glitchflow models upload --outbox {settings.outbox}"
-        )
-    return (
-        f"The outbox does not take it either ({full}). The trained network is kept in {checkpoint}: make room, then "
-        f"register it with training.from_checkpoint={checkpoint.parent / 'last'}"
-    )
+        reference = read_reference(training)
+    except FormatError as error:  # no reason to lose what was trained
+        logger.warning("%s The twin is registered without these statistics: its drift cannot be told.", error)
+        return bundle
+    return bundle if reference is None else replace(bundle, notes={**bundle.notes, "reference": reference})
 
 
 def _upload_waiting(settings: RegistrySettings) -> None:

@@ -67,7 +67,7 @@ class SeenEvents:
         Args:
             gps_start: Left edges, GPS s, (event,).
             gps_stop: Right edges, GPS s, (event,).
-            contents: From `contents`, one an event.
+            contents: Checksums of what the events hold, from `contents`.
         """
         # an event is seen where more spans have begun before its end than have ended at its start
         starts, stops = np.sort(self.spans[:, 0]), np.sort(self.spans[:, 1])

@@ -50,14 +50,14 @@ def whitened_mergers(
     """Mergers as they look in whitened strain, of SNR 8 to 30.
 
     Args:
-        number: Of them.
+        number: How many.
         num_samples: Length of an event.
         sample_rate: Hz.
         detector: Prefix of its channels; chooses the analytic sensitivity where the spectrum is not given.
-        psd: Of the strain's noise, where the event set was whitened by a given one.
-        band: That the event set holds, Hz.
-        filter_length: Of the whitening, s.
-        seed: Of the drawing of sources.
+        psd: Noise spectrum of the strain, where the event set was whitened by a given one.
+        band: Frequencies that the event set holds, Hz.
+        filter_length: Length of the whitening filter, s.
+        seed: Seed of the drawn sources.
     """
     if psd is None:
         frequencies = np.arange(0, sample_rate / 2 + 0.25, 0.25)
@@ -170,7 +170,7 @@ def spread_over(there: Bool[np.ndarray, "event witness"], number: int) -> list[i
 
     Args:
         there: Where which witness has data.
-        number: Of the events, at most.
+        number: How many, at most.
 
     >>> spread_over(np.array([[True, False], [True, False], [True, True], [False, True]]), 2)
     [2, 0]

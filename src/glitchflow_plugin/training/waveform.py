@@ -18,17 +18,12 @@ from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.predict import (
-    MapPredictor,
-    Prediction,
-    SeriesPredictor,
-    check_events,
-    expected_maps,
-)
-from glitchflow_plugin.inference.score import map_statistics
+from glitchflow_plugin.inference.cases import map_statistics
+from glitchflow_plugin.inference.fresh import check_events
+from glitchflow_plugin.inference.predict import MapPredictor, Prediction, SeriesPredictor, expected_maps
 from glitchflow_plugin.models.build import build_model
-from glitchflow_plugin.models.bundle import WaveformTwin
 from glitchflow_plugin.models.coupling import CouplingNet
+from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.models.wiener import FILTER_SIZE, WienerSums
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.maps import FrequencyAxis

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+JsonObject: TypeAlias = Mapping[str, Any]
+"""A JSON object; its values are of the types that whoever reads it has checked."""
 
 
 def plain(content: Any, *, finite: bool = False) -> Any:

@@ -5,12 +5,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from glitchflow_plugin.data.readers import triggers
+from glitchflow_plugin.data.readers import trigger_files
 from glitchflow_plugin.data.readers.tables import read_csv
+from glitchflow_plugin.data.readers.trigger_table import Trigger, event_id_at
 from glitchflow_plugin.data.readers.triggers import (
-    Trigger,
     TriggerSettings,
-    event_id_at,
     read_table,
     read_times,
     read_triggers,
@@ -409,7 +408,7 @@ def test_a_misspelt_column_is_told_once_whatever_the_number_of_files(tmp_path, c
     for number in range(50):
         (tmp_path / f"{number:02d}.csv").write_text(f"time,snr\n{1264000000 + number}.5,9\n")
     opened = []
-    monkeypatch.setattr(triggers, "read_csv", lambda path, **keys: opened.append(path) or read_csv(path, **keys))
+    monkeypatch.setattr(trigger_files, "read_csv", lambda path, **keys: opened.append(path) or read_csv(path, **keys))
     with pytest.raises(FormatError, match=r"no column 'snrr'; it has \['time', 'snr'\]\. Nearest: snr"):
         read_triggers(TriggerSettings(path=str(tmp_path), select={"snrr": [8, None]}))
     assert len(opened) < 10

@@ -144,7 +144,7 @@ def cut(
 
     Args:
         files: Those that may hold a part of it.
-        reader: Of their format.
+        reader: Reads a file of their format.
         channels: Names to read.
         start: GPS s.
         stop: GPS s.

@@ -37,7 +37,7 @@ def channel_name(detector: str, sample_rate: float, path: Path | str = "", relea
     Args:
         detector: Its prefix, `H1`.
         sample_rate: Hz.
-        path: Of the file, whose name tells the release: `H-H1_GWOSC_O4a_4KHZ_R2-1384120320-4096.hdf5`. Files of before
+        path: File, whose name tells the release: `H-H1_GWOSC_O4a_4KHZ_R2-1384120320-4096.hdf5`. Files of before
             the releases (`H-H1_LOSC_4_V2-...`) have one name for all.
         release: Where the name does not tell it.
     """

@@ -6,7 +6,6 @@ Credentials (Kerberos, SciTokens) are the clients' own business; nothing of them
 import importlib.util
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
@@ -14,6 +13,7 @@ from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers.frames import as_channel, require_backend
 from glitchflow_plugin.data.readers.gwosc import channel_name
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, FormatError, MissingDependencyError
+from glitchflow_plugin.settings import Count, Texts, section
 
 if TYPE_CHECKING:
     from gwpy.timeseries import TimeSeries
@@ -27,7 +27,7 @@ _CLIENTS = ("requests", "urllib3", "http", "igwn_auth_utils")
 """Packages whose errors are about the exchange with the server, unless they carry one of these statuses."""
 
 
-@dataclass(frozen=True)
+@section
 class RemoteSettings:
     """Where and how to ask.
 
@@ -44,18 +44,12 @@ class RemoteSettings:
 
     host: str | None = None
     port: int | None = None
-    detectors: tuple[str, ...] = ()
+    detectors: Texts = ()
     sample_rate: int = 4096
     frametype: str | None = None
     urltype: str = "file"
     cache: bool = False
-    release: int | None = None
-
-    def __post_init__(self) -> None:
-        """Take lists as YAML gives them."""
-        object.__setattr__(self, "detectors", tuple(self.detectors))
-        if self.release is not None and (not isinstance(self.release, int) or self.release < 1):
-            raise ConfigurationError(f"remote.release must be a whole number such as 2, got {self.release!r}")
+    release: Count | None = None
 
 
 def channels_offered(kind: str, remote: RemoteSettings) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ _ROUNDED = 1e-2
 _EXPECTED = "Expected a file that gwpy reads (segwizard text, LIGO_LW XML, HDF5, JSON), several, or [[start, end], ...]"
 
 
-def read_segments(given: str | Path | Sequence[Any], flag: str | None = None) -> np.ndarray:
+def read_segments(given: str | Path | Sequence[object], flag: str | None = None) -> np.ndarray:
     """Segments of one or several files, or as they are given, joined where they touch or overlap.
 
     Args:
@@ -46,7 +46,7 @@ def read_segments(given: str | Path | Sequence[Any], flag: str | None = None) ->
     return union(pairs)
 
 
-def as_given(given: Any) -> tuple[str, ...] | tuple[tuple[float, float], ...]:
+def as_given(given: object) -> tuple[str, ...] | tuple[tuple[float, float], ...]:
     """What `segments` in the configuration means: paths, or pairs of GPS times (s).
 
     Raises:
@@ -100,7 +100,7 @@ def _read(path: Path, flag: str | None) -> list[tuple[float, float]]:
     return _text(path)
 
 
-def _active(flags: Mapping[str, Any], path: Path, flag: str | None) -> list[tuple[float, float]]:
+def _active(flags: Mapping[str, object], path: Path, flag: str | None) -> list[tuple[float, float]]:
     """Active segments of the flag that is asked for, or of the only one."""
     names = list(flags)
     if flag is None and len(names) != 1:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -49,7 +48,7 @@ class Condition:
     high: float = np.inf
     values: tuple[float | bool | str, ...] = ()
 
-    def of(self, column: Any, where: str) -> tuple[np.ndarray, np.ndarray, Seen]:
+    def of(self, column: object, where: str) -> tuple[np.ndarray, np.ndarray, Seen]:
         """Rows that fulfil it, rows without a value, and what the column holds.
 
         Args:
@@ -91,7 +90,7 @@ class Condition:
         return f"{self.column} in [{', '.join(ends)}]"
 
 
-def conditions(select: Mapping[str, Any]) -> tuple[Condition, ...]:
+def conditions(select: Mapping[str, object]) -> tuple[Condition, ...]:
     """Conditions from `select` in the configuration.
 
     Raises:
@@ -107,7 +106,7 @@ def conditions(select: Mapping[str, Any]) -> tuple[Condition, ...]:
     return tuple(_condition(str(column), asked) for column, asked in select.items())
 
 
-def _condition(column: str, asked: Any) -> Condition:
+def _condition(column: str, asked: object) -> Condition:
     given = [asked] if isinstance(asked, str | bool | int | float) else asked
     where = f"triggers.select.{column}"
     if not isinstance(given, Sequence) or not given:
@@ -125,7 +124,7 @@ def _condition(column: str, asked: Any) -> Condition:
     return Condition(column, values=tuple(given))
 
 
-def numbers(column: Any, where: str) -> np.ndarray:
+def numbers(column: object, where: str) -> np.ndarray:
     """A column as float64; NaN where a value is hidden or empty.
 
     Raises:
@@ -153,7 +152,7 @@ _EMPTY = ("", "nan", "+nan", "-nan", "none", "null", "n/a", "na", "--")
 """What stands in text where there is no number."""
 
 
-def texts(column: Any) -> np.ndarray:
+def texts(column: object) -> np.ndarray:
     """A column as text, stripped; empty where a value is hidden."""
     values = np.asarray(np.ma.getdata(column) if np.ma.isMaskedArray(column) else column).tolist()
     held = np.array([""] * len(values), dtype=object)

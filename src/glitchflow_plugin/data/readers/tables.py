@@ -88,7 +88,7 @@ def read_csv(
     Args:
         path: In UTF-8 or with a byte order mark; `.gz` is unpacked.
         comment: Starts a line that is no row. Empty: every line is one.
-        wanted: Of the names in the header, those whose values are kept; all by default.
+        wanted: Gives, of the names in the header, those whose values are kept; all by default.
         headless: Names of the columns of a table that has no header, by their number; by default there must be one.
 
     Returns:
@@ -268,7 +268,7 @@ class NoColumnError(FormatError):
     """A table lacks a column that is asked for by its name."""
 
 
-def column_of(columns: Mapping[str, Any], name: str, path: Path | str) -> Any:
+def column_of(columns: Mapping[str, object], name: str, path: Path | str) -> Any:
     """One column by its name.
 
     Raises:
@@ -282,7 +282,7 @@ def column_of(columns: Mapping[str, Any], name: str, path: Path | str) -> Any:
     return columns[name]
 
 
-def gps_times(columns: Mapping[str, Any], path: Path | str, name: str | None = None) -> np.ndarray:
+def gps_times(columns: Mapping[str, object], path: Path | str, name: str | None = None) -> np.ndarray:
     """GPS times of a table, s, float64, joined from two columns where whole seconds and the rest are apart.
 
     `X` is joined with `X_ns` (or `_us`, `_ms`, `_nanoseconds`, `_frac`, and so on; also `gps_s` with `gps_ns`,
@@ -310,8 +310,8 @@ def gps_times(columns: Mapping[str, Any], path: Path | str, name: str | None = N
         elif not np.all(np.abs((times - rest + 0.5) % 1 - 0.5) <= _AGREE):
             raise FormatError(f"{where} hold different fractions of a second. Leave out the one that is wrong.")
     elif len(times) and np.all(times == np.floor(times)):
-        _tell_left_out(name, list(columns), path)
-    _tell_rounded(times, f"{path}: column {name!r}")
+        _warn_if_not_joined(name, list(columns), path)
+    _warn_if_rounded(times, f"{path}: column {name!r}")
     return times
 
 
@@ -319,7 +319,7 @@ def time_columns(names: Sequence[str], path: Path | str, name: str | None = None
     """The column of GPS times, and all that `gps_times` looks at beside it.
 
     Args:
-        names: Of all columns.
+        names: All columns.
         path: The file, for messages.
         name: Column of the times; the first of `TIME_COLUMNS` by default.
 
@@ -340,7 +340,7 @@ def gps_numbers(texts: Iterable[str], where: str) -> np.ndarray:
         FormatError: One is no number, or is rounded to whole seconds or worse (`1.12626e9`).
     """
     times = np.array([_number(text, where, row, precise=True) for row, text in enumerate(texts, 1)], dtype=np.float64)
-    _tell_rounded(times, where)
+    _warn_if_rounded(times, where)
     return times
 
 
@@ -387,7 +387,7 @@ def _rest_column(name: str, held: list[str], path: Path | str) -> str | None:
     return None
 
 
-def _numbers(column: Any, where: str, *, unit: float = 1.0, precise: bool = False) -> np.ndarray:
+def _numbers(column: object, where: str, *, unit: float = 1.0, precise: bool = False) -> np.ndarray:
     """A column as float64; refuses what would lose something on the way."""
     if np.any(getattr(column, "mask", False)):
         raise FormatError(f"{where} lacks values in {int(np.sum(column.mask))} row(s). Fill them in or drop the rows.")
@@ -442,7 +442,7 @@ def is_rounded(text: str) -> bool:
     return bool(exponent) and np.isfinite(float(text)) and int(exponent) >= len(mantissa.partition(".")[2].strip())
 
 
-def _tell_left_out(name: str, held: list[str], path: Path | str) -> None:
+def _warn_if_not_joined(name: str, held: list[str], path: Path | str) -> None:
     """Warn of columns that may hold the rest of seconds which are all whole, but by their names belong to others."""
     maybe = [one for one in held if one != name and _LIKE_A_REST.search(one.lower())]
     if maybe:
@@ -457,7 +457,7 @@ def _tell_left_out(name: str, held: list[str], path: Path | str) -> None:
         )
 
 
-def _tell_rounded(times: np.ndarray, where: str) -> None:
+def _warn_if_rounded(times: np.ndarray, where: str) -> None:
     """Warn of times that all look as if they had been through single precision: that leaves no trace but this."""
     distinct = np.unique(times)
     if len(distinct) < 2 or not np.all((distinct > _WHOLE_IN_FLOAT32) & (distinct < 1e12)):

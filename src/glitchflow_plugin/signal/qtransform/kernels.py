@@ -28,7 +28,7 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
         return alone
 
-    def call(*arguments: Any) -> None:
+    def call(*arguments: np.ndarray | int) -> None:
         try:
             kept(*arguments)
         except OSError:  # the disk is full

@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from glitchflow_plugin.errors import ConfigurationError, FormatError
+from glitchflow_plugin.settings import Finite, Fraction, Positive, section
 from glitchflow_plugin.signal.qtransform.tiling import LOWEST_Q, TileRow, distance, tile_rows
 
 Norm = Literal["median", "mean", "white", "none"]
-_NORMS: tuple[Norm, ...] = ("median", "mean", "white", "none")
 #: A row needs this many tiles for its median to mean something.
 _FEWEST_TILES = 16
 #: Zeros appended to a series that is not periodic, in lengths of its longest tile: a tile's energy falls by more than
@@ -21,7 +20,7 @@ _ZEROS = 4
 _EIGHTHS = 8
 
 
-@dataclass(frozen=True)
+@section
 class QTransformSettings:
     """What decides a map.
 
@@ -38,21 +37,19 @@ class QTransformSettings:
     """
 
     q: float | tuple[float, ...] = 12.0
-    frequency_low: float = 8.0
-    frequency_high: float = 400.0
+    frequency_low: Positive = 8.0
+    frequency_high: Finite = 400.0
     num_frequencies: int = 64
     num_times: int = 257
     log_frequency: bool = False
-    mismatch: float = 0.2
+    mismatch: Fraction = 0.2
     norm: Norm = "median"
 
     def __post_init__(self) -> None:
         """Refuse settings that fit no data at all; `check_settings` compares them with the data."""
-        qs = tuple(float(q) for q in self.q) if isinstance(self.q, tuple | list) else float(self.q)
-        object.__setattr__(self, "q", qs)
         if not self.qs or not all(math.isfinite(q) and q >= LOWEST_Q for q in self.qs):
             raise ConfigurationError(f"q must be at least sqrt(11) = {LOWEST_Q:.3f}, or several such, got {self.q}.")
-        if not 0 < self.frequency_low < self.frequency_high < math.inf:
+        if not self.frequency_low < self.frequency_high:
             raise ConfigurationError(
                 f"expected 0 < lowest < highest frequency (Hz), got {self.frequency_low} and {self.frequency_high}. "
                 "Correct `frange`."
@@ -61,10 +58,6 @@ class QTransformSettings:
             raise ConfigurationError(
                 f"a map needs at least 2 rows and 2 columns, got {self.num_frequencies} x {self.num_times}."
             )
-        if not 0 < self.mismatch < 1:
-            raise ConfigurationError(f"mismatch is a fraction between 0 and 1, got {self.mismatch}.")
-        if self.norm not in _NORMS:
-            raise ConfigurationError(f"norm must be one of {', '.join(_NORMS)}, got {self.norm!r}.")
 
     @classmethod
     def from_recipe(cls, content: Mapping[str, Any]) -> "QTransformSettings":
@@ -171,7 +164,7 @@ def padded_size(num_samples: int, sample_rate: float, settings: QTransformSettin
     """Samples of a series with so many zeros behind it that its ends do not see each other.
 
     Args:
-        num_samples: Of the series.
+        num_samples: Samples of the series.
         sample_rate: Hz.
         settings: Give the longest tile.
 

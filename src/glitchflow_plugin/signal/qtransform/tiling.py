@@ -96,7 +96,7 @@ def padded_row(row: TileRow, num_samples: int, padded_samples: int, sample_rate:
     """The same row for the series with zeros appended: tiles as far apart, the same window on a finer grid of bins.
 
     Args:
-        row: Of the series as it is.
+        row: Row for the series as it is.
         num_samples: Samples of the series.
         padded_samples: With the zeros; must leave a whole number of tiles.
         sample_rate: Hz.

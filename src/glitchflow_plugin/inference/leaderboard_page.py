@@ -1,24 +1,77 @@
 """The leaderboard as tables, pictures and a part of a page."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.data.groups import LEAST_GROUPS
 from glitchflow_plugin.inference.intervals import Estimate
-from glitchflow_plugin.inference.leaderboard import LeaderboardSettings, Standings
+from glitchflow_plugin.inference.leaderboard import Judgement, LeaderboardSettings, Standings
 from glitchflow_plugin.inference.score import Sample
 from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.plots.curves import Band
 from glitchflow_plugin.plots.leaderboard import plot_accuracies, plot_groups, plot_missing, plot_ranking, plot_trust
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
-from glitchflow_plugin.products.veto_table import markdown_table
+from glitchflow_plugin.products.page import insert_block
+from glitchflow_plugin.products.pictures import Figure, save_figure
+from glitchflow_plugin.products.veto_table import markdown_table, write_table
 
 _KINDS, _MISSING = ("class", "witness SNR"), "witnesses missing"
 _OUTSIDE = "†"
 """Marks classes whose couplings lie outside the laws of the default network."""
+
+
+def write_leaderboard(
+    result: Standings,
+    judgements: Mapping[str, Judgement],
+    *,
+    truth: GlitchTruth,
+    settings: LeaderboardSettings,
+    conditions: str,
+    folder: Path,
+    page: Path | None = None,
+    name: str = "",
+) -> dict[str, str]:
+    """Write tables, pictures and a page of them into a folder, and the same into a page that people write.
+
+    Args:
+        result: The standings.
+        judgements: Judgements by entrant.
+        truth: True glitches of the events that were judged.
+        settings: The keys of `benchmark.settings`.
+        conditions: A sentence on how the entrants were trained.
+        folder: The folder of the leaderboard.
+        page: Markdown file with the markers of `name`, beside whose folder `pictures` is.
+        name: Name of the leaderboard among those of the page.
+
+    Returns:
+        Paths by what they hold.
+    """
+    facts = {entrant: {**one.facts, "seconds": one.seconds} for entrant, one in judgements.items()}
+    beginning = introduction(truth, settings, result, conditions)
+
+    def block(pictures: Path, link: str, dpi: int) -> str:
+        # figures of its own: the layout of one that was drawn before moves a little with each drawing
+        figures = figures_of(result, facts, settings.threshold, truth.outside)
+        for title, figure in figures.items():
+            save_figure(figure, pictures / link.format(title), dpi)
+        return page_block(beginning, result, facts, {title: link.format(title) for title in figures}, truth.outside)
+
+    own = folder / "leaderboard.md"
+    text = block(folder, "{}.png", 120)
+    entrants = write_table(entrants_table(result, facts), folder, "entrants")
+    kinds = write_table(kinds_table(result, truth.outside), folder, "kinds")
+    with atomic_path(own) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    outputs = {"entrants": str(entrants["csv"]), "kinds": str(kinds["csv"]), "page": str(own)}
+    if page is not None:
+        insert_block(page, "leaderboard", name, block(page.parent, f"pictures/leaderboard-{name}-{{}}.png", 80))
+        outputs["results page"] = str(page)
+    return outputs
 
 
 def entrants_table(result: Standings, facts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -61,7 +114,7 @@ def figures_of(
     facts: Mapping[str, Mapping[str, Any]],
     threshold: float,
     outside: frozenset[str] = frozenset(),
-) -> dict[str, Any]:
+) -> Mapping[str, Figure]:
     """Pictures by name."""
     names = list(result.figures)
     glitches, quiet = _counted(result.samples["glitches"]), _counted(next(iter(result.scores.values())).quiet)
@@ -113,10 +166,10 @@ def introduction(truth: GlitchTruth, settings: LeaderboardSettings, result: Stan
     """What the figures rest on: events, groups, witnesses that were made, classes outside the network's laws.
 
     Args:
-        truth: Of the events that were judged.
+        truth: True glitches of the events that were judged.
         settings: How.
         result: The standings.
-        training: How the entrants were trained, a sentence.
+        training: A sentence on how the entrants were trained.
     """
     chosen = settings.chosen(truth)
     glitches, quiet = (result.samples[name] for name in ("glitches", "quiet"))

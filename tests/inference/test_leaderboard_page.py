@@ -2,16 +2,17 @@ import numpy as np
 import pytest
 import torch
 
-from glitchflow_plugin.components._leaderboard_page import (
+from glitchflow_plugin.inference.cases import map_statistics
+from glitchflow_plugin.inference.excess import Kind, paired_medians
+from glitchflow_plugin.inference.leaderboard import LeaderboardSettings, Standings
+from glitchflow_plugin.inference.leaderboard_page import (
     entrants_table,
     figures_of,
     introduction,
     kinds_table,
     page_block,
 )
-from glitchflow_plugin.inference.excess import Kind, paired_medians
-from glitchflow_plugin.inference.leaderboard import LeaderboardSettings, Standings
-from glitchflow_plugin.inference.score import Sample, map_statistics, score_statistics
+from glitchflow_plugin.inference.score import Sample, score_statistics
 from glitchflow_plugin.inference.trivial import TRIVIAL, trivial_maps
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
 

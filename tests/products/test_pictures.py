@@ -1,7 +1,7 @@
 import pytest
 
-from glitchflow_plugin.components._figures import PictureSettings
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.products.pictures import PictureSettings
 
 
 @pytest.mark.parametrize("wrong", [{"frequency_axis": "logarithmic"}, {"labels": "labels.csv"}, {"labels": [3]}])

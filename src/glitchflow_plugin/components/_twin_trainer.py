@@ -1,0 +1,52 @@
+"""The Trainer for those who judge its twin themselves: leaderboard and search."""
+
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+from glitchflow_plugin.components.trainer import Trainer
+from glitchflow_plugin.data.training_set import TrainingSet
+from glitchflow_plugin.training.learned import Learned
+
+
+class TwinTrainer(Trainer):
+    """A Trainer that stops at the twin which is best on validation: no test event is looked at, nothing is registered.
+
+    Args:
+        keywords: Those of Trainer.
+    """
+
+    minutes = 0.0
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(registry=None, pictures_every=0, **keywords)
+
+    def train(self) -> None:
+        """Train, and note the time."""
+        begun = perf_counter()
+        super().train()
+        self.minutes = (perf_counter() - begun) / 60
+
+    def trained(self, training_set: TrainingSet | None = None) -> Learned:
+        """Train the network."""
+        self.execute(training_set)
+        return Learned(self.learner, self.twin, self.config, self.minutes, self.current_epoch + 1)
+
+    def fitted(self, training_set: TrainingSet) -> Learned:
+        """Fit the linear rival of the network's representation in place of training."""
+        begun = perf_counter()
+        self.training_set = training_set
+        self.learner = self._choose_learner()
+        untrained = self.learner.twin(self.learner.network().to(self._device))
+        before = Learned(self.learner, untrained, self.config, 0.0, 0)
+        twin = self.learner.baseline(untrained, before.batches).twin
+        return replace(before, twin=twin, minutes=(perf_counter() - begun) / 60)
+
+    def how_to_go_on(self) -> str:
+        """What to tell the user of a training that was asked to end."""
+        if self.resume:
+            return super().how_to_go_on()
+        return "The same command goes on: entrants that are finished are kept, this one begins anew."
+
+    def _finish(self, *_: Any) -> None:  # type: ignore[override]  # pyright: ignore
+        """The twin is judged by whoever asked for it."""

@@ -1,0 +1,305 @@
+"""Twins: a network with what leads from physical units to its own and back, and what calibrates it."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries, StrainWindows, WindowBatch
+
+Energies: TypeAlias = Float[Tensor, "*pixels"]
+"""Energies or scaled energies of any shape."""
+
+PROBABILITIES = (0.5, 0.68, 0.9, 0.95, 0.99)
+"""For which a waveform twin says how much will be left at most."""
+
+#: Groups of references below which a p-value cannot reach 0.05.
+_FEWEST_REFERENCES = 19
+
+TRANSFORMS = ("sqrt", "log1p", "none")
+
+
+def scale_energy(energy: Energies, clamp: Tensor, scale: Tensor, transform: str) -> Energies:
+    """Bring energies to a common range; why so, `signal.scaling` says.
+
+    Args:
+        energy: Energies, SNR².
+        clamp: Largest energy that is told apart, SNR², a scalar.
+        scale: Divisor, broadcast against the energies.
+        transform: `sqrt`, `log1p`, or `none` (energies as they are, without scale).
+    """
+    limited = torch.minimum(energy.clamp(min=0), clamp)
+    match transform:
+        case "sqrt":
+            return torch.sqrt(limited) / scale
+        case "log1p":
+            return torch.log1p(limited) / scale
+        case _:
+            return limited
+
+
+def unscale_energy(scaled: Energies, clamp: Tensor, scale: Tensor, transform: str) -> Energies:
+    """Inverse of `scale_energy` between 0 and the clamp; more than the clamp is never returned."""
+    match transform:
+        case "sqrt":
+            energy = torch.square(scaled * scale)
+        case "log1p":
+            energy = torch.expm1(scaled * scale)
+        case _:
+            energy = scaled
+    return torch.minimum(energy, clamp)
+
+
+class EnergyTwin(nn.Module):
+    """A network between energies: witness SNR² in, strain SNR² out, with the scaling inside.
+
+    Args:
+        network: From scaled witness windows to scaled strain windows.
+        clamp: Largest energy that the scaling tells apart, SNR².
+        witness_scale: Divisor of each witness's transformed energy, in channel order.
+        target_scale: Divisor of the strain's.
+        transform: `sqrt`, `log1p`, or `none`, see `scale_energy`.
+
+    Raises:
+        FormatError: The transform is unknown.
+
+    >>> twin = EnergyTwin(nn.Identity(), clamp=1e4, witness_scale=[2.0], target_scale=2.0)
+    >>> twin(torch.full((1, 1, 2, 2), 5.0)).mean().round(decimals=4)
+    tensor(5.)
+    """
+
+    clamp: Tensor
+    witness_scale: Tensor
+    target_scale: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        clamp: float,
+        witness_scale: Sequence[float],
+        target_scale: float,
+        transform: str = "sqrt",
+    ) -> None:
+        super().__init__()
+        if transform not in TRANSFORMS:
+            message = f"expected a transform out of {TRANSFORMS}, got {transform!r}."
+            raise FormatError(message)
+        self.network = network
+        self.transform = transform
+        self.register_buffer("clamp", torch.tensor(float(clamp)))
+        self.register_buffer("witness_scale", torch.tensor(list(witness_scale), dtype=torch.float32)[:, None, None])
+        self.register_buffer("target_scale", torch.tensor(float(target_scale)))
+
+    def forward(self, witnesses: WindowBatch) -> StrainWindows:
+        """Predict strain energy.
+
+        Args:
+            witnesses: Witness energies, SNR², (window, witness, frequency, column).
+
+        Returns:
+            Strain energy, SNR², (window, 1, frequency, column).
+        """
+        scaled = self.network(self.scale_witnesses(witnesses))
+        return unscale_energy(scaled, self.clamp, self.target_scale, self.transform)
+
+    def scale_witnesses(self, witnesses: WindowBatch) -> WindowBatch:
+        """What the network sees of the witness energies."""
+        return scale_energy(witnesses, self.clamp, self.witness_scale, self.transform)
+
+    def scale_target(self, strain: StrainWindows) -> StrainWindows:
+        """What the network is asked to give for a strain energy; about 0..1."""
+        return scale_energy(strain, self.clamp, self.target_scale, self.transform)
+
+
+def gaussian_limits() -> Tensor:
+    """Powers, over their mean, below which those of a complex Gaussian lie with each of `PROBABILITIES`.
+
+    The share p of exponential powers lies below -log(1 - p) of their mean.
+    """
+    return -torch.log1p(-torch.tensor(PROBABILITIES))
+
+
+class WaveformTwin(nn.Module):
+    """A network between whitened series: witnesses in, the strain that they explain out.
+
+    Whitened series have noise of variance 1 at every frequency, so there is nothing to scale. With a network that says
+    how sure it is (`models.coupling`), the twin holds what calibrates that, fitted on validation events by
+    `training.calibration`.
+
+    What the network announces depends on how many witnesses are missing, so the calibration is one for each of some
+    such numbers, the `levels`.
+
+    Args:
+        network: From witness series (event, witness, time) to strain (event, 1, time).
+        summary_size: Length of the network's summary of an event; 0 if it gives none.
+        num_references: Validation events whose summaries are kept for comparison.
+        num_levels: Numbers of missing witnesses that are calibrated.
+    """
+
+    levels: Tensor
+    variance_noise: Tensor
+    variance_factor: Tensor
+    limits: Tensor
+    summary_mean: Tensor
+    summary_covariance: Tensor
+    summary_references: Tensor
+    summary_groups: Tensor
+
+    def __init__(self, network: nn.Module, summary_size: int = 0, num_references: int = 0, num_levels: int = 1) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("levels", torch.arange(float(num_levels)))
+        self.register_buffer("variance_noise", torch.ones(num_levels))
+        self.register_buffer("variance_factor", torch.ones(num_levels))
+        self.register_buffer("limits", gaussian_limits().repeat(num_levels, 2, 1))
+        self.register_buffer("summary_mean", torch.zeros(summary_size))
+        self.register_buffer("summary_covariance", torch.eye(summary_size))
+        self.register_buffer("summary_references", torch.zeros(num_references, summary_size))
+        self.register_buffer("summary_groups", torch.arange(float(num_references)))
+
+    def keep(self, **found: Tensor | float) -> None:
+        """Put what calibration found into the buffers of these names, on the twin's own device and in its precision.
+
+        References without groups are each of a group of its own.
+        """
+        if "summary_references" in found:
+            references = torch.as_tensor(found["summary_references"])
+            found = {"summary_groups": torch.arange(len(references))} | found
+        for name, value in found.items():
+            setattr(self, name, torch.as_tensor(value).to(self.limits))
+
+    def forward(self, witnesses: SeriesBatch) -> StrainSeries:
+        """Predict whitened strain, (event, 1, time); a witness of zeros is missing."""
+        return self.network(witnesses)
+
+    @property
+    def explains(self) -> bool:
+        """Whether the network says how sure it is."""
+        return hasattr(self.network, "transform")
+
+    def explain(self, witnesses: SeriesBatch) -> "Explained":
+        """Prediction, and how far it can be trusted.
+
+        Args:
+            witnesses: As for `forward`.
+
+        Raises:
+            FormatError: The network does not say.
+        """
+        if not self.explains:
+            message = f"{type(self.network).__name__} does not say how sure it is. Use the model coupling."
+            raise FormatError(message)
+        strain, announced, summary = self.network(witnesses, explained=True)
+        missing = (witnesses.abs().amax(dim=-1) == 0).sum(dim=-1)
+        level = self.level_of(missing)
+        noise, factor = (values[level][:, None, None] for values in (self.variance_noise, self.variance_factor))
+        return Explained(strain, noise + factor * (announced - 1), summary, level)
+
+    def level_of(self, missing: Tensor) -> Tensor:
+        """Place in `levels` of the next number of missing witnesses that was calibrated; more than all cannot be."""
+        return torch.searchsorted(self.levels, missing.to(self.levels)).clamp(max=len(self.levels) - 1)
+
+    def is_loud(self, variance: Tensor, level: Tensor | int = 0) -> Tensor:
+        """Pixels in which a glitch was predicted: at least twice the noise's power is expected to be left.
+
+        Args:
+            variance: As from `explain`, (event, ...) or of one level.
+            level: Level of each event, (event,), or one for all.
+        """
+        return variance > 2 * _beside(self.variance_noise[level], variance)
+
+    def residual_limits(self, variance: Tensor, level: Tensor | int = 0) -> Tensor:
+        """Powers below which what is left lies with the probabilities of `PROBABILITIES`, (..., probability).
+
+        Args:
+            variance: As from `explain`, (event, ...) or of one level.
+            level: Level of each event, (event,), or one for all.
+        """
+        limits = self.limits[level]
+        quiet, loud = (limits[..., row, :] for row in (0, 1))
+        if limits.dim() > 2:
+            between = (1,) * (variance.dim() - 1)
+            quiet, loud = (each.reshape(len(each), *between, -1) for each in (quiet, loud))
+        return variance[..., None] * torch.where(self.is_loud(variance, level)[..., None], loud, quiet)
+
+    def novelty(self, summary: Tensor) -> Tensor:
+        """Squared Mahalanobis distance from the training events, over the number of features, (event,).
+
+        Of a missing witness nothing is known: distances are those of the present ones, by their own covariance.
+
+        Args:
+            summary: As from `explain`, (event, feature); NaN for a missing witness.
+        """
+        distances = summary.new_zeros(len(summary), dtype=torch.float64)
+        for known, rows in _patterns(summary):
+            distances[rows] = self._distances(summary[rows], known)
+        return distances
+
+    def strangeness(self, summary: Tensor) -> Tensor:
+        """Share of validation events that were at least as new: small for what was never seen, float64, (event,).
+
+        A p-value under the hypothesis that the event is like those of validation; never 0. Validation events of one
+        group (`data.groups`) are no independent cases: each counts as one over the size of its group, and the groups
+        are counted, as in hierarchical conformal prediction (Lee, Barber and Willett 2023, arXiv:2306.06342). They are
+        compared by the witnesses that the event has; where fewer than 19 groups have all of these, a p-value cannot
+        reach 0.05 and is NaN.
+
+        Args:
+            summary: As from `explain`, (event, feature); NaN for a missing witness.
+        """
+        p_values = torch.full((len(summary),), torch.nan, dtype=torch.float64, device=summary.device)
+        if len(self.summary_references) < _FEWEST_REFERENCES:
+            return p_values
+        for known, rows in _patterns(summary):
+            seen = ~torch.isnan(self.summary_references[:, known]).any(dim=1)
+            references = self.summary_references[seen]
+            _, group, sizes = torch.unique(self.summary_groups[seen], return_inverse=True, return_counts=True)
+            if len(sizes) >= _FEWEST_REFERENCES:
+                usual, own = self._distances(references, known), self._distances(summary[rows], known)
+                beyond = ((usual[None, :] >= own[:, None]) / sizes.double()[group]).sum(dim=1)
+                p_values[rows] = (beyond + 1) / (len(sizes) + 1)
+        return p_values
+
+    def _distances(self, summary: Tensor, known: Tensor) -> Tensor:
+        if not len(known):
+            return summary.new_zeros(len(summary), dtype=torch.float64)
+        away = (summary - self.summary_mean)[:, known].double()
+        root = torch.linalg.cholesky(self.summary_covariance[known][:, known].double())
+        return torch.linalg.solve_triangular(root, away.T, upper=False).square().mean(dim=0)
+
+
+class Explained(NamedTuple):
+    """A prediction and how far it can be trusted.
+
+    Attributes:
+        strain: Whitened, (event, 1, time).
+        variance: Expected power of strain minus prediction by pixel of the short-time spectrum, where noise has about
+            1, calibrated; (event, frequency, frame).
+        summary: What the encoder saw of each witness, (event, feature); NaN for a missing one.
+        level: Which of the twin's `levels` holds for the event, (event,).
+    """
+
+    strain: Tensor
+    variance: Tensor
+    summary: Tensor
+    level: Tensor
+
+
+def _beside(values: Tensor, variance: Tensor) -> Tensor:
+    """One number an event, or one for all, in a shape that goes with (event, ...)."""
+    return values.reshape(*values.shape, *(1,) * (variance.dim() - values.dim()))
+
+
+def _patterns(summary: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Events of which the same features are known: those features, and the events."""
+    patterns, which = torch.unique(~torch.isnan(summary), dim=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        yield torch.nonzero(pattern)[:, 0], torch.nonzero(which == number)[:, 0]
+
+
+Twin: TypeAlias = EnergyTwin | WaveformTwin
+"""Either kind."""
