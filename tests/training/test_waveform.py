@@ -5,12 +5,20 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from glitchflow_plugin.components.processor import Processor
+from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.series_dataset import SeriesDataset
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError
 from glitchflow_plugin.models.coupling import CouplingNet
 from glitchflow_plugin.models.wiener import WienerFilter, WienerSums
+from glitchflow_plugin.preprocessing.ingest import ingest
+from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
+from glitchflow_plugin.preprocessing.truth import read_glitch_truth
+from glitchflow_plugin.signal.qtransform import QTransformSettings
+from glitchflow_plugin.simulation.detector import simulate
+from glitchflow_plugin.simulation.settings import SimulationSettings
 from glitchflow_plugin.training.baseline import BaselineSettings
 from glitchflow_plugin.training.waveform import WaveformLearner, WaveformLoss
 
@@ -210,3 +218,53 @@ def test_training_begins_at_the_filters_that_explain_most(make_learner):
     assert loss(chance) == pytest.approx(1.0, abs=0.02)
     assert loss(fitted) < 0.95
     assert torch.equal(fitted.network().filters[:, 0], fitted.network().filters[:, 0])
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """A small simulation, its event set and its training set."""
+    root = tmp_path_factory.mktemp("simulated")
+    families = {"blip": {"snr": [20.0, 30.0]}}
+    content = {"num_events": 16, "duration": 8.0, "families": families, "mergers": {"fraction": 0.0}, "seed": 3}
+    made = simulate(SimulationSettings.from_yaml(content), root / "set")
+    processing = {"minf": 8.0, "maxf": 400.0, "sr": 1024.0, "len": 3.0, "whiten": True}
+    wanted = {"path": str(made.folder), "target": "V1:Hrec_hoft", "processing": processing}
+    events = ingest([wanted], None, root / "events")
+    transform = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=64, num_times=128)
+    witness = made.truth().families["blip"]
+    maps = make_spectrograms(events, witness, transform, root / "maps", device="cpu")
+    split = Splitter({"block_length": 1.0}, str(maps.folder), str(root / "training")).execute(maps)
+    return made, events, Processor({}, str(maps.folder), str(root / "training")).execute(split)
+
+
+def test_where_the_truth_is_known_the_glitch_alone_is_learnt(simulated, tmp_path):
+    made, events, training_set = simulated
+    measured = WaveformLearner(training_set, events, SMALL)
+    learner = replace(measured, truth=made.folder)
+    lessons, plain = learner.lessons(), learner.dataset("train")
+    assert list(lessons.event_ids) == list(plain.event_ids)
+    witnesses, strain = next(iter(DataLoader(lessons, batch_size=len(lessons))))
+    as_before = next(iter(DataLoader(plain, batch_size=len(plain))))
+    assert strain.shape[1] == 2
+    assert torch.equal(strain[:, :1], as_before[1])
+    assert torch.equal(witnesses, as_before[0])
+    known = read_glitch_truth(made.folder, events.recipe, list(lessons.event_ids), lessons.gps_start)
+    np.testing.assert_allclose(strain[:, 1], known.strain, atol=1e-4)
+    # the glitch itself loses its own power, and nothing else does
+    glitch, worth = strain[:, 1:], learner._worth(strain[:, :1])
+    left = learner.losses(lambda _: glitch, learner.twin(WienerFilter(1, filter_size=65)), witnesses, strain)
+    torch.testing.assert_close(left, 1 - glitch.square().sum(dim=(1, 2)) / worth)
+    # what judges, and the rival, see the strain as it was measured
+    assert learner.dataset("validation")[0][1].shape[0] == 1
+    for nowhere in (None, tmp_path):
+        assert replace(learner, truth=nowhere).lessons()[0][1].shape[0] == 1
+
+
+def test_an_event_that_the_truth_does_not_know_is_learnt_as_measured(simulated):
+    made, events, training_set = simulated
+    learner = WaveformLearner(training_set, events, SMALL, truth=made.folder)
+    lessons = learner.lessons()
+    lessons.glitches = {name: alone for name, alone in lessons.glitches.items() if name != str(lessons.event_ids[0])}
+    strain = lessons[0][1]
+    assert torch.equal(strain[0], strain[1])
+    assert not torch.equal(*lessons[1][1])

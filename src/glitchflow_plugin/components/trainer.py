@@ -216,7 +216,7 @@ class Trainer(SoundTorchTrainer):
         self.training_set = training_set or TrainingSet.open(self.folder)
         self.learner = self._choose_learner()
         self.witnesses = self.learner.witnesses
-        training, validation = self.learner.dataset("train"), self.learner.dataset("validation")
+        training, validation = self.learner.lessons(), self.learner.dataset("validation")
         with guarded(self.registry.tracking_uri if self.registry else None):
             super().execute(training, validation)  # pyright: ignore[reportArgumentType]
         # what follows opens its own
@@ -597,6 +597,7 @@ class Trainer(SoundTorchTrainer):
                 loss=WaveformLoss(floor=self.config.loss_floor, variance=self.config.loss_variance),
                 baseline_settings=self.baseline_settings,
                 cache_mib=self.config.cache_mib,
+                truth=Path(self.config.truth) if self.config.truth else None,
             )
         return EnergyLearner(
             training_set=self.training_set,

@@ -22,8 +22,8 @@ class SeriesDataset(CachedEvents):
         part: `train`, `validation` or `test`.
         witnesses: Witness channels, in the order in which they are wanted.
         cache_mib: Largest size of the series kept in memory, MiB.
-        glitches: What the glitch of an event is in the whitened strain, by event id, (time,); where it is given, items have
-            a further row of strain: the glitch alone, or what was measured of an event that is not named.
+        glitches: The glitch alone in the whitened strain, (time,), by event id. With it, items have a second row of
+            strain: this, or what was measured of an event that is not named.
 
     Raises:
         ChannelMismatchError: The event set lacks a channel.
@@ -65,7 +65,7 @@ class SeriesDataset(CachedEvents):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Whitened witnesses (witness, time), zero where not valid, and strain, (1, time) or with the glitch (2, time)."""
+        """Whitened witnesses (witness, time), zero where not valid, and strain, (1, time), or (2, time) with glitches."""
         series = torch.from_numpy(self._event(int(self._rows[index])))
         witnesses, strain = series[1:], series[:1]
         if self.glitches is None:

@@ -1,9 +1,11 @@
 """Learning on whitened series: the strain that the witnesses explain, with its phase."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import add
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from glitchflow_plugin.data.series_dataset import SeriesDataset
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
+from glitchflow_plugin.data.truth_file import read_truth_labels, truth_path
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.cases import map_statistics
 from glitchflow_plugin.inference.fresh import check_events
@@ -27,6 +30,7 @@ from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.models.wiener import FILTER_SIZE, WienerSums
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.maps import FrequencyAxis
+from glitchflow_plugin.preprocessing.truth import read_glitch_truth
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.calibration import calibrate
@@ -35,6 +39,8 @@ from glitchflow_plugin.training.filter_start import choose_laws, fit_filters, fo
 from glitchflow_plugin.training.judged_maps import JudgedOnMaps
 from glitchflow_plugin.training.learner import Batches
 from glitchflow_plugin.types.tensors import host
+
+logger = logging.getLogger(__name__)
 
 #: Events that tell how loud quiet strain is.
 _MOST_QUIET = 64
@@ -77,6 +83,8 @@ class WaveformLearner(JudgedOnMaps):
         loss: What is minimised.
         baseline_settings: Of the linear rival, whose `ridges` are tried.
         cache_mib: Largest size of the series that a data set keeps in memory, MiB.
+        truth: Folder of the simulation that made the events, whose glitches alone are then learnt: the strain's noise
+            teaches nothing. Events that it does not know are learnt as measured.
     """
 
     training_set: TrainingSet
@@ -85,6 +93,7 @@ class WaveformLearner(JudgedOnMaps):
     loss: WaveformLoss = field(default_factory=WaveformLoss)
     baseline_settings: BaselineSettings = field(default_factory=BaselineSettings)
     cache_mib: float = 2048.0
+    truth: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse an event set that has nothing to do with the maps."""
@@ -108,6 +117,22 @@ class WaveformLearner(JudgedOnMaps):
         """Events of `train`, `validation` or `test`."""
         return SeriesDataset(self.training_set, self.events, part, self.witnesses, self.cache_mib)
 
+    def lessons(self) -> SeriesDataset:
+        """Events of `train`; where the truth is known the second row of strain is the glitch alone."""
+        if self.truth is None or not truth_path(self.truth).exists():
+            return self.dataset("train")
+        labelled = read_truth_labels(self.truth)
+        names = [
+            name for name in self.training_set.split.train.event_ids if name in labelled and name in self.events.row_of
+        ]
+        if not names:
+            return self.dataset("train")
+        starts = self.events.gps_start[[self.events.row_of[name] for name in names]]
+        alone = read_glitch_truth(self.truth, self.events.recipe, names, starts).strain.astype(np.float32)
+        logger.info("%s tells the glitches of %d training events", self.truth, len(names))
+        glitches = dict(zip(names, alone, strict=True))
+        return SeriesDataset(self.training_set, self.events, "train", self.witnesses, self.cache_mib, glitches)
+
     def network(self) -> nn.Module:
         """The network, untrained; with a `fitted_start` its filters are fitted to the training events."""
         settings = {key: value for key, value in self.model.items() if key != "name"}
@@ -121,26 +146,32 @@ class WaveformLearner(JudgedOnMaps):
         return WaveformTwin(network).to(next(network.parameters()).device)
 
     def losses(self, network: Callable[..., Any], twin: WaveformTwin, witnesses: Tensor, strain: Tensor) -> Tensor:
-        """Share of the excess power that is left, one number an event, and the likelihood of the variance."""
+        """Share of the excess power that is left, one number an event, and the likelihood of the variance.
+
+        The last row of strain is what is to be predicted: the first, what was measured, or the glitch alone.
+        """
+        measured, target = strain[:, :1], strain[:, -1:]
         if not twin.explains:
-            return self.share_left(network(witnesses), strain)
+            return self.share_left(network(witnesses), measured, target)
         explanation = network(witnesses, explained=True)
-        loss = self.share_left(explanation.strain, strain)
+        loss = self.share_left(explanation.strain, measured, target)
         transform: Any = twin.network.transform
-        left = transform((strain - explanation.strain.detach())[:, 0])
+        left = transform((measured - explanation.strain.detach())[:, 0])
         power = torch.view_as_real(left).square().sum(dim=-1)
         likelihood = explanation.variance.log() + power / explanation.variance
         # with a weight of zero as well: processes exchange the gradients of all parameters
         return loss + self.loss.variance * likelihood.mean(dim=(1, 2))
 
-    def share_left(self, predicted: Tensor, strain: Tensor) -> Tensor:
+    def share_left(self, predicted: Tensor, strain: Tensor, target: Tensor | None = None) -> Tensor:
         """Share of the excess power that is left, (event,): 1 for no prediction, about 0 for a perfect one.
 
         Args:
             predicted: Whitened strain, (event, 1, time).
             strain: Measured, same shape.
+            target: What is to be predicted, same shape; what was measured if None.
         """
-        before, after = strain.square().sum(dim=(1, 2)), (strain - predicted).square().sum(dim=(1, 2))
+        target = strain if target is None else target
+        before, after = target.square().sum(dim=(1, 2)), (target - predicted).square().sum(dim=(1, 2))
         return 1 + (after - before) / self._worth(strain)
 
     def _worth(self, strain: Tensor) -> Tensor:
@@ -220,13 +251,13 @@ class WaveformLearner(JudgedOnMaps):
 
     def _fit_filters(self, network: CouplingNet) -> None:
         """Begin with the filters that explain the training events best, of laws that hold for events left out."""
-        dataset, split = self.dataset("train"), self.training_set.split
+        dataset, split = self.lessons(), self.training_set.split
         numbers = split.train.group_of(split.block_length)
         folds = folds_of(np.array([numbers[str(event_id)] for event_id in dataset.event_ids]))
         weighted = (
-            (root[..., None] * network.law_series(witnesses), root * strain)
+            (root[..., None] * network.law_series(witnesses), root * strain[:, -1:])
             for witnesses, strain in DataLoader(dataset, batch_size=_START_BATCH)
-            for root in [self._worth(strain).rsqrt()[:, None, None]]
+            for root in [self._worth(strain[:, :1]).rsqrt()[:, None, None]]
         )
         sums = sums_by_fold(weighted, folds, network.filter_size)
         chosen = choose_laws(sums, network.filters.shape[1])
