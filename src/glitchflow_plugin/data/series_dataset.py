@@ -37,6 +37,7 @@ class SeriesDataset(CachedEvents):
         part: str,
         witnesses: tuple[str, ...],
         cache_mib: float = 512.0,
+        *,
         glitches: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         super().__init__(cache_mib)
@@ -65,7 +66,7 @@ class SeriesDataset(CachedEvents):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Whitened witnesses (witness, time), zero where not valid, and strain, (1, time), or (2, time) with glitches."""
+        """Whitened witnesses (witness, time), zero where not valid, and strain (1, time), with glitches (2, time)."""
         series = torch.from_numpy(self._event(int(self._rows[index])))
         witnesses, strain = series[1:], series[:1]
         if self.glitches is None:

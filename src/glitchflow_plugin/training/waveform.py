@@ -131,7 +131,7 @@ class WaveformLearner(JudgedOnMaps):
         alone = read_glitch_truth(self.truth, self.events.recipe, names, starts).strain.astype(np.float32)
         logger.info("%s tells the glitches of %d training events", self.truth, len(names))
         glitches = dict(zip(names, alone, strict=True))
-        return SeriesDataset(self.training_set, self.events, "train", self.witnesses, self.cache_mib, glitches)
+        return SeriesDataset(self.training_set, self.events, "train", self.witnesses, self.cache_mib, glitches=glitches)
 
     def network(self) -> nn.Module:
         """The network, untrained; with a `fitted_start` its filters are fitted to the training events."""
