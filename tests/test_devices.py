@@ -265,7 +265,7 @@ def test_a_training_goes_on_from_its_checkpoint_with_all_that_it_can(cuda, make_
     trainer = make_coupled_trainer(name, cuda, resume=True, config=config)
     trainer.execute()
     assert trainer.current_epoch == 1
-    assert there([*trainer.average.module.parameters(), *trainer.twin.buffers()], cuda)
+    assert there([*trainer.loop.learnt.average.module.parameters(), *trainer.twin.buffers()], cuda)
 
 
 @pytest.mark.slow

@@ -168,8 +168,9 @@ def section(kind: type[T]) -> type[T]:
         try:
             initialise(self, *args, **values)
         except ValidationError as error:
-            wrong_call = error.errors()[0]["type"] in _CALL and len(error.errors()[0]["loc"]) == 1
-            raise (TypeError if wrong_call else ConfigurationError)(_sentence(error, made, "")) from error
+            flaw = _told(error)
+            wrong_call = flaw["type"] in _CALL and len(flaw["loc"]) == 1
+            raise (TypeError if wrong_call else ConfigurationError)(_sentence(flaw, made, "")) from error
 
     made.__init__ = checked
     return made
@@ -200,7 +201,7 @@ def built(kind: type[T], content: Mapping[str, Any] | None, where: str) -> T:
         flaw = error if isinstance(error, ValidationError) else error.__cause__
         if not isinstance(flaw, ValidationError):
             raise
-        raise ConfigurationError(_sentence(flaw, kind, where)) from flaw
+        raise ConfigurationError(_sentence(_told(flaw), kind, where)) from flaw
 
 
 def former(where: str, key: str) -> str:
@@ -235,15 +236,20 @@ def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], 
             raise ConfigurationError(_expected(error.errors()[0], _name(hint), f"{where}.{key}")) from error
 
 
-def _sentence(error: ValidationError, kind: type, where: str) -> str:
+def _told(error: ValidationError) -> Mapping[str, Any]:
+    """The first flaw, or an unknown key: what is misspelt is missing under its right name, too."""
+    flaws = error.errors(include_url=False)
+    return next((one for one in flaws if one["type"] in _UNKNOWN), flaws[0])
+
+
+def _sentence(flaw: Mapping[str, Any], kind: type, where: str) -> str:
     """What pydantic refused, as a sentence: where it stands, what was expected, what came.
 
     Args:
-        error: Of which the first flaw is told.
-        kind: The class of settings that was to be made.
+        flaw: One of `ValidationError.errors`.
+        kind: Class of settings that was to be made.
         where: The section or file; empty if it is not known.
     """
-    flaw: Mapping[str, Any] = error.errors(include_url=False)[0]
     *parents, last = flaw["loc"] or ("",)
     lacks = isinstance(last, str) and flaw["type"] in _CALL
     places, hint, expected = [where] if where else [], None, ""
@@ -265,7 +271,7 @@ def _sentence(error: ValidationError, kind: type, where: str) -> str:
         return f"{_place(places)}{flawed} It takes {', '.join(known)}."
     if flaw["type"] != "value_error":
         return _expected(flaw, expected, ".".join(places))
-    told = str(flaw["ctx"]["error"])
+    told = flaw["msg"].removeprefix("Value error, ")
     if where and told.startswith(where.partition(".")[0]):
         return told
     if places and told.startswith(places[-1]):
@@ -284,6 +290,8 @@ def _expected(flaw: Mapping[str, Any], expected: str, place: str) -> str:
         return f"{place} must be one of {', '.join(choices)}, {got}{nearest(flaw['input'], choices)}"
     if flaw["type"] == "bool_type":
         return f"{place} must be true or false without quotes, {got}"
+    if flaw["type"] in ("dataclass_type", "mapping_type"):
+        return f"{place}: expected keys with values, {got}"
     words = flaw["msg"].removeprefix("Input should be ")
     for theirs, ours in _WORDS.items():
         words = words.replace(theirs, ours)
@@ -298,7 +306,8 @@ def _name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace("collections.abc.", "")
 
 
-_CALL = ("unexpected_keyword_argument", "extra_forbidden", "missing")
+_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+_CALL = (*_UNKNOWN, "missing")
 _WORDS = {
     "a valid tuple": "a list",
     "a valid integer": "a whole number",

@@ -14,6 +14,7 @@ from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.preprocessing.ingest import ingest
 from glitchflow_plugin.preprocessing.spectrograms import ProcessSettings, event_transform, make_spectrograms
 from glitchflow_plugin.products.summary import read_summary
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.simulation.detector import simulate
 from glitchflow_plugin.simulation.settings import SimulationSettings
 
@@ -42,7 +43,7 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     for name, seed, count in (("training", 1, 24), ("inference", 2, 10)):
         content = {**DETECTOR, "seed": seed, "num_events": count, "gps_start": 1.4e9 + 1e5 * seed}
-        simulate(SimulationSettings.from_yaml(content), folder / name)
+        simulate(built(SimulationSettings, content, "simulate"), folder / name)
     processing = {"minf": 8.0, "maxf": 400.0, "sr": 1024.0, "len": 4.0, "whiten": True}
     entry = {"path": str(folder / "training"), "target": "V1:Hrec_hoft", "ch_list": list(WITNESSES)}
     events = ingest([{**entry, "processing": processing}], None, folder / "events")

@@ -100,13 +100,17 @@ def test_a_value_in_place_of_a_section_or_name_is_told(folder, override, told):
         ("training_pipeline", "model.name=unnet", r"got 'unnet'\. Nearest: unet"),
         ("training_pipeline", "+model.feature=3", r"the setting 'feature'\. Nearest: features"),
         ("preproc_pipeline", "+process.tau=2", r"process\.tau has no effect: maps always cover the whole event"),
-        ("training_pipeline", "training.config.optim_lr=-1", r"optim_lr: Input should be greater than 0"),
+        ("training_pipeline", "training.config.optim_lr=-1", r"optim_lr: expected float .above 0"),
         (
             "training_pipeline",
             "training.config.batch_size=0",
-            r"batch_size: Input should be greater than or equal to 1",
+            r"batch_size: expected int .at least 1",
         ),
-        ("training_pipeline", "training.config.lr_scheduler_gamma=1.5", r"lr_scheduler_gamma: Input should be less"),
+        (
+            "training_pipeline",
+            "training.config.lr_scheduler_gamma=1.5",
+            r"lr_scheduler_gamma: expected float .below 1",
+        ),
         ("inference_pipeline", "inference.model=null", "must have the keys name and version"),
     ],
 )

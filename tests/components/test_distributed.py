@@ -14,10 +14,9 @@ from itwinai.torch.distributed import NonDistributedStrategy, TorchDDPStrategy
 from ray.train import ScalingConfig
 
 import glitchflow_plugin.components._strategies as ours
-from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._ray_room import check_room, default_scaling, missing_room
 from glitchflow_plugin.components._strategies import lost_processes_explained
-from glitchflow_plugin.components._torch_trainer import SoundTorchTrainer
+from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.errors import (
     ConfigurationError,
     ConnectionFailedError,
@@ -31,8 +30,8 @@ TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADD
 @pytest.fixture
 def make(tmp_path):
     def make_trainer(**changes):
-        keywords = {"config": StrictConfiguration(), "epochs": 2, "strategy": None, "device": "cpu"}
-        return SoundTorchTrainer(**keywords | {"checkpoints_location": tmp_path / "checkpoints"} | changes)
+        keywords = {"folder": str(tmp_path), "model": {"name": "unet"}, "epochs": 2, "device": "cpu"}
+        return Trainer(**keywords | {"checkpoints": str(tmp_path / "checkpoints")} | changes)
 
     return make_trainer
 
@@ -80,7 +79,7 @@ def test_a_strategy_whose_package_is_missing_names_it(make, name):
 @pytest.mark.usefixtures("torchrun")
 def test_under_torchrun_ddp_talks_gloo_on_cpus(make):
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    strategy = make(strategy="ddp", device=device, config=StrictConfiguration(dist_timeout=7.0)).strategy
+    strategy = make(strategy="ddp", device=device, config={"dist_timeout": 7.0}).strategy
     assert isinstance(strategy, TorchDDPStrategy)
     assert (strategy.backend, strategy.timeout) == ("nccl" if device == "cuda" else "gloo", 7.0)
 
@@ -96,7 +95,7 @@ def test_torchrun_with_one_process_has_nothing_to_distribute(make, monkeypatch):
 @pytest.mark.usefixtures("torchrun")
 def test_nccl_without_gpus_is_an_error(make):
     with pytest.raises(ConfigurationError, match="nccl needs GPUs"):
-        make(strategy="ddp", config=StrictConfiguration(dist_backend="nccl"))
+        make(strategy="ddp", config={"dist_backend": "nccl"})
 
 
 def test_processes_that_do_not_meet_are_reported():

@@ -12,13 +12,14 @@ from functools import partial
 import pytest
 import torch
 
-import glitchflow_plugin.components._torch_trainer as base
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.training import loop
 from glitchflow_plugin.training.checkpoints import read_checkpoint, run_of
 from glitchflow_plugin.training.energy import EnergyLearner
+from glitchflow_plugin.training.loop import Loop
 
 #: Everything that a checkpoint must know of: average, warm-up, drawn order, plateau.
 # by name: some processors multiply bfloat16 as well, whose rounding hides what is compared here
@@ -77,14 +78,14 @@ def assert_same(first, second):
 
 def interrupt_after(monkeypatch, steps, number=signal.SIGTERM):
     """Send a signal to this process when some step has been taken."""
-    after_step = Trainer.after_step
+    after_step = Loop.after_step
 
-    def watched(self, step):
-        if step == steps:
+    def watched(self):
+        if self.state.step == steps:
             os.kill(os.getpid(), number)
-        return after_step(self, step)
+        after_step(self)
 
-    monkeypatch.setattr(Trainer, "after_step", watched)
+    monkeypatch.setattr(Loop, "after_step", watched)
 
 
 @pytest.fixture
@@ -202,12 +203,12 @@ def test_a_training_without_a_best_of_its_own_does_not_take_the_earlier_ones(mak
         with pytest.raises(SystemExit):
             make_trainer().execute()
     # whatever its loss is, the first one counts
-    monkeypatch.setattr(Trainer, "validation_epoch", lambda _: torch.tensor(1e9))
+    monkeypatch.setattr(Loop, "validation_epoch", lambda _: (1e9, {}))
     make_trainer(resume=True, epochs=1).execute()
     assert run_of(root / "best_model") != earlier
     # but the earlier one was better
     assert run_of(root / "earlier" / "best_model") == earlier
-    monkeypatch.setattr(Trainer, "validation_epoch", lambda _: torch.tensor(-1.0))
+    monkeypatch.setattr(Loop, "validation_epoch", lambda _: (-1.0, {}))
     make_trainer(epochs=1).execute()
     assert not (root / "earlier").exists()
     with pytest.raises(DataError, match="at least 1"):
@@ -216,7 +217,7 @@ def test_a_training_without_a_best_of_its_own_does_not_take_the_earlier_ones(mak
 
 def test_training_ends_when_nothing_improves(make_trainer, tmp_path, monkeypatch):
     losses = iter([0.5, 0.4, 0.45, 0.41, 0.3])
-    monkeypatch.setattr(Trainer, "validation_epoch", lambda _: torch.tensor(next(losses)))
+    monkeypatch.setattr(Loop, "validation_epoch", lambda _: (next(losses), {}))
     make_trainer(epochs=9, config={"early_stopping": 2}).execute()
     assert read_checkpoint(tmp_path / "checkpoints" / "last")["state"]["epoch"] == 3
     # and does not begin again
@@ -226,7 +227,7 @@ def test_training_ends_when_nothing_improves(make_trainer, tmp_path, monkeypatch
 
 def test_training_ends_when_the_time_is_up(make_trainer, tmp_path, monkeypatch):
     clock = iter(range(10_000))
-    monkeypatch.setattr(base, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(loop, "perf_counter", lambda: float(next(clock)))
     trainer = make_trainer(epochs=50, max_minutes=1.0)
     trainer.execute()
     state = read_checkpoint(tmp_path / "checkpoints" / "last")["state"]
@@ -246,13 +247,13 @@ def test_training_ends_when_the_time_is_up(make_trainer, tmp_path, monkeypatch):
 def test_an_epoch_that_the_limit_of_time_cut_short_goes_on(make_trainer, tmp_path, monkeypatch):
     make_trainer("whole").execute()
     with monkeypatch.context() as patch:
-        after_step = Trainer.after_step
+        after_step = Loop.after_step
 
-        def watched(self, step):
-            self._seconds_before += 61 * (step == 9)
-            return after_step(self, step)
+        def watched(self):
+            self.state.seconds += 61 * (self.state.step == 9)
+            after_step(self)
 
-        patch.setattr(Trainer, "after_step", watched)
+        patch.setattr(Loop, "after_step", watched)
         make_trainer("parts", max_minutes=1.0).execute()
     state = read_checkpoint(tmp_path / "parts" / "last")["state"]
     assert (state["step"], state["visited"] > 0) == (9, True)
@@ -341,7 +342,7 @@ def test_rare_classes_come_as_often_as_others(make_trainer, training_set, tmp_pa
     table.write_text("\n".join(["event_id,label", *rows]), encoding="utf-8")
     trainer = make_trainer(epochs=1, config={"balance": "class", "labels": str(table)})
     trainer.execute()
-    drawn = dataset.event_ids[trainer.batch_order.order(0)]
+    drawn = dataset.event_ids[trainer.batches.order.order(0)]
     assert len(drawn) == len(dataset)
     assert abs((drawn == rare).sum() - len(drawn) / 3) <= 1
 
@@ -349,14 +350,15 @@ def test_rare_classes_come_as_often_as_others(make_trainer, training_set, tmp_pa
 SCRIPT = """
 import json, sys, time
 from glitchflow_plugin.components.trainer import Trainer
+from glitchflow_plugin.training.loop import Loop
 
-after_step = Trainer.after_step
+after_step = Loop.after_step
 
-def slow(self, step):
+def slow(self):
     time.sleep(0.1)
-    return after_step(self, step)
+    after_step(self)
 
-Trainer.after_step = slow
+Loop.after_step = slow
 Trainer._finish = lambda *_: None
 Trainer(**json.loads(sys.argv[1])).execute()
 """

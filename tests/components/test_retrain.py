@@ -23,6 +23,7 @@ from glitchflow_plugin.errors import (
 from glitchflow_plugin.products.summary import EventCounts
 from glitchflow_plugin.tracking.versions import list_versions, promote
 from glitchflow_plugin.training.interruption import Interrupted
+from glitchflow_plugin.training.loop import Loop
 
 SPLIT = {"block_length": 100.0, "train": 0.4, "validation": 0.2, "gate": 0.2, "test": 0.2}
 TRAINER = {
@@ -136,7 +137,7 @@ def test_it_waits_keeps_trains_and_continues(station, tmp_path, monkeypatch):
     # more events have come: the killed run continues with those that it began with, and trains nothing twice
     fill(tmp_path / "buffer", 33, 1)
     monkeypatch.setattr(trainer_module.Trainer, "_finish", whole)
-    monkeypatch.setattr(trainer_module.Trainer, "train_epoch", lambda _: pytest.fail("trained again"))
+    monkeypatch.setattr(Loop, "train_epoch", lambda _: pytest.fail("trained again"))
     summary, status = station.run()
     assert station.seen[-1] == station.seen[-2]
     assert (status["state"], status["decision"], status["attempt"]) == ("done", "train", 2)

@@ -24,6 +24,7 @@ from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.errors import BusyError, ConfigurationError, ConnectionFailedError, DataError, RegistryError
 from glitchflow_plugin.plots.cleaning import plot_cleaning
 from glitchflow_plugin.products.summary import read_summary
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.card import FIGURES
 from glitchflow_plugin.tracking.outbox import upload, waiting
 from glitchflow_plugin.tracking.registry import load
@@ -33,6 +34,9 @@ from glitchflow_plugin.training.checkpoints import run_of
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.interruption import Interrupted
 from glitchflow_plugin.training.judged_events import Gate
+from glitchflow_plugin.training.loop import Loop
+from glitchflow_plugin.training.progress import Progress
+from glitchflow_plugin.training.registration import RegistrySettings, warn_of_a_small_gate
 from glitchflow_plugin.training.run import describe
 
 SMALL = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
@@ -90,10 +94,8 @@ def weights(folder):
     return torch.load(Path(folder) / "model.pt", weights_only=True)
 
 
-def test_tells_before_training_that_nothing_will_be_promoted(make_trainer, training_set, registry, caplog):
-    trainer = make_trainer(registry=registry)
-    trainer.training_set = training_set
-    trainer._tell_of_a_small_gate()
+def test_tells_before_training_that_nothing_will_be_promoted(training_set, registry, caplog):
+    warn_of_a_small_gate(training_set.split, built(RegistrySettings, registry, "registry"))
     assert "with fewer than 5 (registry.gate.min_groups) nothing becomes champion by itself" in caplog.text
 
 
@@ -145,9 +147,8 @@ def test_the_best_on_validation_is_taken_and_the_test_set_decides_nothing(make_t
     judged = []
 
     def validation_epoch(self):
-        self._epoch_loss = next(losses)
-        judged.append({key: value.clone() for key, value in self.twin.network.state_dict().items()})
-        return torch.tensor(self._epoch_loss)
+        judged.append({key: value.clone() for key, value in self.learnt.twin.network.state_dict().items()})
+        return next(losses), {}
 
     seen = []
     original = judged_maps.judge_events
@@ -156,7 +157,7 @@ def test_the_best_on_validation_is_taken_and_the_test_set_decides_nothing(make_t
         seen.append(set(events))
         return original(twin, maps, events, witnesses, **keywords)
 
-    monkeypatch.setattr(Trainer, "validation_epoch", validation_epoch)
+    monkeypatch.setattr(Loop, "validation_epoch", validation_epoch)
     monkeypatch.setattr(judged_maps, "judge_events", watched)
     trainer = make_trainer(epochs=3)
     trainer.execute()
@@ -179,7 +180,7 @@ def test_the_learning_rate_falls_on_validation(make_trainer, monkeypatch):
             return parts[0]
 
     monkeypatch.setattr(energy_module.EnergyLearner, "judge", lambda *_, **__: Same())
-    monkeypatch.setattr(Trainer, "_tell", lambda *told: rates.append(told[-1]))
+    monkeypatch.setattr(Progress, "validated", lambda _, result: rates.append(result.learning_rate))
     trainer = make_trainer(epochs=4, config={"batch_size": 8, "lr_scheduler_patience": 0, "optim_lr": 1e-3})
     monkeypatch.setattr(trainer, "_finish", lambda *_: None)
     trainer.execute()
@@ -213,7 +214,7 @@ def test_a_new_training_does_not_end_with_an_old_network(make_trainer, tmp_path,
     make_trainer().execute()
     old = run_of(best)
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_epoch", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Loop, "train_epoch", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(SystemExit):
             make_trainer().execute()
     assert run_of(best) == old  # there is no better one yet
@@ -297,7 +298,7 @@ def test_a_training_that_is_asked_to_end_is_killed_in_mlflow_until_it_goes_on(
 ):
     client = MlflowClient(registry["tracking_uri"])
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "after_step", lambda self, _: self._interrupt(inside=True))
+        patch.setattr(Loop, "after_step", Loop._interrupt)
         with pytest.raises(SystemExit):
             make_trainer(registry=registry, epochs=1).execute()
     (path,) = tmp_path.rglob("mlflow_run.json")
@@ -309,14 +310,14 @@ def test_a_training_that_is_asked_to_end_is_killed_in_mlflow_until_it_goes_on(
 
 
 @pytest.mark.parametrize("ending", [(KeyboardInterrupt, Interrupted, "KILLED"), (RuntimeError, RuntimeError, "FAILED")])
-@pytest.mark.parametrize("place", ["validation_epoch", "_load_best"])
+@pytest.mark.parametrize("place", [(Loop, "validation_epoch"), (Trainer, "_load_best")])
 def test_whatever_ends_a_training_is_the_status_of_its_one_run(make_trainer, registry, monkeypatch, ending, place):
     error, told, status = ending
 
     def fails(*_):
         raise error("because")
 
-    monkeypatch.setattr(Trainer, place, fails)
+    monkeypatch.setattr(*place, fails)
     with pytest.raises(told):
         make_trainer(registry=registry, epochs=1).execute()
     (run,) = runs_of(registry)
@@ -336,7 +337,7 @@ def test_what_a_silent_server_has_not_taken_is_sent_by_the_next_training(
     with monkeypatch.context() as patch:
         patch.setattr(MLFlowLogger, "log", silent)
         patch.setattr(
-            Trainer, "_run_epochs", lambda self: (self._tracker.metric("loss", 0.5, 7), self._interrupt(inside=True))
+            Loop, "run_epochs", lambda self: (self.progress.tracker.metric("loss", 0.5, 7), self._interrupt())
         )
         with pytest.raises(SystemExit):
             make_trainer(registry=registry, epochs=1).execute()

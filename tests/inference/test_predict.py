@@ -71,12 +71,6 @@ def test_the_result_can_be_used_with_gradients():
     assert scale.grad is not None
 
 
-def test_exported_programs_are_accepted():
-    program = torch.export.export(nn.Conv2d(2, 1, 3, padding=1).eval(), (torch.rand(2, 2, 6, 64),), strict=False)
-    predicted = predict_maps(program.module(), marked_maps(num_events=2, num_times=64), batch_size=2)
-    assert predicted.shape == (2, 6, 64)
-
-
 def test_progress_counts_events():
     done = []
     predict_maps(Marker(), marked_maps(num_events=5), batch_size=10, progress=done.append)

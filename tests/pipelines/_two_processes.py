@@ -19,6 +19,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.window_dataset import WindowDataset
+from glitchflow_plugin.training.loop import Loop
 
 PATIENCE = 5.0
 
@@ -48,14 +49,17 @@ def train(training_set, folder, way):
 
     WindowDataset.__getitem__ = noted  # type: ignore[method-assign]
 
-    class Ending(Trainer):
-        def set_epoch(self):
-            super().set_epoch()
-            if self.current_epoch == 1 and rank == 1:
-                ENDS[way]()
+    train_epoch = Loop.train_epoch
+
+    def ending(self):
+        if self.state.epoch == 1 and rank == 1:
+            ENDS[way]()
+        return train_epoch(self)
+
+    Loop.train_epoch = ending  # type: ignore[method-assign]
 
     try:
-        Ending(
+        Trainer(
             folder=training_set,
             model={"name": "unet", "base": 4, "depth": 2, "attention_heads": 2},
             config={"batch_size": 4, "dist_timeout": PATIENCE},

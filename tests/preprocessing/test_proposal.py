@@ -13,6 +13,7 @@ from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.seen import SeenChannel, SeenData
 from glitchflow_plugin.preprocessing.survey import Survey
 from glitchflow_plugin.preprocessing.target import find_target
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.conditioning import ConditioningSettings, condition, needed_length
 from glitchflow_plugin.signal.qtransform import QTransformSettings, check_settings
 from glitchflow_plugin.signal.whitening import WhiteningSettings
@@ -201,4 +202,4 @@ def test_too_few_events_for_a_test_against_chance_are_scanned_without(events, fe
     assert proposal.few == few
     assert ("num_slides" in proposal.changes.get("scan", {})) == few
     assert any("cannot tell coincidence from chance" in remark for remark in proposal.remarks) == few
-    ScanSettings.from_yaml(proposal.changes.get("scan", {}))
+    built(ScanSettings, proposal.changes.get("scan", {}), "scan")

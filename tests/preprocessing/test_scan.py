@@ -10,6 +10,7 @@ from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.scan import _Scan, coincidence_examples, overlap_warning, scan_channels
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.spectrograms import batch_maps, event_transform
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.clusters import find_spikes
 from glitchflow_plugin.signal.qtransform import axes
 
@@ -382,7 +383,7 @@ def test_injections_come_from_a_list_a_text_file_or_a_table(make_event_set, tmp_
 
 @pytest.mark.parametrize("wrong", [1126259462.4, ["a"], [True], [float("nan")]])
 def test_injections_that_are_no_times_are_refused(wrong):
-    with pytest.raises(ConfigurationError, match="injections must be a list of GPS times"):
+    with pytest.raises(ConfigurationError, match=r"injections.*a list of GPS times"):
         replace(SETTINGS, injections=wrong)
 
 
@@ -402,8 +403,8 @@ def test_unsafe_channel_of_the_simulated_detector_is_caught_by_its_mergers(tmp_p
     from glitchflow_plugin.simulation.detector import simulate
     from glitchflow_plugin.simulation.settings import SimulationSettings
 
-    settings = SimulationSettings.from_yaml(
-        {"num_events": 48, "mergers": {"fraction": 0.4}, "duration": 12.0, "seed": 5}
+    settings = built(
+        SimulationSettings, {"num_events": 48, "mergers": {"fraction": 0.4}, "duration": 12.0, "seed": 5}, "simulate"
     )
     made = simulate(settings, tmp_path / "raw", workers=1)
     truth = made.truth()
@@ -461,6 +462,6 @@ def test_configuration_file_holds_the_defaults_and_only_known_keys():
     assert replace(settings, frange=(8.0, 400.0)) == ScanSettings()
     assert set(content) == set(ScanSettings.__dataclass_fields__)
     with pytest.raises(ConfigurationError, match=r"treshold.*Nearest: threshold"):
-        ScanSettings.from_yaml({"treshold": 20})
+        built(ScanSettings, {"treshold": 20}, "scan")
     with pytest.raises(ConfigurationError, match="replaced by fdr"):
-        ScanSettings.from_yaml({"significance": 0.01})
+        built(ScanSettings, {"significance": 0.01}, "scan")

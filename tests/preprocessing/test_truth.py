@@ -5,6 +5,7 @@ from glitchflow_plugin.data.event_files import Channel, RawEvent, read_event, wr
 from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.preprocessing.ingest import ingest
 from glitchflow_plugin.preprocessing.truth import read_glitch_truth
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.simulation.detector import event_path, simulate
 from glitchflow_plugin.simulation.settings import SimulationSettings
 
@@ -20,7 +21,9 @@ def simulated(tmp_path_factory):
     families = {"blip": {"snr": [20.0, 30.0]}, "tomte": {"snr": [20.0, 30.0]}}
     content = {"num_events": 5, "duration": 12.0, "families": families, "no_glitch_fraction": 0.4}
     folder = tmp_path_factory.mktemp("truth")
-    made = simulate(SimulationSettings.from_yaml({**content, "mergers": {"fraction": 0.0}, "seed": 4}), folder / "set")
+    made = simulate(
+        built(SimulationSettings, {**content, "mergers": {"fraction": 0.0}, "seed": 4}, "simulate"), folder / "set"
+    )
     return made, processed(made.folder, folder / "events")
 
 

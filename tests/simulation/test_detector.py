@@ -7,6 +7,7 @@ import pytest
 from glitchflow_plugin.data.event_files import list_event_files, read_event
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.preprocessing.engine import ShardError
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.simulation import detector
 from glitchflow_plugin.simulation.detector import Detector, event_path, simulate
 from glitchflow_plugin.simulation.settings import SimulationSettings
@@ -15,7 +16,7 @@ SMALL = {"num_events": 3, "duration": 8.0, "mergers": {"fraction": 0.0}, "famili
 
 
 def settings(**other):
-    return SimulationSettings.from_yaml({**SMALL, **other})
+    return built(SimulationSettings, {**SMALL, **other}, "simulate")
 
 
 def digests(folder):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import signal
 
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.simulation.instrument import Detector
 from glitchflow_plugin.simulation.noise import advirgo_asd, optimal_snr
 from glitchflow_plugin.simulation.settings import SimulationSettings, default_families, known_families
@@ -18,13 +19,13 @@ QUIET |= {"mergers": {"fraction": 0.0}, "gap_fraction": 0.0, "duration": 8.0}
 
 
 def event_of(index=0, **settings):
-    return Detector(SimulationSettings.from_yaml({**QUIET, **settings})).event(index)
+    return Detector(built(SimulationSettings, {**QUIET, **settings}, "simulate")).event(index)
 
 
 @pytest.fixture(scope="module")
 def many():
     """Events of the embedded default, without signals (which need torch)."""
-    detector = Detector(SimulationSettings.from_yaml({"mergers": {"fraction": 0.0}, "duration": 8.0}))
+    detector = Detector(built(SimulationSettings, {"mergers": {"fraction": 0.0}, "duration": 8.0}, "simulate"))
     return detector, [detector.event(index) for index in range(60)]
 
 
@@ -271,7 +272,7 @@ _BEFORE = {
 
 
 def test_the_embedded_default_gives_the_events_it_always_gave():
-    event, _ = Detector(SimulationSettings.from_yaml({"mergers": {"fraction": 0.0}, "duration": 8.0})).event(5)
+    event, _ = Detector(built(SimulationSettings, {"mergers": {"fraction": 0.0}, "duration": 8.0}, "simulate")).event(5)
     assert list(event.channels) == list(_BEFORE)
     for name, expected in _BEFORE.items():
         series = event.channels[name].series.astype(float)
@@ -288,7 +289,7 @@ def test_further_families_change_no_channel_of_the_others():
 
 def test_families_outside_the_networks_laws_are_listed_and_have_channels_of_their_own():
     assert Detector(SimulationSettings()).outside == ()
-    detector = Detector(SimulationSettings.from_yaml({"families": dict.fromkeys(known_families())}))
+    detector = Detector(built(SimulationSettings, {"families": dict.fromkeys(known_families())}, "simulate"))
     assert set(detector.outside) == set(known_families()) - set(default_families())
     witnesses = [name for names in detector.witnesses_by_family.values() for name in names]
     assert len(set(witnesses)) == len(witnesses)
@@ -298,8 +299,8 @@ def test_families_outside_the_networks_laws_are_listed_and_have_channels_of_thei
 
 def test_two_paths_differ_from_day_to_day_and_not_within_one():
     def echoes(seed, *days):
-        settings = SimulationSettings.from_yaml(
-            {**QUIET, "families": {"two_paths": {}}, "seed": seed, "spacing": 43200}
+        settings = built(
+            SimulationSettings, {**QUIET, "families": {"two_paths": {}}, "seed": seed, "spacing": 43200}, "simulate"
         )
         detector = Detector(settings)
         return [detector.event(2 * day + half)[1].glitches[0].coupling["echo"] for day in days for half in (0, 1)]
@@ -314,7 +315,9 @@ def test_two_paths_differ_from_day_to_day_and_not_within_one():
 
 
 def test_a_clipping_witness_never_shows_more_than_its_limit():
-    detector = Detector(SimulationSettings.from_yaml({**QUIET, "families": {"clipping": {"snr": [60.0, 60.0]}}}))
+    detector = Detector(
+        built(SimulationSettings, {**QUIET, "families": {"clipping": {"snr": [60.0, 60.0]}}}, "simulate")
+    )
     (source,) = detector.sources
     seen = source.glitch(np.random.default_rng(2), detector.noises[0], 4.0).seen["LSC-POP_PD"]
     assert np.abs(seen).max() == source.limit
@@ -357,4 +360,4 @@ def test_every_draw_has_the_snr_it_should_and_a_finite_amplitude(family, seed, s
 
 @cache
 def _detector_of(family):
-    return Detector(SimulationSettings.from_yaml({**QUIET, "families": {family: {}}}))
+    return Detector(built(SimulationSettings, {**QUIET, "families": {family: {}}}, "simulate"))

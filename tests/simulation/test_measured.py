@@ -6,6 +6,7 @@ import pytest
 from scipy import signal
 
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.simulation.instrument import Detector
 from glitchflow_plugin.simulation.noise import coloured_noise, optimal_snr
 from glitchflow_plugin.simulation.settings import SimulationSettings
@@ -49,7 +50,7 @@ def gwosc(tmp_path):
 
 
 def test_each_class_of_a_bank_gets_a_witness(bank):
-    detector = Detector(SimulationSettings.from_yaml({"bank": {"path": str(bank)}, **PLAIN}))
+    detector = Detector(built(SimulationSettings, {"bank": {"path": str(bank)}, **PLAIN}, "simulate"))
     assert detector.witnesses_by_family == {"Blip": ("V1:BANK-BLIP_WIT",), "Tomte": ("V1:BANK-TOMTE_WIT",)}
     for index in range(4):
         event, truth = detector.event(index)
@@ -70,13 +71,15 @@ def test_each_class_of_a_bank_gets_a_witness(bank):
 def test_training_and_inference_can_use_different_waveforms(bank):
     groups = []
     for indices in ([0], [1]):
-        detector = Detector(SimulationSettings.from_yaml({"bank": {"path": str(bank), "indices": indices}, **PLAIN}))
+        detector = Detector(
+            built(SimulationSettings, {"bank": {"path": str(bank), "indices": indices}, **PLAIN}, "simulate")
+        )
         groups.append({detector.event(number)[1].group for number in range(6)})
     assert groups == [{"H1/Blip/0", "H1/Tomte/0"}, {"H1/Blip/1", "H1/Tomte/1"}]
 
 
 def test_a_bank_keeps_its_own_snr_if_asked(bank):
-    detector = Detector(SimulationSettings.from_yaml({"bank": {"path": str(bank), "snr": None}, **PLAIN}))
+    detector = Detector(built(SimulationSettings, {"bank": {"path": str(bank), "snr": None}, **PLAIN}, "simulate"))
     own = {one.name: one.snr for source in detector.sources for one in source.waveforms}
     for number in range(3):
         _, truth = detector.event(number)
@@ -85,9 +88,9 @@ def test_a_bank_keeps_its_own_snr_if_asked(bank):
 
 def test_transients_in_bank_witnesses_leave_the_strain_alone(bank):
     settings = {**PLAIN, "no_glitch_fraction": 1.0, "witness_transient_rate": 2.0}
-    event, truth = Detector(SimulationSettings.from_yaml({"bank": {"path": str(bank)}, **settings})).event(0)
+    event, truth = Detector(built(SimulationSettings, {"bank": {"path": str(bank)}, **settings}, "simulate")).event(0)
     alone, _ = Detector(
-        SimulationSettings.from_yaml({"bank": {"path": str(bank)}, **settings, "witness_transient_rate": 0.0})
+        built(SimulationSettings, {"bank": {"path": str(bank)}, **settings, "witness_transient_rate": 0.0}, "simulate")
     ).event(0)
     assert {one.reason for one in truth.transients} == {"out of band"}
     np.testing.assert_array_equal(event.channels["V1:Hrec_hoft"].series, alone.channels["V1:Hrec_hoft"].series)
@@ -95,7 +98,9 @@ def test_transients_in_bank_witnesses_leave_the_strain_alone(bank):
 
 def test_stretches_of_measured_strain_lie_under_the_glitches(gwosc):
     background = {"files": [str(gwosc)], "exclude": [[1_000_000_012.0, 1_000_000_014.0]]}
-    detector = Detector(SimulationSettings.from_yaml({"background": background, "families": {"blip": {}}, **PLAIN}))
+    detector = Detector(
+        built(SimulationSettings, {"background": background, "families": {"blip": {}}, **PLAIN}, "simulate")
+    )
     starts = set()
     for number in range(6):
         event, truth = detector.event(number)
@@ -118,7 +123,7 @@ def test_stretches_of_measured_strain_lie_under_the_glitches(gwosc):
 
 def test_gaussian_noise_with_the_spectrum_of_measured_strain(gwosc):
     background = {"files": str(gwosc), "mode": "gaussian"}
-    detector = Detector(SimulationSettings.from_yaml({"background": background, "families": {}, **PLAIN}))
+    detector = Detector(built(SimulationSettings, {"background": background, "families": {}, **PLAIN}, "simulate"))
     event, truth = detector.event(0)
     assert truth.background == gwosc.name
     frequency, density = signal.welch(event.channels["V1:Hrec_hoft"].series, RATE, nperseg=4096)
@@ -129,7 +134,7 @@ def test_gaussian_noise_with_the_spectrum_of_measured_strain(gwosc):
 def test_a_background_without_a_free_stretch_is_refused(gwosc):
     background = {"files": [str(gwosc)], "exclude": [[1_000_000_002.0, 1_000_000_030.0]]}
     with pytest.raises(ConfigurationError, match="gaussian"):
-        Detector(SimulationSettings.from_yaml({"background": background, **PLAIN}))
+        Detector(built(SimulationSettings, {"background": background, **PLAIN}, "simulate"))
 
 
 @pytest.mark.slow
@@ -144,7 +149,7 @@ def test_real_glitches_on_real_strain(real_data):
             "exclude": [[1186741861.0, 1186741862.0]],
         },
     }
-    detector = Detector(SimulationSettings.from_yaml(settings))
+    detector = Detector(built(SimulationSettings, settings, "simulate"))
     assert len(detector.sources) == 5
     labels = set()
     for number in range(8):
@@ -161,7 +166,7 @@ def test_real_glitches_on_real_strain(real_data):
 def test_the_group_is_the_waveform_else_the_stretch_of_strain_else_the_event(bank, gwosc, mode, with_bank):
     changed = {"bank": {"path": str(bank)}} if with_bank else {}
     changed |= {"background": {"files": [str(gwosc)], "mode": mode}} if mode else {}
-    detector = Detector(SimulationSettings.from_yaml({**PLAIN, "no_glitch_fraction": 0.5, **changed}))
+    detector = Detector(built(SimulationSettings, {**PLAIN, "no_glitch_fraction": 0.5, **changed}, "simulate"))
     made = [detector.event(index) for index in range(6)]
     assert {bool(truth.glitches) for _, truth in made} == {True, False}
     for event, truth in made:

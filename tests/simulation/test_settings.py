@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.simulation.families import FAMILIES
 from glitchflow_plugin.simulation.noise import Line
 from glitchflow_plugin.simulation.settings import SimulationSettings, default_families, known_families
@@ -14,13 +15,15 @@ def test_the_defaults_are_the_embedded_families():
 
 
 def test_yaml_dictionaries_become_settings():
-    settings = SimulationSettings.from_yaml(
+    settings = built(
+        SimulationSettings,
         {
             "families": {"blip": {"snr": [5, 10]}, "tomte": None},
             "mergers": {"fraction": 0.5, "snr": [8, 9]},
             "background": {"files": ["a.hdf5"], "exclude": [[1, 2]]},
             "bank": {"path": "bank.h5", "indices": [0, 1]},
-        }
+        },
+        "simulate",
     )
     assert settings.families == {
         "blip": replace(default_families()["blip"], snr=(5.0, 10.0)),
@@ -32,8 +35,10 @@ def test_yaml_dictionaries_become_settings():
 
 
 def test_a_bank_replaces_the_families_unless_they_are_given():
-    assert SimulationSettings.from_yaml({"bank": {"path": "x"}}).families == {}
-    assert list(SimulationSettings.from_yaml({"bank": {"path": "x"}, "families": {"blip": {}}}).families) == ["blip"]
+    assert built(SimulationSettings, {"bank": {"path": "x"}}, "simulate").families == {}
+    assert list(built(SimulationSettings, {"bank": {"path": "x"}, "families": {"blip": {}}}, "simulate").families) == [
+        "blip"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -58,17 +63,19 @@ def test_a_bank_replaces_the_families_unless_they_are_given():
 )
 def test_wrong_settings_are_refused_with_a_hint(wrong, told):
     with pytest.raises(ConfigurationError, match=told):
-        SimulationSettings.from_yaml(wrong)
+        built(SimulationSettings, wrong, "simulate")
 
 
 def test_a_misspelt_key_fails():
     with pytest.raises(ConfigurationError, match=r"'num_event'.*Nearest: num_events"):
-        SimulationSettings.from_yaml({"num_event": 3})
+        built(SimulationSettings, {"num_event": 3}, "simulate")
 
 
 def test_whole_numbers_and_single_names_are_taken_as_meant():
-    settings = SimulationSettings.from_yaml(
-        {"duration": 16, "background": {"files": "a.hdf5"}, "lines": [{"frequency": 50, "height": 3}]}
+    settings = built(
+        SimulationSettings,
+        {"duration": 16, "background": {"files": "a.hdf5"}, "lines": [{"frequency": 50, "height": 3}]},
+        "simulate",
     )
     assert isinstance(settings.duration, float)
     assert isinstance(settings.num_events, int)
@@ -77,7 +84,7 @@ def test_whole_numbers_and_single_names_are_taken_as_meant():
 
 
 def test_no_mergers():
-    assert SimulationSettings.from_yaml({"mergers": None}).mergers.fraction == 0.0
+    assert built(SimulationSettings, {"mergers": None}, "simulate").mergers.fraction == 0.0
 
 
 def test_the_number_of_events_is_not_part_of_the_recipe():
@@ -86,14 +93,16 @@ def test_the_number_of_events_is_not_part_of_the_recipe():
 
 
 def test_lists_of_files_stay_flat_whether_one_or_several():
-    several = SimulationSettings.from_yaml({"background": {"files": ["a.hdf5", "b.hdf5"], "exclude": [[1, 2]]}})
+    several = built(
+        SimulationSettings, {"background": {"files": ["a.hdf5", "b.hdf5"], "exclude": [[1, 2]]}}, "simulate"
+    )
     assert several.background.files == ("a.hdf5", "b.hdf5")
     assert several.background.exclude == ((1.0, 2.0),)
-    assert SimulationSettings.from_yaml({"background": {"files": "a.hdf5"}}).background.files == ("a.hdf5",)
+    assert built(SimulationSettings, {"background": {"files": "a.hdf5"}}, "simulate").background.files == ("a.hdf5",)
 
 
 def test_families_outside_the_default_have_settings_too_and_are_off_unless_named():
-    settings = SimulationSettings.from_yaml({"families": {"hysteresis": {}, "blip": {}}})
+    settings = built(SimulationSettings, {"families": {"hysteresis": {}, "blip": {}}}, "simulate")
     assert settings.families == {"hysteresis": known_families()["hysteresis"], "blip": default_families()["blip"]}
     assert set(SimulationSettings().families) == set(default_families()) < set(known_families()) == set(FAMILIES)
 
@@ -105,7 +114,7 @@ def test_the_profile_of_the_leaderboard_has_every_family_as_it_is_known_and_as_o
     families = {**detector["families"]}
     for name, changed in profile["detector"]["families"].items():
         families[name] = {**families.get(name, {}), **changed}
-    found = SimulationSettings.from_yaml({"families": families}).families
+    found = built(SimulationSettings, {"families": families}, "simulate").families
     assert found == {name: replace(one, weight=1.0) for name, one in known_families().items()}
     # the two sets lie on days of their own
     end = 1_400_000_000.0 + profile["sets"]["training"]["num_events"] * profile["detector"]["spacing"]

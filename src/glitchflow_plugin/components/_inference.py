@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from itwinai.components import BaseComponent
 
+from glitchflow_plugin.components._step import keeping_arguments
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.results import claim, place
 from glitchflow_plugin.data.sharded import SpectrogramSet
@@ -18,7 +19,7 @@ from glitchflow_plugin.settings import built
 class Decisive(Protocol):
     """Settings of which some change what comes of a step."""
 
-    def decisive(self) -> Mapping[str, Any]: ...
+    def decisive(self) -> Mapping[str, object]: ...
 
 
 S = TypeVar("S", bound=Decisive)
@@ -47,41 +48,26 @@ class InferenceStep(BaseComponent, Generic[S]):
     kind: type[S]
     section: str
 
+    @keeping_arguments
     def __init__(
         self,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
         folder: str,
         *,
         tensorboard: str | None = None,
-        model: Mapping[str, Any] | None = None,
+        model: Mapping[str, object] | None = None,
         tracking_uri: str = "sqlite:///mlflow.db",
         spectrograms: str | None = None,
         events: str | None = None,
         data: str | None = None,
-        datasets: Sequence[Mapping[str, Any]] | None = None,
+        datasets: Sequence[Mapping[str, object]] | None = None,
         result: str | None = None,
         replace: bool = False,
         device: str = "auto",
-        pictures: Mapping[str, Any] | None = None,
+        pictures: Mapping[str, object] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.save_parameters(
-            settings=settings,
-            folder=folder,
-            tensorboard=tensorboard,
-            model=model,
-            tracking_uri=tracking_uri,
-            spectrograms=spectrograms,
-            events=events,
-            data=data,
-            datasets=datasets,
-            result=result,
-            replace=replace,
-            device=device,
-            pictures=pictures,
-            name=name,
-        )
         self.settings = built(self.kind, settings, self.section)
         self.folder, self.tensorboard = Path(folder), tensorboard
         self.sources = Sources(model, tracking_uri, spectrograms, events, data, datasets)

@@ -1,11 +1,13 @@
-"""What a Ray cluster has room for: Ray itself lets a training that does not fit wait for ever."""
+"""What a Ray cluster has room for, as Ray lets a training that does not fit wait for ever; and what came of one."""
 
 import logging
+import shutil
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError
+from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, DataError, GlitchflowError, causes
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,57 @@ def default_scaling(cluster: Mapping[str, float]) -> Any:
     gpus = int(cluster.get("GPU", 0))
     workers = gpus or max(1, min(2, int(cluster.get("CPU", 1))))
     return ScalingConfig(num_workers=workers, use_gpu=gpus > 0, trainer_resources={"CPU": 0})
+
+
+def training_room(scaling: Any, torch_config: Any, timeout: float) -> tuple[Any, Any]:
+    """What a training takes of the cluster, with defaults for what is not said.
+
+    Args:
+        scaling: ray.train.ScalingConfig, or None.
+        torch_config: ray.train.torch.TorchConfig, or None.
+        timeout: Time that processes wait for each other, s.
+
+    Raises:
+        ConfigurationError: The cluster is too small.
+        ConnectionFailedError: It is large enough, and others keep it.
+    """
+    import ray
+    from ray.train.torch import TorchConfig
+
+    scaling = scaling or default_scaling(ray.cluster_resources())
+    advice = (
+        "Lower num_workers or resources_per_worker in ray_scaling_config (trainer_resources: {CPU: 0} keeps none for "
+        "the coordinator)"
+    )
+    check_room(scaling.as_placement_group_factory().bundles, advice)
+    return scaling, torch_config or TorchConfig(timeout_s=int(timeout))
+
+
+def raise_failure(grid: Any) -> None:
+    """Raise what the first failed trial of a ray.tune.ResultGrid says, if there is one."""
+    if not grid.num_errors:
+        return
+    failed = list(causes(grid.errors[0]))
+    first = next((cause for cause in failed if isinstance(cause, GlitchflowError)), failed[-1])
+    message = f"{grid.num_errors} Ray trial(s) failed; the first: {first}"
+    raise GlitchflowError(message) from first
+
+
+def copy_best(grid: Any, tune_config: Any, folder: Path) -> None:
+    """Copy the best checkpoint of a ray.tune.ResultGrid, by what its TuneConfig aims at, to a folder.
+
+    Raises:
+        DataError: There is none.
+    """
+    mode, metric = getattr(tune_config, "mode", None) or "min", getattr(tune_config, "metric", None) or "loss"
+    result = grid.get_best_result(metric=metric, mode=mode)
+    checkpoint = result.get_best_checkpoint(metric, mode) or result.checkpoint
+    if checkpoint is None:
+        message = "the best Ray trial left no checkpoint. Set checkpoint_every: 1."
+        raise DataError(message)
+    with checkpoint.as_directory() as source:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(source, folder)
 
 
 def missing_room(bundles: Sequence[Mapping[str, float]], nodes: Sequence[Mapping[str, float]]) -> Mapping[str, float]:

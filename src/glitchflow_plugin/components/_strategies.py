@@ -6,11 +6,11 @@ others of a rank that has ended stop with a message, and Ray is given only what 
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,8 @@ from itwinai.torch.distributed import (
     ray_cluster_is_running,
 )
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from glitchflow_plugin.errors import (
     ConfigurationError,
@@ -45,6 +47,7 @@ logging.getLogger("itwinai.torch.distributed").addFilter(
 
 STRATEGIES = ("ddp", "deepspeed", "horovod")
 Backend = Literal["nccl", "gloo", "mpi"]
+_Value = TypeVar("_Value")
 
 _HOW = "torchrun --standalone --nproc_per_node=2 --no-python itwinai exec-pipeline ... training.strategy={}"
 
@@ -96,22 +99,51 @@ class GradientsOnlyDeepSpeedStrategy(DeepSpeedStrategy):
         return engine, optimizer, lr_scheduler
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network itself, without the wrapper of distributed training."""
-    wrapper = isinstance(model, nn.parallel.DistributedDataParallel) or _is_engine(model)
-    return model.module if wrapper else model  # type: ignore[return-value]  # pyright: ignore
+class StrategyProcesses:
+    """`Processes` of a strategy that is initialised.
 
+    Args:
+        strategy: One of itwinai's.
+        options: What its `distributed` takes besides the network.
+    """
 
-def backward(model: nn.Module, loss: torch.Tensor) -> None:
-    """Gradients of a loss, averaged over the processes whatever the strategy."""
-    if _is_engine(model):
-        model.backward(loss)  # type: ignore[operator]  # pyright: ignore
-    else:
-        loss.backward()
+    def __init__(self, strategy: TorchDistributedStrategy, options: Mapping[str, Any]) -> None:
+        self.strategy, self.options = strategy, options
+        self.rank, self.size = strategy.global_rank(), strategy.global_world_size()
 
+    def gather(self, value: _Value) -> list[_Value]:
+        """The values of all processes by rank, in each of them."""
+        return self.strategy.allgather_obj(value)
 
-def _is_engine(model: nn.Module) -> bool:
-    return type(model).__module__.startswith("deepspeed.")
+    def any(self, flags: Sequence[bool]) -> tuple[bool, ...]:
+        """For each flag whether one process or more has set it."""
+        if not dist.is_initialized():
+            return tuple(any(each) for each in zip(*self.gather(tuple(flags)), strict=True))
+        device = self.strategy.device() if dist.get_backend() == "nccl" else "cpu"
+        together = torch.tensor(flags, dtype=torch.int32, device=device)
+        dist.all_reduce(together, op=dist.ReduceOp.MAX)
+        return tuple(bool(flag) for flag in together.tolist())
+
+    def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Overwrite tensors by those of the first process."""
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+    def wrap(
+        self, network: nn.Module, optimizer: Optimizer, scheduler: ReduceLROnPlateau | None
+    ) -> tuple[nn.Module, Optimizer, ReduceLROnPlateau | None]:
+        """What to run and step in their place, so that gradients are averaged over the processes."""
+        distributed: Any = self.strategy.distributed
+        return distributed(network, optimizer, scheduler, **self.options)
+
+    def backward(self, network: nn.Module, loss: torch.Tensor) -> None:
+        """Gradients of a loss, averaged over the processes."""
+        # an engine of DeepSpeed's exchanges nothing after a loss's own
+        engine: Any = network
+        if isinstance(self.strategy, DeepSpeedStrategy):
+            engine.backward(loss)
+        else:
+            loss.backward()
 
 
 def choose_backend(chosen: str) -> Backend:

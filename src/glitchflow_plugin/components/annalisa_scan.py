@@ -49,7 +49,7 @@ class AnnalisaScan(BaseComponent):
         super().__init__(name)
         from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 
-        self.settings = ScanSettings.from_yaml(scan)
+        self.settings = built(ScanSettings, scan, "scan")
         self.events_folder, self.folder, self.device = Path(events), Path(folder), device
         self.engine = EngineSettings.of(engine)
         self.pictures = built(PictureSettings, pictures, "pictures")

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from itwinai.components import DataGetter, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.results import claim
 from glitchflow_plugin.data.sharded import SpectrogramSet
@@ -36,31 +35,21 @@ class LoadInfdata(DataGetter):
         name: Name of the step.
     """
 
+    @keeping_arguments
     def __init__(
         self,
-        model: Mapping[str, Any],
+        model: Mapping[str, object],
         tracking_uri: str,
         folder: str,
         *,
-        datasets: Sequence[Mapping[str, Any]] | None = None,
+        datasets: Sequence[Mapping[str, object]] | None = None,
         spectrograms: str | None = None,
-        engine: Mapping[str, Any] | str | None = None,
+        engine: Mapping[str, object] | str | None = None,
         batch_events: int = 8,
         device: str = "auto",
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.save_parameters(
-            model=model,
-            tracking_uri=tracking_uri,
-            folder=folder,
-            datasets=datasets,
-            spectrograms=spectrograms,
-            engine=engine,
-            batch_events=batch_events,
-            device=device,
-            name=name,
-        )
         if not datasets and not spectrograms:
             raise ConfigurationError(
                 "inference.yaml: give `datasets` (a list) or `spectrograms` (a folder), got neither."

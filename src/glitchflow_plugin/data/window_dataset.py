@@ -40,6 +40,14 @@ class CachedEvents(Dataset[tuple[Tensor, Tensor]], ABC):
         """Where each item lies."""
 
     @property
+    @abstractmethod
+    def event_ids(self) -> np.ndarray:
+        """Event id of each item."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
     def needed_bytes(self) -> int:
         """Memory in which the arrays of all events would fit."""
         places = self.places

@@ -59,12 +59,12 @@ class CaseStatistics:
         total_measured: Sum of the measured energy.
         total_cleaned: Sum of the energy after cleaning.
         glitch_power: Sum over loud pixels of what is measured above `NOISE_CLAIM`.
-        glitch_left: Of it, what is left.
+        glitch_left: What is left of `glitch_power`.
         added: What cleaning adds elsewhere.
         columns: Columns that are judged.
-        columns_of_glitch: Of them, within the time of the glitch; 0 of a quiet case.
-        columns_vetoed: Of them, with a prediction above the glitch threshold.
-        columns_vetoed_in_time: Of these, within the time of the glitch.
+        columns_of_glitch: Judged columns within the time of the glitch; 0 of a quiet case.
+        columns_vetoed: Judged columns with a prediction above the glitch threshold.
+        columns_vetoed_in_time: Vetoed columns within the time of the glitch.
         glitch_threshold: SNR² above which a pixel is loud.
     """
 

@@ -76,8 +76,8 @@ def paired_medians(
         chosen: Events that count.
         groups: Number of each event's group.
         reference: Entrant that the others are compared with; None: the differences are undefined.
-        replicates: Of the bootstrap; 0 for no intervals.
-        seed: Of the bootstrap.
+        replicates: Bootstrap replicates; 0 for no intervals.
+        seed: Seed of the bootstrap.
 
     Returns:
         (median, median minus the reference's) by entrant.

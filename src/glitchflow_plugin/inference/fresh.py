@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -24,11 +24,11 @@ from glitchflow_plugin.signal.qtransform import QTransformSettings
 EVENTS, SPECTROGRAMS = "events", "spectrograms"
 """Folders of the two sets below that of the data."""
 
-Datasets: TypeAlias = Sequence[Mapping[str, Any]]
+Datasets: TypeAlias = Sequence[Mapping[str, object]]
 """Entries as in datasets.yaml."""
 
 
-def data_record(bundle: ModelBundle, datasets: Datasets, spectrograms: Path | None = None) -> dict[str, Any]:
+def data_record(bundle: ModelBundle, datasets: Datasets, spectrograms: Path | None = None) -> dict[str, object]:
     """All that decides about the sets of these data: two versions with one recipe share them.
 
     Args:

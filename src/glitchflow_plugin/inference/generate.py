@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,7 +47,7 @@ class GenerateSettings:
     batch_events: Count = 32
     examples: CountOrNone = 4
 
-    def decisive(self) -> dict[str, Any]:
+    def decisive(self) -> dict[str, object]:
         """The settings that change what is generated; the others change how much is shown, and the speed."""
         shown = ("batch_size", "batch_events", "examples")
         return {key: value for key, value in asdict(self).items() if key not in shown}
@@ -79,7 +78,7 @@ def generate_glitches(
     folder: Path | str,
     settings: GenerateSettings,
     *,
-    model: Mapping[str, Any] | None = None,
+    model: Mapping[str, object] | None = None,
     events: EventSet | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,

@@ -9,7 +9,6 @@ few groups it is too narrow; of fewer than `LEAST_GROUPS` none is given.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -39,7 +38,7 @@ class Estimate:
     high: float | None = None
     reason: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, float | str | None]:
         """Plain values for JSON; None stands for undefined."""
         return {"value": self.value, "low": self.low, "high": self.high, "reason": self.reason}
 
@@ -64,8 +63,8 @@ def bootstrap(
     Args:
         figures: From weights of the groups, some replicates at a time, to figures; NaN where a replicate has none.
         num_groups: Independent groups of events.
-        replicates: Of the bootstrap; 0 for no intervals.
-        seed: Of the bootstrap.
+        replicates: Bootstrap replicates; 0 for no intervals.
+        seed: Seed of the bootstrap.
         confidence: Probability inside the intervals.
 
     Returns:

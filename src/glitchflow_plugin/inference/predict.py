@@ -1,9 +1,10 @@
 """Predict the strain's map from the maps of its witnesses."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.models.stft import ShortTimeFourier
 from glitchflow_plugin.models.twins import Explained, WaveformTwin
 from glitchflow_plugin.signal.columns import Columns, tile_length
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform, q_transform_relative
@@ -63,20 +65,15 @@ def predict_maps(
     device = _device_of(twin, witnesses)
     maps = witnesses.new_empty((num_events, num_frequencies, num_times))
     step = max(1, batch_size // len(starts))
-    was_training = _set_training(twin, mode=False)
-    try:
-        with torch.inference_mode():
-            for first in range(0, num_events, step):
-                events = witnesses[first : first + step]
-                windows = cut_windows(events, starts, size).flatten(0, 1)
-                predicted = torch.cat([_call(twin, part.to(device)) for part in windows.split(batch_size)])
-                predicted = predicted.to(maps).unflatten(0, (len(events), len(starts)))
-                maps[first : first + step] = join_windows(predicted, starts, num_times)
-                if progress is not None:
-                    progress(len(events))
-    finally:
-        if was_training:
-            _set_training(twin, mode=True)
+    with _evaluating(twin), torch.inference_mode():
+        for first in range(0, num_events, step):
+            events = witnesses[first : first + step]
+            windows = cut_windows(events, starts, size).flatten(0, 1)
+            predicted = torch.cat([_call(twin, part.to(device)) for part in windows.split(batch_size)])
+            predicted = predicted.to(maps).unflatten(0, (len(events), len(starts)))
+            maps[first : first + step] = join_windows(predicted, starts, num_times)
+            if progress is not None:
+                progress(len(events))
     # a plain tensor, so that callers may use it in autograd code
     return maps.clone() if maps.is_inference() else maps
 
@@ -140,7 +137,7 @@ class MapPredictor:
         """Predict; cleaned is the difference of the energies."""
         maps = torch.from_numpy(batch.maps).to(_device_of(self.twin, torch.empty(0)))
         witnesses = blank_invalid(maps[:, -self.num_witnesses :], batch.valid[:, -self.num_witnesses :])
-        measured = _measured(maps, self.num_witnesses)
+        measured = maps[:, 0] if maps.shape[1] > self.num_witnesses else torch.zeros_like(maps[:, 0])
         predicted = predict_maps(self.twin, witnesses, self.batch_size, size=self.window_size, stride=self.stride)
         return Prediction(measured, predicted, clean_maps(measured, predicted))
 
@@ -154,7 +151,7 @@ class SeriesPredictor:
         events: The event set that the maps were made of.
         target: The strain channel.
         witnesses: Witness channels in the order of the twin.
-        qtransform: Of the maps.
+        qtransform: Settings of the maps.
         batch_size: Events in one call of the twin.
     """
 
@@ -197,24 +194,29 @@ class SeriesPredictor:
         predicted, explained = predict_strain(self.twin, witnesses, self.batch_size)
         measured_strain = series[:, 0] if measurable else torch.zeros_like(predicted)
         rate = self.events.sample_rate
-        maps = torch.from_numpy(batch.maps).to(device)
-        twin: Any = self.twin
+        maps = torch.from_numpy(batch.maps[:, :1]).to(device)
         expected, loudest = expected_maps_and_peaks(predicted, rate, self.qtransform)
+        residual = strangeness = None
+        if explained is not None and explains(self.twin):
+            transform = cast("ShortTimeFourier", self.twin.network.transform)
+            residual = self._on_map(explained.variance, transform, predicted.shape[-1])
+            strangeness = self.twin.strangeness(explained.summary)
         return Prediction(
-            measured=_measured(maps, count),
+            measured=maps[:, 0] if measurable else torch.zeros_like(maps[:, 0]),
             predicted=expected,
             cleaned=q_transform_relative(measured_strain - predicted, measured_strain, rate, self.qtransform),
             strain=predicted,
             measured_strain=measured_strain,
-            expected_residual=None if explained is None else self._on_map(explained.variance, predicted.shape[-1]),
-            strangeness=None if explained is None else twin.strangeness(explained.summary),
+            expected_residual=residual,
+            strangeness=strangeness,
             loudest=loudest,
         )
 
-    def _on_map(self, variance: Tensor, num_samples: int) -> Tensor:
-        """Expected power at the pixels of the maps, from those of the short-time spectrum, (event, frequency, time)."""
-        twin: Any = self.twin
-        transform, rate = twin.network.transform, self.events.sample_rate
+    def _on_map(
+        self, variance: Float[Tensor, "event row frame"], transform: ShortTimeFourier, num_samples: int
+    ) -> Float[Tensor, "event frequency time"]:
+        """Expected power at the pixels of the maps, from those of the short-time spectrum."""
+        rate = self.events.sample_rate
         frequencies, times = axes(num_samples / rate, self.qtransform)
         rows = torch.as_tensor(frequencies) / rate * transform.frame_size
         columns = transform.column(torch.as_tensor(times) * rate)
@@ -226,6 +228,11 @@ class SeriesPredictor:
         grid = grid.to(variance)[None].expand(len(variance), -1, -1, -1)
         sampled = functional.grid_sample(variance[:, None], grid, align_corners=True, padding_mode="border")[:, 0]
         return sampled * _unit(self.qtransform)
+
+
+def explains(twin: nn.Module) -> TypeGuard[WaveformTwin]:
+    """Whether a twin says how sure it is."""
+    return isinstance(twin, WaveformTwin) and twin.explains
 
 
 def make_predictor(
@@ -284,19 +291,12 @@ def predict_strain(
         Strain; and, from a twin that says how sure it is, what `WaveformTwin.explain` gives, else None.
     """
     device = _device_of(twin, witnesses)
-    explains = isinstance(twin, WaveformTwin) and twin.explains
-    was_training = _set_training(twin, mode=False)
-    try:
-        with torch.no_grad():
-            parts = [part.to(device) for part in witnesses.split(batch_size)]
-            if not explains:
-                return torch.cat([twin(part)[:, 0] for part in parts]), None
-            says: Any = twin
-            found = Explained(*map(torch.cat, zip(*(says.explain(part) for part in parts), strict=True)))
-            return found.strain[:, 0], found
-    finally:
-        if was_training:
-            _set_training(twin, mode=True)
+    with _evaluating(twin), torch.no_grad():
+        parts = [part.to(device) for part in witnesses.split(batch_size)]
+        if not explains(twin):
+            return torch.cat([twin(part)[:, 0] for part in parts]), None
+        found = Explained(*map(torch.cat, zip(*(twin.explain(part) for part in parts), strict=True)))
+        return found.strain[:, 0], found
 
 
 def expected_maps(
@@ -311,7 +311,7 @@ def expected_maps(
     Args:
         strain: Whitened, (event, time).
         sample_rate: Hz.
-        qtransform: Of the measured maps.
+        qtransform: Settings of the measured maps.
     """
     return q_transform(strain, sample_rate, replace(qtransform, norm="white"), periodic=False) * _unit(qtransform)
 
@@ -349,10 +349,6 @@ def expected_maps_and_peaks(
 def _unit(qtransform: QTransformSettings) -> float:
     """Mean energy of white noise in the unit of the maps."""
     return 1 / math.log(2) if qtransform.norm == "median" else 1.0
-
-
-def _measured(maps: Tensor, num_witnesses: int) -> Tensor:
-    return maps[:, 0] if maps.shape[1] > num_witnesses else torch.zeros_like(maps[:, 0])
 
 
 def blank_invalid(
@@ -405,12 +401,12 @@ def _device_of(twin: nn.Module, tensor: Tensor) -> torch.device:
     return held.device
 
 
-def _set_training(twin: nn.Module, *, mode: bool) -> bool:
-    """Switch the mode and return the old one. Exported programs have one fixed mode and refuse to switch."""
-    before = twin.training
-    if before != mode:
-        try:
-            twin.train(mode)
-        except NotImplementedError:
-            return False
-    return before
+@contextmanager
+def _evaluating(twin: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards the twin is in the mode that it was in."""
+    was_training = twin.training
+    twin.eval()
+    try:
+        yield
+    finally:
+        twin.train(was_training)

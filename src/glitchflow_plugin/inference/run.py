@@ -5,14 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
-from torch import nn
 from tqdm import tqdm
 
 from glitchflow_plugin.data.groups import group_numbers
@@ -24,12 +23,11 @@ from glitchflow_plugin.errors import NoEventsError
 from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
 from glitchflow_plugin.inference.clean import loudest_by_column, residual_area
 from glitchflow_plugin.inference.fresh import check_events, check_spectrograms
-from glitchflow_plugin.inference.predict import Prediction, make_predictor
+from glitchflow_plugin.inference.predict import Prediction, explains, make_predictor
 from glitchflow_plugin.inference.score import Scores, score_statistics
 from glitchflow_plugin.inference.subject import weights_fingerprint
 from glitchflow_plugin.inference.trivial import MeasuredMaps, trivial_statistics
 from glitchflow_plugin.models.bundle import ModelBundle
-from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.products.veto_table import EventVerdicts, event_table, veto_segments
 from glitchflow_plugin.settings import AccuracyRange, Count, CountOrNone, Positive, PositiveNumber, section
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
@@ -61,7 +59,7 @@ class InferenceSettings:
     tensorboard_rows: Count = 1000
     tensorboard_pictures: CountOrNone = 16
 
-    def decisive(self) -> dict[str, Any]:
+    def decisive(self) -> dict[str, object]:
         """The settings that change figures and verdicts; the others change how many are shown, and the speed."""
         shown = ("batch_size", "batch_events", "examples", "tensorboard_rows", "tensorboard_pictures")
         return {key: value for key, value in asdict(self).items() if key not in shown}
@@ -113,21 +111,13 @@ def expected_name(target: str) -> str:
     return f"{target}_EXPECTED_RESIDUAL"
 
 
-def _check_sets(bundle: ModelBundle, spectrograms: SpectrogramSet, events: EventSet | None) -> None:
-    check_spectrograms(bundle, spectrograms)
-    check_events(spectrograms, events)
-    if not len(spectrograms):
-        msg = f"{spectrograms.folder} holds no event. Check the data sets in inference.yaml."
-        raise NoEventsError(msg)
-
-
 def run_inference(
     bundle: ModelBundle,
     spectrograms: SpectrogramSet,
     folder: Path | str,
     settings: InferenceSettings,
     *,
-    model: Mapping[str, Any] | None = None,
+    model: Mapping[str, object] | None = None,
     events: EventSet | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -156,7 +146,11 @@ def run_inference(
         FormatError: The maps were made another way.
         NoEventsError: The set is empty.
     """
-    _check_sets(bundle, spectrograms, events)
+    check_spectrograms(bundle, spectrograms)
+    check_events(spectrograms, events)
+    if not len(spectrograms):
+        msg = f"{spectrograms.folder} holds no event. Check the data sets in inference.yaml."
+        raise NoEventsError(msg)
     measurable = bundle.target in spectrograms.channels
     names = [*([bundle.target] if measurable else []), *bundle.witnesses]
     predictor = partial(make_predictor, bundle, events=events, stride=settings.stride, batch_size=settings.batch_size)
@@ -169,49 +163,40 @@ def run_inference(
     qs = QTransformSettings.from_recipe(Recipe.from_dict(bundle.recipe).part("qtransform")).qs
     judged = judged_pixels(spectrograms.frequencies, columns, qs)
     groups = group_numbers(spectrograms.groups, spectrograms.gps_event, settings.block_length)
-    statistics: dict[str, list[CaseStatistics]] = {}
-    verdicts: list[EventVerdicts] = []
-    strange: list[np.ndarray] = []
-    missing = np.zeros(len(bundle.witnesses), dtype=np.int64)
+    missing = ~spectrograms.valid[:, spectrograms.channel_rows(bundle.witnesses)]
+    has_strain = np.zeros(len(spectrograms), dtype=np.bool_)
+    if measurable:
+        has_strain = spectrograms.valid[:, spectrograms.channel_rows([bundle.target])[0]]
+    parts: list[_Judged] = []
     with tqdm(total=len(spectrograms), desc="Inference", unit="event", disable=not progress) as bar:
         for index, first in enumerate(range(0, len(spectrograms), settings.batch_events)):
             rows = np.arange(first, min(first + settings.batch_events, len(spectrograms)))
             batch = spectrograms.read(rows, names)
-            valid = batch.valid[:, -len(bundle.witnesses) :]
-            missing += (~valid).sum(axis=0)
-            has_strain = batch.valid[:, 0] if measurable else np.zeros(len(batch), dtype=np.bool_)
             found = {name: predict(batch) for name, predict in predictors.items()}
-            measured = found[MODEL].measured
-            found[ZERO] = Prediction(measured, torch.zeros_like(measured), measured)
-            verdict, scored = _judge(
-                found,
-                events=batch.event_ids,
-                groups=groups[rows],
-                has_strain=has_strain,
-                witnesses_missing=(~valid).sum(axis=1),
-                judged=judged,
-                threshold=settings.threshold,
-            )
-            verdicts.append(verdict)
-            strangeness = found[MODEL].strangeness
-            if strangeness is not None:
-                strange.append(host(strangeness.double()))
-            for name, part in scored.items():
-                statistics.setdefault(name, []).append(part)
+            parts.append(_judge(found, batch.event_ids, groups[rows], judged, settings.threshold))
             if index in pending:
-                writer.write(pending[index], _maps_batch(batch, found[MODEL], has_strain))
+                writer.write(pending[index], _maps_batch(batch, found[MODEL], has_strain[rows]))
             bar.update(len(batch))
-    verdict = EventVerdicts.concatenate(verdicts)
-    joined = {name: CaseStatistics.concatenate(parts) for name, parts in statistics.items()}
-    if verdict.measured_valid.any():
-        with_strain = np.flatnonzero(verdict.measured_valid)
+    cases = {name: CaseStatistics.concatenate([part.cases[name] for part in parts]) for name in parts[0].cases}
+    scored = {name: every.select(has_strain) for name, every in cases.items()}
+    if has_strain.any():
+        with_strain = np.flatnonzero(has_strain)
         batches = partial(_measured_maps, spectrograms, bundle.target, with_strain, groups, settings.batch_events)
-        joined |= trivial_statistics(batches, settings.threshold, inside=judged)
+        scored |= trivial_statistics(batches, settings.threshold, inside=judged)
+    verdicts = EventVerdicts(
+        loudest_predicted=np.concatenate([part.loudest for part in parts]),
+        peak_measured=cases[MODEL].peak_measured,
+        peak_in_time=cases[MODEL].peak_in_time,
+        peak_cleaned=cases[MODEL].peak_cleaned,
+        residual_area=np.concatenate([part.residual_area for part in parts]),
+        measured_valid=has_strain,
+        witnesses_missing=missing.sum(axis=1),
+    )
     segments = veto_segments(
         spectrograms.event_ids,
         spectrograms.gps_start,
         columns,
-        verdict.loudest_predicted,
+        verdicts.loudest_predicted,
         threshold=settings.threshold,
         padding=settings.veto_padding,
     )
@@ -220,66 +205,74 @@ def run_inference(
         spectrograms.gps_start,
         spectrograms.gps_event,
         columns,
-        verdicts=verdict,
+        verdicts=verdicts,
         segments=segments,
         threshold=settings.threshold,
         judged=judged,
         groups=groups,
     )
-    if strange:
-        table["novelty_p"] = table["event_id"].map(
-            dict(zip(spectrograms.event_ids, np.concatenate(strange), strict=True))
-        )
+    strangeness = [part.strangeness for part in parts if part.strangeness is not None]
+    if strangeness:
+        table["novelty_p"] = np.concatenate(strangeness)
     made = writer.finish()
     assert isinstance(made, SpectrogramSet)  # noqa: S101  # tells the type checker what the writer's kind decides
     return InferenceResult(
         maps=made,
         segments=segments,
         events=table,
-        scores=_scores(joined, settings),
-        witnesses_missing={name: int(count) for name, count in zip(bundle.witnesses, missing, strict=True)},
-        num_unmeasured=int((~verdict.measured_valid).sum()),
+        scores=_scores(scored, settings),
+        witnesses_missing=dict(zip(bundle.witnesses, missing.sum(axis=0).tolist(), strict=True)),
+        num_unmeasured=int((~has_strain).sum()),
         judged=judged,
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """What is kept of some events.
+
+    Attributes:
+        cases: By name of the prediction, the zero prediction among them.
+        loudest: Largest energy of each column that the model predicts, SNR², (event, time).
+        residual_area: Pixels above the threshold after cleaning, (event,).
+        strangeness: As the model says it, (event,).
+    """
+
+    cases: Mapping[str, CaseStatistics]
+    loudest: Float[np.ndarray, "event time"]
+    residual_area: Int[np.ndarray, " event"]
+    strangeness: Float[np.ndarray, " event"] | None
+
+
 def _judge(
     found: Mapping[str, Prediction],
-    *,
-    events: Sequence[str],
+    event_ids: Sequence[str],
     groups: Int[np.ndarray, " event"],
-    has_strain: Bool[np.ndarray, " event"],
-    witnesses_missing: Int[np.ndarray, " event"],
     judged: Bool[np.ndarray, "frequency time"],
     threshold: float,
-) -> tuple[EventVerdicts, dict[str, CaseStatistics]]:
-    """Verdicts of the model on all events, and statistics of all predictions on those with strain."""
+) -> _Judged:
     own = found[MODEL]
+    zero = Prediction(own.measured, torch.zeros_like(own.measured), own.measured)
     inside = torch.from_numpy(judged).to(own.predicted.device)
-    every = {
+    cases = {
         name: map_statistics(
             each.measured,
             each.predicted,
-            events,
+            event_ids,
             threshold,
             cleaned=each.cleaned,
             loudest=each.loudest,
             inside=judged,
             groups=groups,
         )
-        for name, each in found.items()
+        for name, each in {**found, ZERO: zero}.items()
     }
-    statistics = every[MODEL]
-    verdicts = EventVerdicts(
-        loudest_predicted=host(loudest_by_column(own.predicted, inside) if own.loudest is None else own.loudest),
-        peak_measured=statistics.peak_measured,
-        peak_in_time=statistics.peak_in_time,
-        peak_cleaned=statistics.peak_cleaned,
+    return _Judged(
+        cases,
+        loudest=host(loudest_by_column(own.predicted, inside) if own.loudest is None else own.loudest),
         residual_area=host(residual_area(torch.where(inside, own.cleaned, 0.0), threshold)),
-        measured_valid=has_strain,
-        witnesses_missing=witnesses_missing,
+        strangeness=None if own.strangeness is None else host(own.strangeness.double()),
     )
-    return verdicts, {name: part.select(has_strain) for name, part in every.items()}
 
 
 def _measured_maps(
@@ -306,7 +299,11 @@ def _scores(statistics: Mapping[str, CaseStatistics], settings: InferenceSetting
 
 
 def _maps_writer(
-    bundle: ModelBundle, spectrograms: SpectrogramSet, folder: Path, settings: InferenceSettings, model: dict[str, Any]
+    bundle: ModelBundle,
+    spectrograms: SpectrogramSet,
+    folder: Path,
+    settings: InferenceSettings,
+    model: dict[str, object],
 ) -> ShardedWriter:
     return ShardedWriter(
         folder=folder,
@@ -315,7 +312,7 @@ def _maps_writer(
         channels=(
             cleaned_name(bundle.target),
             predicted_name(bundle.target),
-            *((expected_name(bundle.target),) if _explains(bundle.twin) else ()),
+            *((expected_name(bundle.target),) if explains(bundle.twin) else ()),
         ),
         axes=dict(spectrograms.manifest.axes),
         units=UNITS,
@@ -324,10 +321,6 @@ def _maps_writer(
         shard_size=settings.batch_events,
         inputs=f"{spectrograms.manifest.fingerprint} {weights_fingerprint(bundle.twin)}",
     )
-
-
-def _explains(twin: nn.Module) -> bool:
-    return isinstance(twin, WaveformTwin) and twin.explains
 
 
 def _maps_batch(batch: SpectrogramBatch, found: Prediction, has_strain: Bool[np.ndarray, " event"]) -> SpectrogramBatch:

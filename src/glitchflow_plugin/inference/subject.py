@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar, cast
 
 from torch import nn
 
@@ -17,23 +17,33 @@ from glitchflow_plugin.types.tensors import host
 
 T = TypeVar("T")
 
-_KEYS = {"name", "version"}
+
+class ModelChoice(TypedDict):
+    """A registered model; its version is a number or an alias."""
+
+    name: str
+    version: int | str
 
 
-def check_model(model: Mapping[str, Any]) -> dict[str, Any]:
+def check_model(model: Mapping[str, object]) -> ModelChoice:
     """The keys `name` and `version` (a number or an alias) of inference.yaml.
 
     Raises:
         ConfigurationError: A key is missing or misspelt.
     """
-    if not isinstance(model, Mapping) or set(model) != _KEYS or not model["name"] or model["version"] in (None, ""):
+    if (
+        not isinstance(model, Mapping)
+        or set(model) != {"name", "version"}
+        or not model["name"]
+        or model["version"] in (None, "")
+    ):
         raise ConfigurationError(
             f"inference.yaml: model must have the keys name and version (a number or an alias), got {model!r}."
         )
-    return dict(model)
+    return cast("ModelChoice", dict(model))
 
 
-def load_model(model: Mapping[str, Any], tracking_uri: str) -> ModelBundle:
+def load_model(model: Mapping[str, object], tracking_uri: str) -> ModelBundle:
     """Load a registered twin; its name and number stand in `notes["registered"]` afterwards.
 
     Args:
@@ -51,12 +61,12 @@ def load_model(model: Mapping[str, Any], tracking_uri: str) -> ModelBundle:
     return replace(bundle, notes={**bundle.notes, "registered": {"name": found.name, "version": found.version}})
 
 
-def registered(bundle: ModelBundle) -> dict[str, Any]:
+def registered(bundle: ModelBundle) -> dict[str, object]:
     """Name and version of a bundle from `load_model`; empty for one that was not registered."""
     return dict(bundle.notes.get("registered") or {})
 
 
-def model_inputs(bundle: ModelBundle) -> dict[str, Any]:
+def model_inputs(bundle: ModelBundle) -> dict[str, object]:
     """The same for the inputs of a run summary."""
     return {("model" if key == "name" else f"model_{key}"): value for key, value in registered(bundle).items()}
 
@@ -90,7 +100,7 @@ class Subject:
         version = registered(self.bundle).get("version")
         return gps_of(self.spectrograms) + (f"-v{version}" if version is not None else "")
 
-    def record(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def record(self, settings: Mapping[str, object]) -> dict[str, object]:
         """All that decides about a result, with those settings that change what comes of it."""
         return {
             "gps": gps_of(self.spectrograms),
@@ -114,7 +124,7 @@ class Sources:
         datasets: What Load-infdata made them of.
     """
 
-    model: Mapping[str, Any] | None
+    model: Mapping[str, object] | None
     tracking_uri: str
     spectrograms: str | None
     events: str | None

@@ -5,19 +5,17 @@ frequencies at each time (clock: it knows when glitches usually come), over even
 very events that are judged, which no twin may be: no training data are needed, and they reach rather too much.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.errors import NoEventsError
-from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
+from glitchflow_plugin.inference.cases import CaseStatistics, Labels, map_statistics
 from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.inference.predict import Prediction
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
@@ -37,8 +35,8 @@ class MeasuredMaps:
     """
 
     maps: Float[Tensor, "event frequency time"]
-    events: Sequence[Any] | NDArray[Any]
-    groups: Sequence[Any] | NDArray[Any] | None = None
+    events: Labels
+    groups: Labels | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ class CleaningExample:
         gps_start: GPS time of the left edge of the maps, s.
         gps_event: Trigger time, GPS s; the zero of the time axis.
         predicted: Generated from the witnesses, SNR².
-        measured: Of the strain, SNR²; None where there is no usable strain.
+        measured: Map of the strain, SNR²; None where there is no usable strain.
         cleaned: |measured - predicted|, SNR²; None likewise.
         note: Said in the title, for instance class and verdict.
     """
@@ -55,11 +55,11 @@ def plot_cleaning(
 
     Args:
         examples: Events to show; an empty list gives a figure that says so.
-        frequencies: Of the rows of the maps, Hz.
-        times: Of the columns, s from `gps_start`.
+        frequencies: Rows of the maps, Hz.
+        times: Columns of the maps, s from `gps_start`.
         threshold: Its contour is drawn, SNR².
         title: Above all rows.
-        axis: Of frequency.
+        axis: Axis of frequency.
         judged: Pixels that are judged, in real and cleaned maps; the others are dimmed.
 
     Returns:

@@ -57,8 +57,8 @@ def draw_map(
     Args:
         axes: Where; its horizontal axis becomes that of the columns.
         energy: SNR².
-        frequencies: Of the rows, Hz.
-        columns: Of the map.
+        frequencies: Centres of the rows, Hz.
+        columns: Columns of the map.
         norm: The colour scale.
         judged: Pixels that are judged; the others are dimmed.
     """

@@ -39,7 +39,7 @@ def plot_event(
         label: Class of the glitch, for the title; empty where unknown.
         valid: False for channels without data, shape (channel,).
         max_channels: With more channels, only the first so many are shown.
-        axis: Of frequency.
+        axis: Axis of frequency.
 
     Returns:
         The figure.

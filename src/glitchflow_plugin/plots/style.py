@@ -43,11 +43,11 @@ def look() -> Iterator[None]:
         yield
 
 
-def picture(plot: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
+def picture(plot: Callable[_Arguments, "Picture"]) -> Callable[_Arguments, "Picture"]:
     """Make a function that returns a figure work under `look`."""
 
     @wraps(plot)
-    def made(*arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> Figure:
+    def made(*arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> "Picture":
         with look():
             return plot(*arguments, **keywords)
 

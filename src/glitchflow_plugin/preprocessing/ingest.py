@@ -7,11 +7,11 @@ import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,31 +20,33 @@ from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.event_source import EventSource, LoadedEvent
 from glitchflow_plugin.data.readers.continuous import GAP, OUTSIDE, UNREADABLE
-from glitchflow_plugin.data.readers.psd import read_psd
 from glitchflow_plugin.data.readers.trigger_table import TriggerReport
-from glitchflow_plugin.data.recipe import said
 from glitchflow_plugin.data.records import EventBatch
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.sharded_writer import ShardedWriter, ShardPlan
 from glitchflow_plugin.data.sources import Catalogue, ChannelOrigin, open_datasets
 from glitchflow_plugin.data.units import same_unit
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, NoEventsError
+from glitchflow_plugin.preprocessing.channel_recipe import (
+    ChannelRecipe,
+    as_recipe,
+    channel_recipe,
+    channel_recipes,
+    whitening_of,
+)
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
 from glitchflow_plugin.preprocessing.triggers import chosen_by, chosen_for
-from glitchflow_plugin.settings import Count, built, section
+from glitchflow_plugin.settings import Count, section
 from glitchflow_plugin.signal.conditioning import (
     SAMPLE_RATE,
     TOO_SHORT,
-    USUAL_JITTER,
     ChannelRejectedError,
-    ConditioningSettings,
     Recorded,
     condition,
     jittered_crop_start,
     needed_length,
 )
-from glitchflow_plugin.signal.psd import Psd
 from glitchflow_plugin.signal.whitening import WhiteningSettings
 
 logger = logging.getLogger(__name__)
@@ -53,8 +55,6 @@ UNIT = "unit"
 _NOT_THERE = (OUTSIDE, MISSING)
 _ENOUGH_TO_TELL = 10
 """Events of which a mean shift tells whether they had room."""
-_PSD_SPACING = 0.25
-"""Grid on which given spectra are kept in the recipe, Hz."""
 
 
 @section
@@ -64,20 +64,9 @@ class IngestSettings:
     shard_size: Count | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class ChannelRecipe:
-    """Everything that decides the samples of one channel."""
-
-    name: str
-    settings: ConditioningSettings
-    unit: str | None = None
-    sample_rate: float | None = None
-    psd: Psd | None = None
-
-
 def ingest(
-    datasets: Sequence[Mapping[str, Any] | DatasetSettings],
-    whitening: WhiteningSettings | Mapping[str, Any] | None,
+    datasets: Sequence[Mapping[str, object] | DatasetSettings],
+    whitening: WhiteningSettings | Mapping[str, object] | None,
     folder: Path | str,
     *,
     engine: EngineSettings = IN_PROCESS,
@@ -105,33 +94,12 @@ def ingest(
     entries = DatasetSettings.listed(datasets)
     strain = next((one.processing for one in entries if one.target), None)
     catalogue = open_datasets(entries, choose=partial(chosen_for, whitening=settings, band=strain))
-    unknown = sorted(set(psd_files) - set(catalogue.channels))
-    if unknown:
-        raise ConfigurationError(f"whiten.psd names channels that are not used: {unknown}")
-    psds = {
-        name: _given_psd(name, path, quantity, catalogue.channels[name], catalogue.processing.sr)
-        for name, path in psd_files.items()
-    }
-    common = catalogue.processing
-    recipes = []
-    for name, origin in catalogue.channels.items():
-        band = origin.processing
-        conditioning = ConditioningSettings(
-            low=band.minf,
-            high=band.maxf,
-            sample_rate=common.sr,
-            duration=common.len,
-            whiten=common.whiten,
-            whitening=settings,
-            crop_jitter=USUAL_JITTER if common.crop_jitter is None else common.crop_jitter,
-            crop_seed=common.crop_seed,
-        )
-        recipes.append(ChannelRecipe(name, conditioning, origin.unit, origin.sample_rate, psds.get(name)))
-    return _run(catalogue, recipes, folder, engine, shard_size or common.batch)
+    recipes = channel_recipes(catalogue, settings, psd_files, quantity)
+    return _run(catalogue, recipes, folder, engine, shard_size or catalogue.processing.batch)
 
 
 def ingest_with_recipe(
-    datasets: Sequence[Mapping[str, Any] | DatasetSettings],
+    datasets: Sequence[Mapping[str, object] | DatasetSettings],
     recipe: Mapping[str, Any],
     channels: Sequence[str] | None,
     folder: Path | str,
@@ -183,100 +151,6 @@ def ingest_with_recipe(
     if jitter is not None:
         recipes = [replace(one, settings=replace(one.settings, crop_jitter=jitter)) for one in recipes]
     return _run(catalogue, recipes, folder, engine, size, require_target=require_target)
-
-
-def as_recipe(target: str, channels: Sequence[ChannelRecipe]) -> dict[str, Any]:
-    """The recipe as it is stored with the event set and with the model (JSON types only)."""
-    first = channels[0].settings
-    return {
-        "target": target,
-        "sample_rate": first.sample_rate,
-        "duration": first.duration,
-        "whiten": first.whiten,
-        "whitening": asdict(first.whitening),
-        "order": first.order,
-        "flat_length": first.flat_length,
-        "crop_jitter": first.crop_jitter,
-        "crop_seed": first.crop_seed,
-        "channels": {one.name: _channel_entry(one) for one in channels},
-    }
-
-
-def _channel_entry(channel: ChannelRecipe) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "minf": channel.settings.low,
-        "maxf": channel.settings.high,
-        "unit": channel.unit,
-        "recorded_sample_rate": channel.sample_rate,
-    }
-    if channel.psd is not None:
-        entry["psd"] = {"spacing": channel.psd.spacing, "values": channel.psd.values.tolist()}
-    return entry
-
-
-def channel_recipe(name: str, recipe: Mapping[str, Any]) -> ChannelRecipe:
-    """How a channel is conditioned, from the recipe of an event set (the inverse of `as_recipe`).
-
-    Raises:
-        FormatError: The recipe does not say it, or is of a later version of this program.
-    """
-    recipe = said(recipe, "events")
-    try:
-        entry = recipe["channels"][name]
-        settings = ConditioningSettings(
-            low=entry["minf"],
-            high=entry["maxf"],
-            sample_rate=recipe["sample_rate"],
-            duration=recipe["duration"],
-            whiten=recipe["whiten"],
-            whitening=WhiteningSettings(**recipe["whitening"]),
-            order=recipe["order"],
-            flat_length=recipe["flat_length"],
-            crop_jitter=recipe["crop_jitter"],
-            crop_seed=recipe["crop_seed"],
-        )
-        psd = entry.get("psd")
-        given = None if psd is None else Psd(np.asarray(psd["values"], dtype=np.float64), float(psd["spacing"]))
-    except (KeyError, TypeError) as error:
-        raise FormatError(
-            f"the recipe does not say how {name} is conditioned as this version knows it ({error}). Make it again."
-        ) from error
-    # The rate may differ from training's (strain at 4096 or 16384 Hz); within the new data it must not vary.
-    return ChannelRecipe(name, settings, entry.get("unit"), None, given)
-
-
-def whitening_of(
-    content: WhiteningSettings | Mapping[str, Any] | None,
-) -> tuple[WhiteningSettings, dict[str, str], Literal["psd", "asd"]]:
-    """What whiten.yaml asks for: settings, file of a spectrum by channel, and what these files hold.
-
-    Raises:
-        ConfigurationError: A key is unknown or a value makes no sense.
-    """
-    if content is None or isinstance(content, WhiteningSettings):
-        return content or WhiteningSettings(), {}, "psd"
-    values = dict(content)
-    files, quantity = values.pop("psd", None) or {}, values.pop("psd_quantity", "psd")
-    if not isinstance(files, Mapping):
-        raise ConfigurationError(
-            f'whiten.psd: expected a file for each channel, as in {{"V1:Hrec_hoft": noise.txt}}, got {files!r}.'
-        )
-    return built(WhiteningSettings, values, "whiten"), dict(files), quantity
-
-
-def _given_psd(name: str, path: str, quantity: Literal["psd", "asd"], origin: ChannelOrigin, sample_rate: float) -> Psd:
-    """A spectrum from a file, on an even grid. It must span the band: nobody knows it beyond its ends."""
-    frequencies, values = read_psd(path, quantity, name)
-    low = origin.processing.minf
-    # A slow channel has no spectrum above its own Nyquist frequency.
-    high = min(origin.processing.maxf, sample_rate / 2, (origin.sample_rate or np.inf) / 2)
-    if frequencies[0] > low or frequencies[-1] < high:
-        raise ConfigurationError(
-            f"whiten.psd: the spectrum of {name} reaches from {frequencies[0]:g} to {frequencies[-1]:g} Hz and must "
-            f"span the band, {low:g} to {high:g} Hz. Give a longer one than {path}, or narrow processing.minf and maxf."
-        )
-    grid = np.arange(0, sample_rate / 2 + _PSD_SPACING, _PSD_SPACING)
-    return Psd(np.interp(grid, frequencies, values), _PSD_SPACING)
 
 
 def _run(
@@ -492,7 +366,7 @@ def _finished(writer: ShardedWriter, catalogue: Catalogue) -> EventSet:
             f"{error} Details stand in {writer.folder / 'quality.csv'}. " + "; ".join(report.warnings()[:5])
         ) from error
     assert isinstance(events, EventSet)  # noqa: S101  # kind="events" above
-    write_quality(writer.folder, report_of(events, flaws, catalogue))
+    write_quality(writer.folder, _report(flaws, events.manifest.rejected, len(events), catalogue))
     return events
 
 
@@ -508,11 +382,6 @@ def jitter_lacking(events: EventSet) -> tuple[str, ...]:
         "glitches lie in one place of all events. Raise `segment`, bring longer events, or shorten processing.len or "
         "filter_length.",
     )
-
-
-def report_of(events: EventSet, flaws: Sequence[Flaw], catalogue: Catalogue) -> QualityReport:
-    """The quality report of a finished set."""
-    return _report(flaws, events.manifest.rejected, len(events), catalogue)
 
 
 def _report(flaws: Sequence[Flaw], rejected: Mapping[str, str], kept: int, catalogue: Catalogue) -> QualityReport:

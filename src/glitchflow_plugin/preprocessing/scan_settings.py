@@ -1,30 +1,18 @@
 """The keys of scan.yaml."""
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.spectrograms import check_map_keys
-from glitchflow_plugin.settings import Count, CountOrNone, Number, Positive, Share, built, section
+from glitchflow_plugin.settings import Count, CountOrNone, Finite, Number, Positive, Share, section
 from glitchflow_plugin.signal.coincidence import Tolerance
 from glitchflow_plugin.signal.rounds import Criteria
 
 #: Distance in octaves where frequencies are compared and tolerance_distance gives none.
 DEFAULT_OCTAVES = 0.5
-
-
-def _gps_times(given: object) -> object:
-    if given is None or isinstance(given, str):
-        return given
-    numbers = list(given) if isinstance(given, Sequence) else [None]
-    if not all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in numbers):
-        raise ConfigurationError(
-            f"injections must be a list of GPS times in s, or the path of a file with them, got {given!r}."
-        )
-    return given
 
 
 @section
@@ -55,7 +43,10 @@ class ScanSettings:
     max_rounds: Count = 20
     family_overlap: Share = 0.5
     unsafe: tuple[str, ...] = ()
-    injections: Annotated[str | Sequence[Number] | None, BeforeValidator(_gps_times)] = None
+    injections: Annotated[
+        str | Sequence[Finite | int] | None,
+        Field(description="a list of GPS times in s, or the path of a file with them"),
+    ] = None
     safety: Share = 0.001
     safe_override: tuple[str, ...] = ()
 
@@ -71,15 +62,6 @@ class ScanSettings:
         if self.injections is not None and not self.num_slides:
             raise ConfigurationError("injections are compared with time slides: num_slides must not be 0.")
         check_map_keys(self)
-
-    @classmethod
-    def from_yaml(cls, content: Mapping[str, Any]) -> "ScanSettings":
-        """Settings from the content of scan.yaml.
-
-        Raises:
-            ConfigurationError: A value is out of range, or a key is misspelt or has been replaced.
-        """
-        return built(cls, content, "scan")
 
     @property
     def tolerance(self) -> Tolerance:

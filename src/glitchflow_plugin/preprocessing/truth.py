@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -12,7 +11,7 @@ from jaxtyping import Bool, Float
 from glitchflow_plugin.data.event_files import list_event_files, read_event, read_event_header
 from glitchflow_plugin.data.truth_file import EventTruth, WaveformTruth, read_truth
 from glitchflow_plugin.errors import DataError
-from glitchflow_plugin.preprocessing.ingest import channel_recipe
+from glitchflow_plugin.preprocessing.channel_recipe import channel_recipe
 from glitchflow_plugin.signal.conditioning import condition_together
 
 
@@ -65,7 +64,7 @@ class GlitchTruth:
 
 def read_glitch_truth(
     folder: Path | str,
-    recipe: Mapping[str, Any],
+    recipe: Mapping[str, object],
     event_ids: Sequence[str],
     gps_start: Float[np.ndarray, " event"],
     workers: int = 2,

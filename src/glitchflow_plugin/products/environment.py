@@ -4,7 +4,6 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from glitchflow_plugin import __version__
 
@@ -25,7 +24,7 @@ def git_commit() -> str | None:
     return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
 
 
-def environment() -> dict[str, Any]:
+def environment() -> dict[str, object]:
     """Everything that decides numbers beside data and settings; JSON-like."""
     packages = {}
     for found in metadata.distributions():

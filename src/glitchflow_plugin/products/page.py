@@ -11,7 +11,7 @@ def insert_block(page: Path | str, kind: str, name: str, block: str) -> None:
 
     Args:
         page: A Markdown file.
-        kind: Of the block, for instance `leaderboard`.
+        kind: Kind of the block, for instance `leaderboard`.
         name: Which of them.
         block: Markdown.
 

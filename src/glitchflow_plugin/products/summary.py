@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from importlib import metadata
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -79,8 +78,8 @@ class Changed:
         by: Who changed it: the command line, or which profile.
     """
 
-    used: Any
-    file: Any
+    used: object
+    file: object
     by: str
 
 
@@ -100,19 +99,19 @@ class RunSummary:
         warnings: What the user should know.
         details: Curves and counts that are too long for the table; JSON-like, in summary.json alone.
         finished: ISO 8601, UTC.
-        versions: Of this program, Python and the libraries that decide the numbers.
+        versions: Versions of this program, Python and the libraries that decide the numbers.
     """
 
     pipeline: str
     started: str
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, object] = field(default_factory=dict)
     events: EventCounts = field(default_factory=EventCounts)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
-    outputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, object] = field(default_factory=dict)
     profile: str = ""
     changed: Mapping[str, Changed] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
     finished: str = field(default_factory=now)
     versions: Mapping[str, str] = field(default_factory=versions)
 
@@ -139,9 +138,9 @@ def format_summary(summary: RunSummary, width: int = 110, place: Path | None = N
     """The summary as a table for a terminal.
 
     Args:
-        summary: Of a step.
+        summary: What a step did.
         width: Characters.
-        place: Folder that it lies in, where several are shown.
+        place: Folder that the summary lies in, where several are shown.
     """
     title = summary.pipeline if place is None else f"{place}: {summary.pipeline}"
     table = Table(title=title, title_justify="left", show_header=False, width=width)
@@ -173,7 +172,7 @@ def format_summary(summary: RunSummary, width: int = 110, place: Path | None = N
     return stream.getvalue()
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = "null" if value is None else str(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 

@@ -6,7 +6,6 @@ Undefined entries (no strain, so nothing measured) are empty in CSV and null in 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,7 +99,7 @@ def veto_segments(
     Args:
         event_ids: One id an event.
         gps_start: GPS time of the left edge of each event, s, float64.
-        columns: Of the maps.
+        columns: Columns of the maps.
         loudest: Largest predicted energy of each column, SNR².
         threshold: SNR².
         padding: s.
@@ -159,7 +158,7 @@ def event_table(
         event_ids: One id an event.
         gps_start: GPS time of the left edge of each event, s, float64.
         gps_event: Trigger times, GPS s, float64.
-        columns: Of the maps.
+        columns: Columns of the maps.
         verdicts: What was found.
         segments: From `veto_segments`.
         threshold: SNR².
@@ -180,7 +179,7 @@ def event_table(
     seconds = of_event.sum().reindex(ids, fill_value=0.0).to_numpy(dtype=np.float64)
     number = of_event.size().reindex(ids, fill_value=0).to_numpy()
     judged_seconds = float((columns.right - columns.left)[judged.any(axis=0)].sum())
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "event_id": ids,
         "group": groups,
         "gps_start": gps_start,
@@ -248,7 +247,7 @@ def markdown_table(table: pd.DataFrame, rows: int = 200) -> str:
     return "\n".join([*head, *body, *([f"\n{left} more rows in the CSV file"] if left > 0 else [])])
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if pd.isna(value):
         return ""
     # GPS times need nine digits before the point

@@ -7,7 +7,6 @@ another.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -33,7 +32,7 @@ class Disturbance:
     witness: Series
     modulation: Series | float = 1.0
     slow: Mapping[str, Series] = field(default_factory=dict)
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
 
 Draw = Callable[[np.random.Generator, Series, float], Disturbance]

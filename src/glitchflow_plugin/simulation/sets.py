@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.simulation.settings import SimulationSettings
 
 
@@ -24,7 +25,10 @@ def settings_by_set(
         raise ConfigurationError("simulate.sets is empty. Name at least one set, for instance `training: {}`.")
     for name in sets:
         check_name(name, "simulate.sets: name of a set")
-    made = {name: _settings(name, _merged(detector or {}, own or {})) for name, own in sets.items()}
+    made = {
+        name: built(SimulationSettings, _merged(detector or {}, own or {}), f"simulate.sets.{name}")
+        for name, own in sets.items()
+    }
     _refuse_overlap(made)
     return made
 
@@ -35,13 +39,6 @@ def _merged(shared: Mapping[str, object], own: Mapping[str, object]) -> dict[str
         before = shared.get(key)
         merged[key] = {**before, **value} if isinstance(value, Mapping) and isinstance(before, Mapping) else value
     return merged
-
-
-def _settings(name: str, content: Mapping[str, object]) -> SimulationSettings:
-    try:
-        return SimulationSettings.from_yaml(content)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"simulate.sets.{name}: {error}") from error
 
 
 def _refuse_overlap(sets: Mapping[str, SimulationSettings]) -> None:

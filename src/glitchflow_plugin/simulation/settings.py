@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from glitchflow_plugin.errors import ConfigurationError, nearest
-from glitchflow_plugin.settings import Count, CountOrNone, NotNegative, Positive, Range, Share, Texts, built, section
+from glitchflow_plugin.settings import Count, CountOrNone, NotNegative, Positive, Range, Share, Texts, section
 from glitchflow_plugin.simulation.noise import Line, sensitivity
 
 
@@ -203,15 +203,6 @@ class SimulationSettings:
             raise ConfigurationError(f"sample_rate must be a multiple of 2048 Hz, got {self.sample_rate}.")
         if not 0.0 <= self.time_jitter <= self.duration / 2.0 - 3.0:
             raise ConfigurationError(f"time_jitter must leave 3 s to either end of an event, got {self.time_jitter} s.")
-
-    @classmethod
-    def from_yaml(cls, content: Mapping[str, Any]) -> "SimulationSettings":
-        """Settings from plain dictionaries and lists; a family's missing keys take that family's defaults.
-
-        Raises:
-            ConfigurationError: A key is misspelt or a value out of range; the message lists the known keys.
-        """
-        return built(cls, content, "simulate")
 
     def recipe(self) -> dict[str, Any]:
         """All that decides what one event looks like, as plain data; the number of events is left out."""

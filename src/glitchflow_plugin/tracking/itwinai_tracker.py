@@ -64,6 +64,11 @@ class BufferedMLFlowLogger(MLFlowLogger):
         self._warned = False
         self._pause, self._wait_until = _PAUSES[0], 0.0
 
+    @property
+    def lacking(self) -> list[Unsent]:
+        """What the server has not taken, or not shown to have."""
+        return [*self.unproven, *self.unsent]
+
     def create_logger_context(self, rank: int = 0, **keywords: Any) -> Any:
         """Open the run. Once `lenient` is set, a server that is not there is no error: all is kept."""
         begun = keywords.pop("parent_run_id", None) or None
@@ -387,15 +392,15 @@ def search_run(mlflow: Logger | None, name: str | None) -> Iterator[str | None]:
         raise
 
 
-def end_as_killed(loggers: Logger | None) -> None:
-    """Let a run that was asked to end, and can go on later, not count as finished in MLflow."""
-    ItwinaiTracker(loggers).end_as("KILLED")
+def buffered_mlflow(loggers: Logger | None) -> BufferedMLFlowLogger | None:
+    """The logger for MLflow, where there is one."""
+    return next((each for each in _leaves(loggers) if isinstance(each, BufferedMLFlowLogger)), None)
 
 
 def unsent(loggers: Logger | None) -> list[Unsent]:
     """What MLflow has not taken, or not shown to have."""
-    patient = [each for each in _leaves(loggers) if isinstance(each, BufferedMLFlowLogger)]
-    return [item for each in patient for item in (*each.unproven, *each.unsent)]
+    mlflow = buffered_mlflow(loggers)
+    return [] if mlflow is None else mlflow.lacking
 
 
 class ItwinaiTracker:
@@ -433,9 +438,8 @@ class ItwinaiTracker:
 
     def data(self, name: str, digest: str) -> None:
         """Record which data set the run was made from."""
-        for each in _leaves(self.loggers):
-            if isinstance(each, BufferedMLFlowLogger):
-                each.log_data(name, digest)
+        if (mlflow := buffered_mlflow(self.loggers)) is not None:
+            mlflow.log_data(name, digest)
 
     def part(self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float], status: str) -> None:
         """Record a part of the run that has ended, such as a trial of a search, where there is a place for it.
@@ -446,15 +450,20 @@ class ItwinaiTracker:
             metrics: Its figures.
             status: Of MLflow: `FINISHED`, `FAILED` or `KILLED`.
         """
-        for each in _leaves(self.loggers):
-            if isinstance(each, BufferedMLFlowLogger):
-                each.log_part(name, params, metrics, status)
+        if (mlflow := buffered_mlflow(self.loggers)) is not None:
+            mlflow.log_part(name, params, metrics, status)
 
     def end_as(self, status: str) -> None:
         """Set the status of MLflow that the run gets at its end."""
+        if (mlflow := buffered_mlflow(self.loggers)) is not None:
+            mlflow.ends_as = status
+
+    def close(self, status: str) -> None:
+        """End what is open after an error; what has failed, and cannot go on, leaves its status in MLflow alone."""
+        self.end_as(status)
         for each in _leaves(self.loggers):
-            if isinstance(each, BufferedMLFlowLogger):
-                each.ends_as = status
+            if each.is_initialized and (status == "KILLED" or isinstance(each, MLFlowLogger)):
+                each.destroy_logger_context()
 
     def params(self, values: dict[str, Any]) -> None:
         """Record the settings of the run."""

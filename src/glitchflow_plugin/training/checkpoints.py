@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from glitchflow_plugin.data.files import flush, read_json, sha256, write_json
-from glitchflow_plugin.errors import DataError, FormatError
+from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +21,8 @@ BEST, LAST, PREVIOUS = "best_model", "last", "previous"
 #: Holds those three of an earlier training until the present one has ended with a better network.
 EARLIER = "earlier"
 CHECKSUMS = "checksums.json"
-#: Note of a checkpoint: id of the run that wrote it.
-RUN = "run"
-#: Note of a checkpoint: `Learner.origin` of what it was trained on.
-ORIGIN = "trained_on"
+#: Notes of a checkpoint: id of the run that wrote it, and what that was trained on.
+RUN, ORIGIN = "run", "trained_on"
 
 
 def write_checkpoint(
@@ -87,6 +86,22 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         message = f"{folder} is not a usable checkpoint ({type(error).__name__}: {error}). Choose another one."
         raise FormatError(message) from error
     return found
+
+
+def check_present(folder: Path) -> None:
+    """Refuse a folder without a checkpoint.
+
+    Raises:
+        ConfigurationError: The message lists checkpoints nearby.
+    """
+    if not (folder / "state.pt").exists():
+        around = folder.parent
+        nearby = sorted(str(path.parent) for path in (*around.glob("*/state.pt"), *around.glob("*/*/state.pt")))
+        message = (
+            f"from_checkpoint: no checkpoint in {folder} (state.pt is missing). "
+            f"There are: {', '.join(nearby) or 'none beside it'}."
+        )
+        raise ConfigurationError(message)
 
 
 def run_of(folder: Path) -> str:
@@ -169,6 +184,42 @@ def bring_earlier_back(root: Path) -> None:
     drop_earlier(root)
 
 
+def lies_in(folder: Path | str | None, root: Path) -> bool:
+    """Whether a checkpoint, if there is one, is directly in a folder."""
+    return folder is not None and Path(folder).resolve().parent == root.resolve()
+
+
+def prepare_best(root: Path, start: Path | None, *, resume: bool, judged: bool) -> str | None:
+    """Begin with the best network of the training that is gone on with, and never with that of another one.
+
+    Args:
+        root: Folder of the checkpoints.
+        start: The checkpoint to go on from; None: the training is new.
+        resume: Whether `start` was found as the newest of `root`.
+        judged: Whether the training that is gone on with has come as far as a validation.
+
+    Returns:
+        Id of the run whose network is now the best one and may stay it; None: there is none.
+    """
+    best = root / BEST
+    recover(best)
+    if start is not None and lies_in(start, root / EARLIER):
+        bring_earlier_back(root)
+        start = root / start.name
+    elif not lies_in(start, root):
+        set_earlier_aside(root)
+    elif resume and start is not None:
+        forget_damaged(root, start)
+    if start is None:
+        return None
+    source = start.parent / BEST
+    if source.resolve() == best.resolve() and best.exists():
+        # one that was never judged has none yet: the best that lies there is an earlier training's
+        return run_of(best) if judged or run_of(best) == run_of(start) else None
+    replace_folder(source if source.exists() else start, best)
+    return run_of(best)
+
+
 def replace_folder(source: Path, folder: Path) -> None:
     """Put a copy of a checkpoint in the place of another one, which `recover` finds if this is cut short."""
     new, old = _beside(folder, "new"), _beside(folder, "old")
@@ -186,7 +237,42 @@ def drop_earlier(root: Path) -> None:
     shutil.rmtree(root / EARLIER, ignore_errors=True)
 
 
-def judged_weights(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load weights, also those that a wrapper of distributed training has named, and refuse any that do not fit.
+
+    Raises:
+        ConfigurationError: The checkpoint is of another network.
+    """
+    try:
+        network.load_state_dict({key.removeprefix("module."): value for key, value in weights.items()}, strict=True)
+    except RuntimeError as error:
+        message = f"the checkpoint is of another network: {str(error)[:300]} Give it the settings it was made with."
+        raise ConfigurationError(message) from error
+
+
+def check_origin(folder: Path, here: Mapping[str, str]) -> None:
+    """Refuse a checkpoint that was trained on something else.
+
+    Args:
+        folder: The checkpoint; one of a version that did not note it is taken.
+        here: `Learner.origin` of the present training.
+
+    Raises:
+        ConfigurationError: Split or scaling is another one.
+    """
+    path = folder / f"{ORIGIN}.json"
+    there = read_json(path) if path.exists() else here
+    other = [name for name in here if here[name] != there.get(name)]
+    if other:
+        message = (
+            f"{folder} was trained with another {' and '.join(other)}: going on would mix its training events with the "
+            "present validation and test. Make the split and windows as they were, or start anew with "
+            "training.from_checkpoint=null."
+        )
+        raise ConfigurationError(message)
+
+
+def judged_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """Weights of the network that validation saw: the moving average where there is one."""
     return checkpoint.get("average") or checkpoint["model"]
 

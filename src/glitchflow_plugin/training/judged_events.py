@@ -17,7 +17,7 @@ from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.inference.predict import Prediction, make_predictor, predict_maps, predict_strain
 from glitchflow_plugin.models.bundle import ModelBundle
-from glitchflow_plugin.preprocessing.ingest import channel_recipe
+from glitchflow_plugin.preprocessing.channel_recipe import channel_recipe
 from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
 from glitchflow_plugin.training.evaluation import pixels_inside

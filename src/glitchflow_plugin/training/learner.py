@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.training_set import TrainingSet
-from glitchflow_plugin.data.window_order import WindowPlaces
+from glitchflow_plugin.data.window_dataset import CachedEvents
 from glitchflow_plugin.inference.predict import Prediction, Predictor
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.plots.maps import FrequencyAxis
@@ -36,36 +35,6 @@ class Results(Protocol):
         ...
 
 
-class WindowSet(Protocol):
-    """A map-style data set of windows. An item is a pair of tensors: witnesses and strain."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> tuple[Tensor, Tensor]: ...
-
-    @property
-    def event_ids(self) -> np.ndarray:
-        """Event id of each window."""
-        ...
-
-    @property
-    def places(self) -> WindowPlaces:
-        """Where each window lies: the order is made from it."""
-        ...
-
-    #: Most bytes that it may keep in memory; loader workers share them.
-    limit: int
-
-    @property
-    def needed_bytes(self) -> int:
-        """Memory in which all that its windows are cut from would fit."""
-        ...
-
-    def forget(self) -> None:
-        """Drop what it keeps in memory."""
-        ...
-
-
 class Learner(Protocol):
     """One way to show witnesses and strain to a network: data, network, loss, judgement and what is registered.
 
@@ -88,8 +57,8 @@ class Learner(Protocol):
         """Witness channels, in the order of the network's input."""
         ...
 
-    def dataset(self, part: str) -> WindowSet:
-        """Windows of `train`, `validation` or `test`; a torch `Dataset`."""
+    def dataset(self, part: str) -> CachedEvents:
+        """Windows of `train`, `validation` or `test`."""
         ...
 
     def lessons(self) -> WindowSet:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
 from glitchflow_plugin.data.reference_file import read_reference
+from glitchflow_plugin.data.splits import Split
 from glitchflow_plugin.errors import (
     ConnectionFailedError,
     DataError,
@@ -110,6 +111,20 @@ class Outcome:
         """Raise what went wrong, with the advice."""
         if self.error is not None and required:
             raise type(self.error)(self.trouble) from self.error
+
+
+def warn_of_a_small_gate(split: Split, settings: RegistrySettings) -> None:
+    """Say before training, not after it, that nothing can be promoted."""
+    groups = split.gate.num_groups(split.block_length)
+    if groups < settings.gate.min_groups:
+        logger.warning(
+            "The gate's part has %d group(s) of %d event(s), and with fewer than %d (registry.gate.min_groups) "
+            "nothing becomes %s by itself. The model is trained and registered all the same, to be used by number.",
+            groups,
+            len(split.gate),
+            settings.gate.min_groups,
+            settings.alias,
+        )
 
 
 def provenance(dataset: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ Nothing here knows who registers it, or where figures are logged: that is for wh
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from glitchflow_plugin.data.files import read_json
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import DataError
-from glitchflow_plugin.inference.report import score_figures
+from glitchflow_plugin.inference.figures import score_figures
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import full_settings
 from glitchflow_plugin.models.bundle import ModelBundle
@@ -220,6 +220,19 @@ def network_settings(model: Mapping[str, Any], num_witnesses: int) -> dict[str, 
     own = {key: value for key, value in model.items() if key != "name"}
     complete = full_settings(model["name"], in_channels=num_witnesses, **own)
     return {"name": model["name"], **{key: value for key, value in complete.items() if key != "window_size"}}
+
+
+def parameters(
+    training_set: TrainingSet, model: Mapping[str, Any], witnesses: Sequence[str], epochs: int
+) -> dict[str, object]:
+    """What a tracker shows of a training beside `training.config`."""
+    network, counts = network_settings(model, len(witnesses)), training_set.counts()
+    return {
+        **{f"model_{key}": value for key, value in network.items()},
+        **{f"windows_{name}_{kind}": counts[name][kind] for name in PARTS for kind in ("glitch", "background")},
+        "witnesses": ", ".join(witnesses),
+        "epochs": epochs,
+    }
 
 
 def summarize(

@@ -32,6 +32,7 @@ from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.preprocessing.truth import read_glitch_truth
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
+from glitchflow_plugin.simulation.detector import event_path
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.calibration import calibrate
 from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, pixels_inside
@@ -121,10 +122,9 @@ class WaveformLearner(JudgedOnMaps):
         """Events of `train`; where the truth is known the second row of strain is the glitch alone."""
         if self.truth is None or not truth_path(self.truth).exists():
             return self.dataset("train")
-        labelled = read_truth_labels(self.truth)
-        names = [
-            name for name in self.training_set.split.train.event_ids if name in labelled and name in self.events.row_of
-        ]
+        # whoever needs the room may have removed the files of events that are in the event set
+        known = [name for name in read_truth_labels(self.truth) if event_path(self.truth, name).exists()]
+        names = sorted(set(known) & set(self.training_set.split.train.event_ids) & set(self.events.row_of))
         if not names:
             return self.dataset("train")
         starts = self.events.gps_start[[self.events.row_of[name] for name in names]]
