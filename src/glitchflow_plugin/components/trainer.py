@@ -215,12 +215,7 @@ class Trainer(TorchTrainer):
             end_with_parent()
         self.training_set = training_set or TrainingSet.open(self.folder)
         self.learner = self._choose_learner()
-<<<<<<< HEAD
-        self.witnesses = self.learner.witnesses
-        training, validation = self.learner.lessons(), self.learner.dataset("validation")
-=======
-        windows = self.learner.dataset("train"), self.learner.dataset("validation")
->>>>>>> main
+        windows = self.learner.lessons(), self.learner.dataset("validation")
         with guarded(self.registry.tracking_uri if self.registry else None):
             TorchTrainer.execute.__wrapped__(self, *windows)  # type: ignore[attr-defined]  # pyright: ignore
         # what follows opens its own
@@ -477,35 +472,8 @@ class Trainer(TorchTrainer):
         return self.pictures.classes()
 
     def _choose_learner(self) -> Learner:
-<<<<<<< HEAD
-        """The learner of what the network looks at."""
-        if representation(self.network_settings["name"]) == "waveform":
-            if self.events is None:
-                raise ConfigurationError(
-                    f"the model {self.network_settings['name']} looks at whitened series: give the Trainer `events`, "
-                    "the event set that the maps were made of."
-                )
-            return WaveformLearner(
-                training_set=self.training_set,
-                events=EventSet.open(self.events),
-                model=self.network_settings,
-                loss=WaveformLoss(floor=self.config.loss_floor, variance=self.config.loss_variance),
-                baseline_settings=self.baseline_settings,
-                cache_mib=self.config.cache_mib,
-                truth=Path(self.config.truth) if self.config.truth else None,
-            )
-        return EnergyLearner(
-            training_set=self.training_set,
-            model=self.network_settings,
-            loss=LossSettings(l1=self.config.loss_l1, ssim=self.config.loss_ssim),
-            baseline_settings=self.baseline_settings,
-            cache_mib=self.config.cache_mib,
-            events=self._events_of_maps(),
-        )
-=======
         model, baseline = self.network_settings, self.baseline_settings
         return choose_learner(self.training_set, model, self.config, baseline=baseline, events=self.events)
->>>>>>> main
 
     def _batches(self, part: str) -> "DataLoader[tuple[Tensor, Tensor]]":
         return part_batches(self.learner, self.config.batch_size, part)

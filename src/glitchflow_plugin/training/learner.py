@@ -61,7 +61,7 @@ class Learner(Protocol):
         """Windows of `train`, `validation` or `test`."""
         ...
 
-    def lessons(self) -> WindowSet:
+    def lessons(self) -> CachedEvents:
         """Windows of `train` as `losses` wants them, which may have more strain channels than was measured."""
         ...
 
