@@ -147,8 +147,7 @@ def unsealed(content: object, path: Path | str, step: str) -> dict[str, Any]:
         FormatError: It is no record, or has been damaged or edited.
     """
     if not isinstance(content, dict):
-        message = f"{path}: expected a record of named values, got {type(content).__name__}. {_again(step)}"
-        raise FormatError(message)
+        raise FormatError(f"{path}: expected a record of named values, got {type(content).__name__}. {_again(step)}")
     found = {key: value for key, value in content.items() if key != CHECKSUM}
     if CHECKSUM in content and content[CHECKSUM] != content_hash(found):
         raise FormatError(
@@ -200,8 +199,7 @@ def record_text(path: Path | str, step: str) -> str:
         if size <= _LARGEST_RECORD:
             return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        message = f"{path} does not exist. Run {step}, or correct the path."
-        raise FormatError(message).lacking(path) from error
+        raise FormatError(f"{path} does not exist. Run {step}, or correct the path.").lacking(path) from error
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror or error}). Check its permissions.") from error
     except UnicodeDecodeError as error:

@@ -9,7 +9,6 @@ from torch import Tensor
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import CachedEvents
-from glitchflow_plugin.data.window_order import WindowPlaces
 from glitchflow_plugin.errors import FormatError
 
 
@@ -40,30 +39,23 @@ class SeriesDataset(CachedEvents):
         *,
         glitches: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        super().__init__(cache_mib)
         if events.manifest.units != "whitened":
-            message = (
+            raise FormatError(
                 f"{events.folder} is not whitened, and a twin of waveforms needs that. Set processing.whiten: true in "
                 "datasets.yaml and run the preprocessing again."
             )
-            raise FormatError(message)
-        self.name, self.events, self.glitches = part, events, glitches
-        self.channels = (events.target, *witnesses)
-        events.channel_rows(self.channels)
-        windows = training_set.part(part)
-        loudest = windows.sort_values("peak", kind="stable").groupby("event_id", sort=False).tail(1)
-        self.windows = loudest.sort_values("row", kind="stable").reset_index(drop=True)
-        missing = [event_id for event_id in self.windows["event_id"] if event_id not in events.row_of]
+        per_window = training_set.part(part)
+        loudest = per_window.sort_values("peak", kind="stable").groupby("event_id", sort=False).tail(1)
+        windows = loudest.sort_values("row", kind="stable").reset_index(drop=True)
+        missing = [event_id for event_id in windows["event_id"] if event_id not in events.row_of]
         if missing:
-            message = (
+            raise FormatError(
                 f"{events.folder} lacks {len(missing)} events of the training set (the first is {missing[0]}). "
                 "Run preprocessing, Splitter and Processor on one event set."
             )
-            raise FormatError(message)
-        self._rows = np.array([events.row_of[event_id] for event_id in self.windows["event_id"]], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        rows = np.array([events.row_of[event_id] for event_id in windows["event_id"]], dtype=np.int64)
+        super().__init__(events, windows, rows, (events.target, *witnesses), cache_mib)
+        self.name, self.events, self.glitches = part, events, glitches
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Whitened witnesses (witness, time), zero where not valid, and strain (1, time), with glitches (2, time)."""
@@ -77,21 +69,6 @@ class SeriesDataset(CachedEvents):
     def _read(self, row: int) -> np.ndarray:
         read = self.events.read([row], self.channels)
         return np.asarray(read.series[0] * read.valid[0][:, None], dtype=np.float32)
-
-    @property
-    def places(self) -> WindowPlaces:
-        """Where each event lies."""
-        return WindowPlaces(
-            event=self._rows,
-            shard=self.events.shard_of_row[self._rows],
-            glitch=self.windows["glitch"].to_numpy(dtype=bool),
-            event_bytes=len(self.channels) * self.events.num_samples * np.dtype(np.float32).itemsize,
-        )
-
-    @property
-    def event_ids(self) -> np.ndarray:
-        """Event id of each item."""
-        return self.windows["event_id"].to_numpy()
 
     @property
     def gps_start(self) -> np.ndarray:

@@ -51,8 +51,7 @@ def make_split(
         NoEventsError: There are no events, or fewer groups than parts with a share.
     """
     if not len(event_ids):
-        message = "expected events to split, got none. Check the spectrogram set."
-        raise NoEventsError(message)
+        raise NoEventsError("expected events to split, got none. Check the spectrogram set.")
     everything = SplitPart(tuple(event_ids), gps_start, gps_stop, gps_event, tuple(groups))
     together = _inseparable(everything, settings.block_length)
     shares = {name: share for name, share in settings.shares().items() if share}

@@ -71,11 +71,10 @@ class SplitPart:
         for name in ("gps_start", "gps_stop", "gps_event"):
             times = getattr(self, name)
             if times.shape != (len(self.event_ids),) or times.dtype != np.float64:
-                message = (
+                raise FormatError(
                     f"expected {name} as float64 of shape ({len(self.event_ids)},), got {times.dtype} of shape "
                     f"{times.shape} (float32 rounds GPS times to 128 s)."
                 )
-                raise FormatError(message)
         if not (np.isfinite(self.gps_event) & (self.gps_start < self.gps_stop) & np.isfinite(self.gps_stop)).all():
             raise FormatError("expected finite times with gps_start < gps_stop for every event.")
         if len(set(self.event_ids)) != len(self.event_ids):
@@ -135,8 +134,7 @@ class Split:
             ConfigurationError: There is no such part.
         """
         if name not in PARTS:
-            message = f"expected one of {PARTS}, got {name!r}."
-            raise ConfigurationError(message)
+            raise ConfigurationError(f"expected one of {PARTS}, got {name!r}.")
         return getattr(self, name)
 
     def part_of(self) -> dict[str, str]:

@@ -156,8 +156,9 @@ class TrainingSet:
         """
         spectrograms = SpectrogramSet.open(self.spectrograms)
         if spectrograms.manifest.fingerprint != self.fingerprint:
-            message = f"{self.spectrograms} has changed since the windows were made. Run Splitter and Processor again."
-            raise FormatError(message)
+            raise FormatError(
+                f"{self.spectrograms} has changed since the windows were made. Run Splitter and Processor again."
+            )
         self._check_against(spectrograms)
         return spectrograms
 
@@ -213,8 +214,9 @@ class TrainingSet:
         try:
             windows = pd.read_parquet(folder / INDEX_NAME)
         except Exception as error:  # pyarrow raises whatever the damaged byte leads to
-            message = f"{folder / INDEX_NAME} cannot be read ({type(error).__name__}: {error}). Run {_STEP} again."
-            raise FormatError(message) from error
+            raise FormatError(
+                f"{folder / INDEX_NAME} cannot be read ({type(error).__name__}: {error}). Run {_STEP} again."
+            ) from error
         found = cls(
             folder=folder,
             spectrograms=Path(description.spectrograms),
@@ -278,8 +280,9 @@ def index_windows(
     part_of = split.part_of()
     unknown = sorted(set(part_of) - set(spectrograms.event_ids))
     if unknown:
-        message = f"the split names {len(unknown)} events that the set lacks ({unknown[:5]}). Run the Splitter again."
-        raise FormatError(message)
+        raise FormatError(
+            f"the split names {len(unknown)} events that the set lacks ({unknown[:5]}). Run the Splitter again."
+        )
     rows: list[tuple[object, ...]] = []
     first = 0
     for batch in spectrograms.batches(settings.batch_events, channels=[spectrograms.target]):
@@ -296,8 +299,7 @@ def index_windows(
     index = _thin_background(index, settings)
     for name in ("train", "validation"):
         if not (index["part"] == name).any():
-            message = f"no window is left for {name}: no event of it has a valid {spectrograms.target}."
-            raise NoEventsError(message)
+            raise NoEventsError(f"no window is left for {name}: no event of it has a valid {spectrograms.target}.")
     return index
 
 

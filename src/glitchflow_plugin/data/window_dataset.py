@@ -1,15 +1,17 @@
 """Windows as torch sees them: cut from the shards when they are asked for."""
 
+import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
-from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_order import WindowPlaces
 from glitchflow_plugin.errors import ConfigurationError
@@ -19,33 +21,54 @@ class CachedEvents(Dataset[tuple[Tensor, Tensor]], ABC):
     """A data set whose items are cut from the arrays of events, some of which it keeps in memory.
 
     Args:
+        stored: Set that the events are read from.
+        windows: One row an item: its event's id, and whether it holds a glitch.
+        rows: Row of each item's event in the set, shape (item,).
+        channels: Target and witnesses, in the order in which they are wanted.
         cache_mib: Largest size of the arrays kept in memory, MiB; the least recently used are dropped first. The
             workers of a loader share it.
 
     Raises:
         ConfigurationError: The cache is smaller than nothing.
+        ChannelMismatchError: The set lacks a channel.
     """
 
-    def __init__(self, cache_mib: float) -> None:
+    def __init__(
+        self,
+        stored: EventSet | SpectrogramSet,
+        windows: pd.DataFrame,
+        rows: np.ndarray,
+        channels: tuple[str, ...],
+        cache_mib: float,
+    ) -> None:
         if cache_mib < 0:
-            message = f"expected cache_mib of at least 0, got {cache_mib}. Correct training.yaml."
-            raise ConfigurationError(message)
+            raise ConfigurationError(f"expected cache_mib of at least 0, got {cache_mib}. Correct training.yaml.")
+        stored.channel_rows(channels)
+        self.windows, self.channels = windows, channels
         self.limit = int(cache_mib * 2**20)
+        # plain arrays: a DataFrame is slow to ask for one row
+        self._stored, self._rows = stored, rows
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
         self._cached_bytes = 0
 
-    @property
-    @abstractmethod
-    def places(self) -> WindowPlaces:
-        """Where each item lies."""
+    def __len__(self) -> int:
+        return len(self.windows)
 
     @property
-    @abstractmethod
     def event_ids(self) -> np.ndarray:
         """Event id of each item."""
+        return self.windows["event_id"].to_numpy()
 
-    @abstractmethod
-    def __len__(self) -> int: ...
+    @property
+    def places(self) -> WindowPlaces:
+        """Where each item lies."""
+        pixels = len(self.channels) * math.prod(self._stored.manifest.data_shape[1:])
+        return WindowPlaces(
+            event=self._rows,
+            shard=self._stored.shard_of_row[self._rows],
+            glitch=self.windows["glitch"].to_numpy(dtype=bool),
+            event_bytes=pixels * np.dtype(np.float32).itemsize,
+        )
 
     @property
     def needed_bytes(self) -> int:
@@ -111,21 +134,13 @@ class WindowDataset(CachedEvents):
         cache_mib: float = 512.0,
         witnesses: tuple[str, ...] | None = None,
     ) -> None:
-        super().__init__(cache_mib)
-        self.training_set = training_set
-        self.name = part
-        self.windows = training_set.part(part)
-        self.size = training_set.settings.size
-        self.spectrograms: SpectrogramSet = training_set.open_spectrograms()
+        self.spectrograms = training_set.open_spectrograms()
+        windows = training_set.part(part)
         chosen = self.spectrograms.channels[1:] if witnesses is None else witnesses
-        self.channels = (self.spectrograms.target, *chosen)
-        self.spectrograms.channel_rows(self.channels)
-        # plain arrays: a DataFrame is slow to ask for one row
-        self._rows = self.windows["row"].to_numpy()
-        self._starts = self.windows["start"].to_numpy()
-
-    def __len__(self) -> int:
-        return len(self.windows)
+        channels = (self.spectrograms.target, *chosen)
+        super().__init__(self.spectrograms, windows, windows["row"].to_numpy(), channels, cache_mib)
+        self.training_set, self.name, self.size = training_set, part, training_set.settings.size
+        self._starts = windows["start"].to_numpy()
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Witness energies (witness, frequency, column) and strain energy (1, frequency, column), SNR²."""
@@ -134,25 +149,9 @@ class WindowDataset(CachedEvents):
         return maps[1:], maps[:1]
 
     @property
-    def event_ids(self) -> np.ndarray:
-        """Event id of each window."""
-        return self.windows["event_id"].to_numpy()
-
-    @property
     def gps_start(self) -> np.ndarray:
         """GPS time of the first column of each window, s, float64."""
         return self.windows["gps_start"].to_numpy()
-
-    @property
-    def places(self) -> WindowPlaces:
-        """Where each window lies."""
-        pixels = len(self.channels) * len(self.spectrograms.frequencies) * len(self.spectrograms.times)
-        return WindowPlaces(
-            event=self._rows,
-            shard=self.spectrograms.shard_of_row[self._rows],
-            glitch=self.windows["glitch"].to_numpy(dtype=bool),
-            event_bytes=pixels * np.dtype(np.float32).itemsize,
-        )
 
     def _read(self, row: int) -> np.ndarray:
         return self.spectrograms.read([row], channels=list(self.channels)).maps[0]
@@ -195,8 +194,7 @@ class BatchOrder(Sampler[list[int]]):
         self, order: Callable[[int], np.ndarray], batch_size: int, *, rank: int = 0, world_size: int = 1
     ) -> None:
         if batch_size < 1:
-            message = f"expected a batch_size of at least 1, got {batch_size}. Correct training.yaml."
-            raise ConfigurationError(message)
+            raise ConfigurationError(f"expected a batch_size of at least 1, got {batch_size}. Correct training.yaml.")
         self.order, self.batch_size, self.rank, self.world_size = order, batch_size, rank, world_size
         self.epoch, self.start = 0, 0
 

@@ -34,11 +34,10 @@ class WindowPlaces:
     def __post_init__(self) -> None:
         """Refuse columns of different length."""
         if not len(self.event) == len(self.shard) == len(self.glitch):
-            message = (
+            raise FormatError(
                 f"expected one event, shard and label a window, got {len(self.event)}, {len(self.shard)} and "
                 f"{len(self.glitch)}."
             )
-            raise FormatError(message)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +65,13 @@ class WindowOrder:
     def __post_init__(self) -> None:
         """Refuse a quoted false, which is a true string: maps were compared with other events' maps through this."""
         if not isinstance(self.shuffle, bool):
-            message = f"expected shuffle to be true or false, got {self.shuffle!r}. Write it without quotes."
-            raise ConfigurationError(message)
+            raise ConfigurationError(
+                f"expected shuffle to be true or false, got {self.shuffle!r}. Write it without quotes."
+            )
         if self.weights is not None and not self.shuffle:
-            message = "a balanced order is drawn anew each epoch: set shuffle_train: true, or balance: none."
-            raise ConfigurationError(message)
+            raise ConfigurationError(
+                "a balanced order is drawn anew each epoch: set shuffle_train: true, or balance: none."
+            )
 
     def __call__(self, epoch: int) -> np.ndarray:
         """Numbers of the windows of an epoch, in the order in which all processes together visit them."""
@@ -129,8 +130,7 @@ def draw(weights: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """
     weights = np.asarray(weights, dtype=np.float64)
     if not len(weights) or not (weights >= 0).all() or not weights.sum() > 0:
-        message = "expected weights of at least 0, not all 0."
-        raise ConfigurationError(message)
+        raise ConfigurationError("expected weights of at least 0, not all 0.")
     order = generator.permutation(len(weights))
     edges = np.cumsum(weights[order])
     marks = np.floor(edges / edges[-1] * len(weights) + generator.uniform()).astype(np.int64)
@@ -167,13 +167,15 @@ def balancing_weights(
         groups: np.ndarray = np.asarray(places.event)
     elif balance == "class":
         if labels is not None and not set(map(str, event_ids)) & set(labels):
-            message = f"labels: the table names none of the training events, such as {event_ids[0]}. Correct the path."
-            raise ConfigurationError(message)
+            raise ConfigurationError(
+                f"labels: the table names none of the training events, such as {event_ids[0]}. Correct the path."
+            )
         named = np.array([(labels or {}).get(str(name), "") for name in event_ids], dtype=object)
         groups = np.where(places.glitch, np.char.add("glitch ", named.astype(str)), "background")
     else:
-        message = f"expected balance to be none, event or class, got {balance!r}. Correct training.yaml."
-        raise ConfigurationError(message)
+        raise ConfigurationError(
+            f"expected balance to be none, event or class, got {balance!r}. Correct training.yaml."
+        )
     _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
     return 1.0 / counts[inverse]
 
@@ -190,10 +192,10 @@ def read_labels(path: Path | str) -> dict[str, str]:
         raise FormatError(f"labels: {error} Expected a CSV file with the columns event_id and label.") from error
     missing = sorted({"event_id", "label"} - set(table))
     if missing:
-        message = f"labels: {path} lacks the columns {missing}; it has {list(table)}."
-        raise FormatError(message)
+        raise FormatError(f"labels: {path} lacks the columns {missing}; it has {list(table)}.")
     twice = sorted(name for name, count in Counter(table["event_id"]).items() if count > 1)
     if twice:
-        message = f"labels: {path} names {len(twice)} events more than once, the first is {twice[0]}. Keep one of each."
-        raise FormatError(message)
+        raise FormatError(
+            f"labels: {path} names {len(twice)} events more than once, the first is {twice[0]}. Keep one of each."
+        )
     return dict(zip(table["event_id"], table["label"], strict=True))

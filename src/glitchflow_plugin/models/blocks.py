@@ -164,8 +164,9 @@ class SelfAttention(nn.Module):
     def __init__(self, features: int, heads: int) -> None:
         super().__init__()
         if heads < 1 or features % heads:
-            message = f"expected attention_heads to divide the {features} features of the coarsest level, got {heads}."
-            raise ConfigurationError(message)
+            raise ConfigurationError(
+                f"expected attention_heads to divide the {features} features of the coarsest level, got {heads}."
+            )
         self.heads = heads
         self.norm = nn.GroupNorm(1, features)
         self.query_key_value = nn.Conv2d(features, 3 * features, kernel_size=1)
@@ -225,11 +226,9 @@ def check_sizes(window_size: int, depth: int, **at_least_one: int) -> None:
     """
     counts = {**at_least_one, "depth": depth}
     if wrong := {name: count for name, count in counts.items() if count < 1}:
-        message = f"expected {', '.join(counts)} of at least 1, got {wrong}. Correct it in conf/model/."
-        raise ConfigurationError(message)
+        raise ConfigurationError(f"expected {', '.join(counts)} of at least 1, got {wrong}. Correct it in conf/model/.")
     if window_size < 1 or window_size % 2**depth:
-        message = (
+        raise ConfigurationError(
             f"expected a window size that can be halved {depth} times (a multiple of {2**depth}), got {window_size}. "
             "Choose a smaller depth or another window size."
         )
-        raise ConfigurationError(message)

@@ -49,8 +49,9 @@ def check_network(model: JsonObject) -> None:
     """
     name = model.get("name")
     if name not in MODELS:
-        message = f"model.name: expected one of {', '.join(sorted(MODELS))}, got {name!r}.{nearest(name, MODELS)}"
-        raise ConfigurationError(message)
+        raise ConfigurationError(
+            f"model.name: expected one of {', '.join(sorted(MODELS))}, got {name!r}.{nearest(name, MODELS)}"
+        )
     own = [key for key in inspect.signature(MODELS[name]).parameters if key not in _BY_DATA]
     for key, value in model.items():
         if value is not None and key != "name" and key not in own:
@@ -80,8 +81,9 @@ def build_model(name: str, **settings: object) -> nn.Module:
     try:
         return MODELS[name](**complete)
     except TypeError as error:
-        message = f"model {name!r} cannot be built of {complete} ({error}). Correct them in conf/model/."
-        raise ConfigurationError(message) from error
+        raise ConfigurationError(
+            f"model {name!r} cannot be built of {complete} ({error}). Correct them in conf/model/."
+        ) from error
 
 
 def full_settings(name: str, **settings: object) -> dict[str, Any]:

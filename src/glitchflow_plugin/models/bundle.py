@@ -55,17 +55,15 @@ class ModelBundle:
     def __post_init__(self) -> None:
         """Refuse a bundle that cannot be fed."""
         if not self.witnesses or self.target in self.witnesses or len(set(self.witnesses)) != len(self.witnesses):
-            message = (
+            raise FormatError(
                 f"expected one or more different witness channels without the target {self.target}, "
                 f"got {list(self.witnesses)}."
             )
-            raise FormatError(message)
         if len(self.frequencies) != self.window_size or len(self.times) < self.window_size:
-            message = (
+            raise FormatError(
                 f"expected {self.window_size} frequency rows and at least as many columns for windows of that size, "
                 f"got {len(self.frequencies)} and {len(self.times)}."
             )
-            raise FormatError(message)
 
     @property
     def representation(self) -> str:
@@ -99,21 +97,22 @@ class ModelBundle:
         values = dict(content) if isinstance(content, Mapping) else {}
         version = values.pop("format_version", None)
         if version != BUNDLE_VERSION:
-            message = f"the model has format version {version}, this program reads {BUNDLE_VERSION}. Train it again."
-            raise FormatError(message)
+            raise FormatError(
+                f"the model has format version {version}, this program reads {BUNDLE_VERSION}. Train it again."
+            )
         for name, wanted in _KINDS.items():
             if name in values and not wanted(values[name]):
-                message = (
+                raise FormatError(
                     f"the description of the model is damaged: {name} is {str(values[name])[:60]}. Train it again."
                 )
-                raise FormatError(message)
         try:
             for name in ("witnesses", "frequencies", "times"):
                 values[name] = tuple(values[name])
             return cls(twin=twin, baseline=baseline, **values)
         except (KeyError, TypeError) as error:
-            message = f"the description of the model is incomplete or has unknown parts ({error}). Train it again."
-            raise FormatError(message) from error
+            raise FormatError(
+                f"the description of the model is incomplete or has unknown parts ({error}). Train it again."
+            ) from error
 
 
 def _is_text(value: object) -> bool:
@@ -175,9 +174,8 @@ def unpack(content: JsonObject, twin: bytes, baseline: bytes | None) -> ModelBun
     parts = [read_header(part)[1] for part in (twin, baseline) if part is not None]
     name, witnesses = parts[0]["name"], len(bundle.witnesses)
     if name != bundle.model.get("name") or any(part["settings"]["in_channels"] != witnesses for part in parts):
-        message = (
+        raise FormatError(
             f"the description is of {bundle.model.get('name')} with {witnesses} witnesses, the weights are of {name} "
             f"with {parts[0]['settings']['in_channels']}. Train and register again."
         )
-        raise FormatError(message)
     return bundle

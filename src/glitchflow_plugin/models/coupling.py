@@ -293,17 +293,15 @@ def _power(coefficients: Tensor) -> Tensor:
 
 def _check(sizes: Mapping[str, int], heads: int, channel_dropout: float, filter_rate: float) -> None:
     if min(sizes["in_channels"], sizes["features"]) < 1 or sizes["thresholds"] < 0 or sizes["filter_size"] % 2 == 0:
-        message = (
+        raise ConfigurationError(
             "expected in_channels and features of at least 1, thresholds of at least 0 and an odd filter_size, got "
             f"{dict(sizes)}. Correct it in conf/model/."
         )
-        raise ConfigurationError(message)
     features = sizes["features"]
     if heads < 1 or features % heads or not 0 <= channel_dropout < 1:
-        message = (
+        raise ConfigurationError(
             f"expected heads that divide the {features} features and a channel_dropout from 0 to below 1, got {heads} "
             f"and {channel_dropout}. Correct it in conf/model/."
         )
-        raise ConfigurationError(message)
     if not filter_rate > 0:
         raise ConfigurationError(f"expected a filter_rate above 0, got {filter_rate}. Correct it in conf/model/.")

@@ -33,8 +33,7 @@ class LinearFilter(nn.Module):
     def __init__(self, in_channels: int, window_size: int = 64, lags: Sequence[int] = DEFAULT_LAGS) -> None:
         super().__init__()
         if not lags:
-            message = "expected at least one lag, got none. Give lags: [0] for a filter without memory."
-            raise ConfigurationError(message)
+            raise ConfigurationError("expected at least one lag, got none. Give lags: [0] for a filter without memory.")
         self.lags = tuple(int(lag) for lag in lags)
         self.weight = nn.Parameter(torch.zeros(window_size, in_channels * len(self.lags)))
         # at zero ReLU would let no gradient through
@@ -112,8 +111,9 @@ class RidgeSums:
             ConfigurationError: No batch was added or the ridge is negative.
         """
         if not self.count or ridge < 0:
-            message = f"expected data and a ridge of at least 0, got {self.count} samples and ridge {ridge}."
-            raise ConfigurationError(message)
+            raise ConfigurationError(
+                f"expected data and a ridge of at least 0, got {self.count} samples and ridge {ridge}."
+            )
         diagonal = self.products.diagonal(dim1=-2, dim2=-1)
         power = diagonal[:, :-1].mean(dim=1, keepdim=True)
         # the tiny constant keeps the equations solvable where all witnesses of a row are silent

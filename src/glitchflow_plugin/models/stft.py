@@ -43,8 +43,7 @@ class ShortTimeFourier(nn.Module):
     def __init__(self, frame_size: int) -> None:
         super().__init__()
         if frame_size < 8 or frame_size % _STEPS:
-            message = f"expected a frame_size of at least 8 that can be divided by 4, got {frame_size}."
-            raise ConfigurationError(message)
+            raise ConfigurationError(f"expected a frame_size of at least 8 that can be divided by 4, got {frame_size}.")
         self.frame_size, self.hop_size = frame_size, frame_size // _STEPS
         # sum(w^2) = 3/8 of the frame: scaled so that white noise keeps its variance
         window = torch.hann_window(frame_size, dtype=torch.float64) * (8 / 3) ** 0.5

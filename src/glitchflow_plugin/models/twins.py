@@ -86,8 +86,7 @@ class EnergyTwin(nn.Module):
     ) -> None:
         super().__init__()
         if transform not in TRANSFORMS:
-            message = f"expected a transform out of {TRANSFORMS}, got {transform!r}."
-            raise FormatError(message)
+            raise FormatError(f"expected a transform out of {TRANSFORMS}, got {transform!r}.")
         self.network = network
         self.transform = transform
         self.register_buffer("clamp", torch.tensor(float(clamp)))
@@ -191,8 +190,7 @@ class WaveformTwin(nn.Module):
             FormatError: The network does not say.
         """
         if not self.explains:
-            message = f"{type(self.network).__name__} does not say how sure it is. Use the model coupling."
-            raise FormatError(message)
+            raise FormatError(f"{type(self.network).__name__} does not say how sure it is. Use the model coupling.")
         strain, announced, summary = self.network(witnesses, explained=True)
         missing = (witnesses.abs().amax(dim=-1) == 0).sum(dim=-1)
         level = self.level_of(missing)

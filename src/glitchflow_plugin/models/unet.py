@@ -79,12 +79,10 @@ class UNet(EnergyNetwork):
 
 def _check_attention(heads: int, coarsest: int) -> None:
     if heads < 0:
-        message = f"expected attention_heads of at least 0, got {heads}. Correct it in conf/model/."
-        raise ConfigurationError(message)
+        raise ConfigurationError(f"expected attention_heads of at least 0, got {heads}. Correct it in conf/model/.")
     if heads and coarsest**2 > MAX_ATTENTION_PIXELS:
-        message = (
+        raise ConfigurationError(
             f"this depth leaves {coarsest**2} pixels at the coarsest level; self-attention over more than "
             f"{MAX_ATTENTION_PIXELS} is refused, its weights grow with the square. "
             "Choose a larger depth or attention_heads: 0."
         )
-        raise ConfigurationError(message)

@@ -68,8 +68,9 @@ def load_twin(content: bytes) -> Twin:
             tensors = {**twin.state_dict(), **_kept(tensors, shapes)}
         twin.load_state_dict(tensors, strict=True)
     except Exception as error:
-        message = f"these are not the weights of a twin ({type(error).__name__}: {error}). Train and register again."
-        raise FormatError(message) from error
+        raise FormatError(
+            f"these are not the weights of a twin ({type(error).__name__}: {error}). Train and register again."
+        ) from error
     return twin.eval()
 
 

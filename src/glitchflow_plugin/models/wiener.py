@@ -30,11 +30,10 @@ class WienerFilter(nn.Module):
         super().__init__()
         del window_size
         if in_channels < 1 or filter_size < 1 or filter_size % 2 == 0:
-            message = (
+            raise ConfigurationError(
                 f"expected at least one witness and an odd filter_size, got {in_channels} and {filter_size}. "
                 "Correct it in conf/model/."
             )
-            raise ConfigurationError(message)
         self.filters = nn.Parameter(torch.zeros(in_channels, filter_size))
 
     @property
@@ -122,8 +121,9 @@ class WienerSums:
             ConfigurationError: No batch was added or the ridge is negative.
         """
         if not self.count or ridge < 0:
-            message = f"expected data and a ridge of at least 0, got {self.count} segments and ridge {ridge}."
-            raise ConfigurationError(message)
+            raise ConfigurationError(
+                f"expected data and a ridge of at least 0, got {self.count} segments and ridge {ridge}."
+            )
         power = self.products.diagonal(dim1=-2, dim2=-1).real.mean(dim=-1)
         punish = (ridge * power + 1e-9 * power.mean() + 1e-12)[:, None].expand(-1, self.in_channels)
         response = torch.linalg.solve(

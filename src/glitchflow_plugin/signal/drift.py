@@ -131,8 +131,9 @@ class Reference:
             ladder = tuple(float(value) for value in content["ladder"])
             found = cls(shares, spreads, dict(content["counts"]), int(content["num_events"]), ladder)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            message = f"these are not reference statistics ({type(error).__name__}: {error}). Train the model again."
-            raise FormatError(message) from error
+            raise FormatError(
+                f"these are not reference statistics ({type(error).__name__}: {error}). Train the model again."
+            ) from error
         complete = shares.keys() == spreads.keys()
         lengths = {len(values) for values in (*shares.values(), *spreads.values())}
         if not complete or ladder != LADDER or lengths - {len(LADDER)}:
@@ -213,8 +214,9 @@ def compare(
     wanted = tuple(channels) if channels is not None else found.channels
     missing = [name for name in wanted if name not in reference.counts]
     if missing:
-        message = f"the reference statistics lack {missing}; they know {sorted(reference.counts)}. Train again."
-        raise ChannelMismatchError(message)
+        raise ChannelMismatchError(
+            f"the reference statistics lack {missing}; they know {sorted(reference.counts)}. Train again."
+        )
     level = settings.significance / max(1, len(wanted))
     entries = []
     for name in wanted:

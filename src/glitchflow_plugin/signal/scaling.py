@@ -53,8 +53,9 @@ class Scaling:
         """Refuse what cannot be inverted."""
         bad = {name: value for name, value in self.scale.items() if not (np.isfinite(value) and value > 0)}
         if bad or not self.clamp > 0:
-            message = f"expected a positive clamp and positive scales, got clamp {self.clamp} and {bad}."
-            raise ConfigurationError(message)
+            raise ConfigurationError(
+                f"expected a positive clamp and positive scales, got clamp {self.clamp} and {bad}."
+            )
         _check_transform(self.transform)
 
     def scales(self, channels: tuple[str, ...]) -> Float[np.ndarray, " channel"]:
@@ -65,8 +66,9 @@ class Scaling:
         """
         missing = [name for name in channels if name not in self.scale]
         if missing:
-            message = f"no scale was fitted for {missing}; fitted were {sorted(self.scale)}. Run the Processor again."
-            raise ChannelMismatchError(message)
+            raise ChannelMismatchError(
+                f"no scale was fitted for {missing}; fitted were {sorted(self.scale)}. Run the Processor again."
+            )
         return np.array([self.scale[name] for name in channels])
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,8 +120,9 @@ class ScaleFit:
             NoEventsError: No channel was ever valid.
         """
         if not self._counts.any():
-            message = "no valid training map to fit the scaling on. Check the validity in the quality report."
-            raise NoEventsError(message)
+            raise NoEventsError(
+                "no valid training map to fit the scaling on. Check the validity in the quality report."
+            )
         edges = np.linspace(0, self._largest, _BINS + 1)[1:]
         scale = {}
         for name, counts in zip(self.channels, self._counts, strict=True):
@@ -145,5 +148,6 @@ def _transformed(energy: np.ndarray, clamp: float, transform: str) -> np.ndarray
 
 def _check_transform(transform: str) -> None:
     if transform not in get_args(Transform):
-        message = f"expected a transform out of {get_args(Transform)}, got {transform!r}. Correct windows.yaml."
-        raise ConfigurationError(message)
+        raise ConfigurationError(
+            f"expected a transform out of {get_args(Transform)}, got {transform!r}. Correct windows.yaml."
+        )

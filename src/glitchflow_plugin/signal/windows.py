@@ -87,11 +87,10 @@ def cut_windows(maps: ArrayT, starts: Sequence[int], size: int = 64) -> ArrayT:
     array: Any = maps
     num_times = array.shape[-1]
     if any(start < 0 or start + size > num_times for start in starts):
-        message = (
+        raise ConfigurationError(
             f"expected windows of {size} columns inside maps of {num_times}, got the starts {tuple(starts)}. "
             "Take them from window_starts or tile_starts for this map length."
         )
-        raise ConfigurationError(message)
     windows = _empty_like(array, (array.shape[0], len(starts), *array.shape[1:-1], size))
     for index, start in enumerate(starts):
         windows[:, index] = array[..., start : start + size]
@@ -118,8 +117,7 @@ def join_windows(windows: ArrayT, starts: Sequence[int], num_times: int) -> Arra
     array: Any = windows
     size = array.shape[-1]
     if len(starts) != array.shape[1]:
-        message = f"expected one start for each of {array.shape[1]} windows, got {len(starts)}."
-        raise ConfigurationError(message)
+        raise ConfigurationError(f"expected one start for each of {array.shape[1]} windows, got {len(starts)}.")
     source, column = _sources(starts, size, num_times)
     maps = _empty_like(array, (array.shape[0], *array.shape[2:-1], num_times))
     # runs of columns that come from the same window are copied together
@@ -137,21 +135,19 @@ def _sources(starts: Sequence[int], size: int, num_times: int) -> tuple[np.ndarr
     source = depth.argmax(axis=0)
     if (depth.max(axis=0) < 0).any():
         missing = np.flatnonzero(depth.max(axis=0) < 0)
-        message = (
+        raise ConfigurationError(
             f"expected windows that cover {num_times} columns, but {missing.size} columns are in none "
             f"(the first is {missing[0]}). Take the starts from tile_starts."
         )
-        raise ConfigurationError(message)
     return source, offsets[source, np.arange(num_times)]
 
 
 def _check_size(num_times: int, size: int) -> None:
     if size < 1 or num_times < size:
-        message = (
+        raise ConfigurationError(
             f"expected maps of at least one window ({size} columns), got {num_times} columns. "
             "Make longer maps (num_t_bins) or choose a smaller window size."
         )
-        raise ConfigurationError(message)
 
 
 def _empty_like(array: Any, shape: tuple[int, ...]) -> Any:

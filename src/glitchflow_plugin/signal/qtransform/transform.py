@@ -5,7 +5,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
-from glitchflow_plugin.signal.qtransform.planes import plane
+from glitchflow_plugin.signal.qtransform.planes import Plane, plane
 from glitchflow_plugin.signal.qtransform.settings import QTransformSettings, check_settings, padded_size
 from glitchflow_plugin.signal.qtransform.spectrum import Spectrum
 from glitchflow_plugin.types.tensors import SeriesTensor
@@ -73,10 +73,7 @@ def q_transform_relative(
     check_settings(series.shape[-1], sample_rate, settings)
     num_samples = series.shape[-1]
     own, other = (Spectrum.of(each.reshape(-1, num_samples)) for each in (series, reference))
-    first, *others = (
-        plane(num_samples, float(sample_rate), q, settings, str(series.device), padded_samples=num_samples)
-        for q in settings.qs
-    )
+    first, *others = _planes(series, sample_rate, settings, num_samples)
     maps = first.relative(own, other)
     if others:
         chosen = q_scan(reference, sample_rate, settings)[1].reshape(-1)
@@ -109,10 +106,7 @@ def q_scan(
     num_samples = series.shape[-1]
     size = num_samples if periodic else padded_size(num_samples, sample_rate, settings)
     spectrum = Spectrum.of(series.reshape(-1, num_samples), size)
-    first, *others = (
-        plane(num_samples, float(sample_rate), q, settings, str(series.device), padded_samples=size)
-        for q in settings.qs
-    )
+    first, *others = _planes(series, sample_rate, settings, size)
     maps, peaks = first.maps(spectrum)
     peak = peaks.amax(dim=-1)
     chosen = torch.full_like(spectrum.largest, first.q)
@@ -122,3 +116,9 @@ def q_scan(
         maps = torch.where(louder[:, None, None], other, maps)
         chosen, peak = torch.where(louder, one.q, chosen), torch.maximum(peak, peaks.amax(dim=-1))
     return maps.reshape(*series.shape[:-1], *maps.shape[1:]), chosen.reshape(series.shape[:-1])
+
+
+def _planes(series: Tensor, sample_rate: float, settings: QTransformSettings, size: int) -> list[Plane]:
+    """The plane of each Q, for spectra of series with zeros behind them up to `size` samples."""
+    num_samples, device = series.shape[-1], str(series.device)
+    return [plane(num_samples, float(sample_rate), q, settings, device, padded_samples=size) for q in settings.qs]
