@@ -16,6 +16,7 @@ from glitchflow_plugin.models.wiener import WienerFilter, WienerSums
 from glitchflow_plugin.preprocessing.ingest import ingest
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
 from glitchflow_plugin.preprocessing.truth import read_glitch_truth
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.simulation.detector import simulate
 from glitchflow_plugin.simulation.settings import SimulationSettings
@@ -226,7 +227,7 @@ def simulated(tmp_path_factory):
     root = tmp_path_factory.mktemp("simulated")
     families = {"blip": {"snr": [20.0, 30.0]}}
     content = {"num_events": 16, "duration": 8.0, "families": families, "mergers": {"fraction": 0.0}, "seed": 3}
-    made = simulate(SimulationSettings.from_yaml(content), root / "set")
+    made = simulate(built(SimulationSettings, content, "simulate"), root / "set")
     processing = {"minf": 8.0, "maxf": 400.0, "sr": 1024.0, "len": 3.0, "whiten": True}
     wanted = {"path": str(made.folder), "target": "V1:Hrec_hoft", "processing": processing}
     events = ingest([wanted], None, root / "events")
