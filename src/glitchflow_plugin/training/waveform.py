@@ -120,18 +120,25 @@ class WaveformLearner(JudgedOnMaps):
 
     def lessons(self) -> SeriesDataset:
         """Events of `train`; where the truth is known the second row of strain is the glitch alone."""
-        if self.truth is None or not truth_path(self.truth).exists():
+        glitches = self._glitches
+        if not glitches:
             return self.dataset("train")
+        return SeriesDataset(self.training_set, self.events, "train", self.witnesses, self.cache_mib, glitches=glitches)
+
+    @cached_property
+    def _glitches(self) -> dict[str, np.ndarray]:
+        """The glitch alone in the whitened strain, (time,), of the training events that `truth` knows."""
+        if self.truth is None or not truth_path(self.truth).exists():
+            return {}
         # whoever needs the room may have removed the files of events that are in the event set
         known = [name for name in read_truth_labels(self.truth) if event_path(self.truth, name).exists()]
         names = sorted(set(known) & set(self.training_set.split.train.event_ids) & set(self.events.row_of))
         if not names:
-            return self.dataset("train")
+            return {}
         starts = self.events.gps_start[[self.events.row_of[name] for name in names]]
         alone = read_glitch_truth(self.truth, self.events.recipe, names, starts).strain.astype(np.float32)
         logger.info("%s tells the glitches of %d training events", self.truth, len(names))
-        glitches = dict(zip(names, alone, strict=True))
-        return SeriesDataset(self.training_set, self.events, "train", self.witnesses, self.cache_mib, glitches=glitches)
+        return dict(zip(names, alone, strict=True))
 
     def network(self) -> nn.Module:
         """The network, untrained; with a `fitted_start` its filters are fitted to the training events."""
