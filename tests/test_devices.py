@@ -45,6 +45,7 @@ from glitchflow_plugin.signal.qtransform import (
 from glitchflow_plugin.training.evaluation import ZeroTwin
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.judged_events import gate_notes
+from glitchflow_plugin.training.run import make_gate
 from glitchflow_plugin.training.trust import trust
 
 SOURCE = Path(glitchflow_plugin.__file__).parent
@@ -222,7 +223,7 @@ def test_every_network_is_on_one_device(name, training):
 def judged(trainer):
     return trainer.learner.judge(
         trainer.twin,
-        trainer._batches("validation"),
+        trainer.learned.batches("validation"),
         trainer.twin,
         device=torch.device(trainer.device),
         threshold=16.0,
@@ -247,15 +248,15 @@ def test_a_training_from_the_first_step_to_the_gate(cuda, make_coupled_trainer, 
     np.testing.assert_allclose(found.statistics.total_cleaned, expected.statistics.total_cleaned, rtol=2e-3)
 
     learner, twin = trainer.learner, trainer.twin
-    baseline = learner.baseline(twin, trainer._batches)
+    baseline = learner.baseline(twin, trainer.learned.batches)
     bundle = learner.bundle(twin, baseline, {}, {})
     # what is stored leaves the device, and the twin does not
     again = replace(bundle, twin=load_twin(pack_twin(bundle)), baseline=load_twin(pack_baseline(bundle)))
     assert there([*twin.parameters(), *baseline.twin.parameters()], cuda)
     settings = GateSettings(min_groups=5, min_quiet=1, injections=2)
-    challenger, champion = (trainer._gate(one, settings).decide() for one in (bundle, again))
+    challenger, champion = (make_gate(trainer.learned, one, settings).decide() for one in (bundle, again))
     assert challenger.figures == pytest.approx(champion.figures, rel=1e-4, abs=1e-6)
-    trainer._gate(bundle, settings).decide(replace(again, notes=gate_notes(trainer.training_set)))
+    make_gate(trainer.learned, bundle, settings).decide(replace(again, notes=gate_notes(trainer.training_set)))
 
 
 @pytest.mark.parametrize("name", ["coupling", "unet"])
@@ -279,7 +280,7 @@ def make_bundle(make_coupled_trainer):
         trainer = make_coupled_trainer(name, device, epochs=1)
         trainer.execute()
         twin = trainer.twin
-        return trainer.learner.bundle(twin, trainer.learner.baseline(twin, trainer._batches), {}, {}), trainer
+        return trainer.learner.bundle(twin, trainer.learner.baseline(twin, trainer.learned.batches), {}, {}), trainer
 
     return make
 

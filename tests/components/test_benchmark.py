@@ -156,6 +156,8 @@ def test_a_run_goes_on_at_the_entrants_that_are_missing_or_changed(make, monkeyp
 def test_what_cannot_work_is_said_before_anything_is_trained(make, data):
     with pytest.raises(ConfigurationError, match="unnet"):
         make(("misspelt",))
+    with pytest.raises(ConfigurationError, match="optim_lrr"):
+        make(("linear",), config={"optim_lrr": 1e-3})
     with pytest.raises(ConfigurationError, match="at least one entrant"):
         make(())
     with pytest.raises(ConfigurationError, match="of every leaderboard already"):

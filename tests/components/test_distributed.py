@@ -15,7 +15,6 @@ from ray.train import ScalingConfig
 
 import glitchflow_plugin.components._strategies as ours
 from glitchflow_plugin.components._ray_room import check_room, default_scaling, missing_room
-from glitchflow_plugin.components._strategies import lost_processes_explained
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.errors import (
     ConfigurationError,
@@ -23,6 +22,7 @@ from glitchflow_plugin.errors import (
     GlitchflowError,
     MissingDependencyError,
 )
+from glitchflow_plugin.training.processes import lost_processes_explained
 
 TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
 

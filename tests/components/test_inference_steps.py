@@ -16,8 +16,8 @@ from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError, RegistryError
 from glitchflow_plugin.inference import report as inference_report
-from glitchflow_plugin.inference.fresh import make_maps
 from glitchflow_plugin.inference.generate import GenerateSettings
+from glitchflow_plugin.inference.model_data import make_maps
 from glitchflow_plugin.inference.run import InferenceSettings
 from glitchflow_plugin.inference.subject import check_model, load_model
 from glitchflow_plugin.inference.trivial import TRIVIAL

@@ -5,7 +5,6 @@ import types
 import numpy as np
 import pytest
 
-import glitchflow_plugin.components.retrain as module
 import glitchflow_plugin.components.trainer as trainer_module
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.retrain import Retrain
@@ -87,7 +86,7 @@ def station(make_coupled_maps, make_registry, tmp_path, monkeypatch):
         )
         return made, EventCounts(len(names), len(names)), ()
 
-    monkeypatch.setattr(module, "make_maps", maps_of)
+    monkeypatch.setattr("glitchflow_plugin.inference.model_data.make_maps", maps_of)
     maps = make_coupled_maps(32, num_times=128)
     folder = str(tmp_path / "training")
     windows = Processor({}, str(maps.folder), folder).execute(Splitter(SPLIT, str(maps.folder), folder).execute(maps))
@@ -173,7 +172,9 @@ def test_a_registry_that_is_away_costs_no_attempt(tmp_path, monkeypatch):
     monkeypatch.setattr("glitchflow_plugin.tracking.versions.find", lambda *_: champion)
     monkeypatch.setattr("glitchflow_plugin.tracking.registry.load", lambda *_: None)
     maps = types.SimpleNamespace(folder=tmp_path / "maps")
-    monkeypatch.setattr(module, "make_maps", lambda *_, **__: (maps, EventCounts(8, 8), ()))
+    monkeypatch.setattr(
+        "glitchflow_plugin.inference.model_data.make_maps", lambda *_, **__: (maps, EventCounts(8, 8), ())
+    )
     monkeypatch.setattr(Processor, "execute", lambda *_: None)
     part = types.SimpleNamespace(num_groups=lambda _: 60)
     monkeypatch.setattr(Splitter, "execute", lambda *_: types.SimpleNamespace(gate=part, block_length=1.0))

@@ -37,7 +37,7 @@ from glitchflow_plugin.training.judged_events import Gate
 from glitchflow_plugin.training.loop import Loop
 from glitchflow_plugin.training.progress import Progress
 from glitchflow_plugin.training.registration import RegistrySettings, warn_of_a_small_gate
-from glitchflow_plugin.training.run import describe
+from glitchflow_plugin.training.run import Conditions, describe, make_gate
 
 SMALL = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
 
@@ -497,15 +497,15 @@ def test_witnesses_in_another_order_are_sorted_for_the_champion(make_trainer, tr
     trainer = make_trainer()
     trainer.execute()
     rival = type("B", (), {"representation": "raw", "ridge": 0.1, "twin": None})()
-    bundle = describe(trainer.learner, trainer.twin, trainer._conditions, {}, rival, scores={})
+    bundle = describe(trainer.learned, Conditions("test", 2, 1), {}, rival, {})
     orders = {0: ("GUIDE", "BYSTANDER"), 1: ("BYSTANDER", "GUIDE")}
     twins = [replace(bundle, twin=Takes(row), witnesses=names) for row, names in orders.items()]
     settings = GateSettings(min_groups=5, min_quiet=1, injections=0)
-    one, other = (trainer._gate(twin, settings).decide().figures for twin in twins)
+    one, other = (make_gate(trainer.learned, twin, settings).decide().figures for twin in twins)
     assert one["gate_events"] == len(training_set.split.gate)
     assert one == other
     turned = replace(twins[0], witnesses=orders[1])
-    assert trainer._gate(turned, settings).decide().figures["gate_loss"] != one["gate_loss"]
+    assert make_gate(trainer.learned, turned, settings).decide().figures["gate_loss"] != one["gate_loss"]
 
 
 def test_a_diverged_training_says_so(make_trainer):

@@ -71,12 +71,6 @@ def test_the_result_can_be_used_with_gradients():
     assert scale.grad is not None
 
 
-def test_progress_counts_events():
-    done = []
-    predict_maps(Marker(), marked_maps(num_events=5), batch_size=10, progress=done.append)
-    assert sum(done) == 5
-
-
 def test_wrong_settings_and_twins_are_refused():
     maps = marked_maps(num_events=1)
     with pytest.raises(ConfigurationError, match="batch_size"):

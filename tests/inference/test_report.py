@@ -7,7 +7,6 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from glitchflow_plugin.errors import FormatError
-from glitchflow_plugin.inference.board import track_result
 from glitchflow_plugin.inference.figures import (
     event_figures,
     example_figures,
@@ -17,6 +16,7 @@ from glitchflow_plugin.inference.figures import (
 )
 from glitchflow_plugin.inference.report import run_warnings, summary_details, summary_metrics
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
+from glitchflow_plugin.inference.tensorboard import track_result
 from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name, unix_time
 
 SETTINGS = InferenceSettings(batch_events=4, replicates=50, examples=2)

@@ -26,7 +26,7 @@ class Points(CachedEvents):
     """Pairs of a witness and what the law makes of it, one an event."""
 
     def __init__(self, number, seed):
-        super().__init__(1.0)
+        # nothing is read from a file
         self.witnesses = torch.randn(number, 2, generator=torch.Generator().manual_seed(seed))
 
     def __len__(self):

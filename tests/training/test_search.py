@@ -6,11 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from glitchflow_plugin.components._twin_trainer import TwinTrainer
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.files import read_json, write_json
 from glitchflow_plugin.errors import ConfigurationError, FormatError
+from glitchflow_plugin.training.baseline import BaselineSettings
+from glitchflow_plugin.training.configuration import TrainingConfiguration
+from glitchflow_plugin.training.learned import Learned
+from glitchflow_plugin.training.learners import choose_learner
 from glitchflow_plugin.training.objectives import Objectives, ObjectiveSettings
 from glitchflow_plugin.training.search import (
     Search,
@@ -105,8 +108,9 @@ def test_what_a_trial_leaves_is_read_again(search, training_set):
 
     def train(keywords):
         asked.append(keywords)
-        fitted = {key: value for key, value in keywords.items() if key != "model"}
-        return TwinTrainer(**fitted, model={"name": "linear"}, disable_tqdm=True).fitted(training_set)
+        config = TrainingConfiguration(**keywords["config"])
+        learner = choose_learner(training_set, keywords["model"], config, baseline=BaselineSettings())
+        return Learned(learner, learner.twin(learner.network()), config, minutes=0.0, epochs=0)
 
     done = search.run(1, train)
     assert asked[0]["config"] == {"batch_size": 8, "optim_lr": 1e-3}

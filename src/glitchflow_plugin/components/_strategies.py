@@ -6,11 +6,10 @@ others of a rank that has ended stop with a message, and Ray is given only what 
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -32,10 +31,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from glitchflow_plugin.errors import (
     ConfigurationError,
     ConnectionFailedError,
-    GlitchflowError,
     MissingDependencyError,
     nearest,
 )
+from glitchflow_plugin.training.processes import Backend, brief, choose_backend
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,6 @@ logging.getLogger("itwinai.torch.distributed").addFilter(
 )
 
 STRATEGIES = ("ddp", "deepspeed", "horovod")
-Backend = Literal["nccl", "gloo", "mpi"]
 _Value = TypeVar("_Value")
 
 _HOW = "torchrun --standalone --nproc_per_node=2 --no-python itwinai exec-pipeline ... training.strategy={}"
@@ -76,7 +74,7 @@ class TimeLimitedDDPStrategy(TorchDDPStrategy):
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             message = (
                 f"the {os.environ.get('WORLD_SIZE')} processes of this training did not all meet at {where} within "
-                f"{self.timeout:.0f} s ({_short(error)}). Start all of them, with the same MASTER_ADDR and MASTER_PORT."
+                f"{self.timeout:.0f} s ({brief(error)}). Start all of them, with the same MASTER_ADDR and MASTER_PORT."
             )
             raise ConnectionFailedError(message) from error
         self.is_initialized = True
@@ -146,26 +144,6 @@ class StrategyProcesses:
             loss.backward()
 
 
-def choose_backend(chosen: str) -> Backend:
-    """What processes talk through: by the device, unless the user says otherwise.
-
-    Args:
-        chosen: `auto`, `nccl`, `gloo` or `mpi`.
-
-    Raises:
-        ConfigurationError: nccl without GPUs, or a backend that this torch was built without.
-    """
-    gpus = torch.cuda.is_available()
-    backend: Any = ("nccl" if gpus else "gloo") if chosen == "auto" else chosen
-    if backend == "nccl" and not gpus:
-        message = "dist_backend: nccl needs GPUs and there are none. Use auto or gloo."
-        raise ConfigurationError(message)
-    if not dist.is_backend_available(backend):
-        message = f"dist_backend: this torch was built without {backend}. Use auto."
-        raise ConfigurationError(message)
-    return backend
-
-
 def choose_strategy(name: str | None, *, device: str, backend: str, timeout: float) -> TorchDistributedStrategy:
     """The strategy that a name stands for here and now.
 
@@ -225,31 +203,3 @@ def _several(name: str, *, device: str, backend: str, timeout: float) -> TorchDi
     if name == "deepspeed":
         return GradientsOnlyDeepSpeedStrategy(backend=choose_backend(backend))
     return TimeLimitedDDPStrategy(choose_backend(backend), timeout)
-
-
-@contextmanager
-def lost_processes_explained(timeout: float) -> Iterator[None]:
-    """Say what has happened when a process loses the others.
-
-    Args:
-        timeout: Seconds that a process waits for the others.
-
-    Raises:
-        GlitchflowError: Another process has ended, or does not answer.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        text = str(error)
-        if isinstance(error, dist.DistError) or "gloo" in text or "Timed out waiting" in text:
-            message = (
-                f"another process of this training has ended, or has not answered for {timeout:.0f} s "
-                f"({_short(error)}). Its own message says why. The checkpoints are kept: when that is mended, start "
-                "again and go on from the last one."
-            )
-            raise GlitchflowError(message) from error
-        raise
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

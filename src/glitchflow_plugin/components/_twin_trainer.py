@@ -30,17 +30,7 @@ class TwinTrainer(Trainer):
     def trained(self, training_set: TrainingSet | None = None) -> Learned:
         """Train the network."""
         self.execute(training_set)
-        return Learned(self.learner, self.twin, self.config, self.minutes, self.current_epoch + 1)
-
-    def fitted(self, training_set: TrainingSet) -> Learned:
-        """Fit the linear rival of the network's representation in place of training."""
-        begun = perf_counter()
-        self.training_set = training_set
-        self.learner = self._choose_learner()
-        untrained = self.learner.twin(self.learner.network().to(self._device))
-        before = Learned(self.learner, untrained, self.config, 0.0, 0)
-        twin = self.learner.baseline(untrained, before.batches).twin
-        return replace(before, twin=twin, minutes=(perf_counter() - begun) / 60)
+        return replace(self.learned, minutes=self.minutes, epochs=self.current_epoch + 1)
 
     def how_to_go_on(self) -> str:
         """What to tell the user of a training that was asked to end."""

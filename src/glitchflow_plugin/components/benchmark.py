@@ -7,6 +7,7 @@ from typing import Any
 
 from itwinai.components import BaseComponent, monitor_exec
 
+from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
@@ -70,6 +71,8 @@ class Leaderboard(BaseComponent):
         self.settings, self.held_out = built(LeaderboardSettings, settings, "benchmark.settings"), dict(held_out)
         self.training, self.events, self.folder = Path(training), Path(events), Path(folder)
         self.config, self.baseline = dict(config or {}), dict(baseline or {})
+        for entrant in self.entrants.values():
+            StrictConfiguration.checked({**self.config, **entrant.config})
         self.budget = Budget(epochs, random_seed, minutes)
         self.device, self.engine = choose_device(device), EngineSettings.of(engine)
         self.page = None if page is None else Path(page)
@@ -111,17 +114,15 @@ class Leaderboard(BaseComponent):
         return result
 
     def _train(self, training_set: TrainingSet, name: str, entrant: Entrant) -> Learned:
-        lags = entrant.model.get("lags") if entrant.closed_form else None
-        trainer = TwinTrainer(
+        return TwinTrainer(
             folder=str(training_set.folder),
             model=dict(entrant.model),
             config={**self.config, **entrant.config},
             events=str(self.events),
-            baseline=self.baseline if lags is None else {**self.baseline, "lags": lags},
+            baseline=self.baseline,
             device=self.device,
             checkpoints=str(self.folder / "checkpoints" / name),
             disable_tqdm=self.disable_tqdm,
             run_name=f"{self.run_name}-{name}",
             **self.budget.keywords(),
-        )
-        return trainer.fitted(training_set) if entrant.closed_form else trainer.trained(training_set)
+        ).trained(training_set)

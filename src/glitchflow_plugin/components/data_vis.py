@@ -8,11 +8,11 @@ import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.results import claim, place
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.fresh import gps_of
+from glitchflow_plugin.inference.model_data import gps_of
 from glitchflow_plugin.products.pictures import PictureSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
@@ -31,6 +31,7 @@ class DataVis(BaseComponent):
         name: Name of the step.
     """
 
+    @keeping_arguments
     def __init__(
         self,
         spectrograms: str,
@@ -42,9 +43,7 @@ class DataVis(BaseComponent):
         pictures: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
-        arguments = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         super().__init__(name)
-        self.save_parameters(**arguments)
         self.shown = {"num_events": num_events, "num_channels": num_channels, "num_rows": num_rows}
         for key, value in self.shown.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

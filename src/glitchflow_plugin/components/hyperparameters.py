@@ -11,12 +11,10 @@ from itwinai.components import BaseComponent, monitor_exec
 from glitchflow_plugin.components._ray_trials import draw, prepare_environment, run_trials
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
-from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import GlitchflowError
 from glitchflow_plugin.models.build import check_network
-from glitchflow_plugin.products.pictures import save_figure
 from glitchflow_plugin.products.summary import now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.training.objectives import ObjectiveSettings
@@ -28,9 +26,8 @@ from glitchflow_plugin.training.search import (
     ranked,
     summarize,
     track,
-    trials_figure,
-    trials_table,
     trouble,
+    write_results,
 )
 
 logger = logging.getLogger(__name__)
@@ -110,7 +107,7 @@ class HyperparameterSearch(BaseComponent):
         if pending:
             run_trials(search, pending)
         trials = ranked(search.trials(), self.objective)
-        report(summarize(trials, found, self._write(trials), started), self.folder)
+        report(summarize(trials, found, write_results(trials, self.folder), started), self.folder)
         wrong = trouble(trials, allow_failures=self.settings.allow_failures)
         self._track(trials, "FAILED" if wrong else "FINISHED")
         if wrong:
@@ -126,14 +123,6 @@ class HyperparameterSearch(BaseComponent):
             StrictConfiguration.checked({**self.trainer["config"], **drawn.get("config", {})})
             check_network({**self.trainer["model"], **drawn.get("model", {})})
         return trials
-
-    def _write(self, trials: Sequence[Trial]) -> dict[str, str]:
-        table, picture = self.folder / "trials.csv", self.folder / "parallel.png"
-        with atomic_path(table) as path:
-            path.write_text(trials_table(trials), encoding="utf-8")
-        if trials[0].figures:
-            save_figure(trials_figure(trials), picture)
-        return {"table": str(table), "picture": str(picture)}
 
     def _track(self, trials: Sequence[Trial], status: str) -> None:
         if self.registry is None:

@@ -12,7 +12,7 @@ from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.results import claim
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.fresh import check_spectrograms, data_folder, data_record, make_maps
+from glitchflow_plugin.inference.model_data import check_spectrograms, data_folder, data_record, make_maps
 from glitchflow_plugin.inference.subject import check_model, load_model, model_inputs
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.preprocessing.engine import EngineSettings

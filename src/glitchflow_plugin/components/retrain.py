@@ -11,7 +11,7 @@ from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.buffer import buffered_events, is_event_set
@@ -20,8 +20,7 @@ from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.splits import Split, SplitSettings
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, GlitchflowError, RegistryError
-from glitchflow_plugin.inference.drift import drift_metrics, drift_or_refuse, drift_warnings
-from glitchflow_plugin.inference.fresh import EVENTS, make_maps
+from glitchflow_plugin.inference.drift import drift_or_refuse, drift_warnings
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.settings import built
@@ -53,6 +52,7 @@ class Retrain(BaseComponent):
         name: Name of the step.
     """
 
+    @keeping_arguments
     def __init__(
         self,
         retrain: Mapping[str, Any],
@@ -66,11 +66,9 @@ class Retrain(BaseComponent):
         device: str = "auto",
         name: str | None = None,
     ) -> None:
-        arguments = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        super().__init__(name)
-        self.save_parameters(**arguments)
         from glitchflow_plugin.training.gate import GateSettings
 
+        super().__init__(name)
         self.settings = built(RetrainSettings, retrain, "retrain")
         check_name(registry["name"], "registry.yaml: name", LONGEST_MODEL)
         check_alias(registry.get("alias", "champion"), "registry.yaml: alias")
@@ -106,8 +104,8 @@ class Retrain(BaseComponent):
                 retraining.forgive(self.cycle)
             write_json(self.status, {**status, "state": "failed", "finished": now(), "reason": str(error)})
             raise
-        known = {"started": status["started"], "buffer": self.settings.buffer, "status": self.status}
-        return report(found.summary(**known, drift=drift_metrics(found.drift)), self.folder)
+        summary = found.summary(started=status["started"], buffer=self.settings.buffer, status=self.status)
+        return report(summary, self.folder)
 
     def _look(self, status: dict[str, Any]) -> Finding:
         """Look at the latest events, and train if that is to be done; what is known goes into `status` meanwhile."""
@@ -146,6 +144,8 @@ class Retrain(BaseComponent):
 
     def _maps(self, bundle: "ModelBundle") -> tuple[SpectrogramSet, EventCounts, tuple[str, ...]]:
         """The events through the champion's recipe, so that both can be judged on the same maps."""
+        from glitchflow_plugin.inference.model_data import make_maps
+
         events = retraining.pinned(self.cycle)
         return make_maps(
             bundle,
@@ -158,6 +158,7 @@ class Retrain(BaseComponent):
 
     def _train(self, maps: SpectrogramSet, split: Split) -> "ModelVersion | None":
         from glitchflow_plugin.components.trainer import Trainer
+        from glitchflow_plugin.inference.model_data import EVENTS
 
         training, checkpoints, outbox = (self.cycle / name for name in ("training", "checkpoints", "outbox"))
         windows = Processor(self.windows, str(maps.folder), str(training)).execute(split)

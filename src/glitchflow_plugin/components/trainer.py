@@ -16,8 +16,6 @@ from itwinai.distributed import detect_distributed_environment
 from itwinai.loggers import Logger, get_mlflow_logger
 from itwinai.torch.distributed import NonDistributedStrategy, RayTorchDistributedStrategy, TorchDistributedStrategy
 from itwinai.torch.trainer import TorchTrainer
-from torch import Tensor
-from torch.utils.data import DataLoader
 
 from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
@@ -27,14 +25,12 @@ from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components._strategies import (
     StrategyProcesses,
     choose_strategy,
-    lost_processes_explained,
 )
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.parent import end_with_parent
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.models.build import check_network
-from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.environment import environment
 from glitchflow_plugin.products.pictures import PictureSettings
 from glitchflow_plugin.products.summary import now
@@ -44,12 +40,14 @@ from glitchflow_plugin.tracking.itwinai_tracker import (
     BufferedMLFlowLogger,
     ItwinaiTracker,
     buffered_mlflow,
+    log_results,
     make_loggers,
     search_run,
     unsent,
 )
 from glitchflow_plugin.tracking.training_run import last_status, note_run, resume_or_close_run
 from glitchflow_plugin.tracking.versions import ModelVersion
+from glitchflow_plugin.training import run
 from glitchflow_plugin.training.baseline import BaselineSettings
 from glitchflow_plugin.training.batches import WindowBatches, window_batches
 from glitchflow_plugin.training.checkpoints import (
@@ -64,16 +62,17 @@ from glitchflow_plugin.training.checkpoints import (
     load_weights,
     newest_usable,
     prepare_best,
+    read_best,
     read_checkpoint,
+    settle_earlier,
 )
-from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.interruption import Interrupted
-from glitchflow_plugin.training.judged_events import Gate
+from glitchflow_plugin.training.learned import Learned
 from glitchflow_plugin.training.learner import Learner
 from glitchflow_plugin.training.learners import choose_learner
 from glitchflow_plugin.training.loop import Loop, LoopSettings
 from glitchflow_plugin.training.losses import LossSettings
-from glitchflow_plugin.training.processes import OneProcess, Processes
+from glitchflow_plugin.training.processes import OneProcess, Processes, lost_processes_explained
 from glitchflow_plugin.training.progress import EpochResult, Progress
 from glitchflow_plugin.training.registration import (
     Outcome,
@@ -81,17 +80,6 @@ from glitchflow_plugin.training.registration import (
     provenance,
     register_trained,
     warn_of_a_small_gate,
-)
-from glitchflow_plugin.training.run import (
-    Conditions,
-    Trained,
-    finish,
-    parameters,
-    part_batches,
-    pictures,
-    read_best,
-    settle_earlier,
-    summarize,
 )
 
 logger = logging.getLogger(__name__)
@@ -225,8 +213,7 @@ class Trainer(TorchTrainer):
             dataset.forget()
         if not self._is_main:
             return None
-        self.device_for_judging = torch.device(self._device)
-        with last_status(self._mlflow, self.mlflow_worker_run_id or self.mlflow_tune_run_id):
+        with last_status(self._mlflow, self._run_id):
             self._load_best()
             return self._finish(started)
 
@@ -343,7 +330,7 @@ class Trainer(TorchTrainer):
             if self.registry is not None:
                 warn_of_a_small_gate(self.training_set.split, self.registry)
             used, tracker = self.training_set, self._tracker
-            shown = parameters(used, self.network_settings, self.learner.witnesses, self.epochs)
+            shown = run.parameters(used, self.network_settings, self.learner.witnesses, self.epochs)
             tracker.params(shown | provenance(used.fingerprint))
             tracker.data(used.spectrograms.name, used.fingerprint)
             tracker.text("environment.json", json.dumps(environment(), indent=2))
@@ -395,53 +382,38 @@ class Trainer(TorchTrainer):
 
     # afterwards, in the first process
 
+    @property
+    def learned(self) -> Learned:
+        """The twin, for whoever judges it."""
+        return Learned(self.learner, self.twin, self.config)
+
     def _finish(self, started: str) -> ModelVersion | None:
-        trained = finish(self.learner, self.twin, self._conditions, self.device_for_judging)
-        run_id, registry = self._log_trained(trained), self.registry
+        learned, registry = self.learned, self.registry
+        trained = run.finish(learned, run.Conditions(self.run_name, self.epochs, self.random_seed))
+        run_id = self._log_trained(trained)
         checkpoint, outcome = self._checkpoints / BEST, Outcome()
         if registry is not None:
             outcome = register_trained(
                 trained.bundle,
                 registry,
-                self._gate(trained.bundle, registry.gate).decide,
+                run.make_gate(learned, trained.bundle, registry.gate).decide,
                 training=self.training_set.folder,
                 checkpoint=checkpoint,
                 run_id=run_id,
                 trained_by=self.run_id,
                 unsent=unsent(self.logger),
             )
-        report(summarize(trained, self.training_set, outcome, started=started, checkpoint=checkpoint), self.folder)
+        report(run.summarize(trained, self.training_set, outcome, started=started, checkpoint=checkpoint), self.folder)
         outcome.raise_if(registry is not None and registry.required)
         return outcome.version
 
-    @property
-    def _conditions(self) -> Conditions:
-        return Conditions(self.run_name, self.epochs, self.random_seed, self.config)
-
-    def _log_trained(self, trained: Trained) -> str | None:
+    def _log_trained(self, trained: run.Trained) -> str | None:
         """Log test figures and pictures to the run of the training, and return its id."""
-        run_id = self.mlflow_worker_run_id or self.mlflow_tune_run_id
         if self.logger is None:
-            return run_id
-        self.logger.create_logger_context(rank=0, run_id=run_id, run_name=None if run_id else self.run_name)
-        tracker = ItwinaiTracker(self.logger)
-        for name, value in trained.test_figures.items():
-            tracker.metric(name, value, 0)
-        shown = {"axis": self.pictures.frequency_axis, "classes": self._classes}
-        for name, figure in pictures(
-            self.learner, trained, threshold=self.config.threshold, device=self.device_for_judging, **shown
-        ).items():
-            tracker.picture(name, figure)
-        found_run = getattr(self.mlflow_logger, "active_run", None)
-        self.logger.destroy_logger_context()
-        return run_id or (found_run.info.run_id if found_run is not None else None)
-
-    def _gate(self, bundle: ModelBundle, settings: GateSettings) -> Gate:
-        """What decides about a bundle, on events that chose nothing."""
-        learner, device = self.learner, self.device_for_judging
-        return Gate(
-            self.training_set, learner.events, learner.event_losses, bundle, settings, device, self.config.threshold
-        )
+            return self._run_id
+        axis, classes = self.pictures.frequency_axis, self._classes
+        figures = run.pictures(self.learned, trained.scores, axis=axis, classes=classes)
+        return log_results(self.logger, self._run_id, self.run_name, trained.test_figures, figures)
 
     def _load_best(self) -> None:
         """Take the network that was best on validation, in a fresh twin on the device of this process."""
@@ -464,6 +436,10 @@ class Trainer(TorchTrainer):
         return buffered_mlflow(self.logger)
 
     @property
+    def _run_id(self) -> str | None:
+        return self.mlflow_worker_run_id or self.mlflow_tune_run_id
+
+    @property
     def _tracker(self) -> ItwinaiTracker:
         return ItwinaiTracker(self.logger)
 
@@ -474,9 +450,6 @@ class Trainer(TorchTrainer):
     def _choose_learner(self) -> Learner:
         model, baseline = self.network_settings, self.baseline_settings
         return choose_learner(self.training_set, model, self.config, baseline=baseline, events=self.events)
-
-    def _batches(self, part: str) -> "DataLoader[tuple[Tensor, Tensor]]":
-        return part_batches(self.learner, self.config.batch_size, part)
 
 
 def _loggers(registry: RegistrySettings | None, tensorboard: str | None, checkpoints: Path) -> Logger | None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from glitchflow_plugin.data.records import SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.sharded_writer import ShardedWriter
-from glitchflow_plugin.inference.fresh import check_events, check_spectrograms
+from glitchflow_plugin.inference.model_data import check_events, check_spectrograms
 from glitchflow_plugin.inference.predict import make_predictor
 from glitchflow_plugin.inference.run import UNITS
 from glitchflow_plugin.inference.subject import weights_fingerprint

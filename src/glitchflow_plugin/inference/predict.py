@@ -1,7 +1,7 @@
 """Predict the strain's map from the maps of its witnesses."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard, cast
@@ -33,7 +33,6 @@ def predict_maps(
     *,
     size: int = 64,
     stride: int | None = None,
-    progress: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "event frequency time"]:
     """Predict whole maps: cut them into windows, run the twin, and join what it says.
 
@@ -47,7 +46,6 @@ def predict_maps(
         batch_size: Windows in one call of the twin; bounds the memory.
         size: Columns of a window.
         stride: Columns from one window to the next; `size` (tiles side by side) if None.
-        progress: Called with the number of events done after each batch.
 
     Returns:
         Predicted energies on the device and in the order of `witnesses`, SNR². The twin's own device is used for
@@ -72,8 +70,6 @@ def predict_maps(
             predicted = torch.cat([_call(twin, part.to(device)) for part in windows.split(batch_size)])
             predicted = predicted.to(maps).unflatten(0, (len(events), len(starts)))
             maps[first : first + step] = join_windows(predicted, starts, num_times)
-            if progress is not None:
-                progress(len(events))
     # a plain tensor, so that callers may use it in autograd code
     return maps.clone() if maps.is_inference() else maps
 

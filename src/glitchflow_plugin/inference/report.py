@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from glitchflow_plugin.data.sharded import SpectrogramSet
-from glitchflow_plugin.inference.board import track_result
 from glitchflow_plugin.inference.figures import event_figures, example_figures, score_figures, timeline_figure
 from glitchflow_plugin.inference.run import MODEL, InferenceResult, InferenceSettings
 from glitchflow_plugin.inference.score import Scores
+from glitchflow_plugin.inference.tensorboard import track_result
 from glitchflow_plugin.products.pictures import IMAGES, PictureSettings, save_figures
 from glitchflow_plugin.products.summary import Metric
 from glitchflow_plugin.products.veto_table import covered_seconds, write_table

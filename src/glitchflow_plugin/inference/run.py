@@ -22,7 +22,7 @@ from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.errors import NoEventsError
 from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
 from glitchflow_plugin.inference.clean import loudest_by_column, residual_area
-from glitchflow_plugin.inference.fresh import check_events, check_spectrograms
+from glitchflow_plugin.inference.model_data import check_events, check_spectrograms
 from glitchflow_plugin.inference.predict import Prediction, explains, make_predictor
 from glitchflow_plugin.inference.score import Scores, score_statistics
 from glitchflow_plugin.inference.subject import weights_fingerprint

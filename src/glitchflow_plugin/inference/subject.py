@@ -10,7 +10,7 @@ from torch import nn
 
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.fresh import EVENTS, SPECTROGRAMS, Datasets, data_folder, gps_of
+from glitchflow_plugin.inference.model_data import EVENTS, SPECTROGRAMS, Datasets, data_folder, gps_of
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.tracking import registry
 from glitchflow_plugin.types.tensors import host

@@ -72,15 +72,6 @@ class EventVerdicts:
     measured_valid: Bool[np.ndarray, " event"]
     witnesses_missing: Int[np.ndarray, " event"]
 
-    def __len__(self) -> int:
-        return len(self.loudest_predicted)
-
-    @classmethod
-    def concatenate(cls, parts: Sequence["EventVerdicts"]) -> "EventVerdicts":
-        """Join those of several batches in order."""
-        names = cls.__dataclass_fields__
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
-
 
 def veto_segments(
     event_ids: Sequence[str],

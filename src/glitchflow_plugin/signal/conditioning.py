@@ -73,7 +73,7 @@ class ConditioningSettings:
         order: Order of the band-pass's edges in one of its two passes.
         flat_length: A stretch of equal samples this long (s) within the crop means a dead channel or a filled gap.
         crop_jitter: The middle of the crop lies within +- this of the trigger, s, drawn for each event.
-        crop_seed: Of the drawing.
+        crop_seed: Decides the drawing.
     """
 
     low: float = 8.0

@@ -150,7 +150,7 @@ class BufferedMLFlowLogger(MLFlowLogger):
         """Continue an earlier run, where it is still there, with the next context.
 
         Args:
-            run_id: Of that run.
+            run_id: Id of that run.
             kept: What it could not log.
         """
         with quick():
@@ -165,7 +165,7 @@ class BufferedMLFlowLogger(MLFlowLogger):
         """Send what a run that nobody continues could not log, and mark it if it still counts as running.
 
         Args:
-            run_id: Of that run.
+            run_id: Id of that run.
             kept: What it could not log.
             status: To be given.
 
@@ -329,8 +329,8 @@ def make_loggers(
     """Loggers of itwinai for MLflow and TensorBoard.
 
     Args:
-        tracking_uri: Of MLflow; None for none. Always given on: without one, itwinai 0.4.2 falls back to a folder that
-            MLflow 3 refuses.
+        tracking_uri: Address of MLflow; None for none. Always given on: without one, itwinai 0.4.2 falls back to a
+            folder that MLflow 3 refuses.
         experiment: MLflow experiment.
         tensorboard: Folder for TensorBoard; None for none.
         scratch: Folder for what the loggers write before they send it.
@@ -372,7 +372,7 @@ def search_run(mlflow: Logger | None, name: str | None) -> Iterator[str | None]:
 
     Args:
         mlflow: The logger for MLflow; without one there is no run.
-        name: Of the run.
+        name: Name of the run.
 
     Yields:
         Its id; whoever goes on with it gives it its last status.
@@ -390,6 +390,38 @@ def search_run(mlflow: Logger | None, name: str | None) -> Iterator[str | None]:
     except BaseException as error:
         mlflow.end_as(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
+
+
+def log_results(
+    loggers: Logger | None,
+    run_id: str | None,
+    run_name: str | None,
+    figures: Mapping[str, float],
+    pictures: Mapping[str, Any],
+) -> str | None:
+    """Open the loggers of a training once more, for what is known at its end.
+
+    Args:
+        loggers: Closed by the training.
+        run_id: Its MLflow run; None: a new one.
+        run_name: Name of a new one.
+        figures: Numbers by name.
+        pictures: matplotlib figures by name.
+
+    Returns:
+        Id of the run; None if there is none.
+    """
+    if loggers is None:
+        return run_id
+    loggers.create_logger_context(rank=0, run_id=run_id, run_name=None if run_id else run_name)
+    tracker = ItwinaiTracker(loggers)
+    for name, value in figures.items():
+        tracker.metric(name, value, 0)
+    for name, figure in pictures.items():
+        tracker.picture(name, figure)
+    opened = getattr(buffered_mlflow(loggers), "active_run", None)
+    loggers.destroy_logger_context()
+    return run_id or (opened.info.run_id if opened is not None else None)
 
 
 def buffered_mlflow(loggers: Logger | None) -> BufferedMLFlowLogger | None:
@@ -445,10 +477,10 @@ class ItwinaiTracker:
         """Record a part of the run that has ended, such as a trial of a search, where there is a place for it.
 
         Args:
-            name: Of the part.
+            name: Name of the part.
             params: Its settings.
             metrics: Its figures.
-            status: Of MLflow: `FINISHED`, `FAILED` or `KILLED`.
+            status: `FINISHED`, `FAILED` or `KILLED`.
         """
         if (mlflow := buffered_mlflow(self.loggers)) is not None:
             mlflow.log_part(name, params, metrics, status)

@@ -21,9 +21,9 @@ from glitchflow_plugin.data.files import atomic_path, read_json, sha256, write_j
 from glitchflow_plugin.data.lock import LOCK_NAME, Hold, take
 from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
 from glitchflow_plugin.errors import BusyError, ConfigurationError, FormatError, RegistryError
-from glitchflow_plugin.models.bundle import ModelBundle, pack_baseline, pack_twin, unpack
+from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.tracking.connection import registry
-from glitchflow_plugin.tracking.registry import BASELINE_FILE, TWIN_FILE, register
+from glitchflow_plugin.tracking.registry import TWIN_FILE, packed, register, unpacked
 from glitchflow_plugin.tracking.runs import Unsent, complete
 from glitchflow_plugin.tracking.versions import (
     BUNDLE_FILE,
@@ -124,10 +124,9 @@ def keep(
     """
     folder = Path(outbox) / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}"
     try:
-        _write(folder / TWIN_FILE, pack_twin(bundle))
-        linear = pack_baseline(bundle)
-        if linear is not None:
-            _write(folder / BASELINE_FILE, linear)
+        for name, content in packed(bundle).items():
+            with atomic_path(folder / name) as temporary:
+                temporary.write_bytes(content)
         write_json(folder / BUNDLE_FILE, bundle.to_dict())
         files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
         entry = Entry(folder, destination, run_id, tuple(unsent), dict(tags or {}), Decision(**(first or {})), files)
@@ -184,49 +183,27 @@ def send(entry: Entry) -> ModelVersion:
         ConnectionFailedError: The server cannot be reached.
     """
     with _held(entry):
-        return _send(entry)
-
-
-def _send(entry: Entry) -> ModelVersion:
-    there, uri = entry.destination, entry.destination.tracking_uri
-    try:
-        check_name(there.name, "name", LONGEST_MODEL)
-        check_alias(there.alias, "alias")
-    except ConfigurationError as error:
-        advice = f"glitchflow models rename {entry.id} NAME --outbox {entry.folder.parent}"
-        raise RegistryError(f"the registry does not take it: {error} To change it: {advice}") from error
-    if not {TWIN_FILE, BUNDLE_FILE} <= set(entry.files):
-        raise FormatError(f"{entry.folder / ENTRY_FILE} lacks checksums. It is not uploaded. Remove {entry.folder}.")
-    for name, expected in entry.files.items():
-        path = entry.folder / name
-        if not path.exists() or sha256(path) != expected:
-            raise FormatError(
-                f"{path} is not what was kept. It is not uploaded. Remove {entry.folder}, or train again."
-            )
-    with registry(uri):
-        client = MlflowClient(uri, uri)
-        run_id = _complete_run(client, entry)
-        found = _sent_before(client, entry, run_id)
-    if found is not None:
-        version = find(there.name, found, uri)
-        write_pages(version, read_json(entry.folder / BUNDLE_FILE), there.alias)
-        return version
-    baseline = entry.folder / BASELINE_FILE
-    bundle = unpack(
-        read_json(entry.folder / BUNDLE_FILE),
-        (entry.folder / TWIN_FILE).read_bytes(),
-        baseline.read_bytes() if baseline.exists() else None,
-    )
-    return register(
-        bundle,
-        there.name,
-        uri,
-        experiment=there.experiment,
-        artifacts=there.artifacts,
-        run_id=run_id,
-        tags={**entry.tags, _MARK: entry.id},
-        alias=there.alias,
-    )
+        _check(entry)
+        there, uri = entry.destination, entry.destination.tracking_uri
+        description = read_json(entry.folder / BUNDLE_FILE)
+        with registry(uri):
+            client = MlflowClient(uri, uri)
+            run_id = _complete_run(client, entry)
+            found = _sent_before(client, entry, run_id)
+        if found is not None:
+            version = find(there.name, found, uri)
+            write_pages(version, description, there.alias)
+            return version
+        return register(
+            unpacked(entry.folder, description),
+            there.name,
+            uri,
+            experiment=there.experiment,
+            artifacts=there.artifacts,
+            run_id=run_id,
+            tags={**entry.tags, _MARK: entry.id},
+            alias=there.alias,
+        )
 
 
 def upload(entry: Entry) -> ModelVersion:
@@ -241,21 +218,17 @@ def upload(entry: Entry) -> ModelVersion:
         RegistryError: The registry refused it.
         ConnectionFailedError: The server cannot be reached.
     """
-    with _held(entry):
-        return _upload(entry)
-
-
-def _upload(entry: Entry) -> ModelVersion:
-    version, there = _send(entry), entry.destination
-    with registry(there.tracking_uri):
-        held = aliases_of(MlflowClient(there.tracking_uri, there.tracking_uri), there.name).get(there.alias)
-    decision = entry.first
-    if version.promoted is None:
-        if held not in (decision.get("against"), version.version):
-            decision = Decision()
-        by_hand = f"uploaded later and not compared: glitchflow models promote {there.name} {version.version}"
-        version = settle(version, Decision(**{**decision, "reason": decision.get("reason") or by_hand}), there.alias)
-    discard(entry)
+    with _held(entry) as mine:
+        version, there, decision = send(mine), mine.destination, mine.first
+        with registry(there.tracking_uri):
+            champion = aliases_of(MlflowClient(there.tracking_uri, there.tracking_uri), there.name).get(there.alias)
+        if version.promoted is None:
+            if champion not in (decision.get("against"), version.version):
+                decision = Decision()
+            by_hand = f"uploaded later and not compared: glitchflow models promote {there.name} {version.version}"
+            decision = Decision(**{**decision, "reason": decision.get("reason") or by_hand})
+            version = settle(version, decision, there.alias)
+        discard(mine)
     return version
 
 
@@ -327,15 +300,34 @@ def _lock(folder: Path) -> Hold:
 
 
 @contextmanager
-def _held(entry: Entry) -> Iterator[None]:
-    """Hold an entry that still waits; nothing is done where this process holds it already."""
+def _held(entry: Entry) -> Iterator[Entry]:
+    """An entry that still waits, held by this process; nothing is done where it is already."""
     if entry.lock is not None:
-        yield
+        yield entry
         return
-    with closing(_lock(entry.folder)):
+    with closing(_lock(entry.folder)) as lock:
         if not (entry.folder / ENTRY_FILE).exists():
             raise BusyError(f"{entry.folder} is gone: another run has uploaded it.")
-        yield
+        yield replace(entry, lock=lock)
+
+
+def _check(entry: Entry) -> None:
+    """Refuse a name that no registry takes, and files that are not those that were kept."""
+    there = entry.destination
+    try:
+        check_name(there.name, "name", LONGEST_MODEL)
+        check_alias(there.alias, "alias")
+    except ConfigurationError as error:
+        advice = f"glitchflow models rename {entry.id} NAME --outbox {entry.folder.parent}"
+        raise RegistryError(f"the registry does not take it: {error} To change it: {advice}") from error
+    if not {TWIN_FILE, BUNDLE_FILE} <= set(entry.files):
+        raise FormatError(f"{entry.folder / ENTRY_FILE} lacks checksums. It is not uploaded. Remove {entry.folder}.")
+    for name, expected in entry.files.items():
+        path = entry.folder / name
+        if not path.exists() or sha256(path) != expected:
+            raise FormatError(
+                f"{path} is not what was kept. It is not uploaded. Remove {entry.folder}, or train again."
+            )
 
 
 def _complete_run(client: MlflowClient, entry: Entry) -> str | None:
@@ -369,11 +361,6 @@ def _sent_before(client: MlflowClient, entry: Entry, run_id: str | None) -> int 
         if version.tags.get(_MARK) == entry.id or (same_run and weights in version.tags.get(CHECKSUMS, "")):
             return int(str(version.version))
     return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def _save(entry: Entry) -> None:

@@ -13,7 +13,7 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import mlflow
 import numpy as np
@@ -183,9 +183,24 @@ def load(name: str, version_or_alias: int | str = CHAMPION, tracking_uri: str = 
                 "(training.from_checkpoint=.../checkpoints/last), train again, or choose another version."
             )
             raise FormatError(message)
-        content = parse_description(version, own / BUNDLE_FILE)
-        baseline = own / BASELINE_FILE
-        return unpack(content, (own / TWIN_FILE).read_bytes(), baseline.read_bytes() if baseline.is_file() else None)
+        return unpacked(own, parse_description(version, own / BUNDLE_FILE))
+
+
+def packed(bundle: ModelBundle) -> dict[str, bytes]:
+    """The networks of a bundle as safetensors, by name of file."""
+    found = {TWIN_FILE: pack_twin(bundle), BASELINE_FILE: pack_baseline(bundle)}
+    return {name: content for name, content in found.items() if content is not None}
+
+
+def unpacked(folder: Path, description: Mapping[str, Any]) -> ModelBundle:
+    """The bundle whose networks `packed` has put into a folder, on the CPU.
+
+    Raises:
+        FormatError: They are not those that are described.
+    """
+    baseline = folder / BASELINE_FILE
+    linear = baseline.read_bytes() if baseline.is_file() else None
+    return unpack(description, (folder / TWIN_FILE).read_bytes(), linear)
 
 
 def compare(challenger: ModelVersion, bundle: ModelBundle, judge: Judge, *, alias: str = CHAMPION) -> Decision:
@@ -280,10 +295,9 @@ def _write(bundle: ModelBundle, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         files = [Path(temporary) / BUNDLE_FILE]
         files[0].write_text(json.dumps(bundle.to_dict(), indent=2), encoding="utf-8")
-        for name, content in ((TWIN_FILE, pack_twin(bundle)), (BASELINE_FILE, pack_baseline(bundle))):
-            if content is not None:
-                files.append(Path(temporary) / name)
-                files[-1].write_bytes(content)
+        for name, content in packed(bundle).items():
+            files.append(Path(temporary) / name)
+            files[-1].write_bytes(content)
         mlflow.pytorch.save_model(  # pyright: ignore[reportPrivateImportUsage]
             twin,
             str(folder),

@@ -25,7 +25,7 @@ class WindowBatches:
     """Pairs of witnesses and strain, (window, channel, ...), on the CPU.
 
     Attributes:
-        order: Of the training windows; it depends on seed and epoch alone.
+        order: In which training windows come; it depends on seed and epoch alone.
         training: This process's part of each global batch.
         validation: This process's share of the windows, each once.
     """

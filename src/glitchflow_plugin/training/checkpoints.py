@@ -4,7 +4,7 @@ import logging
 import os
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +270,52 @@ def check_origin(folder: Path, here: Mapping[str, str]) -> None:
             "training.from_checkpoint=null."
         )
         raise ConfigurationError(message)
+
+
+def read_best(root: Path, runs: Collection[str]) -> dict[str, Any]:
+    """The checkpoint that was best on validation.
+
+    Args:
+        root: Folder of the checkpoints.
+        runs: Ids of the runs whose network may be taken: this one, and the one that it goes on from.
+
+    Raises:
+        DataError: There is none, or another run has written there meanwhile.
+    """
+    best = root / BEST
+    if best.exists() and run_of(best) in runs:
+        return read_checkpoint(best)
+    if not best.exists() or run_of(best) == run_of(root / EARLIER / BEST):
+        raise DataError("training left no checkpoint: epochs must be at least 1.")
+    raise DataError(
+        f"{best} is of another run, which has written to {root} at the same time: what this run has trained is lost, "
+        "and nothing is registered. Train again with a run_name of its own."
+    )
+
+
+def settle_earlier(root: Path, origin: Mapping[str, str], loss: float) -> None:
+    """Remove the training before this one, unless its best network is the better one by the same validation.
+
+    Args:
+        root: Folder of the checkpoints.
+        origin: What was trained on, as `Learner.origin` gives it: other data make other losses.
+        loss: Best validation loss of this training.
+    """
+    earlier = root / EARLIER / BEST
+    note = earlier / f"{ORIGIN}.json"
+    if note.exists() and read_json(note) == origin:
+        before = float(read_checkpoint(earlier)["state"]["best_validation_metric"])
+        if before < loss:
+            logger.warning(
+                "the earlier training in %s was better (validation loss %.4g, this one %.4g) and stays there; to go "
+                "back to it: training.from_checkpoint=%s",
+                root / EARLIER,
+                before,
+                loss,
+                root / EARLIER / LAST,
+            )
+            return
+    drop_earlier(root)
 
 
 def judged_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

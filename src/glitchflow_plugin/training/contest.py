@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any, TypeAlias
 
 import torch
@@ -37,8 +38,11 @@ from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, 
 from glitchflow_plugin.settings import built, section
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
 from glitchflow_plugin.signal.qtransform import QTransformSettings
+from glitchflow_plugin.training.baseline import BaselineSettings
+from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.evaluation import ZeroTwin
 from glitchflow_plugin.training.learned import Learned
+from glitchflow_plugin.training.learners import choose_learner
 from glitchflow_plugin.training.trust import trust
 
 logger = logging.getLogger(__name__)
@@ -80,7 +84,7 @@ class Entrant:
 
 
 Train: TypeAlias = Callable[[str, Entrant], Learned]
-"""Trains an entrant, whose name is given too, or fits it where it has a closed form."""
+"""Trains an entrant, whose name is given too."""
 
 
 @dataclass(frozen=True)
@@ -270,6 +274,23 @@ def summarize(
     )
 
 
+def fit(contest: Contest, entrant: Entrant) -> Learned:
+    """Fit an entrant in closed form: the linear rival of what its model looks at."""
+    begun, lags = perf_counter(), entrant.model.get("lags")
+    baseline = contest.baseline if lags is None else {**contest.baseline, "lags": lags}
+    config = TrainingConfiguration.model_validate({**contest.config, **entrant.config})
+    learner = choose_learner(
+        contest.training_set,
+        entrant.model,
+        config,
+        baseline=built(BaselineSettings, baseline, "training.baseline"),
+        events=contest.events.folder,
+    )
+    untrained = Learned(learner, learner.twin(learner.network().to(contest.device)), config)
+    twin = learner.baseline(untrained.twin, untrained.batches).twin
+    return replace(untrained, twin=twin, minutes=(perf_counter() - begun) / 60)
+
+
 def _judged(contest: Contest, name: str, entrant: Entrant, train: Train, path: Path) -> Judgement:
     key = contest.key(entrant)
     if (kept := _kept(path, key)) is not None:
@@ -298,7 +319,7 @@ def _predictor(contest: Contest, name: str, entrant: Entrant, train: Train) -> t
     if entrant.kind == ZERO:
         nothing = MapPredictor(ZeroTwin(), len(held_out.maps.channels) - 1, contest.training_set.settings.size)
         return nothing, UNTRAINED
-    learned = train(name, entrant)
+    learned = fit(contest, entrant) if entrant.closed_form else train(name, entrant)
     if not entrant.closed_form:
         learned.calibrate()
     twin = learned.twin.eval()

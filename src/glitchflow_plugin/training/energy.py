@@ -38,7 +38,7 @@ class EnergyLearner(JudgedOnMaps):
         training_set: Windows, split and scaling.
         model: Name and settings of the network, as in conf/model/.
         loss: Weights of the loss.
-        baseline_settings: Of the linear filter.
+        baseline_settings: Settings of the linear rival.
         cache_mib: Largest size of the maps that a data set keeps in memory, MiB.
         events: The event set that the maps were made of, for the gate's injections; None if it is not at hand.
     """

@@ -125,7 +125,7 @@ def judge_events(
         groups: Number of each event's group; None: each event is independent of all others.
         batch_events: Events in memory at a time.
         threshold: SNR² above which an event holds a glitch.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         All figures.

@@ -38,7 +38,7 @@ class Request:
     """Whether somebody asked the run to end.
 
     Attributes:
-        name: Of the signal that came first; None: none.
+        name: Name of the signal that came first; None: none has.
     """
 
     name: str | None = None

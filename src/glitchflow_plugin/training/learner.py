@@ -10,8 +10,10 @@ from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import CachedEvents
 from glitchflow_plugin.inference.predict import Prediction, Predictor
+from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.plots.maps import FrequencyAxis
+from glitchflow_plugin.training.baseline import Baseline
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Pairs of witnesses and strain, (window, channel, ...), as the learner's data sets hold them."""
@@ -116,7 +118,7 @@ class Learner(Protocol):
         """Put what the twin says about itself right, in place, on validation windows."""
         ...
 
-    def predictor(self, twin: Any) -> Predictor:
+    def predictor(self, twin: nn.Module) -> Predictor:
         """What predicts whole events with a twin of this representation."""
         ...
 
@@ -124,14 +126,16 @@ class Learner(Protocol):
         """Loss of whole events (event,), and that of trivial predictions (event, trivial), for the gate."""
         ...
 
-    def baseline(self, twin: Any, batches: Callable[[str], Batches]) -> Any:
+    def baseline(self, twin: Any, batches: Callable[[str], Batches]) -> Baseline:
         """The linear rival, fitted to the training windows; `batches` gives those of a part afresh."""
         ...
 
-    def test_scores(self, twin: Any, baseline: Any, *, threshold: float) -> dict[str, Any]:
+    def test_scores(self, twin: nn.Module, baseline: Baseline, *, threshold: float) -> dict[str, Scores]:
         """Scores of `model`, `linear` and `zero` on the test events: the only look at them. Empty without any."""
         ...
 
-    def bundle(self, twin: Any, baseline: Any, metrics: Mapping[str, float], notes: Mapping[str, Any]) -> ModelBundle:
+    def bundle(
+        self, twin: Any, baseline: Baseline, metrics: Mapping[str, float], notes: Mapping[str, Any]
+    ) -> ModelBundle:
         """What is registered."""
         ...

@@ -8,7 +8,7 @@ from typing import Any
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError, FormatError
-from glitchflow_plugin.inference.fresh import check_events
+from glitchflow_plugin.inference.model_data import check_events
 from glitchflow_plugin.models.build import representation
 from glitchflow_plugin.training.baseline import BaselineSettings
 from glitchflow_plugin.training.configuration import TrainingConfiguration

@@ -74,7 +74,7 @@ class LoopState:
         loss_sum: Sum of their losses in this process, on the device while an epoch runs.
         loss_count: Number of losses in it.
         step: Steps taken so far, the same number in all processes.
-        best_loss: Of validation; infinite before the first.
+        best_loss: Smallest loss of a validation; infinite before the first.
         epochs_without_gain: Epochs since then.
         seconds: Time that training took before this process began, s.
         piece_size: Windows that a batch is worked through with at a time; None: all.

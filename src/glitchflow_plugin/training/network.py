@@ -31,7 +31,7 @@ class NetworkInTraining:
         wrapped: What runs it while it learns, which averages gradients over the processes.
         twin: What validation judges: the network, or its moving average, with the scaling about it.
         optimizer: Over the network's parameters.
-        scheduler: Of the learning rate; None: it stays.
+        scheduler: Lowers the learning rate; None: it stays.
         average: Moving average of the weights; None: there is none.
     """
 

@@ -1,12 +1,18 @@
 """Several processes that train one network together, as the loop sees them; and the one that trains alone."""
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol, TypeVar
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
+
+Backend = Literal["nccl", "gloo", "mpi"]
 _Value = TypeVar("_Value")
 
 
@@ -72,3 +78,52 @@ class OneProcess:
         """Gradients of a loss."""
         del network
         loss.backward()
+
+
+def choose_backend(chosen: str) -> Backend:
+    """What processes talk through: by the device, unless the user says otherwise.
+
+    Args:
+        chosen: `auto`, `nccl`, `gloo` or `mpi`.
+
+    Raises:
+        ConfigurationError: nccl without GPUs, or a backend that this torch was built without.
+    """
+    gpus = torch.cuda.is_available()
+    backend: Any = ("nccl" if gpus else "gloo") if chosen == "auto" else chosen
+    if backend == "nccl" and not gpus:
+        message = "dist_backend: nccl needs GPUs and there are none. Use auto or gloo."
+        raise ConfigurationError(message)
+    if not dist.is_backend_available(backend):
+        message = f"dist_backend: this torch was built without {backend}. Use auto."
+        raise ConfigurationError(message)
+    return backend
+
+
+@contextmanager
+def lost_processes_explained(timeout: float) -> Iterator[None]:
+    """Say what has happened when a process loses the others.
+
+    Args:
+        timeout: Seconds that a process waits for the others.
+
+    Raises:
+        GlitchflowError: Another process has ended, or does not answer.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if isinstance(error, dist.DistError) or "gloo" in text or "Timed out waiting" in text:
+            message = (
+                f"another process of this training has ended, or has not answered for {timeout:.0f} s "
+                f"({brief(error)}). Its own message says why. The checkpoints are kept: when that is mended, start "
+                "again and go on from the last one."
+            )
+            raise GlitchflowError(message) from error
+        raise
+
+
+def brief(error: BaseException) -> str:
+    """The beginning of what an error says, in one line."""
+    return " ".join(str(error).split())[:200]

@@ -136,10 +136,10 @@ def provenance(dataset: str) -> dict[str, str]:
     here = environment()
     return {
         "dataset_fingerprint": dataset,
-        "code_version": here["glitchflow_plugin"],
-        "git_commit": here["git_commit"] or "installed package",
-        "python": here["python"],
-        "platform": here["platform"],
+        "code_version": str(here["glitchflow_plugin"]),
+        "git_commit": str(here["git_commit"] or "installed package"),
+        "python": str(here["python"]),
+        "platform": str(here["platform"]),
     }
 
 

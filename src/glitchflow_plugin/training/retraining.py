@@ -3,7 +3,6 @@
 import logging
 import math
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from glitchflow_plugin.data.buffer import pin_events
 from glitchflow_plugin.data.files import read_record, write_json
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.drift import drift_metrics
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
 from glitchflow_plugin.settings import Count, section
 from glitchflow_plugin.signal.drift import DriftReport, DriftSettings
@@ -137,14 +137,13 @@ class Finding:
             "drift": None if self.drift is None else self.drift.to_dict(),
         }
 
-    def summary(self, *, started: str, buffer: str, status: Path, drift: Mapping[str, Metric]) -> RunSummary:
+    def summary(self, *, started: str, buffer: str, status: Path) -> RunSummary:
         """The run summary.
 
         Args:
             started: When, ISO 8601, UTC.
             buffer: Folder of the latest events.
             status: The file that says the same.
-            drift: Figures of the drift.
         """
         action, new = self.decision.action, self.trained
         outputs = {"status": str(status), "decision": f"{action}: {self.decision.reason}"}
@@ -156,7 +155,7 @@ class Finding:
             started=started,
             inputs={"buffer": buffer, "champion": f"{self.champion.name} version {self.champion.version}"},
             events=self.events,
-            metrics={**drift, "trained": Metric(float(action == "train"))},
+            metrics={**drift_metrics(self.drift), "trained": Metric(float(action == "train"))},
             outputs=outputs,
             warnings=self.warnings,
         )

@@ -3,21 +3,13 @@
 Nothing here knows who registers it, or where figures are logged: that is for whoever calls.
 """
 
-import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
-
-from glitchflow_plugin.data.files import read_json
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
-from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.inference.figures import score_figures
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import full_settings
@@ -26,23 +18,19 @@ from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
 from glitchflow_plugin.tracking.runs import named_for_test
 from glitchflow_plugin.training.baseline import Baseline
-from glitchflow_plugin.training.checkpoints import BEST, EARLIER, LAST, ORIGIN, drop_earlier, read_checkpoint, run_of
-from glitchflow_plugin.training.configuration import TrainingConfiguration
-from glitchflow_plugin.training.judged_events import gate_notes
-from glitchflow_plugin.training.learner import Learner
+from glitchflow_plugin.training.gate import GateSettings
+from glitchflow_plugin.training.judged_events import Gate, gate_notes
+from glitchflow_plugin.training.learned import Learned
 from glitchflow_plugin.training.registration import Outcome
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """How a network was trained and is judged; kept with it."""
+    """What is kept with a network of how it was trained, beside `training.config`."""
 
     run_name: str | None
     epochs: int
     random_seed: int | None
-    config: TrainingConfiguration
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,87 +77,24 @@ class Trained:
         return [f"{key} is undefined: {each.reason}" for key, each in judged.items() if each.value is None]
 
 
-def part_batches(learner: Learner, batch_size: int, part: str) -> "DataLoader[tuple[Tensor, Tensor]]":
-    """Windows of a part in the order of the index."""
-    return DataLoader(learner.dataset(part), batch_size=batch_size)  # type: ignore[arg-type]
-
-
-def read_best(root: Path, runs: Collection[str]) -> dict[str, Any]:
-    """The checkpoint that was best on validation.
-
-    Args:
-        root: Folder of the checkpoints.
-        runs: Ids of the runs whose network may be taken: this one, and the one that it goes on from.
-
-    Raises:
-        DataError: There is none, or another run has written there meanwhile.
-    """
-    best = root / BEST
-    if best.exists() and run_of(best) in runs:
-        return read_checkpoint(best)
-    if not best.exists() or run_of(best) == run_of(root / EARLIER / BEST):
-        raise DataError("training left no checkpoint: epochs must be at least 1.")
-    raise DataError(
-        f"{best} is of another run, which has written to {root} at the same time: what this run has trained is lost, "
-        "and nothing is registered. Train again with a run_name of its own."
-    )
-
-
-def settle_earlier(root: Path, origin: Mapping[str, str], loss: float) -> None:
-    """Remove the training before this one, unless its best network is the better one by the same validation.
-
-    Args:
-        root: Folder of the checkpoints.
-        origin: What was trained on, as `Learner.origin` gives it: other data make other losses.
-        loss: Best validation loss of this training.
-    """
-    earlier = root / EARLIER / BEST
-    note = earlier / f"{ORIGIN}.json"
-    if note.exists() and read_json(note) == origin:
-        before = float(read_checkpoint(earlier)["state"]["best_validation_metric"])
-        if before < loss:
-            logger.warning(
-                "the earlier training in %s was better (validation loss %.4g, this one %.4g) and stays there; to go "
-                "back to it: training.from_checkpoint=%s",
-                root / EARLIER,
-                before,
-                loss,
-                root / EARLIER / LAST,
-            )
-            return
-    drop_earlier(root)
-
-
-def finish(learner: Learner, twin: nn.Module, conditions: Conditions, device: torch.device) -> Trained:
-    """Calibrate the best twin, fit its linear rival, and judge both; the test events are looked at this once.
-
-    Args:
-        learner: What the twin learned with.
-        twin: The best one, which is calibrated in place.
-        conditions: How it was trained.
-        device: Where the twin is.
-    """
-    config = conditions.config
-    batches, threshold = partial(part_batches, learner, config.batch_size), config.threshold
-    learner.calibrate(twin, batches)
-    baseline = learner.baseline(twin, batches)
-    figures = learner.judge(twin, batches("validation"), twin, device=device, threshold=threshold).figures()
-    scores = learner.test_scores(twin, baseline, threshold=threshold)
-    bundle = describe(learner, twin, conditions, figures, baseline, scores=scores)
-    return Trained(bundle, baseline, figures, scores)
+def finish(learned: Learned, conditions: Conditions) -> Trained:
+    """Calibrate the best twin, fit its linear rival, and judge both; the test events are looked at this once."""
+    learned.calibrate()
+    baseline = learned.learner.baseline(learned.twin, learned.batches)
+    figures = learned.judge("validation").figures()
+    scores = learned.learner.test_scores(learned.twin, baseline, threshold=learned.config.threshold)
+    return Trained(describe(learned, conditions, figures, baseline, scores), baseline, figures, scores)
 
 
 def describe(
-    learner: Learner,
-    twin: nn.Module,
+    learned: Learned,
     conditions: Conditions,
     figures: Mapping[str, float],
     baseline: Baseline,
-    *,
     scores: Mapping[str, Scores],
 ) -> ModelBundle:
-    """What is registered: the twin with all that is known of it; arguments as in `Trained` and `finish`."""
-    training_set = learner.training_set
+    """What can be registered: the twin with all that is known of it."""
+    config, training_set = learned.config, learned.learner.training_set
     begins, times = training_set.windows["gps_start"], training_set.open_spectrograms().times
     length = float(times[training_set.settings.size - 1] - times[0])
     notes = {
@@ -181,37 +106,42 @@ def describe(
             for rival, found in scores.items()
         },
         "epochs": conditions.epochs,
-        "config": conditions.config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json"),
         "random_seed": conditions.random_seed,
         "events": {name: len(training_set.split.part(name)) for name in PARTS},
         **gate_notes(training_set),
-        "threshold": conditions.config.threshold,
+        "threshold": config.threshold,
         "baseline": {"representation": baseline.representation, "ridge": baseline.ridge},
     }
     metrics = {f"validation_{key}": value for key, value in figures.items()}
-    return learner.bundle(twin, baseline, metrics, notes)
+    return learned.learner.bundle(learned.twin, baseline, metrics, notes)
+
+
+def make_gate(learned: Learned, challenger: ModelBundle, settings: GateSettings) -> Gate:
+    """What decides about a new version, on events that chose nothing."""
+    learner, threshold = learned.learner, learned.config.threshold
+    losses = learner.event_losses
+    return Gate(learner.training_set, learner.events, losses, challenger, settings, learned.device, threshold)
 
 
 def pictures(
-    learner: Learner,
-    trained: Trained,
+    learned: Learned,
+    scores: Mapping[str, Scores],
     *,
-    threshold: float,
-    device: torch.device,
     axis: FrequencyAxis = "log",
     classes: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Figures by which a person chooses a twin, by name: examples, and the curves of its scores where there are any."""
-    part = "test" if trained.scores else "validation"
-    examples = learner.examples(
-        lambda witnesses: trained.bundle.twin(witnesses.to(device)),
-        learner.dataset(part),
+    part, threshold = "test" if scores else "validation", learned.config.threshold
+    examples = learned.learner.examples(
+        lambda witnesses: learned.twin(witnesses.to(learned.device)),
+        learned.learner.dataset(part),
         title=f"{part} events",
         threshold=threshold,
         axis=axis,
         classes=classes,
     )
-    curves = score_figures(trained.scores, threshold)
+    curves = score_figures(scores, threshold)
     return {"examples": examples, **{name: curves[name] for name in ("roc", "accuracy") if name in curves}}
 
 

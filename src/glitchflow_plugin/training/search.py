@@ -13,11 +13,11 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from glitchflow_plugin.data.files import content_hash, parsed, read_json, write_json
+from glitchflow_plugin.data.files import atomic_path, content_hash, parsed, read_json, write_json
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.plots.parallel import Axis, plot_parallel
-from glitchflow_plugin.products.pictures import Figure
+from glitchflow_plugin.products.pictures import Figure, save_figure
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
 from glitchflow_plugin.settings import Count, CountOrAll, section
 from glitchflow_plugin.tracking.tracker import Tracker
@@ -267,6 +267,16 @@ def trials_figure(trials: Sequence[Trial]) -> Figure:
     axes += [Axis(name, np.array([getattr(one.figures, name) for one in finished])) for name in _FIGURES]
     score = np.array([one.score for one in finished])
     return plot_parallel(axes, score, title=f"{len(finished)} trials; dashed: harm above the limit")
+
+
+def write_results(trials: Sequence[Trial], folder: Path) -> dict[str, str]:
+    """Write table and picture of the trials, and return their paths by what they hold."""
+    table, picture = folder / "trials.csv", folder / "parallel.png"
+    with atomic_path(table) as path:
+        path.write_text(trials_table(trials), encoding="utf-8")
+    if trials[0].figures:
+        save_figure(trials_figure(trials), picture)
+    return {"table": str(table), "picture": str(picture)}
 
 
 def summarize(

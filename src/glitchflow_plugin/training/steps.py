@@ -52,8 +52,8 @@ def build_optimizer(
         name: `adadelta`, `adam`, `adamw`, `rmsprop` or `sgd`.
         rate: Learning rate.
         weight_decay: As torch defines it for each.
-        betas: Of adam and adamw.
-        momentum: Of rmsprop and sgd.
+        betas: Decay of the moments of adam and adamw.
+        momentum: Momentum of rmsprop and sgd.
 
     Raises:
         ConfigurationError: The name is unknown.
@@ -159,8 +159,8 @@ class Stepper:
         """Learn from one batch.
 
         Args:
-            witnesses: Of this process's windows.
-            strain: Likewise.
+            witnesses: Witnesses of this process's windows, (window, ...).
+            strain: Strain of the same windows.
             counting: How many of them, from the first on, count; all by default.
             whole: Windows that count in the batches of all processes together; those of this one by default.
 

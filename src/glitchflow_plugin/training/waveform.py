@@ -22,7 +22,7 @@ from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.truth_file import read_truth_labels, truth_path
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.cases import map_statistics
-from glitchflow_plugin.inference.fresh import check_events
+from glitchflow_plugin.inference.model_data import check_events
 from glitchflow_plugin.inference.predict import MapPredictor, Prediction, SeriesPredictor, expected_maps
 from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.models.coupling import CouplingNet
@@ -82,7 +82,7 @@ class WaveformLearner(JudgedOnMaps):
         events: The event set that the maps were made of.
         model: Name and settings of the network, as in conf/model/.
         loss: What is minimised.
-        baseline_settings: Of the linear rival, whose `ridges` are tried.
+        baseline_settings: Settings of the linear rival, whose `ridges` are tried.
         cache_mib: Largest size of the series that a data set keeps in memory, MiB.
         truth: Folder of the simulation that made the events, whose glitches alone are then learnt: the strain's noise
             teaches nothing. Events that it does not know are learnt as measured.

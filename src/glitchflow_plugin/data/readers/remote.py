@@ -33,13 +33,13 @@ class RemoteSettings:
 
     Attributes:
         host: Server; the client's own default (gwosc.org, the site's NDS2 or datafind server) if None.
-        port: Of an NDS2 server.
+        port: Port of an NDS2 server.
         detectors: For open data: prefixes such as H1, L1, V1.
         sample_rate: For open data: 4096 or 16384 Hz.
         frametype: For datafind: for instance V1Online or H1_HOFT_C00.
         urltype: For datafind: `file` for a file system at hand, `osdf` or `https` elsewhere.
         cache: For open data: keep what was downloaded.
-        release: For open data: of the files, R2 in their names; the latest is fetched and called R1 if None.
+        release: For open data: release of the files, R2 in their names; the latest is fetched and called R1 if None.
     """
 
     host: str | None = None

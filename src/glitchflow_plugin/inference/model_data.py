@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -48,6 +48,14 @@ def data_folder(root: Path, bundle: ModelBundle, datasets: Datasets, spectrogram
     return place(root, name_of_path(str(first)), data_record(bundle, datasets, spectrograms))
 
 
+class MadeMaps(NamedTuple):
+    """Maps that were made, how many events were read, kept and rejected, and what the user should know."""
+
+    maps: SpectrogramSet
+    counts: EventCounts
+    warnings: tuple[str, ...] = ()
+
+
 def make_maps(
     bundle: ModelBundle,
     data: Datasets | EventSet,
@@ -57,7 +65,7 @@ def make_maps(
     device: str,
     batch_events: int = 8,
     require_target: bool = False,
-) -> tuple[SpectrogramSet, EventCounts, tuple[str, ...]]:
+) -> MadeMaps:
     """Put data through a model's recipe; a run that was cut off goes on at the missing shards.
 
     Args:
@@ -68,9 +76,6 @@ def make_maps(
         device: Where to compute.
         batch_events: Events transformed at a time.
         require_target: Leave out events without a usable target.
-
-    Returns:
-        The maps, how many events were read, kept and rejected, and what the user should know.
 
     Raises:
         FormatError: The model's recipe is incomplete, or the event set was made by another one.
@@ -102,9 +107,10 @@ def make_maps(
         require_target=require_target,
     )
     if isinstance(data, EventSet):
-        return made, EventCounts.from_reasons(len(made), made.manifest.rejected.values()), ()
+        return MadeMaps(made, EventCounts.from_reasons(len(made), made.manifest.rejected.values()))
     quality = read_quality(events.folder)
-    return made, EventCounts(quality.events_read, len(made), quality.events_rejected), tuple(quality.warnings())
+    counts = EventCounts(quality.events_read, len(made), quality.events_rejected)
+    return MadeMaps(made, counts, tuple(quality.warnings()))
 
 
 def gps_of(spectrograms: SpectrogramSet) -> str:

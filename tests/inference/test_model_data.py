@@ -5,7 +5,7 @@ import pytest
 
 from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.errors import ChannelMismatchError, FormatError
-from glitchflow_plugin.inference.fresh import check_spectrograms
+from glitchflow_plugin.inference.model_data import check_spectrograms
 
 
 def test_missing_witnesses_are_listed(make_bundle, make_set):
