@@ -213,12 +213,16 @@ def test_training_begins_at_the_filters_that_explain_most(make_learner):
 
     def loss(learner):
         network = learner.network().eval()
+        learner.initialise(network)
         with torch.no_grad():
             return float(torch.cat([learner.share_left(network(x), y) for x, y in batches_of(learner)("train")]).mean())
 
     assert loss(chance) == pytest.approx(1.0, abs=0.02)
     assert loss(fitted) < 0.95
-    assert torch.equal(fitted.network().filters[:, 0], fitted.network().filters[:, 0])
+    first, second = fitted.network(), fitted.network()
+    for network in (first, second):
+        fitted.initialise(network)
+    assert torch.equal(first.filters[:, 0], second.filters[:, 0])
 
 
 @pytest.fixture(scope="module")
@@ -242,14 +246,14 @@ def test_where_the_truth_is_known_the_glitch_alone_is_learnt(simulated, tmp_path
     made, events, training_set = simulated
     measured = WaveformLearner(training_set, events, SMALL)
     learner = replace(measured, truth=made.folder)
-    lessons, plain = learner.lessons(), learner.dataset("train")
-    assert list(lessons.event_ids) == list(plain.event_ids)
-    witnesses, strain = next(iter(DataLoader(lessons, batch_size=len(lessons))))
+    windows, plain = learner.training_windows(), learner.dataset("train")
+    assert list(windows.event_ids) == list(plain.event_ids)
+    witnesses, strain = next(iter(DataLoader(windows, batch_size=len(windows))))
     as_before = next(iter(DataLoader(plain, batch_size=len(plain))))
     assert strain.shape[1] == 2
     assert torch.equal(strain[:, :1], as_before[1])
     assert torch.equal(witnesses, as_before[0])
-    known = read_glitch_truth(made.folder, events.recipe, list(lessons.event_ids), lessons.gps_start)
+    known = read_glitch_truth(made.folder, events.recipe, list(windows.event_ids), windows.gps_start)
     np.testing.assert_allclose(strain[:, 1], known.strain, atol=1e-4)
     # the glitch itself loses its own power, and nothing else does
     glitch, worth = strain[:, 1:], learner._worth(strain[:, :1])
@@ -258,14 +262,23 @@ def test_where_the_truth_is_known_the_glitch_alone_is_learnt(simulated, tmp_path
     # what judges, and the rival, see the strain as it was measured
     assert learner.dataset("validation")[0][1].shape[0] == 1
     for nowhere in (None, tmp_path):
-        assert replace(learner, truth=nowhere).lessons()[0][1].shape[0] == 1
+        assert replace(learner, truth=nowhere).training_windows()[0][1].shape[0] == 1
+    # whoever resumes must learn the same
+    assert measured.origin().items() < learner.origin().items()
+
+
+def test_glitches_that_memory_has_no_room_for_are_not_learnt_alone(simulated, caplog):
+    made, events, training_set = simulated
+    learner = WaveformLearner(training_set, events, SMALL, cache_mib=0.05, truth=made.folder)
+    assert learner.training_windows()[0][1].shape[0] == 1
+    assert "training.config.cache_mib allows 0" in caplog.text
 
 
 def test_an_event_that_the_truth_does_not_know_is_learnt_as_measured(simulated):
     made, events, training_set = simulated
     learner = WaveformLearner(training_set, events, SMALL, truth=made.folder)
-    lessons = learner.lessons()
-    lessons.glitches = {name: alone for name, alone in lessons.glitches.items() if name != str(lessons.event_ids[0])}
-    strain = lessons[0][1]
+    windows = learner.training_windows()
+    windows.glitches = {name: alone for name, alone in windows.glitches.items() if name != str(windows.event_ids[0])}
+    strain = windows[0][1]
     assert torch.equal(strain[0], strain[1])
-    assert not torch.equal(*lessons[1][1])
+    assert not torch.equal(*windows[1][1])

@@ -70,13 +70,15 @@ def network_in_training(
         config: How it is learnt.
         device: Where.
         processes: Wrap it.
-        checkpoint: As `read_checkpoint` gives it; None: random weights.
+        checkpoint: As `read_checkpoint` gives it; None: a new training.
 
     Raises:
         ConfigurationError: The checkpoint is of another network.
     """
     network = learner.network()
-    if checkpoint is not None:
+    if checkpoint is None:
+        learner.initialise(network)
+    else:
         load_weights(network, checkpoint["model"])
     network = network.to(device)
     if config.channels_last:

@@ -118,7 +118,7 @@ class WaveformLearner(JudgedOnMaps):
         """Events of `train`, `validation` or `test`."""
         return SeriesDataset(self.training_set, self.events, part, self.witnesses, self.cache_mib)
 
-    def lessons(self) -> SeriesDataset:
+    def training_windows(self) -> SeriesDataset:
         """Events of `train`; where the truth is known the second row of strain is the glitch alone."""
         glitches = self._glitches
         if not glitches:
@@ -135,18 +135,30 @@ class WaveformLearner(JudgedOnMaps):
         names = sorted(set(known) & set(self.training_set.split.train.event_ids) & set(self.events.row_of))
         if not names:
             return {}
+        needed = len(names) * self.events.manifest.axes["num_samples"] * np.dtype(np.float32).itemsize / 2**20
+        if needed > self.cache_mib:
+            logger.warning(
+                "The glitches of %d training events take %.0f MiB, and training.config.cache_mib allows %.0f: the "
+                "strain is learnt as measured.",
+                len(names),
+                needed,
+                self.cache_mib,
+            )
+            return {}
         starts = self.events.gps_start[[self.events.row_of[name] for name in names]]
         alone = read_glitch_truth(self.truth, self.events.recipe, names, starts).strain.astype(np.float32)
         logger.info("%s tells the glitches of %d training events", self.truth, len(names))
         return dict(zip(names, alone, strict=True))
 
     def network(self) -> nn.Module:
-        """The network, untrained; with a `fitted_start` its filters are fitted to the training events."""
+        """The network, its weights random."""
         settings = {key: value for key, value in self.model.items() if key != "name"}
-        network = build_model(self.model["name"], in_channels=len(self.witnesses), **settings)
+        return build_model(self.model["name"], in_channels=len(self.witnesses), **settings)
+
+    def initialise(self, network: nn.Module) -> None:
+        """Fit the filters of a network with a `fitted_start` to the training events."""
         if isinstance(network, CouplingNet) and network.fitted_start:
             self._fit_filters(network)
-        return network
 
     def twin(self, network: nn.Module) -> WaveformTwin:
         """The network, with room for its calibration, on its own device."""
@@ -243,9 +255,11 @@ class WaveformLearner(JudgedOnMaps):
         )
 
     def origin(self) -> dict[str, str]:
-        """Checksums of the events and the split."""
+        """Checksums of the events and the split, and of which events the glitch alone is learnt."""
         split = {name: self.training_set.split.part(name).event_ids for name in PARTS}
-        parts = {"events": self.events.manifest.fingerprint, "split": split}
+        parts: dict[str, Any] = {"events": self.events.manifest.fingerprint, "split": split}
+        if self._glitches:
+            parts["truth"] = sorted(self._glitches)
         return {name: content_hash(part) for name, part in parts.items()}
 
     def calibrate(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> None:
@@ -258,7 +272,7 @@ class WaveformLearner(JudgedOnMaps):
 
     def _fit_filters(self, network: CouplingNet) -> None:
         """Begin with the filters that explain the training events best, of laws that hold for events left out."""
-        dataset, split = self.lessons(), self.training_set.split
+        dataset, split = self.training_windows(), self.training_set.split
         numbers = split.train.group_of(split.block_length)
         folds = folds_of(np.array([numbers[str(event_id)] for event_id in dataset.event_ids]))
         weighted = (
