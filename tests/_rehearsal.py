@@ -37,7 +37,7 @@ def rehearse(make_trainer, coupled, uri, folder, device):
     trainer = make_trainer("coupling", device, resume=True, **ways)
     trainer.execute()
     assert trainer.current_epoch == 1
-    kept = [*trainer.twin.parameters(), *trainer.twin.buffers(), *trainer.loop.learnt.average.module.parameters()]
+    kept = [*trainer.twin.parameters(), *trainer.twin.buffers(), *trainer.loop.model.average.module.parameters()]
     assert {tensor.device for tensor in kept} == {device}
 
     versions = MlflowClient(uri).search_model_versions("name='twin'")

@@ -223,7 +223,7 @@ def test_every_network_is_on_one_device(name, training):
 def judged(trainer):
     return trainer.learner.judge(
         trainer.twin,
-        trainer.learned.batches("validation"),
+        trainer.trained_twin.batches("validation"),
         trainer.twin,
         device=torch.device(trainer.device),
         threshold=16.0,
@@ -248,15 +248,15 @@ def test_a_training_from_the_first_step_to_the_gate(cuda, make_coupled_trainer, 
     np.testing.assert_allclose(found.statistics.total_cleaned, expected.statistics.total_cleaned, rtol=2e-3)
 
     learner, twin = trainer.learner, trainer.twin
-    baseline = learner.baseline(twin, trainer.learned.batches)
+    baseline = learner.baseline(twin, trainer.trained_twin.batches)
     bundle = learner.bundle(twin, baseline, {}, {})
     # what is stored leaves the device, and the twin does not
     again = replace(bundle, twin=load_twin(pack_twin(bundle)), baseline=load_twin(pack_baseline(bundle)))
     assert there([*twin.parameters(), *baseline.twin.parameters()], cuda)
     settings = GateSettings(min_groups=5, min_quiet=1, injections=2)
-    challenger, champion = (make_gate(trainer.learned, one, settings).decide() for one in (bundle, again))
+    challenger, champion = (make_gate(trainer.trained_twin, one, settings).decide() for one in (bundle, again))
     assert challenger.figures == pytest.approx(champion.figures, rel=1e-4, abs=1e-6)
-    make_gate(trainer.learned, bundle, settings).decide(replace(again, notes=gate_notes(trainer.training_set)))
+    make_gate(trainer.trained_twin, bundle, settings).decide(replace(again, notes=gate_notes(trainer.training_set)))
 
 
 @pytest.mark.parametrize("name", ["coupling", "unet"])
@@ -266,7 +266,7 @@ def test_a_training_goes_on_from_its_checkpoint_with_all_that_it_can(cuda, make_
     trainer = make_coupled_trainer(name, cuda, resume=True, config=config)
     trainer.execute()
     assert trainer.current_epoch == 1
-    assert there([*trainer.loop.learnt.average.module.parameters(), *trainer.twin.buffers()], cuda)
+    assert there([*trainer.loop.model.average.module.parameters(), *trainer.twin.buffers()], cuda)
 
 
 @pytest.mark.slow
@@ -280,7 +280,9 @@ def make_bundle(make_coupled_trainer):
         trainer = make_coupled_trainer(name, device, epochs=1)
         trainer.execute()
         twin = trainer.twin
-        return trainer.learner.bundle(twin, trainer.learner.baseline(twin, trainer.learned.batches), {}, {}), trainer
+        return trainer.learner.bundle(
+            twin, trainer.learner.baseline(twin, trainer.trained_twin.batches), {}, {}
+        ), trainer
 
     return make
 

@@ -1,15 +1,17 @@
 from collections.abc import Mapping
-from dataclasses import field, fields, replace
+from dataclasses import field, fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal, get_type_hints
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from pydantic import Field
 
 import glitchflow_plugin
 from glitchflow_plugin.errors import ConfigurationError, nearest
+from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.settings import (
     FORMER,
     CountOrAll,
@@ -22,6 +24,7 @@ from glitchflow_plugin.settings import (
     check_arguments,
     section,
 )
+from glitchflow_plugin.signal.qtransform import QTransformSettings
 
 
 @section
@@ -202,7 +205,7 @@ def _sections():
             yield from (
                 kind
                 for kind in vars(module).values()
-                if isinstance(kind, type) and hasattr(kind, "__pydantic_fields__")
+                if isinstance(kind, type) and is_dataclass(kind) and hasattr(kind, "__pydantic_fields__")
             )
 
 
@@ -216,3 +219,24 @@ def test_no_class_of_settings_takes_text_for_a_number_or_a_number_for_a_text():
             for value in wrong.get(hints[each.name], ()):
                 with pytest.raises(ConfigurationError, match=rf"\b{each.name}\b"):
                     built(kind, {each.name: value}, "section")
+
+
+def test_scalars_of_numpy_are_numbers():
+    made = QTransformSettings(q=np.float32(12), num_times=np.int64(64))
+    assert (made.q, type(made.q), made.num_times, type(made.num_times)) == (12.0, float, 64, int)
+    with pytest.raises(ConfigurationError, match="num_times: expected int"):
+        QTransformSettings(num_times=np.bool_(True))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"q": [12, "x"]}, r"scan\.q\[1\]: expected a number, or a list of numbers .*, got 'x'\."),
+        ({"tolerance_distance": [1, 2, 3]}, r"expected seconds, or a pair \[seconds, octaves\], got \[1, 2, 3\]\."),
+        ({"injections": ["a"]}, r"scan\.injections\[0\]: expected a list of GPS times .*, got 'a'\."),
+        ({"frange": "8-400"}, r"expected a pair \[lowest, highest\] in Hz \(a list\), got '8-400'\."),
+    ],
+)
+def test_what_may_be_one_of_several_is_described_in_words(given, message):
+    with pytest.raises(ConfigurationError, match=message):
+        built(ScanSettings, given, "scan")

@@ -119,13 +119,18 @@ _IDLE: Mapping[str, object] = {
 """What files of before say of such a key without any effect."""
 
 
+def _scalar(value: Any) -> object:
+    return value.item() if getattr(value, "shape", None) == () else value  # NumPy's and torch's
+
+
 def _whole(value: object) -> object:
+    value = _scalar(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 _EXACT: Mapping[object, object] = {
     int: Annotated[int, Strict(), BeforeValidator(_whole)],
-    float: Annotated[float, Strict()],
+    float: Annotated[float, Strict(), BeforeValidator(_scalar)],
     bool: Annotated[bool, Strict()],
 }
 """Numbers that are written as numbers: neither text nor true is one, but 3.0 is a whole one."""
@@ -237,9 +242,10 @@ def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], 
 
 
 def _told(error: ValidationError) -> Mapping[str, Any]:
-    """The first flaw, or an unknown key: what is misspelt is missing under its right name, too."""
+    """An unknown key, which lacks its right name; else the first flaw, one within a list before that it is a list."""
     flaws = error.errors(include_url=False)
-    return next((one for one in flaws if one["type"] in _UNKNOWN), flaws[0])
+    deepest = max(flaws, key=lambda one: sum(isinstance(part, int) for part in one["loc"]))
+    return next((one for one in flaws if one["type"] in _UNKNOWN), deepest)
 
 
 def _sentence(flaw: Mapping[str, Any], kind: type, where: str) -> str:
@@ -252,7 +258,7 @@ def _sentence(flaw: Mapping[str, Any], kind: type, where: str) -> str:
     """
     *parents, last = flaw["loc"] or ("",)
     lacks = isinstance(last, str) and flaw["type"] in _CALL
-    places, hint, expected = [where] if where else [], None, ""
+    places, hint, expected, described = [where] if where else [], None, "", None
     for part in parents if lacks else flaw["loc"]:
         known, hints = kind.__pydantic_fields__, get_type_hints(kind)
         key = [*known][part] if isinstance(part, int) and hint is None else part  # an argument without its name
@@ -261,7 +267,8 @@ def _sentence(flaw: Mapping[str, Any], kind: type, where: str) -> str:
         elif key in known:
             places.append(key)
             hint = hints[key]
-            kind, expected = _section_in(hint) or kind, known[key].description or _name(hint)
+            kind, described = _section_in(hint) or kind, known[key].description
+            expected = described or _name(hint)
         elif Mapping in map(get_origin, (hint, *get_args(hint))):
             places.append(key)
         # else it is a member of a union, which is no place
@@ -270,7 +277,9 @@ def _sentence(flaw: Mapping[str, Any], kind: type, where: str) -> str:
         flawed = f"{last} is missing." if flaw["type"] == "missing" else f"unknown key {last!r}.{nearest(last, known)}"
         return f"{_place(places)}{flawed} It takes {', '.join(known)}."
     if flaw["type"] != "value_error":
-        return _expected(flaw, expected, ".".join(places))
+        return _expected(
+            flaw, expected, ".".join(places), explained=described is not None and get_origin(hint) in (Union, UnionType)
+        )
     told = flaw["msg"].removeprefix("Value error, ")
     if where and told.startswith(where.partition(".")[0]):
         return told
@@ -283,7 +292,7 @@ def _place(parts: Sequence[str]) -> str:
     return f"{'.'.join(parts)}: " if parts else ""
 
 
-def _expected(flaw: Mapping[str, Any], expected: str, place: str) -> str:
+def _expected(flaw: Mapping[str, Any], expected: str, place: str, *, explained: bool = False) -> str:
     got = f"got {flaw['input']!r}."
     if flaw["type"] == "literal_error":
         choices = flaw["ctx"]["expected"].split("'")[1::2]
@@ -292,6 +301,8 @@ def _expected(flaw: Mapping[str, Any], expected: str, place: str) -> str:
         return f"{place} must be true or false without quotes, {got}"
     if flaw["type"] in ("dataclass_type", "mapping_type"):
         return f"{place}: expected keys with values, {got}"
+    if explained and not flaw["type"].startswith(("greater", "less")):
+        return f"{place}: expected {expected}, {got}"
     words = flaw["msg"].removeprefix("Input should be ")
     for theirs, ours in _WORDS.items():
         words = words.replace(theirs, ours)
@@ -303,6 +314,10 @@ def _name(hint: Any) -> str:
         return " | ".join(map(_name, get_args(hint)))
     if hint is NoneType:
         return "None"
+    if get_origin(hint) is Annotated:
+        return _name(hint.__origin__)
+    if isinstance(kind := get_origin(hint), type):
+        return f"{kind.__name__}[{', '.join('...' if part is ... else _name(part) for part in get_args(hint))}]"
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace("collections.abc.", "")
 
 
@@ -316,8 +331,11 @@ _WORDS = {
     "a valid sequence": "a list",
     "greater than or equal to": "at least",
     "less than or equal to": "at most",
+    "less than inf": "finite",
     "greater than": "above",
     "less than": "below",
+    "Field required": "one is missing",
+    "'str' instances are not allowed as a Sequence value": "a list",
 }
 
 

@@ -14,7 +14,7 @@ import pytest
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin import components
-from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.components.pipeline import NamedPipeline
 from glitchflow_plugin.components.simulator import Simulator
 from glitchflow_plugin.components.splitter import Splitter
@@ -70,6 +70,21 @@ def test_every_step_holds_what_it_writes():
         ]
         assert any(getattr(method, "holds", ()) for method in methods), name
         assert hasattr(inspect.unwrap(step.execute, stop=lambda method: hasattr(method, "holds")), "holds"), name
+
+
+def test_what_a_step_is_given_are_its_parameters():
+    class Given(Step):
+        @keeping_arguments
+        def __init__(self, folder, *, seed=1, **ray):
+            super().__init__(folder, setting=(seed, ray))
+
+    given = Given("here", ray_run_config=None).parameters
+    assert {key: given[key] for key in ("folder", "seed", "ray_run_config")} == {
+        "folder": "here",
+        "seed": 1,
+        "ray_run_config": None,
+    }
+    assert "ray" not in given
 
 
 def test_the_second_of_two_is_refused_and_writes_nothing(tmp_path):

@@ -116,7 +116,7 @@ def test_witnesses_are_taken_away_alike_for_all_and_one_after_the_other():
 def test_without_the_witness_there_is_no_figure_and_without_others_nothing_changes(held_out):
     judged = judge_entrant(maps_of(0.9), held_out, SETTINGS)
     away = taken_away(10, 3, 2, SETTINGS.seed)
-    chosen = held_out.chosen(SETTINGS)
+    chosen = SETTINGS.chosen(held_out.truth)
     kept = chosen & ~away[:, 0]
     assert 0 < kept.sum() < chosen.sum()
     np.testing.assert_array_equal(np.isfinite(judged.without[2]), kept)
@@ -138,7 +138,7 @@ def test_standings_are_medians_of_the_chosen_best_first(held_out):
     judged = {name: judge_entrant(maps_of(share), held_out, SETTINGS) for name, share in entrants.items()}
     judged["wave"] = judge_entrant(Waveform(held_out.truth, held_out.maps, 0.5), held_out, SETTINGS)
     result = standings(judged, held_out, SETTINGS, ["linear"])
-    chosen = held_out.chosen(SETTINGS)
+    chosen = SETTINGS.chosen(held_out.truth)
     assert chosen.sum() == 4
     assert list(result.figures)[:2] == ["ours", "linear"]
     assert result.reference == "linear"

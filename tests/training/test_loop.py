@@ -110,7 +110,7 @@ def make_loop(tmp_path):
 def test_it_learns_and_tells(make_loop):
     loop = make_loop(40)
     loop.run()
-    torch.testing.assert_close(loop.learnt.network.weight, LAW, atol=0.05, rtol=0)
+    torch.testing.assert_close(loop.model.network.weight, LAW, atol=0.05, rtol=0)
     told = loop.progress.tracker.numbers
     assert [epoch for epoch, _ in told["validation_loss"]] == list(range(40))
     assert told["validation_loss"] == told["global_validation_loss_epoch"]
@@ -157,15 +157,15 @@ class Wrapping(OneProcess):
 
 def test_checkpoints_of_distributed_training_load_without_it(make_loop):
     loop = make_loop(processes=Wrapping())
-    assert isinstance(loop.learnt.wrapped, Wrapper)
+    assert isinstance(loop.model.wrapped, Wrapper)
     folder = loop.save_checkpoint(BEST)
     assert set(torch.load(folder / "model.pt", weights_only=True)) == {"weight"}
     # and one that itwinai itself has written
     (folder / "checksums.json").unlink()
     with torch.no_grad():
-        torch.save({"module.weight": loop.learnt.network.weight + 1}, folder / "model.pt")
+        torch.save({"module.weight": loop.model.network.weight + 1}, folder / "model.pt")
     alone = make_loop(checkpoint=read_checkpoint(folder))
-    assert torch.equal(alone.learnt.network.weight, loop.learnt.network.weight + 1)
+    assert torch.equal(alone.model.network.weight, loop.model.network.weight + 1)
 
 
 def test_weights_that_do_not_fit_are_refused():
@@ -191,7 +191,7 @@ def test_a_checkpoint_is_whole_or_the_old_one(make_loop, monkeypatch):
     folder = loop.save_checkpoint(BEST)
     before = torch.load(folder / "model.pt", weights_only=True)["weight"]
     with torch.no_grad():
-        loop.learnt.network.weight.add_(1)
+        loop.model.network.weight.add_(1)
     loop.state.best_loss = 0.4
     monkeypatch.setattr(checkpoints, "write_json", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(DataError, match="disk full"):

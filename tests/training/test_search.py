@@ -12,7 +12,6 @@ from glitchflow_plugin.data.files import read_json, write_json
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.training.baseline import BaselineSettings
 from glitchflow_plugin.training.configuration import TrainingConfiguration
-from glitchflow_plugin.training.learned import Learned
 from glitchflow_plugin.training.learners import choose_learner
 from glitchflow_plugin.training.objectives import Objectives, ObjectiveSettings
 from glitchflow_plugin.training.search import (
@@ -26,6 +25,7 @@ from glitchflow_plugin.training.search import (
     trials_table,
     trouble,
 )
+from glitchflow_plugin.training.trained_twin import TrainedTwin
 
 SPACE = {"config": {"optim_lr": {"type": "loguniform", "lower": 1e-4, "upper": 1e-2}}}
 DRAWN = [{"config": {"optim_lr": rate}, "model": {"lags": lags}} for rate, lags in ((1e-4, [0]), (1e-3, [-1, 0]))]
@@ -110,7 +110,7 @@ def test_what_a_trial_leaves_is_read_again(search, training_set):
         asked.append(keywords)
         config = TrainingConfiguration(**keywords["config"])
         learner = choose_learner(training_set, keywords["model"], config, baseline=BaselineSettings())
-        return Learned(learner, learner.twin(learner.network()), config, minutes=0.0, epochs=0)
+        return TrainedTwin(learner, learner.twin(learner.network()), config, minutes=0.0, epochs=0)
 
     done = search.run(1, train)
     assert asked[0]["config"] == {"batch_size": 8, "optim_lr": 1e-3}

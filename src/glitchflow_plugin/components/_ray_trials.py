@@ -17,8 +17,8 @@ import torch
 
 from glitchflow_plugin.components._ray_room import check_room
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.training.learned import Learned
 from glitchflow_plugin.training.search import Drawn, Search, SearchSettings, nested
+from glitchflow_plugin.training.trained_twin import TrainedTwin
 
 _OBJECT_STORE = 200_000_000
 """Bytes of shared memory of a Ray of its own: nothing large is passed."""
@@ -117,7 +117,7 @@ def _run_trial(config: Mapping[str, int], search: Search, run_folder: Path) -> N
 
     from glitchflow_plugin.components._twin_trainer import TwinTrainer
 
-    def train(keywords: Mapping[str, Any]) -> Learned:
+    def train(keywords: Mapping[str, Any]) -> TrainedTwin:
         return TwinTrainer(**keywords, resume=True, checkpoint_every=1, disable_tqdm=True).trained()
 
     os.chdir(run_folder)

@@ -36,13 +36,18 @@ Constructor = Callable[Concatenate[Step, Arguments], None]
 def keeping_arguments(init: Constructor[Step, Arguments]) -> Constructor[Step, Arguments]:
     """Decorate `__init__`: its arguments, with their defaults, are the step's parameters, which itwinai serialises."""
     signature = inspect.signature(init)
+    others = [name for name, one in signature.parameters.items() if one.kind is inspect.Parameter.VAR_KEYWORD]
 
     @functools.wraps(init)
     def initialised(self: Step, *arguments: Arguments.args, **keywords: Arguments.kwargs) -> None:
         init(self, *arguments, **keywords)
         given = signature.bind(self, *arguments, **keywords)
         given.apply_defaults()
-        self.save_parameters(**dict(list(given.arguments.items())[1:]))
+        _, *kept = given.arguments.items()
+        parameters = dict(kept)
+        for name in others:
+            parameters |= parameters.pop(name)
+        self.save_parameters(**parameters)
 
     return initialised
 
@@ -52,7 +57,7 @@ def holding(*writes: str, reads: Sequence[str] = (), together: bool = True) -> C
 
     Args:
         writes: Names of the attributes that hold the folders it writes to.
-        reads: Of those that must not change while it runs.
+        reads: Names of those that hold folders which must not change while it runs.
         together: Whether the tasks of a job array, all with the same settings, work in them at the same time.
 
     Returns:

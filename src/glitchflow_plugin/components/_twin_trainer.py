@@ -6,7 +6,7 @@ from typing import Any
 
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.training_set import TrainingSet
-from glitchflow_plugin.training.learned import Learned
+from glitchflow_plugin.training.trained_twin import TrainedTwin
 
 
 class TwinTrainer(Trainer):
@@ -27,10 +27,10 @@ class TwinTrainer(Trainer):
         super().train()
         self.minutes = (perf_counter() - begun) / 60
 
-    def trained(self, training_set: TrainingSet | None = None) -> Learned:
+    def trained(self, training_set: TrainingSet | None = None) -> TrainedTwin:
         """Train the network."""
         self.execute(training_set)
-        return replace(self.learned, minutes=self.minutes, epochs=self.current_epoch + 1)
+        return replace(self.trained_twin, minutes=self.minutes, epochs=self.current_epoch + 1)
 
     def how_to_go_on(self) -> str:
         """What to tell the user of a training that was asked to end."""

@@ -10,7 +10,7 @@ from itwinai.components import BaseComponent, monitor_exec
 from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.components._twin_trainer import TwinTrainer
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.results import keep_former
@@ -23,7 +23,7 @@ from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.training.contest import Budget, Contest, Entrant, compete, entrants_of, hold_out, summarize
-from glitchflow_plugin.training.learned import Learned
+from glitchflow_plugin.training.trained_twin import TrainedTwin
 
 #: Folders whose content says by itself what it is of.
 _KNOWN = ("entrants", "checkpoints", "events", "spectrograms")
@@ -38,6 +38,7 @@ class Leaderboard(BaseComponent):
     (where none comes from the step before), of the events that its maps were made of, and where everything goes.
     """
 
+    @keeping_arguments
     def __init__(
         self,
         *,
@@ -59,9 +60,7 @@ class Leaderboard(BaseComponent):
         disable_tqdm: bool = False,
         name: str | None = None,
     ) -> None:
-        arguments = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         super().__init__(name)
-        self.save_parameters(**arguments)
         if set(held_out) != {"datasets", "truth"}:
             raise ConfigurationError(
                 f"benchmark.yaml: held_out has the keys datasets and truth, got {sorted(held_out)}."
@@ -113,7 +112,7 @@ class Leaderboard(BaseComponent):
         report(summarize(contest, result, outputs, former, started), self.folder)
         return result
 
-    def _train(self, training_set: TrainingSet, name: str, entrant: Entrant) -> Learned:
+    def _train(self, training_set: TrainingSet, name: str, entrant: Entrant) -> TrainedTwin:
         return TwinTrainer(
             folder=str(training_set.folder),
             model=dict(entrant.model),

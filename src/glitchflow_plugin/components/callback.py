@@ -129,7 +129,7 @@ def explained(error: object, config: DictConfig, overrides: list[str]) -> str | 
     Args:
         error: What a pipeline raised, also where hydra or Ray have wrapped it.
         config: As composed, which knows what step makes what.
-        overrides: Of the command line.
+        overrides: Those of the command line.
     """
     for cause in causes(error):
         if isinstance(cause, GlitchflowError):

@@ -10,7 +10,7 @@ from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._ray_trials import draw, prepare_environment, run_trials
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import GlitchflowError
@@ -44,6 +44,7 @@ class HyperparameterSearch(BaseComponent):
     that its maps were made of, and of the search.
     """
 
+    @keeping_arguments
     def __init__(
         self,
         *,
@@ -59,9 +60,7 @@ class HyperparameterSearch(BaseComponent):
         run_name: str = "search",
         name: str | None = None,
     ) -> None:
-        arguments = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         super().__init__(name)
-        self.save_parameters(**arguments)
         self.settings = built(SearchSettings, search, "hpo")
         self.objective = built(ObjectiveSettings, self.settings.objective, "hpo.objective")
         self.folder, self.training, self.registry, self.run_name = Path(folder), Path(training), registry, run_name

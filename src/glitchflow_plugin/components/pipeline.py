@@ -13,8 +13,8 @@ class NamedPipeline(Pipeline):
 
     Args:
         steps: As for itwinai's Pipeline.
-        run_name: Of the run; the configuration makes the folders of all steps from it. None: not from a name.
-        name: Of the pipeline.
+        run_name: Name of the run; the configuration makes the folders of all steps from it. None: not from a name.
+        name: Name of the pipeline.
 
     Raises:
         ConfigurationError: The name would lead elsewhere, or a step has text where it wants a number. No step has run.

@@ -21,11 +21,8 @@ from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._ray_room import copy_best, raise_failure, training_room
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._step import holding
-from glitchflow_plugin.components._strategies import (
-    StrategyProcesses,
-    choose_strategy,
-)
+from glitchflow_plugin.components._step import holding, keeping_arguments
+from glitchflow_plugin.components._strategies import StrategyProcesses, choose_strategy
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.parent import end_with_parent
 from glitchflow_plugin.data.training_set import TrainingSet
@@ -67,7 +64,6 @@ from glitchflow_plugin.training.checkpoints import (
     settle_earlier,
 )
 from glitchflow_plugin.training.interruption import Interrupted
-from glitchflow_plugin.training.learned import Learned
 from glitchflow_plugin.training.learner import Learner
 from glitchflow_plugin.training.learners import choose_learner
 from glitchflow_plugin.training.loop import Loop, LoopSettings
@@ -81,6 +77,7 @@ from glitchflow_plugin.training.registration import (
     register_trained,
     warn_of_a_small_gate,
 )
+from glitchflow_plugin.training.trained_twin import TrainedTwin
 
 logger = logging.getLogger(__name__)
 # where itwinai loads checkpoints from; the loop has its own words
@@ -111,6 +108,7 @@ class Trainer(TorchTrainer):
     batches: WindowBatches | None = None
     loop: Loop | None = None
 
+    @keeping_arguments
     def __init__(
         self,
         *,
@@ -138,7 +136,6 @@ class Trainer(TorchTrainer):
         name: str | None = None,
         **ray: Any,
     ) -> None:
-        arguments = {key: value for key, value in locals().items() if key not in ("self", "ray", "__class__")}
         unknown = sorted(key for key in ray if not key.startswith("ray_"))
         if unknown:
             raise TypeError(f"Trainer got unexpected arguments {unknown}")
@@ -177,7 +174,6 @@ class Trainer(TorchTrainer):
             name=name,
             **ray,
         )
-        self.save_parameters(**arguments, **ray)
         if resume and self.uses_ray:
             raise ConfigurationError(
                 "resume has no effect under Ray, which restores its trials by itself. Set training.resume=false."
@@ -185,7 +181,7 @@ class Trainer(TorchTrainer):
         self._is_main = True
         self.run_id = uuid.uuid4().hex
         #: Runs whose best network may be registered: this one, and the one that it goes on from.
-        self._may_take = {self.run_id}
+        self._accepted_runs = {self.run_id}
 
     @monitor_exec
     @holding("checkpoints_location", reads=("folder",))
@@ -315,7 +311,7 @@ class Trainer(TorchTrainer):
             ),
             checkpoint=self.checkpoint,
         )
-        self.model, self.optimizer, self.checkpoint = self.loop.learnt.wrapped, self.loop.learnt.optimizer, None
+        self.model, self.optimizer, self.checkpoint = self.loop.model.wrapped, self.loop.model.optimizer, None
 
     def train(self) -> None:
         """Run all epochs (under whatever strategy); itwinai's own loop can neither begin within one nor end in one."""
@@ -325,7 +321,7 @@ class Trainer(TorchTrainer):
             start = Path(self.from_checkpoint) if self.from_checkpoint else None
             judged = math.isfinite(state.best_loss)
             taken = prepare_best(self._checkpoints, start, resume=self.resume, judged=judged)
-            self._may_take.add(taken or self.run_id)
+            self._accepted_runs.add(taken or self.run_id)
             self._note_run()
             if self.registry is not None:
                 warn_of_a_small_gate(self.training_set.split, self.registry)
@@ -335,7 +331,7 @@ class Trainer(TorchTrainer):
             tracker.data(used.spectrograms.name, used.fingerprint)
             tracker.text("environment.json", json.dumps(environment(), indent=2))
         self.loop.run()
-        self.best_validation_metric, self.current_epoch = state.best_loss, state.epoch - (not state.visited)
+        self.best_validation_metric, self.current_epoch = state.best_loss, state.epochs_begun - 1
 
     def _execute_with_ray(self, *arguments: Any, **keywords: Any) -> Any:
         """Run under Ray; what has no room there, and a trial that failed, are errors (itwinai: waits; exit code 0)."""
@@ -383,46 +379,46 @@ class Trainer(TorchTrainer):
     # afterwards, in the first process
 
     @property
-    def learned(self) -> Learned:
+    def trained_twin(self) -> TrainedTwin:
         """The twin, for whoever judges it."""
-        return Learned(self.learner, self.twin, self.config)
+        return TrainedTwin(self.learner, self.twin, self.config)
 
     def _finish(self, started: str) -> ModelVersion | None:
-        learned, registry = self.learned, self.registry
-        trained = run.finish(learned, run.Conditions(self.run_name, self.epochs, self.random_seed))
-        run_id = self._log_trained(trained)
+        trained, registry = self.trained_twin, self.registry
+        result = run.finish(trained, run.Conditions(self.run_name, self.epochs, self.random_seed))
+        run_id = self._log_result(result)
         checkpoint, outcome = self._checkpoints / BEST, Outcome()
         if registry is not None:
             outcome = register_trained(
-                trained.bundle,
+                result.bundle,
                 registry,
-                run.make_gate(learned, trained.bundle, registry.gate).decide,
+                run.make_gate(trained, result.bundle, registry.gate).decide,
                 training=self.training_set.folder,
                 checkpoint=checkpoint,
                 run_id=run_id,
                 trained_by=self.run_id,
                 unsent=unsent(self.logger),
             )
-        report(run.summarize(trained, self.training_set, outcome, started=started, checkpoint=checkpoint), self.folder)
+        report(run.summarize(result, self.training_set, outcome, started=started, checkpoint=checkpoint), self.folder)
         outcome.raise_if(registry is not None and registry.required)
         return outcome.version
 
-    def _log_trained(self, trained: run.Trained) -> str | None:
+    def _log_result(self, result: run.TrainingResult) -> str | None:
         """Log test figures and pictures to the run of the training, and return its id."""
         if self.logger is None:
             return self._run_id
         axis, classes = self.pictures.frequency_axis, self._classes
-        figures = run.pictures(self.learned, trained.scores, axis=axis, classes=classes)
-        return log_results(self.logger, self._run_id, self.run_name, trained.test_figures, figures)
+        figures = run.pictures(self.trained_twin, result.scores, axis=axis, classes=classes)
+        return log_results(self.logger, self._run_id, self.run_name, result.test_figures, figures)
 
     def _load_best(self) -> None:
         """Take the network that was best on validation, in a fresh twin on the device of this process."""
         network, root = self.learner.network(), self._checkpoints
         if self.uses_ray:
             copy_best(self.tune_result_grid, self.ray_tune_config, root / BEST)
-        load_weights(network, judged_weights(read_best(root, self._may_take)))
+        load_weights(network, judged_weights(read_best(root, self._accepted_runs)))
         settle_earlier(root, self.learner.origin(), float(self.best_validation_metric))
-        self.model = network.to(choose_device(self._device)).eval()
+        self.model = network.to(self._device).eval()
         self.twin = self.learner.twin(self.model).eval()
 
     # small things

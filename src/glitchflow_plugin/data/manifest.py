@@ -59,7 +59,7 @@ class Manifest:
         rejected: Reason by event id for the events that were asked for and are not in the set.
         fingerprint: Checksum over recipe, channels, axes, planned events and input.
         format_version: Version of this layout.
-        rows_sha256: Of the file of ids, times and validity of all events; empty in sets of earlier versions.
+        rows_sha256: Checksum of the file of ids, times and validity of all events; empty in sets of earlier versions.
     """
 
     kind: Kind

@@ -18,7 +18,7 @@ from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
 from glitchflow_plugin.inference.excess import Kind, paired_medians, pooled_growth, power_removed, snr_kinds
 from glitchflow_plugin.inference.intervals import Estimate
 from glitchflow_plugin.inference.predict import Prediction, Predictor
-from glitchflow_plugin.inference.score import Sample, Scores, score_statistics
+from glitchflow_plugin.inference.score import Sample, Scores, score_statistics, whole_thresholds
 from glitchflow_plugin.inference.trivial import FixedPredictor, trivial_maps
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
 from glitchflow_plugin.settings import AccuracyRange, Count, CountOrNone, Positive, PositiveNumber, section
@@ -56,11 +56,6 @@ class LeaderboardSettings:
         """Events of the medians: a witnessed glitch that is loud enough."""
         return truth.witnessed & (truth.snr > self.least_snr)
 
-    @property
-    def thresholds(self) -> list[float]:
-        """SNR² of the accuracy curves."""
-        return [float(value) for value in np.arange(self.accuracy_range[0], self.accuracy_range[1] + 0.5)]
-
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
@@ -82,10 +77,6 @@ class HeldOut:
         """Refuse truth of other events."""
         if self.truth.event_ids != self.maps.event_ids:
             raise DataError("the truth must have one row an event of the maps, in their order.")
-
-    def chosen(self, settings: LeaderboardSettings) -> Bool[np.ndarray, " event"]:
-        """Events of the medians: a witnessed glitch that is loud enough."""
-        return settings.chosen(self.truth)
 
     def groups(self, settings: LeaderboardSettings) -> Int[np.ndarray, " event"]:
         """Number of the group of each event: events that share it are no independent cases."""
@@ -213,7 +204,7 @@ def _without(
     away = taken_away(len(held_out.maps), len(witnesses), number, settings.seed)
     sees = np.array([[name in seen for name in witnesses] for seen in held_out.truth.witnesses]).reshape(away.shape)
     result = np.full(len(held_out.maps), np.nan)
-    judged = np.flatnonzero(held_out.chosen(settings) & (sees & ~away).any(axis=1))
+    judged = np.flatnonzero(settings.chosen(held_out.truth) & (sees & ~away).any(axis=1))
     for rows in _batches(judged, settings.batch_events):
         batch = held_out.maps.read(rows)
         valid = batch.valid.copy()
@@ -274,7 +265,7 @@ def standings(
     Returns:
         Figures, curves, and medians by kind of event.
     """
-    truth, chosen, groups = held_out.truth, held_out.chosen(settings), held_out.groups(settings)
+    truth, chosen, groups = held_out.truth, settings.chosen(held_out.truth), held_out.groups(settings)
     draw: dict[str, Any] = {"replicates": settings.replicates, "seed": settings.seed}
     removed = {name: one.statistics.net_removed for name, one in judgements.items()}
     reference = _best(paired_medians(removed, chosen, groups, replicates=0), linear)
@@ -284,7 +275,10 @@ def standings(
     none = Estimate(None, reason="no waveform")
     order = sorted(judgements, key=lambda name: -_or_least(medians[name][0]))
     scores = {
-        name: score_statistics(judgements[name].statistics, thresholds=settings.thresholds, **draw) for name in order
+        name: score_statistics(
+            judgements[name].statistics, thresholds=whole_thresholds(settings.accuracy_range), **draw
+        )
+        for name in order
     }
     figures = {}
     for name in order:

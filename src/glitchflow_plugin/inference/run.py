@@ -24,7 +24,7 @@ from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
 from glitchflow_plugin.inference.clean import loudest_by_column, residual_area
 from glitchflow_plugin.inference.model_data import check_events, check_spectrograms
 from glitchflow_plugin.inference.predict import Prediction, explains, make_predictor
-from glitchflow_plugin.inference.score import Scores, score_statistics
+from glitchflow_plugin.inference.score import Scores, score_statistics, whole_thresholds
 from glitchflow_plugin.inference.subject import weights_fingerprint
 from glitchflow_plugin.inference.trivial import MeasuredMaps, trivial_statistics
 from glitchflow_plugin.models.bundle import ModelBundle
@@ -67,8 +67,7 @@ class InferenceSettings:
     @property
     def thresholds(self) -> tuple[float, ...]:
         """SNR² of the accuracy curves."""
-        low, high = self.accuracy_range
-        return tuple(float(value) for value in np.arange(low, high + 0.5))
+        return whole_thresholds(self.accuracy_range)
 
 
 @dataclass(frozen=True, eq=False)

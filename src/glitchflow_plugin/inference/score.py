@@ -4,7 +4,7 @@ What the figures are, :mod:`glitchflow_plugin.inference.metrics` says; what an i
 :mod:`glitchflow_plugin.inference.intervals`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,8 +22,15 @@ from glitchflow_plugin.verdict import holds_glitch, is_vetoed
 
 T = TypeVar("T", np.float64, np.int64)
 
-THRESHOLDS: tuple[float, ...] = tuple(float(value) for value in range(1, 51))
-"""SNR² thresholds of the curves."""
+
+def whole_thresholds(accuracy_range: Sequence[float]) -> tuple[float, ...]:
+    """SNR² thresholds of curves: one unit apart, from the first to the last of two."""
+    low, high = accuracy_range
+    return tuple(float(value) for value in np.arange(low, high + 0.5))
+
+
+THRESHOLDS = whole_thresholds((1, 50))
+"""SNR² thresholds of the curves where nothing else is asked for."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.preprocessing.spectrograms import check_map_keys
+from glitchflow_plugin.preprocessing.spectrograms import Band, OneOrMore, check_map_keys
 from glitchflow_plugin.settings import Count, CountOrNone, Finite, Number, Positive, Share, section
 from glitchflow_plugin.signal.coincidence import Tolerance
 from glitchflow_plugin.signal.rounds import Criteria
@@ -25,9 +25,12 @@ class ScanSettings:
     threshold: Positive = 20.0
     time_window: Positive | None = None
     time_only_mode: bool = True
-    tolerance_distance: Number | Annotated[Sequence[Number], Field(min_length=1, max_length=2)] = 0.25
-    q: Number | Sequence[Number] = 12.0
-    frange: Sequence[Number] = (8.0, 400.0)
+    tolerance_distance: Annotated[
+        Number | Annotated[Sequence[Number], Field(min_length=1, max_length=2)],
+        Field(description="seconds, or a pair [seconds, octaves]"),
+    ] = 0.25
+    q: OneOrMore = 12.0
+    frange: Band = (8.0, 400.0)
     fres: Number | None = None
     tres: Number | None = None
     num_t_bins: Count = 257

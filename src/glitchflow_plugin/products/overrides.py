@@ -48,7 +48,7 @@ def differences(
         config: As composed.
         files: Without profile and command line, but for the network that they choose; None: not known.
         profile: Name of the profile.
-        overrides: Of the command line: they tell who changed a key.
+        overrides: Those of the command line: they tell who changed a key.
         usual: With the network of config.yaml, where another one is told of as a whole.
     """
     if files is None:

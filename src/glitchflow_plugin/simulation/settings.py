@@ -139,12 +139,12 @@ class SimulationSettings:
 
     Attributes:
         num_events: Number of events.
-        seed: Of all randomness; event i depends on (seed, i) alone.
+        seed: Decides all that is drawn; event i depends on (seed, i) alone.
         ifo: Prefix of all channel names.
         gps_start: Start of the first event, GPS s.
         spacing: From the start of one event to the start of the next, s.
-        duration: Of an event, s.
-        sample_rate: Of the strain, Hz.
+        duration: Length of an event, s.
+        sample_rate: Sample rate of the strain, Hz.
         time_jitter: A glitch lies within ± this of the trigger, s; the trigger is the middle of the event.
         noise: Sensitivity of the interferometer: `advirgo` or `aligo`.
         lines: Lines in the strain; None takes mains, calibration tones and violin modes.

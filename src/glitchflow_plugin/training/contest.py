@@ -41,8 +41,8 @@ from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.training.baseline import BaselineSettings
 from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.evaluation import ZeroTwin
-from glitchflow_plugin.training.learned import Learned
 from glitchflow_plugin.training.learners import choose_learner
+from glitchflow_plugin.training.trained_twin import TrainedTwin
 from glitchflow_plugin.training.trust import trust
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Entrant:
         return self.kind in CLOSED_FORM
 
 
-Train: TypeAlias = Callable[[str, Entrant], Learned]
+Train: TypeAlias = Callable[[str, Entrant], TrainedTwin]
 """Trains an entrant, whose name is given too."""
 
 
@@ -274,7 +274,7 @@ def summarize(
     )
 
 
-def fit(contest: Contest, entrant: Entrant) -> Learned:
+def fit(contest: Contest, entrant: Entrant) -> TrainedTwin:
     """Fit an entrant in closed form: the linear rival of what its model looks at."""
     begun, lags = perf_counter(), entrant.model.get("lags")
     baseline = contest.baseline if lags is None else {**contest.baseline, "lags": lags}
@@ -286,7 +286,7 @@ def fit(contest: Contest, entrant: Entrant) -> Learned:
         baseline=built(BaselineSettings, baseline, "training.baseline"),
         events=contest.events.folder,
     )
-    untrained = Learned(learner, learner.twin(learner.network().to(contest.device)), config)
+    untrained = TrainedTwin(learner, learner.twin(learner.network().to(contest.device)), config)
     twin = learner.baseline(untrained.twin, untrained.batches).twin
     return replace(untrained, twin=twin, minutes=(perf_counter() - begun) / 60)
 
@@ -319,19 +319,19 @@ def _predictor(contest: Contest, name: str, entrant: Entrant, train: Train) -> t
     if entrant.kind == ZERO:
         nothing = MapPredictor(ZeroTwin(), len(held_out.maps.channels) - 1, contest.training_set.settings.size)
         return nothing, UNTRAINED
-    learned = fit(contest, entrant) if entrant.closed_form else train(name, entrant)
+    trained = fit(contest, entrant) if entrant.closed_form else train(name, entrant)
     if not entrant.closed_form:
-        learned.calibrate()
-    twin = learned.twin.eval()
-    predict = learned.learner.predictor(twin)
+        trained.calibrate()
+    twin = trained.twin.eval()
+    predict = trained.learner.predictor(twin)
     if isinstance(predict, MapPredictor):
         predict = replace(predict, stride=settings.stride)
     elif isinstance(predict, SeriesPredictor):  # of the training events until now
         predict = replace(predict, events=held_out.series)
     facts: dict[str, Any] = {
-        "parameters": learned.num_parameters,
-        "minutes": learned.minutes,
-        "epochs": learned.epochs,
+        "parameters": trained.num_parameters,
+        "minutes": trained.minutes,
+        "epochs": trained.epochs,
     }
     if isinstance(twin, WaveformTwin) and twin.explains and held_out.series is not None:
         facts["trust"] = trust(

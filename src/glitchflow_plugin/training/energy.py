@@ -19,6 +19,7 @@ from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.models.twins import EnergyTwin, scale_energy
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.maps import FrequencyAxis
+from glitchflow_plugin.plots.style import Picture
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings, fit_baseline
 from glitchflow_plugin.training.evaluation import WindowResults, judge_windows
 from glitchflow_plugin.training.judged_maps import JudgedOnMaps
@@ -106,7 +107,7 @@ class EnergyLearner(JudgedOnMaps):
         threshold: float,
         axis: FrequencyAxis = "log",
         classes: Mapping[str, str] | None = None,
-    ) -> Any:
+    ) -> Picture:
         """Figure of the windows with the loudest strain, one for each of three events."""
         loudest = np.argsort(-dataset.windows["peak"].to_numpy(), kind="stable")
         chosen = list({dataset.event_ids[index]: int(index) for index in loudest[::-1]}.values())[-3:][::-1]

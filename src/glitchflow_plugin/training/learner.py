@@ -13,6 +13,7 @@ from glitchflow_plugin.inference.predict import Prediction, Predictor
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.plots.maps import FrequencyAxis
+from glitchflow_plugin.plots.style import Picture
 from glitchflow_plugin.training.baseline import Baseline
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -108,7 +109,7 @@ class Learner(Protocol):
         threshold: float,
         axis: FrequencyAxis = "log",
         classes: Mapping[str, str] | None = None,
-    ) -> Any:
+    ) -> Picture:
         """Figure of a few telling windows of a data set: measured, predicted, what is left; see `plot_cleaning`."""
         ...
 

@@ -90,6 +90,11 @@ class LoopState:
     seconds: float = 0.0
     piece_size: int | None = None
 
+    @property
+    def epochs_begun(self) -> int:
+        """Epochs of which at least one window was visited."""
+        return self.epoch + (self.visited > 0)
+
     def begin_epoch(self, epoch: int) -> None:
         """Count from nothing in an epoch."""
         self.epoch, self.visited, self.loss_sum, self.loss_count = epoch, 0, 0.0, 0
@@ -120,7 +125,7 @@ class Loop:
     """Visits windows and takes steps until an epoch, the time or the user's patience is the last.
 
     Args:
-        learner: What is learnt.
+        learner: What is model.
         batches: Windows of this process.
         settings: How long, and what is left behind.
         device: Where this process computes.
@@ -146,7 +151,7 @@ class Loop:
     ) -> None:
         self.learner, self.batches, self.settings, self.config = learner, batches, settings, settings.config
         self.device, self.processes, self.progress = device, processes, progress
-        self.learnt = network_in_training(learner, self.config, device, processes, checkpoint)
+        self.model = network_in_training(learner, self.config, device, processes, checkpoint)
         self.state, self._random_state = LoopState(), None
         if checkpoint is not None:
             self._go_on(checkpoint["state"])
@@ -155,7 +160,7 @@ class Loop:
             message = f"the processes would go on from different checkpoints (epoch, windows: {places}). Start again."
             raise GlitchflowError(message)
         self.stepper = make_stepper(
-            learner, self.learnt, self.config, device, processes, piece_size=self.state.piece_size
+            learner, self.model, self.config, device, processes, piece_size=self.state.piece_size
         )
         steps = math.ceil(len(batches.order.order(self.state.epoch)) / batches.order.global_size)
         self._warmup_steps = round(self.config.warmup_epochs * steps)
@@ -222,15 +227,15 @@ class Loop:
 
     def _run_epoch(self) -> None:
         """Train, validate and save, an epoch or what there is time for; one that was cut short is not over."""
-        state, settings, learnt, epoch = self.state, self.settings, self.learnt, self.state.epoch
+        state, settings, model, epoch = self.state, self.settings, self.model, self.state.epoch
         started = perf_counter()
         train_loss = self.train_epoch()
         self.progress.trained(epoch, train_loss)
         loss, figures = self.validation_epoch()
-        rate = float(learnt.optimizer.param_groups[0]["lr"])
+        rate = float(model.optimizer.param_groups[0]["lr"])
         result = EpochResult(epoch, train_loss, loss, figures, rate)
-        if learnt.scheduler is not None and state.step >= self._warmup_steps and not self._time_is_up:
-            learnt.scheduler.step(loss)  # on validation, never on test
+        if model.scheduler is not None and state.step >= self._warmup_steps and not self._time_is_up:
+            model.scheduler.step(loss)  # on validation, never on test
         self.progress.validated(result)
         gained = loss < state.best_loss
         if not self._time_is_up:
@@ -247,8 +252,8 @@ class Loop:
 
     def train_epoch(self) -> float:
         """Visit every training window once, or those that are left of the epoch, and give their mean loss."""
-        state, order, learnt = self.state, self.batches.order, self.learnt
-        learnt.wrapped.train()
+        state, order, model = self.state, self.batches.order, self.model
+        model.wrapped.train()
         order.set_epoch(state.epoch, state.visited)
         # a sum on the device: reading it would wait for each step
         state.loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=self.device)
@@ -258,11 +263,11 @@ class Loop:
             disable=self.settings.disable_tqdm or self.processes.rank != 0,
             leave=False,
         )
-        dropout = getattr(learnt.network, "channel_dropout", 0.0)
+        dropout = getattr(model.network, "channel_dropout", 0.0)
         left_out = order.left_out(len(self.learner.witnesses), dropout, self.settings.random_seed or 0)
         for (witnesses, strain), (mine, whole), missing in zip(bar, order.shares(), left_out, strict=True):
             witnesses[torch.from_numpy(missing)] = 0.0
-            warm_up(learnt.optimizer, self.config.optim_lr, state.step, self._warmup_steps)
+            warm_up(model.optimizer, self.config.optim_lr, state.step, self._warmup_steps)
             state.loss_sum += self.stepper.step(witnesses, strain, mine, whole)
             state.loss_count += mine
             state.visited += whole
@@ -277,7 +282,7 @@ class Loop:
 
     def validation_epoch(self) -> tuple[float, dict[str, float]]:
         """Judge the network on all validation windows: mean loss and figures, the same in all processes."""
-        twin = self.learnt.twin.eval()
+        twin = self.model.twin.eval()
         # the first process's running statistics are those that are saved: all judge with them
         self.processes.broadcast(twin.buffers())
         here = self.learner.judge(
@@ -292,7 +297,7 @@ class Loop:
 
     def predict(self, witnesses: Tensor) -> Tensor:
         """Strain as the network that is judged foretells it, from windows on whatever device."""
-        return self.learnt.twin(to_device(witnesses, self.device, channels_last=self.config.channels_last))
+        return self.model.twin(to_device(witnesses, self.device, channels_last=self.config.channels_last))
 
     def after_step(self) -> None:
         """Between two steps: a checkpoint by the clock, or the end.
@@ -350,7 +355,7 @@ class Loop:
         Returns:
             The folder, in the process that wrote it; None in the others.
         """
-        state, learnt, settings = self.state, self.learnt, self.settings
+        state, model, settings = self.state, self.model, self.settings
         mine = {"random": random_state(), "loss_sum": float(state.loss_sum), "loss_count": state.loss_count}
         ranks = self.processes.gather(mine)
         self._last_checkpoint = perf_counter()
@@ -367,12 +372,12 @@ class Loop:
             "piece_size": state.piece_size,
             "random_seed": settings.random_seed,
             "ranks": ranks,
-            **learnt.state(),
+            **model.state(),
         }
         folder = settings.checkpoints / name
         notes = {"config": self.config.model_dump(mode="json"), **settings.notes}
         previous = folder.with_name(PREVIOUS) if name == LAST else None
-        write_checkpoint(folder, {"state": content, **learnt.weights()}, notes, previous=previous)
+        write_checkpoint(folder, {"state": content, **model.weights()}, notes, previous=previous)
         return folder
 
 

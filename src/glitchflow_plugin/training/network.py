@@ -111,7 +111,7 @@ def network_in_training(
 
 def make_stepper(
     learner: Learner,
-    learnt: NetworkInTraining,
+    model: NetworkInTraining,
     config: TrainingConfiguration,
     device: torch.device,
     processes: Processes,
@@ -122,17 +122,17 @@ def make_stepper(
     dtype = choose_precision(config.precision, device)
     logger.info("training on %s in %s", device, str(dtype).removeprefix("torch."))
     # the compiled network is another object: checkpoints keep the names of this one
-    runs: Callable[..., Any] = torch.compile(learnt.wrapped) if config.compile else learnt.wrapped  # type: ignore[assignment]
+    runs: Callable[..., Any] = torch.compile(model.wrapped) if config.compile else model.wrapped  # type: ignore[assignment]
     return Stepper(
-        partial(learner.losses, in_precision(runs, dtype), learnt.twin),
+        partial(learner.losses, in_precision(runs, dtype), model.twin),
         partial(to_device, device=device, channels_last=config.channels_last),
-        learnt.wrapped,
-        learnt.optimizer,
+        model.wrapped,
+        model.optimizer,
         gradient_clip=config.gradient_clip,
-        average=learnt.average,
+        average=model.average,
         world_size=processes.size,
         piece_size=piece_size,
-        backward=partial(processes.backward, learnt.wrapped),
+        backward=partial(processes.backward, model.wrapped),
     )
 
 

@@ -1,7 +1,4 @@
-"""What follows the last epoch: the best network is calibrated, judged beside its rivals, and described.
-
-Nothing here knows who registers it, or where figures are logged: that is for whoever calls.
-"""
+"""What follows the last epoch: the best network is calibrated, judged beside its rivals, and described."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +12,14 @@ from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import full_settings
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.plots.maps import FrequencyAxis
+from glitchflow_plugin.plots.style import Picture
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
 from glitchflow_plugin.tracking.runs import named_for_test
 from glitchflow_plugin.training.baseline import Baseline
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.judged_events import Gate, gate_notes
-from glitchflow_plugin.training.learned import Learned
 from glitchflow_plugin.training.registration import Outcome
+from glitchflow_plugin.training.trained_twin import TrainedTwin
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainingResult:
     """What a training has made.
 
     Attributes:
@@ -77,24 +75,24 @@ class Trained:
         return [f"{key} is undefined: {each.reason}" for key, each in judged.items() if each.value is None]
 
 
-def finish(learned: Learned, conditions: Conditions) -> Trained:
+def finish(trained: TrainedTwin, conditions: Conditions) -> TrainingResult:
     """Calibrate the best twin, fit its linear rival, and judge both; the test events are looked at this once."""
-    learned.calibrate()
-    baseline = learned.learner.baseline(learned.twin, learned.batches)
-    figures = learned.judge("validation").figures()
-    scores = learned.learner.test_scores(learned.twin, baseline, threshold=learned.config.threshold)
-    return Trained(describe(learned, conditions, figures, baseline, scores), baseline, figures, scores)
+    trained.calibrate()
+    baseline = trained.learner.baseline(trained.twin, trained.batches)
+    figures = trained.judge("validation").figures()
+    scores = trained.learner.test_scores(trained.twin, baseline, threshold=trained.config.threshold)
+    return TrainingResult(describe(trained, conditions, figures, baseline, scores), baseline, figures, scores)
 
 
 def describe(
-    learned: Learned,
+    trained: TrainedTwin,
     conditions: Conditions,
     figures: Mapping[str, float],
     baseline: Baseline,
     scores: Mapping[str, Scores],
 ) -> ModelBundle:
     """What can be registered: the twin with all that is known of it."""
-    config, training_set = learned.config, learned.learner.training_set
+    config, training_set = trained.config, trained.learner.training_set
     begins, times = training_set.windows["gps_start"], training_set.open_spectrograms().times
     length = float(times[training_set.settings.size - 1] - times[0])
     notes = {
@@ -114,28 +112,28 @@ def describe(
         "baseline": {"representation": baseline.representation, "ridge": baseline.ridge},
     }
     metrics = {f"validation_{key}": value for key, value in figures.items()}
-    return learned.learner.bundle(learned.twin, baseline, metrics, notes)
+    return trained.learner.bundle(trained.twin, baseline, metrics, notes)
 
 
-def make_gate(learned: Learned, challenger: ModelBundle, settings: GateSettings) -> Gate:
+def make_gate(trained: TrainedTwin, challenger: ModelBundle, settings: GateSettings) -> Gate:
     """What decides about a new version, on events that chose nothing."""
-    learner, threshold = learned.learner, learned.config.threshold
+    learner, threshold = trained.learner, trained.config.threshold
     losses = learner.event_losses
-    return Gate(learner.training_set, learner.events, losses, challenger, settings, learned.device, threshold)
+    return Gate(learner.training_set, learner.events, losses, challenger, settings, trained.device, threshold)
 
 
 def pictures(
-    learned: Learned,
+    trained: TrainedTwin,
     scores: Mapping[str, Scores],
     *,
     axis: FrequencyAxis = "log",
     classes: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Picture]:
     """Figures by which a person chooses a twin, by name: examples, and the curves of its scores where there are any."""
-    part, threshold = "test" if scores else "validation", learned.config.threshold
-    examples = learned.learner.examples(
-        lambda witnesses: learned.twin(witnesses.to(learned.device)),
-        learned.learner.dataset(part),
+    part, threshold = "test" if scores else "validation", trained.config.threshold
+    examples = trained.learner.examples(
+        lambda witnesses: trained.twin(witnesses.to(trained.device)),
+        trained.learner.dataset(part),
         title=f"{part} events",
         threshold=threshold,
         axis=axis,
@@ -166,12 +164,12 @@ def parameters(
 
 
 def summarize(
-    trained: Trained, training_set: TrainingSet, outcome: Outcome, *, started: str, checkpoint: Path
+    result: TrainingResult, training_set: TrainingSet, outcome: Outcome, *, started: str, checkpoint: Path
 ) -> RunSummary:
     """The run summary of a training.
 
     Args:
-        trained: What it has made.
+        result: What it has made.
         training_set: What it was made from.
         outcome: What became of it in the registry.
         started: When, ISO 8601, UTC.
@@ -188,7 +186,7 @@ def summarize(
                 f"inference.model.version={version.version}, or glitchflow models promote {version.name} "
                 f"{version.version}"
             )
-    bundle = trained.bundle
+    bundle = result.bundle
     settings = network_settings(bundle.model, len(bundle.witnesses))
     return RunSummary(
         pipeline="training_pipeline/Trainer",
@@ -200,8 +198,8 @@ def summarize(
             "model": ", ".join(f"{key} {value}" for key, value in settings.items()),
         },
         events=EventCounts.from_reasons(len(set(training_set.windows["event_id"])), training_set.unused_events()),
-        metrics=trained.metrics,
+        metrics=result.metrics,
         outputs=outputs,
-        warnings=(*trained.warnings, *([outcome.trouble] if outcome.trouble else [])),
-        details={"test": {key: found.to_dict() for key, found in trained.scores.items()}},
+        warnings=(*result.warnings, *([outcome.trouble] if outcome.trouble else [])),
+        details={"test": {key: found.to_dict() for key, found in result.scores.items()}},
     )

@@ -21,8 +21,8 @@ from glitchflow_plugin.products.pictures import Figure, save_figure
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
 from glitchflow_plugin.settings import Count, CountOrAll, section
 from glitchflow_plugin.tracking.tracker import Tracker
-from glitchflow_plugin.training.learned import Learned
 from glitchflow_plugin.training.objectives import Objectives, ObjectiveSettings, objectives
+from glitchflow_plugin.training.trained_twin import TrainedTwin
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ class Search:
         """What is known of each trial."""
         return [self._trial(number) for number in range(len(self.drawn))]
 
-    def run(self, number: int, train: Callable[[Mapping[str, Any]], Learned]) -> Trial:
+    def run(self, number: int, train: Callable[[Mapping[str, Any]], TrainedTwin]) -> Trial:
         """Train with the settings of a trial, judge on validation, and write what came of it, good or bad.
 
         Args:
@@ -204,14 +204,14 @@ class Search:
         folder, started, trial = self._folder(number), time.monotonic(), Trial(number, self.drawn[number])
         drawn = {part: {**self.trainer[part], **some} for part, some in trial.settings.items()}
         try:
-            learned = train({**self.trainer, **drawn, "checkpoints": str(folder / "checkpoints")})
-            judged: Any = learned.judge("validation")
+            trained = train({**self.trainer, **drawn, "checkpoints": str(folder / "checkpoints")})
+            judged: Any = trained.judge("validation")
             figures = objectives(judged.statistics, self.objective)
         except Exception as error:
             write_json(folder / _RESULT, replace(trial, error=f"{type(error).__name__}: {error}").to_dict())
             raise
         seconds = time.monotonic() - started
-        trial = replace(trial, figures=figures, parameters=learned.num_parameters, seconds=seconds)
+        trial = replace(trial, figures=figures, parameters=trained.num_parameters, seconds=seconds)
         write_json(folder / _RESULT, trial.to_dict())
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return trial

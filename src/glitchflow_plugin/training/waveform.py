@@ -30,6 +30,7 @@ from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.models.wiener import FILTER_SIZE, WienerSums
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.maps import FrequencyAxis
+from glitchflow_plugin.plots.style import Picture
 from glitchflow_plugin.preprocessing.truth import read_glitch_truth
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
 from glitchflow_plugin.simulation.detector import event_path
@@ -230,7 +231,7 @@ class WaveformLearner(JudgedOnMaps):
         threshold: float,
         axis: FrequencyAxis = "log",
         classes: Mapping[str, str] | None = None,
-    ) -> Any:
+    ) -> Picture:
         """Figure of the three events with the loudest strain."""
         chosen = np.argsort(-dataset.windows["peak"].to_numpy(), kind="stable")[:3]
         rate, examples = self.events.sample_rate, []

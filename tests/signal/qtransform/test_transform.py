@@ -5,7 +5,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.signal.qtransform import (
     QFrame,
     QTransformSettings,
@@ -334,6 +334,12 @@ def test_settings_out_of_range_are_refused(wrong):
 def test_misspelt_setting_fails():
     with pytest.raises(TypeError, match="qq"):
         QTransformSettings(qq=12.0)
+
+
+@pytest.mark.parametrize("damaged", [{"norm": "medium"}, {"q": None}, {"frequency_low": "8"}, {"qs": 12}])
+def test_recipe_that_is_none_of_this_version(damaged):
+    with pytest.raises(FormatError, match="Make it again"):
+        QTransformSettings.from_recipe(damaged)
 
 
 def test_axes_cover_the_range_and_the_duration():

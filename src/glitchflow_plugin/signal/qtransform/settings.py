@@ -1,4 +1,4 @@
-"""What decides a map of the Q-transform, where its pixels lie, and which settings fit which series (no torch here)."""
+"""What decides a map of the Q-transform, where its pixels lie, and which settings fit which series."""
 
 import math
 from collections.abc import Mapping
@@ -64,12 +64,12 @@ class QTransformSettings:
         """Settings from the recipe of a spectrogram set or a model.
 
         Raises:
-            FormatError: They are of another version of this program.
+            FormatError: They are of another version of this program, or damaged.
         """
         try:
             return cls(**content)
-        except TypeError as error:
-            raise FormatError(f"the recipe's Q-transform has unknown settings ({error}). Make it again.") from error
+        except (TypeError, ConfigurationError) as error:
+            raise FormatError(f"the recipe's Q-transform is none of this version ({error}). Make it again.") from error
 
     @property
     def qs(self) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from glitchflow_plugin.training.learner import Batches, Learner, Results
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class TrainedTwin:
     """A twin that was trained and neither calibrated nor judged.
 
     Attributes:
