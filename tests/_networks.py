@@ -1,7 +1,14 @@
 """Each network at its smallest."""
 
 NETWORKS = {
-    "coupling": {"features": 4, "frame_size": 64, "filter_size": 65},
+    "coupling": {
+        "features": 4,
+        "frame_size": 64,
+        "filter_size": 65,
+        "event_gain": True,
+        "filter_rate": 0.1,
+        "fitted_start": True,
+    },
     "deep_decoder": {"base": 4, "features": 8},
     "linear": {},
     "plain_unet": {"base": 4, "depth": 2},

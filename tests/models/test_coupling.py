@@ -105,7 +105,9 @@ def test_all_parameters_learn():
     assert losses[-1] < 0.3 * losses[0]
 
 
-def test_it_can_be_exported(net):
+@pytest.mark.parametrize("event_gain", [False, True])
+def test_it_can_be_exported(event_gain):
+    net = CouplingNet(3, **SMALL, event_gain=event_gain).eval()
     with torch.no_grad():
         net.filters.normal_(std=0.1)
     batch = {0: torch.export.Dim("event", min=1, max=1024)}
@@ -131,7 +133,14 @@ def test_a_twin_comes_back_from_its_bytes(net):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"features": 0}, {"filter_size": 64}, {"heads": 3}, {"channel_dropout": 1.0}, {"thresholds": -1}],
+    [
+        {"features": 0},
+        {"filter_size": 64},
+        {"heads": 3},
+        {"channel_dropout": 1.0},
+        {"thresholds": -1},
+        {"filter_rate": 0.0},
+    ],
 )
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ConfigurationError, match=r"conf/model"):
@@ -170,3 +179,46 @@ def test_a_twin_without_groups_of_references_has_each_as_one_of_its_own(net):
     twin.keep(summary_groups=torch.arange(40) // 2)
     grouped = load_twin(save_twin(twin, "coupling", {"in_channels": 3, **SMALL}))
     assert torch.equal(grouped.summary_groups, twin.summary_groups)
+
+
+def test_a_gain_for_the_whole_event_begins_as_one_and_follows_loudness():
+    plain, net = (CouplingNet(3, **SMALL, event_gain=given) for given in (False, True))
+    net.load_state_dict(plain.state_dict(), strict=False)
+    plain, net = plain.eval(), net.eval()
+    loud = pulse(2)
+    loud[1] *= 2
+    with torch.no_grad():
+        for each in (plain, net):
+            each.filters.zero_()
+            each.filters[0, 0, 32] = 5.0
+        torch.testing.assert_close(net(loud), plain(loud), atol=1e-3, rtol=1e-3)
+        # what is left of the noise has so little power that the witness is not believed
+        for each in (plain, net):
+            each.filters *= 0.01
+        assert net(loud).square().sum() < 1e-3 * plain(loud).square().sum()
+        torch.testing.assert_close(net.train()(loud), plain.train()(loud))
+        net.event_gain[:, 0] = 0.5  # with the root of the power
+        cleaned = net.law_series(loud)[:, :, 0]
+        gain = net._whole_gain(cleaned)
+        assert 1.05 < gain[1, 0] / gain[0, 0] < 2**0.5 + 0.1
+        # nothing that is extrapolated grows without bounds
+        assert net._whole_gain(1e6 * loud).max() < 5
+
+
+def test_a_twin_of_the_former_network_comes_back_without_the_new_parts(net):
+    series = pulse(2)
+    stored = json.dumps({"name": "coupling", "settings": {"in_channels": 3, **SMALL}})
+    weights = WaveformTwin(net).state_dict()
+    assert not any("event_gain" in key for key in weights)
+    again = load_twin(save(weights, metadata={"model": stored}))
+    assert again.network.event_gain is None
+    assert torch.equal(again(series), net(series))
+
+
+def test_the_series_of_the_laws_times_the_filters_are_the_first_prediction(net):
+    series = pulse(2)
+    with torch.no_grad():
+        net.filters.normal_(std=0.1)
+        laws = net.law_series(series).flatten(1, 2)
+        wanted = torch.nn.functional.conv1d(laws, net.filters.flatten(0, 1).flip(-1)[None], padding=32)
+        torch.testing.assert_close(net(series), wanted, atol=1e-3, rtol=1e-3)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from tests import _commands as commands
+from tests._networks import NETWORKS
 
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
 
 WAYS = ("exit", "kill", "error", "hang")
 #: The default network, with whatever is drawn at random in its training; and one whose learning is ours alone.
-COUPLING = {"name": "coupling", "features": 4, "frame_size": 64, "filter_size": 65, "channel_dropout": 0.3}
+COUPLING = {"name": "coupling", **NETWORKS["coupling"], "channel_dropout": 0.3}
 UNET = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
 
 

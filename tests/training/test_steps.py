@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
-from glitchflow_plugin.training.steps import Stepper, build_optimizer, is_out_of_memory, moving_average, warm_up
+from glitchflow_plugin.training.steps import (
+    Stepper,
+    build_optimizer,
+    is_out_of_memory,
+    moving_average,
+    parameter_groups,
+    warm_up,
+)
 
 
 @pytest.fixture
@@ -169,3 +176,23 @@ def test_optimisers_take_the_steps_of_torch(network, batch, name):
 def test_an_unknown_optimiser_is_refused(network):
     with pytest.raises(ConfigurationError, match="adamw"):
         build_optimizer(network.parameters(), "adamax", rate=1.0)
+
+
+def test_parameters_that_a_network_names_learn_at_a_rate_of_their_own(network):
+    network.relative_rates = {"0.weight": 0.1}
+    optimizer = build_optimizer(parameter_groups(network, 0.2), "adamw", rate=0.2)
+    first, second = optimizer.param_groups
+    assert (first["lr"], second["lr"]) == pytest.approx((0.2, 0.02))
+    assert [id(one) for one in second["params"]] == [id(network[0].weight)]
+    assert len(first["params"]) == 3
+    warm_up(optimizer, 0.2, step=0, steps=4)
+    assert (first["lr"], second["lr"]) == pytest.approx((0.05, 0.005))
+    again = build_optimizer(parameter_groups(network, 0.2), "adamw", rate=0.2)
+    again.load_state_dict(optimizer.state_dict())
+    warm_up(again, 0.2, step=1, steps=4)
+    assert [group["lr"] for group in again.param_groups] == pytest.approx([0.1, 0.01])
+
+
+def test_a_network_without_such_parameters_has_one_group_as_before(network):
+    former = build_optimizer(network.parameters(), "adamw", rate=0.2).state_dict()
+    assert build_optimizer(parameter_groups(network, 0.2), "adamw", rate=0.2).state_dict() == former

@@ -5,12 +5,21 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from glitchflow_plugin.components.processor import Processor
+from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.series_dataset import SeriesDataset
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError
 from glitchflow_plugin.models.coupling import CouplingNet
 from glitchflow_plugin.models.wiener import WienerFilter, WienerSums
+from glitchflow_plugin.preprocessing.ingest import ingest
+from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
+from glitchflow_plugin.preprocessing.truth import read_glitch_truth
+from glitchflow_plugin.settings import built
+from glitchflow_plugin.signal.qtransform import QTransformSettings
+from glitchflow_plugin.simulation.detector import simulate
+from glitchflow_plugin.simulation.settings import SimulationSettings
 from glitchflow_plugin.training.baseline import BaselineSettings
 from glitchflow_plugin.training.waveform import WaveformLearner, WaveformLoss
 
@@ -196,3 +205,80 @@ def test_event_sets_that_do_not_fit_are_refused(make_learner, make_event_set):
 def test_a_loss_that_is_none_is_refused(wrong):
     with pytest.raises(ConfigurationError, match=r"Correct training\.yaml"):
         WaveformLoss(**wrong)
+
+
+def test_training_begins_at_the_filters_that_explain_most(make_learner):
+    chance = make_learner(num_events=24)
+    fitted = replace(chance, model={**SMALL, "fitted_start": True})
+
+    def loss(learner):
+        network = learner.network().eval()
+        learner.initialise(network)
+        with torch.no_grad():
+            return float(torch.cat([learner.share_left(network(x), y) for x, y in batches_of(learner)("train")]).mean())
+
+    assert loss(chance) == pytest.approx(1.0, abs=0.02)
+    assert loss(fitted) < 0.95
+    first, second = fitted.network(), fitted.network()
+    for network in (first, second):
+        fitted.initialise(network)
+    assert torch.equal(first.filters[:, 0], second.filters[:, 0])
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """A small simulation, its event set and its training set."""
+    root = tmp_path_factory.mktemp("simulated")
+    families = {"blip": {"snr": [20.0, 30.0]}}
+    content = {"num_events": 16, "duration": 8.0, "families": families, "mergers": {"fraction": 0.0}, "seed": 3}
+    made = simulate(built(SimulationSettings, content, "simulate"), root / "set")
+    processing = {"minf": 8.0, "maxf": 400.0, "sr": 1024.0, "len": 3.0, "whiten": True}
+    wanted = {"path": str(made.folder), "target": "V1:Hrec_hoft", "processing": processing}
+    events = ingest([wanted], None, root / "events")
+    transform = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=64, num_times=128)
+    witness = made.truth().families["blip"]
+    maps = make_spectrograms(events, witness, transform, root / "maps", device="cpu")
+    split = Splitter({"block_length": 1.0}, str(maps.folder), str(root / "training")).execute(maps)
+    return made, events, Processor({}, str(maps.folder), str(root / "training")).execute(split)
+
+
+def test_where_the_truth_is_known_the_glitch_alone_is_learnt(simulated, tmp_path):
+    made, events, training_set = simulated
+    measured = WaveformLearner(training_set, events, SMALL)
+    learner = replace(measured, truth=made.folder)
+    windows, plain = learner.training_windows(), learner.dataset("train")
+    assert list(windows.event_ids) == list(plain.event_ids)
+    witnesses, strain = next(iter(DataLoader(windows, batch_size=len(windows))))
+    as_before = next(iter(DataLoader(plain, batch_size=len(plain))))
+    assert strain.shape[1] == 2
+    assert torch.equal(strain[:, :1], as_before[1])
+    assert torch.equal(witnesses, as_before[0])
+    known = read_glitch_truth(made.folder, events.recipe, list(windows.event_ids), windows.gps_start)
+    np.testing.assert_allclose(strain[:, 1], known.strain, atol=1e-4)
+    # the glitch itself loses its own power, and nothing else does
+    glitch, worth = strain[:, 1:], learner._worth(strain[:, :1])
+    left = learner.losses(lambda _: glitch, learner.twin(WienerFilter(1, filter_size=65)), witnesses, strain)
+    torch.testing.assert_close(left, 1 - glitch.square().sum(dim=(1, 2)) / worth)
+    # what judges, and the rival, see the strain as it was measured
+    assert learner.dataset("validation")[0][1].shape[0] == 1
+    for nowhere in (None, tmp_path):
+        assert replace(learner, truth=nowhere).training_windows()[0][1].shape[0] == 1
+    # whoever resumes must learn the same
+    assert measured.origin().items() < learner.origin().items()
+
+
+def test_glitches_that_memory_has_no_room_for_are_not_learnt_alone(simulated, caplog):
+    made, events, training_set = simulated
+    learner = WaveformLearner(training_set, events, SMALL, cache_mib=0.05, truth=made.folder)
+    assert learner.training_windows()[0][1].shape[0] == 1
+    assert "training.config.cache_mib allows 0" in caplog.text
+
+
+def test_an_event_that_the_truth_does_not_know_is_learnt_as_measured(simulated):
+    made, events, training_set = simulated
+    learner = WaveformLearner(training_set, events, SMALL, truth=made.folder)
+    windows = learner.training_windows()
+    windows.glitches = {name: alone for name, alone in windows.glitches.items() if name != str(windows.event_ids[0])}
+    strain = windows[0][1]
+    assert torch.equal(strain[0], strain[1])
+    assert not torch.equal(*windows[1][1])

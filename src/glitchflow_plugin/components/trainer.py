@@ -199,7 +199,7 @@ class Trainer(TorchTrainer):
             end_with_parent()
         self.training_set = training_set or TrainingSet.open(self.folder)
         self.learner = self._choose_learner()
-        windows = self.learner.dataset("train"), self.learner.dataset("validation")
+        windows = self.learner.training_windows(), self.learner.dataset("validation")
         with guarded(self.registry.tracking_uri if self.registry else None):
             TorchTrainer.execute.__wrapped__(self, *windows)  # type: ignore[attr-defined]  # pyright: ignore
         # what follows opens its own

@@ -1,5 +1,7 @@
 """Whole events as torch sees them: whitened series, read from the shards when they are asked for."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,6 +21,8 @@ class SeriesDataset(CachedEvents):
         part: `train`, `validation` or `test`.
         witnesses: Witness channels, in the order in which they are wanted.
         cache_mib: Largest size of the series kept in memory, MiB.
+        glitches: The glitch alone in the whitened strain, (time,), by event id. With it, items have a second row of
+            strain: this, or what was measured of an event that is not named.
 
     Raises:
         ChannelMismatchError: The event set lacks a channel.
@@ -32,6 +36,8 @@ class SeriesDataset(CachedEvents):
         part: str,
         witnesses: tuple[str, ...],
         cache_mib: float = 512.0,
+        *,
+        glitches: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         if events.manifest.units != "whitened":
             raise FormatError(
@@ -49,12 +55,16 @@ class SeriesDataset(CachedEvents):
             )
         rows = np.array([events.row_of[event_id] for event_id in windows["event_id"]], dtype=np.int64)
         super().__init__(events, windows, rows, (events.target, *witnesses), cache_mib)
-        self.name, self.events = part, events
+        self.name, self.events, self.glitches = part, events, glitches
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Whitened witnesses (witness, time), zero where not valid, and strain (1, time)."""
+        """Whitened witnesses (witness, time), zero where not valid, and strain (1, time), with glitches (2, time)."""
         series = torch.from_numpy(self._event(int(self._rows[index])))
-        return series[1:], series[:1]
+        witnesses, strain = series[1:], series[:1]
+        if self.glitches is None:
+            return witnesses, strain
+        alone = self.glitches.get(str(self.windows["event_id"].iat[index]))
+        return witnesses, torch.cat([strain, strain if alone is None else torch.from_numpy(alone)[None]])
 
     def _read(self, row: int) -> np.ndarray:
         read = self.events.read([row], self.channels)

@@ -14,8 +14,8 @@ from glitchflow_plugin.models.stft import ShortTimeFourier
 from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries
 
 #: Power, in units of a witness's noise, above which a pixel counts as a transient before anything was learnt.
-_FIRST_THRESHOLD = 3.0
-_FIRST_STEEPNESS = 3.0
+_FIRST_THRESHOLD = 5.0
+_FIRST_STEEPNESS = 6.0
 #: Peaks of witnesses are a few to some tens of their noise; the laws see them divided by this.
 _TYPICAL_PEAK = 5.0
 #: Keeps the logarithm of an empty pixel finite; small beside the noise, whose power is 1.
@@ -27,6 +27,13 @@ _COARSER = (2, 4)
 _BANDS = 8
 #: Laws that have no parameter: linear, quadratic, odd quadratic. Learnt thresholds come to these.
 _LAWS = 3
+#: What is told of a cleaned witness as a whole: `_transient`.
+_FEATURES = 4
+#: Largest logarithm of the gain that follows from it.
+_LARGEST_GAIN = 1.5
+#: Power in the strain (SNR²) that a witness must explain to be believed: what has less is noise that passed the gate.
+_LEAST_POWER = 25.0
+_LEAST_STEEPNESS = 4.0
 
 
 class Explanation(NamedTuple):
@@ -76,6 +83,12 @@ class CouplingNet(nn.Module):
         thresholds: Learnt thresholds of each witness: laws that begin above one.
         heads: Heads of the attention; divides `features`.
         channel_dropout: Probability with which whoever trains it leaves a witness out (`BatchOrder.left_out`).
+        event_gain: Whether each witness has one more gain, for the whole event, that follows from power, peak, duration
+            and bandwidth of its cleaned series. What a law gets wrong about loud and long glitches shows there. A
+            witness that explains next to no power in an event is then not believed either.
+        filter_rate: Learning rate of the filters, relative to that of all else.
+        fitted_start: Whether the filters begin at the least-squares solution of the training events
+            (`training.filter_start`) instead of at chance.
 
     Raises:
         ConfigurationError: A setting is out of range.
@@ -95,6 +108,9 @@ class CouplingNet(nn.Module):
         thresholds: int = 2,
         heads: int = 2,
         channel_dropout: float = 0.1,
+        event_gain: bool = False,
+        filter_rate: float = 1.0,
+        fitted_start: bool = False,
     ) -> None:
         super().__init__()
         del window_size
@@ -104,9 +120,10 @@ class CouplingNet(nn.Module):
             "filter_size": filter_size,
             "thresholds": thresholds,
         }
-        _check(sizes, heads, channel_dropout)
+        _check(sizes, heads, channel_dropout, filter_rate)
         self.in_channels, self.filter_size, self.heads = in_channels, filter_size, heads
-        self.channel_dropout = channel_dropout
+        self.channel_dropout, self.fitted_start = channel_dropout, fitted_start
+        self.relative_rates = {} if filter_rate == 1.0 else {"filters": filter_rate}
         self.transform = ShortTimeFourier(frame_size)
         rows = (self.transform.num_frequencies + 1) // 2
         self.stem = nn.Conv2d(2, features, kernel_size=(3, 5), stride=_COARSER, padding=(1, 2))
@@ -127,6 +144,7 @@ class CouplingNet(nn.Module):
         self.levels = nn.Parameter(steps.repeat(in_channels, 1))
         self.filters = nn.Parameter(1e-3 * torch.randn(in_channels, _LAWS + thresholds, filter_size))
         self.leak = nn.Parameter(torch.tensor(-2.0))
+        self.event_gain = nn.Parameter(torch.zeros(in_channels, _FEATURES + 1)) if event_gain else None
 
     def forward(self, witnesses: SeriesBatch, *, explained: bool = False) -> StrainSeries | Explanation:
         """Predict the whitened strain.
@@ -140,14 +158,17 @@ class CouplingNet(nn.Module):
         """
         events, channels, num_samples = witnesses.shape
         present = witnesses.abs().amax(dim=-1) > 0
-        coefficients = self.transform(witnesses.flatten(0, 1))
-        power = torch.view_as_real(coefficients).square().sum(dim=-1)[:, None]
-        smooth = torch.log(functional.avg_pool2d(power, 3, stride=1, padding=1) + _FLOOR)
+        coefficients, power, smooth = self._spectra(witnesses)
         alone, hidden = self._encode(torch.cat([torch.log(power + _FLOOR), smooth], dim=1), present)
         size = power.shape[-2:]
-        gate = torch.sigmoid(self.steepness * (smooth - self.threshold) + _enlarged(self.gate(hidden), size)).float()
-        cleaned = self.transform.inverse(coefficients * gate[:, 0], num_samples).unflatten(0, (events, channels))
-        arrived = self._filtered(cleaned * present[..., None] / _TYPICAL_PEAK)
+        opened = _enlarged(self.gate(hidden), size)
+        cleaned = self._gated(coefficients, smooth, opened, num_samples).unflatten(0, (events, channels))
+        cleaned = cleaned * present[..., None] / _TYPICAL_PEAK
+        arrived = self._filtered(cleaned)
+        if self.event_gain is not None:
+            arrived = arrived * self._whole_gain(cleaned)[..., None]
+            if not self.training:  # where it would keep a filter from beginning to learn
+                arrived = arrived * _believed(arrived)[..., None]
         gain = _enlarged(self.gain(hidden), size).float()
         parts = self.transform(arrived.flatten(0, 1)) * torch.complex(1 + gain[:, 0], gain[:, 1])
         parts = parts.unflatten(0, (events, channels))
@@ -162,6 +183,30 @@ class CouplingNet(nn.Module):
         summary = alone.detach().unflatten(0, (events, channels)).amax(dim=(-1, -2)).float()
         summary = torch.where(present[..., None], summary, torch.nan)
         return Explanation(strain, variance, summary.flatten(1))
+
+    @torch.no_grad()
+    def law_series(self, witnesses: SeriesBatch) -> Tensor:
+        """What the filters get before anything is learnt, (event, witness, law, time)."""
+        coefficients, _, smooth = self._spectra(witnesses)
+        cleaned = self._gated(coefficients, smooth, 0.0, witnesses.shape[-1]).view_as(witnesses)
+        return self._laws(cleaned / _TYPICAL_PEAK)
+
+    def _spectra(self, witnesses: SeriesBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Coefficients (event x witness, frequency, frame), their power, and its logarithm over a few pixels."""
+        coefficients = self.transform(witnesses.flatten(0, 1))
+        power = _power(coefficients)[:, None]
+        return coefficients, power, torch.log(functional.avg_pool2d(power, 3, stride=1, padding=1) + _FLOOR)
+
+    def _gated(self, coefficients: Tensor, smooth: Tensor, opened: Tensor | float, num_samples: int) -> Tensor:
+        """What passes the gate, (event x witness, time); `opened` is what the encoder adds to it."""
+        gate = torch.sigmoid(self.steepness * (smooth - self.threshold) + opened).float()
+        return self.transform.inverse(coefficients * gate[:, 0], num_samples)
+
+    def _whole_gain(self, cleaned: Tensor) -> Tensor:
+        """One gain an event and witness, (event, witness), from its cleaned series as a whole."""
+        assert self.event_gain is not None  # noqa: S101
+        found = (_transient(cleaned, self.transform.frame_size) * self.event_gain[:, :-1]).sum(dim=-1)
+        return torch.exp(_LARGEST_GAIN * torch.tanh((found + self.event_gain[:, -1]) / _LARGEST_GAIN))
 
     def _encode(self, spectra: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Features of each witness, (event x witness, feature, row, column), at the coarser resolution.
@@ -186,21 +231,44 @@ class CouplingNet(nn.Module):
         hidden = hidden + told[:, :, None, :]
         return alone, hidden + self.together(hidden)
 
-    def _filtered(self, series: Tensor) -> Tensor:
-        """Static laws and their filters; (event, witness, time)."""
-        num_samples = series.shape[-1]
+    def _laws(self, series: Tensor) -> Tensor:
+        """All static laws of each witness, (event, witness, law, time)."""
         above = series[:, :, None].abs() - self.levels.abs()[:, :, None]
-        laws = torch.cat(
+        return torch.cat(
             [
                 torch.stack([series, series.square(), series * series.abs()], dim=2),
                 series[:, :, None].sign() * functional.relu(above),
             ],
             dim=2,
         )
+
+    def _filtered(self, series: Tensor) -> Tensor:
+        """Static laws and their filters; (event, witness, time)."""
+        num_samples = series.shape[-1]
         # long enough that nothing wraps around
         size = _fast_length(num_samples + self.filter_size)
-        arrived = torch.fft.irfft((torch.fft.rfft(laws, n=size) * torch.fft.rfft(self.filters, n=size)).sum(2), n=size)
+        spectra = torch.fft.rfft(self._laws(series), n=size) * torch.fft.rfft(self.filters, n=size)
+        arrived = torch.fft.irfft(spectra.sum(2), n=size)
         return arrived[..., self.filter_size // 2 : self.filter_size // 2 + num_samples]
+
+
+def _believed(arrived: Tensor) -> Tensor:
+    """How much of what a witness explains is believed, 0..1, by its power in the event; (event, witness)."""
+    power = torch.log(arrived.float().square().sum(dim=-1) + _FLOOR)
+    return torch.sigmoid(_LEAST_STEEPNESS * (power - math.log(_LEAST_POWER)))
+
+
+def _transient(series: Tensor, unit: int) -> Tensor:
+    """Logarithms of root power, peak, duration (in `unit` samples) and bandwidth (rad a sample), (..., 4)."""
+    squares = series.float().square()
+    # what is far below the noise has no shape that means anything
+    power = squares.sum(dim=-1) + _FLOOR
+    time = torch.arange(series.shape[-1], device=series.device) / unit
+    centre = (squares * time).sum(dim=-1, keepdim=True) / power[..., None]
+    spread = (squares * (time - centre).square()).sum(dim=-1)
+    slope = torch.diff(series.float(), dim=-1).square().sum(dim=-1)
+    shape = [power, squares.amax(dim=-1) + _FLOOR, (spread + _FLOOR) / power, (slope + _FLOOR) / power]
+    return 0.5 * torch.log(torch.stack(shape, dim=-1))
 
 
 def _residual(features: int) -> nn.Sequential:
@@ -223,7 +291,7 @@ def _power(coefficients: Tensor) -> Tensor:
     return torch.view_as_real(coefficients).square().sum(dim=-1)
 
 
-def _check(sizes: Mapping[str, int], heads: int, channel_dropout: float) -> None:
+def _check(sizes: Mapping[str, int], heads: int, channel_dropout: float, filter_rate: float) -> None:
     if min(sizes["in_channels"], sizes["features"]) < 1 or sizes["thresholds"] < 0 or sizes["filter_size"] % 2 == 0:
         raise ConfigurationError(
             "expected in_channels and features of at least 1, thresholds of at least 0 and an odd filter_size, got "
@@ -235,3 +303,5 @@ def _check(sizes: Mapping[str, int], heads: int, channel_dropout: float) -> None
             f"expected heads that divide the {features} features and a channel_dropout from 0 to below 1, got {heads} "
             f"and {channel_dropout}. Correct it in conf/model/."
         )
+    if not filter_rate > 0:
+        raise ConfigurationError(f"expected a filter_rate above 0, got {filter_rate}. Correct it in conf/model/.")

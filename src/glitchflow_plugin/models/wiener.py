@@ -81,6 +81,36 @@ class WienerSums:
         self.targets += torch.einsum("eisf,esf->fi", first.conj(), second[:, 0])
         self.count += first.shape[0] * first.shape[2]
 
+    def __add__(self, other: "WienerSums") -> "WienerSums":
+        """What both were given."""
+        return self._with(self.products + other.products, self.targets + other.targets, self.count + other.count)
+
+    def only(self, channels: Tensor) -> "WienerSums":
+        """As if these channels, by number, were all."""
+        return self._with(self.products[:, channels][:, :, channels], self.targets[:, channels], self.count)
+
+    def scaled(self, factors: Tensor) -> "WienerSums":
+        """As if each channel had been multiplied with its factor."""
+        return self._with(self.products * (factors[:, None] * factors), self.targets * factors, self.count)
+
+    @property
+    def power(self) -> Tensor:
+        """Mean of each channel over frequencies, (channel,)."""
+        return self.products.diagonal(dim1=-2, dim2=-1).real.mean(dim=0)
+
+    def gain(self, filters: Tensor) -> float:
+        """Power by which subtracting what filters, (channel, tap), predict makes the strain quieter, a segment."""
+        padded = functional.pad(filters.double(), (0, self.segment_size - self.filter_size))
+        response = torch.fft.rfft(padded.roll(-(self.filter_size // 2), dims=-1)).T
+        cross = (response.conj() * self.targets).sum(dim=1).real
+        own = torch.einsum("fi,fij,fj->f", response.conj(), self.products, response).real
+        return float((2 * cross - own).sum()) / max(1, self.count)
+
+    def _with(self, products: Tensor, targets: Tensor, count: int) -> "WienerSums":
+        result = WienerSums(targets.shape[1], self.filter_size)
+        result.products, result.targets, result.count = products, targets, count
+        return result
+
     def solve(self, ridge: float) -> WienerFilter:
         """The filter that minimises the mean power of what is left.
 

@@ -37,6 +37,7 @@ class TrainingConfiguration(BaseModel):
     compile: bool = False
     balance: Literal["none", "event", "class"] = "none"
     labels: str | None = None
+    truth: str | None = None
     shuffle_mib: float | None = Field(default=None, gt=0)
     warmup_epochs: float = Field(default=0.0, ge=0)
     early_stopping: int | None = Field(default=None, ge=1)

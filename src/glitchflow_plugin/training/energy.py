@@ -55,11 +55,18 @@ class EnergyLearner(JudgedOnMaps):
         """Windows of `train`, `validation` or `test`."""
         return WindowDataset(self.training_set, part, cache_mib=self.cache_mib)
 
+    def training_windows(self) -> WindowDataset:
+        """Windows of `train`."""
+        return self.dataset("train")
+
     def network(self) -> nn.Module:
-        """The network, untrained."""
+        """The network, its weights random."""
         settings = {key: value for key, value in self.model.items() if key != "name"}
         size = self.training_set.settings.size
         return build_model(self.model["name"], in_channels=len(self.witnesses), window_size=size, **settings)
+
+    def initialise(self, network: nn.Module) -> None:
+        """Leave all weights random."""
 
     def twin(self, network: nn.Module) -> EnergyTwin:
         """The network with the scaling about it, on the network's device."""

@@ -64,8 +64,16 @@ class Learner(Protocol):
         """Windows of `train`, `validation` or `test`."""
         ...
 
+    def training_windows(self) -> CachedEvents:
+        """Windows of `train` as `losses` wants them, which may have more strain channels than was measured."""
+        ...
+
     def network(self) -> nn.Module:
-        """The network, untrained."""
+        """The network, its weights random."""
+        ...
+
+    def initialise(self, network: nn.Module) -> None:
+        """Set, in place, the weights that a new training does not begin with at random."""
         ...
 
     def twin(self, network: nn.Module) -> Any:

@@ -17,7 +17,7 @@ from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.learner import Learner
 from glitchflow_plugin.training.precision import choose_precision, in_precision
 from glitchflow_plugin.training.processes import Processes
-from glitchflow_plugin.training.steps import Stepper, build_optimizer, moving_average
+from glitchflow_plugin.training.steps import Stepper, build_optimizer, moving_average, parameter_groups
 
 logger = logging.getLogger(__name__)
 
@@ -70,19 +70,21 @@ def network_in_training(
         config: How it is learnt.
         device: Where.
         processes: Wrap it.
-        checkpoint: As `read_checkpoint` gives it; None: random weights.
+        checkpoint: As `read_checkpoint` gives it; None: a new training.
 
     Raises:
         ConfigurationError: The checkpoint is of another network.
     """
     network = learner.network()
-    if checkpoint is not None:
+    if checkpoint is None:
+        learner.initialise(network)
+    else:
         load_weights(network, checkpoint["model"])
     network = network.to(device)
     if config.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(
-        network.parameters(),
+        parameter_groups(network, config.optim_lr),
         config.optimizer,
         rate=config.optim_lr,
         weight_decay=config.optim_weight_decay,

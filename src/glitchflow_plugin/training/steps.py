@@ -1,7 +1,7 @@
 """One step of learning: gradients of a batch, in pieces where memory is short, and what follows from them."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -20,8 +20,24 @@ _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", 
 _FUSED_DEVICES = ("cpu", "cuda")
 
 
+def parameter_groups(network: nn.Module, rate: float) -> list[dict[str, Any]]:
+    """Parameters of a network for its optimiser: first all that learn at `rate`, then those that have another.
+
+    Args:
+        network: What learns; its `relative_rates`, where it has any, are factors on the rate by parameter name.
+        rate: Learning rate.
+    """
+    factors: Mapping[str, float] = getattr(network, "relative_rates", {})
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, parameter in network.named_parameters():
+        groups.setdefault(factors.get(name, 1.0), []).append(parameter)
+    if len(groups) == 1:  # as checkpoints without such rates know it
+        return [{"params": groups[1.0]}]
+    return [{"params": own, "lr": rate * factor, "relative": factor} for factor, own in groups.items()]
+
+
 def build_optimizer(
-    parameters: Iterable[nn.Parameter],
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
     name: str,
     *,
     rate: float,
@@ -32,7 +48,7 @@ def build_optimizer(
     """An optimiser by name, all parameters in one call (fused) where torch has that.
 
     Args:
-        parameters: What to learn, on the device where that happens.
+        parameters: What to learn, on the device where that happens, or groups of it (`parameter_groups`).
         name: `adadelta`, `adam`, `adamw`, `rmsprop` or `sgd`.
         rate: Learning rate.
         weight_decay: As torch defines it for each.
@@ -42,9 +58,10 @@ def build_optimizer(
     Raises:
         ConfigurationError: The name is unknown.
     """
-    learnt = list(parameters)
+    learnt: Any = list(parameters)
     common: dict[str, Any] = {"lr": rate, "weight_decay": weight_decay}
-    fused = {"fused": all(each.device.type in _FUSED_DEVICES and each.is_floating_point() for each in learnt)}
+    single = [each for one in learnt for each in (one["params"] if isinstance(one, dict) else [one])]
+    fused = {"fused": all(each.device.type in _FUSED_DEVICES and each.is_floating_point() for each in single)}
     match name:
         case "adam":
             return Adam(learnt, betas=betas, **common, **fused)
@@ -90,7 +107,7 @@ def warm_up(optimizer: Optimizer, rate: float, step: int, steps: int) -> None:
     """Raise the learning rate linearly to `rate` over the first `steps` steps; afterwards leave it alone."""
     if step < steps:
         for group in optimizer.param_groups:
-            group["lr"] = rate * (step + 1) / steps
+            group["lr"] = rate * group.get("relative", 1.0) * (step + 1) / steps
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,13 +1,17 @@
 """Learning on whitened series: the strain that the witnesses explain, with its phase."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.recipe import Recipe
@@ -15,26 +19,35 @@ from glitchflow_plugin.data.series_dataset import SeriesDataset
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
+from glitchflow_plugin.data.truth_file import read_truth_labels, truth_path
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.cases import map_statistics
 from glitchflow_plugin.inference.model_data import check_events
 from glitchflow_plugin.inference.predict import MapPredictor, Prediction, SeriesPredictor, expected_maps
 from glitchflow_plugin.models.build import build_model
+from glitchflow_plugin.models.coupling import CouplingNet
 from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.models.wiener import FILTER_SIZE, WienerSums
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.plots.style import Picture
+from glitchflow_plugin.preprocessing.truth import read_glitch_truth
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
+from glitchflow_plugin.simulation.detector import event_path
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.calibration import calibrate
 from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, pixels_inside
+from glitchflow_plugin.training.filter_start import choose_laws, fit_filters, folds_of, sums_by_fold
 from glitchflow_plugin.training.judged_maps import JudgedOnMaps
 from glitchflow_plugin.training.learner import Batches
 from glitchflow_plugin.types.tensors import host
 
+logger = logging.getLogger(__name__)
+
 #: Events that tell how loud quiet strain is.
 _MOST_QUIET = 64
+#: Events in memory while first filters are fitted.
+_START_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,8 @@ class WaveformLearner(JudgedOnMaps):
         loss: What is minimised.
         baseline_settings: Settings of the linear rival, whose `ridges` are tried.
         cache_mib: Largest size of the series that a data set keeps in memory, MiB.
+        truth: Folder of the simulation that made the events, whose glitches alone are then learnt: the strain's noise
+            teaches nothing. Events that it does not know are learnt as measured.
     """
 
     training_set: TrainingSet
@@ -80,6 +95,7 @@ class WaveformLearner(JudgedOnMaps):
     loss: WaveformLoss = field(default_factory=WaveformLoss)
     baseline_settings: BaselineSettings = field(default_factory=BaselineSettings)
     cache_mib: float = 2048.0
+    truth: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse an event set that has nothing to do with the maps."""
@@ -103,36 +119,79 @@ class WaveformLearner(JudgedOnMaps):
         """Events of `train`, `validation` or `test`."""
         return SeriesDataset(self.training_set, self.events, part, self.witnesses, self.cache_mib)
 
+    def training_windows(self) -> SeriesDataset:
+        """Events of `train`; where the truth is known the second row of strain is the glitch alone."""
+        glitches = self._glitches
+        if not glitches:
+            return self.dataset("train")
+        return SeriesDataset(self.training_set, self.events, "train", self.witnesses, self.cache_mib, glitches=glitches)
+
+    @cached_property
+    def _glitches(self) -> dict[str, np.ndarray]:
+        """The glitch alone in the whitened strain, (time,), of the training events that `truth` knows."""
+        if self.truth is None or not truth_path(self.truth).exists():
+            return {}
+        # whoever needs the room may have removed the files of events that are in the event set
+        known = [name for name in read_truth_labels(self.truth) if event_path(self.truth, name).exists()]
+        names = sorted(set(known) & set(self.training_set.split.train.event_ids) & set(self.events.row_of))
+        if not names:
+            return {}
+        needed = len(names) * self.events.manifest.axes["num_samples"] * np.dtype(np.float32).itemsize / 2**20
+        if needed > self.cache_mib:
+            logger.warning(
+                "The glitches of %d training events take %.0f MiB, and training.config.cache_mib allows %.0f: the "
+                "strain is learnt as measured.",
+                len(names),
+                needed,
+                self.cache_mib,
+            )
+            return {}
+        starts = self.events.gps_start[[self.events.row_of[name] for name in names]]
+        alone = read_glitch_truth(self.truth, self.events.recipe, names, starts).strain.astype(np.float32)
+        logger.info("%s tells the glitches of %d training events", self.truth, len(names))
+        return dict(zip(names, alone, strict=True))
+
     def network(self) -> nn.Module:
-        """The network, untrained."""
+        """The network, its weights random."""
         settings = {key: value for key, value in self.model.items() if key != "name"}
         return build_model(self.model["name"], in_channels=len(self.witnesses), **settings)
+
+    def initialise(self, network: nn.Module) -> None:
+        """Fit the filters of a network with a `fitted_start` to the training events."""
+        if isinstance(network, CouplingNet) and network.fitted_start:
+            self._fit_filters(network)
 
     def twin(self, network: nn.Module) -> WaveformTwin:
         """The network, with room for its calibration, on its own device."""
         return WaveformTwin(network).to(next(network.parameters()).device)
 
     def losses(self, network: Callable[..., Any], twin: WaveformTwin, witnesses: Tensor, strain: Tensor) -> Tensor:
-        """Share of the excess power that is left, one number an event, and the likelihood of the variance."""
+        """Share of the excess power that is left, one number an event, and the likelihood of the variance.
+
+        The last row of strain is what is to be predicted: the first, what was measured, or the glitch alone.
+        """
+        measured, target = strain[:, :1], strain[:, -1:]
         if not twin.explains:
-            return self.share_left(network(witnesses), strain)
+            return self.share_left(network(witnesses), measured, target)
         explanation = network(witnesses, explained=True)
-        loss = self.share_left(explanation.strain, strain)
+        loss = self.share_left(explanation.strain, measured, target)
         transform: Any = twin.network.transform
-        left = transform((strain - explanation.strain.detach())[:, 0])
+        left = transform((measured - explanation.strain.detach())[:, 0])
         power = torch.view_as_real(left).square().sum(dim=-1)
         likelihood = explanation.variance.log() + power / explanation.variance
         # with a weight of zero as well: processes exchange the gradients of all parameters
         return loss + self.loss.variance * likelihood.mean(dim=(1, 2))
 
-    def share_left(self, predicted: Tensor, strain: Tensor) -> Tensor:
+    def share_left(self, predicted: Tensor, strain: Tensor, target: Tensor | None = None) -> Tensor:
         """Share of the excess power that is left, (event,): 1 for no prediction, about 0 for a perfect one.
 
         Args:
             predicted: Whitened strain, (event, 1, time).
             strain: Measured, same shape.
+            target: What is to be predicted, same shape; what was measured if None.
         """
-        before, after = strain.square().sum(dim=(1, 2)), (strain - predicted).square().sum(dim=(1, 2))
+        target = strain if target is None else target
+        before, after = target.square().sum(dim=(1, 2)), (target - predicted).square().sum(dim=(1, 2))
         return 1 + (after - before) / self._worth(strain)
 
     def _worth(self, strain: Tensor) -> Tensor:
@@ -197,9 +256,11 @@ class WaveformLearner(JudgedOnMaps):
         )
 
     def origin(self) -> dict[str, str]:
-        """Checksums of the events and the split."""
+        """Checksums of the events and the split, and of which events the glitch alone is learnt."""
         split = {name: self.training_set.split.part(name).event_ids for name in PARTS}
-        parts = {"events": self.events.manifest.fingerprint, "split": split}
+        parts: dict[str, Any] = {"events": self.events.manifest.fingerprint, "split": split}
+        if self._glitches:
+            parts["truth"] = sorted(self._glitches)
         return {name: content_hash(part) for name, part in parts.items()}
 
     def calibrate(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> None:
@@ -209,6 +270,22 @@ class WaveformLearner(JudgedOnMaps):
             numbers = split.validation.group_of(split.block_length)
             groups = np.array([numbers[str(event_id)] for event_id in self.dataset("validation").event_ids])
             calibrate(twin, batches("train"), batches("validation"), groups)
+
+    def _fit_filters(self, network: CouplingNet) -> None:
+        """Begin with the filters that explain the training events best, of laws that hold for events left out."""
+        dataset, split = self.training_windows(), self.training_set.split
+        numbers = split.train.group_of(split.block_length)
+        folds = folds_of(np.array([numbers[str(event_id)] for event_id in dataset.event_ids]))
+        weighted = (
+            (root[..., None] * network.law_series(witnesses), root * strain[:, -1:])
+            for witnesses, strain in DataLoader(dataset, batch_size=_START_BATCH)
+            for root in [self._worth(strain[:, :1]).rsqrt()[:, None, None]]
+        )
+        sums = sums_by_fold(weighted, folds, network.filter_size)
+        chosen = choose_laws(sums, network.filters.shape[1])
+        fitted = fit_filters(reduce(add, sums), chosen)
+        with torch.no_grad():
+            network.filters.copy_(torch.where(chosen[..., None], fitted, network.filters))
 
     def baseline(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> Baseline:
         """The linear filter of the least loss on training events: a Wiener filter that weights events as the loss does.

@@ -1,0 +1,110 @@
+"""Filters with which a coupling network begins: least squares of those laws that hold for events left out.
+
+Given gate and laws, the prediction of `models.coupling` is linear in its filters, so the best ones follow in closed
+form. Which laws a witness needs decides cross-validation over groups of events: a wrong law fits the waveforms that it
+was fitted to, and grows without bounds on louder ones.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import add
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from glitchflow_plugin.models.wiener import WienerSums
+
+FOLDS = 5
+"""Parts of the training events, whole groups each, of which one after the other is left out."""
+
+_RIDGE = 0.1
+#: Power of a channel that is never heard, relative to the loudest.
+_SILENT = 1e-12
+#: Standard errors by which one more law must be better, over the folds.
+_CONFIDENCE = 1.0
+_ROUNDS = 2
+
+
+def folds_of(groups: Int[np.ndarray, " event"], seed: int = 0) -> Int[np.ndarray, " event"]:
+    """Fold of each event; events of one group are in one fold."""
+    _, number = np.unique(groups, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(int(number.max(initial=-1)) + 1)
+    return order[number] % FOLDS
+
+
+def sums_by_fold(
+    batches: Iterable[tuple[Tensor, Tensor]], folds: Int[np.ndarray, " event"], filter_size: int
+) -> list[WienerSums]:
+    """Cross spectra of each fold.
+
+    Args:
+        batches: Series of all laws (event, witness, law, time) and strain (event, 1, time), both as the loss weights
+            them, in the order of `folds`.
+        folds: Fold of each event.
+        filter_size: Taps of each filter.
+    """
+    sums: list[WienerSums] = []
+    first = 0
+    for series, strain in batches:
+        channels = series.flatten(1, 2)
+        sums = sums or [WienerSums(channels.shape[1], filter_size) for _ in range(FOLDS)]
+        own = folds[first : first + len(strain)]
+        for fold in np.unique(own):
+            chosen = torch.from_numpy(own == fold)
+            sums[fold].add(channels[chosen], strain[chosen])
+        first += len(strain)
+    return sums
+
+
+def choose_laws(sums: Sequence[WienerSums], num_laws: int) -> Bool[Tensor, "witness law"]:
+    """Laws of each witness: the first one, and what is better on events left out, one witness after the other.
+
+    Args:
+        sums: Cross spectra by fold, of all laws of all witnesses.
+        num_laws: Laws of a witness.
+    """
+    known = [each for each in sums if each.count]
+    chosen = torch.zeros(sums[0].in_channels // num_laws, num_laws, dtype=torch.bool)
+    chosen[:, 0] = True
+    if len(known) < FOLDS:
+        return chosen
+    best = _gains(known, chosen)
+    for _ in range(_ROUNDS):
+        before = chosen.clone()
+        for witness in range(len(chosen)):
+            for law in range(1, num_laws):
+                tried = chosen.clone()
+                tried[witness, 1:] = False
+                tried[witness, law] = True
+                found = _gains(known, tried)
+                better = found - best
+                if better.mean() > _CONFIDENCE * better.std() / len(better) ** 0.5:
+                    chosen, best = tried, found
+        if torch.equal(chosen, before):
+            break
+    return chosen
+
+
+def fit_filters(sums: WienerSums, chosen: Bool[Tensor, "witness law"]) -> Float[Tensor, "witness law tap"]:
+    """The filters of least loss of the chosen laws; 0 of the others."""
+    channels = torch.nonzero(chosen.flatten())[:, 0]
+    filters = torch.zeros(chosen.numel(), sums.filter_size)
+    filters[channels] = _solved(sums.only(channels))
+    return filters.unflatten(0, chosen.shape)
+
+
+def _solved(sums: WienerSums) -> Float[Tensor, "channel tap"]:
+    """Filters, with a ridge relative to each channel's own power: laws differ in their units."""
+    power = sums.power
+    factors = power.clamp(min=_SILENT * float(power.max()) + _SILENT).rsqrt()
+    return (sums.scaled(factors).solve(_RIDGE).filters.detach() * factors[:, None]).float()
+
+
+def _gains(sums: Sequence[WienerSums], chosen: Bool[Tensor, "witness law"]) -> Float[Tensor, " fold"]:
+    """What filters gain on each fold that were fitted to the others."""
+    channels = torch.nonzero(chosen.flatten())[:, 0]
+    parts = [each.only(channels) for each in sums]
+    rest = [reduce(add, [other for other in parts if other is not part]) for part in parts]
+    return torch.tensor([part.gain(_solved(others)) for part, others in zip(parts, rest, strict=True)])
