@@ -125,7 +125,7 @@ class Loop:
     """Visits windows and takes steps until an epoch, the time or the user's patience is the last.
 
     Args:
-        learner: What is model.
+        learner: What is learnt, and from what.
         batches: Windows of this process.
         settings: How long, and what is left behind.
         device: Where this process computes.
