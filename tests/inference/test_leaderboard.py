@@ -10,8 +10,8 @@ from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.inference.cases import map_statistics
 from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.inference.leaderboard import (
+    EntrantJudgement,
     HeldOut,
-    Judgement,
     LeaderboardSettings,
     judge_entrant,
     judge_trivial,
@@ -93,7 +93,7 @@ def test_what_is_kept_of_an_entrant_is_what_it_did_to_the_maps(held_out):
 def test_a_judgement_survives_its_file(held_out, tmp_path):
     judged = judge_entrant(Waveform(held_out.truth, held_out.maps, 0.5), held_out, SETTINGS)
     write_json(tmp_path / "one.json", judged.to_dict())
-    again = Judgement.from_dict(read_json(tmp_path / "one.json"))
+    again = EntrantJudgement.from_dict(read_json(tmp_path / "one.json"))
     for name in ("power_removed", "series_added"):
         np.testing.assert_array_equal(getattr(again, name), getattr(judged, name))
     for name, values in vars(judged.statistics).items():

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from glitchflow_plugin.data.datasets import DatasetSettings, ProcessingSettings
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.fit import Reach, find_fit
+from glitchflow_plugin.preprocessing.inspection import SeenChannel, SeenData
 from glitchflow_plugin.preprocessing.proposal import propose
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
-from glitchflow_plugin.preprocessing.seen import SeenChannel, SeenData
 from glitchflow_plugin.preprocessing.survey import Survey
 from glitchflow_plugin.preprocessing.target import find_target
 from glitchflow_plugin.settings import built

@@ -9,9 +9,9 @@ from hydra.utils import instantiate
 
 from glitchflow_plugin import cli
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.preprocessing.inspection import SeenChannel, SeenData
 from glitchflow_plugin.preprocessing.proposal import propose
 from glitchflow_plugin.preprocessing.run_folder import with_values, write_proposal
-from glitchflow_plugin.preprocessing.seen import SeenChannel, SeenData
 from glitchflow_plugin.preprocessing.survey import Survey
 
 

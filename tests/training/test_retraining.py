@@ -7,8 +7,8 @@ import pytest
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.files import read_json
 from glitchflow_plugin.training.retraining import (
-    Decision,
     GateNeeds,
+    RetrainDecision,
     RetrainSettings,
     begin,
     decide,
@@ -44,9 +44,9 @@ def test_few_events_are_not_looked_at(number, force, said):
 
 
 def test_drift_decides_unless_training_is_forced():
-    assert decide(drifted()) == Decision("keep", "no channel has drifted")
-    assert decide(drifted("A", "B")) == Decision("train", "drifted: A, B")
-    assert decide(None) == Decision("train", "forced")
+    assert decide(drifted()) == RetrainDecision("keep", "no channel has drifted")
+    assert decide(drifted("A", "B")) == RetrainDecision("train", "drifted: A, B")
+    assert decide(None) == RetrainDecision("train", "forced")
 
 
 def test_too_few_groups_wait_unless_training_is_forced(caplog):

@@ -25,7 +25,7 @@ from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.training import retraining
-from glitchflow_plugin.training.retraining import Decision, Finding, GateNeeds, RetrainSettings
+from glitchflow_plugin.training.retraining import Finding, GateNeeds, RetrainDecision, RetrainSettings
 
 if TYPE_CHECKING:
     from glitchflow_plugin.models.bundle import ModelBundle
@@ -123,7 +123,7 @@ class Retrain(BaseComponent):
             if reason is None and same and not settings.force:
                 status["buffer"], reason = buffer, "no new event and no new champion since the last run"
             if reason is not None:
-                return Finding(champion, Decision("wait", reason), EventCounts(len(events), 0))
+                return Finding(champion, RetrainDecision("wait", reason), EventCounts(len(events), 0))
             plan = retraining.begin(self.cycle, buffer, settings)
         status |= {"buffer": plan.buffer, "attempt": plan.attempts}
         write_json(self.status, status)

@@ -84,7 +84,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class EntrantJudgement:
     """What an entrant did to each held-out event; all that the standings need, so that it can be kept and read again.
 
     Attributes:
@@ -111,7 +111,7 @@ class Judgement:
         return {**kept, "statistics": self.statistics.to_dict()}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "Judgement":
+    def from_dict(cls, content: Mapping[str, Any]) -> "EntrantJudgement":
         """Rebuild what `to_dict` gave."""
         values: dict[str, Any] = dict(content)
         statistics = CaseStatistics.from_dict(values.pop("statistics"))
@@ -122,7 +122,7 @@ class Judgement:
 
 def judge_entrant(
     predict: Predictor, held_out: HeldOut, settings: LeaderboardSettings, facts: Mapping[str, Any] | None = None
-) -> Judgement:
+) -> EntrantJudgement:
     """Let a predictor clean all held-out events, whole and with witnesses taken away.
 
     Args:
@@ -149,7 +149,7 @@ def judge_entrant(
             removed = power_removed(truth.strain[rows], strain)
             columns.append((removed, (measured**2).sum(axis=1), (strain**2).sum(axis=1)))
     waveform = [np.concatenate(parts) for parts in zip(*columns, strict=True)] or [None] * 3
-    return Judgement(
+    return EntrantJudgement(
         CaseStatistics.concatenate(statistics),
         *waveform,
         without={
@@ -162,7 +162,7 @@ def judge_entrant(
     )
 
 
-def judge_trivial(held_out: HeldOut, settings: LeaderboardSettings) -> dict[str, Judgement]:
+def judge_trivial(held_out: HeldOut, settings: LeaderboardSettings) -> dict[str, EntrantJudgement]:
     """Judge the entrants that know nothing of the witnesses, fitted to the held-out events themselves."""
     target = held_out.maps.target
     batches = (
@@ -252,7 +252,10 @@ class Standings:
 
 
 def standings(
-    judgements: Mapping[str, Judgement], held_out: HeldOut, settings: LeaderboardSettings, linear: Sequence[str] = ()
+    judgements: Mapping[str, EntrantJudgement],
+    held_out: HeldOut,
+    settings: LeaderboardSettings,
+    linear: Sequence[str] = (),
 ) -> Standings:
     """Compare entrants on the same events, with the same draws of groups for all intervals.
 
@@ -318,7 +321,7 @@ def _best(medians: Mapping[str, tuple[Estimate, Estimate]], names: Sequence[str]
 
 
 def _by_missing(
-    judgements: Mapping[str, Judgement], chosen: Bool[np.ndarray, " event"]
+    judgements: Mapping[str, EntrantJudgement], chosen: Bool[np.ndarray, " event"]
 ) -> list[tuple[Kind, _ByEntrant]]:
     """By number of witnesses taken away, from none on, the events with one left, and what entrants removed of them."""
     # an entrant may have been spared this

@@ -10,7 +10,7 @@ import pandas as pd
 from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.data.groups import LEAST_GROUPS
 from glitchflow_plugin.inference.intervals import Estimate
-from glitchflow_plugin.inference.leaderboard import Judgement, LeaderboardSettings, Standings
+from glitchflow_plugin.inference.leaderboard import EntrantJudgement, LeaderboardSettings, Standings
 from glitchflow_plugin.inference.score import Sample
 from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.plots.curves import Band
@@ -27,7 +27,7 @@ _OUTSIDE = "†"
 
 def write_leaderboard(
     result: Standings,
-    judgements: Mapping[str, Judgement],
+    judgements: Mapping[str, EntrantJudgement],
     *,
     truth: GlitchTruth,
     settings: LeaderboardSettings,

@@ -12,8 +12,8 @@ import numpy as np
 
 from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.errors import NoEventsError
+from glitchflow_plugin.preprocessing.inspection import SeenChannel
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
-from glitchflow_plugin.preprocessing.seen import SeenChannel
 from glitchflow_plugin.signal.conditioning import (
     USUAL_JITTER,
     ChannelRejectedError,

@@ -12,6 +12,7 @@ from glitchflow_plugin.data.datasets import ProcessingSettings
 from glitchflow_plugin.data.splits import SplitSettings
 from glitchflow_plugin.errors import NoEventsError
 from glitchflow_plugin.preprocessing.fit import Fit, Reach, find_fit, reaches_of, segment_length
+from glitchflow_plugin.preprocessing.inspection import SeenChannel, SeenData, together
 from glitchflow_plugin.preprocessing.remarks import (
     ENOUGH_BLOCKS,
     block_remarks,
@@ -21,7 +22,6 @@ from glitchflow_plugin.preprocessing.remarks import (
     trigger_remarks,
 )
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
-from glitchflow_plugin.preprocessing.seen import SeenChannel, SeenData, together
 from glitchflow_plugin.preprocessing.survey import Survey
 from glitchflow_plugin.preprocessing.target import find_target, unsafe_channels, with_alias
 from glitchflow_plugin.signal.conditioning import USUAL_JITTER

@@ -6,7 +6,7 @@ import numpy as np
 
 from glitchflow_plugin.data.readers.triggers import NEAR
 from glitchflow_plugin.preprocessing.fit import Fit
-from glitchflow_plugin.preprocessing.seen import SeenData
+from glitchflow_plugin.preprocessing.inspection import SeenData
 from glitchflow_plugin.preprocessing.survey import Survey
 from glitchflow_plugin.signal.trigger_clusters import crowded
 

@@ -15,7 +15,7 @@ from glitchflow_plugin.data.listing import middles
 from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_columns, read_table
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
 from glitchflow_plugin.preprocessing.found_files import MOST_FILES, find_files
-from glitchflow_plugin.preprocessing.seen import (
+from glitchflow_plugin.preprocessing.inspection import (
     SeenData,
     aligned_with,
     describe_group,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.preprocessing.seen import SeenChannel, SeenData
+from glitchflow_plugin.preprocessing.inspection import SeenChannel, SeenData
 
 _TARGETS = (
     re.compile(r"Hrec_hoft|CALIB_STRAIN|GWOSC-.*STRAIN|LOSC-STRAIN|CAL-CS_PROC_.*STRAIN|DAC-STRAIN"),

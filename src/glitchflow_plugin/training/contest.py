@@ -18,8 +18,8 @@ from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.inference.leaderboard import (
     UNTRAINED,
+    EntrantJudgement,
     HeldOut,
-    Judgement,
     LeaderboardSettings,
     Standings,
     judge_entrant,
@@ -229,7 +229,7 @@ def hold_out(
 
 def compete(
     contest: Contest, entrants: Mapping[str, Entrant], train: Train, folder: Path
-) -> tuple[Standings, dict[str, Judgement]]:
+) -> tuple[Standings, dict[str, EntrantJudgement]]:
     """Train and judge every entrant, and compare them with each other and with what knows nothing of the witnesses.
 
     Args:
@@ -291,7 +291,7 @@ def fit(contest: Contest, entrant: Entrant) -> TrainedTwin:
     return replace(untrained, twin=twin, minutes=(perf_counter() - begun) / 60)
 
 
-def _judged(contest: Contest, name: str, entrant: Entrant, train: Train, path: Path) -> Judgement:
+def _judged(contest: Contest, name: str, entrant: Entrant, train: Train, path: Path) -> EntrantJudgement:
     key = contest.key(entrant)
     if (kept := _kept(path, key)) is not None:
         logger.info("%s: judged before with the same settings and data", name)
@@ -302,13 +302,13 @@ def _judged(contest: Contest, name: str, entrant: Entrant, train: Train, path: P
     settings = contest.settings if entrant.missing else replace(contest.settings, missing=())
     judgement = judge_entrant(predict, contest.held_out, settings, facts)
     write_json(path, {"key": key, "entrant": asdict(entrant), "judgement": judgement.to_dict()})
-    return Judgement.from_dict(read_json(path)["judgement"])
+    return EntrantJudgement.from_dict(read_json(path)["judgement"])
 
 
-def _kept(path: Path, key: str) -> Judgement | None:
+def _kept(path: Path, key: str) -> EntrantJudgement | None:
     try:
         content = read_json(path)
-        return Judgement.from_dict(content["judgement"]) if content["key"] == key else None
+        return EntrantJudgement.from_dict(content["judgement"]) if content["key"] == key else None
     except (FormatError, KeyError, TypeError, AttributeError, ValueError):
         return None  # none, or not ours: made anew
 

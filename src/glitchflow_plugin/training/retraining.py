@@ -70,7 +70,7 @@ class GateNeeds:
 
 
 @dataclass(frozen=True)
-class Decision:
+class RetrainDecision:
     """What is done about the latest events, and why."""
 
     action: Literal["wait", "keep", "train"]
@@ -86,16 +86,16 @@ def too_few(num_events: int, settings: RetrainSettings, needs: GateNeeds) -> str
     return None
 
 
-def decide(drift: DriftReport | None) -> Decision:
+def decide(drift: DriftReport | None) -> RetrainDecision:
     """Train where a channel has drifted, or where nobody has looked, since training is forced."""
     if drift is None:
-        return Decision("train", "forced")
+        return RetrainDecision("train", "forced")
     if not drift.drifted:
-        return Decision("keep", "no channel has drifted")
-    return Decision("train", f"drifted: {', '.join(channel.channel for channel in drift.drifted)}")
+        return RetrainDecision("keep", "no channel has drifted")
+    return RetrainDecision("train", f"drifted: {', '.join(channel.channel for channel in drift.drifted)}")
 
 
-def with_groups(decision: Decision, num_groups: int, needs: GateNeeds, *, force: bool) -> Decision:
+def with_groups(decision: RetrainDecision, num_groups: int, needs: GateNeeds, *, force: bool) -> RetrainDecision:
     """The decision to train, or to wait where the gate's part has too few groups and nobody forces it."""
     if num_groups >= needs.groups:
         return decision
@@ -103,7 +103,7 @@ def with_groups(decision: Decision, num_groups: int, needs: GateNeeds, *, force:
     if force:
         logger.warning("Training all the same (retrain.force): %s", few)
         return decision
-    return Decision("wait", f"{decision.reason}; but {few}")
+    return RetrainDecision("wait", f"{decision.reason}; but {few}")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Finding:
     """
 
     champion: "ModelVersion"
-    decision: Decision
+    decision: RetrainDecision
     events: EventCounts
     drift: DriftReport | None = None
     warnings: tuple[str, ...] = ()
