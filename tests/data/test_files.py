@@ -60,7 +60,7 @@ def test_a_folder_and_a_pipe_are_no_records(tmp_path):
         ({"seed": 1.5}, "seed: Input should be a valid integer, got 1.5"),
         ({"seed": True}, "seed: Input should be a valid integer, got True"),
         ({"sede": 1}, "sede: Unexpected"),
-        ({"block_length": -1.0}, "block_length > 0"),
+        ({"block_length": -1.0}, "block_length: Input should be greater than 0, got -1.0"),
     ],
 )
 def test_a_record_of_other_types_names_what_was_expected_and_what_came(tmp_path, content, words):
