@@ -2,12 +2,13 @@ import pytest
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.pictures import PictureSettings
+from glitchflow_plugin.settings import built
 
 
 @pytest.mark.parametrize("wrong", [{"frequency_axis": "logarithmic"}, {"labels": "labels.csv"}, {"labels": [3]}])
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(ConfigurationError, match=r"pictures\.yaml"):
-        PictureSettings(**wrong)
+    with pytest.raises(ConfigurationError, match=r"^pictures\."):
+        built(PictureSettings, wrong, "pictures")
 
 
 def test_classes_are_words_and_their_lack_is_no_failure(tmp_path, caplog):
