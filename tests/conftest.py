@@ -249,6 +249,21 @@ def make_coupled_maps(tmp_path):
 
 
 @pytest.fixture
+def make_training_set(make_coupled_maps, tmp_path):
+    """Split the maps of so many coupled events, and index their windows."""
+    from glitchflow_plugin.components.processor import Processor
+    from glitchflow_plugin.components.splitter import Splitter
+
+    def make(num_events):
+        maps = make_coupled_maps(num_events, num_times=128)
+        folder = str(tmp_path / "training")
+        split = Splitter({"block_length": 100.0}, str(maps.folder), folder).execute(maps)
+        return Processor({}, str(maps.folder), folder).execute(split)
+
+    return make
+
+
+@pytest.fixture
 def make_coupled_events(make_event_set, tmp_path):
     """Training set and event set of a strain that follows one witness by 8 samples, at half its amplitude.
 

@@ -14,8 +14,6 @@ from mlflow import MlflowClient
 
 from glitchflow_plugin.components import hyperparameters
 from glitchflow_plugin.components.hyperparameters import HyperparameterSearch
-from glitchflow_plugin.components.processor import Processor
-from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
 
 BIN = Path(sys.executable).parent
@@ -23,11 +21,8 @@ SPACE = {"config": {"optim_lr": {"type": "loguniform", "lower": 1e-4, "upper": 1
 
 
 @pytest.fixture
-def training_set(make_coupled_maps, tmp_path):
-    maps = make_coupled_maps(24, num_times=128)
-    folder = str(tmp_path / "training")
-    split = Splitter({"block_length": 100.0}, str(maps.folder), folder).execute(maps)
-    return Processor({}, str(maps.folder), folder).execute(split)
+def training_set(make_training_set):
+    return make_training_set(24)
 
 
 @pytest.fixture

@@ -12,8 +12,6 @@ from functools import partial
 import pytest
 import torch
 
-from glitchflow_plugin.components.processor import Processor
-from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.training import loop
@@ -36,11 +34,8 @@ CONFIG = {
 
 
 @pytest.fixture
-def training_set(make_coupled_maps, tmp_path):
-    maps = make_coupled_maps(16, num_times=128)
-    folder = str(tmp_path / "training")
-    split = Splitter({"block_length": 100.0}, str(maps.folder), folder).execute(maps)
-    return Processor({}, str(maps.folder), folder).execute(split)
+def training_set(make_training_set):
+    return make_training_set(16)
 
 
 @pytest.fixture

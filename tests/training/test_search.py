@@ -6,8 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from glitchflow_plugin.components.processor import Processor
-from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.files import read_json, write_json
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.training.baseline import BaselineSettings
@@ -39,11 +37,8 @@ def trial(number, *figures, **known):
 
 
 @pytest.fixture
-def training_set(make_coupled_maps, tmp_path):
-    maps = make_coupled_maps(24, num_times=128)
-    folder = str(tmp_path / "training")
-    split = Splitter({"block_length": 100.0}, str(maps.folder), folder).execute(maps)
-    return Processor({}, str(maps.folder), folder).execute(split)
+def training_set(make_training_set):
+    return make_training_set(24)
 
 
 @pytest.fixture

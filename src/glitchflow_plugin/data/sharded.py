@@ -9,6 +9,7 @@ handle, when its data are first asked for; what is known of the events beside th
 small file of its own as well, which is compared at every opening.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ Batch = TypeVar("Batch", EventBatch, SpectrogramBatch)
 
 
 @dataclass(frozen=True, eq=False)
-class _ShardedSet(Generic[Batch]):
+class _ShardedSet(ABC, Generic[Batch]):
     """A set on disk; opening it reads the manifest alone."""
 
     folder: Path
@@ -191,8 +192,9 @@ class _ShardedSet(Generic[Batch]):
             groups=tuple(self.groups[row] for row in wanted),
         )
 
+    @abstractmethod
     def _batch(self, data: np.ndarray, **columns: Any) -> Batch:
-        raise NotImplementedError
+        """Events of this kind, from their data."""
 
     def batches(self, max_events: int, channels: Sequence[str] | None = None) -> Iterator[Batch]:
         """All events in order, at most `max_events` in memory at a time."""

@@ -1,5 +1,6 @@
 """Parts of the networks of energy: their common ground, blocks of convolutions, attention, checks of sizes."""
 
+from abc import ABC, abstractmethod
 from typing import TypeAlias
 
 import torch
@@ -20,7 +21,7 @@ OtherFeatures: TypeAlias = Float[Tensor, "window other row column"]
 _ROUNDING = 0.01
 
 
-class EnergyNetwork(nn.Module):
+class EnergyNetwork(nn.Module, ABC):
     """A network from scaled witness windows to scaled strain windows; each one gives `predict`.
 
     Every network takes these arguments and its own:
@@ -41,9 +42,9 @@ class EnergyNetwork(nn.Module):
         super().__init__()
         self.positive = positive
 
+    @abstractmethod
     def predict(self, witnesses: WindowBatch) -> WindowBatch:
         """Numbers of either sign, shapes as for `forward`."""
-        raise NotImplementedError
 
     def forward(self, witnesses: WindowBatch) -> WindowBatch:
         """Predict the scaled strain.

@@ -1,6 +1,7 @@
 """Pictures of a channel scan."""
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -59,25 +60,18 @@ def scan_pictures(
         axis: Frequency axis of the maps.
     """
     limits, target = ranking.parameters, ranking.target
+    channels = partial(plot_ranking, ranking.channels, selected=ranking.selected, target=target, unsafe=ranking.unsafe)
     return {
-        "correlation": plot_ranking(
-            ranking.channels,
+        "correlation": channels(
             ranking.correlation,
             threshold=limits["threshold_corr"],
-            selected=ranking.selected,
             quantity="correlation: share of the target's spikes that the channel shares",
-            target=target,
             chance=ranking.chance,
-            unsafe=ranking.unsafe,
         ),
-        "IoU": plot_ranking(
-            ranking.channels,
+        "IoU": channels(
             ranking.iou,
             threshold=limits["threshold_iou"],
-            selected=ranking.selected,
             quantity="IoU: shared spikes over all spikes of the two",
-            target=target,
-            unsafe=ranking.unsafe,
         ),
         "ranking": plot_families(ranking),
         "coincidence": plot_coincidences(examples, frequencies, times, target=target, axis=axis),

@@ -136,7 +136,7 @@ class WaveformLearner(JudgedOnMaps):
         names = sorted(set(known) & set(self.training_set.split.train.event_ids) & set(self.events.row_of))
         if not names:
             return {}
-        needed = len(names) * self.events.manifest.axes["num_samples"] * np.dtype(np.float32).itemsize / 2**20
+        needed = len(names) * self.events.num_samples * np.dtype(np.float32).itemsize / 2**20
         if needed > self.cache_mib:
             logger.warning(
                 "The glitches of %d training events take %.0f MiB, and training.config.cache_mib allows %.0f: the "
