@@ -1,6 +1,8 @@
 import pytest
+from tests._configuration import section as configured
 
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.models.build import full_settings
 from glitchflow_plugin.training.contest import Entrant, entrants_of
 
 
@@ -19,3 +21,14 @@ def test_entrants_are_named_checked_and_left_out_where_they_have_no_content():
     ):
         with pytest.raises(ConfigurationError, match=said):
             entrants_of(wrong)
+
+
+def test_the_leaderboard_enters_the_default_network_as_its_own_file_has_it():
+    chosen = "conf/model=coupling"
+    entrant, rate = configured("benchmark.entrants.coupling", chosen), configured("training.config.optim_lr", chosen)
+
+    def complete(model):
+        return full_settings(model.pop("name"), in_channels=7, **model)
+
+    assert complete(entrant["model"]) == complete(configured("model", chosen))
+    assert entrant["config"] == {"optim_lr": rate}
