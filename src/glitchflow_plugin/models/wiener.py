@@ -43,11 +43,19 @@ class WienerFilter(nn.Module):
 
     def forward(self, witnesses: SeriesBatch) -> StrainSeries:
         """Predict the whitened strain, (event, 1, time)."""
-        num_samples, taps = witnesses.shape[-1], self.filters.shape[1]
-        size = num_samples + taps
-        spectrum = torch.fft.rfft(witnesses.float(), n=size) * torch.fft.rfft(self.filters, n=size)
-        strain = torch.fft.irfft(spectrum.sum(dim=1, keepdim=True), n=size)
-        return strain[..., taps // 2 : taps // 2 + num_samples]
+        return self._filtered(self._spectra(witnesses).sum(dim=1, keepdim=True), witnesses.shape[-1])
+
+    def contributions(self, witnesses: SeriesBatch) -> SeriesBatch:
+        """What each witness adds to the prediction, (event, witness, time); their sum is the predicted strain."""
+        return self._filtered(self._spectra(witnesses), witnesses.shape[-1])
+
+    def _spectra(self, witnesses: SeriesBatch) -> Tensor:
+        size = witnesses.shape[-1] + self.filters.shape[1]
+        return torch.fft.rfft(witnesses.float(), n=size) * torch.fft.rfft(self.filters, n=size)
+
+    def _filtered(self, spectrum: Tensor, num_samples: int) -> Tensor:
+        taps = self.filters.shape[1]
+        return torch.fft.irfft(spectrum, n=num_samples + taps)[..., taps // 2 : taps // 2 + num_samples]
 
 
 class WienerSums:
