@@ -1,7 +1,7 @@
 """Transfer functions by frequency band: the classical linear subtraction, with its delays no longer than a frame."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.models.stft import ShortTimeFourier
@@ -41,8 +41,14 @@ class TransferFunctions(nn.Module):
 
     def forward(self, witnesses: SeriesBatch) -> StrainSeries:
         """Predict the whitened strain, (event, 1, time)."""
-        parts = self.fourier(witnesses) * torch.view_as_complex(self.response)[..., None]
-        return self.fourier.inverse(parts.sum(dim=1, keepdim=True), witnesses.shape[-1])
+        return self.fourier.inverse(self._parts(witnesses).sum(dim=1, keepdim=True), witnesses.shape[-1])
+
+    def contributions(self, witnesses: SeriesBatch) -> SeriesBatch:
+        """What each witness adds to the prediction, (event, witness, time); their sum is the predicted strain."""
+        return self.fourier.inverse(self._parts(witnesses), witnesses.shape[-1])
+
+    def _parts(self, witnesses: SeriesBatch) -> Tensor:
+        return self.fourier(witnesses) * torch.view_as_complex(self.response)[..., None]
 
 
 def transfer_sums(in_channels: int, frame_size: int = FRAME_SIZE) -> WienerSums:
