@@ -90,7 +90,7 @@ class Stream(BaseComponent):
         bundle = load_model(self.model, self.tracking_uri)
         strain = self.products.target or bundle.target
         asked = None if self.segments is None else read_segments(self.segments, self.segments_flag).tolist()
-        vetoes = () if self.vetoes is None else read_segments(self.vetoes, self.vetoes_flag).tolist()
+        vetoes = () if self.vetoes is None else read_segments(self.vetoes, self.vetoes_flag, vetoes=True).tolist()
         blocks = plan_blocks(find_segments(self.datasets, strain, asked), self.settings.block_length)
         job = StreamJob(
             self.folder,

@@ -50,7 +50,7 @@ from glitchflow_plugin.products.folder import (
 from glitchflow_plugin.products.summary import Metric, RunSummary, versions
 from glitchflow_plugin.settings import section
 from glitchflow_plugin.signal import filters
-from glitchflow_plugin.types.intervals import union
+from glitchflow_plugin.types.intervals import common, covered, union
 
 logger = logging.getLogger(__name__)
 
@@ -194,18 +194,13 @@ def find_segments(
             f"none of the data sets holds the strain {strain}. Correct stream.datasets, or stream.settings.target."
         )
     wanted = held if asked is None else np.asarray(asked, dtype=np.float64)
-    found = [
-        (float(max(start, low)), float(min(stop, high)))
-        for start, stop in wanted
-        for low, high in held
-        if max(start, low) < min(stop, high)
-    ]
-    if not found:
+    found = common(union(tuple(pair) for pair in wanted), held)
+    if not len(found):
         raise NoEventsError(
             f"the strain {strain} is there from GPS {held[0, 0]:.0f} to {held[-1, 1]:.0f}, and nothing of it in the "
             f"{len(wanted)} segment(s) from {wanted[0][0]:.0f} to {wanted[-1][1]:.0f}. Correct stream.segments."
         )
-    return found
+    return [(float(start), float(stop)) for start, stop in found]
 
 
 def open_blocks(
@@ -419,9 +414,5 @@ def _outside(
     vetoes: Sequence[tuple[float, float]], span: tuple[float, float], size: int
 ) -> Bool[np.ndarray, " sample"]:
     """Where samples of a stretch touch no veto."""
-    outside = np.ones(size, dtype=np.bool_)
-    rate = size / (span[1] - span[0])
-    for start, stop in vetoes:
-        first, last = math.floor((start - span[0]) * rate), math.ceil((stop - span[0]) * rate)
-        outside[max(first, 0) : max(last, 0)] = False
-    return outside
+    edges = np.linspace(*span, size + 1)
+    return covered(union(vetoes), np.stack([edges[:-1], edges[1:]], axis=1)) == 0

@@ -15,6 +15,7 @@ from jaxtyping import Bool
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers import frames, hdf5
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.products.file_names import file_name
 from glitchflow_plugin.types.arrays import Series
 
 FORMATS = {"hdf5": ".h5", "gwf": ".gwf"}
@@ -70,15 +71,15 @@ def channel_names(strain: str, suffix: str) -> tuple[str, str, str, str]:
     return strain, f"{strain}_glitch", f"{strain}_{suffix}", f"{strain.partition(':')[0]}:GLF-STATE_VECTOR"
 
 
-def file_name(strain: str, suffix: str, start: float, duration: float, ending: str) -> str:
-    """Name of a file, by LIGO-T010150; start and duration are whole seconds.
+def clean_file_name(strain: str, suffix: str, start: float, stop: float, ending: str) -> str:
+    """Name of a file from and to GPS times, s.
 
-    >>> file_name("V1:Hrec_hoft", "clean", 1400000000.0, 256.0, ".gwf")
+    >>> clean_file_name("V1:Hrec_hoft", "clean", 1400000000.0, 1400000256.0, ".gwf")
     'V-V1_GLF_HREC_HOFT_CLEAN-1400000000-256.gwf'
     """
     detector, _, channel = strain.partition(":")
     description = re.sub(r"[^A-Z0-9]+", "_", f"{detector}_GLF_{channel}_{suffix}".upper())
-    return f"{detector[:1].upper()}-{description}-{start:.0f}-{duration:.0f}{ending}"
+    return file_name(detector[:1].upper(), description, start, stop, ending)
 
 
 def state_vector(flags: Mapping[str, Bool[np.ndarray, " time"]], num_samples: int) -> Series:
@@ -126,7 +127,9 @@ def write_clean_strain(
     told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in provenance.items()}
     written = []
     for kind in formats:
-        path = folder / file_name(strain.name, content.suffix, strain.t0, strain.duration, FORMATS[kind])
+        path = folder / clean_file_name(
+            strain.name, content.suffix, strain.t0, strain.t0 + strain.duration, FORMATS[kind]
+        )
         if kind == "gwf":
             short = {name: text for name, text in told.items() if len(text.encode()) < _LONGEST_COMMENT}
             frames.write(path, channels, history=short)
