@@ -210,9 +210,10 @@ def run_inference(
         judged=judged,
         groups=groups,
     )
-    strangeness = [part.strangeness for part in parts if part.strangeness is not None]
-    if strangeness:
-        table["novelty_p"] = np.concatenate(strangeness)
+    for name, column in (("strangeness", "novelty_p"), ("agreement", "agreement")):
+        told = [values for part in parts if (values := getattr(part, name)) is not None]
+        if told:
+            table[column] = np.concatenate(told)
     made = writer.finish()
     assert isinstance(made, SpectrogramSet)  # noqa: S101  # tells the type checker what the writer's kind decides
     return InferenceResult(
@@ -235,12 +236,14 @@ class _Judged:
         loudest: Largest energy of each column that the model predicts, SNR², (event, time).
         residual_area: Pixels above the threshold after cleaning, (event,).
         strangeness: As the model says it, (event,).
+        agreement: Share of the predicted power that was taken away, (event,).
     """
 
     cases: Mapping[str, CaseStatistics]
     loudest: Float[np.ndarray, "event time"]
     residual_area: Int[np.ndarray, " event"]
     strangeness: Float[np.ndarray, " event"] | None
+    agreement: Float[np.ndarray, " event"] | None
 
 
 def _judge(
@@ -271,6 +274,7 @@ def _judge(
         loudest=host(loudest_by_column(own.predicted, inside) if own.loudest is None else own.loudest),
         residual_area=host(residual_area(torch.where(inside, own.cleaned, 0.0), threshold)),
         strangeness=None if own.strangeness is None else host(own.strangeness.double()),
+        agreement=None if own.agreement is None else host(own.agreement.double()),
     )
 
 
