@@ -62,3 +62,13 @@ def test_two_parts_that_are_alike_tell_little_of_each_other():
 def test_the_lag_is_by_how_much_the_strain_comes_later(parts, samples):
     strain = -torch.roll(parts[:, 0], samples, dims=-1) + parts[:, 1]
     assert witness_gains(strain, parts, 40).lag[0].tolist() == [samples, 0, 0]
+
+
+def test_noise_that_a_part_passes_on_tells_nothing(parts):
+    generator = torch.Generator().manual_seed(3)
+    passed = parts[:, :1] + 0.5 * torch.randn(8, 1, 2048, generator=generator)
+    strain = parts[:, 0] + torch.randn(8, 2048, generator=generator)
+    found = witness_gains(strain, passed, 10)
+    assert found.gain.mean() == pytest.approx(1, abs=0.05)
+    assert found.power.mean() == pytest.approx(float(parts[0, 0].square().sum()), rel=0.1)
+    assert witness_gains(strain, passed - parts[:, :1], 10).power.max() < 25

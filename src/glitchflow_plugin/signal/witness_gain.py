@@ -5,9 +5,12 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 #: Variance that the gain of each other witness has about 1 while one is measured: it may be reversed or threefold.
 _OTHERS = 4.0
+#: Samples over which the power of a part is averaged, and how far above its median it is where there is a transient.
+_LOCAL, _ABOVE = 33, 5.0
 
 
 class WitnessGains(NamedTuple):
@@ -16,8 +19,8 @@ class WitnessGains(NamedTuple):
     Attributes:
         gain: Least-squares gain, (event, part); NaN of a part that predicts nothing.
         variance: Of that gain, by the noise and whatever else the strain holds at that time, (event, part).
-        power: What of the part no other one predicts as well, SNR², (event, part): the gain of less than some tens is
-            that of noise.
+        power: What of the part's transients no other one predicts as well, SNR², (event, part): the gain of less than
+            some tens is that of noise.
         lag: By how much the strain follows the part later than predicted, samples, (event, part); 0 where nothing is
             predicted.
     """
@@ -37,14 +40,15 @@ def witness_gains(
     of a part counts as noise too, so that a signal or another glitch there makes its gain uncertain. While the gain of
     one part is measured nothing is known of it, and those of the others are normal about 1: where two parts are alike,
     neither can be told from the other, and both have little power (the cavity of a Gaussian linear model; Minka 2001,
-    arXiv:1301.2294).
+    arXiv:1301.2294). Transients of the parts alone count: a linear filter passes the noise of its witness on as well,
+    and the strain does not follow that.
 
     Args:
         strain: Measured, whitened.
         parts: What each witness adds to the prediction, whitened.
         longest_lag: Samples by which a part is moved to either side at most.
     """
-    strain, parts = strain.double(), parts.double()
+    strain, parts = strain.double(), _transients(parts.double())
     products = parts @ parts.mT
     targets = (parts @ strain[..., None])[..., 0]
     prior = torch.eye(parts.shape[1], dtype=parts.dtype, device=parts.device) / _OTHERS
@@ -58,6 +62,12 @@ def witness_gains(
     noise = (squares @ left.square()[..., None])[..., 0] / squares.sum(dim=-1)
     lag = _lags(left[:, None] + joint[..., None] * parts, parts, longest_lag)
     return WitnessGains(gain, noise.clamp(min=1) / power, power, lag)
+
+
+def _transients(parts: Float[Tensor, "event part time"]) -> Float[Tensor, "event part time"]:
+    """The parts where they are far louder than usual, zero elsewhere."""
+    local = functional.avg_pool1d(parts.square(), _LOCAL, stride=1, padding=_LOCAL // 2)
+    return torch.where(local > _ABOVE * local.median(dim=-1, keepdim=True).values, parts, 0)
 
 
 def _lags(
