@@ -69,12 +69,12 @@ def test_the_reference_is_that_of_a_random_effects_model(generator):
 def test_a_witness_of_few_groups_is_not_watched(generator):
     gain, variance = ordinary(generator, 12)
     power = np.full_like(gain, 100)
-    power[4:, 1] = 1
+    power[2:, 1] = 1
     found = reference_gains(NAMES, measured(gain, variance, power), np.arange(12), SETTINGS)
     assert found.gain[1] is None
-    assert found.share == (1.0, pytest.approx(4 / 12))
+    assert found.share == (1.0, pytest.approx(2 / 12))
     assert watched(-gain, variance, found).since[1] == -1
-    grouped = reference_gains(NAMES, measured(gain, variance), np.arange(12) // 3, SETTINGS)
+    grouped = reference_gains(NAMES, measured(gain, variance), np.arange(12) // 6, SETTINGS)
     assert grouped.gain == (None, None)
 
 

@@ -30,7 +30,7 @@ SIDES = (LOW, HIGH)
 #: Change of the gain, in standard deviations of an ordinary event, that the factors are made for.
 _SHIFT = 2.0
 #: Groups of validation events below which nothing is said of what is ordinary.
-_FEWEST_GROUPS = 5
+_FEWEST_GROUPS = 3
 #: How many events the spread of all witnesses together counts for in that of one.
 _SHARED = 4
 #: Events of which the present gain is told.
@@ -208,7 +208,7 @@ def watch_gains(
     for event in np.lexsort((spans[:, 1], spans[:, 0])):
         stopped[event] = [number >= 0 for number in since]
         counts[event] = counted[event] & (spans[event, 0] >= ends)
-        level = np.where(counts[event][:, None], np.maximum(level, 0) + factors[event], level)
+        level = np.where(counts[event][:, None], np.maximum(level + factors[event], 0), level)
         ends = np.where(counts[event], spans[event, 1], ends)
         evidence[event] = level
         for part in np.flatnonzero((level.max(axis=1) >= 1) & ~stopped[event]):
