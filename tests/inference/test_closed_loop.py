@@ -92,6 +92,7 @@ def test_a_reversed_witness_is_left_out_and_glitches_no_longer_grow(make_case, t
     assert stopped[first:].all()
     assert not stopped[:first].any()
     assert (result.events["witnesses_stopped"][:first] == "").all()
+    assert result.events["reasons"].str.contains("witness stopped").tolist() == stopped.tolist()
     grown = (without.events["peak_snr2_cleaned"] > without.events["peak_snr2_measured"]).to_numpy(dtype=bool)
     assert grown[12:].mean() > 0.9
     left = result.events["peak_snr2_cleaned"].to_numpy(float)[first:]
