@@ -245,6 +245,7 @@ class _Judged:
         bands: First and last row that is predicted to be loud, (event, time, 2).
         residual_area: Pixels above the threshold after cleaning, (event,).
         strangeness: As the model says it, (event,).
+        agreement: Share of the predicted power that was taken away, (event,).
     """
 
     cases: Mapping[str, CaseStatistics]
@@ -252,6 +253,7 @@ class _Judged:
     bands: Int[np.ndarray, "event time 2"]
     residual_area: Int[np.ndarray, " event"]
     strangeness: Float[np.ndarray, " event"] | None
+    agreement: Float[np.ndarray, " event"] | None
 
 
 def _judge(
@@ -283,6 +285,7 @@ def _judge(
         bands=host(band_by_column(own.predicted, threshold, inside)),
         residual_area=host(residual_area(torch.where(inside, own.cleaned, 0.0), threshold)),
         strangeness=None if own.strangeness is None else host(own.strangeness.double()),
+        agreement=None if own.agreement is None else host(own.agreement.double()),
     )
 
 
@@ -300,8 +303,11 @@ def _read(
 
 def _of_model(parts: Sequence[_Judged], loop: ClosedLoop | None) -> dict[str, object]:
     """Columns of the event table that not every model has."""
-    strangeness = [part.strangeness for part in parts if part.strangeness is not None]
-    columns: dict[str, object] = {"novelty_p": np.concatenate(strangeness)} if strangeness else {}
+    columns: dict[str, object] = {}
+    for name, column in (("strangeness", "novelty_p"), ("agreement", "agreement")):
+        told = [values for part in parts if (values := getattr(part, name)) is not None]
+        if told:
+            columns[column] = np.concatenate(told)
     return columns if loop is None else {**columns, "witnesses_stopped": pd.array(loop.codes(), dtype="string")}
 
 
