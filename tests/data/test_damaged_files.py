@@ -371,7 +371,7 @@ def outcome(subject, folder):
 
 
 @pytest.fixture(scope="module")
-def told(written):
+def told():
     """Reads a subject under limits: the checksum of what is read, or None and in which words it is refused."""
     with Limited(mib=MEMORY) as process:
 
@@ -460,7 +460,7 @@ def test_a_damaged_model_is_the_same_or_refused(fast, told, tmp_path):
 @pytest.mark.parametrize("keep_checksum", [True, False], ids=["sealed", "open"])
 @pytest.mark.parametrize("name", RECORDS)
 def test_an_edited_record_is_refused_in_words_and_without_checksum_never_a_traceback(
-    name, keep_checksum, fast, written, told, tmp_path
+    name, keep_checksum, fast, *, written, told, tmp_path
 ):
     folder, _, right = written[name]
 
