@@ -68,17 +68,17 @@ class Gate:
         Args:
             champion: The present one; None if there is none.
         """
-        own = self._own
+        own, linear = self._own, self._linear
         if champion is None:
-            return decide(own, self.challenger.witnesses, self.settings)
+            return decide(own, self.challenger.witnesses, self.settings, linear=linear)
         seen = SeenEvents.from_notes(champion.notes)
         if seen is None:
-            first = decide(own, self.challenger.witnesses, self.settings)
+            first = decide(own, self.challenger.witnesses, self.settings, linear=linear)
             why = f"the champion does not say which events it has seen, so no comparison is fair. {_NO_RIVAL}"
             return Verdict(False, f"{why}; {first.reason}", first.figures)
         fresh = ~self._seen(seen)
         rivals = own.select(fresh[self._unseen]), self._judged(champion, self._rows[self._unseen & fresh])
-        verdict = decide(own, self.challenger.witnesses, self.settings, rivals)
+        verdict = decide(own, self.challenger.witnesses, self.settings, rivals, linear)
         if seen.told:
             return verdict
         warning = "the champion says when its data were but not what they hold: copies at other times are not found"
@@ -123,6 +123,14 @@ class Gate:
         return self._with_signals(judged)
 
     @cached_property
+    def _linear(self) -> Judgement | None:
+        """What the challenger's linear rival does to the same events; None if it brings none."""
+        rival = self.challenger.baseline
+        if rival is None:
+            return None
+        return self._judged(replace(self.challenger, twin=rival), self._rows[self._unseen])
+
+    @cached_property
     def _inside(self) -> Bool[Tensor, "frequency time"]:
         """Pixels that tell of their own time."""
         return torch.from_numpy(pixels_inside(self._maps)).to(self.device)
@@ -131,7 +139,8 @@ class Gate:
         """What a bundle does to some events of the set."""
         maps, split = self._maps, self.training_set.split
         twin = bundle.twin.to(self.device).eval()
-        predictor = make_predictor(bundle, twin, self.events)
+        # the twin itself is judged: that the strain may refuse what it says excuses nothing
+        predictor = make_predictor(bundle, twin, self.events, agree=False)
         parts: list[dict[str, NDArray[Any]]] = []
         for first in range(0, len(rows), self.batch_events):
             chosen = rows[first : first + self.batch_events]
