@@ -14,6 +14,7 @@ from itwinai.loggers import MLFlowLogger
 from mlflow import MlflowClient
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests import _two_processes, _warm
 
 import glitchflow_plugin.training.energy as energy_module
 from glitchflow_plugin.components.processor import Processor
@@ -552,20 +553,10 @@ def test_two_processes_train_one_network(training_set, registry, tmp_path):
         "checkpoints": str(tmp_path / "checkpoints"),
         "disable_tqdm": True,
     }
-    script = tmp_path / "train.py"
-    script.write_text(
-        "import json, sys\n"
-        "from glitchflow_plugin.components.trainer import Trainer\n"
-        "version = Trainer(**json.loads(sys.argv[1])).execute()\n"
-        "print('RESULT', None if version is None else version.version, flush=True)\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*command, json.dumps(arguments)], env=environment, capture_output=True, text=True, timeout=500, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert sorted(line for line in done.stdout.splitlines() if line.startswith("RESULT")) == ["RESULT 1", "RESULT None"]
+    told, log = tmp_path / "versions.json", tmp_path / "said.txt"
+    process = _warm.start(_two_processes.register, arguments, told, output=log)
+    assert process.wait(500) == 0, log.read_text()[-3000:]
+    assert json.loads(told.read_text()) == {"0": 1, "1": None}
     # and learn what one learns from batches of twice the size
     one = {**arguments, "strategy": None, "registry": None, "config": {"batch_size": 8}}
     Trainer(**{**one, "checkpoints": str(tmp_path / "one")}).execute()

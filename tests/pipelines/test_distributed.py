@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
 from tests import _commands as commands
+from tests import _two_processes, _warm
 from tests._networks import NETWORKS
 
 from glitchflow_plugin.components.processor import Processor
@@ -114,14 +114,14 @@ def test_two_processes_learn_what_one_learns(make_coupled_events, make_registry,
 @pytest.fixture
 def ended(training_set, tmp_path):
     """Folder of what was left by two processes, of which one came to its end in each of several ways."""
-    driver = Path(__file__).with_name("_two_processes.py")
-    done = run([sys.executable, driver, training_set.folder, tmp_path / "ends", *WAYS], tmp_path, 300)
-    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return tmp_path / "ends"
+    folder, log = tmp_path / "ends", tmp_path / "said.txt"
+    process = _warm.start(_two_processes.end_in_each_way, str(training_set.folder), folder, WAYS, output=log)
+    assert process.wait(300) == 0, log.read_text()[-4000:]
+    return folder
 
 
 def test_a_rank_that_is_lost_ends_the_others_with_a_message(ended, training_set):
-    failed = {way: json.loads((ended / way / "ended.json").read_text())["failed"] for way in WAYS}
+    failed = {way: json.loads((ended / way / "ended.json").read_text()) for way in WAYS}
     # torchrun names the rank and how it ended, and ends the other, unless that one has noticed first and says so itself
     for way, code in (("exit", 3), ("kill", -signal.SIGKILL)):
         assert failed[way]

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests import _commands, _warm
+from tests.preprocessing import _runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,38 +22,35 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def raw_events(tmp_path_factory):
     """Folder of seven event files."""
-    from tests.preprocessing._runs import write_events
-
     folder = tmp_path_factory.mktemp("raw")
-    write_events(folder, 7)
+    _runs.write_events(folder, 7)
     return folder
 
 
 @pytest.fixture(scope="session")
-def run_engine():
-    """Start a function of _runs.py in a process of its own."""
+def run_engine(tmp_path_factory):
+    """Call a function of _runs.py in a process of its own, on workers that are started afresh."""
+    log = tmp_path_factory.mktemp("said") / "log.txt"
 
     def run(what, source, folder, engine, **environment):
-        command = [sys.executable, "-m", "tests.preprocessing._runs", what, str(source), str(folder)]
-        return subprocess.run(
-            [*command, json.dumps(engine)],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])} | environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        log.unlink(missing_ok=True)
+        arguments = what, str(source), str(folder), json.dumps(engine)
+        status = _warm.start(_runs.main, *arguments, output=log, **environment).wait(300)
+        return subprocess.CompletedProcess(arguments, status, stderr=log.read_text())
 
     return run
 
 
 @pytest.fixture(scope="session")
-def reference(run_engine, raw_events, tmp_path_factory):
-    """Event set and spectrogram set of the raw events as one process with two threads makes them."""
+def reference(raw_events, tmp_path_factory):
+    """Event set and spectrogram set of the raw events as one process with two threads makes them.
+
+    In a fresh interpreter, which reads how many threads there are when it begins.
+    """
     folder = tmp_path_factory.mktemp("reference")
-    made = run_engine("all_sets", raw_events, folder, {"workers": 1}, OMP_NUM_THREADS="2")
-    assert made.returncode == 0, made.stderr
+    command = [sys.executable, "-m", "tests.preprocessing._runs", "all_sets", raw_events, folder, '{"workers": 1}']
+    path = os.pathsep.join([str(ROOT), *sys.path[1:]])
+    _commands.run(ROOT, *command, OMP_NUM_THREADS="2", PYTHONPATH=path)
     return folder
 
 

@@ -1,17 +1,10 @@
-"""Trainings by two processes of torchrun's agent, in each of which one comes to its end in the second epoch.
-
-    python _two_processes.py TRAINING-SET FOLDER WAY...
-
-Imports are made once, then each rank is a fork. FOLDER/WAY/ gets what each rank visited and said, and `ended.json`.
-"""
+"""Trainings by two processes of torchrun's agent, each a fork; for a process of its own (`tests._warm`)."""
 
 import json
 import os
 import signal
-import sys
 import time
 import traceback
-from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -76,31 +69,44 @@ def train(training_set, folder, way):
         raise
 
 
-def main(training_set, results, *ways):
+def launch(function, *arguments):
+    """What each rank returned."""
+    settings = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        run_id="test",
+        max_restarts=0,
+        start_method="fork",
+        monitor_interval=0.1,
+        logs_specs=DefaultLogsSpecs(),
+    )
+    return elastic_launch(settings, function)(*arguments)
+
+
+def end_in_each_way(training_set, results, ways):
+    """In each of some trainings, one rank comes to its end in the second epoch.
+
+    results/WAY/ gets what each rank visited and said, and `ended.json`.
+    """
     for way in ways:
-        folder = Path(results) / way
+        folder = results / way
         folder.mkdir(parents=True)
-        started = time.monotonic()
-        settings = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=2,
-            rdzv_backend="c10d",
-            rdzv_endpoint="127.0.0.1:0",
-            run_id=way,
-            max_restarts=0,
-            start_method="fork",
-            monitor_interval=0.1,
-            logs_specs=DefaultLogsSpecs(),
-        )
         failed = {}
         try:
-            elastic_launch(settings, train)(training_set, folder, way)
+            launch(train, training_set, folder, way)
         except ChildFailedError as error:
             failed = {str(rank): failure.exitcode for rank, failure in error.failures.items()}
-        ended = {"failed": failed, "seconds": time.monotonic() - started}
-        (folder / "ended.json").write_text(json.dumps(ended))
+        (folder / "ended.json").write_text(json.dumps(failed))
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def register(arguments, result):
+    """Train and register; `result` gets the version that each rank was told."""
+    result.write_text(json.dumps(launch(_version, arguments)))
+
+
+def _version(arguments):
+    version = Trainer(**arguments).execute()
+    return version and version.version
