@@ -14,7 +14,6 @@ from itwinai.loggers import MLFlowLogger
 from mlflow import MlflowClient
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests import _two_processes, _warm
 
 import glitchflow_plugin.training.energy as energy_module
 from glitchflow_plugin.components.processor import Processor
@@ -538,41 +537,6 @@ def test_it_can_be_written_as_yaml(make_trainer):
     described = make_trainer().to_dict()
     assert described["_target_"].endswith("components.trainer.Trainer")
     assert described["model"] == SMALL
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_network(training_set, registry, tmp_path):
-    arguments = {
-        "folder": str(training_set.folder),
-        "model": SMALL,
-        "config": {"batch_size": 4},
-        "epochs": 2,
-        "strategy": "ddp",
-        "device": "cpu",
-        "registry": registry,
-        "checkpoints": str(tmp_path / "checkpoints"),
-        "disable_tqdm": True,
-    }
-    told, log = tmp_path / "versions.json", tmp_path / "said.txt"
-    process = _warm.start(_two_processes.register, arguments, told, output=log)
-    assert process.wait(500) == 0, log.read_text()[-3000:]
-    assert json.loads(told.read_text()) == {"0": 1, "1": None}
-    # and learn what one learns from batches of twice the size
-    one = {**arguments, "strategy": None, "registry": None, "config": {"batch_size": 8}}
-    Trainer(**{**one, "checkpoints": str(tmp_path / "one")}).execute()
-    alone = weights(tmp_path / "one" / "last")
-    for key, value in weights(tmp_path / "checkpoints" / "last").items():
-        torch.testing.assert_close(value, alone[key], rtol=1e-3, atol=1e-5)
-    # the checkpoint loads in a single process
-    assert not any(key.startswith("module.") for key in weights(tmp_path / "checkpoints" / "best_model"))
-    single = Trainer(
-        **{**arguments, "strategy": None, "registry": None, "from_checkpoint": str(tmp_path / "checkpoints" / "last")}
-    )
-    single.execute()
-    assert all(
-        torch.equal(value, single.model.state_dict()[key])
-        for key, value in weights(tmp_path / "checkpoints" / "best_model").items()
-    )
 
 
 def test_data_steps_start_without_torch():

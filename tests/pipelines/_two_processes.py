@@ -1,4 +1,4 @@
-"""Trainings by two processes of torchrun's agent, each a fork; for a process of its own (`tests._warm`)."""
+"""Trainings by two processes of torchrun's agent, each a fork of the process that calls it."""
 
 import json
 import os
@@ -69,23 +69,6 @@ def train(training_set, folder, way):
         raise
 
 
-def launch(function, *arguments):
-    """What each rank returned."""
-    settings = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=2,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        run_id="test",
-        max_restarts=0,
-        start_method="fork",
-        monitor_interval=0.1,
-        logs_specs=DefaultLogsSpecs(),
-    )
-    return elastic_launch(settings, function)(*arguments)
-
-
 def end_in_each_way(training_set, results, ways):
     """In each of some trainings, one rank comes to its end in the second epoch.
 
@@ -94,19 +77,21 @@ def end_in_each_way(training_set, results, ways):
     for way in ways:
         folder = results / way
         folder.mkdir(parents=True)
+        settings = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=2,
+            rdzv_backend="c10d",
+            rdzv_endpoint="127.0.0.1:0",
+            run_id=way,
+            max_restarts=0,
+            start_method="fork",
+            monitor_interval=0.1,
+            logs_specs=DefaultLogsSpecs(),
+        )
         failed = {}
         try:
-            launch(train, training_set, folder, way)
+            elastic_launch(settings, train)(training_set, folder, way)
         except ChildFailedError as error:
             failed = {str(rank): failure.exitcode for rank, failure in error.failures.items()}
         (folder / "ended.json").write_text(json.dumps(failed))
-
-
-def register(arguments, result):
-    """Train and register; `result` gets the version that each rank was told."""
-    result.write_text(json.dumps(launch(_version, arguments)))
-
-
-def _version(arguments):
-    version = Trainer(**arguments).execute()
-    return version and version.version
