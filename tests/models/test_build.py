@@ -1,11 +1,12 @@
 import pytest
 import torch
 from tests._configuration import section
+from tests._networks import NETWORKS
 from torch import nn
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.models.build import MODELS, WAVEFORM_MODELS, build_model, check_network, full_settings
-from glitchflow_plugin.models.twins import EnergyTwin
+from glitchflow_plugin.models.twins import EnergyTwin, WaveformTwin
 from glitchflow_plugin.models.weights import load_twin, save_twin
 
 SMALL = {
@@ -183,3 +184,28 @@ def test_the_file_of_a_network_is_taken_and_holds_nothing_of_another(name):
 def test_a_key_of_another_network_is_told_with_the_nearest(model, told):
     with pytest.raises(ConfigurationError, match=told):
         check_network(model)
+
+
+@pytest.mark.parametrize("name", sorted(WAVEFORM_MODELS - {"stft_unet", "tcn"}))
+def test_what_the_witnesses_add_sums_up_to_the_prediction(name):
+    net = build_model(name, in_channels=3, **NETWORKS[name]).eval()
+    series = 5 * torch.randn(2, 3, 512)
+    series[1, 2] = 0
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        parts, whole = net.contributions(series), net(series)
+    assert parts.shape == series.shape
+    torch.testing.assert_close(parts.sum(dim=1, keepdim=True), whole, atol=1e-4, rtol=1e-4)
+    assert parts[1, 2].abs().max() == 0
+    assert (parts[0].abs().amax(dim=-1) > 0).all()
+
+
+def test_a_network_that_is_no_sum_adds_its_prediction_as_a_whole():
+    twin, series = WaveformTwin(FirstWitness()), torch.randn(2, 3, 64)
+    assert twin.contributions(series).equal(series[:, :1])
+
+
+class FirstWitness(nn.Module):
+    def forward(self, witnesses):
+        return witnesses[:, :1]

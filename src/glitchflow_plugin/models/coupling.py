@@ -51,6 +51,22 @@ class Explanation(NamedTuple):
     summary: Tensor
 
 
+class _Parts(NamedTuple):
+    """Short-time spectra of what each witness adds, (event, witness, frequency, frame), and what led to them.
+
+    Attributes:
+        parts: Complex coefficients.
+        present: Whether the witness has data, (event, witness).
+        alone: Features that follow from its own series, (event x witness, feature, row, column).
+        hidden: Features after the witnesses have looked at each other, same shape.
+    """
+
+    parts: Tensor
+    present: Tensor
+    alone: Tensor
+    hidden: Tensor
+
+
 class CouplingNet(nn.Module):
     """Predicts the whitened strain from whitened witnesses: gate, static law, filter, for each witness, then the sum.
 
@@ -157,6 +173,27 @@ class CouplingNet(nn.Module):
             Whitened strain that the witnesses explain, (event, 1, time); or, explained, an `Explanation`.
         """
         events, channels, num_samples = witnesses.shape
+        found = self._parts(witnesses)
+        strain = self.transform.inverse(found.parts.sum(dim=1), num_samples)[:, None]
+        if not explained:
+            return strain
+        # what is left grows with what was predicted, witness by witness, and nothing is left of nothing
+        # (neither the encoder nor the prediction shall change for the sake of it)
+        spread = _enlarged(self.spread(found.hidden.detach()), found.parts.shape[-2:])
+        share = functional.softplus(self.leak + spread[:, 0].float())
+        variance = 1 + (share.unflatten(0, (events, channels)) * _power(found.parts.detach())).sum(dim=1)
+        # of what a witness says for itself: the others, and which of them are missing, do not show in it
+        summary = found.alone.detach().unflatten(0, (events, channels)).amax(dim=(-1, -2)).float()
+        summary = torch.where(found.present[..., None], summary, torch.nan)
+        return Explanation(strain, variance, summary.flatten(1))
+
+    def contributions(self, witnesses: SeriesBatch) -> SeriesBatch:
+        """What each witness adds to the prediction, (event, witness, time); their sum is the predicted strain."""
+        return self.transform.inverse(self._parts(witnesses).parts, witnesses.shape[-1])
+
+    def _parts(self, witnesses: SeriesBatch) -> "_Parts":
+        """What each witness adds, with what the encoder saw."""
+        events, channels, num_samples = witnesses.shape
         present = witnesses.abs().amax(dim=-1) > 0
         coefficients, power, smooth = self._spectra(witnesses)
         alone, hidden = self._encode(torch.cat([torch.log(power + _FLOOR), smooth], dim=1), present)
@@ -171,18 +208,7 @@ class CouplingNet(nn.Module):
                 arrived = arrived * _believed(arrived)[..., None]
         gain = _enlarged(self.gain(hidden), size).float()
         parts = self.transform(arrived.flatten(0, 1)) * torch.complex(1 + gain[:, 0], gain[:, 1])
-        parts = parts.unflatten(0, (events, channels))
-        strain = self.transform.inverse(parts.sum(dim=1), num_samples)[:, None]
-        if not explained:
-            return strain
-        # what is left grows with what was predicted, witness by witness, and nothing is left of nothing
-        # (neither the encoder nor the prediction shall change for the sake of it)
-        share = functional.softplus(self.leak + _enlarged(self.spread(hidden.detach()), size)[:, 0].float())
-        variance = 1 + (share.unflatten(0, (events, channels)) * _power(parts.detach())).sum(dim=1)
-        # of what a witness says for itself: the others, and which of them are missing, do not show in it
-        summary = alone.detach().unflatten(0, (events, channels)).amax(dim=(-1, -2)).float()
-        summary = torch.where(present[..., None], summary, torch.nan)
-        return Explanation(strain, variance, summary.flatten(1))
+        return _Parts(parts.unflatten(0, (events, channels)), present, alone, hidden)
 
     @torch.no_grad()
     def law_series(self, witnesses: SeriesBatch) -> Tensor:

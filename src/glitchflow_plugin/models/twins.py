@@ -1,7 +1,7 @@
 """Twins: a network with what leads from physical units to its own and back, and what calibrates it."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -179,6 +179,14 @@ class WaveformTwin(nn.Module):
     def explains(self) -> bool:
         """Whether the network says how sure it is."""
         return hasattr(self.network, "transform")
+
+    def contributions(self, witnesses: SeriesBatch) -> SeriesBatch:
+        """What each witness adds to the prediction, (event, part, time); their sum is the predicted strain.
+
+        A network that is no sum over its witnesses has one part: the whole prediction.
+        """
+        network: Any = self.network
+        return network.contributions(witnesses) if hasattr(network, "contributions") else self(witnesses)
 
     def explain(self, witnesses: SeriesBatch) -> "Explained":
         """Prediction, and how far it can be trusted.

@@ -43,11 +43,19 @@ class WienerFilter(nn.Module):
 
     def forward(self, witnesses: SeriesBatch) -> StrainSeries:
         """Predict the whitened strain, (event, 1, time)."""
-        num_samples, taps = witnesses.shape[-1], self.filters.shape[1]
-        size = num_samples + taps
-        spectrum = torch.fft.rfft(witnesses.float(), n=size) * torch.fft.rfft(self.filters, n=size)
-        strain = torch.fft.irfft(spectrum.sum(dim=1, keepdim=True), n=size)
-        return strain[..., taps // 2 : taps // 2 + num_samples]
+        return self._filtered(self._spectra(witnesses).sum(dim=1, keepdim=True), witnesses.shape[-1])
+
+    def contributions(self, witnesses: SeriesBatch) -> SeriesBatch:
+        """What each witness adds to the prediction, (event, witness, time); their sum is the predicted strain."""
+        return self._filtered(self._spectra(witnesses), witnesses.shape[-1])
+
+    def _spectra(self, witnesses: SeriesBatch) -> Tensor:
+        size = witnesses.shape[-1] + self.filters.shape[1]
+        return torch.fft.rfft(witnesses.float(), n=size) * torch.fft.rfft(self.filters, n=size)
+
+    def _filtered(self, spectrum: Tensor, num_samples: int) -> Tensor:
+        taps = self.filters.shape[1]
+        return torch.fft.irfft(spectrum, n=num_samples + taps)[..., taps // 2 : taps // 2 + num_samples]
 
 
 class WienerSums:
@@ -120,21 +128,23 @@ class WienerSums:
         Raises:
             ConfigurationError: No batch was added or the ridge is negative.
         """
+        taps = torch.fft.irfft(self.response(ridge).T, n=self.segment_size).roll(self.filter_size // 2, dims=-1)
+        taps = taps[:, : self.filter_size] * _taper(self.filter_size)
+        result = WienerFilter(self.in_channels, filter_size=self.filter_size)
+        with torch.no_grad():
+            result.filters.copy_(taps)
+        return result.eval()
+
+    def response(self, ridge: float) -> Tensor:
+        """Complex responses of least mean power, (frequency, channel); arguments and errors as for `solve`."""
         if not self.count or ridge < 0:
             raise ConfigurationError(
                 f"expected data and a ridge of at least 0, got {self.count} segments and ridge {ridge}."
             )
         power = self.products.diagonal(dim1=-2, dim2=-1).real.mean(dim=-1)
         punish = (ridge * power + 1e-9 * power.mean() + 1e-12)[:, None].expand(-1, self.in_channels)
-        response = torch.linalg.solve(
-            self.products + torch.diag_embed(punish).to(self.products), self.targets[..., None]
-        )
-        taps = torch.fft.irfft(response[..., 0].T, n=self.segment_size).roll(self.filter_size // 2, dims=-1)
-        taps = taps[:, : self.filter_size] * _taper(self.filter_size)
-        result = WienerFilter(self.in_channels, filter_size=self.filter_size)
-        with torch.no_grad():
-            result.filters.copy_(taps)
-        return result.eval()
+        system = self.products + torch.diag_embed(punish).to(self.products)
+        return torch.linalg.solve(system, self.targets[..., None])[..., 0]
 
 
 def _taper(size: int) -> Tensor:
