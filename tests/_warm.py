@@ -4,9 +4,9 @@
     process = start(train, arguments, output=log)          # as `subprocess.Popen`: it can be killed in the middle
 
 A fork is a process like any other, with memory, locks and workers of its own. The one that is forked has done nothing
-but import, so that no test finds traces of another. A fresh interpreter (`tests._commands`) remains for what is decided
-while one starts: how torchrun, SLURM and Ray start theirs, a number of threads, a message before anything is imported;
-and each pipeline of the package is started so at least once.
+but import, so that no test finds traces of another. A fresh interpreter (`tests._commands`) remains where its beginning
+matters: torchrun, SLURM and Ray start theirs, threads are counted by an import, and the demo, `test_own_data` and the
+inference of `test_pipelines` start as a user starts them.
 """
 
 import atexit

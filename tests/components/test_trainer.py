@@ -72,6 +72,12 @@ def make_trainer(training_set, tmp_path):
 
 
 @pytest.fixture
+def unjudged(monkeypatch):
+    """What follows the last epoch takes longer than the epochs do, and leaves the weights alone."""
+    monkeypatch.setattr(Trainer, "_finish", lambda *_: None)
+
+
+@pytest.fixture
 def registry(make_registry, tmp_path):
     return {
         "tracking_uri": make_registry(tmp_path),
@@ -167,6 +173,7 @@ def test_the_best_on_validation_is_taken_and_the_test_set_decides_nothing(make_t
     assert seen == [set(training_set.split.test.event_ids)] * 3
 
 
+@pytest.mark.usefixtures("unjudged")
 def test_the_learning_rate_falls_on_validation(make_trainer, monkeypatch):
     losses = iter([0.5, 0.4, 0.45, 0.45])
     rates = []
@@ -182,12 +189,12 @@ def test_the_learning_rate_falls_on_validation(make_trainer, monkeypatch):
     monkeypatch.setattr(energy_module.EnergyLearner, "judge", lambda *_, **__: Same())
     monkeypatch.setattr(Progress, "validated", lambda _, result: rates.append(result.learning_rate))
     trainer = make_trainer(epochs=4, config={"batch_size": 8, "lr_scheduler_patience": 0, "optim_lr": 1e-3})
-    monkeypatch.setattr(trainer, "_finish", lambda *_: None)
     trainer.execute()
     assert rates == [1e-3, 1e-3, 1e-3, 5e-4]
     assert trainer.optimizer.param_groups[0]["lr"] == 2.5e-4
 
 
+@pytest.mark.usefixtures("unjudged")
 def test_the_same_seed_gives_the_same_network(make_trainer, tmp_path):
     for name in ("a", "b"):
         make_trainer(checkpoints=str(tmp_path / name)).execute()
@@ -197,6 +204,7 @@ def test_the_same_seed_gives_the_same_network(make_trainer, tmp_path):
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
+@pytest.mark.usefixtures("unjudged")
 def test_resuming_is_as_if_it_had_never_stopped(make_trainer, tmp_path):
     make_trainer(checkpoints=str(tmp_path / "whole"), epochs=4).execute()
     make_trainer(checkpoints=str(tmp_path / "parts"), epochs=2).execute()
@@ -209,6 +217,7 @@ def test_resuming_is_as_if_it_had_never_stopped(make_trainer, tmp_path):
         assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
+@pytest.mark.usefixtures("unjudged")
 def test_a_new_training_does_not_end_with_an_old_network(make_trainer, tmp_path, monkeypatch):
     best = tmp_path / "checkpoints" / "best_model"
     make_trainer().execute()
@@ -223,6 +232,7 @@ def test_a_new_training_does_not_end_with_an_old_network(make_trainer, tmp_path,
     assert run_of(best) == trainer.run_id
 
 
+@pytest.mark.usefixtures("unjudged")
 def test_resuming_elsewhere_brings_the_best_network_along(make_trainer, tmp_path):
     make_trainer(epochs=1).execute()
     best = weights(tmp_path / "checkpoints" / "best_model")
@@ -233,6 +243,7 @@ def test_resuming_elsewhere_brings_the_best_network_along(make_trainer, tmp_path
     assert all(torch.equal(best[key], value) for key, value in trainer.model.state_dict().items())
 
 
+@pytest.mark.usefixtures("unjudged")
 def test_a_checkpoint_of_another_split_or_scaling_is_refused(make_trainer, training_set, tmp_path):
     make_trainer(epochs=1).execute()
     maps, folder = training_set.open_spectrograms(), str(tmp_path / "training")
@@ -513,6 +524,7 @@ def test_a_diverged_training_says_so(make_trainer):
         make_trainer(config={"batch_size": 8, "optim_lr": 1e30, "gradient_clip": 1e30, "optimizer": "sgd"}).execute()
 
 
+@pytest.mark.usefixtures("unjudged")
 def test_gradients_are_clipped(make_trainer, monkeypatch):
     seen = []
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda _, largest: seen.append(largest))

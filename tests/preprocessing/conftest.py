@@ -29,28 +29,31 @@ def raw_events(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def run_engine(tmp_path_factory):
-    """Call a function of _runs.py in a process of its own, on workers that are started afresh."""
+    """Call a function of _runs.py in a process of its own.
+
+    Whoever gives variables gets a fresh interpreter: those of Ray and of threads are read while things are imported.
+    """
     log = tmp_path_factory.mktemp("said") / "log.txt"
 
     def run(what, source, folder, engine, **environment):
-        log.unlink(missing_ok=True)
         arguments = what, str(source), str(folder), json.dumps(engine)
-        status = _warm.start(_runs.main, *arguments, output=log, **environment).wait(300)
+        if environment:
+            environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *sys.path[1:]])
+            command = [sys.executable, "-m", "tests.preprocessing._runs", *arguments]
+            return _commands.run(ROOT, *command, code=None, timeout=300, **environment)
+        log.unlink(missing_ok=True)
+        status = _warm.start(_runs.main, *arguments, output=log).wait(300)
         return subprocess.CompletedProcess(arguments, status, stderr=log.read_text())
 
     return run
 
 
 @pytest.fixture(scope="session")
-def reference(raw_events, tmp_path_factory):
-    """Event set and spectrogram set of the raw events as one process with two threads makes them.
-
-    In a fresh interpreter, which reads how many threads there are when it begins.
-    """
+def reference(run_engine, raw_events, tmp_path_factory):
+    """Event set and spectrogram set of the raw events as one process with two threads makes them."""
     folder = tmp_path_factory.mktemp("reference")
-    command = [sys.executable, "-m", "tests.preprocessing._runs", "all_sets", raw_events, folder, '{"workers": 1}']
-    path = os.pathsep.join([str(ROOT), *sys.path[1:]])
-    _commands.run(ROOT, *command, OMP_NUM_THREADS="2", PYTHONPATH=path)
+    made = run_engine("all_sets", raw_events, folder, {"workers": 1}, OMP_NUM_THREADS="2")
+    assert made.returncode == 0, made.stderr
     return folder
 
 
