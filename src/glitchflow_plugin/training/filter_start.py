@@ -22,8 +22,9 @@ FOLDS = 5
 _RIDGE = 0.1
 #: Power of a channel that is never heard, relative to the loudest.
 _SILENT = 1e-12
-#: Standard errors by which one more law must be better, over the folds.
-_CONFIDENCE = 1.0
+CONFIDENCE = 1.0
+"""Standard errors by which one more law must be better, over the folds."""
+
 _ROUNDS = 2
 
 
@@ -71,16 +72,17 @@ def choose_laws(sums: Sequence[WienerSums], num_laws: int) -> Bool[Tensor, "witn
     if len(known) < FOLDS:
         return chosen
     best = _gains(known, chosen)
+    heard = reduce(add, known).power.unflatten(0, chosen.shape) > 0
     for _ in range(_ROUNDS):
         before = chosen.clone()
         for witness in range(len(chosen)):
-            for law in range(1, num_laws):
+            for law in torch.nonzero(heard[witness, 1:])[:, 0].tolist():
                 tried = chosen.clone()
                 tried[witness, 1:] = False
-                tried[witness, law] = True
+                tried[witness, 1 + law] = True
                 found = _gains(known, tried)
                 better = found - best
-                if better.mean() > _CONFIDENCE * better.std() / len(better) ** 0.5:
+                if better.mean() > CONFIDENCE * better.std() / len(better) ** 0.5:
                     chosen, best = tried, found
         if torch.equal(chosen, before):
             break
@@ -103,8 +105,11 @@ def _solved(sums: WienerSums) -> Float[Tensor, "channel tap"]:
 
 
 def _gains(sums: Sequence[WienerSums], chosen: Bool[Tensor, "witness law"]) -> Float[Tensor, " fold"]:
-    """What filters gain on each fold that were fitted to the others."""
     channels = torch.nonzero(chosen.flatten())[:, 0]
-    parts = [each.only(channels) for each in sums]
+    return held_out_gains([each.only(channels) for each in sums])
+
+
+def held_out_gains(parts: Sequence[WienerSums]) -> Float[Tensor, " fold"]:
+    """What filters gain on each fold that were fitted to the others."""
     rest = [reduce(add, [other for other in parts if other is not part]) for part in parts]
     return torch.tensor([part.gain(_solved(others)) for part, others in zip(parts, rest, strict=True)])

@@ -1,7 +1,7 @@
 """Learning on whitened series: the strain that the witnesses explain, with its phase."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import add
@@ -31,6 +31,7 @@ from glitchflow_plugin.models.wiener import FILTER_SIZE, WienerSums
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.plots.style import Picture
+from glitchflow_plugin.preprocessing.channel_recipe import slow_channels
 from glitchflow_plugin.preprocessing.truth import read_glitch_truth
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
 from glitchflow_plugin.simulation.detector import event_path
@@ -40,6 +41,7 @@ from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, pixel
 from glitchflow_plugin.training.filter_start import choose_laws, fit_filters, folds_of, sums_by_fold
 from glitchflow_plugin.training.judged_maps import JudgedOnMaps
 from glitchflow_plugin.training.learner import Batches
+from glitchflow_plugin.training.slow_start import find_context, set_context
 from glitchflow_plugin.types.tensors import host
 
 logger = logging.getLogger(__name__)
@@ -276,10 +278,20 @@ class WaveformLearner(JudgedOnMaps):
         dataset, split = self.training_windows(), self.training_set.split
         numbers = split.train.group_of(split.block_length)
         folds = folds_of(np.array([numbers[str(event_id)] for event_id in dataset.event_ids]))
+
+        def weighed() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            for witnesses, strain in DataLoader(dataset, batch_size=_START_BATCH):
+                yield witnesses, strain[:, -1:], self._worth(strain[:, :1]).rsqrt()[:, None, None]
+
+        slow = [self.witnesses.index(name) for name in slow_channels(self.events.recipe) if name in self.witnesses]
+        if slow and network.place is not None:
+            contexts = find_context(network, weighed(), folds, slow, self.events.sample_rate)
+            set_context(network, contexts, self.events.sample_rate)
+            for one in contexts:
+                how = "direction" if one.strength is None else "place"
+                logger.info("%s follows the %s of %s", self.witnesses[one.witness], how, self.witnesses[one.channel])
         weighted = (
-            (root[..., None] * network.law_series(witnesses), root * strain[:, -1:])
-            for witnesses, strain in DataLoader(dataset, batch_size=_START_BATCH)
-            for root in [self._worth(strain[:, :1]).rsqrt()[:, None, None]]
+            (root[..., None] * network.law_series(witnesses), root * target) for witnesses, target, root in weighed()
         )
         sums = sums_by_fold(weighted, folds, network.filter_size)
         chosen = choose_laws(sums, network.filters.shape[1])
