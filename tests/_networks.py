@@ -14,6 +14,9 @@ NETWORKS = {
     "plain_unet": {"base": 4, "depth": 2},
     "resnet": {"base": 4, "blocks": 1},
     "shallow_decoder": {"base": 4},
+    "stft_unet": {"frame_size": 64, "base": 4, "depth": 2},
+    "tcn": {"features": 4, "blocks": 4},
+    "transfer": {"frame_size": 64},
     "unet": {"base": 4, "depth": 2},
     "wiener": {"filter_size": 65},
 }

@@ -428,7 +428,8 @@ def run_python(page):
 @pytest.mark.slow
 def test_python_does_what_the_pages_show(demo):
     found = {page.name: run_python(page) for page in PAGES if blocks(page, "python")}
-    assert set(found) == {"data-formats.md", "mlflow-tensorboard.md", "models.md", "own-data.md", "q-transform.md"}
+    shown = {"data-formats.md", "mlflow-tensorboard.md", "models.md", "own-data.md", "q-transform.md", "vetoes.md"}
+    assert set(found) == shown
     assert (demo / "my_events" / "glitch-1.h5").exists()
     assert found["data-formats.md"]["batch"].maps.shape[:2] == (2, 1)
     strain = found["models.md"]["explained"].strain
@@ -439,6 +440,7 @@ def test_python_does_what_the_pages_show(demo):
     # of the few validation events that there are here no p-value can be told
     assert found["models.md"]["p_value"].shape == (2,)
     assert found["models.md"]["p_value"].isnan().all()
+    assert found["vetoes.md"]["path"].exists()
     names = found["q-transform.md"]
     assert names["maps"].shape == (36, 64, 257)
     assert names["glitch"].shape == names["series"].shape

@@ -9,7 +9,7 @@ above it. NaN is neither above nor below: such a case is no glitch, and it is no
 from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 Energies: TypeAlias = Any
@@ -26,6 +26,12 @@ GROWTH = 0.05
 
 OUTCOMES = ("cleaned", "not cleaned", "missed", "false alarm", "quiet", "no strain")
 """What can come of an event."""
+
+PASS, SUBTRACT, VETO = DECISIONS = ("pass", "subtract", "veto")
+"""What a search shall do with an event: use it as it is, use the cleaned one, or leave it out."""
+
+NEW_BELOW = 0.05
+"""Share of validation events at least as new below which an event is new to the model."""
 
 
 def above(energies: Energies, threshold: float | NDArray[np.float64]) -> Mask:
@@ -119,6 +125,35 @@ def outcome(
     good, bad, missed, false_alarm, quiet, unmeasured = OUTCOMES
     cases = [~measured, glitch & vetoed & cleaned, glitch & vetoed, glitch, vetoed]
     return np.select(cases, [unmeasured, good, bad, missed, false_alarm], quiet)
+
+
+def decide(
+    came: NDArray[np.str_],
+    vetoed: Bool[np.ndarray, " event"],
+    witnesses_missing: Int[np.ndarray, " event"],
+    strangeness: Float[np.ndarray, " event"],
+) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+    """What a search shall do with each event, and why.
+
+    Without a veto an event passes: the witnesses have nothing to say against it. With one it is subtracted if that is
+    known to clean it and the model knows such events, and is left out else.
+
+    Args:
+        came: What came of each event, see `outcome`.
+        vetoed: Whether any of its time is vetoed.
+        witnesses_missing: Witnesses of the model without usable data.
+        strangeness: Share of validation events at least as new to the model; NaN where it is not known.
+
+    Returns:
+        One of `DECISIONS`, and the reasons, joined by semicolons: the outcome, `witness missing`, `new to the model`;
+        (event,) each.
+    """
+    missing = witnesses_missing > 0
+    new = strangeness < NEW_BELOW
+    sure = (came == OUTCOMES[0]) & ~missing & ~new
+    decisions = np.select([~vetoed, sure], [PASS, SUBTRACT], VETO)
+    doubts = np.char.add(np.where(missing, "; witness missing", ""), np.where(new, "; new to the model", ""))
+    return decisions, np.char.add(came.astype(np.str_), doubts)
 
 
 def _representable(energies: Energies, threshold: float | NDArray[np.float64]) -> float | NDArray[np.float64]:

@@ -3,7 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from glitchflow_plugin.inference.excess import added_power, paired_medians, pooled_growth, power_removed, snr_kinds
+from glitchflow_plugin.inference.excess import (
+    added_power,
+    grown_share,
+    paired_medians,
+    pooled_growth,
+    power_removed,
+    snr_kinds,
+)
 
 
 def alone(count):
@@ -33,6 +40,17 @@ def test_added_power():
     assert (one.value, one.low) == (pytest.approx(0.04), None)
     assert "1 independent group" in one.reason
     assert pooled_growth(before, before, np.zeros(2, bool), alone(2)).value is None
+
+
+def test_glitches_that_grow_by_more_than_a_hundredth_are_counted():
+    removed = np.array([0.9, 0.0, -0.0099, -0.0101, -2.0, np.nan, -3.0])
+    chosen = np.arange(7) < 6  # the last does not count, and where there is no glitch none can grow
+    one = grown_share(removed, chosen, alone(7))
+    assert one.value == pytest.approx(2 / 5)
+    assert one.low <= 0.4 <= one.high
+    twins = grown_share(np.repeat(removed, 3), np.repeat(chosen, 3), np.repeat(alone(7), 3))
+    assert twins.to_dict() == pytest.approx(one.to_dict())
+    assert grown_share(removed, removed > 1, alone(7)).value is None
 
 
 def test_growth_is_drawn_by_group():

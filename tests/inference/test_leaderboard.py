@@ -152,6 +152,12 @@ def test_standings_are_medians_of_the_chosen_best_first(held_out):
     )
     assert result.figures["wave"]["power_removed"].value == pytest.approx(0.75)
     assert result.figures["ours"]["power_removed"].value is None
+    assert result.figures["wave"]["grown"].value == 0
+    assert result.figures["ours"]["grown"].value is None
+    order = list(result.figures)
+    assert result.runner_up == order[1]
+    best, second = (result.figures[name]["median_net_removed"].value for name in order[:2])
+    assert result.margin.value == pytest.approx(best - second)
     assert result.figures["zero"]["added_map"].value == pytest.approx(0)
     assert result.figures["wave"]["added_strain"].value == 0  # nothing is predicted where there is no glitch
     assert result.kinds["class"] == [("blip", Sample(3, 3)), ("tomte", Sample(1, 1))]
@@ -159,6 +165,20 @@ def test_standings_are_medians_of_the_chosen_best_first(held_out):
     assert result.kinds["witnesses missing"][0] == ("0", Sample(4, 4))
     by_class = result.by_kind["class"]["ours"]
     assert by_class[1].value == pytest.approx(judged["ours"].statistics.net_removed[6])
+
+
+def test_waveforms_are_compared_with_the_best_linear_one_and_counted_where_they_grow(held_out):
+    shares = {"ours": 0.9, "wiener": 0.6, "transfer": 0.3, "wild": 2.5}
+    judged = {
+        name: judge_entrant(Waveform(held_out.truth, held_out.maps, share), held_out, SETTINGS)
+        for name, share in shares.items()
+    }
+    result = standings(judged, held_out, SETTINGS, ["wiener", "transfer"])
+    assert result.waveform_reference == "wiener"
+    for name, share in shares.items():
+        lead = (1 - (1 - share) ** 2) - (1 - 0.4**2)
+        assert result.figures[name]["waveform_lead"].value == pytest.approx(lead, abs=1e-6)
+        assert result.figures[name]["grown"].value == (1 if name == "wild" else 0)
 
 
 def test_wrong_settings_and_truth_of_other_events_are_refused(held_out):

@@ -41,6 +41,8 @@ def result():
             "median_net_removed": whole[name][0],
             "lead": whole[name][1],
             "power_removed": whole[name][0],
+            "waveform_lead": whole[name][1],
+            "grown": whole[name][0],
             **scores[name].metrics(),
             "added_map": whole[name][0],
             "added_strain": whole[name][0],
@@ -62,6 +64,9 @@ def result():
         },
         samples={"glitches": Sample(12, 12), "quiet": Sample(12, 4)},
         reference=None,
+        waveform_reference="ours",
+        runner_up="constant",
+        margin=whole["constant"][1],
     )
 
 
@@ -119,3 +124,7 @@ def test_tables_and_page_say_how_many_groups_and_mark_what_is_outside(result):
     assert "Constant, clock and mean map know nothing of the witnesses" in page
     assert "balanced veto accuracy at SNR² 16" in page
     assert page.count("![") == len(pictures)
+    assert "ours leads constant, the next one, by" in page
+    assert "lead over ours, waveform" in page
+    assert "| glitches made louder |" in page
+    assert "lead over None" not in page

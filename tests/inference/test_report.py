@@ -17,7 +17,10 @@ from glitchflow_plugin.inference.figures import (
 from glitchflow_plugin.inference.report import run_warnings, summary_details, summary_metrics
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
 from glitchflow_plugin.inference.tensorboard import track_result
+from glitchflow_plugin.inference.vetoes import write_vetoes
+from glitchflow_plugin.products.veto_formats import read_flag
 from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name, unix_time
+from glitchflow_plugin.types.intervals import holds, union
 
 SETTINGS = InferenceSettings(batch_events=4, replicates=50, examples=2)
 
@@ -82,6 +85,38 @@ def test_summary_has_figures_bands_and_baselines(finished):
     assert details["scores"]["model"]["confusion"]["hits"] == 4
     assert details["witnesses_missing"] == {"V1:SEIS": 1, "V1:MIC": 0}
     assert (details["events_vetoed"], details["segments"]) == (4, 4)
+
+
+def test_vetoes_are_a_flag_of_the_time_that_was_looked_at(finished, tmp_path):
+    result, _, bundle = finished
+    settings = InferenceSettings(batch_events=4, replicates=50, products=("hdf5", "segwizard", "gates"))
+    paths, losses = write_vetoes(result, bundle.target, settings, tmp_path)
+    stem = paths[0].stem
+    assert [path.name for path in paths] == [f"{stem}{end}" for end in (".h5", ".txt", "-known.txt", ".gates.txt")]
+    assert [loss.split(" lack ")[0] for loss in losses] == ["vetoes as segwizard", "vetoes as gates"]
+    assert "known" not in losses[0]
+    assert "known" in losses[1]
+    flag = read_flag(paths[0], "hdf5")
+    assert (flag.ifo, flag.padding, flag.isgood) == ("V1", (-0.05, 0.05), False)
+    # edges are moved outward by less than 2 ms
+    segments = union(result.segments[["gps_start", "gps_end"]].to_numpy())
+    assert np.all(np.abs(flag.active - segments) < 1 / 512)
+    assert np.all(holds(flag.active, segments[:, 0]))
+    events = union(result.events[["gps_start", "gps_end"]].to_numpy())
+    assert np.all(np.abs(flag.known - events) < 1 / 512)
+    assert len(segments)
+    assert write_vetoes(result, bundle.target, InferenceSettings(products=()), tmp_path) == ([], [])
+
+
+def test_each_event_has_a_decision_and_its_reasons(finished):
+    result, spectrograms, _ = finished
+    events = result.events
+    assert events["decision"][events["veto"] & events["cleaned"]].eq("subtract").all()
+    assert events["decision"][~events["veto"]].eq("pass").all()
+    assert events["reasons"][2] == "missed; witness missing"
+    boxes = result.segments[["frequency_low", "frequency_high"]].to_numpy()
+    assert np.isin(boxes, spectrograms.frequencies).all()
+    assert (boxes[:, 0] <= boxes[:, 1]).all()
 
 
 def test_warnings_name_missing_witnesses(finished):

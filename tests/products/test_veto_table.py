@@ -211,3 +211,13 @@ def test_each_event_has_one_outcome():
     }
     events = pd.DataFrame([*cases.values()], columns=["veto", "glitch", "veto_in_time", "cleaned"]).astype("boolean")
     assert outcomes(events).tolist() == list(cases)
+
+
+def test_a_segment_is_a_box_of_what_is_predicted_to_be_loud():
+    loudest = np.ones((2, 12))
+    loudest[0, 4:7], loudest[1, 2] = 20.0, 30.0
+    bands = np.zeros((2, 12, 2))
+    bands[0, 4:7] = [[40, 60], [30, 50], [45, 90]]
+    bands[1, 2] = 100, 200
+    found = veto_segments(["a", "b"], GPS[:2], COLUMNS, loudest, threshold=16.0, padding=0.25, bands=bands)
+    assert found[["frequency_low", "frequency_high"]].to_numpy().tolist() == [[30, 90], [100, 200]]

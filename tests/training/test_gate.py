@@ -67,6 +67,40 @@ def test_better_than_the_champion_by_more_than_the_noise_and_nothing_else(losses
     assert not decide(worse, WITNESSES, SETTINGS, (worse, make(hard))).promoted
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.03])  # a loss of maps is of another size
+def test_no_worse_than_its_linear_filter(losses, scale):
+    hard, generator = losses
+    hard, nothing = hard * scale, np.full(60, scale)
+    one, wobble = make(hard, zero_loss=nothing), generator.standard_normal(60) * scale
+
+    def verdict(linear, challenger=one, **changes):
+        return decide(challenger, WITNESSES, replace(SETTINGS, **changes), linear=make(linear, zero_loss=nothing))
+
+    lead = verdict(hard + 0.3 * scale)
+    assert lead.promoted
+    assert lead.figures["linear_loss_difference_high"] < 0 < lead.figures["linear_gate_loss"]
+    # where the truth is linear nobody does better
+    assert verdict(hard + 0.01 * wobble).promoted
+    assert "is no more than that of its linear filter" in verdict(hard).reason
+    # worse by more than the margin; as good on average, but so different that nobody can tell
+    for linear in (hard - 0.1 * scale, hard + 0.5 * wobble):
+        behind = verdict(linear)
+        assert not behind.promoted
+        assert "is not shown to be no more than that of its linear filter" in behind.reason
+        assert "is less than that of a trivial prediction" in behind.reason
+    assert verdict(hard - 0.1 * scale, max_behind_linear=0.2).promoted
+    # worse in one group of a few events, which counts as one beside those of one event each
+    groups = np.r_[np.zeros(11, dtype=int), 1 + np.arange(49)]
+    better_alone = hard - np.where(groups == 0, -0.5, 0.1) * scale
+    assert not verdict(better_alone, make(hard, zero_loss=nothing, group=groups)).promoted
+
+
+def test_a_version_without_a_linear_filter_says_so(losses):
+    verdict = decide(make(losses[0]), WITNESSES, SETTINGS)
+    assert verdict.promoted
+    assert "it brings no linear filter" in verdict.reason
+
+
 def test_better_than_a_bad_champion_is_not_enough(losses):
     bad = make(losses[0] + 1.0)
     assert not decide(bad, WITNESSES, SETTINGS, (bad, make(losses[0] + 2.0))).promoted

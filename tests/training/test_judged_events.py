@@ -169,6 +169,21 @@ def test_a_champion_is_compared_with_on_what_neither_has_seen(made):
     assert "does not say which events it has seen" in verdict.reason
 
 
+def test_a_version_that_its_linear_filter_beats_is_refused(made):
+    weak = gate(made, lambda x: guide(x, 0.1))
+    for gain, promoted in ((0.5, False), (0.1, True), (0.0, True)):
+        rival = WaveformTwin(Known(lambda x, gain=gain: guide(x, gain)))
+        verdict = replace(weak, challenger=replace(weak.challenger, baseline=rival)).decide()
+        assert verdict.promoted == promoted, verdict.reason
+        assert verdict.figures["linear_compared_events"] == verdict.figures["gate_events"]
+        assert ("not shown to be no more than that of its linear filter" in verdict.reason) != promoted
+    # judged as inference would use the filter itself
+    itself = gate(made, lambda x: guide(x, 0.5)).decide()
+    strong = WaveformTwin(Known(guide))
+    verdict = replace(weak, challenger=replace(weak.challenger, baseline=strong)).decide()
+    assert verdict.figures["linear_gate_loss"] == pytest.approx(itself.figures["gate_loss"])
+
+
 class Energies(nn.Module):
     """A rule of energies as an `EnergyTwin` that scales nothing."""
 

@@ -103,7 +103,8 @@ def _compare(options: argparse.Namespace) -> int:
     rows = [["", *(f"{version.name}/{version.version}" for version in found)]]
     rows.append(["alias", *(",".join(version.aliases) or "-" for version in found)])
     rows.append(["run", *(version.run_id or "-" for version in found)])
-    judged = ("gate_loss", "harmed_share", "added_power", "added_series", "worst_growth", "signal_lost_worst")
+    harm = ("harmed_share", "added_power", "added_series", "worst_growth", "signal_lost_worst")
+    judged = ("gate_loss", "linear_gate_loss", *harm)
     tags = (*judged, "code_version", "git_commit", "dataset_fingerprint")
     rows += [[key, *(version.tags.get(key, "-")[:40] for version in found)] for key in tags]
     for key in sorted({*first["metrics"], *second["metrics"]}):

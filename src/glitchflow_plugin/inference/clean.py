@@ -54,6 +54,28 @@ def residual_area(cleaned: Float[Tensor, "*batch frequency time"], threshold: fl
     return above(cleaned, threshold).sum(dim=(-2, -1))
 
 
+def band_by_column(
+    predicted: Float[Tensor, "*batch frequency time"], threshold: float, inside: Bool[Tensor, "frequency time"]
+) -> Int[Tensor, "*batch time 2"]:
+    """First and last row that is predicted to be loud at each time; the loudest row where none is.
+
+    Args:
+        predicted: Energies predicted from the witnesses, SNR².
+        threshold: A pixel above it is loud, SNR².
+        inside: Pixels that are looked at.
+
+    Returns:
+        Rows of frequency.
+
+    >>> band_by_column(torch.tensor([[1.0, 17.0], [3.0, 20.0]]), 16.0, torch.ones(2, 2, dtype=torch.bool)).tolist()
+    [[1, 1], [0, 1]]
+    """
+    predicted = torch.where(inside, predicted, 0.0)
+    loud = above(predicted, threshold) | (predicted == predicted.amax(dim=-2, keepdim=True))
+    first, last = loud.int().argmax(dim=-2), loud.flip(-2).int().argmax(dim=-2)
+    return torch.stack([first, predicted.shape[-2] - 1 - last], dim=-1)
+
+
 def loudest_by_column(
     predicted: Float[Tensor, "*batch frequency time"], inside: Bool[Tensor, "frequency time"] | None = None
 ) -> Float[Tensor, "*batch time"]:

@@ -5,6 +5,7 @@ figure              perfect prediction  zero prediction  twice the glitch       
 ==================  ==================  ===============  ======================  =================
 power removed       1                   0                0                       no true glitch
 added power         0                   0                -                       no quiet event
+grown share         0                   0                0                       no true glitch
 ==================  ==================  ===============  ======================  =================
 
 Intervals draw groups of events, the same for all that is compared (:mod:`glitchflow_plugin.inference.intervals`).
@@ -27,6 +28,9 @@ from glitchflow_plugin.inference.intervals import (
     weighted_median,
 )
 from glitchflow_plugin.signal.bootstrap import in_memory
+
+GROWTH = 0.01
+"""Share of its own power by which a glitch must grow to count as made louder."""
 
 
 def power_removed(
@@ -125,6 +129,30 @@ def pooled_growth(
 
     ends = bootstrap(_growth, num_groups, replicates=replicates, seed=seed)
     return estimate(added_power(before, after), ends[:, 0], few_groups(num_groups))
+
+
+def grown_share(
+    removed: Float[np.ndarray, " event"],
+    chosen: Bool[np.ndarray, " event"],
+    groups: Int[np.ndarray, " event"],
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """Share of glitches that subtraction makes louder, by more than `GROWTH` of their power, with its interval.
+
+    Args:
+        removed: As from `power_removed`.
+        chosen: Events that count; those without a glitch never do.
+        groups: Number of each event's group.
+        replicates: Bootstrap replicates; 0 for no intervals.
+        seed: Seed of the bootstrap.
+    """
+    counted = chosen & np.isfinite(removed)
+    if not counted.any():
+        return Estimate(None, reason="no glitch")
+    one = np.ones(len(removed))
+    return pooled_growth(one, one + (removed < -GROWTH), counted, groups, replicates=replicates, seed=seed)
 
 
 def _numbered(groups: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:

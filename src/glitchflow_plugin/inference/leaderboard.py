@@ -15,7 +15,14 @@ from glitchflow_plugin.data.groups import group_numbers
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
-from glitchflow_plugin.inference.excess import Kind, paired_medians, pooled_growth, power_removed, snr_kinds
+from glitchflow_plugin.inference.excess import (
+    Kind,
+    grown_share,
+    paired_medians,
+    pooled_growth,
+    power_removed,
+    snr_kinds,
+)
 from glitchflow_plugin.inference.intervals import Estimate
 from glitchflow_plugin.inference.predict import Prediction, Predictor
 from glitchflow_plugin.inference.score import Sample, Scores, score_statistics, whole_thresholds
@@ -225,6 +232,9 @@ class Standings:
         by_kind: Median net power removed from each of these kinds, by entrant.
         samples: Numbers of `glitches` (those of the medians) and of `quiet` events.
         reference: The best of the linear entrants, with which all are compared; None if there is none.
+        waveform_reference: The best of those that predict waveforms, by the power removed from these.
+        runner_up: The entrant after the best; None if there is none.
+        margin: Median net power removed by the best less that of the runner-up, paired; None without one.
     """
 
     figures: Mapping[str, Mapping[str, Estimate]]
@@ -233,11 +243,16 @@ class Standings:
     by_kind: Mapping[str, Mapping[str, Sequence[Estimate]]]
     samples: Mapping[str, Sample]
     reference: str | None
+    waveform_reference: str | None = None
+    runner_up: str | None = None
+    margin: Estimate | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like."""
         return {
             "reference": self.reference,
+            "waveform reference": self.waveform_reference,
+            "runner-up": {"entrant": self.runner_up, "margin": self.margin and asdict(self.margin)},
             "figures": {key: {name: asdict(one) for name, one in row.items()} for key, row in self.figures.items()},
             "scores": {key: one.to_dict() for key, one in self.scores.items()},
             "samples": {name: _counts(sample) for name, sample in self.samples.items()},
@@ -274,7 +289,8 @@ def standings(
     reference = _best(paired_medians(removed, chosen, groups, replicates=0), linear)
     medians = paired_medians(removed, chosen, groups, reference=reference, **draw)
     waveforms = {name: one.power_removed for name, one in judgements.items() if one.power_removed is not None}
-    powers = paired_medians(waveforms, chosen, groups, **draw)
+    waveform_reference = _best(paired_medians(waveforms, chosen, groups, replicates=0), linear)
+    powers = paired_medians(waveforms, chosen, groups, reference=waveform_reference, **draw)
     none = Estimate(None, reason="no waveform")
     order = sorted(judgements, key=lambda name: -_or_least(medians[name][0]))
     scores = {
@@ -292,10 +308,14 @@ def standings(
             "median_net_removed": medians[name][0],
             "lead": medians[name][1],
             "power_removed": powers[name][0] if name in powers else none,
+            "waveform_lead": powers[name][1] if name in powers else none,
+            "grown": grown_share(waveforms[name], chosen, groups, **draw) if name in waveforms else none,
             **scores[name].metrics(),
             "added_map": pooled_growth(maps.total_measured, maps.total_cleaned, truth.quiet, groups, **draw),
             "added_strain": added,
         }
+    best, runner_up = order[0], order[1] if len(order) > 1 else None
+    pair = {} if runner_up is None else {name: removed[name] for name in (best, runner_up)}
     labels = np.array(truth.label)
     snr = np.where(chosen, truth.witness_snr, 0)
     kinds: dict[str, list[tuple[Kind, _ByEntrant]]] = {
@@ -310,6 +330,9 @@ def standings(
         by_kind={what: _medians_by_kind(rows, groups, order, draw) for what, rows in kinds.items()},
         samples={"glitches": Sample.of(groups, chosen), "quiet": Sample.of(groups, truth.quiet)},
         reference=reference,
+        waveform_reference=waveform_reference,
+        runner_up=runner_up,
+        margin=paired_medians(pair, chosen, groups, reference=runner_up, **draw)[best][1] if pair else None,
     )
 
 

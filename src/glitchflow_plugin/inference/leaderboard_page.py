@@ -9,6 +9,7 @@ import pandas as pd
 
 from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.data.groups import LEAST_GROUPS
+from glitchflow_plugin.inference.excess import GROWTH
 from glitchflow_plugin.inference.intervals import Estimate
 from glitchflow_plugin.inference.leaderboard import EntrantJudgement, LeaderboardSettings, Standings
 from glitchflow_plugin.inference.score import Sample
@@ -213,19 +214,21 @@ def page_block(
         f"lead over {result.reference}": "lead",
         "net power removed, all": "net_power_removed",
         "power removed, waveform": "power_removed",
+        f"lead over {result.waveform_reference}, waveform": "waveform_lead",
         f"cleaned share at {cut}": cleaned,
         f"balanced veto accuracy at {cut}": veto,
         "veto ROC area": "veto_roc_auc",
     }
     harm = {
         "quiet events harmed": harmed,
+        "glitches made louder": "grown",
         "power added to quiet events, maps": "added_map",
         "power added to quiet events, waveform": "added_strain",
         "time vetoed": deadtime,
         "time vetoed outside glitches": aside,
     }
-    if result.reference is None:
-        columns = {title: key for title, key in columns.items() if key != "lead"}
+    compared = {"lead": result.reference, "waveform_lead": result.waveform_reference}
+    columns = {title: key for title, key in columns.items() if compared.get(key, key) is not None}
     quality = [
         {"entrant": name, **{title: _per_cent(row[key], key) for title, key in columns.items()}}
         for name, row in result.figures.items()
@@ -245,8 +248,15 @@ def page_block(
         "In per cent [95 % interval, bootstrap by group], best first; medians are those over the witnessed glitches. "
         "Net of what is added anywhere. Maps of twins of energies are cleaned by subtracting energies, those of "
         f"waveforms by subtracting waveforms. {_listed(TRIVIAL)} know nothing of the witnesses: they say the same of "
-        "every event, and were fitted to the very events judged, which is more than fair."
+        "every event, and were fitted to the very events judged, which is more than fair. Leads are paired. Made "
+        f"louder is a glitch that grows by more than {100 * GROWTH:g} % of its power in the true waveform."
     )
+    if result.margin is not None:
+        best = next(iter(result.figures))
+        explained += (
+            f" {best} leads {result.runner_up}, the next one, by {_per_cent(result.margin, 'lead')} points "
+            "(medians of the same glitches)."
+        )
     titles = {
         "ranking": "Entrants by median net power removed, with power removed from the true waveform and harm",
         "accuracy": "Share of glitches cleaned and balanced veto accuracy against the SNR² threshold",
@@ -321,7 +331,7 @@ def _per_cent(estimate: Estimate, key: str) -> str:
     """Value and interval; small shares get more digits."""
     if estimate.value is None:
         return "-"
-    digits = 2 if key.startswith(("added", "harmed", "deadtime")) else 1
+    digits = 2 if key.startswith(("added", "grown", "harmed", "deadtime")) else 1
     # no "-0.0"
     value, *ends = (
         None if end is None else f"{round(100 * end, digits) + 0.0:.{digits}f}"

@@ -8,6 +8,7 @@ from glitchflow_plugin.inference.figures import event_figures, example_figures, 
 from glitchflow_plugin.inference.run import MODEL, InferenceResult, InferenceSettings
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.inference.tensorboard import track_result
+from glitchflow_plugin.inference.vetoes import write_vetoes
 from glitchflow_plugin.products.pictures import IMAGES, PictureSettings, save_figures
 from glitchflow_plugin.products.summary import Metric
 from glitchflow_plugin.products.veto_table import covered_seconds, write_table
@@ -127,9 +128,11 @@ def write_result(
             track_result(tracker, result, overview, settings, classes)
             for row, figure in event_figures(result, spectrograms, target, settings, **look):
                 tracker.figure(picture_name(row), figure, row, gps=float(result.events["gps_event"].iloc[row]))
+    vetoes, losses = write_vetoes(result, target, settings, folder)
     return {
         "maps": str(result.maps.folder),
         **{name: f"{paths['csv']}, {paths['parquet']}" for name, paths in tables.items()},
+        **({"vetoes": "; ".join([", ".join(map(str, vetoes)), *losses])} if vetoes else {}),
         "images": f"{folder / IMAGES} ({', '.join(path.stem for path in written)})",
         **({"tensorboard": str(board)} if board is not None else {}),
     }

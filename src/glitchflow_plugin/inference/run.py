@@ -21,14 +21,15 @@ from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.errors import NoEventsError
 from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
-from glitchflow_plugin.inference.clean import loudest_by_column, residual_area
+from glitchflow_plugin.inference.clean import band_by_column, loudest_by_column, residual_area
 from glitchflow_plugin.inference.model_data import check_events, check_spectrograms
 from glitchflow_plugin.inference.predict import Prediction, explains, make_predictor
 from glitchflow_plugin.inference.score import Scores, score_statistics, whole_thresholds
 from glitchflow_plugin.inference.subject import weights_fingerprint
 from glitchflow_plugin.inference.trivial import MeasuredMaps, trivial_statistics
 from glitchflow_plugin.models.bundle import ModelBundle
-from glitchflow_plugin.products.veto_table import EventVerdicts, event_table, veto_segments
+from glitchflow_plugin.products.veto_formats import VetoFormat
+from glitchflow_plugin.products.veto_table import EventVerdicts, event_table, veto_segments, with_decisions
 from glitchflow_plugin.settings import AccuracyRange, Count, CountOrNone, Positive, PositiveNumber, section
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
 from glitchflow_plugin.signal.qtransform import QTransformSettings
@@ -48,6 +49,7 @@ class InferenceSettings:
 
     threshold: Positive = GLITCH_THRESHOLD
     veto_padding: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
+    products: tuple[VetoFormat, ...] = ("hdf5", "segwizard")
     accuracy_range: AccuracyRange = (1, 50)
     stride: int | None = 32
     batch_size: Count = 64
@@ -61,7 +63,7 @@ class InferenceSettings:
 
     def decisive(self) -> dict[str, object]:
         """The settings that change figures and verdicts; the others change how many are shown, and the speed."""
-        shown = ("batch_size", "batch_events", "examples", "tensorboard_rows", "tensorboard_pictures")
+        shown = ("products", "batch_size", "batch_events", "examples", "tensorboard_rows", "tensorboard_pictures")
         return {key: value for key, value in asdict(self).items() if key not in shown}
 
     @property
@@ -198,6 +200,7 @@ def run_inference(
         verdicts.loudest_predicted,
         threshold=settings.threshold,
         padding=settings.veto_padding,
+        bands=spectrograms.frequencies[np.concatenate([part.bands for part in parts])],
     )
     table = event_table(
         spectrograms.event_ids,
@@ -218,7 +221,7 @@ def run_inference(
     return InferenceResult(
         maps=made,
         segments=segments,
-        events=table,
+        events=with_decisions(table),
         scores=_scores(scored, settings),
         witnesses_missing=dict(zip(bundle.witnesses, missing.sum(axis=0).tolist(), strict=True)),
         num_unmeasured=int((~has_strain).sum()),
@@ -233,12 +236,14 @@ class _Judged:
     Attributes:
         cases: By name of the prediction, the zero prediction among them.
         loudest: Largest energy of each column that the model predicts, SNR², (event, time).
+        bands: First and last row that is predicted to be loud, (event, time, 2).
         residual_area: Pixels above the threshold after cleaning, (event,).
         strangeness: As the model says it, (event,).
     """
 
     cases: Mapping[str, CaseStatistics]
     loudest: Float[np.ndarray, "event time"]
+    bands: Int[np.ndarray, "event time 2"]
     residual_area: Int[np.ndarray, " event"]
     strangeness: Float[np.ndarray, " event"] | None
 
@@ -269,6 +274,7 @@ def _judge(
     return _Judged(
         cases,
         loudest=host(loudest_by_column(own.predicted, inside) if own.loudest is None else own.loudest),
+        bands=host(band_by_column(own.predicted, threshold, inside)),
         residual_area=host(residual_area(torch.where(inside, own.cleaned, 0.0), threshold)),
         strangeness=None if own.strangeness is None else host(own.strangeness.double()),
     )

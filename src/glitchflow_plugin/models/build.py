@@ -10,6 +10,9 @@ from glitchflow_plugin.errors import ConfigurationError, nearest
 from glitchflow_plugin.models.coupling import CouplingNet
 from glitchflow_plugin.models.encoder_decoders import DeepDecoder, PlainUNet, ResNetGenerator, ShallowDecoder
 from glitchflow_plugin.models.linear import LinearFilter
+from glitchflow_plugin.models.stft_unet import SpectrumUNet
+from glitchflow_plugin.models.tcn import TemporalConvolutions
+from glitchflow_plugin.models.transfer import TransferFunctions
 from glitchflow_plugin.models.unet import UNet
 from glitchflow_plugin.models.wiener import WienerFilter
 from glitchflow_plugin.types.plain import JsonObject
@@ -21,6 +24,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "plain_unet": PlainUNet,
     "resnet": ResNetGenerator,
     "shallow_decoder": ShallowDecoder,
+    "stft_unet": SpectrumUNet,
+    "tcn": TemporalConvolutions,
+    "transfer": TransferFunctions,
     "unet": UNet,
     "wiener": WienerFilter,
 }
@@ -29,7 +35,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 _BY_DATA = ("in_channels", "window_size")
 """Arguments that follow from the data, not from settings."""
 
-WAVEFORM_MODELS = frozenset({"coupling", "wiener"})
+WAVEFORM_MODELS = frozenset({"coupling", "stft_unet", "tcn", "transfer", "wiener"})
 """Those that look at whitened series; the others look at maps of energy."""
 
 

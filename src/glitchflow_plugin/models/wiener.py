@@ -133,21 +133,23 @@ class WienerSums:
         Raises:
             ConfigurationError: No batch was added or the ridge is negative.
         """
+        taps = torch.fft.irfft(self.response(ridge).T, n=self.segment_size).roll(self.filter_size // 2, dims=-1)
+        taps = taps[:, : self.filter_size] * _taper(self.filter_size)
+        result = WienerFilter(self.in_channels, filter_size=self.filter_size)
+        with torch.no_grad():
+            result.filters.copy_(taps)
+        return result.eval()
+
+    def response(self, ridge: float) -> Tensor:
+        """Complex responses of least mean power, (frequency, channel); arguments and errors as for `solve`."""
         if not self.count or ridge < 0:
             raise ConfigurationError(
                 f"expected data and a ridge of at least 0, got {self.count} segments and ridge {ridge}."
             )
         power = self.products.diagonal(dim1=-2, dim2=-1).real.mean(dim=-1)
         punish = (ridge * power + 1e-9 * power.mean() + 1e-12)[:, None].expand(-1, self.in_channels)
-        response = torch.linalg.solve(
-            self.products + torch.diag_embed(punish).to(self.products), self.targets[..., None]
-        )
-        taps = torch.fft.irfft(response[..., 0].T, n=self.segment_size).roll(self.filter_size // 2, dims=-1)
-        taps = taps[:, : self.filter_size] * _taper(self.filter_size)
-        result = WienerFilter(self.in_channels, filter_size=self.filter_size)
-        with torch.no_grad():
-            result.filters.copy_(taps)
-        return result.eval()
+        system = self.products + torch.diag_embed(punish).to(self.products)
+        return torch.linalg.solve(system, self.targets[..., None])[..., 0]
 
 
 def _taper(size: int) -> Tensor:

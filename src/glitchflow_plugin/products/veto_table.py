@@ -15,12 +15,14 @@ from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.types.intervals import union
-from glitchflow_plugin.verdict import holds_glitch, is_cleaned, is_vetoed, outcome
+from glitchflow_plugin.verdict import decide, holds_glitch, is_cleaned, is_vetoed, outcome
 
 SEGMENT_COLUMNS: Mapping[str, str] = {
     "event_id": "string",
     "gps_start": "float64",
     "gps_end": "float64",
+    "frequency_low": "float64",
+    "frequency_high": "float64",
     "peak_snr2_predicted": "float64",
 }
 """Columns of the table of veto segments with their pandas types."""
@@ -81,6 +83,7 @@ def veto_segments(
     *,
     threshold: float,
     padding: float = 0.0,
+    bands: Float[np.ndarray, "event time 2"] | None = None,
 ) -> pd.DataFrame:
     """When to veto: runs of columns whose predicted energy is above the threshold.
 
@@ -94,9 +97,10 @@ def veto_segments(
         loudest: Largest predicted energy of each column, SNR².
         threshold: SNR².
         padding: s.
+        bands: Lowest and highest frequency that is predicted to be loud in each column, Hz; not known if None.
 
     Returns:
-        Table with the columns of `SEGMENT_COLUMNS`, in order of time.
+        Table with the columns of `SEGMENT_COLUMNS`, in order of time: a box in time and frequency each.
 
     Raises:
         FormatError: The arrays do not belong together, or a GPS time is not float64.
@@ -116,11 +120,15 @@ def veto_segments(
     opens = np.flatnonzero(new)
     closes = np.append(opens[1:], len(event)) - 1 if len(opens) else opens
     event, start, end, stop = event[opens], start[opens], end[closes], stop[closes]
-    peak = [loudest[row, low:high].max() for row, low, high in zip(event, first[opens], stop, strict=True)]
+    runs = list(zip(event, first[opens], stop, strict=True))
+    peak = [loudest[row, low:high].max() for row, low, high in runs]
+    box = _boxes(bands, is_vetoed(loudest, threshold), runs)
     content = {
         "event_id": np.asarray(event_ids, dtype=object)[event],
         "gps_start": gps_start[event] + start,
         "gps_end": gps_start[event] + end,
+        "frequency_low": box[:, 0],
+        "frequency_high": box[:, 1],
         "peak_snr2_predicted": np.asarray(peak, dtype=np.float64),
     }
     table = pd.DataFrame(content).astype(dict(SEGMENT_COLUMNS))
@@ -211,6 +219,18 @@ def outcomes(events: pd.DataFrame) -> np.ndarray:
     return outcome(said["glitch"], vetoed, said["cleaned"], events["glitch"].notna().to_numpy(dtype=bool))
 
 
+def with_decisions(events: pd.DataFrame) -> pd.DataFrame:
+    """An `event_table` with what a search shall do with each event (`decision`) and why (`reasons`); see `verdict`."""
+    strangeness = events.get("novelty_p", pd.Series(np.nan, index=events.index)).to_numpy(dtype=np.float64)
+    decisions, reasons = decide(
+        outcomes(events),
+        events["veto"].to_numpy(dtype=bool),
+        events["witnesses_missing"].to_numpy(dtype=np.int64),
+        strangeness,
+    )
+    return events.assign(decision=decisions, reasons=reasons)
+
+
 def write_table(table: pd.DataFrame, folder: Path | str, name: str) -> dict[str, Path]:
     """Write a table as CSV and Parquet, each whole or not at all.
 
@@ -243,6 +263,19 @@ def _cell(value: object) -> str:
         return ""
     # GPS times need nine digits before the point
     return f"{value:.3f}" if isinstance(value, float | np.floating) else str(value)
+
+
+def _boxes(
+    bands: Float[np.ndarray, "event time 2"] | None,
+    vetoed: Bool[np.ndarray, "event time"],
+    runs: Sequence[tuple[int, int, int]],
+) -> Float[np.ndarray, "segment 2"]:
+    """Lowest and highest frequency of the vetoed columns of each run (event, first, stop); NaN where not known."""
+    if bands is None:
+        return np.full((len(runs), 2), np.nan)
+    low, high = np.where(vetoed, bands[..., 0], np.inf), np.where(vetoed, bands[..., 1], -np.inf)
+    ends = [(low[row, first:stop].min(), high[row, first:stop].max()) for row, first, stop in runs]
+    return np.array(ends, dtype=np.float64).reshape(-1, 2)
 
 
 def _masked(values: np.ndarray, keep: np.ndarray, dtype: str) -> pd.Series:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -29,6 +30,7 @@ from glitchflow_plugin.inference.leaderboard import (
 from glitchflow_plugin.inference.predict import MapPredictor, Predictor, SeriesPredictor
 from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.models.build import MODELS, check_network
+from glitchflow_plugin.models.transfer import FRAME_SIZE, solve_transfer, transfer_sums
 from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest_with_recipe
@@ -44,13 +46,14 @@ from glitchflow_plugin.training.evaluation import ZeroTwin
 from glitchflow_plugin.training.learners import choose_learner
 from glitchflow_plugin.training.trained_twin import TrainedTwin
 from glitchflow_plugin.training.trust import trust
+from glitchflow_plugin.training.waveform import WaveformLearner
 
 logger = logging.getLogger(__name__)
 
 ZERO = "zero"
 """Name of the model that predicts nothing."""
 
-CLOSED_FORM = ("linear", "wiener")
+CLOSED_FORM = ("linear", "transfer", "wiener")
 """Models that are fitted in closed form, their ridge chosen on validation; no epoch is trained."""
 
 _FORMAT = 2
@@ -287,8 +290,12 @@ def fit(contest: Contest, entrant: Entrant) -> TrainedTwin:
         events=contest.events.folder,
     )
     untrained = TrainedTwin(learner, learner.twin(learner.network().to(contest.device)), config)
-    twin = learner.baseline(untrained.twin, untrained.batches).twin
-    return replace(untrained, twin=twin, minutes=(perf_counter() - begun) / 60)
+    if entrant.kind == "transfer" and isinstance(learner, WaveformLearner):
+        sums = transfer_sums(len(learner.witnesses), int(str(entrant.model.get("frame_size") or FRAME_SIZE)))
+        linear = learner.fit_linear(sums, partial(solve_transfer, sums), untrained.batches, untrained.device)
+    else:
+        linear = learner.baseline(untrained.twin, untrained.batches)
+    return replace(untrained, twin=linear.twin, minutes=(perf_counter() - begun) / 60)
 
 
 def _judged(contest: Contest, name: str, entrant: Entrant, train: Train, path: Path) -> EntrantJudgement:

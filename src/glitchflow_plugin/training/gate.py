@@ -1,4 +1,4 @@
-"""The gate that a new version passes before it becomes champion: better than the champion and nothing, and harmless."""
+"""The gate that a new version passes to become champion: better than it and nothing, no worse than linear, harmless."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +23,7 @@ class GateSettings:
     max_octave: NotNegative = 0.05
     max_event: NotNegative = 0.1
     max_signal_lost: NotNegative = 0.05
+    max_behind_linear: NotNegative = 0.02
     injections: CountOrNone = 12
     confidence: Fraction = 0.95
     min_quiet: Count = 5
@@ -156,6 +157,7 @@ def decide(
     witnesses: Sequence[str],
     settings: GateSettings,
     rivals: tuple[Judgement, Judgement] | None = None,
+    linear: Judgement | None = None,
 ) -> Verdict:
     """Decide whether a challenger becomes champion.
 
@@ -164,17 +166,24 @@ def decide(
         witnesses: Channels that it uses.
         settings: Limits.
         rivals: Challenger and champion on the events that neither has seen; None if there is no champion yet.
+        linear: Judgement of the linear filter that was fitted to the challenger's training events, on the same events
+            as the challenger's; None if there is none.
 
     Returns:
-        The verdict: better than no prediction, better than the champion where there is one, and harmless.
+        The verdict: better than no prediction, better than the champion where there is one, no worse than the linear
+        filter, and harmless.
     """
     figures = challenger.figures()
     nothing = replace(challenger, loss=challenger.zero_loss)
     found = [_better(challenger, nothing, "zero", settings, figures)]
     if rivals is not None:
         found.append(_better(*rivals, "champion", settings, figures))
+    if linear is not None:
+        found.append(_better(challenger, linear, "linear", settings, figures))
     harm = _harm(challenger, figures, witnesses, settings)
     reasons = [why for _, why in found] + (harm or ["harmless"])
+    if linear is None:
+        reasons.append("it brings no linear filter, so whether one does as well was not tested")
     if not settings.injections:
         reasons.append("whether signals stay was not tested (registry.gate.injections: 0)")
     return Verdict(all(good for good, _ in found) and not harm, "; ".join(reasons), figures)
@@ -203,12 +212,23 @@ def paired_difference(first: Judgement, second: Judgement, settings: GateSetting
     return float(mean), float(low), float(high)
 
 
+#: How each rival is called, what is said of a win and of anything else, and which events count.
+_RIVALS = {
+    "zero": ("a trivial prediction (nothing, or a constant map)", "less", "less by more than the noise"),
+    "champion": ("the champion", "less", "less by more than the noise"),
+    "linear": ("its linear filter", "no more", "shown to be no more"),
+}
+
+
 def _better(
     one: Judgement, other: Judgement, name: str, settings: GateSettings, figures: dict[str, float]
 ) -> tuple[bool, str]:
-    """Whether one loses less than the other by more than the noise, and how that is said; figures are added."""
+    """Whether one loses less than the other by more than the noise, and how that is said; figures are added.
+
+    A linear filter may do as well, where the truth is linear: against it, the interval may reach up to a margin.
+    """
     prefix = "" if name == "champion" else f"{name}_"
-    rival = "the champion" if name == "champion" else "a trivial prediction (nothing, or a constant map)"
+    rival, won, lost = _RIVALS[name]
     figures[f"{prefix}compared_events"] = float(len(one))
     figures[f"{prefix}compared_groups"] = float(one.num_groups)
     if one.num_groups < settings.min_groups:
@@ -225,13 +245,15 @@ def _better(
         f"{prefix}loss_difference_low": low,
         f"{prefix}loss_difference_high": high,
     }
-    better = high < 0
-    said = "is less" if better else "is not less by more than the noise"
+    better, margin = high < 0, ""
+    if name == "linear":
+        allowed = settings.max_behind_linear * float(group_mean(one.zero_loss, one.group))
+        better, margin = high <= allowed, f", up to {allowed:.2g} allowed (max_behind_linear)"
     return better, (
-        f"loss {group_mean(one.loss, one.group):.6g} {said} than that of {rival} "
+        f"loss {group_mean(one.loss, one.group):.6g} is {won if better else f'not {lost}'} than that of {rival} "
         f"({group_mean(other.loss, other.group):.6g}; difference "
-        f"{difference:.2g}, {settings.confidence:.0%} interval {low:.2g} to {high:.2g}, {one.num_groups} groups of "
-        f"{len(one)} events)"
+        f"{difference:.2g}, {settings.confidence:.0%} interval {low:.2g} to {high:.2g}{margin}, {one.num_groups} "
+        f"groups of {len(one)} events)"
     )
 
 

@@ -68,17 +68,17 @@ class Gate:
         Args:
             champion: The present one; None if there is none.
         """
-        own = self._own
+        own, linear = self._own, self._linear
         if champion is None:
-            return decide(own, self.challenger.witnesses, self.settings)
+            return decide(own, self.challenger.witnesses, self.settings, linear=linear)
         seen = SeenEvents.from_notes(champion.notes)
         if seen is None:
-            first = decide(own, self.challenger.witnesses, self.settings)
+            first = decide(own, self.challenger.witnesses, self.settings, linear=linear)
             why = f"the champion does not say which events it has seen, so no comparison is fair. {_NO_RIVAL}"
             return Verdict(False, f"{why}; {first.reason}", first.figures)
         fresh = ~self._seen(seen)
         rivals = own.select(fresh[self._unseen]), self._judged(champion, self._rows[self._unseen & fresh])
-        verdict = decide(own, self.challenger.witnesses, self.settings, rivals)
+        verdict = decide(own, self.challenger.witnesses, self.settings, rivals, linear)
         if seen.told:
             return verdict
         warning = "the champion says when its data were but not what they hold: copies at other times are not found"
@@ -121,6 +121,14 @@ class Gate:
         if not self.settings.injections or not judged.quiet.any():
             return judged
         return self._with_signals(judged)
+
+    @cached_property
+    def _linear(self) -> Judgement | None:
+        """What the challenger's linear rival does to the same events; None if it brings none."""
+        rival = self.challenger.baseline
+        if rival is None:
+            return None
+        return self._judged(replace(self.challenger, twin=rival), self._rows[self._unseen])
 
     @cached_property
     def _inside(self) -> Bool[Tensor, "frequency time"]:

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.signal.bootstrap import group_draws
 
-#: Below this share of the spread of all groups, the spread of a drawn sample is nothing but rounding.
+#: Below this share of the spread of all groups, the spread of a drawn sample is nothing but rounding; and so is that of
+#: all groups below this share of their mean.
 _NO_SPREAD = 1e-12
 
 
@@ -86,4 +87,5 @@ def _upper_end(means: NDArray[np.float64], tail: float, replicates: int, seed: i
         distances.append(np.where(known, shift / error, np.copysign(np.inf, shift)))
     far = np.quantile(np.concatenate(distances), tail, axis=0, method="lower")
     error = np.sqrt(spread) / number
+    error = np.where(error > _NO_SPREAD * np.abs(mean), error, 0.0)
     return np.where(error > 0, mean - far * np.where(error > 0, error, 1.0), mean)

@@ -305,19 +305,37 @@ class WaveformLearner(JudgedOnMaps):
         The loss is a weighted sum of squares, so the filter follows in closed form from series that are divided by the
         root of what their event's power counts as. The ridge is chosen on validation.
         """
-        device = twin.variance_noise.device
         sums = WienerSums(len(self.witnesses), int(self.model.get("filter_size") or FILTER_SIZE))
+        return self.fit_linear(sums, sums.solve, batches, twin.variance_noise.device)
+
+    def fit_linear(
+        self,
+        sums: WienerSums,
+        solve: Callable[[float], nn.Module],
+        batches: Callable[[str], Batches],
+        device: torch.device,
+    ) -> Baseline:
+        """Fit a linear subtraction in closed form to training events as the loss weights them; see `baseline`.
+
+        Args:
+            sums: Gather the training events.
+            solve: Makes of them the network with a ridge.
+            batches: Gives the batches of a part afresh.
+            device: The one that predicts.
+        """
         for witnesses, strain in batches("train"):
             root = self._worth(strain).rsqrt()[:, None, None]
             sums.add(root * witnesses, root * strain)
         candidates = []
         for ridge in self.baseline_settings.ridges:
-            rival = self.twin(sums.solve(ridge).to(device)).eval()
+            rival = self.twin(solve(ridge).to(device)).eval()
             results = self.judge(
                 rival, batches("validation"), rival, device=device, threshold=self.training_set.settings.threshold
             )
             candidates.append(Baseline(rival, "waveform", ridge, results.figures()))
-        return min(candidates, key=lambda candidate: candidate.validation["loss"])
+        best = min(candidates, key=lambda candidate: candidate.validation["loss"])
+        logger.info("Linear subtraction: ridge %g, validation loss %.4f", best.ridge, best.validation["loss"])
+        return best
 
     def predictor(self, twin: nn.Module) -> SeriesPredictor | MapPredictor:
         """What predicts whole events with this twin."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 
 def union(intervals: Iterable[tuple[float, float]], touching: float = 0.0) -> Float[np.ndarray, "interval 2"]:
@@ -24,3 +24,52 @@ def union(intervals: Iterable[tuple[float, float]], touching: float = 0.0) -> Fl
     first = np.flatnonzero(np.concatenate([[True], ends[1:, 0] > reached[:-1] + touching]))[: len(ends)]
     last = np.concatenate([first[1:] - 1, [len(ends) - 1]])[: len(first)]
     return np.stack([ends[first, 0], reached[last]], axis=1)
+
+
+def covered(
+    intervals: Float[np.ndarray, "interval 2"], spans: Float[np.ndarray, "span 2"]
+) -> Float[np.ndarray, " span"]:
+    """How much of each span some intervals cover.
+
+    Args:
+        intervals: Disjoint and rising, as from `union`.
+        spans: Pairs of start and end, in any order, of any overlap.
+
+    >>> covered(np.array([[0.0, 12.0], [20.0, 30.0]]), np.array([[10.0, 25.0], [12.0, 20.0]]))
+    array([7., 0.])
+    """
+    if not len(intervals):
+        return np.zeros(len(spans))
+    # sums of lengths are small numbers, which GPS times are not
+    before = np.concatenate([[0.0], np.cumsum(intervals[:, 1] - intervals[:, 0])])
+
+    def _up_to(times: np.ndarray) -> np.ndarray:
+        last = np.maximum(np.searchsorted(intervals[:, 0], times, "right") - 1, 0)
+        within = np.clip(times - intervals[last, 0], 0.0, intervals[last, 1] - intervals[last, 0])
+        return before[last] + within
+
+    return _up_to(spans[:, 1]) - _up_to(spans[:, 0])
+
+
+def holds(intervals: Float[np.ndarray, "interval 2"], times: Float[np.ndarray, " time"]) -> Bool[np.ndarray, " time"]:
+    """Which times lie within disjoint, rising intervals; the end of an interval lies outside.
+
+    >>> holds(np.array([[0.0, 12.0], [20.0, 30.0]]), np.array([-1.0, 0.0, 12.0, 29.0])).tolist()
+    [False, True, False, True]
+    """
+    if not len(intervals):
+        return np.zeros(len(times), dtype=bool)
+    last = np.searchsorted(intervals[:, 0], times, "right") - 1
+    return (last >= 0) & (times < intervals[np.maximum(last, 0), 1])
+
+
+def common(one: Float[np.ndarray, "interval 2"], other: Float[np.ndarray, "interval 2"]) -> Float[np.ndarray, "both 2"]:
+    """What two lists of disjoint, rising intervals have in common.
+
+    >>> common(np.array([[0.0, 12.0], [20.0, 30.0]]), np.array([[10.0, 25.0]]))
+    array([[10., 12.],
+           [20., 25.]])
+    """
+    edges = np.unique(np.concatenate([one.ravel(), other.ravel()]))
+    pieces = np.stack([edges[:-1], edges[1:]], axis=1)
+    return union(pieces[holds(one, edges[:-1]) & holds(other, edges[:-1])])
