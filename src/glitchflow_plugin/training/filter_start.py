@@ -59,16 +59,20 @@ def sums_by_fold(
     return sums
 
 
-def choose_laws(sums: Sequence[WienerSums], num_laws: int) -> Bool[Tensor, "witness law"]:
+def choose_laws(sums: Sequence[WienerSums], num_laws: int, context: Sequence[int] = ()) -> Bool[Tensor, "witness law"]:
     """Laws of each witness: the first one, and what is better on events left out, one witness after the other.
 
     Args:
         sums: Cross spectra by fold, of all laws of all witnesses.
         num_laws: Laws of a witness.
+        context: Witnesses that need not couple themselves, and have no law unless it is better.
     """
     known = [each for each in sums if each.count]
     chosen = torch.zeros(sums[0].in_channels // num_laws, num_laws, dtype=torch.bool)
     chosen[:, 0] = True
+    if len(context) < len(chosen):
+        chosen[list(context)] = False
+    always = chosen.clone()
     if len(known) < FOLDS:
         return chosen
     best = _gains(known, chosen)
@@ -76,10 +80,10 @@ def choose_laws(sums: Sequence[WienerSums], num_laws: int) -> Bool[Tensor, "witn
     for _ in range(_ROUNDS):
         before = chosen.clone()
         for witness in range(len(chosen)):
-            for law in torch.nonzero(heard[witness, 1:])[:, 0].tolist():
+            for law in torch.nonzero(heard[witness] & ~always[witness])[:, 0].tolist():
                 tried = chosen.clone()
-                tried[witness, 1:] = False
-                tried[witness, 1 + law] = True
+                tried[witness] = always[witness]
+                tried[witness, law] = True
                 found = _gains(known, tried)
                 better = found - best
                 if better.mean() > CONFIDENCE * better.std() / len(better) ** 0.5:

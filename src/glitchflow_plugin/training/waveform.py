@@ -294,10 +294,11 @@ class WaveformLearner(JudgedOnMaps):
             (root[..., None] * network.law_series(witnesses), root * target) for witnesses, target, root in weighed()
         )
         sums = sums_by_fold(weighted, folds, network.filter_size)
-        chosen = choose_laws(sums, network.filters.shape[1])
+        chosen = choose_laws(sums, network.filters.shape[1], slow)
         fitted = fit_filters(reduce(add, sums), chosen)
         with torch.no_grad():
             network.filters.copy_(torch.where(chosen[..., None], fitted, network.filters))
+            network.filters[slow] = fitted[slow]
 
     def baseline(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> Baseline:
         """The linear filter of the least loss on training events: a Wiener filter that weights events as the loss does.
