@@ -20,6 +20,7 @@ from glitchflow_plugin.inference.clean import clean_maps
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.stft import ShortTimeFourier
 from glitchflow_plugin.models.twins import Explained, WaveformTwin
+from glitchflow_plugin.signal.agreement import agreed
 from glitchflow_plugin.signal.columns import Columns, tile_length
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform, q_transform_relative
 from glitchflow_plugin.signal.windows import cut_windows, join_windows, tile_starts
@@ -82,13 +83,15 @@ class Prediction:
         measured: Measured maps, SNR², (event, frequency, time); zero where there is no usable strain.
         predicted: Predicted maps, SNR², same shape.
         cleaned: What is left of the measured maps, SNR², same shape.
-        strain: Predicted whitened strain, (event, time); None for a twin of energies.
+        strain: Whitened strain that is taken away, (event, time); None for a twin of energies.
         measured_strain: Measured whitened strain, (event, time); None likewise.
         expected_residual: Where the twin expects something to be left: mean power of strain minus prediction in the
             short-time spectrum at the place of each pixel, the noise included, in the unit of the maps, whose tiles
             are of other sizes; None where it does not say.
         strangeness: Share of validation events that were at least as new to the twin, (event,); NaN where too few of
             them have the same witnesses; None likewise.
+        agreement: Share of the predicted power that is taken away, (event,): less than 1 where the strain does not
+            hold it; NaN where nothing is predicted or measured; None for a twin of energies.
         loudest: Largest predicted energy at any time of each column, SNR², (event, time); None where the prediction
             was made from maps, which say nothing between their columns and mix both ends of an event.
     """
@@ -100,6 +103,7 @@ class Prediction:
     measured_strain: Float[Tensor, "event time"] | None = None
     expected_residual: Float[Tensor, "event frequency time"] | None = None
     strangeness: Float[Tensor, " event"] | None = None
+    agreement: Float[Tensor, " event"] | None = None
     loudest: Float[Tensor, "event time"] | None = None
 
 
@@ -149,6 +153,7 @@ class SeriesPredictor:
         witnesses: Witness channels in the order of the twin.
         qtransform: Settings of the maps.
         batch_size: Events in one call of the twin.
+        agree: Whether only that is taken away which the strain agrees with (`signal.agreement`); else all.
     """
 
     twin: nn.Module
@@ -157,6 +162,7 @@ class SeriesPredictor:
     witnesses: tuple[str, ...]
     qtransform: QTransformSettings
     batch_size: int = 16
+    agree: bool = True
 
     def __call__(self, batch: SpectrogramBatch) -> Prediction:
         """Predict; cleaned is the map of strain minus prediction, in the unit of the measured one.
@@ -192,6 +198,7 @@ class SeriesPredictor:
         rate = self.events.sample_rate
         maps = torch.from_numpy(batch.maps[:, :1]).to(device)
         expected, loudest = expected_maps_and_peaks(predicted, rate, self.qtransform)
+        taken = agreed(predicted, measured_strain) if self.agree and measurable else predicted
         residual = strangeness = None
         if explained is not None and explains(self.twin):
             transform = cast("ShortTimeFourier", self.twin.network.transform)
@@ -200,11 +207,12 @@ class SeriesPredictor:
         return Prediction(
             measured=maps[:, 0] if measurable else torch.zeros_like(maps[:, 0]),
             predicted=expected,
-            cleaned=q_transform_relative(measured_strain - predicted, measured_strain, rate, self.qtransform),
-            strain=predicted,
+            cleaned=q_transform_relative(measured_strain - taken, measured_strain, rate, self.qtransform),
+            strain=taken,
             measured_strain=measured_strain,
             expected_residual=residual,
             strangeness=strangeness,
+            agreement=_share(taken, predicted, measured_strain),
             loudest=loudest,
         )
 
@@ -226,6 +234,11 @@ class SeriesPredictor:
         return sampled * _unit(self.qtransform)
 
 
+def _share(taken: Tensor, predicted: Tensor, measured: Tensor) -> Tensor:
+    share = taken.square().sum(dim=-1) / predicted.square().sum(dim=-1)
+    return torch.where(measured.abs().amax(dim=-1) > 0, share, torch.nan)
+
+
 def explains(twin: nn.Module) -> TypeGuard[WaveformTwin]:
     """Whether a twin says how sure it is."""
     return isinstance(twin, WaveformTwin) and twin.explains
@@ -238,6 +251,7 @@ def make_predictor(
     *,
     stride: int | None = None,
     batch_size: int = 64,
+    agree: bool = True,
 ) -> Predictor:
     """What predicts events with a registered twin or its baseline.
 
@@ -247,6 +261,7 @@ def make_predictor(
         events: The event set that the maps were made of; a twin of waveforms needs it.
         stride: Columns from one window to the next; for maps.
         batch_size: Windows in one call of the twin; for waveforms a quarter of it, in events.
+        agree: Whether of waveforms only that is taken away which the strain agrees with; else all, to judge the twin.
 
     Raises:
         ConfigurationError: The twin needs an event set and there is none.
@@ -269,7 +284,7 @@ def make_predictor(
         )
         raise FormatError(msg)
     transform = QTransformSettings.from_recipe(recipe.part("qtransform"))
-    return SeriesPredictor(twin, events, bundle.target, bundle.witnesses, transform, max(1, batch_size // 4))
+    return SeriesPredictor(twin, events, bundle.target, bundle.witnesses, transform, max(1, batch_size // 4), agree)
 
 
 def predict_strain(

@@ -213,9 +213,10 @@ def run_inference(
         judged=judged,
         groups=groups,
     )
-    strangeness = [part.strangeness for part in parts if part.strangeness is not None]
-    if strangeness:
-        table["novelty_p"] = np.concatenate(strangeness)
+    for name, column in (("strangeness", "novelty_p"), ("agreement", "agreement")):
+        told = [values for part in parts if (values := getattr(part, name)) is not None]
+        if told:
+            table[column] = np.concatenate(told)
     made = writer.finish()
     assert isinstance(made, SpectrogramSet)  # noqa: S101  # tells the type checker what the writer's kind decides
     return InferenceResult(
@@ -239,6 +240,7 @@ class _Judged:
         bands: First and last row that is predicted to be loud, (event, time, 2).
         residual_area: Pixels above the threshold after cleaning, (event,).
         strangeness: As the model says it, (event,).
+        agreement: Share of the predicted power that was taken away, (event,).
     """
 
     cases: Mapping[str, CaseStatistics]
@@ -246,6 +248,7 @@ class _Judged:
     bands: Int[np.ndarray, "event time 2"]
     residual_area: Int[np.ndarray, " event"]
     strangeness: Float[np.ndarray, " event"] | None
+    agreement: Float[np.ndarray, " event"] | None
 
 
 def _judge(
@@ -277,6 +280,7 @@ def _judge(
         bands=host(band_by_column(own.predicted, threshold, inside)),
         residual_area=host(residual_area(torch.where(inside, own.cleaned, 0.0), threshold)),
         strangeness=None if own.strangeness is None else host(own.strangeness.double()),
+        agreement=None if own.agreement is None else host(own.agreement.double()),
     )
 
 
