@@ -235,6 +235,8 @@ def test_a_slow_context_changes_nothing_before_it_is_set_and_then_the_witness_th
         series[:, 2] += 0.05
         torch.testing.assert_close(net(series), plain(series))
         net.place[0, 2] = 1.0
+        torch.testing.assert_close(net(series), plain(series))
+        net.slow_channels[2] = 1.0
         followed = net.contributions(series) / plain.contributions(series)
         torch.testing.assert_close(followed[:, 1:], torch.ones_like(followed[:, 1:]))
         assert (followed[:, 0, 220:280].median(dim=-1).values > 1.1).all()

@@ -72,7 +72,7 @@ def test_a_network_begins_by_what_was_found(how, strength):
     witnesses, strain = events(how)
     with torch.no_grad():
         plain = net.law_series(witnesses)
-        set_context(net, [Context(0, 2, strength)], RATE)
+        set_context(net, [1, 2], [Context(0, 2, strength)], RATE)
         laws = net.law_series(witnesses)
         assert torch.equal(laws[:, 1:, 0], plain[:, 1:, 0])
         assert not plain[:, :, -1].any()

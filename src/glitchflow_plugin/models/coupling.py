@@ -111,8 +111,8 @@ class CouplingNet(nn.Module):
             (`training.filter_start`) instead of at chance.
         slow_context: Whether couplings may follow motions below the band: the cleaned series is multiplied by one plus
             where slow channels are, and there is one more law, that series times the direction in which they move.
-            Which channels, is learnt (`place`, `direction`). Those whose slow motion is kept (`signal.slow`) have it in
-            their series; of the others it is zero.
+            Which channels, is learnt (`place`, `direction`), out of those whose slow motion is kept in their series
+            (`signal.slow`, `slow_channels`).
 
     Raises:
         ConfigurationError: A setting is out of range.
@@ -120,6 +120,8 @@ class CouplingNet(nn.Module):
     >>> CouplingNet(in_channels=3, features=4, filter_size=65)(torch.zeros(2, 3, 512)).shape
     torch.Size([2, 1, 512])
     """
+
+    slow_channels: Tensor
 
     def __init__(
         self,
@@ -175,6 +177,8 @@ class CouplingNet(nn.Module):
         self.place, self.direction = (
             nn.Parameter(torch.zeros(in_channels, in_channels)) if slow_context else None for _ in range(2)
         )
+        # 1 for those whose slow motion is kept: of the others, a loud transient near 8 Hz would look like some
+        self.register_buffer("slow_channels", torch.zeros(in_channels) if slow_context else None)
 
     def forward(self, witnesses: SeriesBatch, *, explained: bool = False) -> StrainSeries | Explanation:
         """Predict the whitened strain.
@@ -242,7 +246,7 @@ class CouplingNet(nn.Module):
         """Cleaned series by where slow channels are, and -1 to 1 by where they go; `coefficients` are of the whole."""
         if self.place is None or self.direction is None:
             return cleaned, None
-        motion = _averaged(coefficients).unflatten(0, cleaned.shape[:2])
+        motion = _averaged(coefficients).unflatten(0, cleaned.shape[:2]) * self.slow_channels[:, None]
         factor = (1 + self.place @ motion).clamp(-_LARGEST_FACTOR, _LARGEST_FACTOR)
         direction = torch.tanh(self.direction @ _speed(motion))
         return cleaned * self.by_sample(factor, cleaned.shape), self.by_sample(direction, cleaned.shape)

@@ -81,10 +81,11 @@ def find_context(
     return [one for one in found if one is not None]
 
 
-def set_context(network: CouplingNet, contexts: Sequence[Context], sample_rate: float) -> None:
-    """Let a network with a slow context begin by these, in place."""
+def set_context(network: CouplingNet, channels: Sequence[int], contexts: Sequence[Context], sample_rate: float) -> None:
+    """Let a network with a slow context look at these channels, and begin by what was found, in place."""
     assert network.place is not None and network.direction is not None  # noqa: S101, PT018
     unit, speed = _units(network, sample_rate)
+    network.slow_channels[list(channels)] = 1.0
     with torch.no_grad():
         for one in contexts:
             if one.strength is None:

@@ -153,15 +153,23 @@ class WaveformLearner(JudgedOnMaps):
         logger.info("%s tells the glitches of %d training events", self.truth, len(names))
         return dict(zip(names, alone, strict=True))
 
+    @property
+    def _slow(self) -> list[int]:
+        """Places of the witnesses whose slow motion is kept."""
+        return [self.witnesses.index(name) for name in slow_channels(self.events.recipe) if name in self.witnesses]
+
     def network(self) -> nn.Module:
         """The network, its weights random."""
         settings = {key: value for key, value in self.model.items() if key != "name"}
         return build_model(self.model["name"], in_channels=len(self.witnesses), **settings)
 
     def initialise(self, network: nn.Module) -> None:
-        """Fit the filters of a network with a `fitted_start` to the training events."""
-        if isinstance(network, CouplingNet) and network.fitted_start:
-            self._fit_filters(network)
+        """Tell a network its slow channels, and fit the filters of one with a `fitted_start` to the training events."""
+        if isinstance(network, CouplingNet):
+            if network.place is not None:
+                set_context(network, self._slow, [], self.events.sample_rate)
+            if network.fitted_start:
+                self._fit_filters(network)
 
     def twin(self, network: nn.Module) -> WaveformTwin:
         """The network, with room for its calibration, on its own device."""
@@ -283,10 +291,10 @@ class WaveformLearner(JudgedOnMaps):
             for witnesses, strain in DataLoader(dataset, batch_size=_START_BATCH):
                 yield witnesses, strain[:, -1:], self._worth(strain[:, :1]).rsqrt()[:, None, None]
 
-        slow = [self.witnesses.index(name) for name in slow_channels(self.events.recipe) if name in self.witnesses]
-        if slow and network.place is not None:
+        slow = self._slow if network.place is not None else []
+        if slow:
             contexts = find_context(network, weighed(), folds, slow, self.events.sample_rate)
-            set_context(network, contexts, self.events.sample_rate)
+            set_context(network, slow, contexts, self.events.sample_rate)
             for one in contexts:
                 how = "direction" if one.strength is None else "place"
                 logger.info("%s follows the %s of %s", self.witnesses[one.witness], how, self.witnesses[one.channel])
