@@ -3,7 +3,10 @@ import pytest
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.signal.conditioning import ChannelRejectedError, ConditioningSettings, condition
+from glitchflow_plugin.signal.continuous import conditioned, whitened_window
+from glitchflow_plugin.signal.psd import Psd
 from glitchflow_plugin.signal.slow import SHARE, SlowScale, find_scale, low_passed, slow_motion
+from glitchflow_plugin.signal.whitening import whitening_filter
 
 T0 = 1_264_000_000.0
 SETTINGS = ConditioningSettings()
@@ -64,6 +67,19 @@ def test_a_channel_below_the_band_has_noise_within_it_and_its_motion():
     expected = 1.6 * np.sin(2 * np.pi * 0.7 * (times - T0))
     np.testing.assert_allclose(motion[middle], expected[middle], atol=0.3)
     np.testing.assert_array_equal(condition(series, 10.0, T0, T0 + 8.0, SETTINGS, slow=SCALE)[0], crop)
+
+
+def test_a_stream_keeps_the_same_slow_motion():
+    series, rate = swing(512.0, duration=24), 512.0
+    series[1500:1600] = np.nan
+    span = (round(T0 * 1024), round((T0 + 24) * 1024))
+    plain, kept = (conditioned(series, rate, T0, span, SETTINGS, slow=given) for given in (None, SCALE))
+    taps = whitening_filter(Psd(np.full(2, 2 / 512), 512.0), 1024.0, 2.0, plain.band)
+    start = round((T0 + 10) * 1024)
+    windows = [whitened_window(one, taps, start, 4096, settings=SETTINGS, name="V1:A") for one in (plain, kept)]
+    times = 10 + np.arange(4096) / 1024
+    expected = 1.6 * np.sin(2 * np.pi * 0.7 * times)
+    np.testing.assert_allclose((windows[1] - windows[0]) / SHARE, expected, atol=0.05)
 
 
 @pytest.mark.parametrize(("damage", "reason"), [(np.nan, "nan"), (3.0, "constant")])
