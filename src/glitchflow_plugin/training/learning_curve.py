@@ -1,6 +1,7 @@
 """How much data it takes: entrants trained on ever more events, or on events of ever more groups, and judged alike."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,7 +131,8 @@ def learning_curve(
 ) -> list[CurvePoint]:
     """Train and judge entrants on some of the training events, more from point to point.
 
-    What is not the events is the same for all points: channels, scaling, validation and held-out events.
+    What is not the events is the same for all points: channels, scaling, validation and held-out events, and the number
+    of steps, so that fewer events are seen more often.
 
     Args:
         contest: What is the same for all.
@@ -175,7 +177,7 @@ def _point(
     rows = np.isin(known.event_ids, events) & known.glitch
     groups = len(np.unique(known.groups[rows]))
     whole = len(events) == len(known.event_ids)
-    some = contest if whole else replace(contest, training_set=contest.training_set.with_training_events(events))
+    some = contest if whole else _with_events(contest, events, len(known.event_ids))
     judgements = {}
     for name, entrant in entrants.items():
         # with all events it is the entrant of the leaderboard
@@ -185,3 +187,14 @@ def _point(
     linear = [name for name, entrant in entrants.items() if entrant.closed_form]
     result = standings(judgements, contest.held_out, contest.settings, linear)
     return CurvePoint(axis, len(events), groups, result.figures, result.waveform_reference or result.reference)
+
+
+def _with_events(contest: Contest, events: Sequence[str], total: int) -> Contest:
+    """The contest with some of its training events: as many steps as with all, and no witness is taken away."""
+    epochs = math.ceil(contest.budget.epochs * total / len(events))
+    return replace(
+        contest,
+        training_set=contest.training_set.with_training_events(events),
+        settings=replace(contest.settings, missing=()),
+        budget=replace(contest.budget, epochs=epochs),
+    )
