@@ -82,7 +82,7 @@ def test_it_learns_three_events_by_heart_and_silence_among_them(name):
         schedule.step()
     left = (strain - network(witnesses).detach()).square().sum(dim=(1, 2))
     power = strain.square().sum(dim=(1, 2))
-    assert (left[:3] < 0.15 * power[:3]).all()
+    assert (left[:3] < 0.25 * power[:3]).all()
     assert left[3] < 0.01 * power[:3].mean()
 
 
