@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -29,10 +30,20 @@ class CurveSettings:
     groups: Sequence[Count] = ()
     seed: int = 0
 
-    @property
-    def wanted(self) -> bool:
-        """Whether there is a curve."""
-        return bool(self.events or self.groups)
+    def chosen(self, entrants: Mapping[str, Entrant]) -> dict[str, Entrant]:
+        """Those of the entrants that are trained; none where no curve is asked for.
+
+        Raises:
+            ConfigurationError: There is no such entrant; the message names the nearest.
+        """
+        wanted = self.entrants if self.events or self.groups else ()
+        for name in wanted:
+            if name not in entrants:
+                raise ConfigurationError(
+                    f"benchmark.learning_curve.entrants: expected some of {sorted(entrants)}, got {name!r}."
+                    f"{nearest(name, entrants)}"
+                )
+        return {name: entrants[name] for name in wanted}
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,22 +123,32 @@ def in_turn(
     return rows[kept][np.lexsort((place[kept], turn[kept]))]
 
 
-def check_curve(settings: CurveSettings, entrants: Mapping[str, Entrant]) -> None:
-    """Refuse a curve of entrants that there are not.
+Samples: TypeAlias = Mapping[str, Sequence[Sequence[str]]]
+"""Training events of each point, by what grows along the curve."""
+
+
+def draw_samples(training_set: TrainingSet, settings: CurveSettings) -> Samples:
+    """Draw the training events of each point, before anything is trained.
+
+    Args:
+        training_set: Has the events.
+        settings: The keys of `benchmark.learning_curve`.
 
     Raises:
-        ConfigurationError: The message names the nearest.
+        ConfigurationError: Numbers of groups cannot be compared.
     """
-    for name in settings.entrants if settings.wanted else ():
-        if name not in entrants:
-            raise ConfigurationError(
-                f"benchmark.learning_curve.entrants: expected some of {sorted(entrants)}, got {name!r}."
-                f"{nearest(name, entrants)}"
-            )
+    known = Candidates.of(training_set)
+    total = len(known.event_ids)
+    sizes = sorted({min(number, total) for number in settings.events})
+    samples = {"events": [known.drawn(size, None, settings.seed) for size in sizes]}
+    if settings.groups:
+        same = known.equal_number(settings.groups, settings.seed)
+        samples["groups"] = [known.drawn(same, number, settings.seed) for number in sorted(set(settings.groups))]
+    return samples
 
 
 def learning_curve(
-    contest: Contest, entrants: Mapping[str, Entrant], settings: CurveSettings, train: Train, folder: Path
+    contest: Contest, entrants: Mapping[str, Entrant], samples: Samples, train: Train, folder: Path
 ) -> list[CurvePoint]:
     """Train and judge entrants on some of the training events, more from point to point.
 
@@ -137,31 +158,18 @@ def learning_curve(
     Args:
         contest: What is the same for all.
         entrants: Entrants by name.
-        settings: The keys of `benchmark.learning_curve`.
+        samples: As from `draw_samples`.
         train: Trains one of them.
         folder: Has a file for each entrant and point, which is kept as those of the leaderboard are.
 
     Returns:
-        Points of both curves; none where none is asked for.
+        Points of all curves; none where none is asked for.
     """
-    chosen = {name: entrants[name] for name in settings.entrants} if settings.wanted else {}
     return [
-        _point(contest, chosen, events, axis=axis, train=train, folder=folder)
-        for axis, samples in _samples(contest.training_set, settings).items()
-        for events in samples
+        _point(contest, entrants, events, axis=axis, train=train, folder=folder)
+        for axis, points in samples.items()
+        for events in points
     ]
-
-
-def _samples(training_set: TrainingSet, settings: CurveSettings) -> dict[str, list[list[str]]]:
-    """Training events of each point, by what grows along the curve."""
-    known = Candidates.of(training_set)
-    total = len(known.event_ids)
-    sizes = sorted({min(number, total) for number in settings.events})
-    samples = {"events": [known.drawn(size, None, settings.seed) for size in sizes]}
-    if settings.groups:
-        same = known.equal_number(settings.groups, settings.seed)
-        samples["groups"] = [known.drawn(same, number, settings.seed) for number in sorted(set(settings.groups))]
-    return samples
 
 
 def _point(
