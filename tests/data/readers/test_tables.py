@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glitchflow_plugin.data.readers.tables import gps_times, read_csv
-from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_times, read_triggers
+from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_table, read_times
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 QUICK = settings(
@@ -50,11 +50,11 @@ def exact(times):
 
 
 def read(path, **keys):
-    return np.array([one.gps_time for one in read_triggers(TriggerSettings(path=str(path), **keys))])
+    return np.array([one.gps_time for one in read_table(TriggerSettings(path=str(path), **keys)).triggers()])
 
 
 def pairs(settings):
-    return [(one.event_id, one.gps_time) for one in read_triggers(settings)]
+    return [(one.event_id, one.gps_time) for one in read_table(settings).triggers()]
 
 
 def outcome(reader, path):
@@ -437,7 +437,7 @@ def test_columns_of_hdf5_have_texts_and_one_length(tmp_path):
     with h5py.File(tmp_path / "t.h5", "r+") as file:
         file["triggers/snr"] = [8.0]
     with pytest.raises(FormatError, match=r"as long as each other.*'snr': 1"):
-        read_triggers(settings)
+        read_table(settings)
     with pytest.raises(FormatError, match=r"has no table 'other'.*triggers"):
         read(tmp_path / "t.h5", table="other")
     with h5py.File(tmp_path / "t.h5", "w") as file:
