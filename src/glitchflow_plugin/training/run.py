@@ -20,6 +20,7 @@ from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.judged_events import Gate, gate_notes
 from glitchflow_plugin.training.registration import Outcome
 from glitchflow_plugin.training.trained_twin import TrainedTwin
+from glitchflow_plugin.training.veto_notes import veto_notes
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def describe(
         **gate_notes(training_set),
         "threshold": config.threshold,
         "baseline": {"representation": baseline.representation, "ridge": baseline.ridge},
+        **veto_notes(trained),
     }
     metrics = {f"validation_{key}": value for key, value in figures.items()}
     return trained.learner.bundle(trained.twin, baseline, metrics, notes)
