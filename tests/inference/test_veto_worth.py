@@ -88,7 +88,7 @@ def test_what_knows_nothing_and_vetoes_all_has_a_ratio_of_one(case):
 
 
 def test_rivals_are_the_channels_that_see_the_glitches(case):
-    rank, judged = case
+    _, judged = case
     rng = np.random.default_rng(5)
     peaks = rng.exponential(1.4, (60, 4, 120)).clip(max=12).astype(np.float32)
     for event, time in zip(judged.glitches.event, judged.glitches.time, strict=True):

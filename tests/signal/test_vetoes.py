@@ -19,7 +19,8 @@ def test_runs_cover_what_is_raised_and_its_padding(flags, padding):
         for column in np.flatnonzero(raised):
             inside |= (times > COLUMNS.left[column] - padding) & (times < COLUMNS.right[column] + padding)
         own = runs.event == event
-        covered = sum((times > start) & (times < end) for start, end in zip(runs.start[own], runs.end[own], strict=True))
+        pairs = zip(runs.start[own], runs.end[own], strict=True)
+        covered = sum((times > start) & (times < end) for start, end in pairs)
         np.testing.assert_array_equal(covered, inside)  # once each: runs of an event do not overlap
 
 
