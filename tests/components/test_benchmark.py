@@ -153,6 +153,53 @@ def test_a_run_goes_on_at_the_entrants_that_are_missing_or_changed(make, monkeyp
     assert (tmp_path / "benchmark/entrants/zero.json").stat().st_mtime_ns == kept["zero.json"]
 
 
+def test_a_curve_of_fewer_events_goes_on_and_ends_at_the_entrants_of_the_leaderboard(make, monkeypatch, tmp_path):
+    page = tmp_path / "docs" / "results.md"
+    page.parent.mkdir()
+    page.write_text(
+        "".join(
+            f"<!-- {kind}:{end} demo -->\n" for kind in ("leaderboard", "learning-curve") for end in ("begin", "end")
+        )
+    )
+    curve = {"entrants": ["wiener", "network"], "events": [6, 1000]}
+    make(("wiener", "network"), learning_curve=curve, page=str(page)).execute()
+    files = sorted(path.name for path in (tmp_path / "benchmark/entrants").iterdir())
+    assert len(files) == 4
+    assert sum(name.startswith("network-6-events-") for name in files) == 1
+    table = pd.read_csv(tmp_path / "benchmark/learning_curve.csv")
+    whole = pd.read_csv(tmp_path / "benchmark/entrants.csv").set_index("entrant")
+    assert len(table) == 4
+    assert table["events"].min() == 6
+    last = table[table["events"] > 6].set_index("entrant")
+    few = table[table["events"] == 6].set_index("entrant")
+    for name in ("wiener", "network"):
+        assert last.loc[name, "median_net_removed"] == whole.loc[name, "median_net_removed"]
+        assert few.loc[name, "median_net_removed"] != whole.loc[name, "median_net_removed"]
+    text = page.read_text(encoding="utf-8")
+    assert "| training events | groups of glitches |" in text
+    assert (page.parent / "pictures/leaderboard-demo-learning-curve.png").exists()
+    # all of it is kept
+    monkeypatch.setattr(TwinTrainer, "execute", None)
+    make(("wiener", "network"), learning_curve=curve).execute()
+
+
+def test_own_events_are_judged_by_what_their_maps_show(make, data, tmp_path):
+    result = make(
+        ("zero", "wiener"), held_out={"datasets": [{"path": str(data / "inference")}], "truth": None}
+    ).execute()
+    page = (tmp_path / "benchmark/leaderboard.md").read_text(encoding="utf-8")
+    assert "but what the maps show" in page
+    assert "lead over None" not in page
+    known = make(("zero", "wiener")).execute()
+    assert result.samples["glitches"].cases > 0
+    assert result.waveform_reference is None
+    # blips and tomtes are loud here: nearly the same events count
+    measured, true = (one.figures["wiener"]["median_net_removed"].value for one in (result, known))
+    assert measured == pytest.approx(true, abs=0.15)
+    for one, told in ((result, False), (known, True)):
+        assert (one.figures["wiener"]["power_removed"].value is not None) is told
+
+
 def test_what_cannot_work_is_said_before_anything_is_trained(make, data):
     with pytest.raises(ConfigurationError, match="unnet"):
         make(("misspelt",))
@@ -164,6 +211,8 @@ def test_what_cannot_work_is_said_before_anything_is_trained(make, data):
         Leaderboard(**make().parameters | {"entrants": {"clock": ENTRANTS["zero"]}})
     with pytest.raises(ConfigurationError, match="held_out"):
         make(held_out={"datasets": []})
+    with pytest.raises(ConfigurationError, match="Nearest: network"):
+        make(learning_curve={"entrants": ["netwrk"], "events": [10]})
     with pytest.raises(ConfigurationError, match="least_snrr"):
         make(settings={"least_snrr": 3})
     training = str(data / "training")

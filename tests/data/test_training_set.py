@@ -136,3 +136,19 @@ def test_a_manifest_that_contradicts_itself_or_its_shards_is_refused(training, c
         SpectrogramSet.open(training.spectrograms).gps_start  # noqa: B018  # of earlier sets the times are in the shards
     with pytest.raises(GlitchflowError, match="again"):
         SpectrogramSet.open(training.spectrograms).read([0])
+
+
+def test_with_fewer_training_events_all_else_stays(training):
+    every = training.split.train.event_ids
+    wanted = every[1::2]
+    fewer = training.with_training_events([*wanted, "of another set"])
+    assert fewer.split.train.event_ids == wanted
+    assert set(fewer.part("train")["event_id"]) == set(training.part("train")["event_id"]) & set(wanted)
+    rows = [every.index(name) for name in wanted]
+    assert (fewer.split.train.gps_event == training.split.train.gps_event[rows]).all()
+    for name in ("validation", "gate", "test"):
+        assert fewer.split.part(name) is training.split.part(name)
+        pd.testing.assert_frame_equal(fewer.part(name), training.part(name))
+    assert fewer.scaling == training.scaling
+    # nothing is written
+    assert TrainingSet.open(training.folder).split.train.event_ids == every

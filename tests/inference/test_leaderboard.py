@@ -21,7 +21,7 @@ from glitchflow_plugin.inference.leaderboard import (
 from glitchflow_plugin.inference.predict import MapPredictor, Prediction
 from glitchflow_plugin.inference.score import Sample
 from glitchflow_plugin.inference.trivial import TRIVIAL
-from glitchflow_plugin.preprocessing.truth import GlitchTruth
+from glitchflow_plugin.preprocessing.truth import GlitchTruth, measured_truth
 
 SETTINGS = LeaderboardSettings(missing=(1, 2), batch_events=4, replicates=200, witness_snr=(20.0,), seed=3)
 
@@ -179,6 +179,25 @@ def test_waveforms_are_compared_with_the_best_linear_one_and_counted_where_they_
         lead = (1 - (1 - share) ** 2) - (1 - 0.4**2)
         assert result.figures[name]["waveform_lead"].value == pytest.approx(lead, abs=1e-6)
         assert result.figures[name]["grown"].value == (1 if name == "wild" else 0)
+
+
+def test_where_nothing_is_known_the_maps_tell_which_events_hold_a_glitch(make_set):
+    maps = make_set(10, groups=tuple(f"night {row // 2}" for row in range(10)))
+    truth = measured_truth(maps, 32, threshold=16.0)
+    glitch = np.arange(10) % 2 == 0
+    assert truth.measured
+    np.testing.assert_array_equal(truth.snr > 0, glitch)
+    np.testing.assert_array_equal(truth.quiet, ~glitch)
+    np.testing.assert_allclose(truth.snr[glitch], np.sqrt(60.0 + 10 * np.arange(0, 10, 2)))
+    np.testing.assert_array_equal(truth.witness_snr > 0, glitch)
+    assert set(truth.witnesses) == {(maps.channels[1],), ()}
+    assert truth.group == maps.groups
+    # what lies outside the pixels that are judged is no glitch
+    inside = np.ones((64, 257), bool)
+    inside[:, :22] = False
+    first = measured_truth(maps, 32, 16.0, inside & (np.arange(257) >= 22 + 14))
+    np.testing.assert_array_equal(first.snr > 0, glitch & (np.arange(10) > 0))
+    assert measured_truth(maps, 32, threshold=1e3).quiet.all()
 
 
 def test_wrong_settings_and_truth_of_other_events_are_refused(held_out):

@@ -1,7 +1,14 @@
 import numpy as np
 
 from glitchflow_plugin.plots.curves import Band
-from glitchflow_plugin.plots.leaderboard import plot_accuracies, plot_groups, plot_missing, plot_ranking, plot_trust
+from glitchflow_plugin.plots.leaderboard import (
+    plot_accuracies,
+    plot_groups,
+    plot_learning,
+    plot_missing,
+    plot_ranking,
+    plot_trust,
+)
 
 NAMES = [f"entrant-{number}" for number in range(10)]  # more than there are colours
 
@@ -65,6 +72,21 @@ def test_missing_witnesses_along_the_axis():
     ]
     assert labels(axes) == ["ours", "zero"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0\n60", "1\n50", "4\n9 events"]
+
+
+def test_learning_curves_have_their_numbers_on_a_logarithmic_axis():
+    panels = {
+        "training events": ([50, 160, 500], {"ours": band(0.5, 0.6, 0.8), "wiener": band(0.3, 0.3, 0.4)}),
+        "groups": ([5, 10], {"ours": band(0.4, np.nan)}),
+    }
+    left, right = plot_learning(panels, "median power removed").axes
+    assert left.get_xscale() == "log"
+    assert [text.get_text() for text in left.get_xticklabels()] == ["50", "160", "500"]
+    np.testing.assert_allclose(drawn(left.containers[0])[0], [[50, 0.5], [160, 0.6], [500, 0.8]])
+    # entrants stand beside each other
+    assert (drawn(left.containers[1])[0][:, 0] > [50, 160, 500]).all()
+    assert right.get_xlabel() == "groups"
+    assert left.get_ylabel() == "median power removed"
 
 
 def test_trust_shows_coverage_and_the_distribution_of_p_values():

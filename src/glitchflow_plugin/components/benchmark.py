@@ -1,7 +1,7 @@
 """The step Leaderboard: entrants trained on the same events, with the same seed and time, judged on the same others."""
 
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.leaderboard import LeaderboardSettings, Standings
 from glitchflow_plugin.inference.leaderboard_page import write_leaderboard
+from glitchflow_plugin.inference.learning_curve import write_curve
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.training.contest import Budget, Contest, Entrant, compete, entrants_of, hold_out, summarize
+from glitchflow_plugin.training.learning_curve import CurveSettings, check_curve, learning_curve
 from glitchflow_plugin.training.trained_twin import TrainedTwin
 
 #: Folders whose content says by itself what it is of.
@@ -30,9 +32,10 @@ _KNOWN = ("entrants", "checkpoints", "events", "spectrograms")
 
 
 class Leaderboard(BaseComponent):
-    """Train every entrant and compare them on held-out events of a simulation, whose glitches are known.
+    """Train every entrant and compare them on held-out events, with the glitches of a simulation where there is one.
 
-    What was found of an entrant is kept; a run that was killed goes on with the next one.
+    What was found of an entrant is kept; a run that was killed goes on with the next one. Where asked to, it then
+    trains some of them on fewer events.
 
     The arguments are the keys of benchmark.yaml, `training.baseline`, engine.yaml, and folders: of the training set
     (where none comes from the step before), of the events that its maps were made of, and where everything goes.
@@ -48,6 +51,7 @@ class Leaderboard(BaseComponent):
         training: str,
         events: str,
         folder: str,
+        learning_curve: Mapping[str, Any] | None = None,
         config: Mapping[str, Any] | None = None,
         baseline: Mapping[str, Any] | None = None,
         minutes: float | None = 5.0,
@@ -68,6 +72,8 @@ class Leaderboard(BaseComponent):
         check_name(str(run_name), "run_name")
         self.entrants = entrants_of(entrants)
         self.settings, self.held_out = built(LeaderboardSettings, settings, "benchmark.settings"), dict(held_out)
+        self.curve = built(CurveSettings, dict(learning_curve or {}), "benchmark.learning_curve")
+        check_curve(self.curve, self.entrants)
         self.training, self.events, self.folder = Path(training), Path(events), Path(folder)
         self.config, self.baseline = dict(config or {}), dict(baseline or {})
         for entrant in self.entrants.values():
@@ -84,7 +90,12 @@ class Leaderboard(BaseComponent):
         started = now()
         training_set = training_set or TrainingSet.open(self.training)
         held_out = hold_out(
-            **self.held_out, training_set=training_set, folder=self.folder, device=self.device, engine=self.engine
+            **self.held_out,
+            training_set=training_set,
+            folder=self.folder,
+            threshold=self.settings.threshold,
+            device=self.device,
+            engine=self.engine,
         )
         contest = Contest(
             training_set,
@@ -96,9 +107,10 @@ class Leaderboard(BaseComponent):
             self.budget,
             self.device,
         )
-        train = partial(self._train, training_set)
-        result, judgements = compete(contest, self.entrants, train, self.folder / "entrants")
-        former = keep_former(self.folder, contest.identity(self.entrants), stay=_KNOWN)
+        entrants = self.folder / "entrants"
+        result, judgements = compete(contest, self.entrants, self._train, entrants)
+        curve = learning_curve(contest, self.entrants, self.curve, self._train, entrants)
+        former = keep_former(self.folder, contest.identity(self.entrants) | {"curve": asdict(self.curve)}, stay=_KNOWN)
         outputs = write_leaderboard(
             result,
             judgements,
@@ -109,10 +121,12 @@ class Leaderboard(BaseComponent):
             page=self.page,
             name=self.run_name,
         )
+        if curve:
+            outputs |= write_curve(curve, folder=self.folder, page=self.page, name=self.run_name)
         report(summarize(contest, result, outputs, former, started), self.folder)
         return result
 
-    def _train(self, training_set: TrainingSet, name: str, entrant: Entrant) -> TrainedTwin:
+    def _train(self, name: str, entrant: Entrant, training_set: TrainingSet) -> TrainedTwin:
         return TwinTrainer(
             folder=str(training_set.folder),
             model=dict(entrant.model),

@@ -1,8 +1,8 @@
 """Training, validation, gate and test events, kept apart by group and in time."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from itertools import combinations
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import combinations, compress
 from pathlib import Path
 from typing import Self
 
@@ -82,6 +82,13 @@ class SplitPart:
 
     def __len__(self) -> int:
         return len(self.event_ids)
+
+    def only(self, event_ids: Collection[str]) -> Self:
+        """The part with these of its events alone, in its own order."""
+        kept = np.array([name in event_ids for name in self.event_ids], dtype=bool)
+        times = {name: getattr(self, name)[kept] for name in ("gps_start", "gps_stop", "gps_event")}
+        names, labels = (tuple(compress(each, kept)) for each in (self.event_ids, self.group))
+        return replace(self, event_ids=names, group=labels, **times)
 
     def group_keys(self, block_length: float) -> list[str | int]:
         """Label of each event, or the number of its GPS block: who shares it is one case."""

@@ -1,6 +1,7 @@
 """What the Processor leaves for the Trainer: which windows, and how energies are scaled. No map is copied."""
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -140,6 +141,13 @@ class TrainingSet:
         if name not in PARTS:
             raise ConfigurationError(f"expected one of {PARTS}, got {name!r}.")
         return self.windows.loc[self.windows["part"] == name].reset_index(drop=True)
+
+    def with_training_events(self, event_ids: Collection[str]) -> Self:
+        """The same, not written, with these training events alone; scaling and the other parts stay as they are."""
+        wanted = set(event_ids)
+        kept = (self.windows["part"] != "train") | self.windows["event_id"].isin(wanted)
+        split = replace(self.split, train=self.split.train.only(wanted))
+        return replace(self, split=split, windows=self.windows.loc[kept].reset_index(drop=True))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Glitch and background windows by part."""

@@ -337,10 +337,10 @@ def standings(
 
 
 def _best(medians: Mapping[str, tuple[Estimate, Estimate]], names: Sequence[str]) -> str | None:
-    """The one with the largest median among some entrants."""
-    return max(
-        (name for name in names if name in medians), key=lambda name: medians[name][0].value or 0.0, default=None
-    )
+    """The one with the largest median among some entrants, of those that have one."""
+    found = {name: medians[name][0].value for name in names if name in medians}
+    known = {name: value for name, value in found.items() if value is not None}
+    return max(known, key=lambda name: known[name], default=None)
 
 
 def _by_missing(

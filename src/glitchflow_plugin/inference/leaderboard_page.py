@@ -124,7 +124,7 @@ def figures_of(
         f"median power removed, waveform\n{glitches}": "power_removed",
         f"quiet events harmed\n{quiet}": f"harmed_share_snr2_{threshold:g}",
     }
-    bands = {title: _band([result.figures[name][key] for name in names]) for title, key in panels.items()}
+    bands = {title: band_of([result.figures[name][key] for name in names]) for title, key in panels.items()}
     scores = result.scores
     missing = result.kinds[_MISSING]
     pictures = {
@@ -181,6 +181,12 @@ def introduction(truth: GlitchTruth, settings: LeaderboardSettings, result: Stan
         f"else is known of them, lie within {settings.block_length:g} s: they are no independent cases. Intervals draw "
         f"groups; there is none where a figure rests on fewer than {LEAST_GROUPS}.",
     ]
+    if truth.measured:
+        said.append(
+            "Nothing is known of these glitches but what the maps show: an event holds one where a pixel is above SNR² "
+            f"{settings.threshold:g}, its SNR is the root of the loudest, and a witness sees it where it has such a "
+            "pixel too. What is removed from true waveforms cannot be told."
+        )
     banked = chosen & np.array(truth.from_bank)
     if banked.any():
         laws = sorted({law.replace("_", " ") for law, one in zip(truth.law, banked, strict=True) if one and law})
@@ -230,13 +236,13 @@ def page_block(
     compared = {"lead": result.reference, "waveform_lead": result.waveform_reference}
     columns = {title: key for title, key in columns.items() if compared.get(key, key) is not None}
     quality = [
-        {"entrant": name, **{title: _per_cent(row[key], key) for title, key in columns.items()}}
+        {"entrant": name, **{title: per_cent(row[key], key) for title, key in columns.items()}}
         for name, row in result.figures.items()
     ]
     cost = [
         {
             "entrant": name,
-            **{title: _per_cent(row[key], key) for title, key in harm.items()},
+            **{title: per_cent(row[key], key) for title, key in harm.items()},
             "parameters": f"{facts[name]['parameters']:,}",
             "training, min": f"{facts[name]['minutes']:.1f}",
             "epochs": str(facts[name]["epochs"] or "-"),
@@ -254,7 +260,7 @@ def page_block(
     if result.margin is not None:
         best = next(iter(result.figures))
         explained += (
-            f" {best} leads {result.runner_up}, the next one, by {_per_cent(result.margin, 'lead')} points "
+            f" {best} leads {result.runner_up}, the next one, by {per_cent(result.margin, 'lead')} points "
             "(medians of the same glitches)."
         )
     titles = {
@@ -281,7 +287,7 @@ def _class_rows(result: Standings, outside: frozenset[str]) -> list[dict[str, st
             "class": f"{kind.replace('_', ' ')}{f' {_OUTSIDE}' if kind in outside else ''}",
             "events (groups)": f"{sample.cases} ({sample.groups})",
             **{
-                name: _per_cent(row[index], "net_power_removed")
+                name: per_cent(row[index], "net_power_removed")
                 for name, row in result.by_kind["class"].items()
                 if name not in TRIVIAL
             },
@@ -327,8 +333,8 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _per_cent(estimate: Estimate, key: str) -> str:
-    """Value and interval; small shares get more digits."""
+def per_cent(estimate: Estimate, key: str) -> str:
+    """Value and interval of a figure of the leaderboard; small shares get more digits."""
     if estimate.value is None:
         return "-"
     digits = 2 if key.startswith(("added", "grown", "harmed", "deadtime")) else 1
@@ -341,10 +347,11 @@ def _per_cent(estimate: Estimate, key: str) -> str:
 
 
 def _bands(rows: Mapping[str, Sequence[Estimate]]) -> dict[str, Band]:
-    return {name: _band(estimates) for name, estimates in rows.items()}
+    return {name: band_of(estimates) for name, estimates in rows.items()}
 
 
-def _band(estimates: Sequence[Estimate]) -> Band:
+def band_of(estimates: Sequence[Estimate]) -> Band:
+    """Values with their intervals as pictures take them; NaN where there is none."""
     ends = [[one.value, one.low, one.high] for one in estimates]
     table = np.array([[np.nan if end is None else end for end in row] for row in ends]).reshape(-1, 3)
     return Band(table[:, 0], table[:, 1], table[:, 2])

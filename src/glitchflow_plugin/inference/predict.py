@@ -1,7 +1,7 @@
 """Predict the strain's map from the maps of its witnesses."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard, cast
@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glitchflow_plugin.data.recipe import Recipe
-from glitchflow_plugin.data.records import SpectrogramBatch
+from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.inference.clean import clean_maps, loudest_by_column
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.stft import ShortTimeFourier
 from glitchflow_plugin.models.twins import Explained, WaveformTwin
+from glitchflow_plugin.signal.agreement import agreed
 from glitchflow_plugin.signal.columns import Columns, tile_length
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform, q_transform_relative
 from glitchflow_plugin.signal.windows import cut_windows, join_windows, tile_starts
@@ -63,7 +64,7 @@ def predict_maps(
     device = _device_of(twin, witnesses)
     maps = witnesses.new_empty((num_events, num_frequencies, num_times))
     step = max(1, batch_size // len(starts))
-    with _evaluating(twin), torch.inference_mode():
+    with evaluating(twin), torch.inference_mode():
         for first in range(0, num_events, step):
             events = witnesses[first : first + step]
             windows = cut_windows(events, starts, size).flatten(0, 1)
@@ -82,13 +83,15 @@ class Prediction:
         measured: Measured maps, SNR², (event, frequency, time); zero where there is no usable strain.
         predicted: Predicted maps, SNR², same shape.
         cleaned: What is left of the measured maps, SNR², same shape.
-        strain: Predicted whitened strain, (event, time); None for a twin of energies.
+        strain: Whitened strain that is taken away, (event, time); None for a twin of energies.
         measured_strain: Measured whitened strain, (event, time); None likewise.
         expected_residual: Where the twin expects something to be left: mean power of strain minus prediction in the
             short-time spectrum at the place of each pixel, the noise included, in the unit of the maps, whose tiles
             are of other sizes; None where it does not say.
         strangeness: Share of validation events that were at least as new to the twin, (event,); NaN where too few of
             them have the same witnesses; None likewise.
+        agreement: Share of the predicted power that is taken away, (event,): less than 1 where the strain does not
+            hold it; NaN where nothing is predicted or measured; None for a twin of energies.
         loudest: Largest predicted energy at any time of each column, SNR², (event, time); None where the prediction
             was made from maps, which say nothing between their columns and mix both ends of an event.
     """
@@ -100,6 +103,7 @@ class Prediction:
     measured_strain: Float[Tensor, "event time"] | None = None
     expected_residual: Float[Tensor, "event frequency time"] | None = None
     strangeness: Float[Tensor, " event"] | None = None
+    agreement: Float[Tensor, " event"] | None = None
     loudest: Float[Tensor, "event time"] | None = None
 
     def rank(self, inside: Bool[Tensor, "frequency time"]) -> Float[Tensor, "event time"]:
@@ -157,6 +161,7 @@ class SeriesPredictor:
         witnesses: Witness channels in the order of the twin.
         qtransform: Settings of the maps.
         batch_size: Events in one call of the twin.
+        agree: Whether only that is taken away which the strain agrees with (`signal.agreement`); else all.
     """
 
     twin: nn.Module
@@ -165,6 +170,7 @@ class SeriesPredictor:
     witnesses: tuple[str, ...]
     qtransform: QTransformSettings
     batch_size: int = 16
+    agree: bool = True
 
     def __call__(self, batch: SpectrogramBatch) -> Prediction:
         """Predict; cleaned is the map of strain minus prediction, in the unit of the measured one.
@@ -172,34 +178,22 @@ class SeriesPredictor:
         Raises:
             FormatError: The event set lacks an event of the batch.
         """
-        row_of = self.events.row_of
-        missing = [event_id for event_id in batch.event_ids if event_id not in row_of]
-        if missing:
-            msg = (
-                f"{self.events.folder} lacks {len(missing)} events of the maps (the first is {missing[0]}). "
-                "Give the event set that the maps were made of."
-            )
-            raise FormatError(msg)
         count = len(self.witnesses)
         measurable = batch.maps.shape[1] > count
         names = [*([self.target] if measurable else []), *self.witnesses]
-        read = self.events.read([row_of[event_id] for event_id in batch.event_ids], names)
-        if not np.array_equal(read.gps_start, batch.gps_start):
-            msg = (
-                f"the events of {self.events.folder} begin at other times than those of the maps. Give the event set "
-                "that the maps were made of."
-            )
-            raise FormatError(msg)
+        read = read_series(self.events, batch.event_ids, batch.gps_start, names)
         device = _device_of(self.twin, torch.empty(0))
         series = torch.from_numpy(np.asarray(read.series, dtype=np.float32)).to(device)
         # a witness may have been blanked in the maps for a reason of its own
         keep = torch.from_numpy(read.valid[:, -count:] & batch.valid[:, -count:]).to(device)
         witnesses = series[:, -count:] * keep[..., None]
         predicted, explained = predict_strain(self.twin, witnesses, self.batch_size)
+        predicted = predicted * keep.any(dim=1, keepdim=True)  # not every network is silent when all its witnesses are
         measured_strain = series[:, 0] if measurable else torch.zeros_like(predicted)
         rate = self.events.sample_rate
         maps = torch.from_numpy(batch.maps[:, :1]).to(device)
         expected, loudest = expected_maps_and_peaks(predicted, rate, self.qtransform)
+        taken = agreed(predicted, measured_strain) if self.agree and measurable else predicted
         residual = strangeness = None
         if explained is not None and explains(self.twin):
             transform = cast("ShortTimeFourier", self.twin.network.transform)
@@ -208,11 +202,12 @@ class SeriesPredictor:
         return Prediction(
             measured=maps[:, 0] if measurable else torch.zeros_like(maps[:, 0]),
             predicted=expected,
-            cleaned=q_transform_relative(measured_strain - predicted, measured_strain, rate, self.qtransform),
-            strain=predicted,
+            cleaned=q_transform_relative(measured_strain - taken, measured_strain, rate, self.qtransform),
+            strain=taken,
             measured_strain=measured_strain,
             expected_residual=residual,
             strangeness=strangeness,
+            agreement=_share(taken, predicted, measured_strain),
             loudest=loudest,
         )
 
@@ -234,6 +229,43 @@ class SeriesPredictor:
         return sampled * _unit(self.qtransform)
 
 
+def read_series(
+    events: EventSet, event_ids: Sequence[str], gps_start: Float[np.ndarray, " event"], names: Sequence[str]
+) -> EventBatch:
+    """Read the series of events that maps were made of.
+
+    Args:
+        events: The event set.
+        event_ids: Of the maps.
+        gps_start: Likewise, s.
+        names: Channels.
+
+    Raises:
+        FormatError: The event set lacks an event, or its events begin at other times.
+    """
+    row_of = events.row_of
+    missing = [event_id for event_id in event_ids if event_id not in row_of]
+    if missing:
+        msg = (
+            f"{events.folder} lacks {len(missing)} events of the maps (the first is {missing[0]}). "
+            "Give the event set that the maps were made of."
+        )
+        raise FormatError(msg)
+    read = events.read([row_of[event_id] for event_id in event_ids], names)
+    if not np.array_equal(read.gps_start, gps_start):
+        msg = (
+            f"the events of {events.folder} begin at other times than those of the maps. Give the event set "
+            "that the maps were made of."
+        )
+        raise FormatError(msg)
+    return read
+
+
+def _share(taken: Tensor, predicted: Tensor, measured: Tensor) -> Tensor:
+    share = taken.square().sum(dim=-1) / predicted.square().sum(dim=-1)
+    return torch.where(measured.abs().amax(dim=-1) > 0, share, torch.nan)
+
+
 def explains(twin: nn.Module) -> TypeGuard[WaveformTwin]:
     """Whether a twin says how sure it is."""
     return isinstance(twin, WaveformTwin) and twin.explains
@@ -246,6 +278,7 @@ def make_predictor(
     *,
     stride: int | None = None,
     batch_size: int = 64,
+    agree: bool = True,
 ) -> Predictor:
     """What predicts events with a registered twin or its baseline.
 
@@ -255,6 +288,7 @@ def make_predictor(
         events: The event set that the maps were made of; a twin of waveforms needs it.
         stride: Columns from one window to the next; for maps.
         batch_size: Windows in one call of the twin; for waveforms a quarter of it, in events.
+        agree: Whether of waveforms only that is taken away which the strain agrees with; else all, to judge the twin.
 
     Raises:
         ConfigurationError: The twin needs an event set and there is none.
@@ -277,7 +311,7 @@ def make_predictor(
         )
         raise FormatError(msg)
     transform = QTransformSettings.from_recipe(recipe.part("qtransform"))
-    return SeriesPredictor(twin, events, bundle.target, bundle.witnesses, transform, max(1, batch_size // 4))
+    return SeriesPredictor(twin, events, bundle.target, bundle.witnesses, transform, max(1, batch_size // 4), agree)
 
 
 def predict_strain(
@@ -295,7 +329,7 @@ def predict_strain(
         Strain; and, from a twin that says how sure it is, what `WaveformTwin.explain` gives, else None.
     """
     device = _device_of(twin, witnesses)
-    with _evaluating(twin), torch.no_grad():
+    with evaluating(twin), torch.no_grad():
         parts = [part.to(device) for part in witnesses.split(batch_size)]
         if not explains(twin):
             return torch.cat([twin(part)[:, 0] for part in parts]), None
@@ -406,7 +440,7 @@ def _device_of(twin: nn.Module, tensor: Tensor) -> torch.device:
 
 
 @contextmanager
-def _evaluating(twin: nn.Module) -> Iterator[None]:
+def evaluating(twin: nn.Module) -> Iterator[None]:
     """Evaluation mode; afterwards the twin is in the mode that it was in."""
     was_training = twin.training
     twin.eval()

@@ -137,6 +137,34 @@ def plot_missing(numbers: Sequence[int], counts: Sequence[str], bands: Mapping[s
 
 
 @picture
+def plot_learning(panels: Mapping[str, tuple[Sequence[int], Mapping[str, Band]]], label: str) -> Picture:
+    """Curves of a share against how much was learnt from.
+
+    Args:
+        panels: Numbers along the axis, and one value a number by entrant, by what grows.
+        label: What the share is of.
+
+    Returns:
+        The figure.
+    """
+    figure = new_figure(5.0 * len(panels) + 1.0, 4.2)
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, (numbers, bands)) in zip(all_axes, panels.items(), strict=True):
+        for index, (name, band) in enumerate(bands.items()):
+            places = np.asarray(numbers) * 1.03**index  # beside each other on a logarithmic axis
+            axes.plot(places, band.value, color=_COLOURS[index % len(_COLOURS)], linewidth=0.8, linestyle=_line(index))
+            _dots(axes, places, band, index, label=name)
+        axes.set_xscale("log")
+        axes.set_xticks(list(numbers), [str(number) for number in numbers])
+        axes.minorticks_off()
+        axes.set_xlabel(title)
+        _share_axis(axes)
+    all_axes[0].set_ylabel(label)
+    all_axes[-1].legend(fontsize=8, loc="lower right")
+    return figure
+
+
+@picture
 def plot_trust(
     coverage: Mapping[str, tuple[Sequence[float], Sequence[float]]], strangeness: Mapping[str, np.ndarray]
 ) -> Picture:

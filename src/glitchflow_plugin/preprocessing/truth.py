@@ -3,16 +3,21 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from glitchflow_plugin.data.event_files import list_event_files, read_event, read_event_header
+from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.truth_file import EventTruth, WaveformTruth, read_truth
 from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.preprocessing.channel_recipe import channel_recipe
 from glitchflow_plugin.signal.conditioning import condition_together
+
+_BATCH = 16
+"""Events in memory at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +60,11 @@ class GlitchTruth:
     def witnessed(self) -> Bool[np.ndarray, " event"]:
         """Events with a glitch that a witness sees."""
         return self.witness_snr > 0
+
+    @property
+    def measured(self) -> bool:
+        """Whether nothing is known but what the measured maps show."""
+        return bool(np.isnan(self.strain).all())
 
     @property
     def quiet(self) -> Bool[np.ndarray, " event"]:
@@ -121,6 +131,36 @@ def read_glitch_truth(
         law=tuple(str(one.coupling.get("form", "")) if one else "" for one in loudest),
         from_bank=tuple("bank" in one.parameters if one else False for one in loudest),
         outside=frozenset(truth.recipe.get("outside", ())),
+    )
+
+
+def measured_truth(
+    maps: SpectrogramSet, num_samples: int, threshold: float, inside: Bool[np.ndarray, "frequency time"] | None = None
+) -> GlitchTruth:
+    """What the measured maps say of glitches that nobody knows: what is loud counts as one, its waveform is NaN.
+
+    Args:
+        maps: Target first, then the witnesses.
+        num_samples: Samples of a whitened series.
+        threshold: SNR² above which a pixel is a glitch; the SNR of an event is the root of its loudest pixel.
+        inside: Pixels that count; all if None.
+
+    Returns:
+        One row an event.
+    """
+    pixels = np.ones((len(maps.frequencies), len(maps.times)), bool) if inside is None else inside
+    peaks = np.concatenate([batch.maps[:, :, pixels].max(axis=2) for batch in maps.batches(_BATCH)])
+    loud = np.where(peaks > threshold, np.sqrt(peaks), 0.0)
+    glitch, seen = loud[:, 0] > 0, loud[:, 1:]
+    return GlitchTruth(
+        event_ids=maps.event_ids,
+        strain=np.full((len(maps), num_samples), np.nan, dtype=np.float32),
+        label=("",) * len(maps),
+        snr=loud[:, 0],
+        witness_snr=np.where(glitch, seen.max(axis=1, initial=0.0), 0.0),
+        witnesses=tuple(tuple(compress(maps.channels[1:], row)) for row in seen > 0),
+        has_merger=np.zeros(len(maps), bool),
+        group=maps.groups,
     )
 
 

@@ -19,6 +19,7 @@ from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.settings import section
 from glitchflow_plugin.signal import filters
 from glitchflow_plugin.signal.psd import Psd, welch_psd
+from glitchflow_plugin.signal.slow import SHARE, SlowScale, slow_motion
 from glitchflow_plugin.signal.whitening import WhiteningSettings, whiten, whitening_filter
 from glitchflow_plugin.types.arrays import Series
 
@@ -232,6 +233,7 @@ def condition(
     *,
     psd: Psd | None = None,
     gps_start: float | None = None,
+    slow: SlowScale | None = None,
 ) -> tuple[np.ndarray, float]:
     """Condition one channel of one event.
 
@@ -243,17 +245,39 @@ def condition(
         settings: What to do.
         psd: Density of this channel's noise as recorded (unit²/Hz), to whiten by; estimated beside the event if None.
         gps_start: Start of the crop, from `jittered_crop_start`; by default the trigger is in the crop's middle.
+        slow: Unit of the motion below the band, `signal.slow.SHARE` of which is added; None: what is below is left out.
 
     Returns:
         The crop, shape (settings.num_samples,), float32 if whitened (variance 1 a sample for the full band) else
         float64 in the channel's unit; and the GPS time of its first sample. Channels of one event share that time
-        exactly: what lies between the samples of the common grid is shifted there.
+        exactly: what lies between the samples of the common grid is shifted there. A channel too slow for any of the
+        band, of which the slow motion is asked for, has noise within the band.
 
     Raises:
         ChannelRejectedError: `nan`, `constant`, `too short`, `band above nyquist` or `sample rate`.
     """
-    crops, start = condition_together((series,), sample_rate, t0, gps_event, settings, psd=psd, gps_start=gps_start)
-    return crops[0], start
+    try:
+        crops, start = condition_together((series,), sample_rate, t0, gps_event, settings, psd=psd, gps_start=gps_start)
+        crop = crops[0]
+    except ChannelRejectedError as error:
+        if slow is None or error.reason != NYQUIST:
+            raise
+        start = crop_start(gps_event, settings) if gps_start is None else gps_start
+        crop = _noise(np.asarray(series, dtype=np.float64), settings)
+    if slow is None:
+        return crop, start
+    found = Recorded(np.asarray(series, dtype=np.float64), sample_rate, t0, settings)
+    return (crop + SHARE * _slow_motion(found, start, slow)).astype(crop.dtype), start
+
+
+def _slow_motion(channel: Recorded, start: float, slow: SlowScale) -> np.ndarray:
+    """What a channel does below the band, at the samples of the crop that begins at `start`, in units of its scale."""
+    settings, rate = channel.settings, channel.sample_rate
+    stretch = _finite_stretch(channel.series, rate, channel.t0, start, settings)
+    series, t0 = channel.series[stretch], channel.t0 + stretch.start / rate
+    _refuse_flat(series, rate, t0, start, settings)
+    times = start + np.arange(settings.num_samples) / settings.sample_rate
+    return slow_motion(series, rate, t0, times, slow)
 
 
 def condition_together(
@@ -299,22 +323,7 @@ def condition_together(
     values, t0 = [one[stretch] for one in values], t0 + stretch.start / sample_rate
     _refuse_flat(values[0], sample_rate, t0, gps_start, settings)
     rate = settings.sample_rate
-    try:
-        passed, transients = zip(
-            *(filters.band_pass(one, sample_rate, low, high, settings.order) for one in values), strict=True
-        )
-        if np.abs(passed[0]).max() <= _ROUNDING * np.abs(values[0]).max():
-            raise ChannelRejectedError(CONSTANT, "nothing but rounding errors within the band")
-        edge = math.ceil(transients[0] * rate / sample_rate)
-        resampled, lost = zip(*(filters.resample(one, sample_rate, rate, high) for one in passed), strict=True)
-    except ValueError as error:
-        raise ChannelRejectedError(SAMPLE_RATE if "common multiple" in str(error) else TOO_SHORT, str(error)) from error
-    edge += lost[0]
-    first = round(t0 * rate)
-    delay = t0 * rate - first
-    if abs(delay) > _SAME_SAMPLE:
-        resampled, lost = zip(*(filters.shift(one, delay, 2 * high / rate) for one in resampled), strict=True)
-        edge += lost[0]
+    resampled, first, edge = at_common_rate(values, sample_rate, t0, settings)
     start = round(gps_start * rate) - first
     if settings.whiten:
         trigger = round(about_trigger * rate) - first + settings.num_samples // 2
@@ -334,6 +343,45 @@ def condition_together(
     if not np.all(np.isfinite(crops)):
         raise ChannelRejectedError(NAN, "the values are too large to be filtered")
     return crops.astype(np.float32 if settings.whiten else np.float64), gps_start
+
+
+def at_common_rate(
+    series: Sequence[Series], sample_rate: float, t0: float, settings: ConditioningSettings
+) -> tuple[list[Series], int, int]:
+    """Band-pass and resample a channel and parts of it, onto the grid of whole samples from GPS 0.
+
+    Args:
+        series: As recorded and without a gap, then its parts; all of one length, rate and start.
+        sample_rate: Their rate, Hz.
+        t0: GPS time of their first sample, s.
+        settings: Band and common rate.
+
+    Returns:
+        The series at the common rate; the number of their first sample, counted from GPS 0; and the samples corrupted
+        at each end.
+
+    Raises:
+        ChannelRejectedError: `constant`, `too short`, `band above nyquist` or `sample rate`; judged on the first.
+    """
+    low, high = usable_band(settings, sample_rate)
+    rate = settings.sample_rate
+    try:
+        passed, transients = zip(
+            *(filters.band_pass(one, sample_rate, low, high, settings.order) for one in series), strict=True
+        )
+        if np.abs(passed[0]).max() <= _ROUNDING * np.abs(series[0]).max():
+            raise ChannelRejectedError(CONSTANT, "nothing but rounding errors within the band")
+        edge = math.ceil(transients[0] * rate / sample_rate)
+        resampled, lost = zip(*(filters.resample(one, sample_rate, rate, high) for one in passed), strict=True)
+    except ValueError as error:
+        raise ChannelRejectedError(SAMPLE_RATE if "common multiple" in str(error) else TOO_SHORT, str(error)) from error
+    edge += lost[0]
+    first = round(t0 * rate)
+    delay = t0 * rate - first
+    if abs(delay) > _SAME_SAMPLE:
+        resampled, lost = zip(*(filters.shift(one, delay, 2 * high / rate) for one in resampled), strict=True)
+        edge += lost[0]
+    return list(resampled), first, edge
 
 
 def _whitened(
@@ -363,9 +411,7 @@ def _whitened(
                 f"and the spectrum leaves out {whitening.exclude_length:g} s about the event",
             ) from error
     else:
-        # The density is that of the channel as recorded; the series has been band-passed already.
-        power = filters.band_pass_power(psd.frequencies, own_rate, *band, settings.order)
-        psd = Psd(psd.values * power, psd.spacing)
+        psd = after_band_pass(psd, own_rate, band, settings.order)
     try:
         taps = whitening_filter(psd, rate, whitening.filter_length, band)
     except ValueError as error:
@@ -379,18 +425,51 @@ def _whitened(
     return filled, lost[0]
 
 
+def _noise(series: Series, settings: ConditioningSettings) -> np.ndarray:
+    """A crop of what a channel says that has nothing of the band."""
+    band = (settings.low, min(settings.high, 0.98 * settings.sample_rate / 2))
+    taps = whitening_filter(_flat(settings.sample_rate), settings.sample_rate, settings.whitening.filter_length, band)
+    drawn = np.random.default_rng(zlib.crc32(series.tobytes())).standard_normal(settings.num_samples + len(taps))
+    return whiten(drawn, taps)[0][len(taps) // 2 :][: settings.num_samples].astype(np.float32)
+
+
+def after_band_pass(psd: Psd, own_rate: float, band: tuple[float, float], order: int) -> Psd:
+    """Density of a channel that was band-passed, from that of the channel as recorded.
+
+    Args:
+        psd: As recorded, unit²/Hz.
+        own_rate: Rate at which it was recorded, Hz.
+        band: Lower and upper edge, Hz.
+        order: Of each edge in one pass.
+    """
+    return Psd(psd.values * filters.band_pass_power(psd.frequencies, own_rate, *band, order), psd.spacing)
+
+
 def _fill(series: Series, band: tuple[float, float], settings: ConditioningSettings) -> Series:
     """White noise in the part of the band that a slow channel cannot deliver: it says nothing there, at every time."""
-    taps = _fill_filter(settings.sample_rate, settings.whitening.filter_length, *band, settings.high)
+    taps = fill_filter(settings.sample_rate, settings.whitening.filter_length, *band, settings.high)
     # Seeded by the data, so that a rerun gives the same bytes and two channels never share their noise.
     generator = np.random.default_rng(zlib.crc32(series.tobytes()))
     return whiten(generator.standard_normal(len(series)), taps)[0]
 
 
+def _flat(rate: float) -> Psd:
+    """The density of white noise of variance 1 a sample."""
+    return Psd(np.full(2, 2 / rate), rate / 2)
+
+
 @lru_cache(maxsize=64)
-def _fill_filter(rate: float, length: float, low: float, reached: float, high: float) -> np.ndarray:
-    """Taps for what the whole band has and the band reached has not."""
-    flat = Psd(np.full(2, 2 / rate), rate / 2)
+def fill_filter(rate: float, length: float, low: float, reached: float, high: float) -> np.ndarray:
+    """Taps that make white noise fill what a channel cannot deliver.
+
+    Args:
+        rate: Common rate, Hz.
+        length: Of the filter, s.
+        low: Lower edge of the band, Hz.
+        reached: Upper edge of what the channel delivers, Hz.
+        high: Upper edge of the whole band, Hz.
+    """
+    flat = _flat(rate)
     whole = whitening_filter(flat, rate, length, (low, min(high, 0.98 * rate / 2)))
     return whole - whitening_filter(flat, rate, length, (low, reached))
 

@@ -35,7 +35,7 @@ from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest_with_recipe
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
-from glitchflow_plugin.preprocessing.truth import read_glitch_truth
+from glitchflow_plugin.preprocessing.truth import measured_truth, read_glitch_truth
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, versions
 from glitchflow_plugin.settings import built, section
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
@@ -86,8 +86,8 @@ class Entrant:
         return self.kind in CLOSED_FORM
 
 
-Train: TypeAlias = Callable[[str, Entrant], TrainedTwin]
-"""Trains an entrant, whose name is given too."""
+Train: TypeAlias = Callable[[str, Entrant, TrainingSet], TrainedTwin]
+"""Trains an entrant, whose name is given too, on a training set."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,13 @@ class Contest:
             "entrants": {name: asdict(entrant) for name, entrant in entrants.items()},
             "training": [self.config, self.baseline, self.budget.keywords()],
             "training set": self.training_set.fingerprint,
-            "held out": self.held_out.maps.manifest.fingerprint,
+            "held out": self._judged_on(),
             "settings": asdict(self.settings),
         }
+
+    def _judged_on(self) -> str:
+        """What tells held-out events and truth from others."""
+        return self.held_out.maps.manifest.fingerprint + (" as measured" if self.held_out.truth.measured else "")
 
     def conditions(self) -> str:
         """How the entrants are trained, a sentence."""
@@ -160,7 +164,7 @@ class Contest:
                 "device": torch.device(self.device).type,
                 "events": self.events.manifest.fingerprint,
                 "training set": [training_set.fingerprint, split, training_set.scaling, vars(training_set.settings)],
-                "held out": self.held_out.maps.manifest.fingerprint,
+                "held out": self._judged_on(),
                 "settings": asdict(used),
             }
         )
@@ -186,20 +190,22 @@ def entrants_of(content: Mapping[str, Mapping[str, object] | None]) -> dict[str,
 
 def hold_out(
     datasets: Sequence[Mapping[str, Any]],
-    truth: Path | str,
+    truth: Path | str | None,
     training_set: TrainingSet,
     folder: Path,
     *,
+    threshold: float,
     device: str,
     engine: EngineSettings,
 ) -> HeldOut:
-    """Put raw events, whose glitches are known, through the recipe of a training set.
+    """Put raw events through the recipe of a training set, with what is known of their glitches.
 
     Args:
         datasets: The raw events, a list as in datasets.yaml.
-        truth: Folder of the truth file.
+        truth: Folder of the truth file; None: nothing is known but what the maps show.
         training_set: Has the channels and the recipe.
         folder: The sets `events` and `spectrograms` are made there; what is there already is kept.
+        threshold: SNR² above which a pixel of the maps shows a glitch.
         device: The one that computes the maps.
         engine: Processes that make both.
 
@@ -225,8 +231,11 @@ def hold_out(
         engine=engine,
         selection={"channels": "training set"},
     )
-    known = read_glitch_truth(truth, conditioning, made.event_ids, made.gps_start)
     inside = judged_pixels(made.frequencies, Columns(made.times), transform.qs)
+    if truth is None:
+        known = measured_truth(made, series.num_samples, threshold, inside)
+    else:
+        known = read_glitch_truth(truth, conditioning, made.event_ids, made.gps_start)
     return HeldOut(made, known, inside, series)
 
 
@@ -245,7 +254,7 @@ def compete(
         The standings, and what each entrant did.
     """
     judgements = {
-        name: _judged(contest, name, entrant, train, folder / f"{name}.json") for name, entrant in entrants.items()
+        name: judged(contest, name, entrant, train, folder / f"{name}.json") for name, entrant in entrants.items()
     }
     judgements |= judge_trivial(contest.held_out, contest.settings)
     linear = [name for name, entrant in entrants.items() if entrant.closed_form]
@@ -298,7 +307,8 @@ def fit(contest: Contest, entrant: Entrant) -> TrainedTwin:
     return replace(untrained, twin=linear.twin, minutes=(perf_counter() - begun) / 60)
 
 
-def _judged(contest: Contest, name: str, entrant: Entrant, train: Train, path: Path) -> EntrantJudgement:
+def judged(contest: Contest, name: str, entrant: Entrant, train: Train, path: Path) -> EntrantJudgement:
+    """Train and judge an entrant, unless its file says what it did under the same conditions."""
     key = contest.key(entrant)
     if (kept := _kept(path, key)) is not None:
         logger.info("%s: judged before with the same settings and data", name)
@@ -326,7 +336,7 @@ def _predictor(contest: Contest, name: str, entrant: Entrant, train: Train) -> t
     if entrant.kind == ZERO:
         nothing = MapPredictor(ZeroTwin(), len(held_out.maps.channels) - 1, contest.training_set.settings.size)
         return nothing, UNTRAINED
-    trained = fit(contest, entrant) if entrant.closed_form else train(name, entrant)
+    trained = fit(contest, entrant) if entrant.closed_form else train(name, entrant, contest.training_set)
     if not entrant.closed_form:
         trained.calibrate()
     twin = trained.twin.eval()

@@ -139,7 +139,8 @@ class Gate:
         """What a bundle does to some events of the set."""
         maps, split = self._maps, self.training_set.split
         twin = bundle.twin.to(self.device).eval()
-        predictor = make_predictor(bundle, twin, self.events)
+        # the twin itself is judged: that the strain may refuse what it says excuses nothing
+        predictor = make_predictor(bundle, twin, self.events, agree=False)
         parts: list[dict[str, NDArray[Any]]] = []
         for first in range(0, len(rows), self.batch_events):
             chosen = rows[first : first + self.batch_events]
