@@ -8,7 +8,7 @@ from typing import Protocol, TypeGuard, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,11 +16,12 @@ from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
-from glitchflow_plugin.inference.clean import clean_maps
+from glitchflow_plugin.inference.clean import clean_maps, loudest_by_column
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.stft import ShortTimeFourier
 from glitchflow_plugin.models.twins import Explained, WaveformTwin
 from glitchflow_plugin.signal.agreement import agreed
+from glitchflow_plugin.signal.band_power import band_power
 from glitchflow_plugin.signal.columns import Columns, tile_length
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform, q_transform_relative
 from glitchflow_plugin.signal.windows import cut_windows, join_windows, tile_starts
@@ -94,6 +95,8 @@ class Prediction:
             hold it; NaN where nothing is predicted or measured; None for a twin of energies.
         loudest: Largest predicted energy at any time of each column, SNR², (event, time); None where the prediction
             was made from maps, which say nothing between their columns and mix both ends of an event.
+        power: Power of the strain by band before and after cleaning, SNR² (`signal.band_power`), (event, band, 2); None
+            for a twin of energies.
     """
 
     measured: Float[Tensor, "event frequency time"]
@@ -105,6 +108,15 @@ class Prediction:
     strangeness: Float[Tensor, " event"] | None = None
     agreement: Float[Tensor, " event"] | None = None
     loudest: Float[Tensor, "event time"] | None = None
+    power: Float[Tensor, "event band 2"] | None = None
+
+    def rank(self, inside: Bool[Tensor, "frequency time"]) -> Float[Tensor, "event time"]:
+        """Largest predicted energy of each column, by which vetoes are decided, SNR².
+
+        Args:
+            inside: Pixels that are looked at where the prediction was made from maps.
+        """
+        return loudest_by_column(self.predicted, inside) if self.loudest is None else self.loudest
 
 
 class Predictor(Protocol):
@@ -200,6 +212,7 @@ class SeriesPredictor:
             expected_residual=residual,
             strangeness=strangeness,
             agreement=_share(taken, predicted, measured_strain),
+            power=torch.stack([band_power(each, rate) for each in (measured_strain, measured_strain - taken)], dim=-1),
             loudest=loudest,
         )
 

@@ -90,7 +90,11 @@ class InferenceResult:
         witnesses_missing: By witness, the number of events in which it has no usable data.
         num_unmeasured: Events without usable strain.
         judged: Pixels of measured maps that are judged.
+        ranks: Largest energy of each column that the model and its linear rival predict, SNR², (event, time).
+        loudest_measured: Largest measured energy of each column, SNR², (event, time); 0 where nothing is judged.
         loop: What comparing the prediction with the strain, by witness, has found; None where nothing can be compared.
+        power: Power of each event by band before and after cleaning, SNR² (`signal.band_power`); None for models of
+            energies.
     """
 
     maps: SpectrogramSet
@@ -100,7 +104,10 @@ class InferenceResult:
     witnesses_missing: Mapping[str, int]
     num_unmeasured: int
     judged: Bool[np.ndarray, "frequency time"]
+    ranks: Mapping[str, Float[np.ndarray, "event time"]]
+    loudest_measured: Float[np.ndarray, "event time"]
     loop: ClosedLoop | None = None
+    power: Float[np.ndarray, "event band 2"] | None = None
 
 
 def cleaned_name(target: str) -> str:
@@ -192,8 +199,9 @@ def run_inference(
         with_strain = np.flatnonzero(has_strain)
         batches = partial(_measured_maps, spectrograms, bundle.target, with_strain, groups, settings.batch_events)
         scored |= trivial_statistics(batches, settings.threshold, inside=judged)
+    ranks = {name: np.concatenate([part.ranks[name] for part in parts]) for name in predictors}
     verdicts = EventVerdicts(
-        loudest_predicted=np.concatenate([part.loudest for part in parts]),
+        loudest_predicted=ranks[MODEL],
         peak_measured=cases[MODEL].peak_measured,
         peak_in_time=cases[MODEL].peak_in_time,
         peak_cleaned=cases[MODEL].peak_cleaned,
@@ -231,7 +239,10 @@ def run_inference(
         witnesses_missing=dict(zip(bundle.witnesses, missing.sum(axis=0).tolist(), strict=True)),
         num_unmeasured=int((~has_strain).sum()),
         judged=judged,
+        ranks=ranks,
+        loudest_measured=np.concatenate([part.loudest_measured for part in parts]),
         loop=loop,
+        power=_joined([part.power for part in parts]),
     )
 
 
@@ -241,19 +252,23 @@ class _Judged:
 
     Attributes:
         cases: By name of the prediction, the zero prediction among them.
-        loudest: Largest energy of each column that the model predicts, SNR², (event, time).
+        ranks: Largest energy of each column by name of the prediction, SNR², (event, time).
+        loudest_measured: Largest measured energy of each column, SNR², (event, time).
         bands: First and last row that is predicted to be loud, (event, time, 2).
         residual_area: Pixels above the threshold after cleaning, (event,).
         strangeness: As the model says it, (event,).
         agreement: Share of the predicted power that was taken away, (event,).
+        power: By band, before and after cleaning, SNR².
     """
 
     cases: Mapping[str, CaseStatistics]
-    loudest: Float[np.ndarray, "event time"]
+    ranks: Mapping[str, Float[np.ndarray, "event time"]]
+    loudest_measured: Float[np.ndarray, "event time"]
     bands: Int[np.ndarray, "event time 2"]
     residual_area: Int[np.ndarray, " event"]
     strangeness: Float[np.ndarray, " event"] | None
     agreement: Float[np.ndarray, " event"] | None
+    power: Float[np.ndarray, "event band 2"] | None
 
 
 def _judge(
@@ -281,11 +296,13 @@ def _judge(
     }
     return _Judged(
         cases,
-        loudest=host(loudest_by_column(own.predicted, inside) if own.loudest is None else own.loudest),
+        ranks={name: host(each.rank(inside).double()) for name, each in found.items()},
+        loudest_measured=host(loudest_by_column(own.measured, inside).double()),
         bands=host(band_by_column(own.predicted, threshold, inside)),
         residual_area=host(residual_area(torch.where(inside, own.cleaned, 0.0), threshold)),
         strangeness=None if own.strangeness is None else host(own.strangeness.double()),
         agreement=None if own.agreement is None else host(own.agreement.double()),
+        power=None if own.power is None else host(own.power),
     )
 
 
@@ -301,13 +318,18 @@ def _read(
     return replace(batch, valid=batch.valid & keep)
 
 
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    told = [part for part in parts if part is not None]
+    return np.concatenate(told) if told else None
+
+
 def _of_model(parts: Sequence[_Judged], loop: ClosedLoop | None) -> dict[str, object]:
     """Columns of the event table that not every model has."""
     columns: dict[str, object] = {}
     for name, column in (("strangeness", "novelty_p"), ("agreement", "agreement")):
-        told = [values for part in parts if (values := getattr(part, name)) is not None]
-        if told:
-            columns[column] = np.concatenate(told)
+        told = _joined([getattr(part, name) for part in parts])
+        if told is not None:
+            columns[column] = told
     return columns if loop is None else {**columns, "witnesses_stopped": pd.array(loop.codes(), dtype="string")}
 
 
