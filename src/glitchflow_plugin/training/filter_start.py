@@ -20,8 +20,8 @@ FOLDS = 5
 """Parts of the training events, whole groups each, of which one after the other is left out."""
 
 _RIDGE = 0.1
-#: Lengths of responses that are tried, as a share of half the filters; None: no limit but the filters' own.
-_SPANS = (None, 1.0, 0.5)
+#: Lengths of responses that are tried, as a share of half the filters.
+_SPANS = (1.0, 0.5)
 #: Power of a channel that is never heard, relative to the loudest.
 _SILENT = 1e-12
 CONFIDENCE = 1.0
@@ -62,19 +62,28 @@ def sums_by_fold(
 
 
 def choose_span(sums: Sequence[WienerSums], num_laws: int) -> int | None:
-    """How long responses are best taken, in samples, by what linear laws gain on events left out; None: no limit.
+    """How long responses are best taken, in samples, by what linear laws gain on events left out.
+
+    They are limited only where filters without a limit lose by more than a standard error: few events.
 
     Args:
         sums: Cross spectra by fold, of all laws of all witnesses.
         num_laws: Laws of a witness.
+
+    Returns:
+        The length; None: no limit.
     """
     linear = torch.arange(0, sums[0].in_channels, num_laws)
     known = [each.only(linear) for each in sums if each.count]
     if len(known) < FOLDS:
         return None
     half = sums[0].filter_size // 2
-    spans = [None if share is None else round(share * half) for share in _SPANS]
-    return max(spans, key=lambda span: float(held_out_gains(known, span).mean()))
+    free = held_out_gains(known)
+    if free.mean() > -CONFIDENCE * free.std() / len(known) ** 0.5:
+        return None
+    gains = {round(share * half): held_out_gains(known, round(share * half)) for share in _SPANS}
+    best = max(gains, key=lambda span: float(gains[span].mean()))
+    return best if gains[best].mean() > free.mean() else None
 
 
 def choose_laws(
