@@ -24,7 +24,8 @@ from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.data.sources import Catalogue, open_datasets
 from glitchflow_plugin.data.units import same_unit
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
-from glitchflow_plugin.inference.stream import StreamModel, StreamSettings, reach, subtract
+from glitchflow_plugin.inference.stream import subtract
+from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, reach
 from glitchflow_plugin.inference.subject import registered, weights_fingerprint
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.preprocessing.channel_recipe import channel_recipe
@@ -50,6 +51,7 @@ from glitchflow_plugin.products.folder import (
 from glitchflow_plugin.products.summary import Metric, RunSummary, versions
 from glitchflow_plugin.settings import section
 from glitchflow_plugin.signal import filters
+from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.types.intervals import common, covered, union
 
 logger = logging.getLogger(__name__)
@@ -168,7 +170,8 @@ def stream_model(bundle: ModelBundle, strain: str | None = None) -> StreamModel:
         )
     target = channel_recipe(bundle.target, events)
     witnesses = tuple(channel_recipe(name, events) for name in bundle.witnesses)
-    return StreamModel(bundle.twin.eval().cpu(), replace(target, name=strain or bundle.target), witnesses)
+    maps = QTransformSettings.from_recipe(Recipe.from_dict(bundle.recipe).part("qtransform"))
+    return StreamModel(bundle.twin.eval().cpu(), replace(target, name=strain or bundle.target), witnesses, maps)
 
 
 def find_segments(
@@ -284,6 +287,7 @@ def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
             "NOTHING_SUBTRACTED": found.glitch == 0,
             "WITNESSES_COMPLETE": found.complete,
             "IN_DISTRIBUTION": found.familiar,
+            "NO_SIGNAL_SUSPECTED": found.accounted,
         }
         state = state_vector(flags, size)
         clean = CleanStrain(piece, found.glitch, state, job.products.suffix)
