@@ -150,10 +150,12 @@ class Window:
 
     @property
     def predicted(self) -> bool:
+        """Whether the twin was asked."""
         return self.strain is not None
 
     @property
     def complete(self) -> bool:
+        """Whether no witness is missing."""
         return not self.lacking.any()
 
 
