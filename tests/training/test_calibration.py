@@ -99,6 +99,32 @@ def test_rows_outside_the_band_do_not_count(twin, highest):
     assert float(twin.variance_noise[0]) == pytest.approx(1.0, abs=0.2)
 
 
+def uneven(num_events, seed):
+    """As `made`, where of what is announced as loud less is left, and of what is faint more."""
+    ((witnesses, strain),) = made(num_events, seed=seed)
+    told = witnesses[:, 0, 0]
+    truly = torch.where(told > 7, 0.3 * told, 2.0 * told)
+    generator = torch.Generator().manual_seed(seed)
+    return [(witnesses, (1 + truly).sqrt()[:, None, None] * torch.randn(strain.shape, generator=generator))]
+
+
+def test_limits_hold_for_the_faint_and_the_loud(twin):
+    calibrate(twin, uneven(300, 0), uneven(300, 1))
+    found = coverage(twin, uneven(300, 2))
+    pairs = zip(found.by_loudness, found.num_by_loudness, strict=True)
+    told = [shares for shares, pixels in pairs if pixels > 20_000]
+    assert len(told) >= 4
+    for shares in told:
+        assert shares == pytest.approx(found.probability, abs=0.04)
+    # one number for all of them holds for none
+    pooled = torch.ones_like(twin.limits[:, :2])
+    pooled[:] = twin.limits[:, [0, 4]]
+    twin.keep(loudness=torch.tensor([2.0]), limits=pooled)
+    off = coverage(twin, uneven(300, 2))
+    pairs = zip(off.by_loudness, off.num_by_loudness, strict=True)
+    assert max(abs(shares[0] - 0.5) for shares, pixels in pairs if pixels) > 0.1
+
+
 def test_a_missing_witness_is_not_new_by_itself():
     from glitchflow_plugin.models.coupling import CouplingNet
 

@@ -130,16 +130,19 @@ class WaveformTwin(nn.Module):
     `training.calibration`.
 
     What the network announces depends on how many witnesses are missing, so the calibration is one for each of some
-    such numbers, the `levels`.
+    such numbers, the `levels`; and where much is predicted it errs otherwise than where little is, so limits are told
+    apart by `loudness`, edges of the variance over that of the noise.
 
     Args:
         network: From witness series (event, witness, time) to strain (event, 1, time).
         summary_size: Length of the network's summary of an event; 0 if it gives none.
         num_references: Validation events whose summaries are kept for comparison.
         num_levels: Numbers of missing witnesses that are calibrated.
+        num_bins: Bins of loudness with limits of their own.
     """
 
     levels: Tensor
+    loudness: Tensor
     variance_noise: Tensor
     variance_factor: Tensor
     limits: Tensor
@@ -148,13 +151,21 @@ class WaveformTwin(nn.Module):
     summary_references: Tensor
     summary_groups: Tensor
 
-    def __init__(self, network: nn.Module, summary_size: int = 0, num_references: int = 0, num_levels: int = 1) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        summary_size: int = 0,
+        num_references: int = 0,
+        num_levels: int = 1,
+        num_bins: int = 2,
+    ) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("levels", torch.arange(float(num_levels)))
         self.register_buffer("variance_noise", torch.ones(num_levels))
         self.register_buffer("variance_factor", torch.ones(num_levels))
-        self.register_buffer("limits", gaussian_limits().repeat(num_levels, 2, 1))
+        self.register_buffer("loudness", 2.0 ** torch.arange(1.0, num_bins))
+        self.register_buffer("limits", gaussian_limits().repeat(num_levels, num_bins, 1))
         self.register_buffer("summary_mean", torch.zeros(summary_size))
         self.register_buffer("summary_covariance", torch.eye(summary_size))
         self.register_buffer("summary_references", torch.zeros(num_references, summary_size))
@@ -225,12 +236,9 @@ class WaveformTwin(nn.Module):
             variance: As from `explain`, (event, ...) or of one level.
             level: Level of each event, (event,), or one for all.
         """
-        limits = self.limits[level]
-        quiet, loud = (limits[..., row, :] for row in (0, 1))
-        if limits.dim() > 2:
-            between = (1,) * (variance.dim() - 1)
-            quiet, loud = (each.reshape(len(each), *between, -1) for each in (quiet, loud))
-        return variance[..., None] * torch.where(self.is_loud(variance, level)[..., None], loud, quiet)
+        noise = _beside(self.variance_noise[level], variance)
+        loudness = torch.bucketize(variance / noise, self.loudness.to(variance))
+        return variance[..., None] * self.limits[_beside(torch.as_tensor(level), variance), loudness]
 
     def novelty(self, summary: Tensor) -> Tensor:
         """Squared Mahalanobis distance from the training events, over the number of features, (event,).

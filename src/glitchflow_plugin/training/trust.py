@@ -31,8 +31,9 @@ def trust(
         seed: Draws the witness that is made louder.
 
     Returns:
-        JSON-like: `missing` (a row a number of witnesses left out), `coverage` (by kind of pixel, probabilities
-        announced and shares found) and `strangeness` (by kind of event, p-values).
+        JSON-like: `missing` (a row a number of witnesses left out), `loudness` (coverage by the power that is expected,
+        likewise), `coverage` (by kind of pixel, probabilities announced and shares found) and `strangeness` (by kind of
+        event, p-values).
     """
     device = twin.variance_noise.device
     batches: list[tuple[Tensor, Tensor]] = []
@@ -47,6 +48,10 @@ def trust(
     louder = (_one_louder(shown, generator) for shown in witnesses)
     return {
         "missing": [_without(twin, witnesses, number, one) for number, one in covered.items()],
+        "loudness": {
+            "edges": list(found.edges),
+            "rows": [_by_loudness(number, one) for number, one in covered.items()],
+        },
         "coverage": {
             "all pixels": [list(found.probability), list(found.share)],
             f"glitch predicted ({found.num_loud})": [list(found.probability), list(found.share_loud)],
@@ -92,3 +97,11 @@ def _without(twin: WaveformTwin, witnesses: Sequence[Tensor], missing: int, foun
         "within": found.share[place],
         "within, glitch predicted": found.share_loud[place] if found.num_loud else None,
     }
+
+
+def _by_loudness(missing: int, found: Coverage) -> dict[str, Any]:
+    """Coverage of the 50 and 95 % limits by bin of the power that is expected; None where there is no pixel."""
+    pairs = zip(found.by_loudness, found.num_by_loudness, strict=True)
+    places = [found.probability.index(wanted) for wanted in (0.5, 0.95)]
+    within = [[shares[place] for place in places] if pixels else None for shares, pixels in pairs]
+    return {"missing": missing, "pixels": list(found.num_by_loudness), "within": within}
