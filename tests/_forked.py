@@ -1,13 +1,16 @@
-"""A function in a forked process, with a limit of memory and of time: milliseconds a case, so that each has its own.
+"""Functions in a forked process, with a limit of memory and of time for each.
 
+One process runs them in turn, and is forked anew after one that went wrong: forking costs more than most functions do.
 `tests._limits` starts a new interpreter instead, for what must not share this one.
 """
 
 import multiprocessing
 import resource
+import traceback
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from glitchflow_plugin.errors import GlitchflowError
 
@@ -16,51 +19,65 @@ class RefusedError(GlitchflowError):
     """The function raised an error of this package; the message is its own."""
 
 
-def limited(function: Callable[..., Any], *arguments: Any, mib: int = 1024, seconds: float = 30.0) -> Any:
-    """What the function returns.
+class Limited:
+    """A process under limits, within a `with`.
 
     Args:
-        function: To be called.
-        arguments: For it.
         mib: Memory that it may take beside what this process has, MiB.
-        seconds: How long it may take.
-
-    Raises:
-        RefusedError: It raised an error of this package.
-        AssertionError: It raised anything else, died, or went beyond a limit.
+        seconds: How long a function may take.
     """
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(sender, mib, function, arguments))
-    process.start()
-    sender.close()
-    kind, found = "died", f"still at work after {seconds:g} s"
-    try:
-        if receiver.poll(seconds):
-            kind, found = receiver.recv()
-    except EOFError:
-        process.join()
-        found = f"exit code {process.exitcode}"
-    finally:
-        process.kill()
-        process.join()
-        receiver.close()
-    if kind == "refused":
-        raise RefusedError(found)
-    assert kind == "returned", f"{function.__name__}: {kind}: {found}"
-    return found
+
+    def __init__(self, mib: int = 1024, seconds: float = 30.0) -> None:
+        self.mib, self.seconds = mib, seconds
+
+    def __enter__(self) -> Self:
+        context = multiprocessing.get_context("fork")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._connection, self.mib), daemon=True)
+        self._process.start()
+        theirs.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What the function returns; all of it can be pickled.
+
+        Raises:
+            RefusedError: It raised an error of this package.
+            AssertionError: It raised anything else, died, or went beyond a limit.
+        """
+        kind, found = "died", f"still at work after {self.seconds:g} s"
+        try:
+            self._connection.send((function, arguments))
+            if self._connection.poll(self.seconds):
+                kind, found = self._connection.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            found = f"exit code {self._process.exitcode}"
+        if kind == "refused":
+            raise RefusedError(found)
+        if kind != "returned":
+            self.__exit__()
+            self.__enter__()
+        assert kind == "returned", f"{function.__name__}: {kind}: {found}"
+        return found
 
 
-def _run(sender: Any, mib: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _serve(connection: Connection, theirs: Connection, mib: int) -> None:
+    theirs.close()
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + mib * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    try:
-        answer = "returned", function(*arguments)
-    except GlitchflowError as error:
-        answer = "refused", f"{type(error).__name__}: {error}"
-    except BaseException as error:  # whatever it is, the test shall say it
-        import traceback
-
-        answer = f"raised {type(error).__name__}", f"{error}\n{traceback.format_exc()[-1500:]}"
-    sender.send(answer)
+    while True:
+        function, arguments = connection.recv()
+        try:
+            answer = "returned", function(*arguments)
+        except GlitchflowError as error:
+            answer = "refused", f"{type(error).__name__}: {error}"
+        except BaseException as error:  # whatever it is, the test shall say it
+            answer = f"raised {type(error).__name__}", f"{error}\n{traceback.format_exc()[-1500:]}"
+        connection.send(answer)

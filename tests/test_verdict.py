@@ -133,14 +133,15 @@ def test_what_is_no_number_is_neither_a_glitch_nor_quiet():
 
 
 def test_only_what_is_sure_to_be_cleaned_is_subtracted():
-    came = ["cleaned", "cleaned", "cleaned", "not cleaned", "missed", "false alarm", "quiet", "no strain", "no strain"]
-    vetoed = np.array([True, True, True, True, False, True, False, True, False])
-    missing, new = np.array([0, 2, 0, 0, 0, 0, 0, 0, 0]), np.array([np.nan, 0.5, 0.01, *[0.5] * 6])
-    decisions, reasons = verdict.decide(np.array(came), vetoed, missing, new)
-    expected = ["subtract", "veto", "veto", "veto", "pass", "veto", "pass", "veto", "pass"]
+    came = [*["cleaned"] * 4, "not cleaned", "missed", "false alarm", "quiet", "no strain", "no strain"]
+    vetoed = np.array([True, True, True, True, True, False, True, False, True, False])
+    missing, new = np.array([0, 2, 0, 0, 0, 0, 0, 0, 0, 0]), np.array([np.nan, 0.5, 0.01, *[0.5] * 7])
+    decisions, reasons = verdict.decide(np.array(came), vetoed, missing, new, np.arange(10) == 3)
+    expected = ["subtract", "veto", "veto", "veto", "veto", "pass", "veto", "pass", "veto", "pass"]
     assert decisions.tolist() == expected
-    assert reasons[1:3].tolist() == ["cleaned; witness missing", "cleaned; new to the model"]
-    assert reasons[[0, *range(3, 9)]].tolist() == [came[0], *came[3:]]
+    doubts = ["witness missing", "new to the model", "witness stopped"]
+    assert reasons[1:4].tolist() == [f"cleaned; {doubt}" for doubt in doubts]
+    assert reasons[[0, *range(4, 10)]].tolist() == [came[0], *came[4:]]
 
 
 def test_every_outcome_can_be_drawn():

@@ -132,6 +132,7 @@ def decide(
     vetoed: Bool[np.ndarray, " event"],
     witnesses_missing: Int[np.ndarray, " event"],
     strangeness: Float[np.ndarray, " event"],
+    stopped: Bool[np.ndarray, " event"],
 ) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
     """What a search shall do with each event, and why.
 
@@ -143,17 +144,23 @@ def decide(
         vetoed: Whether any of its time is vetoed.
         witnesses_missing: Witnesses of the model without usable data.
         strangeness: Share of validation events at least as new to the model; NaN where it is not known.
+        stopped: Whether the closed loop has stopped a witness before.
 
     Returns:
-        One of `DECISIONS`, and the reasons, joined by semicolons: the outcome, `witness missing`, `new to the model`;
-        (event,) each.
+        One of `DECISIONS`, and the reasons, joined by semicolons: the outcome, `witness missing`, `witness stopped`,
+        `new to the model`; (event,) each.
     """
-    missing = witnesses_missing > 0
-    new = strangeness < NEW_BELOW
-    sure = (came == OUTCOMES[0]) & ~missing & ~new
+    doubts = {
+        "witness missing": witnesses_missing > 0,
+        "witness stopped": stopped,
+        "new to the model": strangeness < NEW_BELOW,
+    }
+    sure = (came == OUTCOMES[0]) & ~np.any(list(doubts.values()), axis=0)
     decisions = np.select([~vetoed, sure], [PASS, SUBTRACT], VETO)
-    doubts = np.char.add(np.where(missing, "; witness missing", ""), np.where(new, "; new to the model", ""))
-    return decisions, np.char.add(came.astype(np.str_), doubts)
+    reasons = came.astype(np.str_)
+    for doubt, there in doubts.items():
+        reasons = np.char.add(reasons, np.where(there, f"; {doubt}", ""))
+    return decisions, reasons
 
 
 def _representable(energies: Energies, threshold: float | NDArray[np.float64]) -> float | NDArray[np.float64]:

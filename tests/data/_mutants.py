@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import socket
 from pathlib import Path
 
@@ -12,6 +13,9 @@ TARGET, WITNESS, OTHER = "V1:STRAIN", "V1:SEIS", "V1:MIC"
 RATES = {TARGET: 1024.0, WITNESS: 256.0, OTHER: 512.0}
 T0 = 1_264_000_000.0
 DURATION = 10
+#: So many files differ in their samples; later ones repeat them at other times, so that few sound ones tell of all, as
+#: long as each event is cut at the same place (`crop_jitter`).
+DISTINCT = 16
 
 VALUES = {
     "nan": np.nan,
@@ -95,7 +99,7 @@ def _layout(size, name):
 
 def write_event(path, number, name=None):
     """Ten seconds of noise in three channels."""
-    generator = np.random.default_rng(number)
+    generator = np.random.default_rng(number % DISTINCT)
     with h5py.File(path, "w") as file:
         group = file.create_group(name or Path(path).stem)
         group.attrs["gps_event"] = T0 + 100 * number + DURATION / 2
@@ -174,7 +178,7 @@ def _replace(path, what, channel):
 
 def write_continuous(path, number):
     """Thirty-two seconds of noise in three channels, as gwpy stores them."""
-    generator = np.random.default_rng(number)
+    generator = np.random.default_rng(number % DISTINCT)
     with h5py.File(path, "w") as file:
         for channel, rate in RATES.items():
             dataset = file.create_dataset(channel, data=generator.normal(size=int(32 * rate)))
@@ -184,7 +188,8 @@ def write_continuous(path, number):
 def write_gwosc(path, number):
     """Thirty-two seconds of noise as strain of one detector."""
     with h5py.File(path, "w") as file:
-        strain = file.create_dataset("strain/Strain", data=np.random.default_rng(number).normal(size=32 * 1024))
+        noise = np.random.default_rng(number % DISTINCT).normal(size=32 * 1024)
+        strain = file.create_dataset("strain/Strain", data=noise)
         strain.attrs.update(Xstart=int(T0) + 100 * number, Xspacing=1 / 1024)
         file["meta/Detector"] = "H1"
 
@@ -223,16 +228,16 @@ def cut_mutants(folder, layout, mutations):
     """Make files of continuous data, two sound ones first, spoil them, cut an event out of each; what became of these.
 
     Returns:
-        By event `wanted` and `made`: which channels are valid, with a checksum of their samples; and what the report
-        says of each event or file.
+        By event `made`, and `wanted` of sound files alone: which channels are valid, with a checksum of their samples;
+        and what the report says of each event or file.
     """
     from glitchflow_plugin.data.files import content_hash
     from glitchflow_plugin.preprocessing.ingest import ingest
     from glitchflow_plugin.preprocessing.quality import read_quality
 
     write, target, _, _ = LAYOUTS[layout]
-    folder, size = Path(folder), len(mutations) + 2
-    for place in ("wanted", "made"):
+    folder, sizes = Path(folder), {"wanted": DISTINCT, "made": len(mutations) + 2}
+    for place, size in sizes.items():
         (folder / place).mkdir()
         for number in range(1, size + 1):
             write(folder / place / f"X-{number:04d}.h5", number)
@@ -244,13 +249,15 @@ def cut_mutants(folder, layout, mutations):
         "format": layout,
         "target": target,
         "segment": 16.0,
-        "triggers": [T0 + 100 * number + 16 for number in range(1, size + 1)],
-        "processing": {"len": 2.0, "sr": 256.0, "maxf": 100.0, "batch": 64},
+        "processing": {"len": 2.0, "sr": 256.0, "maxf": 100.0, "batch": 64, "crop_jitter": 0.0},
     }
     whitening = {"fft_length": 1.0, "overlap": 0.5, "filter_length": 0.5, "exclude_length": 1.0}
     found = {}
-    for place in ("wanted", "made"):
-        events = ingest([entry | {"path": str(folder / place)}], whitening, folder / f"{place}-set")
+    for place, size in sizes.items():
+        triggers = [T0 + 100 * number + 16 for number in range(1, size + 1)]
+        events = ingest(
+            [entry | {"path": str(folder / place), "triggers": triggers}], whitening, folder / f"{place}-set"
+        )
         batch = events.read()
         found[place] = {
             event_id: {
@@ -280,15 +287,15 @@ def ingest_mutants(folder, mutations):
 
     folder = Path(folder)
     data, clean = folder / "data", folder / "clean"
-    for place in (data, clean):
+    for place, size in ((data, len(mutations) + 2), (clean, DISTINCT)):
         place.mkdir()
-        for number in range(len(mutations) + 2):
+        for number in range(size):
             write_event(place / f"event-{number:04d}.h5", number)
     write_event(folder / "outside.h5", 0, "e")
     os.mkfifo(data / "pipe.h5")
     for number, mutation in enumerate(mutations):
         mutate(data / f"event-{number:04d}.h5", *mutation)
-    entry = {"target": TARGET, "processing": {"len": 2.0, "sr": 256.0, "maxf": 100.0, "batch": 64}}
+    entry = {"target": TARGET, "processing": {"len": 2.0, "sr": 256.0, "maxf": 100.0, "batch": 64, "crop_jitter": 0.0}}
     whitening = {"fft_length": 1.0, "overlap": 0.5, "filter_length": 0.5, "exclude_length": 1.0}
     wanted = ingest([entry | {"path": str(clean)}], whitening, folder / "wanted")
     made = ingest([entry | {"path": str(data)}], whitening, folder / "made")
@@ -297,7 +304,8 @@ def ingest_mutants(folder, mutations):
     events = {}
     for row, event_id in enumerate(made.event_ids):
         held = dict(zip(made.channels, (bool(one) for one in made.valid[row]), strict=True))
-        other = wanted.row_of.get(event_id)
+        number = re.search(r"event-(\d{4})$", event_id)
+        other = wanted.row_of[f"event-{int(number[1]) % DISTINCT:04d}"] if number else None
         same = {
             name: other is not None
             and np.array_equal(

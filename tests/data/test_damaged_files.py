@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests._forked import RefusedError, limited
+from tests._forked import Limited, RefusedError
 from tests.data.test_sharded import make_batch, make_writer
 
 from glitchflow_plugin.components.processor import Processor
@@ -370,12 +370,18 @@ def outcome(subject, folder):
     return MADE_AGAIN if isinstance(found, str) else content(found)
 
 
-def told(subject, folder):
-    """Checksum of what is read, or None and in which words it is refused."""
-    try:
-        return limited(outcome, subject, folder, mib=MEMORY), ""
-    except RefusedError as error:
-        return None, str(error)
+@pytest.fixture(scope="module")
+def told():
+    """Reads a subject under limits: the checksum of what is read, or None and in which words it is refused."""
+    with Limited(mib=MEMORY) as process:
+
+        def read(subject, folder):
+            try:
+                return process.run(outcome, subject, folder), ""
+            except RefusedError as error:
+                return None, str(error)
+
+        yield read
 
 
 def examples(fast):
@@ -386,7 +392,7 @@ def examples(fast):
 
 @pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["few", "many"])
 @pytest.mark.parametrize("name", SUBJECTS)
-def test_damaged_bytes_are_the_same_made_again_or_refused(name, fast, written, tmp_path):
+def test_damaged_bytes_are_the_same_made_again_or_refused(name, fast, written, told, tmp_path):
     folder, other, right = written[name]
 
     @examples(fast)
@@ -433,7 +439,7 @@ def edit_header(path, data):
 
 
 @pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["few", "many"])
-def test_a_damaged_model_is_the_same_or_refused(fast, tmp_path):
+def test_a_damaged_model_is_the_same_or_refused(fast, told, tmp_path):
     write_model(tmp_path, 0)
     raw, right = (tmp_path / "twin.safetensors").read_bytes(), content(read_model(tmp_path))
 
@@ -454,7 +460,7 @@ def test_a_damaged_model_is_the_same_or_refused(fast, tmp_path):
 @pytest.mark.parametrize("keep_checksum", [True, False], ids=["sealed", "open"])
 @pytest.mark.parametrize("name", RECORDS)
 def test_an_edited_record_is_refused_in_words_and_without_checksum_never_a_traceback(
-    name, keep_checksum, fast, written, tmp_path
+    name, keep_checksum, fast, *, written, told, tmp_path
 ):
     folder, _, right = written[name]
 

@@ -1,14 +1,14 @@
 import http.server
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
 from pathlib import Path
 
+import mlflow.cli
 import pytest
 import requests
 import torch
@@ -66,29 +66,35 @@ class Server:
         self.process = None
 
     def start(self):
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
-        command += ["--artifacts-destination", str(self.artifacts)]
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
-            )
+        # forked: importing MLflow's commands takes as long as the server itself
+        self.process = multiprocessing.get_context("fork").Process(target=self._serve)
+        self.process.start()
         for _ in range(400):
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()  # noqa: S310  # our own server
                 return
             except OSError:
-                assert self.process.poll() is None, (self.folder / "server.log").read_text()
+                assert self.process.is_alive(), (self.folder / "server.log").read_text()
                 time.sleep(0.5)
         pytest.fail("the server did not start")
+
+    def _serve(self):
+        os.setsid()
+        os.chdir(self.folder)
+        os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+        with (self.folder / "server.log").open("a") as log:
+            for stream in (1, 2):
+                os.dup2(log.fileno(), stream)
+        command = ["server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
+        mlflow.cli.cli([*command, "--artifacts-destination", str(self.artifacts)])
 
     def signal(self, number):
         os.killpg(self.process.pid, number)
 
     def kill(self):
         self.signal(signal.SIGKILL)
-        self.process.wait(timeout=30)
+        self.process.join(30)
 
 
 class Proxy:
@@ -166,9 +172,10 @@ def _all_the_patience(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, free_port):
+def server(tmp_path_factory, free_port, make_registry):
     running = Server(tmp_path_factory.mktemp("server"), free_port())
+    make_registry(running.folder)
     running.start()
     yield running
-    if running.process.poll() is None:
+    if running.process.is_alive():
         running.kill()

@@ -47,6 +47,9 @@ def test_drift_decides_unless_training_is_forced():
     assert decide(drifted()) == RetrainDecision("keep", "no channel has drifted")
     assert decide(drifted("A", "B")) == RetrainDecision("train", "drifted: A, B")
     assert decide(None) == RetrainDecision("train", "forced")
+    assert decide(drifted(), []).reason == "no channel has drifted and no coupling has changed"
+    assert decide(drifted(), ["A (gain_low)"]) == RetrainDecision("train", "coupling changed: A (gain_low)")
+    assert decide(drifted("B"), ["A (gain_low)"]).reason == "drifted: B; coupling changed: A (gain_low)"
 
 
 def test_too_few_groups_wait_unless_training_is_forced(caplog):

@@ -28,6 +28,7 @@ from glitchflow_plugin.training import retraining
 from glitchflow_plugin.training.retraining import Finding, GateNeeds, RetrainDecision, RetrainSettings
 
 if TYPE_CHECKING:
+    from glitchflow_plugin.inference.closed_loop import ClosedLoop
     from glitchflow_plugin.models.bundle import ModelBundle
     from glitchflow_plugin.tracking.versions import ModelVersion
 
@@ -109,6 +110,7 @@ class Retrain(BaseComponent):
 
     def _look(self, status: dict[str, Any]) -> Finding:
         """Look at the latest events, and train if that is to be done; what is known goes into `status` meanwhile."""
+        from glitchflow_plugin.inference.closed_loop import loop_details, loop_warnings
         from glitchflow_plugin.tracking.registry import load
         from glitchflow_plugin.tracking.versions import find
 
@@ -130,7 +132,15 @@ class Retrain(BaseComponent):
         bundle = load(champion.name, champion.version, uri)
         maps, counts, quality = self._maps(bundle)
         drift = None if settings.force else drift_or_refuse(maps, bundle.witnesses, bundle.notes, settings.drift)
-        found = Finding(champion, retraining.decide(drift), counts, drift, (*quality, *drift_warnings(drift)))
+        loop = None if settings.force else self._loop(bundle, maps)
+        found = Finding(
+            champion,
+            retraining.decide(drift, None if loop is None else loop.stopped),
+            counts,
+            drift,
+            None if loop is None else loop_details(loop, maps),
+            (*quality, *drift_warnings(drift), *loop_warnings(loop, maps)),
+        )
         if found.decision.action == "keep":
             return found
         split = Splitter(self.split, str(maps.folder), str(self.cycle / "training")).execute(maps)
@@ -156,20 +166,33 @@ class Retrain(BaseComponent):
             require_target=True,
         )
 
+    @property
+    def _events(self) -> Path:
+        """The event set that the maps are made of."""
+        from glitchflow_plugin.inference.model_data import EVENTS
+
+        events = retraining.pinned(self.cycle)
+        return events if is_event_set(events) else self.cycle / EVENTS
+
+    def _loop(self, bundle: "ModelBundle", maps: SpectrogramSet) -> "ClosedLoop | None":
+        """Whether the strain still follows the champion's witnesses as it did."""
+        from glitchflow_plugin.inference.closed_loop import close_loop
+
+        events = EventSet.open(self._events) if bundle.representation == "waveform" else None
+        return close_loop(bundle, maps, events, self.settings.closed_loop, choose_device(self.device))
+
     def _train(self, maps: SpectrogramSet, split: Split) -> "ModelVersion | None":
         from glitchflow_plugin.components.trainer import Trainer
-        from glitchflow_plugin.inference.model_data import EVENTS
 
         training, checkpoints, outbox = (self.cycle / name for name in ("training", "checkpoints", "outbox"))
         windows = Processor(self.windows, str(maps.folder), str(training)).execute(split)
         if checkpoints.exists():
             # what a run could not register is made again from the checkpoint, and then compared with the champion
             shutil.rmtree(outbox, ignore_errors=True)
-        events = retraining.pinned(self.cycle)
         return Trainer(
             **self.trainer,
             folder=str(training),
-            events=str(events if is_event_set(events) else self.cycle / EVENTS),
+            events=str(self._events),
             checkpoints=str(checkpoints),
             registry={**self.registry, "outbox": str(outbox)},
             resume=True,

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from glitchflow_plugin.data.apart import apart, each, require_regular, shown
 from glitchflow_plugin.data.datasets import DatasetSettings
@@ -38,6 +39,7 @@ from glitchflow_plugin.data.readers.remote import RemoteSettings
 from glitchflow_plugin.data.readers.trigger_table import RANGE, Trigger, TriggerReport, TriggerTable, event_id_at
 from glitchflow_plugin.data.readers.triggers import read_table
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
+from glitchflow_plugin.types.intervals import union
 
 logger = logging.getLogger(__name__)
 
@@ -283,6 +285,28 @@ def _list_continuous(settings: DatasetSettings, kind: str, choose: Choice) -> Li
     channels = dict(sorted(channels.items()))
     listed = ListedDataset(events, channels, unreadable, tuple(files), misplaced, settings.segment, report=report)
     return _with_labels(listed, chosen)
+
+
+def coverage(settings: DatasetSettings, channel: str) -> Float[np.ndarray, "interval 2"]:
+    """GPS intervals (s) for which files of continuous data say that they hold a channel, rising.
+
+    Raises:
+        ConfigurationError: The data set is a service, which cannot be asked, or holds events.
+        NoEventsError: None of its files can be read.
+    """
+    kind = settings.format if settings.format != "auto" else _recognised(str(settings.path))
+    if kind not in _READERS:
+        what = "event files, which are no continuous data" if kind == "events" else f"the service {kind}"
+        raise ConfigurationError(
+            f"{settings.path or kind}: expected files of continuous data (gwf, hdf5, gwosc), got {what}. "
+            + ("Give `segments`: when to ask it." if kind in remote.FORMATS else "Correct `path` or `format`.")
+        )
+    files = list_files(str(settings.path), _READERS[kind].SUFFIXES)
+    stored, _ = describe_files(kind, files)
+    if not stored:
+        raise NoEventsError(_none_readable(settings.path, files, _READERS[kind].describe))
+    aliases = ({*file.channels, *(one.alias for one in file.channels.values())} for file in stored)
+    return union((file.start, file.stop) for file, names in zip(stored, aliases, strict=True) if channel in names)
 
 
 def _triggers(settings: DatasetSettings, choose: Choice) -> tuple[list[Trigger] | None, TriggerReport | None]:

@@ -71,13 +71,14 @@ def place(root: Path | str, name: str, what: Mapping[str, object], *, chosen: st
     return Path(root) / f"{name}-{content_hash(_comparable(what))[:6]}"
 
 
-def claim(folder: Path, what: Mapping[str, object], *, replace: bool = False) -> None:
+def claim(folder: Path, what: Mapping[str, object], *, replace: bool = False, section: str = "inference") -> None:
     """Write down what a folder's results are of, before they are made. Whoever calls holds the folder.
 
     Args:
         folder: From `place`.
         what: As there.
         replace: Whether another result that is there may go.
+        section: Of the configuration, whose `result` and `replace` are meant.
 
     Raises:
         ConfigurationError: There is another one.
@@ -89,15 +90,15 @@ def claim(folder: Path, what: Mapping[str, object], *, replace: bool = False) ->
         return
     if there and found is None:
         raise ConfigurationError(
-            f"{folder} holds {there[0].name} and does not say what it is of. Choose another inference.result, or move "
+            f"{folder} holds {there[0].name} and does not say what it is of. Choose another {section}.result, or move "
             "it away."
         )
     if there and found is not None and not replace:
         known = [key for key in wanted if key in found and found[key] != wanted[key]]
         other = "; ".join(f"{key} {found[key]}, here {wanted[key]}" for key in known)
         raise ConfigurationError(
-            f"{folder} holds another result ({other[:400]}). Choose another inference.result (null: a name is made "
-            "from data, model and settings), or replace it: inference.replace=true."
+            f"{folder} holds another result ({other[:400]}). Choose another {section}.result (null: a name is made "
+            f"from data, model and settings), or replace it: {section}.replace=true."
         )
     for path in there:
         if path.name != RECORD_NAME:  # that goes last, so that a half-emptied folder is known for what it was

@@ -1,7 +1,7 @@
 """Predict the strain's map from the maps of its witnesses."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard, cast
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glitchflow_plugin.data.recipe import Recipe
-from glitchflow_plugin.data.records import SpectrogramBatch
+from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.inference.clean import clean_maps
@@ -64,7 +64,7 @@ def predict_maps(
     device = _device_of(twin, witnesses)
     maps = witnesses.new_empty((num_events, num_frequencies, num_times))
     step = max(1, batch_size // len(starts))
-    with _evaluating(twin), torch.inference_mode():
+    with evaluating(twin), torch.inference_mode():
         for first in range(0, num_events, step):
             events = witnesses[first : first + step]
             windows = cut_windows(events, starts, size).flatten(0, 1)
@@ -170,30 +170,17 @@ class SeriesPredictor:
         Raises:
             FormatError: The event set lacks an event of the batch.
         """
-        row_of = self.events.row_of
-        missing = [event_id for event_id in batch.event_ids if event_id not in row_of]
-        if missing:
-            msg = (
-                f"{self.events.folder} lacks {len(missing)} events of the maps (the first is {missing[0]}). "
-                "Give the event set that the maps were made of."
-            )
-            raise FormatError(msg)
         count = len(self.witnesses)
         measurable = batch.maps.shape[1] > count
         names = [*([self.target] if measurable else []), *self.witnesses]
-        read = self.events.read([row_of[event_id] for event_id in batch.event_ids], names)
-        if not np.array_equal(read.gps_start, batch.gps_start):
-            msg = (
-                f"the events of {self.events.folder} begin at other times than those of the maps. Give the event set "
-                "that the maps were made of."
-            )
-            raise FormatError(msg)
+        read = read_series(self.events, batch.event_ids, batch.gps_start, names)
         device = _device_of(self.twin, torch.empty(0))
         series = torch.from_numpy(np.asarray(read.series, dtype=np.float32)).to(device)
         # a witness may have been blanked in the maps for a reason of its own
         keep = torch.from_numpy(read.valid[:, -count:] & batch.valid[:, -count:]).to(device)
         witnesses = series[:, -count:] * keep[..., None]
         predicted, explained = predict_strain(self.twin, witnesses, self.batch_size)
+        predicted = predicted * keep.any(dim=1, keepdim=True)  # not every network is silent when all its witnesses are
         measured_strain = series[:, 0] if measurable else torch.zeros_like(predicted)
         rate = self.events.sample_rate
         maps = torch.from_numpy(batch.maps[:, :1]).to(device)
@@ -232,6 +219,38 @@ class SeriesPredictor:
         grid = grid.to(variance)[None].expand(len(variance), -1, -1, -1)
         sampled = functional.grid_sample(variance[:, None], grid, align_corners=True, padding_mode="border")[:, 0]
         return sampled * _unit(self.qtransform)
+
+
+def read_series(
+    events: EventSet, event_ids: Sequence[str], gps_start: Float[np.ndarray, " event"], names: Sequence[str]
+) -> EventBatch:
+    """Read the series of events that maps were made of.
+
+    Args:
+        events: The event set.
+        event_ids: Of the maps.
+        gps_start: Likewise, s.
+        names: Channels.
+
+    Raises:
+        FormatError: The event set lacks an event, or its events begin at other times.
+    """
+    row_of = events.row_of
+    missing = [event_id for event_id in event_ids if event_id not in row_of]
+    if missing:
+        msg = (
+            f"{events.folder} lacks {len(missing)} events of the maps (the first is {missing[0]}). "
+            "Give the event set that the maps were made of."
+        )
+        raise FormatError(msg)
+    read = events.read([row_of[event_id] for event_id in event_ids], names)
+    if not np.array_equal(read.gps_start, gps_start):
+        msg = (
+            f"the events of {events.folder} begin at other times than those of the maps. Give the event set "
+            "that the maps were made of."
+        )
+        raise FormatError(msg)
+    return read
 
 
 def _share(taken: Tensor, predicted: Tensor, measured: Tensor) -> Tensor:
@@ -302,7 +321,7 @@ def predict_strain(
         Strain; and, from a twin that says how sure it is, what `WaveformTwin.explain` gives, else None.
     """
     device = _device_of(twin, witnesses)
-    with _evaluating(twin), torch.no_grad():
+    with evaluating(twin), torch.no_grad():
         parts = [part.to(device) for part in witnesses.split(batch_size)]
         if not explains(twin):
             return torch.cat([twin(part)[:, 0] for part in parts]), None
@@ -413,7 +432,7 @@ def _device_of(twin: nn.Module, tensor: Tensor) -> torch.device:
 
 
 @contextmanager
-def _evaluating(twin: nn.Module) -> Iterator[None]:
+def evaluating(twin: nn.Module) -> Iterator[None]:
     """Evaluation mode; afterwards the twin is in the mode that it was in."""
     was_training = twin.training
     twin.eval()

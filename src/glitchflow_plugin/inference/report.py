@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.inference.closed_loop import gain_table, loop_details, loop_metrics, loop_warnings
 from glitchflow_plugin.inference.figures import event_figures, example_figures, score_figures, timeline_figure
 from glitchflow_plugin.inference.run import MODEL, InferenceResult, InferenceSettings
 from glitchflow_plugin.inference.score import Scores
@@ -57,6 +58,7 @@ def summary_details(result: InferenceResult) -> dict[str, object]:
         "events_without_strain": result.num_unmeasured,
         "events_vetoed": int(result.events["veto"].to_numpy(dtype=bool).sum()),
         "segments": len(result.segments),
+        **({} if result.loop is None else {"coupling": loop_details(result.loop, result.maps)}),
     }
 
 
@@ -65,6 +67,7 @@ def time_metrics(result: InferenceResult) -> dict[str, Metric]:
     return {
         "live_hours": Metric(covered_seconds(result.events) / 3600),
         "vetoed_hours": Metric(covered_seconds(result.segments) / 3600),
+        **loop_metrics(result.loop),
     }
 
 
@@ -89,7 +92,7 @@ def run_warnings(result: InferenceResult) -> list[str]:
             f"novelty_p is empty for {unknown} of {num_events} events: fewer than 19 groups of the model's "
             "validation events have all the witnesses that these have, or an earlier version registered it."
         )
-    return said + undefined_figures(result.scores)
+    return said + loop_warnings(result.loop, result.maps) + undefined_figures(result.scores)
 
 
 def write_result(
@@ -117,6 +120,8 @@ def write_result(
         Where all of it is, by name, for the run summary.
     """
     tables = {name: write_table(getattr(result, name), folder, name) for name in ("segments", "events")}
+    if result.loop is not None:
+        tables["coupling"] = write_table(gain_table(result.loop, result.maps), folder, "coupling")
     classes = pictures.classes()
     look = {"axis": pictures.frequency_axis, "classes": classes}
     overview = {"timeline": timeline_figure(result, settings), **score_figures(result.scores, settings.threshold)}

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from tqdm import tqdm
 
+from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.groups import group_numbers
 from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.records import SpectrogramBatch
@@ -22,6 +23,7 @@ from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.errors import NoEventsError
 from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
 from glitchflow_plugin.inference.clean import band_by_column, loudest_by_column, residual_area
+from glitchflow_plugin.inference.closed_loop import ClosedLoop, close_loop
 from glitchflow_plugin.inference.model_data import check_events, check_spectrograms
 from glitchflow_plugin.inference.predict import Prediction, explains, make_predictor
 from glitchflow_plugin.inference.score import Scores, score_statistics, whole_thresholds
@@ -32,6 +34,7 @@ from glitchflow_plugin.products.veto_formats import VetoFormat
 from glitchflow_plugin.products.veto_table import EventVerdicts, event_table, veto_segments, with_decisions
 from glitchflow_plugin.settings import AccuracyRange, Count, CountOrNone, Positive, PositiveNumber, section
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
+from glitchflow_plugin.signal.gain_watch import WatchSettings
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
@@ -60,6 +63,7 @@ class InferenceSettings:
     examples: CountOrNone = 4
     tensorboard_rows: Count = 1000
     tensorboard_pictures: CountOrNone = 16
+    closed_loop: WatchSettings = field(default_factory=WatchSettings)
 
     def decisive(self) -> dict[str, object]:
         """The settings that change figures and verdicts; the others change how many are shown, and the speed."""
@@ -86,6 +90,7 @@ class InferenceResult:
         witnesses_missing: By witness, the number of events in which it has no usable data.
         num_unmeasured: Events without usable strain.
         judged: Pixels of measured maps that are judged.
+        loop: What comparing the prediction with the strain, by witness, has found; None where nothing can be compared.
     """
 
     maps: SpectrogramSet
@@ -95,6 +100,7 @@ class InferenceResult:
     witnesses_missing: Mapping[str, int]
     num_unmeasured: int
     judged: Bool[np.ndarray, "frequency time"]
+    loop: ClosedLoop | None = None
 
 
 def cleaned_name(target: str) -> str:
@@ -127,7 +133,8 @@ def run_inference(
 
     A witness that is invalid in an event enters as zero energy; the event is counted and flagged. An event without
     usable strain is predicted and vetoed, but not cleaned or scored. What measured maps show within one tile of either
-    edge of an event is not judged, since the Q-transform joins both edges.
+    edge of an event is not judged, since the Q-transform joins both edges. A witness that the closed loop has stopped
+    is left out of the events that follow, for the model and for its linear baseline.
 
     Args:
         bundle: The model.
@@ -158,7 +165,8 @@ def run_inference(
     predictors = {MODEL: predictor(bundle.twin.to(device))}
     if bundle.baseline is not None:
         predictors[LINEAR] = predictor(bundle.baseline.to(device))
-    writer = _maps_writer(bundle, spectrograms, Path(folder), settings, dict(model or {}))
+    loop = close_loop(bundle, spectrograms, events, settings.closed_loop, device)
+    writer = _maps_writer(bundle, spectrograms, Path(folder), settings, dict(model or {}), loop=loop)
     pending = {plan.index: plan for plan in writer.pending()}
     columns = Columns(spectrograms.times)
     qs = QTransformSettings.from_recipe(Recipe.from_dict(bundle.recipe).part("qtransform")).qs
@@ -172,7 +180,7 @@ def run_inference(
     with tqdm(total=len(spectrograms), desc="Inference", unit="event", disable=not progress) as bar:
         for index, first in enumerate(range(0, len(spectrograms), settings.batch_events)):
             rows = np.arange(first, min(first + settings.batch_events, len(spectrograms)))
-            batch = spectrograms.read(rows, names)
+            batch = _read(spectrograms, rows, names, loop)
             found = {name: predict(batch) for name, predict in predictors.items()}
             parts.append(_judge(found, batch.event_ids, groups[rows], judged, settings.threshold))
             if index in pending:
@@ -213,20 +221,17 @@ def run_inference(
         judged=judged,
         groups=groups,
     )
-    for name, column in (("strangeness", "novelty_p"), ("agreement", "agreement")):
-        told = [values for part in parts if (values := getattr(part, name)) is not None]
-        if told:
-            table[column] = np.concatenate(told)
     made = writer.finish()
     assert isinstance(made, SpectrogramSet)  # noqa: S101  # tells the type checker what the writer's kind decides
     return InferenceResult(
         maps=made,
         segments=segments,
-        events=with_decisions(table),
+        events=with_decisions(table.assign(**_of_model(parts, loop))),
         scores=_scores(scored, settings),
         witnesses_missing=dict(zip(bundle.witnesses, missing.sum(axis=0).tolist(), strict=True)),
         num_unmeasured=int((~has_strain).sum()),
         judged=judged,
+        loop=loop,
     )
 
 
@@ -284,6 +289,28 @@ def _judge(
     )
 
 
+def _read(
+    spectrograms: SpectrogramSet, rows: Int[np.ndarray, " row"], names: Sequence[str], loop: ClosedLoop | None
+) -> SpectrogramBatch:
+    """Maps of some rows, in which witnesses that were stopped are not valid."""
+    batch = spectrograms.read(rows, names)
+    if loop is None:
+        return batch
+    keep = np.ones_like(batch.valid)
+    keep[:, -len(loop.witnesses) :] = loop.keep[rows]
+    return replace(batch, valid=batch.valid & keep)
+
+
+def _of_model(parts: Sequence[_Judged], loop: ClosedLoop | None) -> dict[str, object]:
+    """Columns of the event table that not every model has."""
+    columns: dict[str, object] = {}
+    for name, column in (("strangeness", "novelty_p"), ("agreement", "agreement")):
+        told = [values for part in parts if (values := getattr(part, name)) is not None]
+        if told:
+            columns[column] = np.concatenate(told)
+    return columns if loop is None else {**columns, "witnesses_stopped": pd.array(loop.codes(), dtype="string")}
+
+
 def _measured_maps(
     spectrograms: SpectrogramSet,
     target: str,
@@ -313,7 +340,10 @@ def _maps_writer(
     folder: Path,
     settings: InferenceSettings,
     model: dict[str, object],
+    *,
+    loop: ClosedLoop | None,
 ) -> ShardedWriter:
+    used = "" if loop is None or loop.keep.all() else f" {content_hash(loop.keep.tolist())}"
     return ShardedWriter(
         folder=folder,
         kind="spectrograms",
@@ -328,7 +358,7 @@ def _maps_writer(
         recipe={"spectrograms": spectrograms.recipe, "model": model, "stride": settings.stride},
         event_ids=spectrograms.event_ids,
         shard_size=settings.batch_events,
-        inputs=f"{spectrograms.manifest.fingerprint} {weights_fingerprint(bundle.twin)}",
+        inputs=f"{spectrograms.manifest.fingerprint} {weights_fingerprint(bundle.twin)}{used}",
     )
 
 

@@ -227,6 +227,7 @@ def with_decisions(events: pd.DataFrame) -> pd.DataFrame:
         events["veto"].to_numpy(dtype=bool),
         events["witnesses_missing"].to_numpy(dtype=np.int64),
         strangeness,
+        events.get("witnesses_stopped", pd.Series("", index=events.index)).to_numpy(dtype=object) != "",
     )
     return events.assign(decision=decisions, reasons=reasons)
 

@@ -299,22 +299,7 @@ def condition_together(
     values, t0 = [one[stretch] for one in values], t0 + stretch.start / sample_rate
     _refuse_flat(values[0], sample_rate, t0, gps_start, settings)
     rate = settings.sample_rate
-    try:
-        passed, transients = zip(
-            *(filters.band_pass(one, sample_rate, low, high, settings.order) for one in values), strict=True
-        )
-        if np.abs(passed[0]).max() <= _ROUNDING * np.abs(values[0]).max():
-            raise ChannelRejectedError(CONSTANT, "nothing but rounding errors within the band")
-        edge = math.ceil(transients[0] * rate / sample_rate)
-        resampled, lost = zip(*(filters.resample(one, sample_rate, rate, high) for one in passed), strict=True)
-    except ValueError as error:
-        raise ChannelRejectedError(SAMPLE_RATE if "common multiple" in str(error) else TOO_SHORT, str(error)) from error
-    edge += lost[0]
-    first = round(t0 * rate)
-    delay = t0 * rate - first
-    if abs(delay) > _SAME_SAMPLE:
-        resampled, lost = zip(*(filters.shift(one, delay, 2 * high / rate) for one in resampled), strict=True)
-        edge += lost[0]
+    resampled, first, edge = at_common_rate(values, sample_rate, t0, settings)
     start = round(gps_start * rate) - first
     if settings.whiten:
         trigger = round(about_trigger * rate) - first + settings.num_samples // 2
@@ -334,6 +319,45 @@ def condition_together(
     if not np.all(np.isfinite(crops)):
         raise ChannelRejectedError(NAN, "the values are too large to be filtered")
     return crops.astype(np.float32 if settings.whiten else np.float64), gps_start
+
+
+def at_common_rate(
+    series: Sequence[Series], sample_rate: float, t0: float, settings: ConditioningSettings
+) -> tuple[list[Series], int, int]:
+    """Band-pass and resample a channel and parts of it, onto the grid of whole samples from GPS 0.
+
+    Args:
+        series: As recorded and without a gap, then its parts; all of one length, rate and start.
+        sample_rate: Their rate, Hz.
+        t0: GPS time of their first sample, s.
+        settings: Band and common rate.
+
+    Returns:
+        The series at the common rate; the number of their first sample, counted from GPS 0; and the samples corrupted
+        at each end.
+
+    Raises:
+        ChannelRejectedError: `constant`, `too short`, `band above nyquist` or `sample rate`; judged on the first.
+    """
+    low, high = usable_band(settings, sample_rate)
+    rate = settings.sample_rate
+    try:
+        passed, transients = zip(
+            *(filters.band_pass(one, sample_rate, low, high, settings.order) for one in series), strict=True
+        )
+        if np.abs(passed[0]).max() <= _ROUNDING * np.abs(series[0]).max():
+            raise ChannelRejectedError(CONSTANT, "nothing but rounding errors within the band")
+        edge = math.ceil(transients[0] * rate / sample_rate)
+        resampled, lost = zip(*(filters.resample(one, sample_rate, rate, high) for one in passed), strict=True)
+    except ValueError as error:
+        raise ChannelRejectedError(SAMPLE_RATE if "common multiple" in str(error) else TOO_SHORT, str(error)) from error
+    edge += lost[0]
+    first = round(t0 * rate)
+    delay = t0 * rate - first
+    if abs(delay) > _SAME_SAMPLE:
+        resampled, lost = zip(*(filters.shift(one, delay, 2 * high / rate) for one in resampled), strict=True)
+        edge += lost[0]
+    return list(resampled), first, edge
 
 
 def _whitened(
@@ -363,9 +387,7 @@ def _whitened(
                 f"and the spectrum leaves out {whitening.exclude_length:g} s about the event",
             ) from error
     else:
-        # The density is that of the channel as recorded; the series has been band-passed already.
-        power = filters.band_pass_power(psd.frequencies, own_rate, *band, settings.order)
-        psd = Psd(psd.values * power, psd.spacing)
+        psd = after_band_pass(psd, own_rate, band, settings.order)
     try:
         taps = whitening_filter(psd, rate, whitening.filter_length, band)
     except ValueError as error:
@@ -379,17 +401,37 @@ def _whitened(
     return filled, lost[0]
 
 
+def after_band_pass(psd: Psd, own_rate: float, band: tuple[float, float], order: int) -> Psd:
+    """Density of a channel that was band-passed, from that of the channel as recorded.
+
+    Args:
+        psd: As recorded, unit²/Hz.
+        own_rate: Rate at which it was recorded, Hz.
+        band: Lower and upper edge, Hz.
+        order: Of each edge in one pass.
+    """
+    return Psd(psd.values * filters.band_pass_power(psd.frequencies, own_rate, *band, order), psd.spacing)
+
+
 def _fill(series: Series, band: tuple[float, float], settings: ConditioningSettings) -> Series:
     """White noise in the part of the band that a slow channel cannot deliver: it says nothing there, at every time."""
-    taps = _fill_filter(settings.sample_rate, settings.whitening.filter_length, *band, settings.high)
+    taps = fill_filter(settings.sample_rate, settings.whitening.filter_length, *band, settings.high)
     # Seeded by the data, so that a rerun gives the same bytes and two channels never share their noise.
     generator = np.random.default_rng(zlib.crc32(series.tobytes()))
     return whiten(generator.standard_normal(len(series)), taps)[0]
 
 
 @lru_cache(maxsize=64)
-def _fill_filter(rate: float, length: float, low: float, reached: float, high: float) -> np.ndarray:
-    """Taps for what the whole band has and the band reached has not."""
+def fill_filter(rate: float, length: float, low: float, reached: float, high: float) -> np.ndarray:
+    """Taps that make white noise fill what a channel cannot deliver.
+
+    Args:
+        rate: Common rate, Hz.
+        length: Of the filter, s.
+        low: Lower edge of the band, Hz.
+        reached: Upper edge of what the channel delivers, Hz.
+        high: Upper edge of the whole band, Hz.
+    """
     flat = Psd(np.full(2, 2 / rate), rate / 2)
     whole = whitening_filter(flat, rate, length, (low, min(high, 0.98 * rate / 2)))
     return whole - whitening_filter(flat, rate, length, (low, reached))

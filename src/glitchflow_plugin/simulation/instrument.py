@@ -126,19 +126,22 @@ class Detector:
 
     # events ----------------------------------------------------------------------------------------------------------
 
+    def generators(self, index: int) -> dict[str, np.random.Generator]:
+        """Random numbers of an event, a stream for each ingredient: switching one off does not change the others."""
+        names = ("strain", "sensors", "glitch", "bystanders", "distractors", "merger", "gap", "pickoff", "wander")
+        seeds = np.random.SeedSequence([self.settings.seed, index]).spawn(len(names))
+        return {name: np.random.default_rng(seed) for name, seed in zip(names, seeds, strict=True)}
+
     def event(self, index: int) -> tuple[RawEvent, EventTruth]:
         """Simulate event number `index`; it depends on the settings and this number alone."""
         settings, gps_start = self.settings, self.gps_start(index)
-        # one stream for each ingredient, so that switching one off does not change the others
-        names = ("strain", "sensors", "glitch", "bystanders", "distractors", "merger", "gap", "pickoff", "wander")
-        seeds = np.random.SeedSequence([settings.seed, index]).spawn(len(names))
-        rng = {name: np.random.default_rng(seed) for name, seed in zip(names, seeds, strict=True)}
+        rng = self.generators(index)
 
         noise = self.noises[int(rng["strain"].integers(len(self.noises)))]
         strain, background = draw_strain(rng["strain"], noise, settings, self.num_samples)
         recorded = {name: self.sensors.noise(rng["sensors"], name) for name in self.sensors.by_name}
 
-        glitch = self._draw_glitch(index, rng["glitch"], noise)
+        glitch = self.draw_glitch(index, rng["glitch"], noise)
         if glitch is None or BEAM not in glitch.seen:
             recorded[BEAM] += self._idle(rng["sensors"], BEAM, BEAM_WANDER, (0.3, 1.0))
         if SPOT in recorded and (glitch is None or SPOT not in glitch.seen):
@@ -152,13 +155,13 @@ class Detector:
                 transients += self._transient_truths(glitch, gps_start, "coupling is zero")
             else:
                 strain = strain + glitch.strain
-                glitch_truths = (self._waveform_truth(glitch, noise, gps_start),)
-        for bystander in self._draw_bystanders(rng["bystanders"], noise):
+                glitch_truths = (self.waveform_truth(glitch, noise, gps_start),)
+        for bystander in self.draw_bystanders(rng["bystanders"], noise):
             strain = strain + settings.coupling * bystander.strain
             for name, seen in bystander.seen.items():
                 recorded[name] += seen
             transients += self._transient_truths(bystander, gps_start, bystander.label)
-        for name, centre, seen in self._draw_distractions(rng["distractors"]):
+        for name, centre, seen in self.draw_distractions(rng["distractors"]):
             recorded[name] += seen
             snr = self.sensors.snr(name, seen)
             transients.append(TransientTruth(self.full_name(name), gps_start + centre, "distractor", snr))
@@ -180,7 +183,7 @@ class Detector:
             group=self._group(index, glitch, noise),
             background=background,
             glitches=glitch_truths,
-            signals=() if merger is None else (self._waveform_truth(merger, noise, gps_start),),
+            signals=() if merger is None else (self.waveform_truth(merger, noise, gps_start),),
             transients=tuple(transients),
             gaps=gaps,
         )
@@ -195,7 +198,8 @@ class Detector:
             return noise.measured.name
         return self.event_id(index)
 
-    def _draw_glitch(self, index: int, rng: np.random.Generator, noise: StrainNoise) -> Arrival | None:
+    def draw_glitch(self, index: int, rng: np.random.Generator, noise: StrainNoise) -> Arrival | None:
+        """The glitch of an event, over its length; None where it has none. Arguments as in `event`."""
         settings = self.settings
         unwitnessed = rng.random() < settings.no_witness_fraction
         # multiples of the golden ratio fill the unit interval evenly, so that every share is met within an event or two
@@ -211,13 +215,13 @@ class Detector:
         glitch = replace(glitch, strain=settings.coupling * glitch.strain, snr=settings.coupling * glitch.snr)
         return replace(glitch, seen={}, witnesses=()) if unwitnessed else glitch
 
-    def _draw_bystanders(self, rng: np.random.Generator, noise: StrainNoise) -> Iterator[Arrival]:
+    def draw_bystanders(self, rng: np.random.Generator, noise: StrainNoise) -> Iterator[Arrival]:
         """Transients in true witnesses that the strain does not notice."""
         for source in self.sources:
             for centre in self._times(rng, self.settings.witness_transient_rate):
                 yield source.bystander(rng, noise, centre, self.settings.transient_snr)
 
-    def _draw_distractions(self, rng: np.random.Generator) -> Iterator[tuple[str, float, np.ndarray]]:
+    def draw_distractions(self, rng: np.random.Generator) -> Iterator[tuple[str, float, np.ndarray]]:
         """Bursts in the distractors: sensor, time from the start of the event (s), samples."""
         for full_name, role in self.roles.items():
             if role != "distractor":
@@ -290,7 +294,8 @@ class Detector:
 
     # truth -----------------------------------------------------------------------------------------------------------
 
-    def _waveform_truth(self, arrival: Arrival, noise: StrainNoise, gps_start: float) -> WaveformTruth:
+    def waveform_truth(self, arrival: Arrival, noise: StrainNoise, gps_start: float) -> WaveformTruth:
+        """What is known of a transient in the strain of the event that starts then (GPS s)."""
         rate = self.settings.sample_rate
         magnitude = np.abs(arrival.strain)
         held = np.flatnonzero(magnitude > 1e-4 * magnitude.max())

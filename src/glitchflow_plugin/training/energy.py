@@ -141,6 +141,9 @@ class EnergyLearner(JudgedOnMaps):
         }
         return {name: content_hash(part) for name, part in parts.items()}
 
+    def gains(self, twin: EnergyTwin, batches: Callable[[str], Batches]) -> None:
+        """Energies have no sign: there is no gain to follow."""
+
     def baseline(self, twin: EnergyTwin, batches: Callable[[str], Batches]) -> Baseline:
         """The linear witness filter, fitted to the training windows and chosen on validation."""
         return fit_baseline(

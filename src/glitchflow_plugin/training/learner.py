@@ -14,6 +14,7 @@ from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.plots.style import Picture
+from glitchflow_plugin.signal.gain_watch import GainReference
 from glitchflow_plugin.training.baseline import Baseline
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -121,6 +122,10 @@ class Learner(Protocol):
 
     def calibrate(self, twin: Any, batches: Callable[[str], Batches]) -> None:
         """Put what the twin says about itself right, in place, on validation windows."""
+        ...
+
+    def gains(self, twin: Any, batches: Callable[[str], Batches]) -> GainReference | None:
+        """How the strain of validation windows follows each witness; None where that cannot be told."""
         ...
 
     def predictor(self, twin: nn.Module) -> Predictor:

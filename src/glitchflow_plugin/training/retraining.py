@@ -3,6 +3,7 @@
 import logging
 import math
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,7 @@ from glitchflow_plugin.inference.drift import drift_metrics
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
 from glitchflow_plugin.settings import Count, section
 from glitchflow_plugin.signal.drift import DriftReport, DriftSettings
+from glitchflow_plugin.signal.gain_watch import WatchSettings
 
 if TYPE_CHECKING:
     from glitchflow_plugin.tracking.versions import ModelVersion
@@ -35,6 +37,7 @@ class RetrainSettings:
     min_events: Count = 400
     force: bool = False
     drift: DriftSettings = field(default_factory=DriftSettings)
+    closed_loop: WatchSettings = field(default_factory=WatchSettings)
 
     def __post_init__(self) -> None:
         """Refuse what is never looked at."""
@@ -86,13 +89,22 @@ def too_few(num_events: int, settings: RetrainSettings, needs: GateNeeds) -> str
     return None
 
 
-def decide(drift: DriftReport | None) -> RetrainDecision:
-    """Train where a channel has drifted, or where nobody has looked, since training is forced."""
+def decide(drift: DriftReport | None, changed: Sequence[str] | None = None) -> RetrainDecision:
+    """Train where a channel has drifted or a coupling has changed, or where nobody has looked, since it is forced.
+
+    Args:
+        drift: Distance of the events from the training data; None where training is forced.
+        changed: Witnesses that the strain no longer follows as it did; None where that cannot be told.
+    """
     if drift is None:
         return RetrainDecision("train", "forced")
-    if not drift.drifted:
-        return RetrainDecision("keep", "no channel has drifted")
-    return RetrainDecision("train", f"drifted: {', '.join(channel.channel for channel in drift.drifted)}")
+    drifted = [channel.channel for channel in drift.drifted]
+    found = {"drifted": drifted, "coupling changed": changed}
+    reasons = [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
+    if not reasons:
+        same = "no channel has drifted" if changed is None else "no channel has drifted and no coupling has changed"
+        return RetrainDecision("keep", same)
+    return RetrainDecision("train", "; ".join(reasons))
 
 
 def with_groups(decision: RetrainDecision, num_groups: int, needs: GateNeeds, *, force: bool) -> RetrainDecision:
@@ -115,6 +127,7 @@ class Finding:
         decision: What was done.
         events: Counts.
         drift: Distance of the events from the champion's training data; None where nobody has looked.
+        coupling: By witness, its gain in training and now; None where that cannot be told.
         warnings: What the user should know.
         trained: The new version; None where nothing was trained.
     """
@@ -123,6 +136,7 @@ class Finding:
     decision: RetrainDecision
     events: EventCounts
     drift: DriftReport | None = None
+    coupling: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     trained: "ModelVersion | None" = None
 
@@ -135,6 +149,7 @@ class Finding:
             "champion": (new if new is not None and new.promoted else self.champion).version,
             "trained": None if new is None else {key: getattr(new, key) for key in ("version", "promoted", "reason")},
             "drift": None if self.drift is None else self.drift.to_dict(),
+            "coupling": self.coupling,
         }
 
     def summary(self, *, started: str, buffer: str, status: Path) -> RunSummary:
@@ -158,6 +173,7 @@ class Finding:
             metrics={**drift_metrics(self.drift), "trained": Metric(float(action == "train"))},
             outputs=outputs,
             warnings=self.warnings,
+            details={} if self.coupling is None else {"coupling": dict(self.coupling)},
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
+from glitchflow_plugin.inference.closed_loop import NOTE
 from glitchflow_plugin.inference.figures import score_figures
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import full_settings
@@ -95,6 +96,7 @@ def describe(
     config, training_set = trained.config, trained.learner.training_set
     begins, times = training_set.windows["gps_start"], training_set.open_spectrograms().times
     length = float(times[training_set.settings.size - 1] - times[0])
+    gains = trained.learner.gains(trained.twin, trained.batches)
     notes = {
         "run_name": conditions.run_name,
         "dataset_name": training_set.spectrograms.name,
@@ -109,6 +111,7 @@ def describe(
         "events": {name: len(training_set.split.part(name)) for name in PARTS},
         **gate_notes(training_set),
         "threshold": config.threshold,
+        **({} if gains is None else {NOTE: gains.to_dict()}),
         "baseline": {"representation": baseline.representation, "ridge": baseline.ridge},
     }
     metrics = {f"validation_{key}": value for key, value in figures.items()}

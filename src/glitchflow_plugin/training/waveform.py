@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -22,6 +23,7 @@ from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.truth_file import read_truth_labels, truth_path
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.cases import map_statistics
+from glitchflow_plugin.inference.closed_loop import measure_reference
 from glitchflow_plugin.inference.model_data import check_events
 from glitchflow_plugin.inference.predict import MapPredictor, Prediction, SeriesPredictor, expected_maps
 from glitchflow_plugin.models.build import build_model
@@ -32,6 +34,7 @@ from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.plots.style import Picture
 from glitchflow_plugin.preprocessing.truth import read_glitch_truth
+from glitchflow_plugin.signal.gain_watch import GainReference
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
 from glitchflow_plugin.simulation.detector import event_path
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
@@ -266,10 +269,17 @@ class WaveformLearner(JudgedOnMaps):
     def calibrate(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> None:
         """Fit what the twin says about itself on validation events."""
         if twin.explains:
-            split = self.training_set.split
-            numbers = split.validation.group_of(split.block_length)
-            groups = np.array([numbers[str(event_id)] for event_id in self.dataset("validation").event_ids])
-            calibrate(twin, batches("train"), batches("validation"), groups)
+            calibrate(twin, batches("train"), batches("validation"), self._validation_groups())
+
+    def gains(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> GainReference:
+        """How the strain of validation events follows each witness, by which the closed loop tells a change."""
+        rate = self.events.sample_rate
+        return measure_reference(twin, self.witnesses, batches("validation"), self._validation_groups(), rate)
+
+    def _validation_groups(self) -> Int[np.ndarray, " event"]:
+        split = self.training_set.split
+        numbers = split.validation.group_of(split.block_length)
+        return np.array([numbers[str(event_id)] for event_id in self.dataset("validation").event_ids])
 
     def _fit_filters(self, network: CouplingNet) -> None:
         """Begin with the filters that explain the training events best, of laws that hold for events left out."""

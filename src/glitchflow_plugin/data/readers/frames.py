@@ -111,26 +111,38 @@ def _read(path: Path | str, channels: Sequence[str], start: float, stop: float) 
     return pieces
 
 
-def write(path: Path | str, channels: Mapping[str, Channel]) -> None:
-    """Write channels into one frame file, whole or not at all.
+def write(path: Path | str, channels: Mapping[str, Channel], *, history: Mapping[str, str] | None = None) -> None:
+    """Write channels into one frame, whole or not at all.
 
     Args:
         path: Should follow `X-TAG-GPSSTART-DURATION.gwf`, by which other programs find its span.
         channels: By name, all over the same span.
+        history: Records of where it comes from (FrHistory), by name.
 
     Raises:
         MissingDependencyError: There is no frame library.
     """
     require_backend()
-    from gwpy.timeseries import TimeSeries, TimeSeriesDict
+    import lalframe
+    from gwpy.io.gwf import lalframe as gwpy_frames
+    from gwpy.timeseries import TimeSeries
+    from gwpy.utils.lal import LAL_TYPE_STR_FROM_NUMPY
 
-    frames = TimeSeriesDict()
+    start = min(channel.t0 for channel in channels.values())
+    stop = max(channel.t0 + channel.duration for channel in channels.values())
+    detectors = {name.partition(":")[0] for name in channels}
+    frame = gwpy_frames.create_frame(start, stop - start, "glitchflow", 0, 0, detectors)
     for name, channel in channels.items():
-        frames[name] = TimeSeries(
+        series = TimeSeries(
             channel.series, t0=channel.t0, sample_rate=channel.sample_rate, unit=channel.unit, name=name, channel=name
         )
+        kind = LAL_TYPE_STR_FROM_NUMPY[series.dtype.type]
+        getattr(lalframe, f"FrameAdd{kind}TimeSeriesProcData")(frame, series.to_lal())
+    for name, text in (history or {}).items():
+        record = lalframe.FrameUFrHistoryAlloc(name, int(start), text)
+        lalframe.FrameUFrameHFrHistoryAdd(frame, record)
     with atomic_path(path) as temporary:
-        frames.write(str(temporary), format="gwf", overwrite=True)
+        gwpy_frames.write_frames(str(temporary), [frame])
 
 
 def as_channel(name: str, series: "TimeSeries") -> Channel:

@@ -92,9 +92,23 @@ def read(path: Path | str, channels: Sequence[str], start: float, stop: float) -
     return found
 
 
-def write(path: Path | str, channels: Mapping[str, Channel]) -> None:
-    """Write channels so that gwpy's `TimeSeriesDict.read(path)` finds them, whole or not at all."""
+def write(
+    path: Path | str,
+    channels: Mapping[str, Channel],
+    *,
+    attributes: Mapping[str, str] | None = None,
+    bits: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Write channels so that gwpy's `TimeSeriesDict.read(path)` finds them, whole or not at all.
+
+    Args:
+        path: The file.
+        channels: By name.
+        attributes: Of the file as a whole.
+        bits: By channel the names of its bits, for gwpy's `StateVector`.
+    """
     with new_hdf5(path, seal=False) as file:
+        file.attrs.update(attributes or {})
         for name, channel in channels.items():
             dataset = file.create_dataset(name, data=channel.series)
             dataset.attrs.update(
@@ -105,6 +119,8 @@ def write(path: Path | str, channels: Mapping[str, Channel]) -> None:
                 xunit="s",
                 unit=channel.unit,
             )
+            if name in (bits or {}):
+                dataset.attrs["bits"] = np.array((bits or {})[name], dtype=h5py.string_dtype())
 
 
 def _series(file: h5py.File) -> list[tuple[str, str | None, h5py.Dataset | FormatError]]:

@@ -19,12 +19,14 @@ _ROUNDED = 1e-2
 _EXPECTED = "Expected a file that gwpy reads (segwizard text, LIGO_LW XML, HDF5, JSON), several, or [[start, end], ...]"
 
 
-def read_segments(given: str | Path | Sequence[object], flag: str | None = None) -> np.ndarray:
+def read_segments(given: str | Path | Sequence[object], flag: str | None = None, *, vetoes: bool = False) -> np.ndarray:
     """Segments of one or several files, or as they are given, joined where they touch or overlap.
 
     Args:
         given: A file, a list of files, or a list of pairs of GPS times, s.
         flag: Name of the flag in files that hold several.
+        vetoes: Whether times are meant that must not be used: there may be none, and a flag may be active where the
+            detector is bad.
 
     Returns:
         Start and end, GPS s, rising, shape (segment, 2).
@@ -39,8 +41,8 @@ def read_segments(given: str | Path | Sequence[object], flag: str | None = None)
     for file in files:
         if not Path(file).is_file():
             raise FormatError(f"{file}: no such file of segments. {_EXPECTED}; correct `segments`.")
-        found = _read(Path(file), flag)
-        if not found:
+        found = _read(Path(file), flag, vetoes)
+        if not found and not vetoes:
             raise FormatError(f"{file} holds no active segment: nothing could be taken. Correct `segments`.")
         pairs += [_checked(pair, file) for pair in found]
     return union(pairs)
@@ -80,7 +82,7 @@ def _checked(pair: Any, where: str) -> tuple[float, float]:
 
 
 @apart
-def _read(path: Path, flag: str | None) -> list[tuple[float, float]]:
+def _read(path: Path, flag: str | None, vetoes: bool) -> list[tuple[float, float]]:
     """Active segments of one file, GPS s, in its order."""
     from gwpy.segments import DataQualityDict, DataQualityFlag, SegmentList  # seconds that others need not spend
 
@@ -89,18 +91,18 @@ def _read(path: Path, flag: str | None) -> list[tuple[float, float]]:
         hdf5 = file.read(8).startswith(b"\x89HDF")
     if ending == ".json":
         one = DataQualityFlag.read(str(path), format="json")
-        return _active({str(one.name): one}, path, flag)
+        return _active({str(one.name): one}, path, flag, vetoes)
     if ending in (".xml", ".ligolw"):
-        return _active(DataQualityDict.read(str(path), format="ligolw"), path, flag)
+        return _active(DataQualityDict.read(str(path), format="ligolw"), path, flag, vetoes)
     if hdf5:
         try:
-            return _active(DataQualityDict.read(str(path), format="hdf5"), path, flag)
+            return _active(DataQualityDict.read(str(path), format="hdf5"), path, flag, vetoes)
         except ValueError:  # no flags in it: a plain list
             return [(float(start), float(end)) for start, end in SegmentList.read(str(path), format="hdf5", path=flag)]
     return _text(path)
 
 
-def _active(flags: Mapping[str, object], path: Path, flag: str | None) -> list[tuple[float, float]]:
+def _active(flags: Mapping[str, object], path: Path, flag: str | None, vetoes: bool) -> list[tuple[float, float]]:
     """Active segments of the flag that is asked for, or of the only one."""
     names = list(flags)
     if flag is None and len(names) != 1:
@@ -110,7 +112,7 @@ def _active(flags: Mapping[str, object], path: Path, flag: str | None) -> list[t
             f"{shown(path)} has no flag {flag!r}; it holds {names[:10]}.{nearest(flag, names)} Correct `segments_flag`."
         )
     found = flags[flag or names[0]]
-    if found.isgood is False:
+    if found.isgood is False and not vetoes:
         raise FormatError(
             f"{shown(path)}: the flag {found.name} is active where the detector is bad. Give a flag of good times."
         )

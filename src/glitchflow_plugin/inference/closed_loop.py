@@ -1,0 +1,240 @@
+"""The closed loop: what a twin predicts of each witness is compared with the strain that comes, and may be stopped.
+
+Nothing is fitted to the strain: a stopped witness is left out of later predictions, as one that is missing, and that
+is all that the strain can bring about. No event is judged by its own strain, and none stops a witness alone.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.inference.predict import evaluating, read_series
+from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.models.twins import WaveformTwin
+from glitchflow_plugin.products.summary import Metric
+from glitchflow_plugin.signal.gain_watch import (
+    RECENT,
+    SIDES,
+    GainReference,
+    GainWatch,
+    MeasuredGains,
+    WatchSettings,
+    recent_gain,
+    reference_gains,
+    watch_gains,
+)
+from glitchflow_plugin.signal.witness_gain import witness_gains
+from glitchflow_plugin.types.tensors import host
+
+NOTE = "coupling"
+"""Name of the reference gains among the notes of a model."""
+
+WHOLE = "all witnesses"
+"""Name of the one part of a prediction that is no sum over its witnesses."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedLoop:
+    """What the loop has found in the events of a set, in their order.
+
+    Attributes:
+        reference: Gains of the validation events.
+        gains: Those of these events.
+        watch: What follows from them.
+        witnesses: Of the model.
+    """
+
+    reference: GainReference
+    gains: MeasuredGains
+    watch: GainWatch
+    witnesses: tuple[str, ...]
+
+    @property
+    def keep(self) -> Bool[np.ndarray, "event witness"]:
+        """Witnesses that may be used for each event."""
+        return np.broadcast_to(~self.watch.stopped, (len(self.watch.stopped), len(self.witnesses)))
+
+    @property
+    def stopped(self) -> list[str]:
+        """Parts that were stopped, with the reason."""
+        names = zip(self.reference.parts, self.watch.reason, strict=True)
+        return [f"{name} ({reason})" for name, reason in names if reason]
+
+    def codes(self) -> list[str]:
+        """For each event, the parts that were left out of it, as `name:reason`, with semicolons between them."""
+        named = [f"{name}:{reason}" for name, reason in zip(self.reference.parts, self.watch.reason, strict=True)]
+        return [";".join(code for code, off in zip(named, row, strict=True) if off) for row in self.watch.stopped]
+
+    def now(self, part: int, order: Int[np.ndarray, " event"]) -> dict[str, Any]:
+        """Gain of a part in training and in the latest glitches that count, each with an interval of 95 %."""
+        rows = order[self.watch.counted[order, part]][-RECENT:]
+        mean, error, spread = (
+            column[part] for column in (self.reference.gain, self.reference.error, self.reference.spread)
+        )
+        found = recent_gain(self.gains.gain[rows, part], self.gains.variance[rows, part], spread or 0.0)
+        return {
+            "training": None if mean is None or error is None else _interval(mean, error),
+            "now": None if found is None else _interval(*found),
+            "lag_now": float(np.median(self.gains.lag[rows, part])) if len(rows) else None,
+            "glitches": int(self.watch.counted[:, part].sum()),
+            "stopped": self.watch.reason[part] or None,
+        }
+
+
+def measure_gains(
+    twin: WaveformTwin, batches: Iterable[tuple[Tensor, Tensor]], sample_rate: float, settings: WatchSettings
+) -> MeasuredGains:
+    """Gains of the parts of a twin's prediction, some events at a time, on its device.
+
+    Args:
+        twin: Runs in evaluation mode and is put back into the mode it was in.
+        batches: Whitened witnesses (event, witness, time) and strain (event, 1, time), of zeros where there is none.
+        sample_rate: Hz.
+        settings: How far a part is moved.
+    """
+    device, found = twin.variance_noise.device, []
+    for witnesses, strain in batches:
+        measured = strain.to(device)[:, 0]
+        with evaluating(twin), torch.no_grad():
+            parts = twin.contributions(witnesses.to(device))
+        gains = witness_gains(measured, parts, round(settings.longest_lag * sample_rate))
+        there = (measured.abs().amax(dim=-1) > 0)[:, None]
+        power = torch.where(there, gains.power, 0)
+        found.append([host(each) for each in (gains.gain, gains.variance, power, gains.lag / sample_rate)])
+    return MeasuredGains(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+def measure_reference(
+    twin: WaveformTwin,
+    witnesses: Sequence[str],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    groups: Int[np.ndarray, " event"],
+    sample_rate: float,
+) -> GainReference:
+    """What is kept with a model: the gains of its validation events.
+
+    Args:
+        twin: Trained.
+        witnesses: Its witnesses.
+        batches: As for `measure_gains`.
+        groups: Number of the group of each event.
+        sample_rate: Hz.
+    """
+    settings = WatchSettings()
+    gains = measure_gains(twin, batches, sample_rate, settings)
+    parts = tuple(witnesses) if gains.gain.shape[1] == len(witnesses) else (WHOLE,)
+    return reference_gains(parts, gains, groups, settings)
+
+
+def close_loop(
+    bundle: ModelBundle,
+    spectrograms: SpectrogramSet,
+    events: EventSet | None,
+    settings: WatchSettings,
+    device: torch.device | str = "cpu",
+) -> ClosedLoop | None:
+    """Watch the gains of a model's witnesses through a set of events, in order of time.
+
+    The gains are those of the prediction by all witnesses, those that are stopped included, so that one sees whether
+    they come back.
+
+    Args:
+        bundle: The model.
+        spectrograms: Maps of the events, whose rows and valid witnesses count.
+        events: The event set that they were made of.
+        settings: When a witness is stopped.
+        device: Where to compute.
+
+    Returns:
+        None where it is turned off, and where there is nothing to compare: no strain, no series (models of energies),
+        or no reference (models that earlier versions have registered).
+    """
+    content = bundle.notes.get(NOTE)
+    comparable = bundle.representation == "waveform" and events is not None and bundle.target in spectrograms.channels
+    if not settings.enabled or not comparable or content is None or events is None:
+        return None
+    reference = GainReference.from_dict(content)
+    twin: Any = bundle.twin.to(device)
+    gains = measure_gains(twin, _series(bundle, spectrograms, events, settings), events.sample_rate, settings)
+    spans = np.stack([spectrograms.gps_start, spectrograms.gps_start + events.duration], axis=1)
+    return ClosedLoop(reference, gains, watch_gains(gains, spans, reference, settings), bundle.witnesses)
+
+
+def _series(
+    bundle: ModelBundle, spectrograms: SpectrogramSet, events: EventSet, settings: WatchSettings
+) -> Iterable[tuple[Tensor, Tensor]]:
+    """Witnesses and strain of the events of a set, zero where not valid."""
+    names = bundle.channels
+    valid = spectrograms.valid[:, spectrograms.channel_rows(names)]
+    for first in range(0, len(spectrograms), settings.batch_events):
+        rows = slice(first, first + settings.batch_events)
+        read = read_series(events, spectrograms.event_ids[rows], spectrograms.gps_start[rows], names)
+        series = torch.from_numpy(read.series * (read.valid & valid[rows])[..., None]).float()
+        yield series[:, 1:], series[:, :1]
+
+
+def gain_table(loop: ClosedLoop, spectrograms: SpectrogramSet) -> pd.DataFrame:
+    """One row for each event and part that says something of its gain, in order of time."""
+    told = loop.watch.counted
+    event, part = np.nonzero(told)
+    evidence = loop.watch.evidence[event, part]
+    table = pd.DataFrame(
+        {
+            "event_id": np.asarray(spectrograms.event_ids, dtype=object)[event],
+            "gps_event": spectrograms.gps_event[event],
+            "witness": np.asarray(loop.reference.parts, dtype=object)[part],
+            "gain": loop.gains.gain[event, part],
+            "gain_error": np.sqrt(loop.gains.variance[event, part]),
+            "power_snr2": loop.gains.power[event, part],
+            "lag": loop.gains.lag[event, part],
+            **{f"evidence_{side}": evidence[:, number] for number, side in enumerate(SIDES)},
+            "stopped": loop.watch.stopped[event, part],
+        }
+    )
+    return table.sort_values(["gps_event", "witness"], kind="stable", ignore_index=True)
+
+
+def loop_details(loop: ClosedLoop, spectrograms: SpectrogramSet) -> dict[str, Any]:
+    """By part, its gain in training and now, and when it was stopped; for summary.json."""
+    order = np.argsort(spectrograms.gps_start, kind="stable")
+    details = {}
+    for part, name in enumerate(loop.reference.parts):
+        since = loop.watch.since[part]
+        gps = None if since < 0 else float(spectrograms.gps_event[since])
+        details[name] = {**loop.now(part, order), "stopped_after": gps}
+    return details
+
+
+def loop_metrics(loop: ClosedLoop | None) -> dict[str, Metric]:
+    """For the run summary."""
+    return {} if loop is None else {"witnesses_stopped": Metric(float(len(loop.stopped)))}
+
+
+def loop_warnings(loop: ClosedLoop | None, spectrograms: SpectrogramSet) -> list[str]:
+    """For the run summary: what was stopped, and what nobody watches."""
+    if loop is None:
+        return []
+    said = []
+    for name, found in loop_details(loop, spectrograms).items():
+        if found["stopped"]:
+            before, now = found["training"], found["now"]
+            said.append(
+                f"{name} was stopped after GPS {found['stopped_after']:.3f} ({found['stopped']}): the strain "
+                f"follows it with a gain of {now['value']:.2f} [{now['low']:.2f}, {now['high']:.2f}] in its latest "
+                f"glitches, in training with {before['value']:.2f}. Look at the sensor, or train again."
+            )
+    unknown = [name for name, mean in zip(loop.reference.parts, loop.reference.gain, strict=True) if mean is None]
+    if unknown:
+        said.append(f"{', '.join(unknown)}: too few glitches in the model's validation events to watch the gain.")
+    return said
+
+
+def _interval(value: float, error: float) -> dict[str, float]:
+    return {"value": value, "low": value - 1.96 * error, "high": value + 1.96 * error}

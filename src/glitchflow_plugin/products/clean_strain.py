@@ -1,0 +1,141 @@
+"""Clean strain as files: recorded strain, what was taken from it, what is left, and a state channel.
+
+Channels as in LIGO-T2000470, names of files as in LIGO-T010150, a bit of the state is set when all is well.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.readers import frames, hdf5
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.products.file_names import file_name
+from glitchflow_plugin.types.arrays import Series
+
+FORMATS = {"hdf5": ".h5", "gwf": ".gwf"}
+"""Ending of a file by its format."""
+
+STATE_RATE = 16.0
+"""Samples of the state a second, Hz, as of the state vectors that searches read."""
+
+STATE_BITS = {
+    "ANALYSED": "there is strain, and the model has looked at its witnesses",
+    "NOT_VETOED": "outside the vetoes that were given",
+    "NOTHING_SUBTRACTED": "the clean strain is the recorded one, bit by bit",
+    "WITNESSES_COMPLETE": "no witness of the model was missing or dead",
+    "IN_DISTRIBUTION": "the model tells that it has seen the like in training; never set by a model that cannot tell",
+}
+"""Name and meaning of the bits, from bit 0 on; each is set when this holds for the whole sample."""
+
+_LONGEST_COMMENT = 60_000
+"""Bytes that a text in a frame may have are counted in 16 bits."""
+
+
+@dataclass(frozen=True, eq=False)
+class CleanStrain:
+    """A stretch of clean strain.
+
+    Attributes:
+        strain: As recorded.
+        glitch: What was taken from it, of the same type, unit and rate.
+        state: Bits as in `STATE_BITS`, int32, at `STATE_RATE`.
+        suffix: Of the name of the clean strain.
+    """
+
+    strain: Channel
+    glitch: Series
+    state: Series
+    suffix: str = "clean"
+
+    @property
+    def channels(self) -> dict[str, Channel]:
+        """What a file holds, by name: strain, glitch, their difference, state."""
+        names = channel_names(self.strain.name, self.suffix)
+        parts = [self.strain.series, self.glitch, self.strain.series - self.glitch]
+        held = {name: replace(self.strain, name=name, series=one) for name, one in zip(names, parts, strict=False)}
+        return held | {names[3]: Channel(names[3], self.state, self.strain.t0, STATE_RATE)}
+
+
+def channel_names(strain: str, suffix: str) -> tuple[str, str, str, str]:
+    """Names of strain, glitch, clean strain and state.
+
+    >>> channel_names("V1:Hrec_hoft", "clean")
+    ('V1:Hrec_hoft', 'V1:Hrec_hoft_glitch', 'V1:Hrec_hoft_clean', 'V1:GLF-STATE_VECTOR')
+    """
+    return strain, f"{strain}_glitch", f"{strain}_{suffix}", f"{strain.partition(':')[0]}:GLF-STATE_VECTOR"
+
+
+def clean_file_name(strain: str, suffix: str, start: float, stop: float, ending: str) -> str:
+    """Name of a file from and to GPS times, s.
+
+    >>> clean_file_name("V1:Hrec_hoft", "clean", 1400000000.0, 1400000256.0, ".gwf")
+    'V-V1_GLF_HREC_HOFT_CLEAN-1400000000-256.gwf'
+    """
+    detector, _, channel = strain.partition(":")
+    description = re.sub(r"[^A-Z0-9]+", "_", f"{detector}_GLF_{channel}_{suffix}".upper())
+    return file_name(detector[:1].upper(), description, start, stop, ending)
+
+
+def state_vector(flags: Mapping[str, Bool[np.ndarray, " time"]], num_samples: int) -> Series:
+    """Bits of a state, int32, (sample,).
+
+    Args:
+        flags: By name of the bit where it holds, each over the whole stretch and at any rate above `STATE_RATE`; a bit
+            that is not given is not set.
+        num_samples: Of the state.
+
+    Raises:
+        ConfigurationError: A name is no bit.
+    """
+    unknown = sorted(set(flags) - set(STATE_BITS))
+    if unknown:
+        raise ConfigurationError(f"the state has no bits {unknown}; it has {list(STATE_BITS)}.")
+    state = np.zeros(num_samples, dtype=np.int32)
+    for bit, name in enumerate(STATE_BITS):
+        if name in flags:
+            held = flags[name]
+            starts = np.arange(num_samples) * len(held) // num_samples
+            state |= np.logical_and.reduceat(held, starts).astype(np.int32) << bit
+    return state
+
+
+def write_clean_strain(
+    folder: Path, content: CleanStrain, formats: Sequence[str], provenance: Mapping[str, object]
+) -> list[Path]:
+    """Write a stretch in each of some formats, every file whole or not at all.
+
+    Args:
+        folder: Where the files go.
+        content: What they hold.
+        formats: Keys of `FORMATS`.
+        provenance: Model, version, checksums, recipe, settings: attributes of an HDF5 file, history of a frame.
+
+    Returns:
+        The files.
+
+    Raises:
+        MissingDependencyError: There is no frame library.
+    """
+    strain = content.strain
+    channels = content.channels
+    told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in provenance.items()}
+    written = []
+    for kind in formats:
+        path = folder / clean_file_name(
+            strain.name, content.suffix, strain.t0, strain.t0 + strain.duration, FORMATS[kind]
+        )
+        if kind == "gwf":
+            short = {name: text for name, text in told.items() if len(text.encode()) < _LONGEST_COMMENT}
+            frames.write(path, channels, history=short)
+        else:
+            hdf5.write(
+                path, channels, attributes=told, bits={channel_names(strain.name, content.suffix)[3]: list(STATE_BITS)}
+            )
+        written.append(path)
+    return written

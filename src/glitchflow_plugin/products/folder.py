@@ -1,0 +1,126 @@
+"""A folder of products: a record for each block that is finished, and of the whole what it is and what it covers."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from glitchflow_plugin.data.files import read_record, sha256, write_json
+from glitchflow_plugin.errors import FormatError
+
+MANIFEST_NAME = "products.json"
+RECORDS = "records"
+"""Folder of the records, below that of the files."""
+
+_STEP = "stream_pipeline"
+
+
+@dataclass(frozen=True)
+class ProductFile:
+    """A file that was written."""
+
+    name: str
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "ProductFile":
+        """The entry of a file that is there."""
+        return cls(path.name, path.stat().st_size, sha256(path))
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """What came of a block.
+
+    Attributes:
+        start: GPS s.
+        stop: GPS s.
+        fingerprint: Of all that decides about it.
+        files: None where there was no strain.
+        seconds: By name of a bit of the state for how long it is set, s.
+        missing: By witness for how long it was missing, s.
+        problems: By channel what was wrong with it.
+    """
+
+    start: float
+    stop: float
+    fingerprint: str
+    files: tuple[ProductFile, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    missing: Mapping[str, float] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder of products holds.
+
+    Attributes:
+        what: Model, settings and times that decide about it.
+        strain: Name of the recorded channel.
+        suffix: Of the name of the clean one.
+        blocks: In order of time.
+    """
+
+    what: Mapping[str, object]
+    strain: str
+    suffix: str
+    blocks: tuple[BlockRecord, ...]
+
+
+def record_path(folder: Path, start: float, stop: float) -> Path:
+    """Where the record of a block is."""
+    return folder / RECORDS / f"{start:.0f}-{stop - start:.0f}.json"
+
+
+def write_block_record(folder: Path, record: BlockRecord) -> None:
+    """Write a record, after the files that it lists."""
+    write_json(record_path(folder, record.start, record.stop), asdict(record))
+
+
+def read_block_record(folder: Path, start: float, stop: float) -> BlockRecord:
+    """The record of a block.
+
+    Raises:
+        FormatError: There is none, or it is damaged.
+    """
+    return read_record(record_path(folder, start, stop), BlockRecord, _STEP)
+
+
+def is_finished(folder: Path, start: float, stop: float, fingerprint: str) -> bool:
+    """Whether a block is there as it would be made now; its files are known by their sizes, and not read."""
+    try:
+        record = read_block_record(folder, start, stop)
+    except FormatError:
+        return False
+    paths = [(folder / one.name, one.size) for one in record.files]
+    return record.fingerprint == fingerprint and all(
+        path.is_file() and path.stat().st_size == size for path, size in paths
+    )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write down what the folder holds, once all blocks are there."""
+    write_json(folder / MANIFEST_NAME, asdict(manifest))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What a folder of products holds.
+
+    Raises:
+        FormatError: It says nothing, or is damaged.
+    """
+    return read_record(folder / MANIFEST_NAME, Manifest, _STEP)
+
+
+def total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Sums by name, in order of the names.
+
+    >>> total([{"A": 1.0}, {"A": 2.0, "B": 1.0}])
+    {'A': 3.0, 'B': 1.0}
+    """
+    sums: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return dict(sorted(sums.items()))

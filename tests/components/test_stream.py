@@ -1,0 +1,213 @@
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from gwpy.timeseries import StateVector, TimeSeries
+from tests.inference import _streams as data
+
+from glitchflow_plugin.components.stream import Stream
+from glitchflow_plugin.data.files import sha256
+from glitchflow_plugin.data.readers import hdf5
+from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, NoEventsError
+from glitchflow_plugin.inference.stream_run import check_band, plan_blocks
+from glitchflow_plugin.products.clean_strain import STATE_BITS
+from glitchflow_plugin.products.folder import read_manifest, record_path
+from glitchflow_plugin.tracking import registry
+
+SEGMENTS = [[data.GPS + 2.5, data.GPS + 60], [data.GPS + 62, data.GPS + 96]]
+
+
+def write_files(folder, channels=None, length=32.0, **changed):
+    """Continuous files of 32 s."""
+    channels = {**(channels or data.recordings()), **changed}
+    for start in np.arange(0, data.LENGTH, length):
+        parts = {}
+        for name, one in channels.items():
+            first, last = (round(edge * one.sample_rate) for edge in (start, start + length))
+            parts[name] = replace(one, series=one.series[first:last], t0=one.t0 + start)
+        hdf5.write(folder / f"V-SIM-{data.GPS + start:.0f}-{length:.0f}.h5", parts)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write_files(tmp_path_factory.mktemp("frames"))
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    """A model as version 7 of a registry that is not there."""
+    return register(monkeypatch)
+
+
+def register(monkeypatch):
+    held = {"bundle": data.bundle()}
+    monkeypatch.setattr(registry, "find", lambda name, _, uri: registry.ModelVersion(name, 7, uri, "run"))
+    monkeypatch.setattr(registry, "load", lambda *_: held["bundle"])
+    return held
+
+
+def stream(folder, files, **changed):
+    arguments = {
+        "segments": SEGMENTS,
+        "settings": {"block_length": 25, "stride": 1.0, "spectrum": {"length": 48.0, "stride": 16.0}},
+        "engine": {"workers": 1},
+        **changed,
+    }
+    model = {"name": "twin", "version": "champion"}
+    return Stream(model, "sqlite:///unused.db", str(folder), [{"path": str(files)}], **arguments).execute()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, files):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        register(monkeypatch)
+        return stream(tmp_path_factory.mktemp("out"), files)
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "out" / made.name)
+
+
+def test_the_strain_comes_back_bit_by_bit_with_what_was_taken_from_it(made):
+    strain = data.recordings()[data.STRAIN]
+    names = sorted(path.name for path in made.glob("*.h5"))
+    assert all(re.fullmatch(r"V-V1_GLF_STRAIN_CLEAN-\d{10}-\d+\.h5", name) for name in names)
+    assert [name[-16:-3] for name in names][:2] == ["1400000003-22", "1400000025-25"]
+    for path in made.glob("*.h5"):
+        names = (data.STRAIN, f"{data.STRAIN}_glitch", f"{data.STRAIN}_clean")
+        read = {
+            name: TimeSeries.read(path, name) for name in (data.STRAIN, f"{data.STRAIN}_glitch", f"{data.STRAIN}_clean")
+        }
+        recorded, glitch, clean = (one.value for one in read.values())
+        start = float(read[data.STRAIN].t0.value)
+        first = round((start - data.GPS) * 2048)
+        assert start == int(start)
+        assert {str(one.unit) for one in read.values()} == {"strain"}
+        assert np.array_equal(recorded, strain.series[first : first + len(recorded)])
+        assert np.array_equal(clean, recorded - glitch)
+        assert len(recorded) == int(path.stem.rsplit("-", 1)[1]) * 2048
+
+
+def test_gwpy_reads_the_bits_of_the_state_by_name(made):
+    name = "V1:GLF-STATE_VECTOR"
+    path = made / "V-V1_GLF_STRAIN_CLEAN-1400000050-10.h5"
+    state = StateVector.read(path, name)
+    flags = state.to_dqflags()
+    assert state.dtype == np.int32
+    assert list(flags) == list(STATE_BITS)
+    glitch = TimeSeries.read(path, f"{data.STRAIN}_glitch")
+    touched = glitch.times.value[glitch.value != 0]
+    ((low, high),) = (~flags["NOTHING_SUBTRACTED"]).active
+    assert low <= touched.min() < low + 1 / 16
+    assert high - 1 / 16 <= touched.max() < high
+    # a segment ends: its last seconds have no window
+    ((start, stop),) = flags["ANALYSED"].active
+    assert (start, 55 < stop - data.GPS < 60) == (data.GPS + 50, True)
+    assert not flags["IN_DISTRIBUTION"].active  # a Wiener filter cannot tell
+
+
+def test_each_file_says_which_model_made_it(made):
+    with h5py.File(next(made.glob("*.h5"))) as file:
+        told = dict(file.attrs)
+    assert (told["glitchflow_model"], told["glitchflow_model_version"]) == ("twin", "7")
+    assert len(told["glitchflow_model_sha256"]) == 64
+    assert json.loads(told["glitchflow_recipe"])["events"]["target"] == data.STRAIN
+
+
+def test_vetoes_are_a_bit_of_the_state(tmp_path, files):
+    made = stream(tmp_path / "out", files, vetoes=[[data.GPS + 52.0, data.GPS + 53.5]], segments=[SEGMENTS[0]])
+    state = StateVector.read(made / "V-V1_GLF_STRAIN_CLEAN-1400000050-10.h5", "V1:GLF-STATE_VECTOR")
+    ((low, high),) = (~state.to_dqflags()["NOT_VETOED"]).active
+    assert (low, high) == (data.GPS + 52.0, data.GPS + 53.5)
+
+
+def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(copied, tmp_path, files):
+    before = {path.name: (sha256(path), path.stat().st_mtime_ns) for path in copied.glob("*.h5")}
+    lost = copied / "V-V1_GLF_STRAIN_CLEAN-1400000025-25.h5"
+    lost.unlink()
+    record_path(copied, data.GPS + 62, data.GPS + 75).unlink()  # killed between file and record
+    (copied / "products.json").unlink()
+    assert stream(tmp_path / "out", files) == copied
+    after = {path.name: (sha256(path), path.stat().st_mtime_ns) for path in copied.glob("*.h5")}
+    assert {name: one[0] for name, one in after.items()} == {name: one[0] for name, one in before.items()}
+    assert sum(after[name][1] != before[name][1] for name in after) == 2
+    assert len(read_manifest(copied).blocks) == len(after)
+
+
+def test_another_models_files_are_not_overwritten(copied, tmp_path, files, registered):
+    before = {path.name: sha256(path) for path in copied.glob("*.h5")}
+    other = data.twin()
+    other.network.filters.data *= 0.5
+    registered["bundle"] = data.bundle(twin=other)
+    with pytest.raises(ConfigurationError, match=r"holds another result.*stream\.result"):
+        stream(tmp_path / "out", files, result=copied.name)
+    assert {path.name: sha256(path) for path in copied.glob("*.h5")} == before
+    assert stream(tmp_path / "out", files) != copied
+
+
+def test_what_is_wrong_with_the_data_is_told(tmp_path, files, registered):
+    recorded = data.recordings()
+    strain = recorded[data.STRAIN]
+    counts = write_files(tmp_path / "counts", **{data.STRAIN: replace(strain, unit="ct")})
+    with pytest.raises(GlitchflowError, match="unit: expected strain, got ct"):
+        stream(tmp_path / "out", counts)
+    twice = write_files(tmp_path / "twice")
+    part = replace(strain, series=2 * strain.series[20 * 2048 : 40 * 2048], t0=data.GPS + 20)
+    hdf5.write(twice / f"V-OTHER-{data.GPS + 20:.0f}-20.h5", {data.STRAIN: part})
+    with pytest.raises(GlitchflowError, match="copies differ"):
+        stream(tmp_path / "out", twice)
+    with pytest.raises(NoEventsError, match="none of the 2 witnesses"):
+        stream(tmp_path / "out", write_files(tmp_path / "alone", {data.STRAIN: strain}))
+    with pytest.raises(NoEventsError, match="nothing of it in the 1 segment"):
+        stream(tmp_path / "out", files, segments=[[1.0, 99.0]])
+    registered["bundle"] = data.bundle(model={"name": "unet"})
+    with pytest.raises(ConfigurationError, match="has no phase"):
+        stream(tmp_path / "out", files)
+    with pytest.raises(ConfigurationError, match=r"predicts strain up to 200 Hz.*at 256 Hz"):
+        check_band(data.model(), 256.0)
+
+
+def test_the_same_stretch_twice_is_the_same_as_once(made, tmp_path):
+    twice = write_files(tmp_path / "twice")
+    part = {
+        name: replace(one, series=one.series[: 20 * round(one.sample_rate)]) for name, one in data.recordings().items()
+    }
+    hdf5.write(twice / f"V-COPY-{data.GPS:.0f}-20.h5", part)
+    again = stream(tmp_path / "again", twice)
+    for path in made.glob("*.h5"):
+        with h5py.File(path) as one, h5py.File(again / path.name) as other:
+            assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_a_witness_that_is_nowhere_is_masked_and_told(tmp_path):
+    recorded = data.recordings()
+    folder = write_files(tmp_path / "few", {name: recorded[name] for name in (data.STRAIN, data.GUIDE)})
+    made = stream(tmp_path / "out", folder)
+    summary = json.loads((made / "summary.json").read_text())
+    assert any(data.OTHER in one for one in summary["warnings"])
+    assert summary["metrics"]["witnesses_complete_share"]["value"] == 0
+    assert summary["metrics"]["subtracted_share"]["value"] > 0
+
+
+def test_a_second_subtraction_repeats_the_suffix(made, tmp_path):
+    clean = f"{data.STRAIN}_clean"
+    both = tmp_path / "both"
+    write_files(both)
+    for path in made.glob("*.h5"):
+        hdf5.write(both / path.name, hdf5.read(path, [clean], data.GPS, data.GPS + 100))
+    again = stream(tmp_path / "second", both, products={"target": clean}, segments=[SEGMENTS[0]])
+    with h5py.File(next(again.glob("*.h5"))) as file:
+        assert sorted(file) == ["V1:GLF-STATE_VECTOR", clean, f"{clean}_clean", f"{clean}_glitch"]
+
+
+def test_blocks_begin_at_multiples_of_their_length_in_every_segment():
+    blocks = plan_blocks([(10.2, 120.9), (200.0, 201.0), (300.5, 301.2)], 50)
+    assert [one.span for one in blocks] == [(11, 50), (50, 100), (100, 120), (200, 201)]
+    assert [one.segment for one in blocks] == [(11, 120)] * 3 + [(200, 201)]
+    assert [one.index for one in blocks] == [0, 1, 2, 3]

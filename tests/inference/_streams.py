@@ -1,0 +1,78 @@
+"""Continuous data with glitches that a witness sees, and a model that is exact but for the witness's own noise."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.inference.stream import StreamModel, StreamSettings
+from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.models.twins import WaveformTwin
+from glitchflow_plugin.models.wiener import WienerFilter
+from glitchflow_plugin.preprocessing.channel_recipe import ChannelRecipe, as_recipe
+from glitchflow_plugin.signal.conditioning import ConditioningSettings
+from glitchflow_plugin.signal.continuous import SpectrumSettings
+
+STRAIN, GUIDE, OTHER = "V1:STRAIN", "V1:GUIDE", "V1:OTHER"
+GPS, LENGTH = 1_400_000_000.0, 96.0
+RATES = {STRAIN: 2048.0, GUIDE: 1024.0, OTHER: 256.0}
+UNITS = {STRAIN: "strain", GUIDE: "V", OTHER: "V"}
+GLITCHES = (20.3, 50.0, 71.7)
+"""Times of the glitches from the start, s; 50 is the end of a block of 25 s."""
+
+CONDITIONING = ConditioningSettings(low=10.0, high=200.0, sample_rate=512.0, duration=4.0)
+SETTINGS = StreamSettings(
+    block_length=25, stride=1.0, spectrum=SpectrumSettings(length=48.0, stride=16.0), batch_size=8
+)
+LEVEL = 1e-21
+"""Standard deviation of the strain's samples at its own rate."""
+
+
+def glitch(rate, at=0.0):
+    """What is in the strain, (time,), in units of its noise; `at` is the time of the first sample, s."""
+    time = at + np.arange(round(LENGTH * rate)) / rate
+    bursts = [np.exp(-(((time - one) / 0.05) ** 2)) * np.sin(2 * np.pi * 60 * (time - one)) for one in GLITCHES]
+    return 6.0 * sum(bursts)
+
+
+def recordings(seed=1, first=0.0):
+    """Strain and witnesses; their samples begin `first` s after GPS."""
+    rng = np.random.default_rng(seed)
+    noise = {name: rng.standard_normal(round(LENGTH * rate)) for name, rate in RATES.items()}
+    # per root hertz the guide's noise is a twentieth of what it sees of the glitch
+    noise[STRAIN] = LEVEL * (noise[STRAIN] + glitch(RATES[STRAIN], first))
+    noise[GUIDE] = noise[GUIDE] * (RATES[GUIDE] / RATES[STRAIN]) ** 0.5 / 20 + glitch(RATES[GUIDE], first)
+    return {name: Channel(name, one, GPS + first, RATES[name], UNITS[name]) for name, one in noise.items()}
+
+
+def twin():
+    """The strain is a twentieth of the guide, both whitened; of the other witness it is nothing."""
+    network = WienerFilter(2, filter_size=33)
+    with torch.no_grad():
+        network.filters[0, 16] = 1 / 20
+    return WaveformTwin(network).eval()
+
+
+def recipes():
+    return [ChannelRecipe(name, CONDITIONING, UNITS[name], RATES[name]) for name in (STRAIN, GUIDE, OTHER)]
+
+
+def model():
+    target, *witnesses = recipes()
+    return StreamModel(twin(), target, tuple(witnesses))
+
+
+def bundle(**changes):
+    content = ModelBundle(
+        twin=twin(),
+        target=STRAIN,
+        witnesses=(GUIDE, OTHER),
+        recipe={"events": as_recipe(STRAIN, recipes()), "qtransform": {"q": 12.0, "num_times": 257}},
+        window_size=2,
+        frequencies=(8.0, 400.0),
+        times=(0.0, 1.0),
+        model={"name": "wiener"},
+        notes={"registered": {"name": "twin", "version": 7}},
+    )
+    return replace(content, **changes)

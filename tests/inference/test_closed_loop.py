@@ -1,0 +1,172 @@
+"""The loop from series to verdicts: a witness that changes is left out, and nothing else is."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from glitchflow_plugin.inference.closed_loop import (
+    NOTE,
+    WHOLE,
+    close_loop,
+    gain_table,
+    loop_details,
+    measure_gains,
+    measure_reference,
+)
+from glitchflow_plugin.inference.report import run_warnings
+from glitchflow_plugin.inference.run import InferenceSettings, run_inference
+from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.models.twins import WaveformTwin
+from glitchflow_plugin.models.wiener import WienerFilter
+from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
+from glitchflow_plugin.signal.gain_watch import WatchSettings
+from glitchflow_plugin.signal.qtransform import QTransformSettings
+
+TRANSFORM = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=64, num_times=64)
+WITNESSES = ("WITNESS_1", "WITNESS_2")
+SETTINGS = InferenceSettings(batch_events=7, replicates=0)
+
+
+def coupled_series(num_events, seed, *, reversed_from=10**9, num_samples=1024):
+    """The strain follows each witness at half its amplitude; witness 1 has a glitch in each event, 2 in every third."""
+    generator = np.random.default_rng(seed)
+    series = generator.standard_normal((num_events, 3, num_samples)).astype(np.float32)
+    for event in range(num_events):
+        for witness in (1, 2) if event % 3 == 0 else (1,):
+            start = int(generator.integers(300, 650))
+            burst = 12 * generator.standard_normal(40)
+            series[event, witness, start : start + 40] += burst
+            series[event, 0, start : start + 40] += 0.5 * burst * (-1 if witness == 1 and event >= reversed_from else 1)
+    return series
+
+
+@pytest.fixture
+def twin():
+    network = WienerFilter(2, filter_size=3)
+    with torch.no_grad():
+        network.filters[:, 1] = 0.4
+    return WaveformTwin(network).eval()
+
+
+@pytest.fixture
+def make_case(make_event_set, twin, tmp_path):
+    def make(series, valid=None):
+        events = make_event_set(series, valid, recipe={"sample_rate": 1024.0, "duration": 1.0})
+        maps = make_spectrograms(events, WITNESSES, TRANSFORM, tmp_path / "maps", device="cpu")
+        before = torch.from_numpy(coupled_series(30, 1))
+        reference = measure_reference(twin, WITNESSES, [(before[:, 1:], before[:, :1])], np.arange(30), 1024.0)
+        bundle = ModelBundle(
+            twin=twin,
+            target="STRAIN",
+            witnesses=WITNESSES,
+            recipe=maps.recipe,
+            window_size=64,
+            frequencies=tuple(maps.frequencies),
+            times=tuple(maps.times),
+            model={"name": "wiener"},
+            notes={NOTE: reference.to_dict()},
+        )
+        return bundle, maps, events
+
+    return make
+
+
+def infer(case, folder, settings=SETTINGS):
+    bundle, maps, events = case
+    return run_inference(bundle, maps, folder, settings, events=events, progress=False)
+
+
+def test_a_reversed_witness_is_left_out_and_glitches_no_longer_grow(make_case, tmp_path):
+    case = make_case(coupled_series(30, 2, reversed_from=12))
+    result, without = (
+        infer(case, tmp_path / name, replace(SETTINGS, closed_loop=WatchSettings(enabled=enabled)))
+        for name, enabled in (("with", True), ("without", False))
+    )
+    assert without.loop is None
+    assert "witnesses_stopped" not in without.events
+    stopped = (result.events["witnesses_stopped"] == "WITNESS_1:gain_low").to_numpy()
+    first = int(stopped.argmax())
+    assert 12 + 4 <= first <= 12 + 10
+    assert stopped[first:].all()
+    assert not stopped[:first].any()
+    assert (result.events["witnesses_stopped"][:first] == "").all()
+    assert result.events["reasons"].str.contains("witness stopped").tolist() == stopped.tolist()
+    loudest, needless = (each.events["peak_snr2_predicted"].to_numpy(float) for each in (result, without))
+    alone = np.arange(30) % 3 > 0  # where the other witness is silent
+    assert (needless[first:][alone[first:]] > 16).all()
+    assert loudest[first:][alone[first:]].max() < 16
+    assert (loudest[first:][~alone[first:]] > 16).all()
+    # events before it are those of the run without the loop
+    columns = ["peak_snr2_predicted", "peak_snr2_cleaned"]
+    assert result.events[columns][:first].equals(without.events[columns][:first])
+    assert result.events["witnesses_missing"].sum() == 0
+    assert any("WITNESS_1 was stopped after GPS" in said for said in run_warnings(result))
+    table, details = gain_table(result.loop, result.maps), loop_details(result.loop, result.maps)
+    assert details["WITNESS_1"]["now"]["high"] < 0 < details["WITNESS_1"]["training"]["low"]
+    assert details["WITNESS_2"]["stopped"] is None
+    assert details["WITNESS_2"]["glitches"] == 10 == (table["witness"] == "WITNESS_2").sum()
+    assert table["gps_event"].is_monotonic_increasing
+
+
+def test_the_verdict_is_the_same_for_any_batch_and_after_another_run(make_case, tmp_path):
+    case = make_case(coupled_series(20, 3, reversed_from=4))
+    first, again = infer(case, tmp_path / "one"), infer(case, tmp_path / "one")
+    small = replace(SETTINGS, batch_events=2, closed_loop=WatchSettings(batch_events=3))
+    other = infer(case, tmp_path / "two", small)
+    assert first.loop is not None
+    assert first.events["witnesses_stopped"].tolist() == other.events["witnesses_stopped"].tolist()
+    assert (first.events["witnesses_stopped"] != "").any()
+    assert first.events.equals(again.events)
+    np.testing.assert_allclose(first.maps.read().maps, other.maps.read().maps, rtol=1e-3, atol=1e-3)
+    # what was made with another mask is not taken for finished
+    infer((replace(case[0], notes={}), *case[1:]), tmp_path / "one")
+    np.testing.assert_allclose(infer(case, tmp_path / "one").maps.read().maps, other.maps.read().maps, atol=1e-3)
+
+
+def test_a_missing_witness_says_nothing(make_case):
+    valid = np.ones((20, 3), bool)
+    valid[1::4, 1] = False
+    bundle, maps, events = make_case(coupled_series(20, 4), valid)
+    loop = close_loop(bundle, maps, events, WatchSettings())
+    assert loop is not None
+    assert loop.watch.counted[:, 0].tolist() == valid[:, 1].tolist()
+    assert loop.stopped == []
+
+
+def test_an_event_without_strain_says_nothing(twin):
+    series = torch.from_numpy(coupled_series(4, 4))
+    series[1, 0] = 0
+    found = measure_gains(twin, [(series[:, 1:], series[:, :1])], 1024.0, WatchSettings())
+    assert (found.power[[0, 2, 3], 0] > 100).all()
+    assert found.power[1].max() == 0
+
+
+def test_a_network_that_is_no_sum_is_stopped_as_a_whole(make_case, tmp_path):
+    class Whole(torch.nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, witnesses):
+            return self.network(witnesses) + 0.01
+
+    bundle, maps, events = make_case(coupled_series(24, 5, reversed_from=2))
+    before = torch.from_numpy(coupled_series(30, 6))
+    whole = WaveformTwin(Whole(bundle.twin.network))
+    reference = measure_reference(whole, WITNESSES, [(before[:, 1:], before[:, :1])], np.arange(30), 1024.0)
+    assert reference.parts == (WHOLE,)
+    result = infer((replace(bundle, twin=whole, notes={NOTE: reference.to_dict()}), maps, events), tmp_path / "out")
+    stopped = (result.events["witnesses_stopped"] == f"{WHOLE}:gain_low").to_numpy()
+    assert stopped[16:].all()
+    assert result.events["peak_snr2_predicted"].to_numpy(float)[stopped].max() == 0
+
+
+def test_there_is_no_loop_without_a_reference_series_or_strain(make_case):
+    bundle, maps, events = make_case(coupled_series(6, 7))
+    settings = WatchSettings()
+    assert close_loop(bundle, maps, events, settings) is not None
+    assert close_loop(replace(bundle, notes={}), maps, events, settings) is None
+    assert close_loop(bundle, maps, None, settings) is None
+    assert close_loop(replace(bundle, model={"name": "unet"}), maps, events, settings) is None
