@@ -291,7 +291,7 @@ def _predict(
             predicted, explained = predict_strain(model.twin, series, settings.batch_size)
             strains = dict(zip(asked, host(predicted).astype(np.float64), strict=True))
             if explained is not None and explains(model.twin):
-                p_values = host(model.twin.strangeness(explained.summary))
+                p_values = host(model.twin.strangeness(explained.summary, explained.strain))
                 familiar = dict(zip(asked, (p_values >= settings.novelty).tolist(), strict=True))
         half = round(model.duration * model.rate) // 2
         for place, (centre, (taps, series)) in enumerate(zip(batch, looked, strict=True)):

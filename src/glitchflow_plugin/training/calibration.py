@@ -72,7 +72,8 @@ def calibrate(
     more than accident makes them, quantiles are taken as of so many independent cases as explain that.
 
     New is what lies far from the training events' summaries, in the metric of their covariance (Mahalanobis; Lee et al.
-    2018, arXiv:1807.03888); how far is usual is known from validation events.
+    2018, arXiv:1807.03888); how far is usual is known from validation events, apart for those in which something is
+    predicted.
 
     Args:
         twin: Its network must say how sure it is.
@@ -89,12 +90,14 @@ def calibrate(
         raise NoEventsError("expected training events to calibrate on, got none.")
     mean, covariance = _moments(torch.cat(seen))
     twin.keep(summary_mean=mean, summary_covariance=covariance)
-    references = [_summaries(twin, witnesses.to(device)) for witnesses, _ in validation]
+    references = [
+        (_summaries(twin, shown), _powers(twin, shown)) for shown in (each[0].to(device) for each in validation)
+    ]
     if not references:
         raise NoEventsError("expected validation events to calibrate on, got none.")
-    summaries = torch.cat(references)
+    summaries, powers = (torch.cat(each) for each in zip(*references, strict=True))
     groups = np.arange(len(summaries)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    twin.keep(summary_references=summaries, summary_groups=torch.from_numpy(groups))
+    twin.keep(summary_references=summaries, summary_groups=torch.from_numpy(groups), summary_powers=powers)
     channels = next(iter(validation))[0].shape[1]
     levels = np.unique(np.linspace(0, channels, _LEVELS).round() if channels >= _LEVELS else np.arange(channels + 1))
     fits = [(1.0, 1.0, gaussian_limits().repeat(len(_LOUDNESS) + 1, 1))]
@@ -218,6 +221,12 @@ def leave_out(witnesses: Tensor, number: int, generator: torch.Generator) -> tup
 @torch.no_grad()
 def _summaries(twin: WaveformTwin, witnesses: Tensor) -> Tensor:
     return twin.network(witnesses, explained=True).summary.double()
+
+
+@torch.no_grad()
+def _powers(twin: WaveformTwin, witnesses: Tensor) -> Tensor:
+    """Power of each part of the predictions, (event, part)."""
+    return twin.contributions(witnesses).square().sum(dim=-1)
 
 
 @dataclass(frozen=True)

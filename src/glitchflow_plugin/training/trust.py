@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glitchflow_plugin.data.sharded import EventSet
-from glitchflow_plugin.models.twins import WaveformTwin
+from glitchflow_plugin.models.twins import SPOKEN_POWER, WaveformTwin
 from glitchflow_plugin.training.calibration import Coverage, coverage, leave_out
 
 #: Gain of a witness that shall look new to a twin.
@@ -58,6 +58,8 @@ def trust(
         },
         "strangeness": {
             "held-out events": _p_values(twin, witnesses).tolist(),
+            "of these, with a glitch predicted": _p_values(twin, witnesses, spoken=True).tolist(),
+            "of these, with none predicted": _p_values(twin, witnesses, spoken=False).tolist(),
             f"a witness {_STRANGE_GAIN:g} times as loud": _p_values(twin, louder).tolist(),
         },
     }
@@ -78,11 +80,19 @@ def _one_louder(
     return witnesses * gains[..., None].to(witnesses.device)
 
 
-def _p_values(twin: WaveformTwin, shown: Iterable[Float[Tensor, "event witness time"]]) -> Float[Tensor, " event"]:
-    """Of the events of which the twin knows one."""
-    with torch.no_grad():
-        found = torch.cat([twin.strangeness(twin.explain(witnesses).summary) for witnesses in shown])
-    return found[~found.isnan()]
+def _p_values(
+    twin: WaveformTwin, shown: Iterable[Float[Tensor, "event witness time"]], *, spoken: bool | None = None
+) -> Float[Tensor, " event"]:
+    """Of the events of which the twin knows one; if asked, of those alone in which it predicts something, or nothing."""
+    found = []
+    for witnesses in shown:
+        with torch.no_grad():
+            said = twin.explain(witnesses)
+            p_values = twin.strangeness(said.summary, said.strain)
+        power = said.strain.square().sum(dim=(1, 2))
+        found.append(p_values if spoken is None else p_values[(power >= SPOKEN_POWER) == spoken])
+    together = torch.cat(found)
+    return together[~together.isnan()]
 
 
 def _without(twin: WaveformTwin, witnesses: Sequence[Tensor], missing: int, found: Coverage) -> dict[str, Any]:
