@@ -8,14 +8,18 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 
 
-def run(folder, *command, code=0, timeout=500, **environment):
-    """Run a command in a folder; unless `code` is None, that is the exit status it must have."""
+def environment():
+    """Variables for a program of this environment: one thread, and the commands that belong to it."""
     known = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    known |= {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    return known | {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+
+
+def run(folder, *command, code=0, timeout=500, **variables):
+    """Run a command in a folder; unless `code` is None, that is the exit status it must have."""
     done = subprocess.run(
         [str(word) for word in command],
         cwd=folder,
-        env=known | environment,
+        env=environment() | variables,
         capture_output=True,
         text=True,
         timeout=timeout,

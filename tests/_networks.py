@@ -8,6 +8,7 @@ NETWORKS = {
         "event_gain": True,
         "filter_rate": 0.1,
         "fitted_start": True,
+        "slow_context": True,
     },
     "deep_decoder": {"base": 4, "features": 8},
     "linear": {},

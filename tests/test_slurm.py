@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests import _commands, _warm
 from tests.preprocessing._runs import TARGET, WITNESS, write_events
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
@@ -110,16 +111,8 @@ def checksums(folder):
 
 
 def run(folder, *command, **environment):
-    known = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    answer = subprocess.run(
-        [str(word) for word in command],
-        cwd=folder,
-        env=known | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    start = _warm.run if command[0] in ("itwinai", "glitchflow") else _commands.run  # what jobs start, starts afresh
+    answer = start(folder, *command, code=None, timeout=300, **environment)
     logs = "\n".join(path.read_text()[-3000:] for path in sorted(folder.glob("slurm-*.out")))
     assert answer.returncode == 0, f"{answer.stdout}\n{answer.stderr}\n{logs}"
     return answer.stdout

@@ -34,6 +34,7 @@ ENTRANTS = {
     "network": {"model": {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}, "config": {"batch_size": 8}},
     "coupling": {"model": {"name": "coupling", "features": 4, "filter_size": 65}, "config": {"batch_size": 8}},
 }
+NOWHERE = {"datasets": [{"path": "not there"}], "truth": None}
 MISSPELT = {"misspelt": {"model": {"name": "unnet"}}}
 
 
@@ -213,6 +214,8 @@ def test_what_cannot_work_is_said_before_anything_is_trained(make, data):
         make(held_out={"datasets": []})
     with pytest.raises(ConfigurationError, match="Nearest: network"):
         make(learning_curve={"entrants": ["netwrk"], "events": [10]})
+    with pytest.raises(ConfigurationError, match="cannot be compared with 400 groups"):
+        make(("zero",), learning_curve={"entrants": ["zero"], "groups": [2, 400]}, held_out=NOWHERE).execute()
     with pytest.raises(ConfigurationError, match="least_snrr"):
         make(settings={"least_snrr": 3})
     training = str(data / "training")

@@ -3,14 +3,13 @@
 import os
 import re
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from tests import _commands, _warm
 
 from glitchflow_plugin import cli
 from glitchflow_plugin.components.callback import check_names, explained
@@ -18,8 +17,6 @@ from glitchflow_plugin.data.files import read_json
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.products.overrides import Applied, differences
 from glitchflow_plugin.products.summary import RunSummary, format_summary
-
-BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +27,10 @@ def folder(tmp_path_factory):
     return made
 
 
-def run(folder, *words, **variables):
+def run(folder, *words, start=_warm.run, **variables):
     """Exit status and what was said."""
-    known = {
-        key: value for key, value in os.environ.items() if key not in ("PYTHONDONTWRITEBYTECODE", "HYDRA_FULL_ERROR")
-    }
-    paths = {"PATH": f"{BIN}{os.pathsep}{known['PATH']}", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    answer = subprocess.run(
-        list(map(str, words)),
-        cwd=folder,
-        env=known | paths | variables,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HYDRA_FULL_ERROR": ""}
+    answer = start(folder, *words, code=None, timeout=300, **paths | variables)
     return answer.returncode, answer.stdout + answer.stderr
 
 
@@ -247,7 +233,7 @@ def test_a_run_ends_in_one_message_and_with_the_traceback_on_request(folder):
         assert told in said
         assert said.count("glitchflow: ") == 1
         assert "Traceback" not in said
-    status, said = run(folder, *words, HYDRA_FULL_ERROR="1")
+    status, said = run(folder, *words, HYDRA_FULL_ERROR="1", start=_commands.run)
     assert status == 1
     assert "Traceback" in said
 
@@ -256,7 +242,7 @@ def test_a_run_ends_in_one_message_and_with_the_traceback_on_request(folder):
 def test_of_several_processes_one_speaks(folder):
     torchrun = ("torchrun", "--standalone", "--nproc_per_node=2", "--no-python", "itwinai", "exec-pipeline")
     for words in (["+pipe_steps=[Trainr]"], ["+pipe_steps=[Splitter]"]):
-        status, said = run(folder, *torchrun, *words)
+        status, said = run(folder, *torchrun, *words, start=_commands.run)
         assert status == 1
         assert said.count("glitchflow: ") == 1, said
         assert "glitchflow (process" not in said

@@ -1,16 +1,14 @@
 """Training that is cut short, or ends early, and what it leaves."""
 
-import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 
 import pytest
 import torch
+from tests import _warm
 
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.errors import ConfigurationError, DataError
@@ -342,21 +340,18 @@ def test_rare_classes_come_as_often_as_others(make_trainer, training_set, tmp_pa
     assert abs((drawn == rare).sum() - len(drawn) / 3) <= 1
 
 
-SCRIPT = """
-import json, sys, time
-from glitchflow_plugin.components.trainer import Trainer
-from glitchflow_plugin.training.loop import Loop
+def train_slowly(arguments, threads):
+    """For a process of its own, which is to be killed in the middle."""
+    torch.set_num_threads(threads)
+    after_step = Loop.after_step
 
-after_step = Loop.after_step
+    def slow(self):
+        time.sleep(0.1)
+        after_step(self)
 
-def slow(self):
-    time.sleep(0.1)
-    after_step(self)
-
-Loop.after_step = slow
-Trainer._finish = lambda *_: None
-Trainer(**json.loads(sys.argv[1])).execute()
-"""
+    Loop.after_step = slow  # type: ignore[method-assign]
+    Trainer._finish = lambda *_: None  # type: ignore[method-assign]
+    Trainer(**arguments).execute()
 
 
 @pytest.mark.slow
@@ -365,8 +360,7 @@ def test_what_is_killed_and_started_again_ends_as_if_it_never_was(make_trainer, 
     parts = tmp_path / "parts"
     described = make_trainer("parts", epochs=4, resume=True, checkpoint_minutes=1e-6).to_dict()
     arguments = {key: value for key, value in described.items() if key not in ("_target_", "name")}
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", SCRIPT, json.dumps(arguments, default=str)]
+    log = tmp_path / "said.txt"
 
     def steps():
         try:
@@ -375,11 +369,10 @@ def test_what_is_killed_and_started_again_ends_as_if_it_never_was(make_trainer, 
             return 0
 
     for number, wanted, code in ((signal.SIGTERM, 4, 75), (signal.SIGKILL, 10, -9), (None, 0, 0)):
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        process = _warm.start(train_slowly, arguments, torch.get_num_threads(), output=log)
         while number is not None and steps() < wanted and process.poll() is None:
             time.sleep(0.05)
         if number is not None:
             process.send_signal(number)
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == code, errors[-2000:]
+        assert process.wait(200) == code, log.read_text()[-2000:]
     assert_same(tmp_path / "whole", parts)

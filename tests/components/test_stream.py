@@ -9,13 +9,15 @@ import pytest
 from gwpy.timeseries import StateVector, TimeSeries
 from tests.inference import _streams as data
 
+from glitchflow_plugin.cli import main
 from glitchflow_plugin.components.stream import Stream
 from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.readers import hdf5
+from glitchflow_plugin.data.readers.frame_history import read_history
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, NoEventsError
 from glitchflow_plugin.inference.stream_run import check_band, plan_blocks
 from glitchflow_plugin.products.clean_strain import STATE_BITS
-from glitchflow_plugin.products.folder import read_manifest, record_path
+from glitchflow_plugin.products.folder import ProductFile, read_manifest, record_path, write_manifest
 from glitchflow_plugin.tracking import registry
 
 SEGMENTS = [[data.GPS + 2.5, data.GPS + 60], [data.GPS + 62, data.GPS + 96]]
@@ -211,3 +213,56 @@ def test_blocks_begin_at_multiples_of_their_length_in_every_segment():
     assert [one.span for one in blocks] == [(11, 50), (50, 100), (100, 120), (200, 201)]
     assert [one.segment for one in blocks] == [(11, 120)] * 3 + [(200, 201)]
     assert [one.index for one in blocks] == [0, 1, 2, 3]
+
+
+def test_frames_hold_the_same_and_say_who_made_them(made, tmp_path, files):
+    both = stream(tmp_path / "out", files, segments=[SEGMENTS[0]], products={"formats": ["hdf5", "gwf"]})
+    name = "V-V1_GLF_STRAIN_CLEAN-1400000050-10"
+    frame, plain = both / f"{name}.gwf", both / f"{name}.h5"
+    assert sha256(plain) == sha256(made / plain.name)
+    for channel in (data.STRAIN, f"{data.STRAIN}_glitch", f"{data.STRAIN}_clean"):
+        one, other = TimeSeries.read(frame, channel), TimeSeries.read(plain, channel)
+        assert (one.t0, one.unit, one.dtype, one.sample_rate) == (other.t0, other.unit, other.dtype, other.sample_rate)
+        assert np.array_equal(one.value, other.value)
+    state = StateVector.read(frame, "V1:GLF-STATE_VECTOR", bits=list(STATE_BITS))
+    assert state.dtype == np.int32
+    assert state.to_dqflags()["ANALYSED"].active == StateVector.read(plain, state.name).to_dqflags()["ANALYSED"].active
+    told = read_history(frame)
+    with h5py.File(plain) as file:
+        assert {key: told[key] for key in file.attrs} == dict(file.attrs)
+    assert main(["products", str(both)]) == 0
+
+
+def test_a_folder_of_products_is_described_and_checked(copied, capsys):
+    assert main(["products", str(copied)]) == 0
+    said = capsys.readouterr().out
+    assert "model     twin version 7" in said
+    assert "coverage  91 s in 2 stretch(es)" in said
+    assert "GPS 1400000003 to 1400000060" in said
+    damaged, edited, lost = sorted(copied.glob("*.h5"))[:3]
+    with damaged.open("r+b") as file:
+        file.seek(-100, 2)
+        file.write(b"\1\2\3")
+    with h5py.File(edited, "r+") as file:
+        file[f"{data.STRAIN}_clean"][7] += 1
+        file["V1:GLF-STATE_VECTOR"][5] ^= 1 << 2
+    _seal_again(copied, edited)
+    lost.unlink()
+    shutil.copy(edited, copied / "V-V1_GLF_STRAIN_CLEAN-1500000000-25.h5")
+    assert main(["products", str(copied)]) == 1
+    said = capsys.readouterr().out
+    assert f"{damaged.name}: its checksum is another" in said
+    assert f"{edited.name}: {data.STRAIN}_clean is not {data.STRAIN} minus" in said
+    assert f"{edited.name}: the bit NOTHING_SUBTRACTED" in said
+    assert f"{lost.name}: it is not there" in said
+    assert "1500000000-25.h5: no record lists it" in said
+
+
+def _seal_again(folder, path):
+    """Give the manifest the checksum of a file that was edited, as if it had been written so."""
+    manifest = read_manifest(folder)
+    blocks = [
+        replace(block, files=[ProductFile.of(path) if one.name == path.name else one for one in block.files])
+        for block in manifest.blocks
+    ]
+    write_manifest(folder, replace(manifest, blocks=tuple(blocks)))

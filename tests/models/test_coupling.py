@@ -84,7 +84,7 @@ def test_filters_are_linear_convolutions(net):
         net.filters[0, 0] = torch.randn(65)
         series = torch.randn(1, 3, 200)
         wanted = torch.nn.functional.conv1d(series[:, :1], net.filters[0, 0].flip(0)[None, None], padding=32)
-        torch.testing.assert_close(net._filtered(series)[:, :1], wanted, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(net._filtered(net._laws(series, None))[:, :1], wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_all_parameters_learn():
@@ -244,3 +244,35 @@ def test_the_series_of_the_laws_times_the_filters_are_the_first_prediction(net):
         laws = net.law_series(series).flatten(1, 2)
         wanted = torch.nn.functional.conv1d(laws, net.filters.flatten(0, 1).flip(-1)[None], padding=32)
         torch.testing.assert_close(net(series), wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_a_slow_context_changes_nothing_before_it_is_set_and_then_the_witness_that_follows_alone():
+    plain, net = (CouplingNet(3, **SMALL, slow_context=given) for given in (False, True))
+    with torch.no_grad():
+        plain.filters.normal_(std=0.1)
+        net.load_state_dict(plain.state_dict() | {"filters": net.filters}, strict=False)
+        net.filters[:, :-1] = plain.filters
+        net.filters[:, -1] = plain.filters[:, 0]
+        series = pulse(2)
+        series[:, 2] += 0.05
+        torch.testing.assert_close(net(series), plain(series))
+        net.place[0, 2] = 1.0
+        torch.testing.assert_close(net(series), plain(series))
+        net.slow_channels[2] = 1.0
+        followed = net.contributions(series) / plain.contributions(series)
+        torch.testing.assert_close(followed[:, 1:], torch.ones_like(followed[:, 1:]))
+        assert (followed[:, 0, 220:280].median(dim=-1).values > 1.1).all()
+        # without the channel that it follows: as on the average
+        series[:, 2] = 0
+        torch.testing.assert_close(net(series), plain(series))
+
+
+@pytest.mark.parametrize("length", [512, 500])
+def test_slow_motion_is_known_at_its_time(length):
+    net = CouplingNet(2, **SMALL, slow_context=True)
+    motion = torch.linspace(-1, 1, length).expand(1, 2, length)
+    frames, speed = net.slow_motion(motion)
+    found = net.by_sample(frames, motion.shape)
+    gain = float(net.transform.window.sum()) / 32**0.5
+    torch.testing.assert_close((found / gain)[..., 60:-60], motion[..., 60:-60], atol=3e-3, rtol=0)
+    torch.testing.assert_close(speed[..., 10:-10] / gain, torch.full_like(speed[..., 10:-10], 8 * 2 / (length - 1)))

@@ -1,17 +1,10 @@
-"""Trainings by two processes of torchrun's agent, in each of which one comes to its end in the second epoch.
-
-    python _two_processes.py TRAINING-SET FOLDER WAY...
-
-Imports are made once, then each rank is a fork. FOLDER/WAY/ gets what each rank visited and said, and `ended.json`.
-"""
+"""Trainings by two processes of torchrun's agent, each a fork of the process that calls it."""
 
 import json
 import os
 import signal
-import sys
 import time
 import traceback
-from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -76,11 +69,14 @@ def train(training_set, folder, way):
         raise
 
 
-def main(training_set, results, *ways):
+def end_in_each_way(training_set, results, ways):
+    """In each of some trainings, one rank comes to its end in the second epoch.
+
+    results/WAY/ gets what each rank visited and said, and `ended.json`.
+    """
     for way in ways:
-        folder = Path(results) / way
+        folder = results / way
         folder.mkdir(parents=True)
-        started = time.monotonic()
         settings = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -98,9 +94,4 @@ def main(training_set, results, *ways):
             elastic_launch(settings, train)(training_set, folder, way)
         except ChildFailedError as error:
             failed = {str(rank): failure.exitcode for rank, failure in error.failures.items()}
-        ended = {"failed": failed, "seconds": time.monotonic() - started}
-        (folder / "ended.json").write_text(json.dumps(ended))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        (folder / "ended.json").write_text(json.dumps(failed))

@@ -4,14 +4,15 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
 from tests import _commands as commands
+from tests import _warm
 from tests._networks import NETWORKS
+from tests.pipelines import _two_processes
 
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
@@ -49,18 +50,18 @@ def test_two_processes_learn_what_one_learns(make_coupled_events, make_registry,
     if strategy == "deepspeed":
         pytest.importorskip("deepspeed")
     training_set, events = make_coupled_events(24, recipe={"duration": 3.0, "sample_rate": 1024.0})
-    alone = Trainer(
-        folder=str(training_set.folder),
-        model=model,
-        events=str(events.folder),
-        config={"batch_size": 8, "precision": "float32"},
-        epochs=2,
-        random_seed=1,
-        checkpoints=str(tmp_path / "alone"),
-        device="cpu",
-        disable_tqdm=True,
-        pictures_every=0,
-    )
+    arguments = {
+        "folder": str(training_set.folder),
+        "model": model,
+        "events": str(events.folder),
+        "config": {"batch_size": 8, "precision": "float32"},
+        "epochs": 2,
+        "random_seed": 1,
+        "device": "cpu",
+        "disable_tqdm": True,
+        "pictures_every": 0,
+    }
+    alone = Trainer(**arguments, checkpoints=str(tmp_path / "alone"))
     alone.execute()
     expected = read_summary(training_set.folder)
 
@@ -90,9 +91,10 @@ def test_two_processes_learn_what_one_learns(make_coupled_events, make_registry,
     together = run([*torchrun, "+pipe_steps=[Trainer]", *overrides], tmp_path / "run", 240)
     assert together.returncode == 0, f"{together.stdout[-2000:]}\n{together.stderr[-4000:]}"
 
+    checkpoints = tmp_path / "run/temp/two/checkpoints"
     for name in ("last", "best_model"):
         one = torch.load(tmp_path / "alone" / name / "model.pt", weights_only=True)
-        two = torch.load(tmp_path / "run/temp/two/checkpoints" / name / "model.pt", weights_only=True)
+        two = torch.load(checkpoints / name / "model.pt", weights_only=True)
         assert set(one) == set(two)
         moved = 2 * alone.config.optim_lr
         for key, value in one.items():
@@ -110,18 +112,25 @@ def test_two_processes_learn_what_one_learns(make_coupled_events, make_registry,
     assert [point.step for point in client.get_metric_history(runs[0].info.run_id, "validation_loss")] == [0, 1]
     assert len(client.search_model_versions("name='glitchflow-two'")) == 1
 
+    # one process goes on from what two have left, here to no further epoch
+    single = Trainer(**arguments, checkpoints=str(checkpoints), from_checkpoint=str(checkpoints / "last"))
+    single.execute()
+    best = torch.load(checkpoints / "best_model/model.pt", weights_only=True)
+    assert set(best) == set(single.model.state_dict())
+    assert all(torch.equal(value, single.model.state_dict()[key]) for key, value in best.items())
+
 
 @pytest.fixture
 def ended(training_set, tmp_path):
     """Folder of what was left by two processes, of which one came to its end in each of several ways."""
-    driver = Path(__file__).with_name("_two_processes.py")
-    done = run([sys.executable, driver, training_set.folder, tmp_path / "ends", *WAYS], tmp_path, 300)
-    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return tmp_path / "ends"
+    folder, log = tmp_path / "ends", tmp_path / "said.txt"
+    process = _warm.start(_two_processes.end_in_each_way, str(training_set.folder), folder, WAYS, output=log)
+    assert process.wait(300) == 0, log.read_text()[-4000:]
+    return folder
 
 
 def test_a_rank_that_is_lost_ends_the_others_with_a_message(ended, training_set):
-    failed = {way: json.loads((ended / way / "ended.json").read_text())["failed"] for way in WAYS}
+    failed = {way: json.loads((ended / way / "ended.json").read_text()) for way in WAYS}
     # torchrun names the rank and how it ended, and ends the other, unless that one has noticed first and says so itself
     for way, code in (("exit", 3), ("kill", -signal.SIGKILL)):
         assert failed[way]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from tests import _commands as commands
+from tests import _commands, _warm
 
 from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
@@ -23,6 +23,8 @@ SMALL = (
     "simulate.sets.training.num_events=72",
     "simulate.sets.inference.num_events=12",
     "simulate.progress=false",
+    "simulate.workers=1",
+    "engine.workers=1",  # test_own_data starts several, as is usual
     "model.features=4",
     "training.epochs=2",
     "training.disable_tqdm=true",
@@ -32,22 +34,26 @@ SMALL = (
 )
 
 
-def execute(folder, *overrides, code=0):
-    done = commands.run(folder, "itwinai", "exec-pipeline", *overrides, *SMALL, code=code)
+def execute(folder, *overrides, code=0, start=_warm.run):
+    done = start(folder, "itwinai", "exec-pipeline", *overrides, *SMALL, code=code)
     return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder, empty before, in which every pipeline of the demo has run, each in a process of its own as there."""
+    """A folder, empty before, in which every pipeline of the demo has run, each in a process of its own as there.
+
+    One of them in a fresh interpreter; `test_own_data` prepares data so, and `test_distributed` trains.
+    """
     folder = tmp_path_factory.mktemp("run")
-    commands.run(folder, "glitchflow", "init", folder)
+    _warm.run(folder, "glitchflow", "init", folder)
     for pipeline in ("simulate_pipeline", "preproc_pipeline"):
         execute(folder, f"+pipe_key={pipeline}")
     execute(folder)  # training_pipeline is the default
     # of so few events the gate promotes nothing
-    commands.run(folder, "glitchflow", "models", "promote", "glitchflow-small", "1")
-    for pipeline in ("inference_pipeline", "glitchflow_pipeline", "vis_dts"):
+    _warm.run(folder, "glitchflow", "models", "promote", "glitchflow-small", "1")
+    execute(folder, "+pipe_key=inference_pipeline", start=_commands.run)
+    for pipeline in ("glitchflow_pipeline", "vis_dts"):
         execute(folder, f"+pipe_key={pipeline}")
     return folder
 

@@ -90,6 +90,9 @@ def failing(_source, _folder, engine):
     return map_shards(failing_shard, [ShardPlan(0, ("a",)), ShardPlan(1, ("b",))], engine, "test")
 
 
-if __name__ == "__main__":
-    what, source, folder, engine = sys.argv[1:]
+def main(what, source, folder, engine):
     globals()[what](source, folder, EngineSettings(**json.loads(engine)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests import _commands, _warm
+from tests.preprocessing import _runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,28 +22,28 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def raw_events(tmp_path_factory):
     """Folder of seven event files."""
-    from tests.preprocessing._runs import write_events
-
     folder = tmp_path_factory.mktemp("raw")
-    write_events(folder, 7)
+    _runs.write_events(folder, 7)
     return folder
 
 
 @pytest.fixture(scope="session")
-def run_engine():
-    """Start a function of _runs.py in a process of its own."""
+def run_engine(tmp_path_factory):
+    """Call a function of _runs.py in a process of its own.
+
+    Whoever gives variables gets a fresh interpreter: those of Ray and of threads are read while things are imported.
+    """
+    log = tmp_path_factory.mktemp("said") / "log.txt"
 
     def run(what, source, folder, engine, **environment):
-        command = [sys.executable, "-m", "tests.preprocessing._runs", what, str(source), str(folder)]
-        return subprocess.run(
-            [*command, json.dumps(engine)],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])} | environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        arguments = what, str(source), str(folder), json.dumps(engine)
+        if environment:
+            environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *sys.path[1:]])
+            command = [sys.executable, "-m", "tests.preprocessing._runs", *arguments]
+            return _commands.run(ROOT, *command, code=None, timeout=300, **environment)
+        log.unlink(missing_ok=True)
+        status = _warm.start(_runs.main, *arguments, output=log).wait(300)
+        return subprocess.CompletedProcess(arguments, status, stderr=log.read_text())
 
     return run
 

@@ -24,6 +24,7 @@ from glitchflow_plugin.signal.conditioning import (
     condition,
     needed_length,
 )
+from glitchflow_plugin.signal.slow import SHARE, low_passed
 from glitchflow_plugin.signal.whitening import WhiteningSettings
 
 T0 = 1_264_000_000.0
@@ -597,3 +598,45 @@ def test_what_is_not_there_is_a_gap_wherever_it_is_in_the_stretch(tmp_path, insi
     assert events.manifest.rejected == ({f"{T0 + trigger:.6f}": f"target: {reason}"} if hole or edge else {})
     if edge:
         assert "the files hold" in read_quality(events.folder).flaws[0].detail
+
+
+def slow_events(number):
+    """Noise about triggers, and a channel of 16 Hz that swings, about another place in each event."""
+    for index in range(number):
+        gps = T0 + 100.0 * index
+        time = np.arange(16 * 16) / 16
+        swing = Channel("V1:BEAM", 2.0 + 0.1 * index + np.sin(2 * np.pi * 0.5 * time), gps - 8, 16.0, "m")
+        made = event(index)
+        yield replace(made, channels={**made.channels, "V1:BEAM": swing})
+
+
+def test_slow_motion_is_kept_in_one_unit_for_all_events_and_for_fresh_ones(tmp_path):
+    datasets = write(tmp_path / "in", *slow_events(3))
+    plain = ingest(datasets, None, tmp_path / "plain")
+    assert not plain.valid[:, plain.channels.index("V1:BEAM")].any()
+    wanted = [datasets[0] | {"channels": {"slow": ["V1:B*"]}}]
+    events = ingest(wanted, None, tmp_path / "out")
+    assert events.valid.all()
+    recipe = json.loads(json.dumps(events.recipe))
+    scale = recipe["channels"]["V1:BEAM"]["slow"]
+    assert scale == {"location": 2.0, "scale": 1.0, "highest": 4.0}
+    assert [name for name, entry in recipe["channels"].items() if "slow" in entry] == ["V1:BEAM"]
+    batch = events.read(channels=["V1:BEAM"])
+    motion = low_passed(batch.series[0, 0], 1024.0, 4.0)[1024:-1024] / SHARE
+    times = (batch.gps_start[0] - T0 + 8 + np.arange(6144) / 1024)[1024:-1024]
+    np.testing.assert_allclose(motion, np.sin(2 * np.pi * 0.5 * times), atol=0.2)
+    # a model's recipe decides, whatever the data set says and whatever others move
+    again = ingest_with_recipe(datasets, recipe, ["V1:BEAM"], tmp_path / "again")
+    np.testing.assert_array_equal(again.read().series[:, 1], batch.series[:, 0])
+    # the other channels are as they were
+    names = [TARGET, "V1:FAST", "V1:SLOW"]
+    np.testing.assert_array_equal(events.read(channels=names).series, plain.read(channels=names).series)
+
+
+def test_slow_motion_that_cannot_be_kept_is_refused(tmp_path):
+    datasets = write(tmp_path / "in", *slow_events(2))
+    for processing, patterns in (({"whiten": False}, ["V1:BEAM"]), ({}, [TARGET])):
+        with pytest.raises(ConfigurationError, match=r"channels\.slow: expected witnesses"):
+            ingest([datasets[0] | {"processing": processing, "channels": {"slow": patterns}}], None, tmp_path / "x")
+    with pytest.raises(ConfigurationError, match=r"V1:BEEM\. .*V1:BEAM"):
+        ingest([datasets[0] | {"channels": {"slow": ["V1:BEEM"]}}], None, tmp_path / "x")

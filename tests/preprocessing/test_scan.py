@@ -7,6 +7,7 @@ from tests._configuration import section
 from glitchflow_plugin.data.readers.triggers import write_triggers
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
+from glitchflow_plugin.preprocessing.ranking import selected_witnesses
 from glitchflow_plugin.preprocessing.scan import _Scan, coincidence_examples, overlap_warning, scan_channels
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.spectrograms import batch_maps, event_transform
@@ -465,3 +466,15 @@ def test_configuration_file_holds_the_defaults_and_only_known_keys():
         built(ScanSettings, {"treshold": 20}, "scan")
     with pytest.raises(ConfigurationError, match="replaced by fdr"):
         built(ScanSettings, {"significance": 0.01}, "scan")
+
+
+def test_channels_whose_slow_motion_counts_are_taken_whatever_a_scan_finds(make_event_set):
+    slow = {"minf": 8.0, "maxf": 400.0, "slow": {"location": 0.0, "scale": 1.0, "highest": 4.0}}
+    recipe = {"channels": {"WITNESS_1": slow, "WITNESS_4": slow, "WITNESS_5": slow}}
+    valid = np.ones((24, 7), dtype=bool)
+    valid[:, 5] = False
+    events = make_event_set(detector(), valid, recipe=recipe)
+    ranking = scan_channels(events, SETTINGS)
+    assert selected_witnesses(ranking, events, "scan").channels == ("WITNESS_1", "WITNESS_2", "WITNESS_4")
+    unsafe = scan_channels(events, replace(SETTINGS, unsafe=["*_4"]))
+    assert selected_witnesses(unsafe, events, "scan").channels == ("WITNESS_1", "WITNESS_2")

@@ -1,11 +1,13 @@
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import glitchflow_plugin.products.environment as module
 from glitchflow_plugin import __version__
-from glitchflow_plugin.products.environment import environment, git_commit
+from glitchflow_plugin.products.environment import environment, git_commit, program
+from glitchflow_plugin.training.registration import provenance
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,5 +47,11 @@ def test_an_installed_package_has_no_commit(checkout, monkeypatch):
 def test_all_packages_are_listed():
     found = environment()
     assert found["glitchflow_plugin"] == __version__
+    assert found["packages"] == {name: metadata.version(name) for name in found["packages"]}
     assert {"torch", "numpy", "mlflow"} <= set(found["packages"])
     assert found["platform"]
+
+
+def test_who_asks_for_the_code_alone_does_not_wait_for_the_packages(monkeypatch):
+    monkeypatch.setattr(module.metadata, "distributions", lambda: pytest.fail("the packages were read"))
+    assert provenance("abc")["code_version"] == program()["glitchflow_plugin"] == __version__

@@ -41,6 +41,19 @@ def test_a_law_is_taken_where_it_holds_and_nowhere_else():
     assert filters[1, 1, 37] > 0.7
 
 
+def test_a_witness_that_is_context_has_a_law_only_where_that_is_better():
+    folds = folds_of(np.arange(40))
+
+    def chosen(strain_of):
+        return choose_laws(sums_by_fold(batches(strain_of), folds, filter_size=65), num_laws=2, context=[1])
+
+    assert chosen(lambda witnesses: witnesses * torch.tensor([1.0, 0.0])[:, None]).tolist() == [
+        [True, False],
+        [False] * 2,
+    ]
+    assert chosen(lambda witnesses: witnesses).tolist() == [[True, False], [True, False]]
+
+
 def test_the_unit_of_a_channel_does_not_matter():
     _, filters = fitted(lambda witnesses: witnesses)
     folds = folds_of(np.arange(40))

@@ -3,7 +3,7 @@ import pytest
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.training.contest import Entrant
-from glitchflow_plugin.training.learning_curve import Candidates, CurveSettings, check_curve, in_turn
+from glitchflow_plugin.training.learning_curve import Candidates, CurveSettings, in_turn
 
 
 @pytest.fixture
@@ -65,7 +65,8 @@ def test_what_cannot_be_compared_is_refused(numbers):
 
 
 def test_a_curve_of_an_entrant_that_is_not_there_is_refused():
-    entrants = {"coupling": Entrant({"name": "coupling"})}
-    check_curve(CurveSettings(("couplin",)), entrants)  # not asked for
+    entrants = {"coupling": Entrant({"name": "coupling"}), "wiener": Entrant({"name": "wiener"})}
+    assert CurveSettings(("couplin",)).chosen(entrants) == {}  # no curve is asked for
+    assert list(CurveSettings(("wiener",), groups=(5,)).chosen(entrants)) == ["wiener"]
     with pytest.raises(ConfigurationError, match="Nearest: coupling"):
-        check_curve(CurveSettings(("couplin",), events=(50,)), entrants)
+        CurveSettings(("couplin",), events=(50,)).chosen(entrants)

@@ -18,6 +18,7 @@ from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
 from glitchflow_plugin.preprocessing.truth import read_glitch_truth
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.qtransform import QTransformSettings
+from glitchflow_plugin.signal.slow import SHARE
 from glitchflow_plugin.simulation.detector import simulate
 from glitchflow_plugin.simulation.settings import SimulationSettings
 from glitchflow_plugin.training.baseline import BaselineSettings
@@ -282,3 +283,23 @@ def test_an_event_that_the_truth_does_not_know_is_learnt_as_measured(simulated):
     strain = windows[0][1]
     assert torch.equal(strain[0], strain[1])
     assert not torch.equal(*windows[1][1])
+
+
+def test_a_witness_follows_a_channel_whose_slow_motion_is_kept(make_coupled_events, make_event_set, caplog):
+    slow = {"minf": 8.0, "maxf": 400.0, "slow": {"location": 0.0, "scale": 1.0, "highest": 4.0}}
+    training_set, events = make_coupled_events(num_events=40, recipe={"channels": {"WITNESS_2": slow}})
+    series = events.read().series
+    place = np.sin(2 * np.pi * 0.5 * np.arange(3072) / 1024 + np.linspace(0, 20, 40)[:, None])
+    series[:, 0] += 0.4 * np.roll(series[:, 1], 8, axis=1) * place
+    spectra = np.fft.rfft(series[:, 2])
+    spectra[:, :24] = 0  # below 8 Hz, as whitening leaves it
+    series[:, 2] = np.fft.irfft(spectra, 3072) + SHARE * place
+    events = make_event_set(series, name="modulated", recipe={"channels": {"WITNESS_2": slow}})
+    model = {**SMALL, "frame_size": 128, "fitted_start": True, "slow_context": True}
+    learner = WaveformLearner(training_set, events, model)
+    network = learner.network()
+    with caplog.at_level("INFO"):
+        learner.initialise(network)
+    assert "WITNESS_1 follows the place of WITNESS_2" in caplog.text
+    assert network.place.count_nonzero() == 1
+    assert network.place[0, 1] > 0

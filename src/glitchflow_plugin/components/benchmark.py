@@ -24,7 +24,7 @@ from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.training.contest import Budget, Contest, Entrant, compete, entrants_of, hold_out, summarize
-from glitchflow_plugin.training.learning_curve import CurveSettings, check_curve, learning_curve
+from glitchflow_plugin.training.learning_curve import CurveSettings, draw_samples, learning_curve
 from glitchflow_plugin.training.trained_twin import TrainedTwin
 
 #: Folders whose content says by itself what it is of.
@@ -73,7 +73,7 @@ class Leaderboard(BaseComponent):
         self.entrants = entrants_of(entrants)
         self.settings, self.held_out = built(LeaderboardSettings, settings, "benchmark.settings"), dict(held_out)
         self.curve = built(CurveSettings, dict(learning_curve or {}), "benchmark.learning_curve")
-        check_curve(self.curve, self.entrants)
+        self.curve.chosen(self.entrants)
         self.training, self.events, self.folder = Path(training), Path(events), Path(folder)
         self.config, self.baseline = dict(config or {}), dict(baseline or {})
         for entrant in self.entrants.values():
@@ -89,6 +89,7 @@ class Leaderboard(BaseComponent):
         """Train, judge and compare all entrants; write tables, pictures and summary."""
         started = now()
         training_set = training_set or TrainingSet.open(self.training)
+        samples = draw_samples(training_set, self.curve)
         held_out = hold_out(
             **self.held_out,
             training_set=training_set,
@@ -109,7 +110,7 @@ class Leaderboard(BaseComponent):
         )
         entrants = self.folder / "entrants"
         result, judgements = compete(contest, self.entrants, self._train, entrants)
-        curve = learning_curve(contest, self.entrants, self.curve, self._train, entrants)
+        curve = learning_curve(contest, self.curve.chosen(self.entrants), samples, self._train, entrants)
         former = keep_former(self.folder, contest.identity(self.entrants) | {"curve": asdict(self.curve)}, stay=_KNOWN)
         outputs = write_leaderboard(
             result,

@@ -17,12 +17,14 @@ class ChannelSelection:
     Attributes:
         include: Glob patterns, such as `V1:ENV_*`; a channel must match one. All by default.
         exclude: Glob patterns; a channel must match none.
+        slow: Glob patterns of channels whose motion below the band is kept beside what they hold in it.
         min: First index to take, after the patterns and in the order of the list or, without a list, of the names.
         max: One past the last index to take.
     """
 
     include: Texts = ()
     exclude: Texts = ()
+    slow: Texts = ()
     min: int | None = None
     max: int | None = None
 

@@ -22,11 +22,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ChannelOrigin:
-    """Where a channel comes from: how to condition it, and the rate (Hz) and unit it usually has there if known."""
+    """Where a channel comes from: how to condition it, and the rate (Hz) and unit it usually has there if known.
+
+    Attributes:
+        slow: Whether its motion below the band is asked for.
+    """
 
     processing: ProcessingSettings
     sample_rate: float | None = None
     unit: str | None = None
+    slow: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +143,8 @@ def _origins(
     for one, found, names in zip(settings, listed, offered, strict=True):
         for name in names:
             known = found.channels.get(name, StoredChannel())
-            origins.setdefault(name, ChannelOrigin(one.processing, known.sample_rate, known.unit))
+            slow = bool(matching([name], one.channels.slow))
+            origins.setdefault(name, ChannelOrigin(one.processing, known.sample_rate, known.unit, slow))
     return origins
 
 
@@ -156,21 +162,21 @@ def _refuse(lacking: Sequence[str], unknown: str) -> None:
     """Refuse channels and patterns, told with what is near them, that are asked for and are nowhere."""
     if lacking:
         raise ConfigurationError(
-            f"{len(lacking)} of what ch_list and channels.include ask for is in none of the data sets: "
+            f"{len(lacking)} of what ch_list, channels.include and channels.slow ask for is in none of the data sets: "
             f"{' '.join(lacking)}{unknown} Correct the names in datasets.yaml, or set "
             "allow_missing: true there to go on without."
         )
 
 
 def _idle_patterns(selections: Sequence[ChannelSelection], names: Collection[str]) -> list[str]:
-    """Patterns of `include` that match no channel, each with the nearest names; one of `exclude` gets a warning."""
+    """Patterns of `include` and `slow` that match no channel, each with the nearest names; one of `exclude` warns."""
     idle = []
     for selection in selections:
-        for pattern in (*selection.include, *selection.exclude):
+        for pattern in (*selection.include, *selection.slow, *selection.exclude):
             if matching(names, [pattern]):
                 continue
             near = nearest(pattern.replace("*", ""), names)
-            if pattern in selection.include:
+            if pattern in (*selection.include, *selection.slow):
                 idle.append(f"{pattern}.{near}")
             else:
                 logger.warning("channels.exclude: %s matches no channel.%s", pattern, near)

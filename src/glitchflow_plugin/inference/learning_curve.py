@@ -114,8 +114,8 @@ def curve_block(points: Sequence[CurvePoint], link: str) -> str:
     named = sorted({one.reference for one in points if one.reference})
     told = (
         "In per cent [95 % interval, bootstrap by group] on the held-out events of the leaderboard. Events are drawn "
-        "evenly from the groups, and those of a smaller number are among those of a larger one; channels, scaling and "
-        "validation events are those of the whole set at every point."
+        "evenly from the groups, and those of a smaller number are among those of a larger one; channels, scaling, "
+        "validation events and number of steps are those of the whole set at every point."
         + (f" Leads are over {' or '.join(named)} of the same point, paired." if named else "")
     )
     picture = f"![Power removed from held-out glitches against the training events]({link})"

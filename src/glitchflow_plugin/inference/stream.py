@@ -266,7 +266,8 @@ def _prepare(
             prepared.append(None)
             continue
         try:
-            one = conditioned(found.series, found.sample_rate, found.t0, (span[0], span[1]), recipe.settings)
+            recorded = found.series, found.sample_rate, found.t0
+            one = conditioned(*recorded, (span[0], span[1]), recipe.settings, slow=recipe.slow)
         except ChannelRejectedError:
             prepared.append(None)
             continue

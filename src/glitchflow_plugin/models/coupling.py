@@ -27,6 +27,10 @@ _COARSER = (2, 4)
 _BANDS = 8
 #: Laws that have no parameter: linear, quadratic, odd quadratic. Learnt thresholds come to these.
 _LAWS = 3
+#: Frames over which slow motion is averaged, twice: with frames of 1/8 s, what is above 8 Hz is then gone.
+_SLOW_FRAMES = 4
+#: Largest factor by which slow motion changes a coupling.
+_LARGEST_FACTOR = 4.0
 #: What is told of a cleaned witness as a whole: `_transient`.
 _FEATURES = 4
 #: Largest logarithm of the gain that follows from it.
@@ -105,6 +109,10 @@ class CouplingNet(nn.Module):
         filter_rate: Learning rate of the filters, relative to that of all else.
         fitted_start: Whether the filters begin at the least-squares solution of the training events
             (`training.filter_start`) instead of at chance.
+        slow_context: Whether couplings may follow motions below the band: the cleaned series is multiplied by one plus
+            where slow channels are, and there is one more law, that series times the direction in which they move.
+            Which channels, is learnt (`place`, `direction`), out of those whose slow motion is kept in their series
+            (`signal.slow`, `slow_channels`).
 
     Raises:
         ConfigurationError: A setting is out of range.
@@ -112,6 +120,8 @@ class CouplingNet(nn.Module):
     >>> CouplingNet(in_channels=3, features=4, filter_size=65)(torch.zeros(2, 3, 512)).shape
     torch.Size([2, 1, 512])
     """
+
+    slow_channels: Tensor
 
     def __init__(
         self,
@@ -127,6 +137,7 @@ class CouplingNet(nn.Module):
         event_gain: bool = False,
         filter_rate: float = 1.0,
         fitted_start: bool = False,
+        slow_context: bool = False,
     ) -> None:
         super().__init__()
         del window_size
@@ -158,9 +169,16 @@ class CouplingNet(nn.Module):
         self.threshold = nn.Parameter(torch.tensor(math.log(_FIRST_THRESHOLD)))
         steps = torch.linspace(0.4, 0.8, thresholds) if thresholds else torch.zeros(0)
         self.levels = nn.Parameter(steps.repeat(in_channels, 1))
-        self.filters = nn.Parameter(1e-3 * torch.randn(in_channels, _LAWS + thresholds, filter_size))
+        self.num_laws = _LAWS + thresholds + slow_context
+        self.filters = nn.Parameter(1e-3 * torch.randn(in_channels, self.num_laws, filter_size))
         self.leak = nn.Parameter(torch.tensor(-2.0))
         self.event_gain = nn.Parameter(torch.zeros(in_channels, _FEATURES + 1)) if event_gain else None
+        # by witness, and channel whose motion it follows
+        self.place, self.direction = (
+            nn.Parameter(torch.zeros(in_channels, in_channels)) if slow_context else None for _ in range(2)
+        )
+        # 1 for those whose slow motion is kept: of the others, a loud transient near 8 Hz would look like some
+        self.register_buffer("slow_channels", torch.zeros(in_channels) if slow_context else None)
 
     def forward(self, witnesses: SeriesBatch, *, explained: bool = False) -> StrainSeries | Explanation:
         """Predict the whitened strain.
@@ -201,7 +219,8 @@ class CouplingNet(nn.Module):
         opened = _enlarged(self.gate(hidden), size)
         cleaned = self._gated(coefficients, smooth, opened, num_samples).unflatten(0, (events, channels))
         cleaned = cleaned * present[..., None] / _TYPICAL_PEAK
-        arrived = self._filtered(cleaned)
+        cleaned, direction = self._in_context(cleaned, coefficients)
+        arrived = self._filtered(self._laws(cleaned, direction))
         if self.event_gain is not None:
             arrived = arrived * self._whole_gain(cleaned)[..., None]
             if not self.training:  # where it would keep a filter from beginning to learn
@@ -212,10 +231,35 @@ class CouplingNet(nn.Module):
 
     @torch.no_grad()
     def law_series(self, witnesses: SeriesBatch) -> Tensor:
-        """What the filters get before anything is learnt, (event, witness, law, time)."""
+        """What the filters get before the encoder has learnt anything, (event, witness, law, time)."""
         coefficients, _, smooth = self._spectra(witnesses)
         cleaned = self._gated(coefficients, smooth, 0.0, witnesses.shape[-1]).view_as(witnesses)
-        return self._laws(cleaned / _TYPICAL_PEAK)
+        return self._laws(*self._in_context(cleaned / _TYPICAL_PEAK, coefficients))
+
+    @torch.no_grad()
+    def slow_motion(self, witnesses: SeriesBatch) -> tuple[Tensor, Tensor]:
+        """Where each channel is below the band, and by how much it moves in a frame, both (event, witness, frame)."""
+        motion = _averaged(self.transform(witnesses.flatten(0, 1))).unflatten(0, witnesses.shape[:2])
+        return motion, _speed(motion)
+
+    def _in_context(self, cleaned: SeriesBatch, coefficients: Tensor) -> tuple[SeriesBatch, SeriesBatch | None]:
+        """Cleaned series by where slow channels are, and -1 to 1 by where they go; `coefficients` are of the whole."""
+        if self.place is None or self.direction is None:
+            return cleaned, None
+        motion = _averaged(coefficients).unflatten(0, cleaned.shape[:2]) * self.slow_channels[:, None]
+        factor = (1 + self.place @ motion).clamp(-_LARGEST_FACTOR, _LARGEST_FACTOR)
+        direction = torch.tanh(self.direction @ _speed(motion))
+        return cleaned * self.by_sample(factor, cleaned.shape), self.by_sample(direction, cleaned.shape)
+
+    def by_sample(self, frames: Tensor, shape: torch.Size) -> Tensor:
+        """What is known of each frame, for each sample."""
+        hop = self.transform.hop_size
+        # the first frame is centred this long before the first sample
+        early = self.transform.frame_size // 2 - hop
+        flat = frames.reshape(-1, 1, frames.shape[-1])
+        dense = functional.interpolate(flat, scale_factor=float(hop), mode="linear")
+        first = early + hop // 2
+        return dense[..., first : first + shape[-1]].reshape(shape)
 
     def _spectra(self, witnesses: SeriesBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Coefficients (event x witness, frequency, frame), their power, and its logarithm over a few pixels."""
@@ -257,25 +301,41 @@ class CouplingNet(nn.Module):
         hidden = hidden + told[:, :, None, :]
         return alone, hidden + self.together(hidden)
 
-    def _laws(self, series: Tensor) -> Tensor:
-        """All static laws of each witness, (event, witness, law, time)."""
+    def _laws(self, series: SeriesBatch, direction: SeriesBatch | None) -> Tensor:
+        """All laws of each cleaned witness, (event, witness, law, time)."""
         above = series[:, :, None].abs() - self.levels.abs()[:, :, None]
-        return torch.cat(
-            [
-                torch.stack([series, series.square(), series * series.abs()], dim=2),
-                series[:, :, None].sign() * functional.relu(above),
-            ],
-            dim=2,
-        )
+        laws = [
+            torch.stack([series, series.square(), series * series.abs()], dim=2),
+            series[:, :, None].sign() * functional.relu(above),
+        ]
+        if direction is not None:
+            laws.append((series * direction)[:, :, None])
+        return torch.cat(laws, dim=2)
 
-    def _filtered(self, series: Tensor) -> Tensor:
-        """Static laws and their filters; (event, witness, time)."""
-        num_samples = series.shape[-1]
+    def _filtered(self, laws: Tensor) -> Tensor:
+        """The laws' series through their filters, added up; (event, witness, time)."""
+        num_samples = laws.shape[-1]
         # long enough that nothing wraps around
         size = _fast_length(num_samples + self.filter_size)
-        spectra = torch.fft.rfft(self._laws(series), n=size) * torch.fft.rfft(self.filters, n=size)
+        spectra = torch.fft.rfft(laws, n=size) * torch.fft.rfft(self.filters, n=size)
         arrived = torch.fft.irfft(spectra.sum(2), n=size)
         return arrived[..., self.filter_size // 2 : self.filter_size // 2 + num_samples]
+
+
+def _averaged(coefficients: Tensor) -> Tensor:
+    """Motion below the band by frame, (..., frame), from the short-time spectrum (..., frequency, frame)."""
+    motion = coefficients[..., 0, :].real
+    half = _SLOW_FRAMES // 2
+    for before in (half, half - 1):  # an even average lies half a frame off; two of them, to either side, do not
+        padded = functional.pad(motion, (before, _SLOW_FRAMES - 1 - before), mode="replicate")
+        motion = functional.avg_pool1d(padded, _SLOW_FRAMES, stride=1)
+    return motion
+
+
+def _speed(motion: Tensor) -> Tensor:
+    """Change by frame, (..., frame)."""
+    padded = functional.pad(motion, (1, 1), mode="replicate")
+    return 0.5 * (padded[..., 2:] - padded[..., :-2])
 
 
 def _believed(arrived: Tensor) -> Tensor:

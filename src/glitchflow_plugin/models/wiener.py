@@ -97,6 +97,11 @@ class WienerSums:
         """As if these channels, by number, were all."""
         return self._with(self.products[:, channels][:, :, channels], self.targets[:, channels], self.count)
 
+    def combined(self, weights: Tensor) -> "WienerSums":
+        """As if these sums of the channels, weights of (sum, channel), were all."""
+        weights = weights.to(self.products)
+        return self._with(weights @ self.products @ weights.T, self.targets @ weights.T, self.count)
+
     def scaled(self, factors: Tensor) -> "WienerSums":
         """As if each channel had been multiplied with its factor."""
         return self._with(self.products * (factors[:, None] * factors), self.targets * factors, self.count)

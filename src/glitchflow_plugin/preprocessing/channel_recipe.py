@@ -13,21 +13,34 @@ from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.conditioning import USUAL_JITTER, ConditioningSettings
 from glitchflow_plugin.signal.psd import Psd
+from glitchflow_plugin.signal.slow import SlowScale
 from glitchflow_plugin.signal.whitening import WhiteningSettings
 
 _PSD_SPACING = 0.25
 """Grid on which given spectra are kept in the recipe, Hz."""
+SLOW = "slow"
+"""Key of a channel's recipe."""
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelRecipe:
-    """Everything that decides the samples of one channel."""
+    """Everything that decides the samples of one channel.
+
+    Attributes:
+        name: Of the channel.
+        settings: What is done to it.
+        unit: As recorded, if known.
+        sample_rate: As recorded, Hz, if known.
+        psd: Density of its noise, where it is given.
+        slow: Unit of its motion below the band, where that is kept.
+    """
 
     name: str
     settings: ConditioningSettings
     unit: str | None = None
     sample_rate: float | None = None
     psd: Psd | None = None
+    slow: SlowScale | None = None
 
 
 def channel_recipes(
@@ -93,6 +106,8 @@ def _channel_entry(channel: ChannelRecipe) -> dict[str, Any]:
     }
     if channel.psd is not None:
         entry["psd"] = {"spacing": channel.psd.spacing, "values": channel.psd.values.tolist()}
+    if channel.slow is not None:
+        entry[SLOW] = asdict(channel.slow)
     return entry
 
 
@@ -119,12 +134,18 @@ def channel_recipe(name: str, recipe: Mapping[str, Any]) -> ChannelRecipe:
         )
         psd = entry.get("psd")
         given = None if psd is None else Psd(np.asarray(psd["values"], dtype=np.float64), float(psd["spacing"]))
+        slow = SlowScale(**entry[SLOW]) if entry.get(SLOW) is not None else None
     except (KeyError, TypeError, ConfigurationError) as error:
         raise FormatError(
             f"the recipe does not say how {name} is conditioned as this version knows it ({error}). Make it again."
         ) from error
     # The rate may differ from training's (strain at 4096 or 16384 Hz); within the new data it must not vary.
-    return ChannelRecipe(name, settings, entry.get("unit"), None, given)
+    return ChannelRecipe(name, settings, entry.get("unit"), None, given, slow)
+
+
+def slow_channels(recipe: Mapping[str, Any]) -> tuple[str, ...]:
+    """Channels of an event set, by its recipe, whose motion below the band is kept."""
+    return tuple(name for name, entry in (recipe.get("channels") or {}).items() if entry.get(SLOW) is not None)
 
 
 def whitening_of(

@@ -36,6 +36,7 @@ from glitchflow_plugin.preprocessing.channel_recipe import (
 )
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.quality import ADVICE, MISSING, Flaw, QualityReport, collect, write_quality
+from glitchflow_plugin.preprocessing.slow_motion import with_slow_motion
 from glitchflow_plugin.preprocessing.triggers import chosen_by, chosen_for
 from glitchflow_plugin.settings import Count, section
 from glitchflow_plugin.signal.conditioning import (
@@ -94,7 +95,7 @@ def ingest(
     entries = DatasetSettings.listed(datasets)
     strain = next((one.processing for one in entries if one.target), None)
     catalogue = open_datasets(entries, choose=partial(chosen_for, whitening=settings, band=strain))
-    recipes = channel_recipes(catalogue, settings, psd_files, quantity)
+    recipes = with_slow_motion(channel_recipes(catalogue, settings, psd_files, quantity), catalogue)
     return _run(catalogue, recipes, folder, engine, shard_size or catalogue.processing.batch)
 
 
@@ -307,6 +308,7 @@ def _condition_event(
                     recipe.settings,
                     psd=recipe.psd,
                     gps_start=start,
+                    slow=recipe.slow,
                 )
                 valid[row] = True
                 used.add(recipe.name)

@@ -29,7 +29,8 @@ ADVICE = {
     "processing.len, a larger processing.minf, or in whiten.yaml a smaller filter_length, fft_length or "
     "exclude_length. Slow channels need more than fast ones.",
     "band above nyquist": "Such a slow channel has nothing above processing.minf: give it a data set of its own with a "
-    "lower minf, or leave it out with `channels.exclude`.",
+    "lower minf, name it in `channels.slow` if its motion below that matters, or leave it out with "
+    "`channels.exclude`.",
     "sample rate": "Correct the sample rate in the files.",
     "unit": "Correct the unit in the files.",
     "unreadable": "Fetch the files again; the log names them.",

@@ -9,6 +9,7 @@ import numpy as np
 from glitchflow_plugin.data.ranking_file import ChannelRanking
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.preprocessing.channel_recipe import slow_channels
 from glitchflow_plugin.products.summary import Metric
 
 #: A channel that shares more than this part of the strain's spikes is likely to be made from the strain.
@@ -109,7 +110,18 @@ def selected_witnesses(ranking: ChannelRanking, events: EventSet, place: object)
             f"{limits['threshold']:g} SNR², of a channel that is not unsafe; {_best(ranking)}. Change these limits in "
             "conf/scan.yaml and run [Annalisa-scan,QT-dataset] again, or name channels as ch_list."
         )
-    return Witnesses(ranking.selected, {"channels": "scan", "reference": ranking.target, **limits}, warnings)
+    slow = _slow_witnesses(ranking, events)
+    return Witnesses((*ranking.selected, *slow), {"channels": "scan", "reference": ranking.target, **limits}, warnings)
+
+
+def _slow_witnesses(ranking: ChannelRanking, events: EventSet) -> tuple[str, ...]:
+    """Channels of which the motion below the band was asked for: a scan looks within it, and cannot find them."""
+    there = events.valid.any(axis=0)
+    return tuple(
+        name
+        for name in slow_channels(events.recipe)
+        if name not in {events.target, *ranking.selected, *ranking.unsafe} and there[events.channels.index(name)]
+    )
 
 
 def _best(ranking: ChannelRanking) -> str:

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -24,21 +25,27 @@ def git_commit() -> str | None:
     return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
 
 
-def environment() -> dict[str, object]:
-    """Everything that decides numbers beside data and settings; JSON-like."""
-    packages = {}
-    for found in metadata.distributions():
-        name = found.metadata["Name"]
-        if name:
-            packages[name] = found.version
+def program() -> dict[str, str | None]:
+    """The code and what it runs on; JSON-like."""
     return {
         "glitchflow_plugin": __version__,
         "git_commit": git_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
     }
+
+
+def environment() -> dict[str, object]:
+    """Everything that decides numbers beside data and settings; JSON-like."""
+    return {**program(), "packages": dict(_packages())}
+
+
+@cache  # half a second for some hundred packages, which stay what they are while a process runs
+def _packages() -> dict[str, str]:
+    """Version by name of every installed package."""
+    known = [(found["Name"], found["Version"]) for found in (each.metadata for each in metadata.distributions())]
+    return dict(sorted((one for one in known if one[0]), key=lambda one: one[0].lower()))
 
 
 def _git(*arguments: str) -> str | None:

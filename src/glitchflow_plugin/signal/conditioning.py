@@ -19,6 +19,7 @@ from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.settings import section
 from glitchflow_plugin.signal import filters
 from glitchflow_plugin.signal.psd import Psd, welch_psd
+from glitchflow_plugin.signal.slow import SHARE, SlowScale, slow_motion
 from glitchflow_plugin.signal.whitening import WhiteningSettings, whiten, whitening_filter
 from glitchflow_plugin.types.arrays import Series
 
@@ -232,6 +233,7 @@ def condition(
     *,
     psd: Psd | None = None,
     gps_start: float | None = None,
+    slow: SlowScale | None = None,
 ) -> tuple[np.ndarray, float]:
     """Condition one channel of one event.
 
@@ -243,17 +245,39 @@ def condition(
         settings: What to do.
         psd: Density of this channel's noise as recorded (unit²/Hz), to whiten by; estimated beside the event if None.
         gps_start: Start of the crop, from `jittered_crop_start`; by default the trigger is in the crop's middle.
+        slow: Unit of the motion below the band, `signal.slow.SHARE` of which is added; None: what is below is left out.
 
     Returns:
         The crop, shape (settings.num_samples,), float32 if whitened (variance 1 a sample for the full band) else
         float64 in the channel's unit; and the GPS time of its first sample. Channels of one event share that time
-        exactly: what lies between the samples of the common grid is shifted there.
+        exactly: what lies between the samples of the common grid is shifted there. A channel too slow for any of the
+        band, of which the slow motion is asked for, has noise within the band.
 
     Raises:
         ChannelRejectedError: `nan`, `constant`, `too short`, `band above nyquist` or `sample rate`.
     """
-    crops, start = condition_together((series,), sample_rate, t0, gps_event, settings, psd=psd, gps_start=gps_start)
-    return crops[0], start
+    try:
+        crops, start = condition_together((series,), sample_rate, t0, gps_event, settings, psd=psd, gps_start=gps_start)
+        crop = crops[0]
+    except ChannelRejectedError as error:
+        if slow is None or error.reason != NYQUIST:
+            raise
+        start = crop_start(gps_event, settings) if gps_start is None else gps_start
+        crop = _noise(np.asarray(series, dtype=np.float64), settings)
+    if slow is None:
+        return crop, start
+    found = Recorded(np.asarray(series, dtype=np.float64), sample_rate, t0, settings)
+    return (crop + SHARE * _slow_motion(found, start, slow)).astype(crop.dtype), start
+
+
+def _slow_motion(channel: Recorded, start: float, slow: SlowScale) -> np.ndarray:
+    """What a channel does below the band, at the samples of the crop that begins at `start`, in units of its scale."""
+    settings, rate = channel.settings, channel.sample_rate
+    stretch = _finite_stretch(channel.series, rate, channel.t0, start, settings)
+    series, t0 = channel.series[stretch], channel.t0 + stretch.start / rate
+    _refuse_flat(series, rate, t0, start, settings)
+    times = start + np.arange(settings.num_samples) / settings.sample_rate
+    return slow_motion(series, rate, t0, times, slow)
 
 
 def condition_together(
@@ -401,6 +425,14 @@ def _whitened(
     return filled, lost[0]
 
 
+def _noise(series: Series, settings: ConditioningSettings) -> np.ndarray:
+    """A crop of what a channel says that has nothing of the band."""
+    band = (settings.low, min(settings.high, 0.98 * settings.sample_rate / 2))
+    taps = whitening_filter(_flat(settings.sample_rate), settings.sample_rate, settings.whitening.filter_length, band)
+    drawn = np.random.default_rng(zlib.crc32(series.tobytes())).standard_normal(settings.num_samples + len(taps))
+    return whiten(drawn, taps)[0][len(taps) // 2 :][: settings.num_samples].astype(np.float32)
+
+
 def after_band_pass(psd: Psd, own_rate: float, band: tuple[float, float], order: int) -> Psd:
     """Density of a channel that was band-passed, from that of the channel as recorded.
 
@@ -421,6 +453,11 @@ def _fill(series: Series, band: tuple[float, float], settings: ConditioningSetti
     return whiten(generator.standard_normal(len(series)), taps)[0]
 
 
+def _flat(rate: float) -> Psd:
+    """The density of white noise of variance 1 a sample."""
+    return Psd(np.full(2, 2 / rate), rate / 2)
+
+
 @lru_cache(maxsize=64)
 def fill_filter(rate: float, length: float, low: float, reached: float, high: float) -> np.ndarray:
     """Taps that make white noise fill what a channel cannot deliver.
@@ -432,7 +469,7 @@ def fill_filter(rate: float, length: float, low: float, reached: float, high: fl
         reached: Upper edge of what the channel delivers, Hz.
         high: Upper edge of the whole band, Hz.
     """
-    flat = Psd(np.full(2, 2 / rate), rate / 2)
+    flat = _flat(rate)
     whole = whitening_filter(flat, rate, length, (low, min(high, 0.98 * rate / 2)))
     return whole - whitening_filter(flat, rate, length, (low, reached))
 

@@ -24,6 +24,7 @@ from glitchflow_plugin.signal.conditioning import (
     usable_band,
 )
 from glitchflow_plugin.signal.psd import Psd, welch_psd
+from glitchflow_plugin.signal.slow import SHARE, SlowScale, slow_motion
 from glitchflow_plugin.signal.whitening import whiten, whitening_filter
 from glitchflow_plugin.types.arrays import Series
 
@@ -61,6 +62,7 @@ class Conditioned:
         first: Number of the first sample at the common rate, from GPS 0.
         own_rate: Rate of the recording, Hz.
         band: Lower and upper edge of what the channel delivers, Hz.
+        slow: Motion below the band in units of its scale, shape (time,), where that is kept.
     """
 
     series: Series
@@ -68,6 +70,7 @@ class Conditioned:
     first: int
     own_rate: float
     band: tuple[float, float]
+    slow: Series | None = None
 
 
 def usable_runs(series: Series, flat_size: int) -> list[tuple[int, int]]:
@@ -88,7 +91,13 @@ def usable_runs(series: Series, flat_size: int) -> list[tuple[int, int]]:
 
 
 def conditioned(
-    series: Series, sample_rate: float, t0: float, span: tuple[int, int], settings: ConditioningSettings
+    series: Series,
+    sample_rate: float,
+    t0: float,
+    span: tuple[int, int],
+    settings: ConditioningSettings,
+    *,
+    slow: SlowScale | None = None,
 ) -> Conditioned:
     """Band-pass and resample what there is of a channel, each stretch without a gap by itself.
 
@@ -98,12 +107,14 @@ def conditioned(
         t0: GPS time of its first sample, s.
         span: First and one past the last sample wanted, at the common rate, counted from GPS 0.
         settings: Band, common rate, what counts as flat.
+        slow: Unit of the motion below the band, where that is kept.
 
     Raises:
         ChannelRejectedError: `band above nyquist` or `sample rate`: no part of it can be used.
     """
     size = span[1] - span[0]
     joined, usable = np.zeros(size), np.zeros(size, dtype=np.bool_)
+    motion = np.zeros(size)
     band = usable_band(settings, sample_rate)
     flat_size = max(round(settings.flat_length * sample_rate), _SHORTEST_FLAT)
     for start, stop in usable_runs(series, flat_size):
@@ -116,11 +127,15 @@ def conditioned(
                 raise
             continue  # too short, or nothing in the band
         low, high = max(first + edge, span[0]), min(first + len(part) - edge, span[1])
+        if low < high and slow is not None:
+            times = np.arange(low, high) / settings.sample_rate
+            recorded = series[start:stop], sample_rate, t0 + start / sample_rate
+            motion[low - span[0] : high - span[0]] = slow_motion(*recorded, times, slow)
         if low < high:
             joined[low - span[0] : high - span[0]] = part[low - first : high - first]
             usable[low - span[0] : high - span[0]] = np.isfinite(part[low - first : high - first])
     joined[~usable] = 0.0
-    return Conditioned(joined, usable, span[0], sample_rate, band)
+    return Conditioned(joined, usable, span[0], sample_rate, band, None if slow is None else motion)
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +245,8 @@ def whitened_window(
         beside = len(filling) // 2
         noise = _white_noise(name, start - beside, size + 2 * beside, round(rate))
         found = found + whiten(noise, filling)[0][beside : beside + size]
+    if channel.slow is not None:
+        found = found + SHARE * channel.slow[low + half : low + half + size]
     return found
 
 

@@ -22,8 +22,9 @@ FOLDS = 5
 _RIDGE = 0.1
 #: Power of a channel that is never heard, relative to the loudest.
 _SILENT = 1e-12
-#: Standard errors by which one more law must be better, over the folds.
-_CONFIDENCE = 1.0
+CONFIDENCE = 1.0
+"""Standard errors by which one more law must be better, over the folds."""
+
 _ROUNDS = 2
 
 
@@ -58,29 +59,34 @@ def sums_by_fold(
     return sums
 
 
-def choose_laws(sums: Sequence[WienerSums], num_laws: int) -> Bool[Tensor, "witness law"]:
+def choose_laws(sums: Sequence[WienerSums], num_laws: int, context: Sequence[int] = ()) -> Bool[Tensor, "witness law"]:
     """Laws of each witness: the first one, and what is better on events left out, one witness after the other.
 
     Args:
         sums: Cross spectra by fold, of all laws of all witnesses.
         num_laws: Laws of a witness.
+        context: Witnesses that need not couple themselves, and have no law unless it is better.
     """
     known = [each for each in sums if each.count]
     chosen = torch.zeros(sums[0].in_channels // num_laws, num_laws, dtype=torch.bool)
     chosen[:, 0] = True
+    if len(context) < len(chosen):
+        chosen[list(context)] = False
+    always = chosen.clone()
     if len(known) < FOLDS:
         return chosen
     best = _gains(known, chosen)
+    heard = reduce(add, known).power.unflatten(0, chosen.shape) > 0
     for _ in range(_ROUNDS):
         before = chosen.clone()
         for witness in range(len(chosen)):
-            for law in range(1, num_laws):
+            for law in torch.nonzero(heard[witness] & ~always[witness])[:, 0].tolist():
                 tried = chosen.clone()
-                tried[witness, 1:] = False
+                tried[witness] = always[witness]
                 tried[witness, law] = True
                 found = _gains(known, tried)
                 better = found - best
-                if better.mean() > _CONFIDENCE * better.std() / len(better) ** 0.5:
+                if better.mean() > CONFIDENCE * better.std() / len(better) ** 0.5:
                     chosen, best = tried, found
         if torch.equal(chosen, before):
             break
@@ -103,8 +109,11 @@ def _solved(sums: WienerSums) -> Float[Tensor, "channel tap"]:
 
 
 def _gains(sums: Sequence[WienerSums], chosen: Bool[Tensor, "witness law"]) -> Float[Tensor, " fold"]:
-    """What filters gain on each fold that were fitted to the others."""
     channels = torch.nonzero(chosen.flatten())[:, 0]
-    parts = [each.only(channels) for each in sums]
+    return held_out_gains([each.only(channels) for each in sums])
+
+
+def held_out_gains(parts: Sequence[WienerSums]) -> Float[Tensor, " fold"]:
+    """What filters gain on each fold that were fitted to the others."""
     rest = [reduce(add, [other for other in parts if other is not part]) for part in parts]
     return torch.tensor([part.gain(_solved(others)) for part, others in zip(parts, rest, strict=True)])

@@ -1,9 +1,11 @@
 """How much data it takes: entrants trained on ever more events, or on events of ever more groups, and judged alike."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -28,10 +30,20 @@ class CurveSettings:
     groups: Sequence[Count] = ()
     seed: int = 0
 
-    @property
-    def wanted(self) -> bool:
-        """Whether there is a curve."""
-        return bool(self.events or self.groups)
+    def chosen(self, entrants: Mapping[str, Entrant]) -> dict[str, Entrant]:
+        """Those of the entrants that are trained; none where no curve is asked for.
+
+        Raises:
+            ConfigurationError: There is no such entrant; the message names the nearest.
+        """
+        wanted = self.entrants if self.events or self.groups else ()
+        for name in wanted:
+            if name not in entrants:
+                raise ConfigurationError(
+                    f"benchmark.learning_curve.entrants: expected some of {sorted(entrants)}, got {name!r}."
+                    f"{nearest(name, entrants)}"
+                )
+        return {name: entrants[name] for name in wanted}
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,47 +123,20 @@ def in_turn(
     return rows[kept][np.lexsort((place[kept], turn[kept]))]
 
 
-def check_curve(settings: CurveSettings, entrants: Mapping[str, Entrant]) -> None:
-    """Refuse a curve of entrants that there are not.
-
-    Raises:
-        ConfigurationError: The message names the nearest.
-    """
-    for name in settings.entrants if settings.wanted else ():
-        if name not in entrants:
-            raise ConfigurationError(
-                f"benchmark.learning_curve.entrants: expected some of {sorted(entrants)}, got {name!r}."
-                f"{nearest(name, entrants)}"
-            )
+Samples: TypeAlias = Mapping[str, Sequence[Sequence[str]]]
+"""Training events of each point, by what grows along the curve."""
 
 
-def learning_curve(
-    contest: Contest, entrants: Mapping[str, Entrant], settings: CurveSettings, train: Train, folder: Path
-) -> list[CurvePoint]:
-    """Train and judge entrants on some of the training events, more from point to point.
-
-    What is not the events is the same for all points: channels, scaling, validation and held-out events.
+def draw_samples(training_set: TrainingSet, settings: CurveSettings) -> Samples:
+    """Draw the training events of each point, before anything is trained.
 
     Args:
-        contest: What is the same for all.
-        entrants: Entrants by name.
+        training_set: Has the events.
         settings: The keys of `benchmark.learning_curve`.
-        train: Trains one of them.
-        folder: Has a file for each entrant and point, which is kept as those of the leaderboard are.
 
-    Returns:
-        Points of both curves; none where none is asked for.
+    Raises:
+        ConfigurationError: Numbers of groups cannot be compared.
     """
-    chosen = {name: entrants[name] for name in settings.entrants} if settings.wanted else {}
-    return [
-        _point(contest, chosen, events, axis=axis, train=train, folder=folder)
-        for axis, samples in _samples(contest.training_set, settings).items()
-        for events in samples
-    ]
-
-
-def _samples(training_set: TrainingSet, settings: CurveSettings) -> dict[str, list[list[str]]]:
-    """Training events of each point, by what grows along the curve."""
     known = Candidates.of(training_set)
     total = len(known.event_ids)
     sizes = sorted({min(number, total) for number in settings.events})
@@ -160,6 +145,31 @@ def _samples(training_set: TrainingSet, settings: CurveSettings) -> dict[str, li
         same = known.equal_number(settings.groups, settings.seed)
         samples["groups"] = [known.drawn(same, number, settings.seed) for number in sorted(set(settings.groups))]
     return samples
+
+
+def learning_curve(
+    contest: Contest, entrants: Mapping[str, Entrant], samples: Samples, train: Train, folder: Path
+) -> list[CurvePoint]:
+    """Train and judge entrants on some of the training events, more from point to point.
+
+    What is not the events is the same for all points: channels, scaling, validation and held-out events, and the number
+    of steps, so that fewer events are seen more often.
+
+    Args:
+        contest: What is the same for all.
+        entrants: Entrants by name.
+        samples: As from `draw_samples`.
+        train: Trains one of them.
+        folder: Has a file for each entrant and point, which is kept as those of the leaderboard are.
+
+    Returns:
+        Points of all curves; none where none is asked for.
+    """
+    return [
+        _point(contest, entrants, events, axis=axis, train=train, folder=folder)
+        for axis, points in samples.items()
+        for events in points
+    ]
 
 
 def _point(
@@ -175,7 +185,7 @@ def _point(
     rows = np.isin(known.event_ids, events) & known.glitch
     groups = len(np.unique(known.groups[rows]))
     whole = len(events) == len(known.event_ids)
-    some = contest if whole else replace(contest, training_set=contest.training_set.with_training_events(events))
+    some = contest if whole else _with_events(contest, events, len(known.event_ids))
     judgements = {}
     for name, entrant in entrants.items():
         # with all events it is the entrant of the leaderboard
@@ -185,3 +195,14 @@ def _point(
     linear = [name for name, entrant in entrants.items() if entrant.closed_form]
     result = standings(judgements, contest.held_out, contest.settings, linear)
     return CurvePoint(axis, len(events), groups, result.figures, result.waveform_reference or result.reference)
+
+
+def _with_events(contest: Contest, events: Sequence[str], total: int) -> Contest:
+    """The contest with some of its training events: as many steps as with all, and no witness is taken away."""
+    epochs = math.ceil(contest.budget.epochs * total / len(events))
+    return replace(
+        contest,
+        training_set=contest.training_set.with_training_events(events),
+        settings=replace(contest.settings, missing=()),
+        budget=replace(contest.budget, epochs=epochs),
+    )

@@ -20,7 +20,7 @@ from glitchflow_plugin.errors import (
     RegistryError,
 )
 from glitchflow_plugin.models.bundle import ModelBundle
-from glitchflow_plugin.products.environment import environment
+from glitchflow_plugin.products.environment import program
 from glitchflow_plugin.settings import section
 from glitchflow_plugin.tracking.connection import check_connection, ensure_experiment, is_server
 from glitchflow_plugin.tracking.outbox import (
@@ -133,7 +133,7 @@ def provenance(dataset: str) -> dict[str, str]:
     Args:
         dataset: Fingerprint of the spectrogram set.
     """
-    here = environment()
+    here = program()
     return {
         "dataset_fingerprint": dataset,
         "code_version": str(here["glitchflow_plugin"]),

@@ -1,7 +1,7 @@
 """Learning on whitened series: the strain that the witnesses explain, with its phase."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import add
@@ -33,6 +33,7 @@ from glitchflow_plugin.models.wiener import FILTER_SIZE, WienerSums
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.plots.style import Picture
+from glitchflow_plugin.preprocessing.channel_recipe import slow_channels
 from glitchflow_plugin.preprocessing.truth import read_glitch_truth
 from glitchflow_plugin.signal.gain_watch import GainReference
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
@@ -43,6 +44,7 @@ from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, pixel
 from glitchflow_plugin.training.filter_start import choose_laws, fit_filters, folds_of, sums_by_fold
 from glitchflow_plugin.training.judged_maps import JudgedOnMaps
 from glitchflow_plugin.training.learner import Batches
+from glitchflow_plugin.training.slow_start import find_context, set_context
 from glitchflow_plugin.types.tensors import host
 
 logger = logging.getLogger(__name__)
@@ -154,15 +156,23 @@ class WaveformLearner(JudgedOnMaps):
         logger.info("%s tells the glitches of %d training events", self.truth, len(names))
         return dict(zip(names, alone, strict=True))
 
+    @property
+    def _slow(self) -> list[int]:
+        """Places of the witnesses whose slow motion is kept."""
+        return [self.witnesses.index(name) for name in slow_channels(self.events.recipe) if name in self.witnesses]
+
     def network(self) -> nn.Module:
         """The network, its weights random."""
         settings = {key: value for key, value in self.model.items() if key != "name"}
         return build_model(self.model["name"], in_channels=len(self.witnesses), **settings)
 
     def initialise(self, network: nn.Module) -> None:
-        """Fit the filters of a network with a `fitted_start` to the training events."""
-        if isinstance(network, CouplingNet) and network.fitted_start:
-            self._fit_filters(network)
+        """Tell a network its slow channels, and fit the filters of one with a `fitted_start` to the training events."""
+        if isinstance(network, CouplingNet):
+            if network.place is not None:
+                set_context(network, self._slow, [], self.events.sample_rate)
+            if network.fitted_start:
+                self._fit_filters(network)
 
     def twin(self, network: nn.Module) -> WaveformTwin:
         """The network, with room for its calibration, on its own device."""
@@ -286,16 +296,27 @@ class WaveformLearner(JudgedOnMaps):
         dataset, split = self.training_windows(), self.training_set.split
         numbers = split.train.group_of(split.block_length)
         folds = folds_of(np.array([numbers[str(event_id)] for event_id in dataset.event_ids]))
+
+        def weighed() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            for witnesses, strain in DataLoader(dataset, batch_size=_START_BATCH):
+                yield witnesses, strain[:, -1:], self._worth(strain[:, :1]).rsqrt()[:, None, None]
+
+        slow = self._slow if network.place is not None else []
+        if slow:
+            contexts = find_context(network, weighed(), folds, slow, self.events.sample_rate)
+            set_context(network, slow, contexts, self.events.sample_rate)
+            for one in contexts:
+                how = "direction" if one.strength is None else "place"
+                logger.info("%s follows the %s of %s", self.witnesses[one.witness], how, self.witnesses[one.channel])
         weighted = (
-            (root[..., None] * network.law_series(witnesses), root * strain[:, -1:])
-            for witnesses, strain in DataLoader(dataset, batch_size=_START_BATCH)
-            for root in [self._worth(strain[:, :1]).rsqrt()[:, None, None]]
+            (root[..., None] * network.law_series(witnesses), root * target) for witnesses, target, root in weighed()
         )
         sums = sums_by_fold(weighted, folds, network.filter_size)
-        chosen = choose_laws(sums, network.filters.shape[1])
+        chosen = choose_laws(sums, network.filters.shape[1], slow)
         fitted = fit_filters(reduce(add, sums), chosen)
         with torch.no_grad():
             network.filters.copy_(torch.where(chosen[..., None], fitted, network.filters))
+            network.filters[slow] = fitted[slow]
 
     def baseline(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> Baseline:
         """The linear filter of the least loss on training events: a Wiener filter that weights events as the loss does.

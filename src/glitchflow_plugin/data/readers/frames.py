@@ -168,7 +168,7 @@ def _opened(path: Path | str) -> Iterator["_FrameFile"]:
     level = lal.GetDebugLevel()
     try:
         with path.open("rb") as file:
-            _refuse_truncated(path, file)
+            refuse_truncated(path, file)
             file.seek(0)
             # what goes wrong is told by the exception; LAL would print it as well
             lal.ClobberDebugLevel(level & ~(lal.LALERRORBIT | lal.LALWARNINGBIT))
@@ -265,11 +265,18 @@ class _FrameFile:
         return False
 
 
-def _refuse_truncated(path: Path, file: IO[bytes]) -> None:
+def refuse_truncated(path: Path, file: IO[bytes]) -> None:
     """Compare the size of a file with the one that its last structure states.
 
     LALFrame ends the whole process (a segmentation fault) when it looks for the table of contents of a truncated file,
     so it must not see one. Layout: LIGO-T970130, structures FrHeader and FrEndOfFile.
+
+    Args:
+        path: The file, for the message.
+        file: The same, open.
+
+    Raises:
+        FormatError: It is truncated, or no GWF.
     """
     head = file.read(14)
     size = file.seek(0, 2)

@@ -92,6 +92,17 @@ def read(path: Path | str, channels: Sequence[str], start: float, stop: float) -
     return found
 
 
+@apart
+def read_attributes(path: Path | str) -> dict[str, str]:
+    """Texts that a file as a whole has as attributes.
+
+    Raises:
+        FormatError: It is truncated, or no HDF5.
+    """
+    with opened(path) as file:
+        return {name: text_attribute(file, name) for name in file.attrs if isinstance(file.attrs[name], str)}
+
+
 def write(
     path: Path | str,
     channels: Mapping[str, Channel],

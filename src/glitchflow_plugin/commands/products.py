@@ -1,0 +1,60 @@
+"""`glitchflow products`: what lies in a folder of clean strain, and whether it is whole."""
+
+import argparse
+from pathlib import Path
+
+from glitchflow_plugin.products.clean_strain import STATE_BITS, channel_names
+from glitchflow_plugin.products.folder import Manifest, read_manifest, total
+from glitchflow_plugin.products.folder_check import flaws
+from glitchflow_plugin.types.intervals import union
+
+_SHOWN = 10
+
+
+def add_products(parser: argparse.ArgumentParser) -> None:
+    """Give the command its arguments."""
+    parser.add_argument("folder", type=Path, help="a folder that stream_pipeline has written")
+    parser.add_argument("--quick", action="store_true", help="say what lies there, and read none of it")
+
+
+def run_products(options: argparse.Namespace) -> int:
+    """Print what a folder holds and what is wrong with it; status 1 if anything is."""
+    for line in described(read_manifest(options.folder)):
+        print(line)
+    if options.quick:
+        return 0
+    found = list(flaws(options.folder))
+    for flaw in found:
+        print(f"ERROR  {flaw}")
+    print(f"{len(found)} error(s)" if found else "All files are whole.")
+    return 1 if found else 0
+
+
+def described(manifest: Manifest) -> list[str]:
+    """What a folder holds, a line each.
+
+    Args:
+        manifest: Of the folder.
+    """
+    what, blocks = manifest.what, manifest.blocks
+    files = [one for block in blocks for one in block.files]
+    held = union((block.start, block.stop) for block in blocks if block.files)
+    covered = float((held[:, 1] - held[:, 0]).sum())
+    weights = str(what.get("model_sha256"))[:12]
+    lines = [
+        f"model     {what.get('model')} version {what.get('model_version')}, sha256 {weights}",
+        f"channels  {', '.join(channel_names(manifest.strain, manifest.suffix))}",
+        f"files     {len(files)}, {sum(one.size for one in files) / 1e6:.1f} MB",
+        f"coverage  {covered:.0f} s in {len(held)} stretch(es)",
+        *(f"          GPS {start:.0f} to {stop:.0f}" for start, stop in held[:_SHOWN]),
+    ]
+    if len(held) > _SHOWN:
+        lines.append(f"          and {len(held) - _SHOWN} more")
+    empty = [block for block in blocks if not block.files]
+    if empty:
+        lines.append(f"no strain {sum(one.stop - one.start for one in empty):.0f} s in {len(empty)} block(s)")
+    seconds = total(block.seconds for block in blocks)
+    shares = ((name, seconds.get(name, 0.0) / max(covered, 1.0)) for name in STATE_BITS)
+    lines += [f"set       {name} {seconds.get(name, 0.0):.1f} s ({share:.1%})" for name, share in shares]
+    missing = total(block.missing for block in blocks)
+    return lines + [f"missing   {name} for {time:.0f} s" for name, time in missing.items()]

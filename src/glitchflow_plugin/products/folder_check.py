@@ -1,0 +1,105 @@
+"""Whether a folder of products is whole: files as they were written, samples that add up, bits that agree with them."""
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.files import sha256
+from glitchflow_plugin.data.readers import frames, hdf5
+from glitchflow_plugin.data.readers.continuous import span_in_name
+from glitchflow_plugin.data.readers.frame_history import read_history
+from glitchflow_plugin.errors import DataError, FormatError
+from glitchflow_plugin.products.clean_strain import FORMATS, STATE_BITS, STATE_RATE, channel_names
+from glitchflow_plugin.products.folder import BlockRecord, Manifest, ProductFile, read_manifest
+
+_NOTHING_SUBTRACTED = list(STATE_BITS).index("NOTHING_SUBTRACTED")
+_ROUNDED = 1e-6
+"""GPS times in float64 are good to 2.4e-7 s."""
+
+
+def flaws(folder: Path) -> Iterator[str]:
+    """What is wrong with a folder of clean strain, in words; nothing if it is whole.
+
+    Every file is read: its checksum, its samples (clean is strain minus glitch, bit by bit), its state (by its own
+    samples and by the record of its block), its model. Files that no record lists are told, and times that two files
+    have.
+
+    Raises:
+        FormatError: The folder does not say what it holds.
+    """
+    manifest = read_manifest(folder)
+    listed = {one.name for block in manifest.blocks for one in block.files}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in FORMATS.values() and path.name not in listed:
+            yield f"{path.name}: no record lists it. It is of another model or run: move it away."
+    blocks = sorted(manifest.blocks, key=lambda one: one.start)
+    for before, after in pairwise(blocks):
+        if after.start < before.stop:
+            yield f"GPS {after.start:.0f} to {before.stop:.0f} is in two blocks."
+    for block in blocks:
+        for one in block.files:
+            yield from _flaws_of_file(folder / one.name, one, block, manifest)
+
+
+def _flaws_of_file(path: Path, entry: ProductFile, block: BlockRecord, manifest: Manifest) -> Iterator[str]:
+    if not path.is_file():
+        yield f"{path.name}: it is not there. Run stream_pipeline again, which makes what is missing."
+        return
+    if sha256(path) != entry.sha256:
+        yield f"{path.name}: its checksum is another. Remove it and run stream_pipeline again."
+        return
+    if span_in_name(path) != (block.start, block.stop):
+        yield f"{path.name}: its name does not say GPS {block.start:.0f} to {block.stop:.0f}."
+    names = channel_names(manifest.strain, manifest.suffix)
+    try:
+        channels, told = _read(path, names, block)
+    except DataError as error:
+        yield f"{path.name}: {error}"
+        return
+    lacking = [name for name in names if name not in channels]
+    if lacking:
+        yield f"{path.name}: it lacks {lacking}."
+        return
+    for key in ("model", "model_version", "model_sha256"):
+        if told.get(f"glitchflow_{key}") != manifest.what.get(key):
+            yield f"{path.name}: {key} is {told.get(f'glitchflow_{key}')}, expected {manifest.what.get(key)}."
+    strain, glitch, clean, state = (channels[name] for name in names)
+    yield from (f"{path.name}: {flaw}" for flaw in _flaws_of_samples(strain, glitch, clean, state, block))
+
+
+def _flaws_of_samples(
+    strain: Channel, glitch: Channel, clean: Channel, state: Channel, block: BlockRecord
+) -> Iterator[str]:
+    for one in (strain, glitch, clean, state):
+        # the first sample may lie a fraction of a sample after the whole second
+        if not -_ROUNDED <= one.t0 - block.start < 1 / one.sample_rate + _ROUNDED:
+            yield f"{one.name} begins at GPS {one.t0}, expected {block.start}."
+        if abs(one.duration - (block.stop - block.start)) * one.sample_rate > 1.5:
+            yield f"{one.name} lasts {one.duration} s, expected {block.stop - block.start} s."
+    if not np.array_equal(clean.series, strain.series - glitch.series, equal_nan=True):
+        yield f"{clean.name} is not {strain.name} minus {glitch.name}."
+    starts = np.arange(len(state.series)) * len(glitch.series) // len(state.series)
+    untouched = np.logical_and.reduceat(glitch.series == 0, starts)
+    if not np.array_equal(state.series >> _NOTHING_SUBTRACTED & 1 == 1, untouched):
+        yield f"the bit NOTHING_SUBTRACTED of {state.name} is not where {glitch.name} is zero."
+    for bit, name in enumerate(STATE_BITS):
+        seconds = np.count_nonzero(state.series >> bit & 1) / STATE_RATE
+        if abs(seconds - block.seconds.get(name, 0.0)) > _ROUNDED:
+            yield f"the bit {name} is set for {seconds:g} s, expected {block.seconds.get(name, 0.0):g} s."
+
+
+def _read(path: Path, names: tuple[str, ...], block: BlockRecord) -> tuple[dict[str, Channel], Mapping[str, str]]:
+    """Channels of a file, and what it says of where it comes from.
+
+    Raises:
+        FormatError: It cannot be read, or a channel lies in pieces.
+    """
+    if path.suffix != FORMATS["gwf"]:
+        return hdf5.read(path, names, block.start, block.stop), hdf5.read_attributes(path)
+    pieces = frames.read(path, names, block.start, block.stop)
+    if any(len(parts) != 1 for parts in pieces.values()):
+        raise FormatError("its channels lie in several frames, expected one.")
+    return {name: parts[0] for name, parts in pieces.items()}, read_history(path)
