@@ -83,7 +83,7 @@ def _one_louder(
 def _p_values(
     twin: WaveformTwin, shown: Iterable[Float[Tensor, "event witness time"]], *, spoken: bool | None = None
 ) -> Float[Tensor, " event"]:
-    """Of the events of which the twin knows one; if asked, of those alone in which it predicts something, or nothing."""
+    """Of the events of which the twin knows one; if asked, of those alone in which it predicts something or nothing."""
     found = []
     for witnesses in shown:
         with torch.no_grad():
