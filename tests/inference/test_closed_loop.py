@@ -21,8 +21,9 @@ from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.models.wiener import WienerFilter
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
-from glitchflow_plugin.signal.gain_watch import WatchSettings
+from glitchflow_plugin.signal.gain_watch import WatchSettings, watch_gains
 from glitchflow_plugin.signal.qtransform import QTransformSettings
+from glitchflow_plugin.training.signals import whitened_mergers
 
 TRANSFORM = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=64, num_times=64)
 WITNESSES = ("WITNESS_1", "WITNESS_2")
@@ -141,6 +142,22 @@ def test_an_event_without_strain_says_nothing(twin):
     found = measure_gains(twin, [(series[:, 1:], series[:, :1])], 1024.0, WatchSettings())
     assert (found.power[[0, 2, 3], 0] > 100).all()
     assert found.power[1].max() == 0
+
+
+def test_mergers_in_every_event_stop_nothing(twin):
+    """At the time of the glitches, of SNR 8 to 30; before the same events with one witness reversed."""
+    usual, series = (torch.from_numpy(coupled_series(60, seed)) for seed in (8, 9))
+    series[:, 0] += torch.from_numpy(np.roll(whitened_mergers(60, 1024, 1024.0), -250, axis=-1)).float()
+    settings, spans = WatchSettings(), np.arange(60)[:, None] * 10.0 + np.array([0.0, 1.0])
+    reference = measure_reference(twin, WITNESSES, [(usual[:, 1:], usual[:, :1])], np.arange(60), 1024.0)
+    gains = measure_gains(twin, [(series[:, 1:], series[:, :1])], 1024.0, settings)
+    watch = watch_gains(gains, spans, reference, settings)
+    assert watch.counted.sum() > 75
+    assert not watch.stopped.any()
+    assert watch.evidence.max() < 1
+    series[:, 1] *= -1
+    gains = measure_gains(twin, [(series[:, 1:], series[:, :1])], 1024.0, settings)
+    assert watch_gains(gains, spans, reference, settings).reason == ("gain_low", "")
 
 
 def test_a_network_that_is_no_sum_is_stopped_as_a_whole(make_case, tmp_path):

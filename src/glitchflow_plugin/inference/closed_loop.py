@@ -49,12 +49,19 @@ class ClosedLoop:
         gains: Those of these events.
         watch: What follows from them.
         witnesses: Of the model.
+        least_power: SNR² that a part must predict for its gain to be told.
     """
 
     reference: GainReference
     gains: MeasuredGains
     watch: GainWatch
     witnesses: tuple[str, ...]
+    least_power: float
+
+    @property
+    def told(self) -> Bool[np.ndarray, "event part"]:
+        """Where a part predicts enough for its gain to be told."""
+        return self.gains.power >= self.least_power
 
     @property
     def keep(self) -> Bool[np.ndarray, "event witness"]:
@@ -164,7 +171,8 @@ def close_loop(
     twin: Any = bundle.twin.to(device)
     gains = measure_gains(twin, _series(bundle, spectrograms, events, settings), events.sample_rate, settings)
     spans = np.stack([spectrograms.gps_start, spectrograms.gps_start + events.duration], axis=1)
-    return ClosedLoop(reference, gains, watch_gains(gains, spans, reference, settings), bundle.witnesses)
+    watch = watch_gains(gains, spans, reference, settings)
+    return ClosedLoop(reference, gains, watch, bundle.witnesses, settings.least_power)
 
 
 def _series(

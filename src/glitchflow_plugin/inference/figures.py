@@ -8,6 +8,7 @@ import pandas as pd
 
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.inference.closed_loop import ClosedLoop
 from glitchflow_plugin.inference.examples import KINDS, pick_examples
 from glitchflow_plugin.inference.run import (
     LINEAR,
@@ -21,6 +22,7 @@ from glitchflow_plugin.inference.run import (
 from glitchflow_plugin.inference.score import Curve, Scores
 from glitchflow_plugin.inference.trivial import TRIVIAL
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
+from glitchflow_plugin.plots.coupling import WitnessHistory, plot_coupling
 from glitchflow_plugin.plots.curves import Band, plot_accuracy, plot_confusion, plot_roc
 from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.plots.style import Picture
@@ -110,6 +112,26 @@ def timeline_figure(result: InferenceResult, settings: InferenceSettings) -> Pic
         gps_zero=gps_zero(result),
         threshold=settings.threshold,
     )
+
+
+def coupling_figure(loop: ClosedLoop, result: InferenceResult) -> Picture:
+    """Gains of the witnesses that had something to say, along time."""
+    gps, reference, histories = result.events["gps_event"].to_numpy(dtype=np.float64), loop.reference, []
+    for part, name in enumerate(reference.parts):
+        rows, since = loop.watch.counted[:, part], loop.watch.since[part]
+        mean, spread = reference.gain[part], reference.spread[part]
+        if rows.any():
+            histories.append(
+                WitnessHistory(
+                    name=name,
+                    gps=gps[rows],
+                    gain=loop.gains.gain[rows, part],
+                    error=np.sqrt(loop.gains.variance[rows, part]),
+                    ordinary=None if mean is None or spread is None else (mean - 2 * spread, mean + 2 * spread),
+                    stopped_after=None if since < 0 else float(gps[since]),
+                )
+            )
+    return plot_coupling(histories, gps_zero=gps_zero(result))
 
 
 def _kinds(result: InferenceResult) -> list[str]:

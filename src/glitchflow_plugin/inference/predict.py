@@ -21,6 +21,7 @@ from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.stft import ShortTimeFourier
 from glitchflow_plugin.models.twins import Explained, WaveformTwin
 from glitchflow_plugin.signal.agreement import agreed
+from glitchflow_plugin.signal.band_power import band_power
 from glitchflow_plugin.signal.columns import Columns, tile_length
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform, q_transform_relative
 from glitchflow_plugin.signal.windows import cut_windows, join_windows, tile_starts
@@ -94,6 +95,8 @@ class Prediction:
             hold it; NaN where nothing is predicted or measured; None for a twin of energies.
         loudest: Largest predicted energy at any time of each column, SNR², (event, time); None where the prediction
             was made from maps, which say nothing between their columns and mix both ends of an event.
+        power: Power of the strain by band before and after cleaning, SNR² (`signal.band_power`), (event, band, 2); None
+            for a twin of energies.
     """
 
     measured: Float[Tensor, "event frequency time"]
@@ -105,6 +108,7 @@ class Prediction:
     strangeness: Float[Tensor, " event"] | None = None
     agreement: Float[Tensor, " event"] | None = None
     loudest: Float[Tensor, "event time"] | None = None
+    power: Float[Tensor, "event band 2"] | None = None
 
 
 class Predictor(Protocol):
@@ -200,6 +204,7 @@ class SeriesPredictor:
             expected_residual=residual,
             strangeness=strangeness,
             agreement=_share(taken, predicted, measured_strain),
+            power=torch.stack([band_power(each, rate) for each in (measured_strain, measured_strain - taken)], dim=-1),
             loudest=loudest,
         )
 

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.inference.closed_loop import gain_table, loop_details, loop_metrics, loop_warnings
-from glitchflow_plugin.inference.figures import event_figures, example_figures, score_figures, timeline_figure
+from glitchflow_plugin.inference.figures import (
+    coupling_figure,
+    event_figures,
+    example_figures,
+    score_figures,
+    timeline_figure,
+)
+from glitchflow_plugin.inference.residual import residual_table
 from glitchflow_plugin.inference.run import MODEL, InferenceResult, InferenceSettings
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.inference.tensorboard import track_result
@@ -123,8 +130,13 @@ def write_result(
     if result.loop is not None:
         tables["coupling"] = write_table(gain_table(result.loop, result.maps), folder, "coupling")
     classes = pictures.classes()
+    if result.power is not None:
+        left = residual_table(result.events, result.power, result.loop, classes)
+        tables["residual"] = write_table(left, folder, "residual")
     look = {"axis": pictures.frequency_axis, "classes": classes}
     overview = {"timeline": timeline_figure(result, settings), **score_figures(result.scores, settings.threshold)}
+    if result.loop is not None:
+        overview["coupling"] = coupling_figure(result.loop, result)
     examples = example_figures(result, spectrograms, target, settings, **look)
     written = save_figures({**overview, **examples}, folder / IMAGES)
     if board is not None:

@@ -91,6 +91,8 @@ class InferenceResult:
         num_unmeasured: Events without usable strain.
         judged: Pixels of measured maps that are judged.
         loop: What comparing the prediction with the strain, by witness, has found; None where nothing can be compared.
+        power: Power of each event by band before and after cleaning, SNR² (`signal.band_power`); None for models of
+            energies.
     """
 
     maps: SpectrogramSet
@@ -101,6 +103,7 @@ class InferenceResult:
     num_unmeasured: int
     judged: Bool[np.ndarray, "frequency time"]
     loop: ClosedLoop | None = None
+    power: Float[np.ndarray, "event band 2"] | None = None
 
 
 def cleaned_name(target: str) -> str:
@@ -232,6 +235,7 @@ def run_inference(
         num_unmeasured=int((~has_strain).sum()),
         judged=judged,
         loop=loop,
+        power=_joined([part.power for part in parts]),
     )
 
 
@@ -246,6 +250,7 @@ class _Judged:
         residual_area: Pixels above the threshold after cleaning, (event,).
         strangeness: As the model says it, (event,).
         agreement: Share of the predicted power that was taken away, (event,).
+        power: By band, before and after cleaning, SNR².
     """
 
     cases: Mapping[str, CaseStatistics]
@@ -254,6 +259,7 @@ class _Judged:
     residual_area: Int[np.ndarray, " event"]
     strangeness: Float[np.ndarray, " event"] | None
     agreement: Float[np.ndarray, " event"] | None
+    power: Float[np.ndarray, "event band 2"] | None
 
 
 def _judge(
@@ -286,6 +292,7 @@ def _judge(
         residual_area=host(residual_area(torch.where(inside, own.cleaned, 0.0), threshold)),
         strangeness=None if own.strangeness is None else host(own.strangeness.double()),
         agreement=None if own.agreement is None else host(own.agreement.double()),
+        power=None if own.power is None else host(own.power),
     )
 
 
@@ -301,13 +308,18 @@ def _read(
     return replace(batch, valid=batch.valid & keep)
 
 
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    told = [part for part in parts if part is not None]
+    return np.concatenate(told) if told else None
+
+
 def _of_model(parts: Sequence[_Judged], loop: ClosedLoop | None) -> dict[str, object]:
     """Columns of the event table that not every model has."""
     columns: dict[str, object] = {}
     for name, column in (("strangeness", "novelty_p"), ("agreement", "agreement")):
-        told = [values for part in parts if (values := getattr(part, name)) is not None]
-        if told:
-            columns[column] = np.concatenate(told)
+        told = _joined([getattr(part, name) for part in parts])
+        if told is not None:
+            columns[column] = told
     return columns if loop is None else {**columns, "witnesses_stopped": pd.array(loop.codes(), dtype="string")}
 
 

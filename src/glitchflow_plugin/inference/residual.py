@@ -1,0 +1,95 @@
+"""What cleaning leaves of the power of glitches, by time, band, class, and witness."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from glitchflow_plugin.inference.closed_loop import ClosedLoop
+from glitchflow_plugin.signal.band_power import EDGES
+
+#: Periods of equal length into which a run is divided, at most, and events that one holds on average, at least.
+_PERIODS, _EVENTS = 8, 20
+#: Quiet events that tell how much of the power is noise, at least.
+_FEWEST_QUIET = 5
+#: All bands together, then each.
+_BANDS = (
+    (EDGES[0], EDGES[-1], slice(None)),
+    *((low, high, slice(row, row + 1)) for row, (low, high) in enumerate(pairwise(EDGES))),
+)
+
+
+def residual_table(
+    events: pd.DataFrame,
+    power: Float[np.ndarray, "event band 2"],
+    loop: ClosedLoop | None,
+    classes: Mapping[str, str],
+) -> pd.DataFrame:
+    """Mean power of glitches before and after cleaning, one row for each period, kind of glitch and band.
+
+    A glitch belongs to the witness that predicts most of it, or to `none`. What is noise is known from quiet events.
+
+    Args:
+        events: Table by event.
+        power: Of each event by band, before and after cleaning, SNR².
+        loop: Tells the witness; None where there is no loop.
+        classes: Class of the glitch by event id, where known.
+
+    Returns:
+        Table in which `left` is the share of the power above the noise that is left: empty where fewer than five
+        events are quiet, or there is no such power.
+    """
+    glitch = events["glitch"].fillna(value=False).to_numpy(dtype=bool)
+    quiet = events["glitch"].notna().to_numpy(dtype=bool) & ~glitch
+    noise = power[quiet, :, 0].mean(axis=0) if quiet.sum() >= _FEWEST_QUIET else np.full(power.shape[1], np.nan)
+    edges, period = _periods(events["gps_event"].to_numpy(dtype=np.float64))
+    rows = []
+    for kind, names in _names(events, loop, classes).items():
+        for name in sorted(set(names[glitch])):
+            for number, (start, end) in enumerate(pairwise(edges)):
+                here = glitch & (names == name) & (period == number)
+                for low, high, band in _BANDS if here.any() else ():
+                    before, after = power[here][:, band].sum(axis=1).mean(axis=0)
+                    quieter = float(noise[band].sum())
+                    excess = before - quieter
+                    left = (after - quieter) / excess if excess > 0 else np.nan
+                    rows.append((start, end, kind, name, low, high, int(here.sum()), before, after, quieter, left))
+    return pd.DataFrame(rows, columns=list(RESIDUAL_COLUMNS)).astype(dict(RESIDUAL_COLUMNS))
+
+
+RESIDUAL_COLUMNS: Mapping[str, str] = {
+    "gps_start": "float64",
+    "gps_end": "float64",
+    "kind": "string",
+    "name": "string",
+    "frequency_low": "float64",
+    "frequency_high": "float64",
+    "glitches": "int64",
+    "power_before": "float64",
+    "power_after": "float64",
+    "noise": "float64",
+    "left": "float64",
+}
+"""Columns of the table of residual power with their pandas types."""
+
+
+def _periods(gps: NDArray[np.float64]) -> tuple[NDArray[np.float64], Int[np.ndarray, " event"]]:
+    """Edges of the periods, and the one of each event."""
+    count = int(np.clip(len(gps) // _EVENTS, 1, _PERIODS))
+    edges = np.linspace(gps.min(), gps.max(), count + 1)
+    return edges, np.clip(np.searchsorted(edges, gps, side="right") - 1, 0, count - 1)
+
+
+def _names(events: pd.DataFrame, loop: ClosedLoop | None, classes: Mapping[str, str]) -> dict[str, NDArray[np.object_]]:
+    """For each kind, the name of each event."""
+    names = {"all": np.full(len(events), "all", dtype=object)}
+    if classes:
+        names["class"] = np.array([classes.get(each, "unknown") for each in events["event_id"]], dtype=object)
+    if loop is not None:
+        parts = np.array([*loop.reference.parts, "none"], dtype=object)
+        power = np.where(loop.told, loop.gains.power, 0)
+        names["witness"] = parts[np.where(power.any(axis=1), power.argmax(axis=1), len(parts) - 1)]
+    return names
