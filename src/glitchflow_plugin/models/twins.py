@@ -246,7 +246,10 @@ class WaveformTwin(nn.Module):
         """
         noise = _beside(self.variance_noise[level], variance)
         loudness = torch.bucketize(variance / noise, self.loudness.to(variance))
-        return variance[..., None] * self.limits[_beside(torch.as_tensor(level), variance), loudness]
+        return (
+            variance[..., None]
+            * self.limits[_beside(torch.as_tensor(level, device=variance.device), variance), loudness]
+        )
 
     def novelty(self, summary: Tensor) -> Tensor:
         """Squared Mahalanobis distance from the training events, over the number of features, (event,).
