@@ -16,7 +16,6 @@ from unittest.mock import patch
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
 DEVICE = torch.device("cuda", 0)
 
@@ -41,7 +40,12 @@ def put_on(tensor):
 
 
 def _tensors(values):
-    return [value for value in pytree.tree_leaves(values) if isinstance(value, torch.Tensor)]
+    """Tensors in arguments or results. torch's own walk through them takes a quarter of the time of these tests."""
+    if isinstance(values, torch.Tensor):
+        return [values]
+    if not isinstance(values, dict | list | tuple):
+        return []
+    return [each for value in (values.values() if isinstance(values, dict) else values) for each in _tensors(value)]
 
 
 class PretendedCuda(TorchFunctionMode):

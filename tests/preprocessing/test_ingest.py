@@ -3,14 +3,14 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests import _warm
+from tests.preprocessing import _runs
 
 from glitchflow_plugin.data.event_files import Channel, RawEvent, write_event
 from glitchflow_plugin.data.readers import hdf5
@@ -382,16 +382,6 @@ def test_more_workers_give_the_same_bytes_and_a_rerun_does_nothing(tmp_path):
     assert checksums(alone.folder) != checksums(together.folder)  # another recipe replaces the set
 
 
-_PROGRAM = """
-import sys
-from glitchflow_plugin.preprocessing.engine import EngineSettings
-from glitchflow_plugin.preprocessing.ingest import ingest
-if __name__ == "__main__":
-    data = {"path": sys.argv[1], "target": "V1:STRAIN", "processing": {"batch": 1}}
-    ingest([data], None, sys.argv[2], engine=EngineSettings(workers=2))
-"""
-
-
 def _children(pid):
     """Process ids below a process, from /proc."""
     parents = {}
@@ -413,11 +403,12 @@ def _children(pid):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers through /proc")
 def test_a_killed_worker_and_a_killed_run_resume_to_the_same_bytes(tmp_path):
     write(tmp_path / "in", *(event(number) for number in range(24)))
-    program = tmp_path / "program.py"
-    program.write_text(_PROGRAM)
-    command = [sys.executable, str(program), str(tmp_path / "in")]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    whole, broken, log = tmp_path / "whole", tmp_path / "broken", tmp_path / "said.txt"
+
+    def start(folder):
+        return _warm.start(_runs.main, "events", str(tmp_path / "in"), str(folder), '{"workers": 2}', output=log)
+
+    assert start(whole).wait() == 0, log.read_text()
 
     def until_some(process):
         while process.poll() is None and len(list(broken.glob("shard-*.h5"))) < 3:
@@ -425,21 +416,20 @@ def test_a_killed_worker_and_a_killed_run_resume_to_the_same_bytes(tmp_path):
         assert process.poll() is None, "the run ended before it could be killed"
 
     # a worker is killed: the run ends with a clear error and keeps what is finished
-    process = subprocess.Popen([*command, str(broken)], stderr=subprocess.PIPE, text=True)
+    process = start(broken)
     until_some(process)
     companions = {pid for pid in _children(process.pid) if b"apart" in Path(f"/proc/{pid}/cmdline").read_bytes()}
     workers = set(_children(process.pid)) - companions
     os.kill(max(workers), signal.SIGKILL)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "a worker process was killed" in said
+    assert process.wait(120) != 0
+    assert "a worker process was killed" in log.read_text()
     # what the killed worker was writing is left under its temporary name, until the set is finished
     first = {name: checksum for name, checksum in checksums(broken).items() if not name.startswith(".")}
     assert 3 <= len(first) < 24
     assert "manifest.json" not in first
 
     # the whole run is killed
-    process = subprocess.Popen([*command, str(broken)], stderr=subprocess.DEVNULL)
+    process = start(broken)
     while process.poll() is None and len(list(broken.glob("shard-*.h5"))) < len(first) + 2:
         time.sleep(0.01)
     below = _children(process.pid)
@@ -448,9 +438,9 @@ def test_a_killed_worker_and_a_killed_run_resume_to_the_same_bytes(tmp_path):
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
 
-    subprocess.run([*command, str(broken)], check=True, capture_output=True)
+    assert start(broken).wait() == 0, log.read_text()
     resumed = checksums(broken)
     assert {name: resumed[name] for name in first} == first  # finished shards were kept
     assert resumed == checksums(whole)  # and nothing half-written is left
