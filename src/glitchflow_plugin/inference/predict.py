@@ -202,7 +202,7 @@ class SeriesPredictor:
         if explained is not None and explains(self.twin):
             transform = cast("ShortTimeFourier", self.twin.network.transform)
             residual = self._on_map(explained.variance, transform, predicted.shape[-1])
-            strangeness = self.twin.strangeness(explained.summary)
+            strangeness = self.twin.strangeness(explained.summary, explained.strain)
         return Prediction(
             measured=maps[:, 0] if measurable else torch.zeros_like(maps[:, 0]),
             predicted=expected,
