@@ -27,6 +27,7 @@ from glitchflow_plugin.models.twins import EnergyTwin
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import ingest
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
+from glitchflow_plugin.products.veto_formats import read_flag
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.tracking import registry
 
@@ -160,7 +161,13 @@ def test_from_raw_data_to_tables_maps_and_pictures(registered, tmp_path):
     assert len(stored["details"]["scores"]["model"]["balanced_veto_accuracy"]["value"]) == 50
     assert any(GUIDE in text for text in stored["warnings"])
     images = {path.stem for path in (out / "images").glob("*.png")}
-    assert images >= {"accuracy", "roc", "confusion", "loudest", "median", "worst", "uncleaned"}
+    assert images >= {"accuracy", "roc", "confusion", "loudest", "median", "worst", "uncleaned", "veto_efficiency"}
+    assert stored["metrics"]["veto_efficiency_snr2_16"]["value"] == 1.0
+    [flag] = (out / "vetoes").glob("V1-GLF_VETO_TWIN_7-*.h5")
+    vetoed = np.diff(read_flag(flag, "hdf5").active).sum()
+    assert vetoed == pytest.approx(events["vetoed_seconds"].sum(), abs=0.02)
+    assert set(events["decision"]) <= {"pass", "subtract", "veto"}
+    assert pd.read_csv(out / "veto_figures.csv")["veto"].unique().tolist() == ["model", "linear", "random"]
     assert any((tmp_path / "tb" / out.name).iterdir())
     made = SpectrogramSet.open(out / "maps")
     assert made.event_ids == maps.event_ids

@@ -15,7 +15,7 @@ from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.readers import hdf5
 from glitchflow_plugin.data.readers.frame_history import read_history
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, NoEventsError
-from glitchflow_plugin.inference.stream_run import check_band, plan_blocks
+from glitchflow_plugin.inference.stream_data import check_band, plan_blocks
 from glitchflow_plugin.products.clean_strain import STATE_BITS
 from glitchflow_plugin.products.folder import ProductFile, read_manifest, record_path, write_manifest
 from glitchflow_plugin.tracking import registry

@@ -22,9 +22,11 @@ from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.lock import at_work
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.errors import BusyError, ConfigurationError, ConnectionFailedError, DataError, RegistryError
+from glitchflow_plugin.inference.veto_rivals import Rivals
 from glitchflow_plugin.plots.cleaning import plot_cleaning
 from glitchflow_plugin.products.summary import read_summary
 from glitchflow_plugin.settings import built
+from glitchflow_plugin.signal.false_alarm import FalseAlarm
 from glitchflow_plugin.tracking.card import FIGURES
 from glitchflow_plugin.tracking.outbox import upload, waiting
 from glitchflow_plugin.tracking.registry import load
@@ -273,6 +275,9 @@ def test_a_registry_that_goes_down_costs_no_training(make_trainer, training_set,
     bundle = load("twin", 1, registry["tracking_uri"])
     torch.testing.assert_close(bundle.twin(windows), trainer.twin.cpu()(windows), rtol=1e-4, atol=1e-4)
     assert bundle.notes["reference"]["num_events"] == len(training_set.split.train)
+    vetoes = bundle.notes["vetoes"]
+    assert FalseAlarm.from_dict(vetoes["false_alarm"]).groups <= len(training_set.split.validation)
+    assert Rivals.from_dict(vetoes["rivals"]).channel in bundle.witnesses
     # the next run that goes well sends what still waits
     assert make_trainer(registry=registry, epochs=1).execute().version == 2
     assert waiting(registry["outbox"]) == []

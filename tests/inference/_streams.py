@@ -1,18 +1,19 @@
 """Continuous data with glitches that a witness sees, and a model that is exact but for the witness's own noise."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
 
 from glitchflow_plugin.data.event_files import Channel
-from glitchflow_plugin.inference.stream import StreamModel, StreamSettings
+from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.models.wiener import WienerFilter
 from glitchflow_plugin.preprocessing.channel_recipe import ChannelRecipe, as_recipe
 from glitchflow_plugin.signal.conditioning import ConditioningSettings
 from glitchflow_plugin.signal.continuous import SpectrumSettings
+from glitchflow_plugin.signal.qtransform import QTransformSettings
 
 STRAIN, GUIDE, OTHER = "V1:STRAIN", "V1:GUIDE", "V1:OTHER"
 GPS, LENGTH = 1_400_000_000.0, 96.0
@@ -25,6 +26,7 @@ CONDITIONING = ConditioningSettings(low=10.0, high=200.0, sample_rate=512.0, dur
 SETTINGS = StreamSettings(
     block_length=25, stride=1.0, spectrum=SpectrumSettings(length=48.0, stride=16.0), batch_size=8
 )
+MAPS = QTransformSettings(frequency_low=20.0, frequency_high=150.0, num_frequencies=32, num_times=128)
 LEVEL = 1e-21
 """Standard deviation of the strain's samples at its own rate."""
 
@@ -60,7 +62,7 @@ def recipes():
 
 def model():
     target, *witnesses = recipes()
-    return StreamModel(twin(), target, tuple(witnesses))
+    return StreamModel(twin(), target, tuple(witnesses), MAPS)
 
 
 def bundle(**changes):
@@ -68,7 +70,7 @@ def bundle(**changes):
         twin=twin(),
         target=STRAIN,
         witnesses=(GUIDE, OTHER),
-        recipe={"events": as_recipe(STRAIN, recipes()), "qtransform": {"q": 12.0, "num_times": 257}},
+        recipe={"events": as_recipe(STRAIN, recipes()), "qtransform": asdict(MAPS)},
         window_size=2,
         frequencies=(8.0, 400.0),
         times=(0.0, 1.0),

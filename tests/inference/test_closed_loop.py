@@ -1,11 +1,13 @@
 """The loop from series to verdicts: a witness that changes is left out, and nothing else is."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from glitchflow_plugin.components.retrain import Retrain
 from glitchflow_plugin.inference.closed_loop import (
     NOTE,
     WHOLE,
@@ -21,8 +23,12 @@ from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.models.wiener import WienerFilter
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
+from glitchflow_plugin.products.summary import EventCounts
+from glitchflow_plugin.signal.drift import DriftReport
 from glitchflow_plugin.signal.gain_watch import WatchSettings, watch_gains
 from glitchflow_plugin.signal.qtransform import QTransformSettings
+from glitchflow_plugin.tracking.versions import ModelVersion
+from glitchflow_plugin.training.retraining import Finding, decide, pinned
 from glitchflow_plugin.training.signals import whitened_mergers
 
 TRANSFORM = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=64, num_times=64)
@@ -178,6 +184,23 @@ def test_a_network_that_is_no_sum_is_stopped_as_a_whole(make_case, tmp_path):
     stopped = (result.events["witnesses_stopped"] == f"{WHOLE}:gain_low").to_numpy()
     assert stopped[16:].all()
     assert result.events["peak_snr2_predicted"].to_numpy(float)[stopped].max() == 0
+
+
+def test_retraining_finds_the_change_in_its_buffer_and_names_it(make_case, tmp_path):
+    bundle, maps, events = make_case(coupled_series(24, 10, reversed_from=6))
+    registry = {"name": "twin", "tracking_uri": "sqlite:///none.db", "gate": {"min_groups": 5}}
+    step = Retrain({"buffer": "none"}, registry, str(tmp_path / "retrain"), split={}, windows={}, trainer={})
+    step.cycle.mkdir(parents=True)
+    pinned(step.cycle).symlink_to(events.folder)
+    loop = step._loop(bundle, maps)
+    champion = ModelVersion("twin", 1, "sqlite:///none.db", "run")
+    finding = Finding(
+        champion, decide(DriftReport((), 24), loop.stopped), EventCounts(24, 24), coupling=loop_details(loop, maps)
+    )
+    status = json.loads(json.dumps(finding.to_status(), allow_nan=False))
+    assert (status["decision"], status["reason"]) == ("train", "coupling changed: WITNESS_1 (gain_low)")
+    assert status["coupling"]["WITNESS_1"]["now"]["value"] < -0.8
+    assert status["coupling"]["WITNESS_2"]["stopped"] is None
 
 
 def test_there_is_no_loop_without_a_reference_series_or_strain(make_case):

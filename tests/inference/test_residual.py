@@ -12,6 +12,8 @@ from glitchflow_plugin.signal.band_power import EDGES
 def run():
     """80 events, every second a glitch in the third band; of a tomte half is left, of a blip nothing."""
     power = np.full((80, len(EDGES) - 1, 2), 50.0)
+    power[1::4] += 3.0
+    power[3::4] -= 3.0
     power[::2, 2, 0] += 400.0
     power[::4, 2, 1] += 200.0
     events = pd.DataFrame(
@@ -35,6 +37,7 @@ def test_what_is_left_is_told_by_time_class_and_band(run):
     assert band["power_after"].tolist() == [250.0] * 4
     assert table[(table["frequency_low"] == 64)]["left"].isna().all()  # no power beyond the noise
     assert whole[whole["name"] == "all"]["glitches"].sum() == 40
+    assert band["left_error"].tolist() == pytest.approx([3.0 * (1 / 5 + 1 / 40) ** 0.5 / 400] * 4)
 
 
 def test_without_quiet_events_or_strain_nothing_is_made_up(run):

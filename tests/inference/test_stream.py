@@ -6,7 +6,8 @@ from scipy import signal
 from tests.inference import _streams as data
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.stream import StreamSettings, belief, reach, subtract, window_weight
+from glitchflow_plugin.inference.stream import belief, subtract, window_weight
+from glitchflow_plugin.inference.stream_windows import StreamSettings, reach
 from glitchflow_plugin.signal import filters
 
 SPAN = (data.GPS, data.GPS + data.LENGTH)
@@ -117,6 +118,18 @@ def test_strain_that_is_not_there_is_not_analysed_and_stays_missing(recorded):
     assert not gap.analysed[71 * 512]
     assert gap.analysed[50 * 512]
     assert not gap.glitch[(70 * 2048) : (72 * 2048)].any()
+
+
+def test_what_no_witness_sees_is_suspected_to_be_a_signal_and_stays(recorded, found):
+    strain = recorded[data.STRAIN]
+    time = np.arange(len(strain.series)) / 2048.0 - 35.0
+    signal_alone = 10 * data.LEVEL * np.exp(-((time / 0.05) ** 2)) * np.sin(2 * np.pi * 90 * time)
+    both = {**recorded, data.STRAIN: replace(strain, series=strain.series + signal_alone)}
+    seen = subtract(both, data.model(), SPAN, SPAN, data.SETTINGS)
+    assert not seen.accounted[35 * 512]
+    assert np.mean(found.accounted[10 * 512 : 86 * 512]) > 0.95  # cleaned glitches are no signals
+    near = slice(33 * 2048, 37 * 2048)
+    assert np.array_equal(seen.glitch[near], np.zeros(4 * 2048))
 
 
 def test_the_weights_of_windows_add_up_to_one():

@@ -167,12 +167,34 @@ def test_a_twin_of_an_earlier_version_keeps_its_limits_and_has_no_novelty(net):
     assert twin.strangeness(explained.summary).isnan().all()
 
 
+def test_a_twin_keeps_its_bins_of_loudness_and_the_powers_of_its_references(net):
+    twin = WaveformTwin(net)
+    edges, powers = torch.tensor([1.5, 4.0]), torch.tensor([[0.0, 0.0, 0.0], [0.0, 30.0, 0.0]]).repeat(20, 1)
+    references = torch.zeros(40, 12)
+    references[:, 4] = torch.arange(40.0) + 100 * (torch.arange(40) % 2)  # the second witness is loud
+    twin.keep(
+        summary_mean=torch.zeros(12), summary_covariance=torch.eye(12), limits=torch.rand(1, 3, 5), loudness=edges
+    )
+    twin.keep(summary_references=references, summary_powers=powers)
+    again = load_twin(save_twin(twin, "coupling", {"in_channels": 3, **SMALL}))
+    variance, summary = torch.tensor([1.0, 3.0, 9.0]), torch.zeros(1, 12)
+    assert torch.equal(again.residual_limits(variance), variance[:, None] * twin.limits[0])
+    summary[:, 4] = 30.0
+    quiet, loud = torch.zeros(1, 1, 512), torch.ones(1, 1, 512)
+    for strain, expected in ((quiet, 6 / 21), (loud, 1.0), (None, 26 / 41)):
+        assert again.strangeness(summary, strain).tolist() == pytest.approx([expected])
+    # without the loud witness all references are quiet ones, and all are alike
+    summary[:, 4:8] = torch.nan
+    assert again.strangeness(summary, quiet).tolist() == again.strangeness(summary, None).tolist() == [1.0]
+
+
 def test_a_twin_without_groups_of_references_has_each_as_one_of_its_own(net):
     twin = WaveformTwin(net, summary_size=12, num_references=40)
     twin.summary_references[:, 0] = torch.arange(40.0)
     summary = torch.zeros(1, 12)
     before = twin.strangeness(summary + 20.5)
-    tensors = {key: value for key, value in twin.state_dict().items() if key != "summary_groups"}
+    later = ("summary_groups", "summary_powers", "loudness")
+    tensors = {key: value for key, value in twin.state_dict().items() if key not in later}
     described = json.dumps({"name": "coupling", "settings": {"in_channels": 3, **SMALL}})
     again = load_twin(save(tensors, metadata={"model": described}))
     assert torch.equal(again.strangeness(summary + 20.5), before)

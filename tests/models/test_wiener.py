@@ -62,3 +62,17 @@ def test_events_shorter_than_a_segment_will_do():
     witnesses, strain = coupled(64)
     sums.add(witnesses[..., :1000], strain[..., :1000])
     assert sums.solve(1e-2).filters[0].argmax() == 256 + 7
+
+
+def test_smoothed_sums_are_those_of_correlations_under_a_triangle():
+    sums = WienerSums(2, filter_size=17)
+    witnesses, strain = torch.randn(4, 2, 400), torch.randn(4, 1, 400)
+    sums.add(witnesses, strain)
+    smoothed = sums.smoothed(5)
+    size = sums.segment_size
+    lag = torch.arange(size)
+    triangle = (1 - torch.minimum(lag, size - lag) / 6).clamp(min=0)
+    before, after = (torch.fft.irfft(each.products, n=size, dim=0) for each in (sums, smoothed))
+    torch.testing.assert_close(after, before * triangle[:, None, None].double())
+    assert smoothed.products.diagonal(dim1=-2, dim2=-1).real.min() > 0
+    torch.testing.assert_close(sums.smoothed(10**9).targets, sums.targets)

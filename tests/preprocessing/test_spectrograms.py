@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +9,12 @@ from tests._configuration import section
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, NoEventsError
 from glitchflow_plugin.preprocessing import spectrograms
+from glitchflow_plugin.preprocessing.map_settings import MapSettings
+from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.spectrograms import (
     ProcessSettings,
     event_transform,
     make_spectrograms,
-    q_transform_settings,
 )
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform
@@ -148,23 +150,38 @@ def test_missing_channel_is_named(make_event_set, series, tmp_path):
 
 
 def test_resolutions_replace_the_numbers_of_bins():
-    common = {"q": 12, "frange": [8, 400], "num_f_bins": 64, "num_t_bins": 257, "logf": False}
-    settings = q_transform_settings(6.0, fres=8.0, tres=0.05, **common)
+    settings = MapSettings(fres=8.0, tres=0.05).transform(6.0)
     assert (settings.num_frequencies, settings.num_times) == (50, 120)
-    with pytest.raises(ConfigurationError, match="linear frequency axis"):
-        q_transform_settings(6.0, fres=8.0, tres=None, **(common | {"logf": True}))
     with pytest.raises(ConfigurationError, match="tres"):
-        q_transform_settings(6.0, fres=None, tres=10.0, **common)
+        MapSettings(tres=10.0).transform(6.0)
 
 
 def test_several_q_and_one_q():
-    common = {"frange": [8, 400], "num_f_bins": 64, "num_t_bins": 257, "logf": False, "fres": None, "tres": None}
-    assert q_transform_settings(6.0, q=[12, 24], **common).q == (12.0, 24.0)
-    assert q_transform_settings(6.0, q=[12], **common).q == 12.0
-    with pytest.raises(ConfigurationError, match="q must be a number"):
-        q_transform_settings(6.0, q="12", **common)
-    with pytest.raises(ConfigurationError, match="frange"):
-        q_transform_settings(6.0, q=12, **(common | {"frange": [8]}))
+    assert MapSettings(q=[12, 24]).transform(6.0).q == (12.0, 24.0)
+    assert MapSettings(q=[12]).transform(6.0).q == 12.0
+
+
+@pytest.mark.parametrize("settings", [MapSettings, ProcessSettings, ScanSettings])
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"q": "12"}, "expected a number, or a list"),
+        ({"q": []}, "at least sqrt"),
+        ({"q": [12, math.nan]}, "at least sqrt"),
+        ({"frange": [8]}, r"frange: expected a pair \[lowest, highest\]"),
+        ({"frange": [8, math.inf]}, r"frange\[1\]: expected a pair \[lowest, highest\]"),
+        ({"frange": [400, 8]}, "Correct `frange`"),
+        ({"fres": 0}, "fres"),
+        ({"fres": 500}, "between 0 and 392 Hz"),
+        ({"fres": 8, "logf": True}, "linear frequency axis"),
+        ({"tres": -1}, "tres"),
+        ({"tres": math.inf}, "tres"),
+        ({"num_t_bins": 1}, "at least 2 rows and 2 columns"),
+    ],
+)
+def test_maps_that_no_event_has_are_refused_wherever_they_are_asked_for(settings, wrong, words):
+    with pytest.raises(ConfigurationError, match=words):
+        settings(**wrong)
 
 
 @pytest.mark.parametrize(

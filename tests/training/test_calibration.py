@@ -99,6 +99,32 @@ def test_rows_outside_the_band_do_not_count(twin, highest):
     assert float(twin.variance_noise[0]) == pytest.approx(1.0, abs=0.2)
 
 
+def uneven(num_events, seed):
+    """As `made`, where of what is announced as loud less is left, and of what is faint more."""
+    ((witnesses, strain),) = made(num_events, seed=seed)
+    told = witnesses[:, 0, 0]
+    truly = torch.where(told > 7, 0.3 * told, 2.0 * told)
+    generator = torch.Generator().manual_seed(seed)
+    return [(witnesses, (1 + truly).sqrt()[:, None, None] * torch.randn(strain.shape, generator=generator))]
+
+
+def test_limits_hold_for_the_faint_and_the_loud(twin):
+    calibrate(twin, uneven(300, 0), uneven(300, 1))
+    found = coverage(twin, uneven(300, 2))
+    pairs = zip(found.by_loudness, found.num_by_loudness, strict=True)
+    told = [shares for shares, pixels in pairs if pixels > 20_000]
+    assert len(told) >= 4
+    for shares in told:
+        assert shares == pytest.approx(found.probability, abs=0.04)
+    # one number for all of them holds for none
+    pooled = torch.ones_like(twin.limits[:, :2])
+    pooled[:] = twin.limits[:, [0, 4]]
+    twin.keep(loudness=torch.tensor([2.0]), limits=pooled)
+    off = coverage(twin, uneven(300, 2))
+    pairs = zip(off.by_loudness, off.num_by_loudness, strict=True)
+    assert max(abs(shares[0] - 0.5) for shares, pixels in pairs if pixels) > 0.1
+
+
 def test_a_missing_witness_is_not_new_by_itself():
     from glitchflow_plugin.models.coupling import CouplingNet
 
@@ -277,3 +303,50 @@ def test_twins_that_do_not_say_and_empty_data_are_refused(twin):
         calibrate(twin, [], [])
     with pytest.raises(NoEventsError, match="validation events"):
         calibrate(twin, made(4), [])
+
+
+class Sums(nn.Module):
+    """Adds up the witnesses that are loud; its summary is the logarithm of each one's power."""
+
+    def __init__(self):
+        super().__init__()
+        self.transform = ShortTimeFourier(32)
+
+    def contributions(self, witnesses):
+        return witnesses * (witnesses.square().mean(dim=-1, keepdim=True) > 2)
+
+    def forward(self, witnesses, *, explained=False):
+        strain = self.contributions(witnesses).sum(dim=1, keepdim=True)
+        if not explained:
+            return strain
+        variance = torch.ones(len(witnesses), 17, self.transform.num_frames(witnesses.shape[-1]))
+        power = witnesses.square().mean(dim=-1).log()
+        return Explanation(strain, variance, torch.where(power.isfinite(), power, torch.nan))
+
+
+def sometimes_loud(number, seed):
+    """Three witnesses, of which one is 3 to 6 times as loud in every third event."""
+    generator = torch.Generator().manual_seed(seed)
+    witnesses = torch.randn(number, 3, 256, generator=generator)
+    loud = torch.arange(0, number, 3)
+    which = torch.randint(0, 3, (len(loud),), generator=generator)
+    witnesses[loud, which] *= 3 + 3 * torch.rand(len(loud), 1, generator=generator)
+    return witnesses, torch.randn(number, 1, 256, generator=generator)
+
+
+@pytest.mark.parametrize("missing", [(), (0,), (0, 2)])
+def test_what_is_new_is_told_of_quiet_and_of_loud_events(missing):
+    twin = WaveformTwin(Sums())
+    calibrate(twin, [sometimes_loud(300, 0)], [sometimes_loud(300, 1)])
+    witnesses, _ = sometimes_loud(1200, 2)
+    witnesses[:, list(missing)] = 0
+    explained = twin.explain(witnesses)
+    loud = explained.strain.square().sum(dim=(1, 2)) > 0
+    p_values = twin.strangeness(explained.summary, explained.strain)
+    for events in (loud, ~loud):
+        # 300 events a class or more (of one witness: 133), as many references as that over four
+        for level in (0.1, 0.3, 0.6):
+            assert float((p_values[events] <= level).double().mean()) == pytest.approx(level, abs=0.13)
+    # compared with all, what is quiet would never be new
+    alike = twin.strangeness(explained.summary)
+    assert float((alike[~loud] <= 0.1).double().mean()) < 0.03

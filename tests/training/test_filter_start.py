@@ -2,9 +2,11 @@ from functools import reduce
 from operator import add
 
 import numpy as np
+import pytest
 import torch
+from torch.nn import functional
 
-from glitchflow_plugin.training.filter_start import FOLDS, choose_laws, fit_filters, folds_of, sums_by_fold
+from glitchflow_plugin.training.filter_start import FOLDS, choose_laws, choose_span, fit_filters, folds_of, sums_by_fold
 
 
 def laws(witness):
@@ -76,3 +78,20 @@ def test_with_few_groups_nothing_but_the_linear_law_is_tried():
     chosen, _ = fitted(strain, groups=np.arange(40) % 3)
     assert chosen.tolist() == [[True, False], [True, False]]
     assert fitted(strain)[0].all()
+
+
+@pytest.mark.parametrize(("decay", "noise", "shortened"), [(5.0, 40.0, True), (100.0, 1.0, False)])
+def test_responses_are_as_long_as_events_tell(decay, noise, shortened):
+    response = torch.zeros(257)
+    response[128:] = torch.exp(-torch.arange(129) / decay) * torch.cos(0.3 * torch.arange(129))
+    generator = torch.Generator().manual_seed(0)
+    witnesses = torch.randn(20, 1, 2048, generator=generator)
+    strain = functional.conv1d(witnesses, response.flip(0)[None, None], padding=128)
+    strain += noise * torch.randn(strain.shape, generator=generator)
+    found = sums_by_fold([(witnesses[:, :, None], strain)], folds_of(np.arange(20)), filter_size=257)
+    span = choose_span(found, num_laws=1)
+    assert (span is not None) == shortened
+    if shortened:
+        chosen = torch.ones(1, 1, dtype=torch.bool)
+        limited, free = (fit_filters(reduce(add, found), chosen, one)[0, 0] for one in (span, None))
+        assert (limited - response).norm() < 0.9 * (free - response).norm()

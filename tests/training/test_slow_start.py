@@ -62,6 +62,12 @@ def test_a_witness_follows_the_channel_that_decides_and_no_other(how):
         assert found[0].strength is None
 
 
+def test_a_witness_that_foretells_nothing_follows_nothing():
+    witnesses, strain = events("alone")
+    noise = torch.randn(strain.shape, generator=torch.Generator().manual_seed(2))
+    assert find_context(network(), batches(witnesses, 5.0 * noise), folds_of(np.arange(EVENTS)), [1, 2], RATE) == []
+
+
 def test_nothing_is_followed_where_there_are_too_few_groups():
     assert find_context(network(), batches(*events("place")), folds_of(np.zeros(EVENTS)), [1, 2], RATE) == []
 

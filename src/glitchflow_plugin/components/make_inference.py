@@ -1,5 +1,7 @@
 """Make-inference: predicted and cleaned maps, veto tables, pictures and figures from a model and maps."""
 
+from dataclasses import replace
+
 from itwinai.components import monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
@@ -17,6 +19,7 @@ from glitchflow_plugin.inference.report import (
 )
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
 from glitchflow_plugin.inference.subject import Subject, model_inputs, registered
+from glitchflow_plugin.inference.veto_report import VETOES, veto_report, with_false_alarms
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.signal.drift import DriftSettings
@@ -50,6 +53,9 @@ class MakeInference(InferenceStep[InferenceSettings]):
             events=subject.events,
             device=choose_device(self.device),
         )
+        notes = bundle.notes.get(VETOES)
+        result = replace(result, segments=with_false_alarms(result.segments, notes))
+        vetoes = veto_report(result, spectrograms, notes, self.settings)
         outputs = write_result(
             result,
             spectrograms,
@@ -58,6 +64,7 @@ class MakeInference(InferenceStep[InferenceSettings]):
             self.place,
             pictures=self.pictures,
             board=self.board,
+            vetoes=vetoes,
         )
         drift = drift_of(spectrograms, bundle.witnesses, bundle.notes, DriftSettings())
         return report(
@@ -71,9 +78,18 @@ class MakeInference(InferenceStep[InferenceSettings]):
                     "threshold_snr2": self.settings.threshold,
                 },
                 events=EventCounts.from_reasons(len(spectrograms), spectrograms.manifest.rejected.values()),
-                metrics={**summary_metrics(result.scores), **time_metrics(result), **drift_metrics(drift)},
+                metrics={
+                    **summary_metrics(result.scores),
+                    **({} if vetoes is None else vetoes.metrics(self.settings.threshold)),
+                    **time_metrics(result),
+                    **drift_metrics(drift),
+                },
                 outputs=outputs,
-                warnings=(*run_warnings(result), *drift_warnings(drift)),
+                warnings=(
+                    *run_warnings(result),
+                    *([] if vetoes is None else vetoes.warnings()),
+                    *drift_warnings(drift),
+                ),
                 details={**summary_details(result), **({} if drift is None else {"drift": drift.to_dict()})},
             ),
             self.place,

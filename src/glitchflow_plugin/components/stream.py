@@ -11,19 +11,16 @@ from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.readers.segments import as_given, read_segments
 from glitchflow_plugin.data.results import claim, place
-from glitchflow_plugin.inference.stream import StreamSettings
+from glitchflow_plugin.inference.stream_data import Block, find_segments, open_blocks, plan_blocks
 from glitchflow_plugin.inference.stream_run import (
-    Block,
     ProductSettings,
     StreamJob,
-    find_segments,
-    open_blocks,
-    plan_blocks,
     provenance_of,
     run_stream,
     stream_model,
     stream_summary,
 )
+from glitchflow_plugin.inference.stream_windows import StreamSettings
 from glitchflow_plugin.inference.subject import check_model, load_model, model_inputs
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.preprocessing.engine import EngineSettings

@@ -21,12 +21,15 @@ from glitchflow_plugin.inference.run import (
 )
 from glitchflow_plugin.inference.score import Curve, Scores
 from glitchflow_plugin.inference.trivial import TRIVIAL
+from glitchflow_plugin.inference.veto_report import RANDOM, VetoReport
+from glitchflow_plugin.inference.veto_rivals import CHANNEL, ROUNDS
 from glitchflow_plugin.plots.cleaning import CleaningExample, plot_cleaning
 from glitchflow_plugin.plots.coupling import WitnessHistory, plot_coupling
 from glitchflow_plugin.plots.curves import Band, plot_accuracy, plot_confusion, plot_roc
 from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.plots.style import Picture
 from glitchflow_plugin.plots.timeline import plot_timeline
+from glitchflow_plugin.plots.vetoes import VetoCurve, plot_reliability, plot_veto_efficiency
 from glitchflow_plugin.products.veto_table import outcomes
 
 LABELS: Mapping[str, str] = {
@@ -36,6 +39,15 @@ LABELS: Mapping[str, str] = {
     **{name: name for name in TRIVIAL},
 }
 """How the scored predictions are called in figures."""
+
+VETO_LABELS: Mapping[str, str] = {
+    MODEL: "model",
+    LINEAR: "linear witness filter",
+    RANDOM: "the model's vetoes at random times",
+    CHANNEL: "best channel",
+    ROUNDS: "channels in rounds",
+}
+"""How vetoes are called in figures."""
 
 NO_CLASSES: Mapping[str, str] = {}
 
@@ -222,6 +234,26 @@ def score_figures(scores: Mapping[str, Scores], threshold: float) -> dict[str, P
         ),
         "confusion": plot_confusion(**own.confusion.to_dict(), glitch_threshold=threshold),
     }
+
+
+def veto_figures(report: VetoReport) -> dict[str, Picture]:
+    """Efficiency against deadtime of the vetoes and their rivals, and the reliability of false-alarm probabilities."""
+    curves = {
+        VETO_LABELS[name]: VetoCurve(
+            worth.values["deadtime"],
+            Band(worth.values["efficiency"], worth.low["efficiency"], worth.high["efficiency"]),
+        )
+        for name, worth in report.worths.items()
+    }
+    deadtime, efficiency = (report.as_written[name].value for name in ("deadtime", "efficiency"))
+    written = None if deadtime is None or efficiency is None else (deadtime, efficiency)
+    found = {"veto_efficiency": plot_veto_efficiency(curves, written=written)}
+    if not report.reliability.empty:
+        claimed, *band = (
+            report.reliability[name].to_numpy(dtype=float) for name in ("claimed", "observed", "low", "high")
+        )
+        found["veto_reliability"] = plot_reliability(claimed, Band(*band))
+    return found
 
 
 def _band(curve: Curve) -> Band:

@@ -310,8 +310,8 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}".capitalize()
 
 
-def _trust_block(name: str, facts: Mapping[str, Any]) -> tuple[str, str]:
-    """What a twin says of itself where witnesses are missing: a sentence and a table."""
+def _trust_block(name: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a twin says of itself where witnesses are missing, and where much is expected: sentences and tables."""
     rows = [
         {
             "witnesses missing": str(row["missing"]),
@@ -324,6 +324,29 @@ def _trust_block(name: str, facts: Mapping[str, Any]) -> tuple[str, str]:
     said = (
         f"What {name} says of itself on held-out events with witnesses left out at random: of events like those of "
         "validation 5 % are to have a `novelty_p` of at most 0.05, and 95 % of the pixels are to lie within the limits."
+    )
+    block = said, markdown_table(pd.DataFrame(rows))
+    loudness = facts["trust"].get("loudness")  # results of an earlier release have none
+    return block if loudness is None else (*block, *_loudness_block(name, loudness))
+
+
+def _loudness_block(name: str, loudness: Mapping[str, Any]) -> tuple[str, str]:
+    """How often limits hold, by the power that is expected in a pixel and the number of missing witnesses."""
+    edges = [f"{edge:g}" for edge in loudness["edges"]]
+    bins = [f"up to {edges[0]}", *(f"to {edge}" for edge in edges[1:]), "more"]
+    rows = [
+        {
+            "witnesses missing": str(row["missing"]),
+            **{
+                kind: "-" if within is None else " / ".join(map(_share, within))
+                for kind, within in zip(bins, row["within"], strict=True)
+            },
+        }
+        for row in loudness["rows"]
+    ]
+    said = (
+        f"Pixels of {name} within the limits of 50 and 95 %, in per cent, by the power that it expects to be left, in "
+        "units of the noise's."
     )
     return said, markdown_table(pd.DataFrame(rows))
 

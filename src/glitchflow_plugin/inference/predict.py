@@ -8,7 +8,7 @@ from typing import Protocol, TypeGuard, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,7 +16,7 @@ from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
-from glitchflow_plugin.inference.clean import clean_maps
+from glitchflow_plugin.inference.clean import clean_maps, loudest_by_column
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.stft import ShortTimeFourier
 from glitchflow_plugin.models.twins import Explained, WaveformTwin
@@ -110,6 +110,14 @@ class Prediction:
     loudest: Float[Tensor, "event time"] | None = None
     power: Float[Tensor, "event band 2"] | None = None
 
+    def rank(self, inside: Bool[Tensor, "frequency time"]) -> Float[Tensor, "event time"]:
+        """Largest predicted energy of each column, by which vetoes are decided, SNR².
+
+        Args:
+            inside: Pixels that are looked at where the prediction was made from maps.
+        """
+        return loudest_by_column(self.predicted, inside) if self.loudest is None else self.loudest
+
 
 class Predictor(Protocol):
     """Something that predicts events, whatever a twin looks at."""
@@ -194,7 +202,7 @@ class SeriesPredictor:
         if explained is not None and explains(self.twin):
             transform = cast("ShortTimeFourier", self.twin.network.transform)
             residual = self._on_map(explained.variance, transform, predicted.shape[-1])
-            strangeness = self.twin.strangeness(explained.summary)
+            strangeness = self.twin.strangeness(explained.summary, explained.strain)
         return Prediction(
             measured=maps[:, 0] if measurable else torch.zeros_like(maps[:, 0]),
             predicted=expected,

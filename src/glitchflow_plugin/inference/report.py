@@ -11,11 +11,13 @@ from glitchflow_plugin.inference.figures import (
     example_figures,
     score_figures,
     timeline_figure,
+    veto_figures,
 )
 from glitchflow_plugin.inference.residual import residual_table
 from glitchflow_plugin.inference.run import MODEL, InferenceResult, InferenceSettings
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.inference.tensorboard import track_result
+from glitchflow_plugin.inference.veto_report import VetoReport
 from glitchflow_plugin.inference.vetoes import write_vetoes
 from glitchflow_plugin.products.pictures import IMAGES, PictureSettings, save_figures
 from glitchflow_plugin.products.summary import Metric
@@ -111,6 +113,7 @@ def write_result(
     *,
     pictures: PictureSettings,
     board: Path | None = None,
+    vetoes: VetoReport | None = None,
 ) -> dict[str, str]:
     """Write tables and pictures, and send them to TensorBoard.
 
@@ -122,11 +125,14 @@ def write_result(
         folder: Folder of the result.
         pictures: How they look.
         board: Folder for TensorBoard; none if None.
+        vetoes: Their figures; None where there is no glitch to find.
 
     Returns:
         Where all of it is, by name, for the run summary.
     """
-    tables = {name: write_table(getattr(result, name), folder, name) for name in ("segments", "events")}
+    contents = {"segments": result.segments, "events": result.events}
+    contents |= {} if vetoes is None else {"veto_figures": vetoes.table(), "veto_reliability": vetoes.reliability}
+    tables = {name: write_table(content, folder, name) for name, content in contents.items()}
     if result.loop is not None:
         tables["coupling"] = write_table(gain_table(result.loop, result.maps), folder, "coupling")
     classes = pictures.classes()
@@ -135,6 +141,7 @@ def write_result(
         tables["residual"] = write_table(left, folder, "residual")
     look = {"axis": pictures.frequency_axis, "classes": classes}
     overview = {"timeline": timeline_figure(result, settings), **score_figures(result.scores, settings.threshold)}
+    overview |= {} if vetoes is None else veto_figures(vetoes)
     if result.loop is not None:
         overview["coupling"] = coupling_figure(result.loop, result)
     examples = example_figures(result, spectrograms, target, settings, **look)
@@ -145,11 +152,11 @@ def write_result(
             track_result(tracker, result, overview, settings, classes)
             for row, figure in event_figures(result, spectrograms, target, settings, **look):
                 tracker.figure(picture_name(row), figure, row, gps=float(result.events["gps_event"].iloc[row]))
-    vetoes, losses = write_vetoes(result, target, settings, folder)
+    flags, losses = write_vetoes(result, target, settings, folder)
     return {
         "maps": str(result.maps.folder),
         **{name: f"{paths['csv']}, {paths['parquet']}" for name, paths in tables.items()},
-        **({"vetoes": "; ".join([", ".join(map(str, vetoes)), *losses])} if vetoes else {}),
+        **({"vetoes": "; ".join([", ".join(map(str, flags)), *losses])} if flags else {}),
         "images": f"{folder / IMAGES} ({', '.join(path.stem for path in written)})",
         **({"tensorboard": str(board)} if board is not None else {}),
     }

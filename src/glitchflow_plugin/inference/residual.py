@@ -44,7 +44,7 @@ def residual_table(
     """
     glitch = events["glitch"].fillna(value=False).to_numpy(dtype=bool)
     quiet = events["glitch"].notna().to_numpy(dtype=bool) & ~glitch
-    noise = power[quiet, :, 0].mean(axis=0) if quiet.sum() >= _FEWEST_QUIET else np.full(power.shape[1], np.nan)
+    silence = power[quiet, :, 0] if quiet.sum() >= _FEWEST_QUIET else np.full((1, power.shape[1]), np.nan)
     edges, period = _periods(events["gps_event"].to_numpy(dtype=np.float64))
     rows = []
     for kind, names in _names(events, loop, classes).items():
@@ -53,10 +53,8 @@ def residual_table(
                 here = glitch & (names == name) & (period == number)
                 for low, high, band in _BANDS if here.any() else ():
                     before, after = power[here][:, band].sum(axis=1).mean(axis=0)
-                    quieter = float(noise[band].sum())
-                    excess = before - quieter
-                    left = (after - quieter) / excess if excess > 0 else np.nan
-                    rows.append((start, end, kind, name, low, high, int(here.sum()), before, after, quieter, left))
+                    left = _left(before, after, silence[:, band].sum(axis=1), int(here.sum()))
+                    rows.append((start, end, kind, name, low, high, int(here.sum()), before, after, *left))
     return pd.DataFrame(rows, columns=list(RESIDUAL_COLUMNS)).astype(dict(RESIDUAL_COLUMNS))
 
 
@@ -72,8 +70,16 @@ RESIDUAL_COLUMNS: Mapping[str, str] = {
     "power_after": "float64",
     "noise": "float64",
     "left": "float64",
+    "left_error": "float64",
 }
 """Columns of the table of residual power with their pandas types."""
+
+
+def _left(before: float, after: float, quiet: NDArray[np.float64], glitches: int) -> tuple[float, float, float]:
+    """Mean power of quiet events, the share above it that is left, and its standard deviation by noise."""
+    noise, varies = float(quiet.mean()), float(quiet.std()) * (1 / glitches + 1 / len(quiet)) ** 0.5
+    excess = before - noise
+    return (noise, (after - noise) / excess, varies / excess) if excess > 0 else (noise, np.nan, np.nan)
 
 
 def _periods(gps: NDArray[np.float64]) -> tuple[NDArray[np.float64], Int[np.ndarray, " event"]]:

@@ -90,6 +90,8 @@ class InferenceResult:
         witnesses_missing: By witness, the number of events in which it has no usable data.
         num_unmeasured: Events without usable strain.
         judged: Pixels of measured maps that are judged.
+        ranks: Largest energy of each column that the model and its linear rival predict, SNR², (event, time).
+        loudest_measured: Largest measured energy of each column, SNR², (event, time); 0 where nothing is judged.
         loop: What comparing the prediction with the strain, by witness, has found; None where nothing can be compared.
         power: Power of each event by band before and after cleaning, SNR² (`signal.band_power`); None for models of
             energies.
@@ -102,6 +104,8 @@ class InferenceResult:
     witnesses_missing: Mapping[str, int]
     num_unmeasured: int
     judged: Bool[np.ndarray, "frequency time"]
+    ranks: Mapping[str, Float[np.ndarray, "event time"]]
+    loudest_measured: Float[np.ndarray, "event time"]
     loop: ClosedLoop | None = None
     power: Float[np.ndarray, "event band 2"] | None = None
 
@@ -195,8 +199,9 @@ def run_inference(
         with_strain = np.flatnonzero(has_strain)
         batches = partial(_measured_maps, spectrograms, bundle.target, with_strain, groups, settings.batch_events)
         scored |= trivial_statistics(batches, settings.threshold, inside=judged)
+    ranks = {name: np.concatenate([part.ranks[name] for part in parts]) for name in predictors}
     verdicts = EventVerdicts(
-        loudest_predicted=np.concatenate([part.loudest for part in parts]),
+        loudest_predicted=ranks[MODEL],
         peak_measured=cases[MODEL].peak_measured,
         peak_in_time=cases[MODEL].peak_in_time,
         peak_cleaned=cases[MODEL].peak_cleaned,
@@ -234,6 +239,8 @@ def run_inference(
         witnesses_missing=dict(zip(bundle.witnesses, missing.sum(axis=0).tolist(), strict=True)),
         num_unmeasured=int((~has_strain).sum()),
         judged=judged,
+        ranks=ranks,
+        loudest_measured=np.concatenate([part.loudest_measured for part in parts]),
         loop=loop,
         power=_joined([part.power for part in parts]),
     )
@@ -245,7 +252,8 @@ class _Judged:
 
     Attributes:
         cases: By name of the prediction, the zero prediction among them.
-        loudest: Largest energy of each column that the model predicts, SNR², (event, time).
+        ranks: Largest energy of each column by name of the prediction, SNR², (event, time).
+        loudest_measured: Largest measured energy of each column, SNR², (event, time).
         bands: First and last row that is predicted to be loud, (event, time, 2).
         residual_area: Pixels above the threshold after cleaning, (event,).
         strangeness: As the model says it, (event,).
@@ -254,7 +262,8 @@ class _Judged:
     """
 
     cases: Mapping[str, CaseStatistics]
-    loudest: Float[np.ndarray, "event time"]
+    ranks: Mapping[str, Float[np.ndarray, "event time"]]
+    loudest_measured: Float[np.ndarray, "event time"]
     bands: Int[np.ndarray, "event time 2"]
     residual_area: Int[np.ndarray, " event"]
     strangeness: Float[np.ndarray, " event"] | None
@@ -287,7 +296,8 @@ def _judge(
     }
     return _Judged(
         cases,
-        loudest=host(loudest_by_column(own.predicted, inside) if own.loudest is None else own.loudest),
+        ranks={name: host(each.rank(inside).double()) for name, each in found.items()},
+        loudest_measured=host(loudest_by_column(own.measured, inside).double()),
         bands=host(band_by_column(own.predicted, threshold, inside)),
         residual_area=host(residual_area(torch.where(inside, own.cleaned, 0.0), threshold)),
         strangeness=None if own.strangeness is None else host(own.strangeness.double()),

@@ -7,93 +7,29 @@ does not depend on how the data are cut into blocks.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from scipy import ndimage
-from torch import nn
 
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.predict import explains, predict_strain
-from glitchflow_plugin.preprocessing.channel_recipe import ChannelRecipe
-from glitchflow_plugin.settings import Count, Positive, Range, Share, section
-from glitchflow_plugin.signal import filters
-from glitchflow_plugin.signal.conditioning import ChannelRejectedError, needed_length
-from glitchflow_plugin.signal.continuous import (
-    Conditioned,
-    Spectra,
-    SpectrumSettings,
-    conditioned,
-    grid_times,
-    measure_spectra,
-    whitened_window,
-    window_taps,
+from glitchflow_plugin.inference.stream_windows import (
+    BELIEF_EDGE,
+    ENERGY_LENGTH,
+    RINGING,
+    StreamModel,
+    StreamSettings,
+    Window,
+    beyond,
+    predict_windows,
+    prepare,
 )
+from glitchflow_plugin.signal import filters
 from glitchflow_plugin.signal.psd import hann
 from glitchflow_plugin.signal.whitening import unwhiten
 from glitchflow_plugin.types.arrays import Series
-from glitchflow_plugin.types.tensors import host
-
-_ENERGY_LENGTH = 0.5
-"""Time over which the energy of a prediction is summed to tell its SNR, s."""
-
-_BELIEF_EDGE = 0.25
-"""Time in which belief rises and falls, s."""
-
-_RINGING = 1.0
-"""How far beyond what is believed the un-whitened glitch is kept, s: lines ring."""
-
-_USUAL_RATES = (64.0, 256.0, 2048.0, 16384.0)
-"""Rates of channels, Hz: the filters of each corrupt another length."""
-
-
-@section
-class StreamSettings:
-    """How a model is used on continuous data; conf/stream.yaml explains the keys."""
-
-    block_length: Count = 256
-    stride: Positive = 2.0
-    spectrum: SpectrumSettings = field(default_factory=SpectrumSettings)
-    believed_snr: Range = (2.0, 4.0)
-    novelty: Share = 0.01
-    batch_size: Count = 16
-
-    def __post_init__(self) -> None:
-        """Refuse what leaves no window its own time."""
-        if self.stride * 1024 != round(self.stride * 1024):
-            raise ConfigurationError(f"stream.settings.stride must be a multiple of 1/1024 s, got {self.stride!r} s.")
-
-    def decisive(self) -> dict[str, object]:
-        """The settings that change what comes of it, JSON-like."""
-        return {key: value for key, value in asdict(self).items() if key not in ("batch_size", "block_length")}
-
-
-@dataclass(frozen=True, eq=False)
-class StreamModel:
-    """What is needed of a registered model, picklable.
-
-    Attributes:
-        twin: Of waveforms.
-        target: How the strain is conditioned.
-        witnesses: The same of each witness, in the order of the twin.
-    """
-
-    twin: nn.Module
-    target: ChannelRecipe
-    witnesses: tuple[ChannelRecipe, ...]
-
-    @property
-    def duration(self) -> float:
-        """Length of a window, s."""
-        return self.target.settings.duration
-
-    @property
-    def rate(self) -> float:
-        """Common rate, Hz."""
-        return self.target.settings.sample_rate
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +42,7 @@ class Subtraction:
         analysed: Where there is strain and a prediction, (time,) at the common rate.
         complete: Where no witness was missing, likewise.
         familiar: Where the model tells that the like was seen in training, likewise.
+        accounted: Where nothing loud is left of the strain, likewise.
         missing: By witness the time for which it was missing, s.
     """
 
@@ -113,38 +50,8 @@ class Subtraction:
     analysed: Bool[np.ndarray, " sample"]
     complete: Bool[np.ndarray, " sample"]
     familiar: Bool[np.ndarray, " sample"]
+    accounted: Bool[np.ndarray, " sample"]
     missing: Mapping[str, float]
-
-
-def reach(model: StreamModel, settings: StreamSettings) -> float:
-    """How far beyond a block data are read, s, so that what comes of it does not depend on where blocks end.
-
-    Args:
-        model: Its windows and filters.
-        settings: Stride, spectra.
-    """
-    whole = model.target.settings
-    edge = 0.0
-    for rate in (whole.sample_rate, *_USUAL_RATES):
-        try:
-            needed = needed_length(whole, rate, psd=True, aligned=False)
-            edge = max(edge, (needed - whole.duration - whole.whitening.filter_length) / 2)
-        except ChannelRejectedError:
-            continue
-    return math.ceil(_used(model, settings) + edge)
-
-
-def _used(model: StreamModel, settings: StreamSettings) -> float:
-    """How far beyond a block band-passed series are used, s: by windows that ring into it, or by their spectra."""
-    filter_length = model.target.settings.whitening.filter_length
-    windows = (model.duration + filter_length) / 2
-    spectra = settings.spectrum.stride + settings.spectrum.length
-    return _beyond(filter_length) + settings.stride + max(windows, spectra)
-
-
-def _beyond(filter_length: float) -> float:
-    """How far beyond a block windows may reach into it by what rings, s."""
-    return filter_length + 2 * _RINGING + _ENERGY_LENGTH + 2 * _BELIEF_EDGE
 
 
 def subtract(
@@ -173,15 +80,15 @@ def subtract(
             f"{settings.stride:g} s."
         )
     strain, rate = channels[model.target.name], model.rate
-    margin = _beyond(model.target.settings.whitening.filter_length)
+    margin = beyond(model.target.settings.whitening.filter_length)
     outer = (round((block[0] - margin) * rate), round((block[1] + margin) * rate))
     centres = settings.stride * np.arange(
         math.floor((block[0] - margin) / settings.stride), math.ceil((block[1] + margin) / settings.stride) + 1
     )
-    prepared = _prepare(channels, model, block, segment, settings)
+    prepared = prepare(channels, model, block, segment, settings)
     target = prepared[0]
     assert target is not None  # noqa: S101  # the caller has refused strain of no use
-    windows = _predict(prepared, model, centres, settings)
+    windows = predict_windows(prepared, model, centres, settings)
     trusted = belief(_joined(windows, outer, rate, settings.stride), rate, settings.believed_snr)
     summed = np.zeros(outer[1] - outer[0])
     tail = round(model.target.settings.whitening.filter_length * rate)
@@ -198,7 +105,7 @@ def subtract(
     inner = slice(round(block[0] * rate) - outer[0], round(block[1] * rate) - outer[0])
     of_windows = {
         name: _joined_flags(windows, outer, rate, settings.stride, name)[inner]
-        for name in ("predicted", "complete", "familiar")
+        for name in ("predicted", "complete", "familiar", "accounted")
     }
     usable = _cut(target[0].usable.astype(float), round(block[0] * rate) - target[0].first, inner.stop - inner.start)
     missing = {
@@ -210,115 +117,9 @@ def subtract(
         analysed=of_windows["predicted"] & (usable > 0),
         complete=of_windows["complete"],
         familiar=of_windows["familiar"],
+        accounted=of_windows["accounted"],
         missing={name: time for name, time in missing.items() if time},
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Window:
-    """What is known of a window.
-
-    Attributes:
-        centre: GPS s.
-        start: Number of its first sample, from GPS 0.
-        target_taps: Whitening filter of the strain; empty where there is none.
-        strain: Predicted whitened strain, (time,); None where nothing can be predicted.
-        lacking: By witness, whether it is missing.
-        familiar: Whether the model tells that the like was seen in training.
-    """
-
-    centre: float
-    start: int
-    target_taps: np.ndarray
-    strain: Series | None
-    lacking: Bool[np.ndarray, " witness"]
-    familiar: bool = False
-
-    @property
-    def predicted(self) -> bool:
-        return self.strain is not None
-
-    @property
-    def complete(self) -> bool:
-        return not self.lacking.any()
-
-
-_Prepared = tuple[Conditioned, Spectra]
-
-
-def _prepare(
-    channels: Mapping[str, Channel],
-    model: StreamModel,
-    block: tuple[float, float],
-    segment: tuple[float, float],
-    settings: StreamSettings,
-) -> list[_Prepared | None]:
-    """Each channel band-passed with its spectra, the target first; None for one of no use."""
-    whole, rate = model.target.settings, model.rate
-    margin = _beyond(whole.whitening.filter_length) + settings.stride
-    times = grid_times(block[0] - margin, block[1] + margin, settings.spectrum.stride)
-    away = _used(model, settings)
-    span = tuple(round(edge * rate) for edge in (max(block[0] - away, segment[0]), min(block[1] + away, segment[1])))
-    prepared: list[_Prepared | None] = []
-    for recipe in (model.target, *model.witnesses):
-        found = channels.get(recipe.name)
-        if found is None:
-            prepared.append(None)
-            continue
-        try:
-            recorded = found.series, found.sample_rate, found.t0
-            one = conditioned(*recorded, (span[0], span[1]), recipe.settings, slow=recipe.slow)
-        except ChannelRejectedError:
-            prepared.append(None)
-            continue
-        spectra = measure_spectra(one, times, segment, settings.spectrum, recipe.settings, psd=recipe.psd)
-        prepared.append((one, spectra))
-    return prepared
-
-
-def _predict(
-    prepared: Sequence[_Prepared | None], model: StreamModel, centres: np.ndarray, settings: StreamSettings
-) -> list[_Window]:
-    """Windows about some times (GPS s), with what the twin says of them."""
-    windows: list[_Window] = []
-    for first in range(0, len(centres), settings.batch_size):
-        batch = centres[first : first + settings.batch_size]
-        looked = [_look(prepared, model, float(centre)) for centre in batch]
-        asked = [place for place, (taps, series) in enumerate(looked) if len(taps) and series.any()]
-        strains: dict[int, Series] = {}
-        familiar: dict[int, bool] = {}
-        if asked:
-            series = torch.from_numpy(np.stack([looked[place][1] for place in asked]))
-            predicted, explained = predict_strain(model.twin, series, settings.batch_size)
-            strains = dict(zip(asked, host(predicted).astype(np.float64), strict=True))
-            if explained is not None and explains(model.twin):
-                p_values = host(model.twin.strangeness(explained.summary))
-                familiar = dict(zip(asked, (p_values >= settings.novelty).tolist(), strict=True))
-        half = round(model.duration * model.rate) // 2
-        for place, (centre, (taps, series)) in enumerate(zip(batch, looked, strict=True)):
-            start = round(float(centre) * model.rate) - half
-            lacking = ~series.any(axis=1)
-            windows.append(_Window(float(centre), start, taps, strains.get(place), lacking, familiar.get(place, False)))
-    return windows
-
-
-def _look(
-    prepared: Sequence[_Prepared | None], model: StreamModel, centre: float
-) -> tuple[np.ndarray, Float[np.ndarray, "witness time"]]:
-    """Whitening filter of the strain, and whitened witnesses, in a window; zeros for one that cannot be used."""
-    size = round(model.duration * model.rate)
-    start = round(centre * model.rate) - size // 2
-    series = np.zeros((len(model.witnesses), size), dtype=np.float32)
-    filters_of: list[np.ndarray] = []
-    for row, (recipe, found) in enumerate(zip((model.target, *model.witnesses), prepared, strict=True), start=-1):
-        taps = None if found is None else window_taps(found[1], centre, found[0], recipe.settings)
-        if row < 0:
-            filters_of.append(np.empty(0) if taps is None else taps)
-        elif found is not None and taps is not None:
-            whitened = whitened_window(found[0], taps, start, size, settings=recipe.settings, name=recipe.name)
-            if whitened is not None:
-                series[row] = whitened
-    return filters_of[0], series
 
 
 def window_weight(size: int, rate: float, stride: float) -> Series:
@@ -343,16 +144,16 @@ def belief(whitened: Series, rate: float, believed_snr: tuple[float, float]) -> 
         rate: Hz.
         believed_snr: SNR up to which nothing is believed, and from which everything.
     """
-    energy = ndimage.uniform_filter1d(np.square(whitened), round(_ENERGY_LENGTH * rate), mode="constant")
-    snr = np.sqrt(np.maximum(energy, 0.0) * round(_ENERGY_LENGTH * rate))
+    energy = ndimage.uniform_filter1d(np.square(whitened), round(ENERGY_LENGTH * rate), mode="constant")
+    snr = np.sqrt(np.maximum(energy, 0.0) * round(ENERGY_LENGTH * rate))
     low, high = believed_snr
     found = np.clip((snr - low) / (high - low), 0.0, 1.0)
-    return _softened(found, rate, _BELIEF_EDGE)
+    return _softened(found, rate, BELIEF_EDGE)
 
 
 def _softened(shares: Series, rate: float, beside: float) -> Series:
     """Shares that hold for some time (s) beside where they are reached, and fall softly from there, exactly to zero."""
-    edge = round(_BELIEF_EDGE * rate)
+    edge = round(BELIEF_EDGE * rate)
     reached = ndimage.maximum_filter1d(shares, 2 * (round(beside * rate) + edge) + 1, mode="constant")
     if not reached.any():
         return reached
@@ -365,10 +166,10 @@ def _softened(shares: Series, rate: float, beside: float) -> Series:
 
 def _kept(trusted: Series, rate: float) -> Series:
     """Where the un-whitened glitch is kept: all that is believed, and for a while what rings beside it."""
-    return _softened((trusted > 0).astype(float), rate, _RINGING)
+    return _softened((trusted > 0).astype(float), rate, RINGING)
 
 
-def _joined(windows: Sequence[_Window], outer: tuple[int, int], rate: float, stride: float) -> Series:
+def _joined(windows: Sequence[Window], outer: tuple[int, int], rate: float, stride: float) -> Series:
     """The whitened prediction of all windows, (time,)."""
     summed = np.zeros(outer[1] - outer[0])
     for window in windows:
@@ -379,7 +180,7 @@ def _joined(windows: Sequence[_Window], outer: tuple[int, int], rate: float, str
 
 
 def _joined_flags(
-    windows: Sequence[_Window], outer: tuple[int, int], rate: float, stride: float, name: str
+    windows: Sequence[Window], outer: tuple[int, int], rate: float, stride: float, name: str
 ) -> Bool[np.ndarray, " time"]:
     """Where all windows that have a share in the sum agree on something, (time,)."""
     held = np.ones(outer[1] - outer[0], dtype=np.bool_)
@@ -391,7 +192,7 @@ def _joined_flags(
     return held
 
 
-def _within(window: _Window, block: tuple[float, float]) -> bool:
+def _within(window: Window, block: tuple[float, float]) -> bool:
     return block[0] <= window.centre < block[1]
 
 

@@ -16,6 +16,8 @@ Energies: TypeAlias = Float[Tensor, "*pixels"]
 PROBABILITIES = (0.5, 0.68, 0.9, 0.95, 0.99)
 """For which a waveform twin says how much will be left at most."""
 
+#: Predicted power (SNR²) from which an event counts as one in which something was predicted.
+SPOKEN_POWER = 25.0
 #: Groups of references below which a p-value cannot reach 0.05.
 _FEWEST_REFERENCES = 19
 
@@ -130,16 +132,20 @@ class WaveformTwin(nn.Module):
     `training.calibration`.
 
     What the network announces depends on how many witnesses are missing, so the calibration is one for each of some
-    such numbers, the `levels`.
+    such numbers, the `levels`; and where much is predicted it errs otherwise than where little is, so limits are told
+    apart by `loudness`, edges of the variance over that of the noise.
 
     Args:
         network: From witness series (event, witness, time) to strain (event, 1, time).
         summary_size: Length of the network's summary of an event; 0 if it gives none.
         num_references: Validation events whose summaries are kept for comparison.
         num_levels: Numbers of missing witnesses that are calibrated.
+        num_bins: Bins of loudness with limits of their own.
+        num_parts: Parts of a prediction (`contributions`) whose power is kept of each reference; 0 if it is not.
     """
 
     levels: Tensor
+    loudness: Tensor
     variance_noise: Tensor
     variance_factor: Tensor
     limits: Tensor
@@ -147,27 +153,40 @@ class WaveformTwin(nn.Module):
     summary_covariance: Tensor
     summary_references: Tensor
     summary_groups: Tensor
+    summary_powers: Tensor
 
-    def __init__(self, network: nn.Module, summary_size: int = 0, num_references: int = 0, num_levels: int = 1) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        summary_size: int = 0,
+        num_references: int = 0,
+        *,
+        num_levels: int = 1,
+        num_bins: int = 2,
+        num_parts: int = 0,
+    ) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("levels", torch.arange(float(num_levels)))
         self.register_buffer("variance_noise", torch.ones(num_levels))
         self.register_buffer("variance_factor", torch.ones(num_levels))
-        self.register_buffer("limits", gaussian_limits().repeat(num_levels, 2, 1))
+        self.register_buffer("loudness", 2.0 ** torch.arange(1.0, num_bins))
+        self.register_buffer("limits", gaussian_limits().repeat(num_levels, num_bins, 1))
         self.register_buffer("summary_mean", torch.zeros(summary_size))
         self.register_buffer("summary_covariance", torch.eye(summary_size))
         self.register_buffer("summary_references", torch.zeros(num_references, summary_size))
         self.register_buffer("summary_groups", torch.arange(float(num_references)))
+        self.register_buffer("summary_powers", torch.zeros(num_references, num_parts))
 
     def keep(self, **found: Tensor | float) -> None:
         """Put what calibration found into the buffers of these names, on the twin's own device and in its precision.
 
-        References without groups are each of a group of its own.
+        References without groups are each of a group of its own; those without powers are compared with all events.
         """
         if "summary_references" in found:
             references = torch.as_tensor(found["summary_references"])
-            found = {"summary_groups": torch.arange(len(references))} | found
+            usual = {"summary_groups": torch.arange(len(references)), "summary_powers": torch.zeros(len(references), 0)}
+            found = usual | found
         for name, value in found.items():
             setattr(self, name, torch.as_tensor(value).to(self.limits))
 
@@ -225,12 +244,12 @@ class WaveformTwin(nn.Module):
             variance: As from `explain`, (event, ...) or of one level.
             level: Level of each event, (event,), or one for all.
         """
-        limits = self.limits[level]
-        quiet, loud = (limits[..., row, :] for row in (0, 1))
-        if limits.dim() > 2:
-            between = (1,) * (variance.dim() - 1)
-            quiet, loud = (each.reshape(len(each), *between, -1) for each in (quiet, loud))
-        return variance[..., None] * torch.where(self.is_loud(variance, level)[..., None], loud, quiet)
+        noise = _beside(self.variance_noise[level], variance)
+        loudness = torch.bucketize(variance / noise, self.loudness.to(variance))
+        return (
+            variance[..., None]
+            * self.limits[_beside(torch.as_tensor(level, device=variance.device), variance), loudness]
+        )
 
     def novelty(self, summary: Tensor) -> Tensor:
         """Squared Mahalanobis distance from the training events, over the number of features, (event,).
@@ -245,7 +264,7 @@ class WaveformTwin(nn.Module):
             distances[rows] = self._distances(summary[rows], known)
         return distances
 
-    def strangeness(self, summary: Tensor) -> Tensor:
+    def strangeness(self, summary: Tensor, strain: Tensor | None = None) -> Tensor:
         """Share of validation events that were at least as new: small for what was never seen, float64, (event,).
 
         A p-value under the hypothesis that the event is like those of validation; never 0. Validation events of one
@@ -254,21 +273,43 @@ class WaveformTwin(nn.Module):
         compared by the witnesses that the event has; where fewer than 19 groups have all of these, a p-value cannot
         reach 0.05 and is NaN.
 
+        What is loud lies far from the mean as a rule, so events in which something is predicted are compared with such
+        ones, the others with the others, if there are 19 groups of them: else a quiet event would always look familiar.
+
         Args:
             summary: As from `explain`, (event, feature); NaN for a missing witness.
+            strain: The prediction, as from `explain`; None: all events are compared with all.
         """
         p_values = torch.full((len(summary),), torch.nan, dtype=torch.float64, device=summary.device)
         if len(self.summary_references) < _FEWEST_REFERENCES:
             return p_values
+        apart = strain is not None and self.summary_powers.shape[1] > 0
+        power = summary.new_zeros(len(summary)) if strain is None else strain.square().sum(dim=(-2, -1))
         for known, rows in _patterns(summary):
             seen = ~torch.isnan(self.summary_references[:, known]).any(dim=1)
-            references = self.summary_references[seen]
-            _, group, sizes = torch.unique(self.summary_groups[seen], return_inverse=True, return_counts=True)
-            if len(sizes) >= _FEWEST_REFERENCES:
-                usual, own = self._distances(references, known), self._distances(summary[rows], known)
-                beyond = ((usual[None, :] >= own[:, None]) / sizes.double()[group]).sum(dim=1)
-                p_values[rows] = (beyond + 1) / (len(sizes) + 1)
+            for said in (False, True):
+                own, alike = rows[(power[rows] >= SPOKEN_POWER) == said], seen & (self._spoke(known) == said)
+                among = alike if apart and self._num_groups(alike) >= _FEWEST_REFERENCES else seen
+                if len(own) and self._num_groups(among) >= _FEWEST_REFERENCES:
+                    p_values[own] = self._beyond(summary[own], known, among)
         return p_values
+
+    def _spoke(self, known: Tensor) -> Tensor:
+        """References of which something is predicted from the witnesses of some features, (reference,)."""
+        parts, features = self.summary_powers.shape[1], self.summary_references.shape[1]
+        # each witness has as many features as the next; a prediction that is no sum over witnesses has one part
+        present = torch.unique(known * parts // max(1, features))
+        return self.summary_powers[:, present if parts else []].sum(dim=1) >= SPOKEN_POWER
+
+    def _num_groups(self, references: Tensor) -> int:
+        return len(torch.unique(self.summary_groups[references]))
+
+    def _beyond(self, summary: Tensor, known: Tensor, among: Tensor) -> Tensor:
+        """Share of groups of some references that are at least as far from the training events, (event,)."""
+        _, group, sizes = torch.unique(self.summary_groups[among], return_inverse=True, return_counts=True)
+        usual, own = self._distances(self.summary_references[among], known), self._distances(summary, known)
+        beyond = ((usual[None, :] >= own[:, None]) / sizes.double()[group]).sum(dim=1)
+        return (beyond + 1) / (len(sizes) + 1)
 
     def _distances(self, summary: Tensor, known: Tensor) -> Tensor:
         if not len(known):

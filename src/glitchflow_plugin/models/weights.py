@@ -101,6 +101,10 @@ def _shapes_now(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]
         shapes = {**same, **one, **empty, "levels": (1,)}
     if "summary_references" in shapes and "summary_groups" not in shapes:
         shapes = {**shapes, "summary_groups": shapes["summary_references"][:1]}
+    if "summary_references" in shapes and "summary_powers" not in shapes:
+        shapes = {**shapes, "summary_powers": (shapes["summary_references"][0], 0)}
+    if "limits" in shapes and "loudness" not in shapes:  # told apart were pixels with and without a prediction
+        shapes = {**shapes, "loudness": (1,)}
     return shapes
 
 
@@ -137,7 +141,14 @@ def _twin_of(described: JsonObject, shapes: Mapping[str, tuple[int, ...]]) -> Tw
     network = build_model(described["name"], **described["settings"])
     if representation(described["name"]) == "waveform":
         num_references, summary_size = shapes["summary_references"]
-        return WaveformTwin(network, summary_size, num_references, shapes["levels"][0])
+        return WaveformTwin(
+            network,
+            summary_size,
+            num_references,
+            num_levels=shapes["levels"][0],
+            num_bins=shapes["loudness"][0] + 1,
+            num_parts=shapes["summary_powers"][1],
+        )
     witness_scale = [1.0] * shapes["witness_scale"][0]
     return EnergyTwin(
         network, clamp=1.0, witness_scale=witness_scale, target_scale=1.0, transform=described["transform"]

@@ -102,6 +102,23 @@ class WienerSums:
         weights = weights.to(self.products)
         return self._with(weights @ self.products @ weights.T, self.targets @ weights.T, self.count)
 
+    def smoothed(self, span: int) -> "WienerSums":
+        """As if nothing depended on anything more than `span` samples away: few events say little about long responses.
+
+        Cross correlations are weighted with a triangle, of which power spectra stay positive (Blackman and Tukey, The
+        Measurement of Power Spectra (1959)).
+        """
+        lag = torch.arange(self.segment_size, dtype=torch.float64)
+        weight = (1 - torch.minimum(lag, self.segment_size - lag) / (span + 1)).clamp(min=0)
+
+        def less(spectra: Tensor) -> Tensor:
+            # those of negative frequencies are the conjugates
+            whole = torch.cat([spectra, spectra[1:-1].flip(0).conj()])
+            correlation = torch.fft.ifft(whole, dim=0) * weight.view(-1, *[1] * (spectra.dim() - 1))
+            return torch.fft.fft(correlation, dim=0)[: len(spectra)]
+
+        return self._with(less(self.products), less(self.targets), self.count)
+
     def scaled(self, factors: Tensor) -> "WienerSums":
         """As if each channel had been multiplied with its factor."""
         return self._with(self.products * (factors[:, None] * factors), self.targets * factors, self.count)

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from glitchflow_plugin.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture, new_figure, picture
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
-_COLOURS = (BLUE, ORANGE, GREY, GREEN, RED, PURPLE)
+COLOURS = (BLUE, ORANGE, GREY, GREEN, RED, PURPLE)
+"""Of curves in their order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +91,7 @@ def plot_roc(
     """
     figure = new_figure(5.2, 4.8)
     axes = figure.subplots()
-    for (name, (false_alarms, hits)), colour in zip(curves.items(), _COLOURS, strict=False):
+    for (name, (false_alarms, hits)), colour in zip(curves.items(), COLOURS, strict=False):
         area = areas.get(name)
         label = name if area is None else f"{name}, area {area:.3f}"
         axes.plot(false_alarms, hits, color=colour, label=label)
@@ -144,7 +145,7 @@ def plot_confusion(
 
 
 def _bands(axes: Axes, thresholds: np.ndarray, curves: Mapping[str, Band]) -> None:
-    for (name, band), colour in zip(curves.items(), _COLOURS, strict=False):
+    for (name, band), colour in zip(curves.items(), COLOURS, strict=False):
         axes.plot(thresholds, band.value, color=colour, label=name)
         if np.isfinite(band.low).any():
             axes.fill_between(thresholds, band.low, band.high, color=colour, alpha=0.2, linewidth=0)

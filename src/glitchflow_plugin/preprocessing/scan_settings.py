@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.preprocessing.spectrograms import Band, OneOrMore, check_map_keys
+from glitchflow_plugin.preprocessing.map_settings import MapSettings
 from glitchflow_plugin.settings import Count, CountOrNone, Finite, Number, Positive, Share, section
 from glitchflow_plugin.signal.coincidence import Tolerance
 from glitchflow_plugin.signal.rounds import Criteria
@@ -16,8 +16,8 @@ DEFAULT_OCTAVES = 0.5
 
 
 @section
-class ScanSettings:
-    """The keys of scan.yaml; conf/scan.yaml and conf/maps.yaml explain them."""
+class ScanSettings(MapSettings):
+    """The keys of scan.yaml; conf/scan.yaml explains those that are not of maps."""
 
     memory: Positive = 128.0
     num_batch: Count | None = None
@@ -29,15 +29,7 @@ class ScanSettings:
         Number | Annotated[Sequence[Number], Field(min_length=1, max_length=2)],
         Field(description="seconds, or a pair [seconds, octaves]"),
     ] = 0.25
-    q: OneOrMore = 12.0
-    frange: Band = (8.0, 400.0)
-    fres: Number | None = None
-    tres: Number | None = None
-    num_t_bins: Count = 257
-    num_f_bins: Count = 64
     refchan: str | None = None
-    logf: bool = False
-    whiten: bool | None = None
     threshold_corr: Share | None = None
     threshold_iou: Share | None = None
     num_slides: CountOrNone = 128
@@ -55,6 +47,7 @@ class ScanSettings:
 
     def __post_init__(self) -> None:
         """Refuse a scan that decides nothing, and maps that no event has."""
+        super().__post_init__()
         _ = self.tolerance
         if not self.criteria.tests and self.threshold_corr is None and self.threshold_iou is None:
             raise ConfigurationError(
@@ -64,7 +57,6 @@ class ScanSettings:
             )
         if self.injections is not None and not self.num_slides:
             raise ConfigurationError("injections are compared with time slides: num_slides must not be 0.")
-        check_map_keys(self)
 
     @property
     def tolerance(self) -> Tolerance:

@@ -1,17 +1,14 @@
 """From an event set to a spectrogram set: Q-transform maps of the target and the selected witnesses."""
 
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
@@ -19,7 +16,8 @@ from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.sharded_writer import ShardedWriter, ShardPlan
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings, map_shards
-from glitchflow_plugin.settings import Count, Number, section
+from glitchflow_plugin.preprocessing.map_settings import MapSettings
+from glitchflow_plugin.settings import Count, section
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, check_settings, q_transform
 from glitchflow_plugin.types.tensors import host
 
@@ -30,128 +28,21 @@ UNITS = "SNR^2"
 _SHARD_BYTES = 64 * 1024**2
 _LARGEST_SHARD = 64
 
-OneOrMore = Annotated[
-    Number | Sequence[Number], Field(description="a number, or a list of numbers where several are meant")
-]
-Band = Annotated[Sequence[Number], Field(description="a pair [lowest, highest] in Hz")]
-
 
 @section
-class ProcessSettings:
-    """The keys of process.yaml; conf/process.yaml and conf/maps.yaml explain them."""
+class ProcessSettings(MapSettings):
+    """The keys of process.yaml; conf/process.yaml explains those that are not of maps."""
 
     num_batch: Count = 8
-    q: OneOrMore = 12.0
-    frange: Band = (8.0, 400.0)
-    fres: Number | None = None
-    tres: Number | None = None
-    num_t_bins: Count = 257
-    num_f_bins: Count = 64
-    logf: bool = False
-    whiten: bool | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse maps that no event has."""
-        check_map_keys(self)
 
 
-def q_transform_settings(
-    duration: float,
-    *,
-    q: float | Sequence[float],
-    frange: Sequence[float],
-    num_f_bins: int,
-    num_t_bins: int,
-    fres: float | None,
-    tres: float | None,
-    logf: bool,
-) -> QTransformSettings:
-    """Turn the keys that scan.yaml and process.yaml share into settings of the Q-transform.
-
-    Args:
-        duration: Length of the events, s.
-        q: One Q, or several to choose the best from.
-        frange: Lowest and highest frequency, Hz.
-        num_f_bins: Rows of a map.
-        num_t_bins: Columns of a map.
-        fres: Distance of rows, Hz; replaces `num_f_bins`. Linear axis only.
-        tres: Distance of columns, s; replaces `num_t_bins`.
-        logf: Logarithmic frequency axis.
-
-    Raises:
-        ConfigurationError: A value is out of range.
-    """
-    if not isinstance(frange, Sequence) or isinstance(frange, str) or len(frange) != 2:
-        raise ConfigurationError(f"frange must be a pair [lowest, highest] in Hz, got {frange!r}.")
-    low, high = (_number("frange", value) for value in frange)
-    qs = (
-        [_number("q", value) for value in q]
-        if isinstance(q, Sequence) and not isinstance(q, str)
-        else [_number("q", q)]
-    )
-    if fres is not None:
-        if logf:
-            raise ConfigurationError(
-                "fres needs a linear frequency axis: set logf: false, or num_f_bins in place of fres."
-            )
-        if not 0 < _number("fres", fres) <= high - low:
-            raise ConfigurationError(f"fres must be between 0 and {high - low:g} Hz, got {fres}.")
-        num_f_bins = round((high - low) / fres) + 1
-    if tres is not None:
-        if not 0 < _number("tres", tres) <= duration / 2:
-            raise ConfigurationError(f"tres must be between 0 and {duration / 2:g} s, got {tres}.")
-        num_t_bins = round(duration / tres)
-    return QTransformSettings(
-        q=qs[0] if len(qs) == 1 else tuple(qs),
-        frequency_low=low,
-        frequency_high=high,
-        num_frequencies=num_f_bins,
-        num_times=num_t_bins,
-        log_frequency=logf,
-    )
-
-
-class MapKeys(Protocol):
-    """The keys that scan.yaml and process.yaml share: what a map looks like."""
-
-    @property
-    def q(self) -> float | Sequence[float]: ...  # noqa: D102
-    @property
-    def frange(self) -> Sequence[float]: ...  # noqa: D102
-    @property
-    def num_f_bins(self) -> int: ...  # noqa: D102
-    @property
-    def num_t_bins(self) -> int: ...  # noqa: D102
-    @property
-    def fres(self) -> float | None: ...  # noqa: D102
-    @property
-    def tres(self) -> float | None: ...  # noqa: D102
-    @property
-    def logf(self) -> bool: ...  # noqa: D102
-
-
-def _map_keys(settings: MapKeys) -> dict[str, Any]:
-    return {key: getattr(settings, key) for key in ("q", "frange", "num_f_bins", "num_t_bins", "fres", "tres", "logf")}
-
-
-def check_map_keys(settings: MapKeys) -> None:
-    """Refuse what fits no event, before any is looked at.
-
-    Raises:
-        ConfigurationError: A value is out of range.
-    """
-    keys = _map_keys(settings)
-    keys["tres"] = None  # its range depends on the event
-    q_transform_settings(math.inf, **keys)
-
-
-def event_transform(events: EventSet, settings: MapKeys) -> QTransformSettings:
+def event_transform(events: EventSet, settings: MapSettings) -> QTransformSettings:
     """Settings of the Q-transform for an event set, compared with its rate, length and band.
 
     Raises:
         ConfigurationError: They do not fit; the message says what fits.
     """
-    transform = q_transform_settings(events.duration, **_map_keys(settings))
+    transform = settings.transform(events.duration)
     check_settings(events.num_samples, events.sample_rate, transform)
     _check_band(events, transform)
     return transform
@@ -301,11 +192,3 @@ def single_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigurationError(
-            f"{key} must be a number, or a list of numbers where several are meant, got {value!r}."
-        )
-    return float(value)

@@ -30,6 +30,7 @@ STATE_BITS = {
     "NOTHING_SUBTRACTED": "the clean strain is the recorded one, bit by bit",
     "WITNESSES_COMPLETE": "no witness of the model was missing or dead",
     "IN_DISTRIBUTION": "the model tells that it has seen the like in training; never set by a model that cannot tell",
+    "NO_SIGNAL_SUSPECTED": "nothing loud is left of the strain, which the witnesses would not explain",
 }
 """Name and meaning of the bits, from bit 0 on; each is set when this holds for the whole sample."""
 

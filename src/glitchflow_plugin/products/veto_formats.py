@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from glitchflow_plugin.data.apart import apart, shown
-from glitchflow_plugin.data.files import atomic_path, read_text
+from glitchflow_plugin.data.files import atomic_path, new_hdf5, read_text
 from glitchflow_plugin.errors import ConfigurationError, FormatError, nearest
 from glitchflow_plugin.products.veto_flag import VetoFlag
 from glitchflow_plugin.types.intervals import union
@@ -29,7 +29,9 @@ KNOWN = "-known"
 GATE_TAPER = 0.25
 """Length of the taper on either side of a gate, s: PyCBC's own choice for its automatic gates."""
 
+_BILLION = 1_000_000_000
 _NANO = Decimal("1e-9")
+_HDF5_ROW = [(name, "<i8") for name in ("start_time", "start_time_ns", "end_time", "end_time_ns")]
 _TIMES_ALONE = ("name", "known", "isgood", "padding", "description", "label", "category")
 """What a file of times alone loses."""
 
@@ -124,11 +126,31 @@ def _format(kind: str) -> Format:
     return FORMATS[kind]
 
 
-# Through gwpy: HDF5, JSON, LIGO_LW, segwizard.
+# HDF5 and segwizard as gwpy has them, written without it: importing it takes longer than all the rest.
 
 
 def _write_hdf5(flag: VetoFlag, path: Path) -> None:
-    flag.to_gwpy().write(str(path), format="hdf5", overwrite=True)
+    with new_hdf5(path, seal=False) as file:
+        group = file.create_group(flag.name)
+        for name in ("active", "known"):
+            ends = [[divmod(_nanoseconds(time), _BILLION) for time in pair] for pair in getattr(flag, name)]
+            table = np.array([(*start, *end) for start, end in ends], dtype=_HDF5_ROW)
+            group.create_dataset(name, data=table)
+        for name in ("name", "label", "category", "description", "isgood", "padding"):
+            if (value := getattr(flag, name)) is not None:
+                group.attrs[name] = value
+
+
+def _write_segwizard(flag: VetoFlag, path: Path) -> None:
+    lines = ["# seg\tstart\tstop\tduration\n"]
+    for number, (start, end) in enumerate(flag.active):
+        first, last = _nanoseconds(start), _nanoseconds(end)
+        words = (f"{(time * _NANO).normalize():f}" for time in (first, last, last - first))
+        lines.append("\t".join((str(number), *words)) + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+# Through gwpy: JSON and LIGO_LW; reading all four.
 
 
 def _write_json(flag: VetoFlag, path: Path) -> None:
@@ -137,10 +159,6 @@ def _write_json(flag: VetoFlag, path: Path) -> None:
 
 def _write_ligolw(flag: VetoFlag, path: Path) -> None:
     flag.to_gwpy().write(str(path), format="ligolw", overwrite=True)
-
-
-def _write_segwizard(flag: VetoFlag, path: Path) -> None:
-    flag.to_gwpy().active.write(str(path), format="segwizard")
 
 
 @apart

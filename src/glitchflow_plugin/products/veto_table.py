@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.signal.columns import Columns
+from glitchflow_plugin.signal.vetoes import runs_of
 from glitchflow_plugin.types.intervals import union
 from glitchflow_plugin.verdict import decide, holds_glitch, is_cleaned, is_vetoed, outcome
 
@@ -47,9 +48,6 @@ EVENT_COLUMNS: Mapping[str, str] = {
     "witnesses_missing": "Int64",
 }
 """Columns of the event table with their pandas types; the nullable ones may be empty."""
-
-#: Times below this apart touch, s: the rounding of GPS times in float64 is 2.4e-7 s.
-_TOUCHING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,23 +108,15 @@ def veto_segments(
     if not 0 <= padding < np.inf:
         msg = f"expected a padding of vetoes of at least 0 s, got {padding}. Correct veto_padding."
         raise ConfigurationError(msg)
-    steps = np.diff(is_vetoed(loudest, threshold).astype(np.int8), axis=1, prepend=0, append=0)
-    event, first = np.nonzero(steps == 1)
-    stop = np.nonzero(steps == -1)[1]
-    start = np.maximum(columns.left[first] - padding, 0.0)
-    end = np.minimum(columns.right[stop - 1] + padding, columns.duration)
-    new = np.ones(len(event), dtype=bool)
-    new[1:] = (event[1:] != event[:-1]) | (start[1:] > end[:-1] + _TOUCHING)
-    opens = np.flatnonzero(new)
-    closes = np.append(opens[1:], len(event)) - 1 if len(opens) else opens
-    event, start, end, stop = event[opens], start[opens], end[closes], stop[closes]
-    runs = list(zip(event, first[opens], stop, strict=True))
-    peak = [loudest[row, low:high].max() for row, low, high in runs]
-    box = _boxes(bands, is_vetoed(loudest, threshold), runs)
+    vetoed = is_vetoed(loudest, threshold)
+    found = runs_of(vetoed, columns, padding)
+    runs = list(zip(found.event, found.first, found.stop, strict=True))
+    peak = [loudest[row, first:stop].max() for row, first, stop in runs]
+    box = _boxes(bands, vetoed, runs)
     content = {
-        "event_id": np.asarray(event_ids, dtype=object)[event],
-        "gps_start": gps_start[event] + start,
-        "gps_end": gps_start[event] + end,
+        "event_id": np.asarray(event_ids, dtype=object)[found.event],
+        "gps_start": gps_start[found.event] + found.start,
+        "gps_end": gps_start[found.event] + found.end,
         "frequency_low": box[:, 0],
         "frequency_high": box[:, 1],
         "peak_snr2_predicted": np.asarray(peak, dtype=np.float64),

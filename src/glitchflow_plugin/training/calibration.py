@@ -22,8 +22,10 @@ _QUIET_PIXELS, _LOUD_PIXELS = 500, 1000
 _EDGE_FRAMES = 4
 #: Share of the loudest row's median power below which a row lies outside the band.
 _LEAST_LEVEL = 0.1
-#: Loud pixels below which the limits of a Gaussian are kept.
-_FEWEST_LOUD = 200
+#: Edges of the expected power, in units of the noise's, between which limits are fitted apart.
+_LOUDNESS = (1.5, 2.0, 4.0, 8.0, 16.0, 64.0)
+#: Pixels of a loudness below which the limits of the next quieter ones are taken, or those of a Gaussian.
+_FEWEST_PIXELS = 200
 #: Numbers of missing witnesses that are calibrated, at most.
 _LEVELS = 8
 #: Smallest eigenvalue of a covariance of pairs that were not all seen together, relative to the largest.
@@ -39,12 +41,18 @@ class Coverage:
         share: Found, over all pixels.
         share_loud: Found, over the pixels in which a glitch was predicted.
         num_loud: Number of those.
+        edges: Of the expected power, in units of the noise's, between the bins of loudness.
+        by_loudness: Found, by bin; NaN where there is no pixel.
+        num_by_loudness: Number of pixels, by bin.
     """
 
     probability: tuple[float, ...]
     share: tuple[float, ...]
     share_loud: tuple[float, ...]
     num_loud: int
+    edges: tuple[float, ...] = ()
+    by_loudness: tuple[tuple[float, ...], ...] = ()
+    num_by_loudness: tuple[int, ...] = ()
 
 
 def calibrate(
@@ -55,15 +63,17 @@ def calibrate(
     The mean power that is left of a pixel is a + b (v - 1), v being the network's announcement; a and b are those of
     the largest likelihood of a complex Gaussian on validation events. Of a predicted glitch, a little is left as a rule
     and much at times, more than a Gaussian allows: the limits for given probabilities are quantiles of what was left
-    there, in units of its expected power (split conformal prediction, Vovk et al. 2005, doi:10.1007/b106715), apart for
-    pixels with and without a prediction. Where witnesses are missing, more is left that was not announced: all this is
-    fitted for several numbers of missing witnesses, those of the validation events being left out at random.
+    there, in units of its expected power (split conformal prediction, Vovk et al. 2005, doi:10.1007/b106715), apart by
+    how much is expected (Mondrian conformal prediction, ibid. chapter 4.5): of what is loud less is left, mostly, than
+    the variance says, and of what is faint more. Where witnesses are missing, more is left that was not announced: all
+    this is fitted for several numbers of missing witnesses, those of the validation events being left out at random.
 
     Events of one group are no independent cases: each weighs one over the size of its group, and where groups differ
     more than accident makes them, quantiles are taken as of so many independent cases as explain that.
 
     New is what lies far from the training events' summaries, in the metric of their covariance (Mahalanobis; Lee et al.
-    2018, arXiv:1807.03888); how far is usual is known from validation events.
+    2018, arXiv:1807.03888); how far is usual is known from validation events, apart for those in which something is
+    predicted.
 
     Args:
         twin: Its network must say how sure it is.
@@ -80,21 +90,24 @@ def calibrate(
         raise NoEventsError("expected training events to calibrate on, got none.")
     mean, covariance = _moments(torch.cat(seen))
     twin.keep(summary_mean=mean, summary_covariance=covariance)
-    references = [_summaries(twin, witnesses.to(device)) for witnesses, _ in validation]
+    references = [
+        (_summaries(twin, shown), _powers(twin, shown)) for shown in (each[0].to(device) for each in validation)
+    ]
     if not references:
         raise NoEventsError("expected validation events to calibrate on, got none.")
-    summaries = torch.cat(references)
+    summaries, powers = (torch.cat(each) for each in zip(*references, strict=True))
     groups = np.arange(len(summaries)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    twin.keep(summary_references=summaries, summary_groups=torch.from_numpy(groups))
+    twin.keep(summary_references=summaries, summary_groups=torch.from_numpy(groups), summary_powers=powers)
     channels = next(iter(validation))[0].shape[1]
     levels = np.unique(np.linspace(0, channels, _LEVELS).round() if channels >= _LEVELS else np.arange(channels + 1))
-    fits = [(1.0, 1.0, gaussian_limits().repeat(2, 1))]
+    fits = [(1.0, 1.0, gaussian_limits().repeat(len(_LOUDNESS) + 1, 1))]
     for number in levels:
         found = _observed(twin, validation, int(number), groups)
         fits.append(fits[-1] if found is None else _fit(found))
     noise, factor, limits = zip(*fits[1:], strict=True)
     twin.keep(
         levels=torch.from_numpy(levels),
+        loudness=torch.tensor(_LOUDNESS),
         variance_noise=torch.tensor(noise),
         variance_factor=torch.tensor(factor),
         limits=torch.stack(limits),
@@ -114,16 +127,20 @@ def _moments(summaries: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fit(seen: "_Observed") -> tuple[float, float, Tensor]:
-    """Noise, factor and limits, (2, probability), of what was left with one number of missing witnesses."""
+    """Noise, factor and limits, (loudness, probability), of what was left with one number of missing witnesses."""
     noise, factor = _most_likely(seen)
     expected = noise + factor * (seen.announced - 1)
-    loud, limits = expected > 2 * noise, gaussian_limits().repeat(2, 1)
-    for row, chosen in enumerate((~loud, loud)):
-        if int(chosen.sum()) >= _FEWEST_LOUD:
-            ratios = host(seen.power[chosen] / expected[chosen])
-            found = _upper_quantiles(ratios, host(seen.weight[chosen]), host(seen.group[chosen]))
-            limits[row] = torch.from_numpy(found)
-    return noise, factor, limits
+    loudness = torch.bucketize(expected / noise, torch.tensor(_LOUDNESS, dtype=expected.dtype))
+    limits = [gaussian_limits()]
+    for row in range(len(_LOUDNESS) + 1):
+        chosen = loudness == row
+        if int(chosen.sum()) < _FEWEST_PIXELS:
+            limits.append(limits[-1])
+            continue
+        ratios = host(seen.power[chosen] / expected[chosen])
+        found = _upper_quantiles(ratios, host(seen.weight[chosen]), host(seen.group[chosen]))
+        limits.append(torch.from_numpy(found).to(limits[0]))
+    return noise, factor, torch.stack(limits[1:])
 
 
 def _upper_quantiles(values: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -169,8 +186,16 @@ def coverage(twin: WaveformTwin, batches: _Batches, missing: int = 0) -> Coverag
     def shares(weight: Tensor) -> tuple[float, ...]:
         return tuple(((inside * weight[:, None]).sum(dim=0) / weight.sum()).tolist())
 
+    loudness = torch.bucketize(expected / float(twin.variance_noise[level]), torch.tensor(_LOUDNESS).to(expected))
+    weights = [seen.weight * (loudness == row) for row in range(len(_LOUDNESS) + 1)]
     return Coverage(
-        PROBABILITIES, shares(seen.weight), shares(seen.weight * loud), round(float(seen.weight[loud].sum()))
+        PROBABILITIES,
+        shares(seen.weight),
+        shares(seen.weight * loud),
+        round(float(seen.weight[loud].sum())),
+        _LOUDNESS,
+        tuple(map(shares, weights)),
+        tuple(round(float(weight.sum())) for weight in weights),
     )
 
 
@@ -196,6 +221,12 @@ def leave_out(witnesses: Tensor, number: int, generator: torch.Generator) -> tup
 @torch.no_grad()
 def _summaries(twin: WaveformTwin, witnesses: Tensor) -> Tensor:
     return twin.network(witnesses, explained=True).summary.double()
+
+
+@torch.no_grad()
+def _powers(twin: WaveformTwin, witnesses: Tensor) -> Tensor:
+    """Power of each part of the predictions, (event, part)."""
+    return twin.contributions(witnesses).square().sum(dim=-1)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ FOLDS = 5
 """Parts of the training events, whole groups each, of which one after the other is left out."""
 
 _RIDGE = 0.1
+#: Lengths of responses that are tried, as a share of half the filters.
+_SPANS = (1.0, 0.5)
 #: Power of a channel that is never heard, relative to the loudest.
 _SILENT = 1e-12
 CONFIDENCE = 1.0
@@ -59,13 +61,41 @@ def sums_by_fold(
     return sums
 
 
-def choose_laws(sums: Sequence[WienerSums], num_laws: int, context: Sequence[int] = ()) -> Bool[Tensor, "witness law"]:
+def choose_span(sums: Sequence[WienerSums], num_laws: int) -> int | None:
+    """How long responses are best taken, in samples, by what linear laws gain on events left out.
+
+    They are limited only where filters without a limit lose by more than a standard error: few events.
+
+    Args:
+        sums: Cross spectra by fold, of all laws of all witnesses.
+        num_laws: Laws of a witness.
+
+    Returns:
+        The length; None: no limit.
+    """
+    linear = torch.arange(0, sums[0].in_channels, num_laws)
+    known = [each.only(linear) for each in sums if each.count]
+    if len(known) < FOLDS:
+        return None
+    half = sums[0].filter_size // 2
+    free = held_out_gains(known)
+    if free.mean() > -CONFIDENCE * free.std() / len(known) ** 0.5:
+        return None
+    gains = {round(share * half): held_out_gains(known, round(share * half)) for share in _SPANS}
+    best = max(gains, key=lambda span: float(gains[span].mean()))
+    return best if gains[best].mean() > free.mean() else None
+
+
+def choose_laws(
+    sums: Sequence[WienerSums], num_laws: int, context: Sequence[int] = (), span: int | None = None
+) -> Bool[Tensor, "witness law"]:
     """Laws of each witness: the first one, and what is better on events left out, one witness after the other.
 
     Args:
         sums: Cross spectra by fold, of all laws of all witnesses.
         num_laws: Laws of a witness.
         context: Witnesses that need not couple themselves, and have no law unless it is better.
+        span: Length of responses, from `choose_span`.
     """
     known = [each for each in sums if each.count]
     chosen = torch.zeros(sums[0].in_channels // num_laws, num_laws, dtype=torch.bool)
@@ -75,7 +105,7 @@ def choose_laws(sums: Sequence[WienerSums], num_laws: int, context: Sequence[int
     always = chosen.clone()
     if len(known) < FOLDS:
         return chosen
-    best = _gains(known, chosen)
+    best = _gains(known, chosen, span)
     heard = reduce(add, known).power.unflatten(0, chosen.shape) > 0
     for _ in range(_ROUNDS):
         before = chosen.clone()
@@ -84,7 +114,7 @@ def choose_laws(sums: Sequence[WienerSums], num_laws: int, context: Sequence[int
                 tried = chosen.clone()
                 tried[witness] = always[witness]
                 tried[witness, law] = True
-                found = _gains(known, tried)
+                found = _gains(known, tried, span)
                 better = found - best
                 if better.mean() > CONFIDENCE * better.std() / len(better) ** 0.5:
                     chosen, best = tried, found
@@ -93,27 +123,30 @@ def choose_laws(sums: Sequence[WienerSums], num_laws: int, context: Sequence[int
     return chosen
 
 
-def fit_filters(sums: WienerSums, chosen: Bool[Tensor, "witness law"]) -> Float[Tensor, "witness law tap"]:
-    """The filters of least loss of the chosen laws; 0 of the others."""
+def fit_filters(
+    sums: WienerSums, chosen: Bool[Tensor, "witness law"], span: int | None = None
+) -> Float[Tensor, "witness law tap"]:
+    """The filters of least loss of the chosen laws, with a length of responses from `choose_span`; 0 of the others."""
     channels = torch.nonzero(chosen.flatten())[:, 0]
     filters = torch.zeros(chosen.numel(), sums.filter_size)
-    filters[channels] = _solved(sums.only(channels))
+    filters[channels] = _solved(sums.only(channels), span)
     return filters.unflatten(0, chosen.shape)
 
 
-def _solved(sums: WienerSums) -> Float[Tensor, "channel tap"]:
+def _solved(sums: WienerSums, span: int | None = None) -> Float[Tensor, "channel tap"]:
     """Filters, with a ridge relative to each channel's own power: laws differ in their units."""
     power = sums.power
+    sums = sums if span is None else sums.smoothed(span)
     factors = power.clamp(min=_SILENT * float(power.max()) + _SILENT).rsqrt()
     return (sums.scaled(factors).solve(_RIDGE).filters.detach() * factors[:, None]).float()
 
 
-def _gains(sums: Sequence[WienerSums], chosen: Bool[Tensor, "witness law"]) -> Float[Tensor, " fold"]:
+def _gains(sums: Sequence[WienerSums], chosen: Bool[Tensor, "witness law"], span: int | None) -> Float[Tensor, " fold"]:
     channels = torch.nonzero(chosen.flatten())[:, 0]
-    return held_out_gains([each.only(channels) for each in sums])
+    return held_out_gains([each.only(channels) for each in sums], span)
 
 
-def held_out_gains(parts: Sequence[WienerSums]) -> Float[Tensor, " fold"]:
-    """What filters gain on each fold that were fitted to the others."""
+def held_out_gains(parts: Sequence[WienerSums], span: int | None = None) -> Float[Tensor, " fold"]:
+    """What filters gain on each fold that were fitted to the others, with responses of a length from `choose_span`."""
     rest = [reduce(add, [other for other in parts if other is not part]) for part in parts]
-    return torch.tensor([part.gain(_solved(others)) for part, others in zip(parts, rest, strict=True)])
+    return torch.tensor([part.gain(_solved(others, span)) for part, others in zip(parts, rest, strict=True)])

@@ -21,6 +21,7 @@ from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.judged_events import Gate, gate_notes
 from glitchflow_plugin.training.registration import Outcome
 from glitchflow_plugin.training.trained_twin import TrainedTwin
+from glitchflow_plugin.training.veto_notes import veto_notes
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def describe(
         "threshold": config.threshold,
         **({} if gains is None else {NOTE: gains.to_dict()}),
         "baseline": {"representation": baseline.representation, "ridge": baseline.ridge},
+        **veto_notes(trained),
     }
     metrics = {f"validation_{key}": value for key, value in figures.items()}
     return trained.learner.bundle(trained.twin, baseline, metrics, notes)

@@ -133,4 +133,6 @@ def _followed_by(
     better = gain - alone
     # a kind of glitch need not be in every fold: there nothing is gained
     sure = better.min() > -_LOST * better.max() and better.mean() > CONFIDENCE * better.std() / len(better) ** 0.5
-    return context if sure and better.mean() > max(least, _WORTH * float(gain.mean())) else None
+    # to lose less than a witness alone, which foretells nothing of other events, is no sign of anything
+    useful = gain.mean() > 0 and better.mean() > max(least, _WORTH * float(gain.mean()))
+    return context if sure and useful else None

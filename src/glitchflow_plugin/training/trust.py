@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glitchflow_plugin.data.sharded import EventSet
-from glitchflow_plugin.models.twins import WaveformTwin
+from glitchflow_plugin.models.twins import SPOKEN_POWER, WaveformTwin
 from glitchflow_plugin.training.calibration import Coverage, coverage, leave_out
 
 #: Gain of a witness that shall look new to a twin.
@@ -31,8 +31,9 @@ def trust(
         seed: Draws the witness that is made louder.
 
     Returns:
-        JSON-like: `missing` (a row a number of witnesses left out), `coverage` (by kind of pixel, probabilities
-        announced and shares found) and `strangeness` (by kind of event, p-values).
+        JSON-like: `missing` (a row a number of witnesses left out), `loudness` (coverage by the power that is expected,
+        likewise), `coverage` (by kind of pixel, probabilities announced and shares found) and `strangeness` (by kind of
+        event, p-values).
     """
     device = twin.variance_noise.device
     batches: list[tuple[Tensor, Tensor]] = []
@@ -47,12 +48,18 @@ def trust(
     louder = (_one_louder(shown, generator) for shown in witnesses)
     return {
         "missing": [_without(twin, witnesses, number, one) for number, one in covered.items()],
+        "loudness": {
+            "edges": list(found.edges),
+            "rows": [_by_loudness(number, one) for number, one in covered.items()],
+        },
         "coverage": {
             "all pixels": [list(found.probability), list(found.share)],
             f"glitch predicted ({found.num_loud})": [list(found.probability), list(found.share_loud)],
         },
         "strangeness": {
             "held-out events": _p_values(twin, witnesses).tolist(),
+            "of these, with a glitch predicted": _p_values(twin, witnesses, spoken=True).tolist(),
+            "of these, with none predicted": _p_values(twin, witnesses, spoken=False).tolist(),
             f"a witness {_STRANGE_GAIN:g} times as loud": _p_values(twin, louder).tolist(),
         },
     }
@@ -73,11 +80,19 @@ def _one_louder(
     return witnesses * gains[..., None].to(witnesses.device)
 
 
-def _p_values(twin: WaveformTwin, shown: Iterable[Float[Tensor, "event witness time"]]) -> Float[Tensor, " event"]:
-    """Of the events of which the twin knows one."""
-    with torch.no_grad():
-        found = torch.cat([twin.strangeness(twin.explain(witnesses).summary) for witnesses in shown])
-    return found[~found.isnan()]
+def _p_values(
+    twin: WaveformTwin, shown: Iterable[Float[Tensor, "event witness time"]], *, spoken: bool | None = None
+) -> Float[Tensor, " event"]:
+    """Of the events of which the twin knows one; if asked, of those alone in which it predicts something or nothing."""
+    found = []
+    for witnesses in shown:
+        with torch.no_grad():
+            said = twin.explain(witnesses)
+            p_values = twin.strangeness(said.summary, said.strain)
+        power = said.strain.square().sum(dim=(1, 2))
+        found.append(p_values if spoken is None else p_values[(power >= SPOKEN_POWER) == spoken])
+    together = torch.cat(found)
+    return together[~together.isnan()]
 
 
 def _without(twin: WaveformTwin, witnesses: Sequence[Tensor], missing: int, found: Coverage) -> dict[str, Any]:
@@ -92,3 +107,11 @@ def _without(twin: WaveformTwin, witnesses: Sequence[Tensor], missing: int, foun
         "within": found.share[place],
         "within, glitch predicted": found.share_loud[place] if found.num_loud else None,
     }
+
+
+def _by_loudness(missing: int, found: Coverage) -> dict[str, Any]:
+    """Coverage of the 50 and 95 % limits by bin of the power that is expected; None where there is no pixel."""
+    pairs = zip(found.by_loudness, found.num_by_loudness, strict=True)
+    places = [found.probability.index(wanted) for wanted in (0.5, 0.95)]
+    within = [[shares[place] for place in places] if pixels else None for shares, pixels in pairs]
+    return {"missing": missing, "pixels": list(found.num_by_loudness), "within": within}

@@ -41,7 +41,7 @@ from glitchflow_plugin.simulation.detector import event_path
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.calibration import calibrate
 from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, pixels_inside
-from glitchflow_plugin.training.filter_start import choose_laws, fit_filters, folds_of, sums_by_fold
+from glitchflow_plugin.training.filter_start import choose_laws, choose_span, fit_filters, folds_of, sums_by_fold
 from glitchflow_plugin.training.judged_maps import JudgedOnMaps
 from glitchflow_plugin.training.learner import Batches
 from glitchflow_plugin.training.slow_start import find_context, set_context
@@ -312,8 +312,10 @@ class WaveformLearner(JudgedOnMaps):
             (root[..., None] * network.law_series(witnesses), root * target) for witnesses, target, root in weighed()
         )
         sums = sums_by_fold(weighted, folds, network.filter_size)
-        chosen = choose_laws(sums, network.filters.shape[1], slow)
-        fitted = fit_filters(reduce(add, sums), chosen)
+        num_laws = network.filters.shape[1]
+        span = choose_span(sums, num_laws)
+        chosen = choose_laws(sums, num_laws, slow, span)
+        fitted = fit_filters(reduce(add, sums), chosen, span)
         with torch.no_grad():
             network.filters.copy_(torch.where(chosen[..., None], fitted, network.filters))
             network.filters[slow] = fitted[slow]

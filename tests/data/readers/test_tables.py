@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glitchflow_plugin.data.readers.tables import gps_times, read_csv
-from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_times, read_triggers
+from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_table, read_times
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 QUICK = settings(
@@ -50,11 +50,11 @@ def exact(times):
 
 
 def read(path, **keys):
-    return np.array([one.gps_time for one in read_triggers(TriggerSettings(path=str(path), **keys))])
+    return np.array([one.gps_time for one in read_table(TriggerSettings(path=str(path), **keys)).triggers()])
 
 
 def pairs(settings):
-    return [(one.event_id, one.gps_time) for one in read_triggers(settings)]
+    return [(one.event_id, one.gps_time) for one in read_table(settings).triggers()]
 
 
 def outcome(reader, path):
@@ -116,8 +116,15 @@ def write_hdf5_columns(folder, columns, draw):
     return folder / "t.h5", keys
 
 
+def cleared(folder):
+    """Nothing is there that would be written over: a file system brings such a file to the disk at once."""
+    for left in folder.iterdir():
+        left.unlink()
+
+
 def check_table(folder, data, times):
     """Write times in one or two columns among others, in any order, and compare what is read."""
+    cleared(folder)
     write = data.draw(st.sampled_from([write_csv_table, write_hdf5_table, write_hdf5_columns]))
     pair = data.draw(st.sampled_from([*PAIRS, *EXPLICIT, None]))
     if pair is None:
@@ -430,7 +437,7 @@ def test_columns_of_hdf5_have_texts_and_one_length(tmp_path):
     with h5py.File(tmp_path / "t.h5", "r+") as file:
         file["triggers/snr"] = [8.0]
     with pytest.raises(FormatError, match=r"as long as each other.*'snr': 1"):
-        read_triggers(settings)
+        read_table(settings)
     with pytest.raises(FormatError, match=r"has no table 'other'.*triggers"):
         read(tmp_path / "t.h5", table="other")
     with h5py.File(tmp_path / "t.h5", "w") as file:
@@ -509,6 +516,7 @@ _DRESS = {
 
 def check_spoilt(folder, times, names, change, dress):
     """A table that was changed in structure, never in digits: read as before, or refused."""
+    cleared(folder)
     values = {"time": as_text(times), "snr": ["8.5"] * len(times), "event_id": [f"e{row}" for row in range(len(times))]}
     rows = zip(*(values[name] for name in names), strict=True)
     text = _width("\n".join(",".join(line) for line in [names, *rows]), change)
@@ -552,6 +560,7 @@ DAMAGE = st.lists(
 
 def check_damaged(folder, damage):
     """Whatever happens to the bytes: times, or an error for the user."""
+    cleared(folder)
     content = GOOD.encode()
     for place, kind, what in damage:
         rest = {"put": content[place:], "drop": content[place + 1 :], "cut": b""}[kind]

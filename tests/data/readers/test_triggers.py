@@ -12,7 +12,6 @@ from glitchflow_plugin.data.readers.triggers import (
     TriggerSettings,
     read_table,
     read_times,
-    read_triggers,
     write_triggers,
 )
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
@@ -24,7 +23,7 @@ TIMES = st.floats(1e9, 2e9).map(lambda time: round(time, 6))
 
 
 def pairs(settings):
-    return [(one.event_id, one.gps_time) for one in read_triggers(settings)]
+    return [(one.event_id, one.gps_time) for one in read_table(settings).triggers()]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -46,13 +45,13 @@ def test_columns_are_found_or_named(tmp_path):
     named = TriggerSettings(path=str(path), time_column="GPStime", id_column="label")
     assert pairs(named) == [("a", 1264000000.5), ("b", 1264000010.25)]
     with pytest.raises(FormatError, match="no column 'when'"):
-        read_triggers(TriggerSettings(path=str(path), time_column="when"))
+        read_table(TriggerSettings(path=str(path), time_column="when"))
     path.write_text("a,b\n1,2\n")
     with pytest.raises(FormatError, match="time_column"):
-        read_triggers(TriggerSettings(path=str(path)))
+        read_table(TriggerSettings(path=str(path)))
     path.write_text("time\nsoon\n")
     with pytest.raises(FormatError, match="row 1: expected a number, got 'soon'"):
-        read_triggers(TriggerSettings(path=str(path)))
+        read_table(TriggerSettings(path=str(path)))
 
 
 def test_an_id_with_two_times_is_refused_and_a_repeated_row_is_not(tmp_path):
@@ -61,21 +60,21 @@ def test_an_id_with_two_times_is_refused_and_a_repeated_row_is_not(tmp_path):
     assert pairs(TriggerSettings(path=str(path))) == [("a", 1264000000.5), ("b", 1264000010.0)]
     path.write_text("event_id,time\na,1264000000.5\nb,1264000010\na,1264000020.5\nc,1264000030\nc,1264000031\n")
     with pytest.raises(FormatError, match=r"t\.csv.*2 event id\(s\).*a, c.*id_column"):
-        read_triggers(TriggerSettings(path=str(path)))
+        read_table(TriggerSettings(path=str(path)))
     near = (1264000000.5, 1264000000.5 + 3e-7)  # the same microsecond: one trigger
-    assert len(read_triggers(TriggerSettings(times=near))) == 1
+    assert len(read_table(TriggerSettings(times=near)).triggers()) == 1
 
 
 def test_inline_times_are_sorted_and_checked():
     assert pairs(TriggerSettings(times=(2e9, 1e9))) == [(event_id_at(1e9), 1e9), (event_id_at(2e9), 2e9)]
     with pytest.raises(ConfigurationError, match="positive"):
-        read_triggers(TriggerSettings(times=(-5.0,)))
+        read_table(TriggerSettings(times=(-5.0,)))
     with pytest.raises(ConfigurationError, match="either"):
         TriggerSettings()
     with pytest.raises(ConfigurationError, match="must be"):
         TriggerSettings(times=(1e9,), format="root")
     with pytest.raises(FormatError, match="no such table"):
-        read_triggers(TriggerSettings(path="nowhere.csv"))
+        read_table(TriggerSettings(path="nowhere.csv"))
 
 
 def test_omicron_hdf5_through_gwpy(tmp_path):
@@ -87,19 +86,19 @@ def test_omicron_hdf5_through_gwpy(tmp_path):
     found = pairs(TriggerSettings(path=str(tmp_path / "V1-OMICRON-1264000000-100.h5")))
     assert [time for _, time in found] == [1264000000.125, 1264000010.5]
     with pytest.raises(FormatError, match="omicron"):
-        read_triggers(TriggerSettings(path=str(tmp_path / "V1-OMICRON-1264000000-100.h5"), table="other"))
+        read_table(TriggerSettings(path=str(tmp_path / "V1-OMICRON-1264000000-100.h5"), table="other"))
 
 
 def test_a_lone_number_that_was_meant_as_a_range_is_told_how_to_write_it(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("time,snr,label\n" + "".join(f"{1264000000.5 + row},{9.5 + row},a\n" for row in range(3)))
     with pytest.raises(NoEventsError, match=r"snr in 8, where there are 9\.5 to 11\.5\. A lone number.*\[8, null\]"):
-        read_triggers(TriggerSettings(path=str(path), select={"snr": 8}))
+        read_table(TriggerSettings(path=str(path), select={"snr": 8}))
     with pytest.raises(FormatError, match=r"expected a number, got 'a'\. Select labels by a list"):
-        read_triggers(TriggerSettings(path=str(path), select={"label": [8, None]}))
+        read_table(TriggerSettings(path=str(path), select={"label": [8, None]}))
     path.write_text("time,snr\n1264000000.5,9\nnan,9\n")
     with pytest.raises(ConfigurationError, match=r"got nan in row 2\. Correct it, or leave the row out"):
-        read_triggers(TriggerSettings(path=str(path)))
+        read_table(TriggerSettings(path=str(path)))
 
 
 def test_ligo_lw_through_gwpy(tmp_path):
@@ -170,7 +169,7 @@ def table(tmp_path, text=TABLE, name="t.csv"):
 
 
 def kept(path, **keys):
-    return [one.gps_time - 1264000000 for one in read_triggers(TriggerSettings(path=path, **keys))]
+    return [one.gps_time - 1264000000 for one in read_table(TriggerSettings(path=path, **keys)).triggers()]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +222,7 @@ def test_what_falls_is_counted_by_condition_and_nan_by_itself(tmp_path):
 )
 def test_columns_that_are_not_there_and_selections_of_nothing_are_refused(tmp_path, keys, error, match):
     with pytest.raises(error, match=match):
-        read_triggers(TriggerSettings(path=table(tmp_path), **keys))
+        read_table(TriggerSettings(path=table(tmp_path), **keys))
 
 
 @pytest.mark.parametrize(
@@ -284,7 +283,7 @@ def test_hidden_values_pass_no_range(tmp_path):
 
 
 def test_groups_come_along(tmp_path):
-    found = read_triggers(TriggerSettings(path=table(tmp_path), group_column="ml_label"))
+    found = read_table(TriggerSettings(path=table(tmp_path), group_column="ml_label")).triggers()
     assert found[0] == Trigger(event_id_at(1264000000.5), 1264000000.5, "Blip")
     assert [one.group for one in found] == ["Blip", "Tomte", "Scattered_Light", "Blip", "Blip"]
 
@@ -341,9 +340,9 @@ def test_text_of_omicron_may_hold_no_trigger(tmp_path):
 )
 def test_text_without_a_header_that_may_be_anything_is_refused(tmp_path, text, match):
     with pytest.raises(FormatError, match=match):
-        read_triggers(TriggerSettings(path=table(tmp_path, text, "omicron.txt")))
+        read_table(TriggerSettings(path=table(tmp_path, text, "omicron.txt")))
     with pytest.raises(FormatError, match=r"first line must be the header"):
-        read_triggers(TriggerSettings(path=table(tmp_path, THREE, "t.txt")))
+        read_table(TriggerSettings(path=table(tmp_path, THREE, "t.txt")))
 
 
 # Many files
@@ -391,7 +390,7 @@ def test_a_broken_file_among_many_is_counted_and_the_others_go_on(tmp_path, capl
 
 def test_a_pattern_that_matches_nothing_is_told(tmp_path):
     with pytest.raises(FormatError, match=r"no such table of times.*pattern"):
-        read_triggers(TriggerSettings(path=str(tmp_path / "*.h5")))
+        read_table(TriggerSettings(path=str(tmp_path / "*.h5")))
 
 
 def test_hundreds_of_files_are_read_in_the_order_of_their_names(tmp_path):
@@ -410,6 +409,6 @@ def test_a_misspelt_column_is_told_once_whatever_the_number_of_files(tmp_path, c
     opened = []
     monkeypatch.setattr(trigger_files, "read_csv", lambda path, **keys: opened.append(path) or read_csv(path, **keys))
     with pytest.raises(FormatError, match=r"no column 'snrr'; it has \['time', 'snr'\]\. Nearest: snr"):
-        read_triggers(TriggerSettings(path=str(tmp_path), select={"snrr": [8, None]}))
+        read_table(TriggerSettings(path=str(tmp_path), select={"snrr": [8, None]}))
     assert len(opened) < 10
     assert not caplog.text

@@ -25,7 +25,7 @@ from glitchflow_plugin.data.readers.tables import (
     time_columns,
 )
 from glitchflow_plugin.data.readers.trigger_files import table_columns, table_kind, trigger_files
-from glitchflow_plugin.data.readers.trigger_table import REPEATED, Trigger, TriggerReport, TriggerTable
+from glitchflow_plugin.data.readers.trigger_table import REPEATED, TriggerReport, TriggerTable
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError, nearest
 from glitchflow_plugin.settings import Located, PositiveNumber, section
 
@@ -115,16 +115,6 @@ class TriggerSettings:
         return conditions(self.select)
 
 
-def read_triggers(settings: TriggerSettings) -> list[Trigger]:
-    """The triggers that pass the selection, sorted by time, each once; clusters and segments are not looked at.
-
-    Raises:
-        FormatError: The table cannot be read, lacks the columns, or gives an id two times.
-        ConfigurationError: A time is no GPS time.
-    """
-    return read_table(settings).triggers()
-
-
 def read_table(settings: TriggerSettings, *, progress: bool = False) -> TriggerTable:
     """The triggers that pass the selection, as columns; of each file in turn, only these are kept.
 
@@ -183,7 +173,7 @@ def read_columns(settings: TriggerSettings) -> tuple[np.ndarray, list[str] | Non
 
 
 def read_times(path: Path | str) -> np.ndarray:
-    """GPS times from a text file with one a line, or from any table that `read_triggers` reads, sorted, s.
+    """GPS times from a text file with one a line, or from any table that `read_table` reads, sorted, s.
 
     Raises:
         FormatError: The file cannot be read.

@@ -1,0 +1,212 @@
+"""Where streaming finds its data: science segments, blocks of them, and the channels of a block."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from glitchflow_plugin.data.datasets import DatasetSettings
+from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.event_source import EventSource
+from glitchflow_plugin.data.listing import coverage
+from glitchflow_plugin.data.readers.continuous import GAP, OUTSIDE, UNREADABLE, slice_bounds
+from glitchflow_plugin.data.readers.trigger_table import event_id_at
+from glitchflow_plugin.data.readers.triggers import TriggerSettings
+from glitchflow_plugin.data.sharded_writer import ShardPlan
+from glitchflow_plugin.data.sources import Catalogue, open_datasets
+from glitchflow_plugin.data.units import same_unit
+from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
+from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, reach
+from glitchflow_plugin.signal import filters
+from glitchflow_plugin.types.intervals import common, union
+
+_HOLES = (GAP, OUTSIDE, UNREADABLE)
+"""What a reader says of a stretch that is not there; all else is wrong with the channel as a whole."""
+
+
+@dataclass(frozen=True)
+class Block(ShardPlan):
+    """A stretch that is made at once.
+
+    Attributes:
+        span: Start and end, whole GPS s.
+        segment: The science segment that it is a part of, whole GPS s.
+        source: Where its data are; None before the data sets were opened.
+    """
+
+    span: tuple[float, float] = (0.0, 0.0)
+    segment: tuple[float, float] = (0.0, 0.0)
+    source: EventSource | None = None
+
+
+def plan_blocks(segments: Iterable[tuple[float, float]], block_length: int) -> list[Block]:
+    """Blocks that begin at multiples of a length, in whole seconds, within segments.
+
+    Args:
+        segments: Start and end, GPS s; what is not a whole second at their ends is left out.
+        block_length: s.
+
+    >>> [block.span for block in plan_blocks([(90.5, 210.0)], 100)]
+    [(91.0, 100.0), (100.0, 200.0), (200.0, 210.0)]
+    """
+    blocks: list[Block] = []
+    for start, stop in segments:
+        segment = float(math.ceil(start)), float(math.floor(stop))
+        begin = segment[0]
+        while begin < segment[1]:
+            end = min((begin // block_length + 1) * block_length, segment[1])
+            blocks.append(Block(len(blocks), (event_id_at((begin + end) / 2),), (begin, end), segment))
+            begin = end
+    return blocks
+
+
+def find_segments(
+    datasets: Sequence[DatasetSettings], strain: str, asked: Sequence[tuple[float, float]] | None
+) -> list[tuple[float, float]]:
+    """Times that are made: what is asked for, as far as the files of the strain say that they have it.
+
+    Args:
+        datasets: Where the data are.
+        strain: The channel.
+        asked: GPS intervals, s; None: all that there is.
+
+    Raises:
+        ConfigurationError: A service is asked for nothing in particular.
+        NoEventsError: There is no strain in the times asked for.
+    """
+    services = [one for one in datasets if one.format in ("open_data", "nds2", "datafind")]
+    if services and asked is not None:
+        return [(float(start), float(stop)) for start, stop in asked]
+    held = union(tuple(pair) for one in datasets for pair in coverage(one, strain))
+    if not len(held):
+        raise NoEventsError(
+            f"none of the data sets holds the strain {strain}. Correct stream.datasets, or stream.settings.target."
+        )
+    wanted = held if asked is None else np.asarray(asked, dtype=np.float64)
+    found = common(union(tuple(pair) for pair in wanted), held)
+    if not len(found):
+        raise NoEventsError(
+            f"the strain {strain} is there from GPS {held[0, 0]:.0f} to {held[-1, 1]:.0f}, and nothing of it in the "
+            f"{len(wanted)} segment(s) from {wanted[0][0]:.0f} to {wanted[-1][1]:.0f}. Correct stream.segments."
+        )
+    return [(float(start), float(stop)) for start, stop in found]
+
+
+def open_blocks(
+    datasets: Sequence[DatasetSettings], blocks: Sequence[Block], model: StreamModel, settings: StreamSettings
+) -> tuple[list[Block], Catalogue]:
+    """Give each block what reads its data, with as much around it as is needed.
+
+    Raises:
+        ConfigurationError: The data sets lack the strain, or their band is too narrow for the model.
+        NoEventsError: They hold none of the witnesses.
+    """
+    names = (model.target.name, *(one.name for one in model.witnesses))
+    around = reach(model, settings)
+    length = max(stop - start for start, stop in (one.span for one in blocks)) + 2 * around
+    times = tuple((one.span[0] + one.span[1]) / 2 for one in blocks)
+    entries = [
+        replace(one, triggers=TriggerSettings(times=times), segment=length, ch_list=names, allow_missing=True)
+        for one in datasets
+    ]
+    catalogue = open_datasets(entries, target=model.target.name)
+    there = [name for name in names[1:] if name in catalogue.channels and name not in catalogue.missing]
+    if not there:
+        raise NoEventsError(
+            f"none of the {len(names) - 1} witnesses of the model is in the data sets, for instance {names[1]}. "
+            "Correct stream.datasets, or choose another model."
+        )
+    check_band(model, catalogue.channels[model.target.name].sample_rate)
+    source_of = {one.event_id: one for one in catalogue.events}
+    return [replace(one, source=source_of[one.event_ids[0]]) for one in blocks], catalogue
+
+
+def check_band(model: StreamModel, sample_rate: float | None) -> None:
+    """Refuse strain that does not reach as high as what the model predicts.
+
+    Args:
+        model: What is used.
+        sample_rate: Of the strain, Hz; None where it is not known yet.
+
+    Raises:
+        ConfigurationError: It does not.
+    """
+    whole = model.target.settings
+    trained = min(whole.high, 0.98 * whole.sample_rate / 2)
+    if sample_rate is None:
+        return
+    try:
+        reached = filters.usable_band(whole.low, whole.high, sample_rate, whole.sample_rate)[1]
+    except ValueError:
+        reached = 0.0
+    if reached < trained:
+        raise ConfigurationError(
+            f"the model predicts strain up to {trained:g} Hz, and {model.target.name} at {sample_rate:g} Hz reaches "
+            f"{reached:g} Hz. Bring strain of at least {2 * trained / 0.9:.0f} Hz, or train a model with a lower "
+            "processing.maxf."
+        )
+
+
+def read_block(model: StreamModel, block: Block) -> tuple[dict[str, Channel], dict[str, str]]:
+    """Channels of a block and its surroundings, nothing outside the segment, and by channel what is wrong with it.
+
+    Args:
+        model: Which channels, and in which unit.
+        block: From `open_blocks`.
+
+    Raises:
+        FormatError: The strain is in another unit than in training, or files contradict each other.
+    """
+    assert block.source is not None  # noqa: S101  # open_blocks gives it one
+    recipes = (model.target, *model.witnesses)
+    loaded = block.source.load([one.name for one in recipes])
+    channels: dict[str, Channel] = {}
+    problems: dict[str, str] = {}
+    for recipe in recipes:
+        found = loaded.event.channels.get(recipe.name)
+        problem = loaded.problems.get(recipe.name, "")
+        if found is not None and not problem.startswith(tuple(_HOLES)) and problem:
+            problems[recipe.name] = problem
+        elif found is not None and recipe.unit and found.unit and not same_unit(found.unit, recipe.unit):
+            problems[recipe.name] = f"unit: expected {recipe.unit}, got {found.unit}"
+        elif found is not None:
+            cut = between(found, *block.segment)
+            if cut is not None:
+                channels[recipe.name] = cut
+    target = model.target.name
+    if target in problems:
+        raise FormatError(
+            f"the strain {target} from GPS {block.span[0]:.0f} to {block.span[1]:.0f} cannot be used: "
+            f"{problems[target]}. Bring it as in training and each time once, or choose another target."
+        )
+    return channels, problems
+
+
+def between(channel: Channel, start: float, stop: float) -> Channel | None:
+    """The samples of a channel in [start, stop) GPS s; None if there are none.
+
+    Args:
+        channel: As recorded.
+        start: GPS s.
+        stop: GPS s.
+    """
+    first, last = slice_bounds(channel.t0, channel.sample_rate, len(channel.series), start, stop)
+    if first >= last:
+        return None
+    return replace(channel, series=channel.series[first:last], t0=channel.t0 + first / channel.sample_rate)
+
+
+def padded(strain: Channel, span: tuple[float, float]) -> Channel:
+    """The strain, with NaN where a block begins before it or ends after it.
+
+    Args:
+        strain: As recorded.
+        span: Of the block, GPS s.
+    """
+    before = max(0, math.floor((strain.t0 - span[0]) * strain.sample_rate + 1e-6))
+    after = max(0, round((span[1] - strain.t0 - strain.duration) * strain.sample_rate))
+    if not before and not after:
+        return strain
+    series = np.pad(strain.series.astype(np.float64), (before, after), constant_values=np.nan)
+    return replace(strain, series=series, t0=strain.t0 - before / strain.sample_rate)

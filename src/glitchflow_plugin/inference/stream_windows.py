@@ -1,0 +1,267 @@
+"""Windows of continuous data as a model sees them, and what it says of each."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import nn
+
+from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.predict import explains, predict_strain
+from glitchflow_plugin.preprocessing.channel_recipe import ChannelRecipe
+from glitchflow_plugin.settings import Count, Positive, Range, Share, section
+from glitchflow_plugin.signal.conditioning import ChannelRejectedError, needed_length
+from glitchflow_plugin.signal.continuous import (
+    Conditioned,
+    Spectra,
+    SpectrumSettings,
+    conditioned,
+    grid_times,
+    measure_spectra,
+    whitened_window,
+    window_taps,
+)
+from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform_relative
+from glitchflow_plugin.types.arrays import Series
+from glitchflow_plugin.types.tensors import host
+
+ENERGY_LENGTH = 0.5
+"""Time over which the energy of a prediction is summed to tell its SNR, s."""
+
+BELIEF_EDGE = 0.25
+"""Time in which belief rises and falls, s."""
+
+RINGING = 1.0
+"""How far beyond what is believed the un-whitened glitch is kept, s: lines ring."""
+
+_USUAL_RATES = (64.0, 256.0, 2048.0, 16384.0)
+"""Rates of channels, Hz: the filters of each corrupt another length."""
+
+
+@section
+class StreamSettings:
+    """How a model is used on continuous data; conf/stream.yaml explains the keys."""
+
+    block_length: Count = 256
+    stride: Positive = 2.0
+    spectrum: SpectrumSettings = field(default_factory=SpectrumSettings)
+    believed_snr: Range = (2.0, 4.0)
+    novelty: Share = 0.01
+    signal_snr2: Positive = 25.0
+    batch_size: Count = 16
+
+    def __post_init__(self) -> None:
+        """Refuse what leaves no window its own time."""
+        if self.stride * 1024 != round(self.stride * 1024):
+            raise ConfigurationError(f"stream.settings.stride must be a multiple of 1/1024 s, got {self.stride!r} s.")
+
+    def decisive(self) -> dict[str, object]:
+        """The settings that change what comes of it, JSON-like."""
+        return {key: value for key, value in asdict(self).items() if key not in ("batch_size", "block_length")}
+
+
+@dataclass(frozen=True, eq=False)
+class StreamModel:
+    """What is needed of a registered model, picklable.
+
+    Attributes:
+        twin: Of waveforms.
+        target: How the strain is conditioned.
+        witnesses: The same of each witness, in the order of the twin.
+        qtransform: Maps in which is looked for what is left.
+    """
+
+    twin: nn.Module
+    target: ChannelRecipe
+    witnesses: tuple[ChannelRecipe, ...]
+    qtransform: QTransformSettings = field(default_factory=QTransformSettings)
+
+    @property
+    def duration(self) -> float:
+        """Length of a window, s."""
+        return self.target.settings.duration
+
+    @property
+    def rate(self) -> float:
+        """Common rate, Hz."""
+        return self.target.settings.sample_rate
+
+
+def reach(model: StreamModel, settings: StreamSettings) -> float:
+    """How far beyond a block data are read, s, so that what comes of it does not depend on where blocks end.
+
+    Args:
+        model: Its windows and filters.
+        settings: Stride, spectra.
+    """
+    whole = model.target.settings
+    edge = 0.0
+    for rate in (whole.sample_rate, *_USUAL_RATES):
+        try:
+            needed = needed_length(whole, rate, psd=True, aligned=False)
+            edge = max(edge, (needed - whole.duration - whole.whitening.filter_length) / 2)
+        except ChannelRejectedError:
+            continue
+    return math.ceil(_used(model, settings) + edge)
+
+
+def _used(model: StreamModel, settings: StreamSettings) -> float:
+    """How far beyond a block band-passed series are used, s: by windows that ring into it, or by their spectra."""
+    filter_length = model.target.settings.whitening.filter_length
+    windows = (model.duration + filter_length) / 2
+    spectra = settings.spectrum.stride + settings.spectrum.length
+    return beyond(filter_length) + settings.stride + max(windows, spectra)
+
+
+def beyond(filter_length: float) -> float:
+    """How far beyond a block windows may reach into it by what rings, s.
+
+    Args:
+        filter_length: Of the whitening filter, s.
+    """
+    return filter_length + 2 * RINGING + ENERGY_LENGTH + 2 * BELIEF_EDGE
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """What is known of a window.
+
+    Attributes:
+        centre: GPS s.
+        start: Number of its first sample, from GPS 0.
+        target_taps: Whitening filter of the strain; empty where there is none.
+        lacking: By witness, whether it is missing.
+        strain: Predicted whitened strain, (time,); None where nothing can be predicted.
+        familiar: Whether the model tells that the like was seen in training.
+        accounted: Whether nothing loud is left of the strain, in the middle of the window.
+    """
+
+    centre: float
+    start: int
+    target_taps: np.ndarray
+    lacking: Bool[np.ndarray, " witness"]
+    strain: Series | None = None
+    familiar: bool = False
+    accounted: bool = False
+
+    @property
+    def predicted(self) -> bool:
+        """Whether the twin was asked."""
+        return self.strain is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether no witness is missing."""
+        return not self.lacking.any()
+
+
+Prepared = tuple[Conditioned, Spectra]
+
+
+def prepare(
+    channels: Mapping[str, Channel],
+    model: StreamModel,
+    block: tuple[float, float],
+    segment: tuple[float, float],
+    settings: StreamSettings,
+) -> list[Prepared | None]:
+    """Each channel band-passed with its spectra, the target first; None for one of no use.
+
+    Args:
+        channels: As for `stream.subtract`.
+        model: What is used.
+        block: Start and end, GPS s.
+        segment: Start and end of the science segment, GPS s.
+        settings: How.
+    """
+    whole, rate = model.target.settings, model.rate
+    margin = beyond(whole.whitening.filter_length) + settings.stride
+    times = grid_times(block[0] - margin, block[1] + margin, settings.spectrum.stride)
+    away = _used(model, settings)
+    span = tuple(round(edge * rate) for edge in (max(block[0] - away, segment[0]), min(block[1] + away, segment[1])))
+    prepared: list[Prepared | None] = []
+    for recipe in (model.target, *model.witnesses):
+        found = channels.get(recipe.name)
+        if found is None:
+            prepared.append(None)
+            continue
+        try:
+            recorded = found.series, found.sample_rate, found.t0
+            one = conditioned(*recorded, (span[0], span[1]), recipe.settings, slow=recipe.slow)
+        except ChannelRejectedError:
+            prepared.append(None)
+            continue
+        spectra = measure_spectra(one, times, segment, settings.spectrum, recipe.settings, psd=recipe.psd)
+        prepared.append((one, spectra))
+    return prepared
+
+
+def predict_windows(
+    prepared: Sequence[Prepared | None], model: StreamModel, centres: np.ndarray, settings: StreamSettings
+) -> list[Window]:
+    """Windows about some times, with what the twin says of them.
+
+    Args:
+        prepared: From `prepare`.
+        model: What is used.
+        centres: Of the windows, GPS s.
+        settings: How.
+    """
+    windows: list[Window] = []
+    half = round(model.duration * model.rate) // 2
+    for first in range(0, len(centres), settings.batch_size):
+        batch = [float(centre) for centre in centres[first : first + settings.batch_size]]
+        looked = [_look(prepared, model, centre) for centre in batch]
+        asked = [place for place, (taps, _, series) in enumerate(looked) if len(taps) and series.any()]
+        said: dict[int, tuple[Series, bool, bool]] = {}
+        if asked:
+            strain, witnesses = (
+                torch.from_numpy(np.stack([looked[place][part] for place in asked])) for part in (1, 2)
+            )
+            predicted, explained = predict_strain(model.twin, witnesses, settings.batch_size)
+            familiar = torch.zeros(len(asked), dtype=torch.bool)
+            if explained is not None and explains(model.twin):
+                familiar = model.twin.strangeness(explained.summary, explained.strain) >= settings.novelty
+            accounted = _loudest_left(strain, predicted, model, settings) <= settings.signal_snr2
+            told = zip(host(predicted).astype(np.float64), familiar.tolist(), accounted.tolist(), strict=True)
+            said = dict(zip(asked, told, strict=True))
+        for place, (centre, (taps, _, series)) in enumerate(zip(batch, looked, strict=True)):
+            lacking = ~series.any(axis=1)
+            start = round(centre * model.rate) - half
+            windows.append(Window(centre, start, taps, lacking, *said.get(place, (None, False, False))))
+    return windows
+
+
+def _loudest_left(
+    strain: Float[torch.Tensor, "window time"],
+    predicted: Float[torch.Tensor, "window time"],
+    model: StreamModel,
+    settings: StreamSettings,
+) -> Float[torch.Tensor, " window"]:
+    """Largest energy (SNR²) that is left of the strain where a window counts; NaN where there is no strain."""
+    maps = q_transform_relative(strain - predicted, strain, model.rate, model.qtransform)
+    times = torch.from_numpy(axes(model.duration, model.qtransform)[1])
+    loudest = maps[..., (times - model.duration / 2).abs() <= 0.75 * settings.stride].amax(dim=(-2, -1))
+    return torch.where(strain.any(dim=-1), loudest, torch.nan)
+
+
+def _look(
+    prepared: Sequence[Prepared | None], model: StreamModel, centre: float
+) -> tuple[np.ndarray, Float[np.ndarray, " time"], Float[np.ndarray, "witness time"]]:
+    """Whitening filter of the strain, whitened strain and witnesses; zeros for one that cannot be used."""
+    size = round(model.duration * model.rate)
+    start = round(centre * model.rate) - size // 2
+    series = np.zeros((1 + len(model.witnesses), size), dtype=np.float32)
+    filters_of: list[np.ndarray] = []
+    for row, (recipe, found) in enumerate(zip((model.target, *model.witnesses), prepared, strict=True)):
+        taps = None if found is None else window_taps(found[1], centre, found[0], recipe.settings)
+        filters_of.append(np.empty(0) if taps is None else taps)
+        if found is not None and taps is not None:
+            whitened = whitened_window(found[0], taps, start, size, settings=recipe.settings, name=recipe.name)
+            if whitened is not None:
+                series[row] = whitened
+    return filters_of[0], series[0], series[1:]
