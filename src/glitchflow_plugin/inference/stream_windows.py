@@ -225,7 +225,7 @@ def predict_windows(
             predicted, explained = predict_strain(model.twin, witnesses, settings.batch_size)
             familiar = torch.zeros(len(asked), dtype=torch.bool)
             if explained is not None and explains(model.twin):
-                familiar = model.twin.strangeness(explained.summary) >= settings.novelty
+                familiar = model.twin.strangeness(explained.summary, explained.strain) >= settings.novelty
             accounted = _loudest_left(strain, predicted, model, settings) <= settings.signal_snr2
             told = zip(host(predicted).astype(np.float64), familiar.tolist(), accounted.tolist(), strict=True)
             said = dict(zip(asked, told, strict=True))
