@@ -122,7 +122,7 @@ def stream_model(bundle: ModelBundle, strain: str | None = None) -> StreamModel:
     target = channel_recipe(bundle.target, events)
     witnesses = tuple(channel_recipe(name, events) for name in bundle.witnesses)
     maps = QTransformSettings.from_recipe(Recipe.from_dict(bundle.recipe).part("qtransform"))
-    return StreamModel(bundle.twin.eval().cpu(), replace(target, name=strain or bundle.target), witnesses, maps)
+    return StreamModel(bundle.twin.eval(), replace(target, name=strain or bundle.target), witnesses, maps)
 
 
 def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
