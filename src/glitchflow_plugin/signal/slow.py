@@ -73,7 +73,7 @@ def find_scale(motions: Sequence[np.ndarray], minf: float) -> SlowScale | None:
     """
     if not motions:
         return None
-    middle = float(np.median([np.median(one) for one in motions]))
+    middle = float(np.median([float(np.median(one)) for one in motions]))
     sizes = [float(np.sqrt(np.mean((one - middle) ** 2))) for one in motions]
     size = float(np.quantile(sizes, _LARGE))
     if size <= 1e-12 * abs(middle) or not math.isfinite(size):
