@@ -42,11 +42,6 @@ class FalseAlarm:
         found = np.where(level < 0, 1.0, self.probability[np.maximum(level, 0)])
         return np.where(np.isnan(rank), np.nan, found)
 
-    def threshold(self, probability: float) -> float:
-        """The smallest kept rank whose probability is at most this; infinite where none is."""
-        fits = np.flatnonzero(self.probability <= probability)
-        return float(self.ranks[fits[0]]) if len(fits) else float("inf")
-
     def to_dict(self) -> dict[str, object]:
         """Plain values."""
         return {
