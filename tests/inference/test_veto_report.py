@@ -31,6 +31,7 @@ def test_a_model_that_follows_its_witness_vetoes_as_the_witness_does(run):
     report = veto_report(result, spectrograms, notes, SETTINGS)
     assert set(report.worths) == {"model", "linear", "best channel", "rounds", "random"}
     assert report.num_glitches == 8
+    assert report.metrics(16.0)["veto_glitches"].value == 8
     assert report.as_written["efficiency"].value == 1.0
     assert report.as_written["use_percentage"].value == 100.0
     # padded by 0.05 s on both sides: glitches of 8 columns of 23 ms in half of the events of 6 s

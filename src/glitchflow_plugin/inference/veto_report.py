@@ -78,6 +78,7 @@ class VetoReport:
         }
         areas = {rival: worth.roc_area.value for rival, worth in rivals.items()}
         found["veto_time_roc_area"] = _metric(own.roc_area, areas)
+        found["veto_glitches"] = Metric(float(self.num_glitches))
         found |= {f"veto_lead_over_{name.replace(' ', '_')}": _metric(each, {}) for name, each in self.leads.items()}
         return found | {f"veto_{name}_snr2_{threshold:g}": _metric(each, {}) for name, each in self.as_written.items()}
 
