@@ -197,6 +197,25 @@ def test_a_witness_that_is_nowhere_is_masked_and_told(tmp_path):
     assert summary["metrics"]["subtracted_share"]["value"] > 0
 
 
+@pytest.mark.parametrize(
+    ("products", "told"),
+    [
+        ({"suffix": "a/b"}, "suffix.*letters, digits and underscores"),
+        ({"suffix": ""}, "suffix.*letters, digits and underscores"),
+        ({"suffix": "glitch"}, "which names the prediction"),
+        ({"formats": []}, "formats"),
+    ],
+)
+def test_names_that_no_file_can_hold_are_refused_before_anything_is_read(products, told, tmp_path):
+    with pytest.raises(ConfigurationError, match=f"stream.products.{told}" if "names" not in told else told):
+        Stream({"name": "twin", "version": 1}, "sqlite:///unused.db", str(tmp_path), [], products=products)
+
+
+def test_a_strain_that_is_nowhere_is_told_with_the_key_that_names_it(files, tmp_path):
+    with pytest.raises(NoEventsError, match=r"V1:OTHER_STRAIN. Correct stream.datasets, or stream.products.target"):
+        stream(tmp_path, files, products={"target": "V1:OTHER_STRAIN"})
+
+
 def test_a_second_subtraction_repeats_the_suffix(made, tmp_path):
     clean = f"{data.STRAIN}_clean"
     both = tmp_path / "both"

@@ -48,6 +48,10 @@ def test_table_shows_counts_interval_baseline_and_undefined():
         assert part in text
 
 
+def test_a_step_without_events_shows_no_count_of_them():
+    assert "read" not in format_summary(RunSummary("stream_pipeline/Stream", now()))
+
+
 def test_nan_becomes_null_so_that_any_json_reader_takes_the_file(tmp_path):
     path = write_summary(tmp_path, RunSummary("p", now(), metrics={"x": Metric(math.nan)}))
     assert "NaN" not in path.read_text()

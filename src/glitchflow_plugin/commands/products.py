@@ -34,7 +34,7 @@ def described(manifest: Manifest) -> list[str]:
     """What a folder holds, a line each.
 
     Args:
-        manifest: Of the folder.
+        manifest: What the folder says of itself.
     """
     what, blocks = manifest.what, manifest.blocks
     files = [one for block in blocks for one in block.files]

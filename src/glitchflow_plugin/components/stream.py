@@ -39,9 +39,9 @@ class Stream(BaseComponent):
         segments: Times that are made: a file that gwpy reads, several, or pairs of GPS s; None: all that there is.
         segments_flag: Name of the flag in such files where they hold several.
         vetoes: Times that were vetoed, likewise.
-        vetoes_flag: Likewise.
+        vetoes_flag: Name of the flag in files of `vetoes` that hold several.
         settings: The keys of `settings` in stream.yaml.
-        products: Those of `products`.
+        products: The keys of `products` there.
         engine: Where the blocks are made: the keys of engine.yaml, or an engine's name.
         result: Name of the result's folder; None: named after what it is of.
         replace: Whether another result of the name `result` may go.
@@ -72,7 +72,7 @@ class Stream(BaseComponent):
         self.folder = Path(folder)
         self.datasets = DatasetSettings.listed(datasets)
         self.segments, self.segments_flag = None if segments is None else as_given(segments), segments_flag
-        self.vetoes, self.vetoes_flag = None if vetoes is None else as_given(vetoes), vetoes_flag
+        self.vetoes, self.vetoes_flag = None if vetoes is None else as_given(vetoes, vetoes=True), vetoes_flag
         self.settings = built(StreamSettings, settings, "stream.settings")
         self.products = built(ProductSettings, products, "stream.products")
         self.engine = EngineSettings.of(engine)

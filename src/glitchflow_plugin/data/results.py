@@ -78,7 +78,7 @@ def claim(folder: Path, what: Mapping[str, object], *, replace: bool = False, se
         folder: From `place`.
         what: As there.
         replace: Whether another result that is there may go.
-        section: Of the configuration, whose `result` and `replace` are meant.
+        section: Part of the configuration whose `result` and `replace` are meant.
 
     Raises:
         ConfigurationError: There is another one.

@@ -66,10 +66,10 @@ def subtract(
     Args:
         channels: As recorded, by name, from `reach` before the block to as much after it; NaN where there are no data,
             nothing outside the segment. The strain covers the block; witnesses may be missing.
-        model: What to use.
+        model: Twin and recipes.
         block: Start and end, GPS s, a part of the segment.
         segment: Start and end of the science segment, GPS s.
-        settings: How.
+        settings: Stride, spectra and belief.
 
     Raises:
         ConfigurationError: Windows are shorter than what each is used for.
@@ -127,8 +127,8 @@ def window_weight(size: int, rate: float, stride: float) -> Series:
 
     Args:
         size: Samples of the window.
-        rate: Hz.
-        stride: From one window to the next, s; half of it is the time in which one gives way to the next.
+        rate: Sample rate, Hz.
+        stride: Time from one window to the next, s; half of it is the time in which one gives way to the next.
     """
     away = np.abs(np.arange(size) - size // 2) / rate
     edge = stride / 2
@@ -141,7 +141,7 @@ def belief(whitened: Series, rate: float, believed_snr: tuple[float, float]) -> 
 
     Args:
         whitened: Predicted whitened strain, (time,).
-        rate: Hz.
+        rate: Sample rate, Hz.
         believed_snr: SNR up to which nothing is believed, and from which everything.
     """
     energy = ndimage.uniform_filter1d(np.square(whitened), round(ENERGY_LENGTH * rate), mode="constant")

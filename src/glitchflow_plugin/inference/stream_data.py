@@ -81,7 +81,7 @@ def find_segments(
     held = union(tuple(pair) for one in datasets for pair in coverage(one, strain))
     if not len(held):
         raise NoEventsError(
-            f"none of the data sets holds the strain {strain}. Correct stream.datasets, or stream.settings.target."
+            f"none of the data sets holds the strain {strain}. Correct stream.datasets, or stream.products.target."
         )
     wanted = held if asked is None else np.asarray(asked, dtype=np.float64)
     found = common(union(tuple(pair) for pair in wanted), held)
@@ -126,8 +126,8 @@ def check_band(model: StreamModel, sample_rate: float | None) -> None:
     """Refuse strain that does not reach as high as what the model predicts.
 
     Args:
-        model: What is used.
-        sample_rate: Of the strain, Hz; None where it is not known yet.
+        model: Twin and recipes.
+        sample_rate: Rate of the strain, Hz; None where it is not known yet.
 
     Raises:
         ConfigurationError: It does not.
@@ -187,7 +187,7 @@ def between(channel: Channel, start: float, stop: float) -> Channel | None:
     """The samples of a channel in [start, stop) GPS s; None if there are none.
 
     Args:
-        channel: As recorded.
+        channel: The recorded channel.
         start: GPS s.
         stop: GPS s.
     """
@@ -201,8 +201,8 @@ def padded(strain: Channel, span: tuple[float, float]) -> Channel:
     """The strain, with NaN where a block begins before it or ends after it.
 
     Args:
-        strain: As recorded.
-        span: Of the block, GPS s.
+        strain: The recorded strain.
+        span: Start and end of the block, GPS s.
     """
     before = max(0, math.floor((strain.t0 - span[0]) * strain.sample_rate + 1e-6))
     after = max(0, round((span[1] - strain.t0 - strain.duration) * strain.sample_rate))

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Bool
+from pydantic import Field
 
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.recipe import Recipe
@@ -23,6 +24,7 @@ from glitchflow_plugin.preprocessing.channel_recipe import channel_recipe
 from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.spectrograms import single_thread
 from glitchflow_plugin.products.clean_strain import (
+    GLITCH,
     STATE_RATE,
     CleanStrain,
     channel_names,
@@ -51,9 +53,16 @@ logger = logging.getLogger(__name__)
 class ProductSettings:
     """What is written; conf/stream.yaml explains the keys."""
 
-    formats: tuple[Literal["hdf5", "gwf"], ...] = ("hdf5",)
-    suffix: str = "clean"
+    formats: Annotated[tuple[Literal["hdf5", "gwf"], ...], Field(min_length=1)] = ("hdf5",)
+    suffix: Annotated[str, Field(pattern="^[A-Za-z0-9_]+$", description="letters, digits and underscores")] = "clean"
     target: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a name that another channel of the file has."""
+        if self.suffix == GLITCH:
+            raise ConfigurationError(
+                f"stream.products.suffix must not be {GLITCH!r}, which names the prediction: choose another."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +71,8 @@ class StreamJob:
 
     Attributes:
         folder: Where the files go.
-        model: What is used.
-        settings: How.
+        model: Twin and recipes.
+        settings: How the model is used.
         products: What is written.
         provenance: What each file says of where it comes from.
         vetoes: Start and end of times that were vetoed, GPS s.
@@ -116,7 +125,7 @@ def stream_model(bundle: ModelBundle, strain: str | None = None) -> StreamModel:
     events = Recipe.from_dict(bundle.recipe).part("events")
     if bundle.representation != "waveform" or not events.get("whiten", True):
         raise ConfigurationError(
-            f"expected a model of whitened waveforms (coupling, wiener), got {bundle.model.get('name')}, whose "
+            f"expected a model of whitened waveforms (such as coupling), got {bundle.model.get('name')}, whose "
             "prediction has no phase and cannot be taken from the strain. Choose another in stream.model."
         )
     target = channel_recipe(bundle.target, events)
@@ -183,7 +192,7 @@ def stream_summary(manifest: Manifest, job: StreamJob, inputs: Mapping[str, obje
     """What a run made, in figures.
 
     Args:
-        manifest: Of the folder.
+        manifest: What the folder says of itself.
         job: What was done.
         inputs: Model and version.
         started: ISO 8601, UTC.

@@ -95,8 +95,8 @@ def reach(model: StreamModel, settings: StreamSettings) -> float:
     """How far beyond a block data are read, s, so that what comes of it does not depend on where blocks end.
 
     Args:
-        model: Its windows and filters.
-        settings: Stride, spectra.
+        model: Whose windows and filters are used.
+        settings: Stride and spectra.
     """
     whole = model.target.settings
     edge = 0.0
@@ -121,7 +121,7 @@ def beyond(filter_length: float) -> float:
     """How far beyond a block windows may reach into it by what rings, s.
 
     Args:
-        filter_length: Of the whitening filter, s.
+        filter_length: Length of the whitening filter, s.
     """
     return filter_length + 2 * RINGING + ENERGY_LENGTH + 2 * BELIEF_EDGE
 
@@ -173,10 +173,10 @@ def prepare(
 
     Args:
         channels: As for `stream.subtract`.
-        model: What is used.
+        model: Twin and recipes.
         block: Start and end, GPS s.
         segment: Start and end of the science segment, GPS s.
-        settings: How.
+        settings: Stride, spectra, and from when a window is new or its rest loud.
     """
     whole, rate = model.target.settings, model.rate
     margin = beyond(whole.whitening.filter_length) + settings.stride
@@ -207,9 +207,9 @@ def predict_windows(
 
     Args:
         prepared: From `prepare`.
-        model: What is used.
-        centres: Of the windows, GPS s.
-        settings: How.
+        model: Twin and recipes.
+        centres: Centres of the windows, GPS s.
+        settings: Stride, spectra, and from when a window is new or its rest loud.
     """
     windows: list[Window] = []
     half = round(model.duration * model.rate) // 2

@@ -25,7 +25,7 @@ from glitchflow_plugin.signal.livetime import LiveTime
 from glitchflow_plugin.signal.rounds import Criteria, Ranking, rank_in_rounds
 from glitchflow_plugin.signal.vetoes import runs_of
 
-CHANNEL, ROUNDS = RIVALS = ("best channel", "rounds")
+CHANNEL, ROUNDS = ("best channel", "rounds")
 """Names of the rivals."""
 
 _THRESHOLDS = (16.0, 25.0, 50.0, 100.0, 200.0, 400.0)

@@ -4,13 +4,13 @@ import logging
 from pathlib import Path
 
 from glitchflow_plugin.inference.run import InferenceResult, InferenceSettings
-from glitchflow_plugin.products.file_names import file_name
-from glitchflow_plugin.products.veto_flag import VetoFlag, channel_word, flag_name, veto_flag
+from glitchflow_plugin.products.file_names import channel_word, file_name
+from glitchflow_plugin.products.veto_flag import VetoFlag, flag_name, veto_flag
 from glitchflow_plugin.products.veto_formats import dropped, write_flag
 
 logger = logging.getLogger(__name__)
 
-VETOES = "vetoes"
+FOLDER = "vetoes"
 """Folder of the flag's files below that of the result."""
 
 
@@ -55,7 +55,7 @@ def write_vetoes(
     stem = file_name(flag.ifo, description, flag.known[0, 0], flag.known[-1, 1], "")
     paths, losses = [], []
     for kind in settings.products:
-        paths += write_flag(flag, folder / VETOES, stem, kind)
+        paths += write_flag(flag, folder / FOLDER, stem, kind)
         if lost := dropped(flag, kind):
             losses.append(f"vetoes as {kind} lack {', '.join(lost)}")
     for loss in losses:

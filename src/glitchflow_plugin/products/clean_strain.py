@@ -4,7 +4,6 @@ Channels as in LIGO-T2000470, names of files as in LIGO-T010150, a bit of the st
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +14,11 @@ from jaxtyping import Bool
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers import frames, hdf5
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.products.file_names import file_name
+from glitchflow_plugin.products.file_names import channel_word, file_name, ifo_of
 from glitchflow_plugin.types.arrays import Series
+
+GLITCH = "glitch"
+"""Suffix of what was taken from the strain."""
 
 FORMATS = {"hdf5": ".h5", "gwf": ".gwf"}
 """Ending of a file by its format."""
@@ -43,10 +45,10 @@ class CleanStrain:
     """A stretch of clean strain.
 
     Attributes:
-        strain: As recorded.
+        strain: The recorded strain.
         glitch: What was taken from it, of the same type, unit and rate.
         state: Bits as in `STATE_BITS`, int32, at `STATE_RATE`.
-        suffix: Of the name of the clean strain.
+        suffix: Ends the name of the clean strain.
     """
 
     strain: Channel
@@ -69,7 +71,7 @@ def channel_names(strain: str, suffix: str) -> tuple[str, str, str, str]:
     >>> channel_names("V1:Hrec_hoft", "clean")
     ('V1:Hrec_hoft', 'V1:Hrec_hoft_glitch', 'V1:Hrec_hoft_clean', 'V1:GLF-STATE_VECTOR')
     """
-    return strain, f"{strain}_glitch", f"{strain}_{suffix}", f"{strain.partition(':')[0]}:GLF-STATE_VECTOR"
+    return strain, f"{strain}_{GLITCH}", f"{strain}_{suffix}", f"{ifo_of(strain)}:GLF-STATE_VECTOR"
 
 
 def clean_file_name(strain: str, suffix: str, start: float, stop: float, ending: str) -> str:
@@ -78,9 +80,9 @@ def clean_file_name(strain: str, suffix: str, start: float, stop: float, ending:
     >>> clean_file_name("V1:Hrec_hoft", "clean", 1400000000.0, 1400000256.0, ".gwf")
     'V-V1_GLF_HREC_HOFT_CLEAN-1400000000-256.gwf'
     """
-    detector, _, channel = strain.partition(":")
-    description = re.sub(r"[^A-Z0-9]+", "_", f"{detector}_GLF_{channel}_{suffix}".upper())
-    return file_name(detector[:1].upper(), description, start, stop, ending)
+    ifo = ifo_of(strain)
+    description = channel_word(f"{ifo}_GLF_{strain.removeprefix(f'{ifo}:')}_{suffix}")
+    return file_name(ifo[0], description, start, stop, ending)
 
 
 def state_vector(flags: Mapping[str, Bool[np.ndarray, " time"]], num_samples: int) -> Series:
@@ -89,7 +91,7 @@ def state_vector(flags: Mapping[str, Bool[np.ndarray, " time"]], num_samples: in
     Args:
         flags: By name of the bit where it holds, each over the whole stretch and at any rate above `STATE_RATE`; a bit
             that is not given is not set.
-        num_samples: Of the state.
+        num_samples: Samples of the state, at `STATE_RATE`.
 
     Raises:
         ConfigurationError: A name is no bit.

@@ -1,4 +1,4 @@
-"""Names of files with data of a stretch of time, as LIGO-T010150 has them: `S-D-G-T.suffix`."""
+"""Names of files with data of a stretch of time, as LIGO-T010150 has them, `S-D-G-T.suffix`, and the words in them."""
 
 import math
 import re
@@ -6,6 +6,8 @@ import re
 from glitchflow_plugin.errors import FormatError
 
 _SOURCE, _DESCRIPTION = re.compile(r"[A-Z]\d?|[A-Z]{2,}"), re.compile(r"[A-Za-z0-9_+#]+")
+_ANY_IFO = "X1"
+"""Prefix where a channel has none."""
 
 
 def file_name(source: str, description: str, start: float, end: float, suffix: str) -> str:
@@ -31,3 +33,14 @@ def file_name(source: str, description: str, start: float, end: float, suffix: s
         )
     first = math.floor(start)
     return f"{source}-{description}-{first}-{math.ceil(end) - first}{suffix}"
+
+
+def ifo_of(channel: str) -> str:
+    """Prefix of a channel's interferometer; X1 where it has none."""
+    prefix = channel.partition(":")[0]
+    return prefix if re.fullmatch(r"[A-Z]\d", prefix) else _ANY_IFO
+
+
+def channel_word(text: str) -> str:
+    """A word as names of channels and flags have them: capitals, digits and underscores."""
+    return re.sub(r"[^A-Z0-9]+", "_", text.upper()).strip("_") or "MODEL"

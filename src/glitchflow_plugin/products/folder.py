@@ -35,8 +35,8 @@ class BlockRecord:
     Attributes:
         start: GPS s.
         stop: GPS s.
-        fingerprint: Of all that decides about it.
-        files: None where there was no strain.
+        fingerprint: Checksum of all that decides about it.
+        files: The files of the block; empty where there was no strain.
         seconds: By name of a bit of the state for how long it is set, s.
         missing: By witness for how long it was missing, s.
         problems: By channel what was wrong with it.
@@ -58,7 +58,7 @@ class Manifest:
     Attributes:
         what: Model, settings and times that decide about it.
         strain: Name of the recorded channel.
-        suffix: Of the name of the clean one.
+        suffix: Ends the name of the clean one.
         blocks: In order of time.
     """
 

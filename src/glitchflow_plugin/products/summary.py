@@ -147,7 +147,8 @@ def format_summary(summary: RunSummary, width: int = 110, place: Path | None = N
     table.add_column("what", style="bold", no_wrap=True)
     table.add_column("value", overflow="fold")
     counts = summary.events
-    table.add_row("events", f"{counts.read} read, {counts.kept} kept, {sum(counts.rejected.values())} rejected")
+    if counts.read:
+        table.add_row("events", f"{counts.read} read, {counts.kept} kept, {sum(counts.rejected.values())} rejected")
     for reason, number in counts.rejected.items():
         table.add_row("", f"rejected {number}: {reason}")
     for name, value in summary.inputs.items():

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.products.file_names import channel_word, ifo_of
 from glitchflow_plugin.types.intervals import common, union
 
 GRID = 512
@@ -16,8 +17,6 @@ GRID = 512
 gives such times back bit by bit, and so do their differences."""
 
 _NAME = re.compile(r"[A-Z]\d:[^:\s/]+:\d+")
-_ANY_IFO = "X1"
-"""Prefix where the strain channel has none."""
 
 
 def _none() -> NDArray[np.float64]:
@@ -165,17 +164,6 @@ def flag_name(target: str, model: str, version: object) -> str:
     """
     number = str(version)
     return f"{ifo_of(target)}:GLF-VETO_{channel_word(model)}:{number if number.isdecimal() else 0}"
-
-
-def ifo_of(channel: str) -> str:
-    """Prefix of a channel's interferometer; X1 where it has none."""
-    prefix = channel.partition(":")[0]
-    return prefix if re.fullmatch(r"[A-Z]\d", prefix) else _ANY_IFO
-
-
-def channel_word(text: str) -> str:
-    """A word as names of channels and flags have them: capitals, digits and underscores."""
-    return re.sub(r"[^A-Z0-9]+", "_", text.upper()).strip("_") or "MODEL"
 
 
 def _joined(segments: Any) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -114,8 +114,8 @@ def dropped(flag: VetoFlag, kind: str) -> tuple[str, ...]:
     return tuple(one for one in lost if one == "name" or not _same(getattr(flag, one), getattr(empty, one)))
 
 
-def _same(one: Any, other: Any) -> bool:
-    return np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
+def _same(one: object, other: object) -> bool:
+    return np.array_equal(one, np.asarray(other)) if isinstance(one, np.ndarray) else one == other
 
 
 def _format(kind: str) -> Format:
@@ -259,7 +259,7 @@ def _write_veto_definer(flag: VetoFlag, path: Path) -> None:
 # A payload for the segment database.
 
 
-def dqsegdb_payload(flag: VetoFlag) -> Mapping[str, Any]:
+def dqsegdb_payload(flag: VetoFlag) -> Mapping[str, object]:
     """What DQSEGDB's interface takes in a PUT to `/dq/IFO/NAME/VERSION`, or gives back; nothing is sent."""
     description = flag.description or ""
     return {
@@ -287,19 +287,8 @@ FORMATS: Mapping[str, Format] = {
     "hdf5": Format(".h5", (), _write_hdf5, _read_hdf5),
     "json": Format(".json", ("padding", "label", "category"), _write_json, _read_json),
     "ligolw": Format(".xml", ("isgood", "padding", "description", "label", "category"), _write_ligolw, _read_ligolw),
-    "segwizard": Format(
-        ".txt",
-        _TIMES_ALONE,
-        _write_segwizard,
-        _read_segwizard,
-        known_beside=True,
-    ),
-    "gates": Format(
-        ".gates.txt",
-        _TIMES_ALONE,
-        _write_gates,
-        _read_gates,
-    ),
+    "segwizard": Format(".txt", _TIMES_ALONE, _write_segwizard, _read_segwizard, known_beside=True),
+    "gates": Format(".gates.txt", _TIMES_ALONE, _write_gates, _read_gates),
     "veto_definer": Format(
         "-veto_definer.xml", ("active", "known", "isgood", "padding", "label"), _write_veto_definer, None
     ),

@@ -37,8 +37,8 @@ class SpectrumSettings:
     """Where spectra are measured.
 
     Attributes:
-        length: Of the stretch that a spectrum is the average of, s.
-        stride: From one spectrum to the next, s; the grid is the multiples of it, in GPS time.
+        length: Length of the stretch that a spectrum is the average of, s.
+        stride: Time from one spectrum to the next, s; the grid is the multiples of it, in GPS time.
     """
 
     length: Positive = 64.0
@@ -77,7 +77,7 @@ def usable_runs(series: Series, flat_size: int) -> list[tuple[int, int]]:
     """First and one past the last sample of each stretch without a gap and without a dead sensor.
 
     Args:
-        series: As recorded, shape (time,); NaN where there are no data.
+        series: Recorded samples, shape (time,); NaN where there are no data.
         flat_size: So many equal samples mean a dead sensor or a gap that was filled.
 
     >>> usable_runs(np.array([1.0, 2.0, np.nan, 3.0, 3.0, 3.0, 4.0]), 3)
@@ -102,7 +102,7 @@ def conditioned(
     """Band-pass and resample what there is of a channel, each stretch without a gap by itself.
 
     Args:
-        series: As recorded, shape (time,); NaN where there are no data.
+        series: Recorded samples, shape (time,); NaN where there are no data.
         sample_rate: Hz.
         t0: GPS time of its first sample, s.
         span: First and one past the last sample wanted, at the common rate, counted from GPS 0.
@@ -231,8 +231,8 @@ def whitened_window(
         taps: Whitening filter, odd.
         start: Number of the window's first sample, from GPS 0.
         size: Its samples.
-        settings: As for training.
-        name: Of the channel: it seeds the noise that fills what a slow channel cannot deliver, with the GPS second.
+        settings: Band, common rate and filling, those of training.
+        name: Name of the channel: with the GPS second it seeds the noise that fills what a slow channel cannot deliver.
     """
     half = len(taps) // 2
     low, high = start - half - channel.first, start + size + half - channel.first

@@ -93,6 +93,14 @@ def test_files_that_are_none_are_refused_in_words(tmp_path):
             read_segments(tmp_path / name)
 
 
+def test_vetoes_may_be_none_and_are_called_so(tmp_path):
+    assert read_segments([], vetoes=True).shape == (0, 2)
+    with pytest.raises(FormatError, match="correct `vetoes`"):
+        read_segments(tmp_path / "none.txt", vetoes=True)
+    with pytest.raises(ConfigurationError, match=r"^vetoes: "):
+        read_segments([[T0 + 1, T0]], vetoes=True)
+
+
 def test_of_several_flags_one_must_be_named(tmp_path):
     segments = pytest.importorskip("gwpy.segments")
     path = tmp_path / "s.xml.gz"

@@ -115,7 +115,7 @@ def write(
     Args:
         path: The file.
         channels: By name.
-        attributes: Of the file as a whole.
+        attributes: What the file says of itself, by name.
         bits: By channel the names of its bits, for gwpy's `StateVector`.
     """
     with new_hdf5(path, seal=False) as file:

@@ -35,12 +35,13 @@ def read_segments(given: str | Path | Sequence[object], flag: str | None = None,
         ConfigurationError: Nothing is given, or a pair is none.
         FormatError: A file cannot be read or holds no active segment, or its active times are bad ones.
     """
-    kept = as_given(given)
+    kept = as_given(given, vetoes=vetoes)
     files = [one for one in kept if isinstance(one, str)]
+    key = _key(vetoes)
     pairs = [one for one in kept if not isinstance(one, str)]
     for file in files:
         if not Path(file).is_file():
-            raise FormatError(f"{file}: no such file of segments. {_EXPECTED}; correct `segments`.")
+            raise FormatError(f"{file}: no such file of segments. {_EXPECTED}; correct `{key}`.")
         found = _read(Path(file), flag, vetoes)
         if not found and not vetoes:
             raise FormatError(f"{file} holds no active segment: nothing could be taken. Correct `segments`.")
@@ -48,24 +49,29 @@ def read_segments(given: str | Path | Sequence[object], flag: str | None = None,
     return union(pairs)
 
 
-def as_given(given: object) -> tuple[str, ...] | tuple[tuple[float, float], ...]:
-    """What `segments` in the configuration means: paths, or pairs of GPS times (s).
+def as_given(given: object, *, vetoes: bool = False) -> tuple[str, ...] | tuple[tuple[float, float], ...]:
+    """What `segments` or `vetoes` in the configuration means: paths, or pairs of GPS times (s).
 
     Raises:
-        ConfigurationError: It is empty or neither.
+        ConfigurationError: It is neither, or there are no segments.
     """
     if isinstance(given, str | Path):
         return (expanded(given),)
     if isinstance(given, Mapping) or not isinstance(given, Iterable):
-        raise ConfigurationError(f"segments: {_EXPECTED}, got {given!r}.")
+        raise ConfigurationError(f"{_key(vetoes)}: {_EXPECTED}, got {given!r}.")
     entries = list(given)
-    if not entries:
+    if not entries and not vetoes:
         raise ConfigurationError(
             "segments is empty: nothing could be taken. Give the times that may be used, or null for all."
         )
     if all(isinstance(one, str | Path) for one in entries):
         return tuple(expanded(one) for one in entries)
-    return tuple(_checked(one, "segments") for one in entries)
+    return tuple(_checked(one, _key(vetoes)) for one in entries)
+
+
+def _key(vetoes: bool) -> str:
+    """Key of the configuration that is meant."""
+    return "vetoes" if vetoes else "segments"
 
 
 def _checked(pair: Any, where: str) -> tuple[float, float]:
@@ -74,7 +80,7 @@ def _checked(pair: Any, where: str) -> tuple[float, float]:
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{where}: expected pairs of GPS times [start, end], got {pair!r}.") from error
     if not 0 <= start < end < LATEST:
-        kind = ConfigurationError if where == "segments" else FormatError
+        kind = ConfigurationError if where in (_key(vetoes=False), _key(vetoes=True)) else FormatError
         raise kind(
             f"{where}: a segment must be [start, end] in GPS seconds, start before end, got [{start:g}, {end:g}]."
         )
