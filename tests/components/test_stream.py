@@ -222,9 +222,15 @@ def test_a_second_subtraction_repeats_the_suffix(made, tmp_path):
     write_files(both)
     for path in made.glob("*.h5"):
         hdf5.write(both / path.name, hdf5.read(path, [clean], data.GPS, data.GPS + 100))
-    again = stream(tmp_path / "second", both, products={"target": clean}, segments=[SEGMENTS[0]])
+    again = stream(tmp_path / "second", both, products={"target": clean}, segments=[[data.GPS + 50, data.GPS + 62]])
     with h5py.File(next(again.glob("*.h5"))) as file:
         assert sorted(file) == ["V1:GLF-STATE_VECTOR", clean, f"{clean}_clean", f"{clean}_glitch"]
+
+
+def test_segments_without_a_whole_second_are_told(files, tmp_path):
+    with pytest.raises(NoEventsError, match=r"no segment holds a second.*stream\.segments"):
+        stream(tmp_path, files, segments=[[data.GPS + 10.2, data.GPS + 10.9], [data.GPS + 20.5, data.GPS + 21.4]])
+    assert not any(tmp_path.iterdir())
 
 
 def test_blocks_begin_at_multiples_of_their_length_in_every_segment():

@@ -45,7 +45,10 @@ def plan_blocks(segments: Iterable[tuple[float, float]], block_length: int) -> l
 
     Args:
         segments: Start and end, GPS s; what is not a whole second at their ends is left out.
-        block_length: s.
+        block_length: Length of a block, s.
+
+    Raises:
+        NoEventsError: No segment holds a whole second.
 
     >>> [block.span for block in plan_blocks([(90.5, 210.0)], 100)]
     [(91.0, 100.0), (100.0, 200.0), (200.0, 210.0)]
@@ -58,6 +61,11 @@ def plan_blocks(segments: Iterable[tuple[float, float]], block_length: int) -> l
             end = min((begin // block_length + 1) * block_length, segment[1])
             blocks.append(Block(len(blocks), (event_id_at((begin + end) / 2),), (begin, end), segment))
             begin = end
+    if not blocks:
+        raise NoEventsError(
+            "no segment holds a second from whole to whole GPS second, which is the least that a file has. Give longer "
+            "ones in stream.segments, or data that last longer."
+        )
     return blocks
 
 

@@ -17,7 +17,7 @@ class WitnessHistory:
     """Gains of one witness.
 
     Attributes:
-        name: Of the witness.
+        name: Name of the witness.
         gps: Time of each event, GPS s.
         gain: 1 where the strain holds just what is predicted.
         error: Standard deviation of each gain.

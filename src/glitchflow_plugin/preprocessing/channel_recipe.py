@@ -27,10 +27,10 @@ class ChannelRecipe:
     """Everything that decides the samples of one channel.
 
     Attributes:
-        name: Of the channel.
+        name: Name of the channel.
         settings: What is done to it.
-        unit: As recorded, if known.
-        sample_rate: As recorded, Hz, if known.
+        unit: Unit of the recording, if known.
+        sample_rate: Rate of the recording, Hz, if known.
         psd: Density of its noise, where it is given.
         slow: Unit of its motion below the band, where that is kept.
     """

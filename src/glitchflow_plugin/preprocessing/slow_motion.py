@@ -35,7 +35,7 @@ def with_slow_motion(recipes: Sequence[ChannelRecipe], catalogue: Catalogue) -> 
         )
     scales = _scales(wanted, catalogue)
     for name in sorted(wanted.keys() - scales.keys()):
-        logger.warning("%s: no slow motion is kept, since none was found in the first events looked at.", name)
+        logger.warning("%s: nothing moves below the band, or no event is whole. Take it out of channels.slow.", name)
     return [replace(one, slow=scales.get(one.name)) for one in recipes]
 
 

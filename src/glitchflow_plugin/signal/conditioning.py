@@ -440,7 +440,7 @@ def after_band_pass(psd: Psd, own_rate: float, band: tuple[float, float], order:
         psd: As recorded, unit²/Hz.
         own_rate: Rate at which it was recorded, Hz.
         band: Lower and upper edge, Hz.
-        order: Of each edge in one pass.
+        order: Order of each edge in one pass.
     """
     return Psd(psd.values * filters.band_pass_power(psd.frequencies, own_rate, *band, order), psd.spacing)
 
@@ -464,7 +464,7 @@ def fill_filter(rate: float, length: float, low: float, reached: float, high: fl
 
     Args:
         rate: Common rate, Hz.
-        length: Of the filter, s.
+        length: Length of the filter, s.
         low: Lower edge of the band, Hz.
         reached: Upper edge of what the channel delivers, Hz.
         high: Upper edge of the whole band, Hz.

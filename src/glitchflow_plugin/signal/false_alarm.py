@@ -26,7 +26,7 @@ class FalseAlarm:
 
     Attributes:
         ranks: Rising, (level,).
-        probability: Of a clean stride whose rank is at least as large, (level,).
+        probability: Probability that the rank of a clean stride is at least as large, (level,).
         strides: Clean strides that it rests on.
         groups: Independent groups of them.
     """
@@ -71,7 +71,7 @@ def calibrate_false_alarm(
     """Calibrate on clean strides.
 
     Args:
-        rank: Of each stride; the larger the more likely a glitch.
+        rank: Rank of each stride; the larger the more likely a glitch.
         clean: Strides without a glitch that are judged.
         groups: Number of the group of each event.
 

@@ -57,7 +57,7 @@ class Glitches:
 
     Attributes:
         event: Row of the event.
-        time: Of the loudest column, s from the event's left edge.
+        time: Middle of the loudest column, s from the event's left edge.
         inside: Columns that belong to a glitch, (event, time).
     """
 

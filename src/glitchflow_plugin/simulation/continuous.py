@@ -51,7 +51,7 @@ def simulate_stream(
     Args:
         settings: The set; `spacing` decides how often a glitch comes.
         folder: Gets the files, in `frames`, and `truth.h5` with a record for each event.
-        file_length: Of a file, s.
+        file_length: Length of a file, s.
         suffix: `h5` (as gwpy writes it) or `gwf`.
     """
     folder, detector = Path(folder), Detector(settings)
