@@ -86,6 +86,8 @@ def test_entrants_of_both_kinds_are_trained_judged_and_shown(make, tmp_path):
     assert result.figures["zero"]["median_net_removed"].value == 0
     assert result.figures["wiener"]["power_removed"].value is not None
     assert result.figures["linear"]["power_removed"].value is None
+    # by all that they predict: the strain of a quiet event would refuse what is added
+    assert result.figures["wiener"]["added_strain"].value > 0
     assert result.reference in {"linear", "wiener"}
     # blips and tomtes reach the strain almost linearly, and are loud: both filters must see that
     assert result.figures["linear"]["median_net_removed"].value > 0.1

@@ -120,7 +120,7 @@ def test_a_reversed_witness_is_left_out_and_glitches_no_longer_grow(make_case, t
 def test_the_verdict_is_the_same_for_any_batch_and_after_another_run(make_case, tmp_path):
     case = make_case(coupled_series(20, 3, reversed_from=4))
     first, again = infer(case, tmp_path / "one"), infer(case, tmp_path / "one")
-    small = replace(SETTINGS, batch_events=2, closed_loop=WatchSettings(batch_events=3))
+    small = replace(SETTINGS, batch_events=3)
     other = infer(case, tmp_path / "two", small)
     assert first.loop is not None
     assert first.events["witnesses_stopped"].tolist() == other.events["witnesses_stopped"].tolist()

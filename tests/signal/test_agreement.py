@@ -54,11 +54,11 @@ def test_the_right_is_taken_whole_and_the_wrong_not_at_all(generator):
 @pytest.mark.parametrize("power", [LEAST_POWER, 1.6 * LEAST_POWER])
 def test_it_errs_as_often_as_the_noise_makes_it(generator, power):
     """The sign of a normal variable of mean P and deviation 2 sqrt(P)."""
-    events = 4000
-    predicted = burst(1.0001 * power).expand(events, -1)
+    events, size = 4000, 512
+    predicted = burst(1.0001 * power, centre=size // 2, size=size).expand(events, -1)
     expected = stats.norm.sf(power**0.5 / 2)
     for truth, wrong in ((1.0, False), (0.0, True)):
-        taken = agreed(predicted, truth * predicted + noise(generator, events)).abs().amax(dim=-1) > 0
+        taken = agreed(predicted, truth * predicted + noise(generator, events, size)).abs().amax(dim=-1) > 0
         errors = int((taken == wrong).sum())
         assert stats.binomtest(errors, events, expected).pvalue > 1e-3
 
@@ -83,7 +83,7 @@ def test_power_never_rises_whatever_is_predicted(generator):
 
 
 def test_a_signal_is_never_fitted(generator):
-    """What is taken of a signal is at most what the prediction took of it; only noes come from the strain."""
+    """What is taken are shares from 0 to 1 of what is predicted, frequency by frequency, whatever the strain holds."""
     glitch, events = burst(400.0), 50
     signal = burst(900.0, 0.09, SIZE // 2 + 40).expand(events, -1)
     predicted = (glitch * torch.linspace(0.2, 1.5, events)[:, None]) + 0.05 * noise(generator, events)
@@ -97,3 +97,19 @@ def test_a_signal_is_never_fitted(generator):
     # a prediction that holds nothing of the signal takes nothing of it, however the signal lies beside it
     alone = agreed(glitch, signal[:1] + glitch)
     assert alone.equal(glitch) or alone.abs().max() == 0
+
+
+def test_a_signal_that_a_wrong_prediction_is_like_loses_no_more_than_that(generator):
+    """At all phases on top of a signal of SNR 20; without the signal all of it would be refused."""
+    size = 512
+    signal = burst(400.0, 0.1, size // 2, size)
+    predicted = 0.5 * torch.cat([torch.roll(signal, lag, dims=-1) for lag in range(-10, 10)]).repeat(20, 1)
+    background = noise(generator, len(predicted), size)
+    like = (predicted * signal).sum(dim=-1) / 400
+    lost = (agreed(predicted, signal + background) * signal).sum(dim=-1) / 400
+    assert (lost <= like.clamp(min=0) + 1e-3).all()
+    assert lost.std() < like.std()
+    # the strain tells what is like the signal from what is not, so what is lost has one sign
+    assert lost.min() > -1e-3
+    assert lost.mean() > 0.05
+    assert agreed(predicted, background).abs().amax(dim=-1).count_nonzero() < 0.01 * len(predicted)

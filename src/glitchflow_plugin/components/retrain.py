@@ -179,7 +179,7 @@ class Retrain(BaseComponent):
         from glitchflow_plugin.inference.closed_loop import close_loop
 
         events = EventSet.open(self._events) if bundle.representation == "waveform" else None
-        return close_loop(bundle, maps, events, self.settings.closed_loop, choose_device(self.device))
+        return close_loop(bundle, maps, events, self.settings.closed_loop, device=choose_device(self.device))
 
     def _train(self, maps: SpectrogramSet, split: Split) -> "ModelVersion | None":
         from glitchflow_plugin.components.trainer import Trainer

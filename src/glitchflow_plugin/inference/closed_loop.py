@@ -6,7 +6,7 @@ is all that the strain can bring about. No event is judged by its own strain, an
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,7 @@ class ClosedLoop:
         reference: Gains of the validation events.
         gains: Those of these events.
         watch: What follows from them.
-        witnesses: Of the model.
+        witnesses: Witness channels of the model.
         least_power: SNR² that a part must predict for its gain to be told.
     """
 
@@ -129,7 +129,7 @@ def measure_reference(
 
     Args:
         twin: Trained.
-        witnesses: Its witnesses.
+        witnesses: Witness channels of the twin, in its order.
         batches: As for `measure_gains`.
         groups: Number of the group of each event.
         sample_rate: Hz.
@@ -145,7 +145,9 @@ def close_loop(
     spectrograms: SpectrogramSet,
     events: EventSet | None,
     settings: WatchSettings,
+    *,
     device: torch.device | str = "cpu",
+    batch_events: int = 16,
 ) -> ClosedLoop | None:
     """Watch the gains of a model's witnesses through a set of events, in order of time.
 
@@ -158,6 +160,7 @@ def close_loop(
         events: The event set that they were made of.
         settings: When a witness is stopped.
         device: Where to compute.
+        batch_events: Events in memory at a time.
 
     Returns:
         None where it is turned off, and where there is nothing to compare: no strain, no series (models of energies),
@@ -168,21 +171,21 @@ def close_loop(
     if not settings.enabled or not comparable or content is None or events is None:
         return None
     reference = GainReference.from_dict(content)
-    twin: Any = bundle.twin.to(device)
-    gains = measure_gains(twin, _series(bundle, spectrograms, events, settings), events.sample_rate, settings)
+    twin = cast("WaveformTwin", bundle.twin.to(device))
+    gains = measure_gains(twin, _series(bundle, spectrograms, events, batch_events), events.sample_rate, settings)
     spans = np.stack([spectrograms.gps_start, spectrograms.gps_start + events.duration], axis=1)
     watch = watch_gains(gains, spans, reference, settings)
     return ClosedLoop(reference, gains, watch, bundle.witnesses, settings.least_power)
 
 
 def _series(
-    bundle: ModelBundle, spectrograms: SpectrogramSet, events: EventSet, settings: WatchSettings
+    bundle: ModelBundle, spectrograms: SpectrogramSet, events: EventSet, batch_events: int
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """Witnesses and strain of the events of a set, zero where not valid."""
     names = bundle.channels
     valid = spectrograms.valid[:, spectrograms.channel_rows(names)]
-    for first in range(0, len(spectrograms), settings.batch_events):
-        rows = slice(first, first + settings.batch_events)
+    for first in range(0, len(spectrograms), batch_events):
+        rows = slice(first, first + batch_events)
         read = read_series(events, spectrograms.event_ids[rows], spectrograms.gps_start[rows], names)
         series = torch.from_numpy(read.series * (read.valid & valid[rows])[..., None]).float()
         yield series[:, 1:], series[:, :1]

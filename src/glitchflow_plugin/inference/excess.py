@@ -29,7 +29,7 @@ from glitchflow_plugin.inference.intervals import (
 )
 from glitchflow_plugin.signal.bootstrap import in_memory
 
-GROWTH = 0.01
+LOUDER = 0.01
 """Share of its own power by which a glitch must grow to count as made louder."""
 
 
@@ -139,7 +139,7 @@ def grown_share(
     replicates: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """Share of glitches that subtraction makes louder, by more than `GROWTH` of their power, with its interval.
+    """Share of glitches that subtraction makes louder, by more than `LOUDER` of their power, with its interval.
 
     Args:
         removed: As from `power_removed`.
@@ -152,7 +152,7 @@ def grown_share(
     if not counted.any():
         return Estimate(None, reason="no glitch")
     one = np.ones(len(removed))
-    return pooled_growth(one, one + (removed < -GROWTH), counted, groups, replicates=replicates, seed=seed)
+    return pooled_growth(one, one + (removed < -LOUDER), counted, groups, replicates=replicates, seed=seed)
 
 
 def _numbered(groups: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.data.groups import LEAST_GROUPS
-from glitchflow_plugin.inference.excess import GROWTH
+from glitchflow_plugin.inference.excess import LOUDER
 from glitchflow_plugin.inference.intervals import Estimate
 from glitchflow_plugin.inference.leaderboard import EntrantJudgement, LeaderboardSettings, Standings
 from glitchflow_plugin.inference.score import Sample
@@ -255,7 +255,7 @@ def page_block(
         "Net of what is added anywhere. Maps of twins of energies are cleaned by subtracting energies, those of "
         f"waveforms by subtracting waveforms. {_listed(TRIVIAL)} know nothing of the witnesses: they say the same of "
         "every event, and were fitted to the very events judged, which is more than fair. Leads are paired. Made "
-        f"louder is a glitch that grows by more than {100 * GROWTH:g} % of its power in the true waveform."
+        f"louder is a glitch that grows by more than {100 * LOUDER:g} % of its power in the true waveform."
     )
     if result.margin is not None:
         best = next(iter(result.figures))

@@ -241,8 +241,8 @@ def read_series(
 
     Args:
         events: The event set.
-        event_ids: Of the maps.
-        gps_start: Likewise, s.
+        event_ids: Ids of the events, as the maps name them.
+        gps_start: First sample of each event, GPS s.
         names: Channels.
 
     Raises:

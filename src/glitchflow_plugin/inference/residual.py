@@ -34,7 +34,7 @@ def residual_table(
 
     Args:
         events: Table by event.
-        power: Of each event by band, before and after cleaning, SNR².
+        power: Power of each event by band, before and after cleaning, SNR².
         loop: Tells the witness; None where there is no loop.
         classes: Class of the glitch by event id, where known.
 

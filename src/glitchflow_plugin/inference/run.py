@@ -172,7 +172,9 @@ def run_inference(
     predictors = {MODEL: predictor(bundle.twin.to(device))}
     if bundle.baseline is not None:
         predictors[LINEAR] = predictor(bundle.baseline.to(device))
-    loop = close_loop(bundle, spectrograms, events, settings.closed_loop, device)
+    loop = close_loop(
+        bundle, spectrograms, events, settings.closed_loop, device=device, batch_events=settings.batch_events
+    )
     writer = _maps_writer(bundle, spectrograms, Path(folder), settings, dict(model or {}), loop=loop)
     pending = {plan.index: plan for plan in writer.pending()}
     columns = Columns(spectrograms.times)

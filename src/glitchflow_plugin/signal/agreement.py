@@ -18,16 +18,17 @@ def agreed(
     """What is taken away of a prediction: nothing by which the power of the strain would rise.
 
     An event as a whole decides first, then each octave in which enough is predicted for the strain to tell
-    (`LEAST_POWER`); the others follow the event. The answer is yes or no and never a gain, and only a no depends on the
-    strain: a signal that is there by chance can keep a glitch from being taken away, but nothing that the witnesses did
-    not foretell is ever fitted to it.
+    (`LEAST_POWER`); the others follow the event. The answer is yes or no and never a gain, so nothing is taken that the
+    witnesses did not foretell: of a signal at most what some octaves of the prediction hold of it. A signal can turn
+    either answer by chance: it keeps a glitch from being taken away, or has a wrong prediction taken that is like it
+    and would be refused without it. What is lost then has one sign, where taking all would have either.
 
     Args:
         predicted: Whitened strain as the witnesses foretell it.
         measured: Whitened strain, whose noise has variance 1 a sample.
 
     Returns:
-        The prediction or parts of it; exactly zero, or exactly the prediction, where all octaves agree.
+        The prediction where all octaves agree, exactly; parts of it, or exactly zero, elsewhere.
     """
     whole, strain = predicted.double(), measured.double()
     twice = 2 * strain - whole
@@ -44,7 +45,7 @@ def octaves(series: Float[Tensor, "event time"]) -> Float[Tensor, "event octave 
     """Parts of a series by octave, which add up to it: each gives way to the next along a squared cosine.
 
     Args:
-        series: Of any length and rate; octaves are counted downwards from half the rate.
+        series: Real series; octaves are counted downwards from half its rate, whatever that is.
     """
     spectrum = torch.fft.rfft(series)
     share = torch.linspace(0, 1, spectrum.shape[-1], dtype=series.dtype, device=series.device)

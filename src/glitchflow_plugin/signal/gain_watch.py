@@ -19,7 +19,7 @@ from pydantic import Field
 from scipy.stats import norm, t
 
 from glitchflow_plugin.errors import FormatError
-from glitchflow_plugin.settings import Count, Fraction, Positive, section
+from glitchflow_plugin.settings import Fraction, Positive, section
 from glitchflow_plugin.types.plain import JsonObject
 
 LOW, HIGH = "gain_low", "gain_high"
@@ -47,7 +47,6 @@ class WatchSettings:
     tolerance: Fraction = 0.2
     least_power: Positive = 25.0
     longest_lag: Positive = 0.1
-    batch_events: Count = 16
 
     def limit(self, num_parts: int) -> float:
         """Logarithm of the factor at which a witness is stopped."""
@@ -59,7 +58,7 @@ class MeasuredGains(NamedTuple):
 
     Attributes:
         gain: NaN of a part that predicts nothing, (event, part).
-        variance: Of that gain, (event, part).
+        variance: Variance of the gain, (event, part).
         power: What tells it, SNR², (event, part).
         lag: By how much the strain follows later than predicted, s, (event, part).
     """
@@ -137,8 +136,8 @@ def reference_gains(
     model (Paule and Mandel 1982, doi:10.6028/jres.087.022), the spread drawn towards that of all witnesses together.
 
     Args:
-        parts: Names.
-        found: Their gains.
+        parts: Names of the parts.
+        found: Gains of the parts in validation events.
         groups: Number of the group of each event.
         settings: Which events count.
     """

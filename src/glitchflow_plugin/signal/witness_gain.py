@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
+from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,7 +19,7 @@ class WitnessGains(NamedTuple):
 
     Attributes:
         gain: Least-squares gain, (event, part); NaN of a part that predicts nothing.
-        variance: Of that gain, by the noise and whatever else the strain holds at that time, (event, part).
+        variance: Variance of the gain, by the noise and whatever else the strain holds at that time, (event, part).
         power: What of the part's transients no other one predicts as well, SNR², (event, part): the gain of less than
             some tens is that of noise.
         lag: By how much the strain follows the part later than predicted, samples, (event, part); 0 where nothing is
@@ -74,7 +75,7 @@ def _lags(
     strain: Float[Tensor, "event part time"], parts: Float[Tensor, "event part time"], longest: int
 ) -> Float[Tensor, "event part"]:
     """Samples by which the strain follows each part, from the largest of their correlations of either sign."""
-    size = parts.shape[-1] + longest + 1
+    size = next_fast_len(parts.shape[-1] + longest, real=True)
     spectrum = torch.fft.rfft(parts, size).conj() * torch.fft.rfft(strain, size)
     correlation = torch.fft.irfft(spectrum, size).abs()
     # from the shortest lag outwards, so that a part of zeros has none

@@ -41,7 +41,7 @@ class Coverage:
         share: Found, over all pixels.
         share_loud: Found, over the pixels in which a glitch was predicted.
         num_loud: Number of those.
-        edges: Of the expected power, in units of the noise's, between the bins of loudness.
+        edges: Expected power between the bins of loudness, in units of the noise's.
         by_loudness: Found, by bin; NaN where there is no pixel.
         num_by_loudness: Number of pixels, by bin.
     """

@@ -344,7 +344,8 @@ def _predictor(contest: Contest, name: str, entrant: Entrant, train: Train) -> t
     if isinstance(predict, MapPredictor):
         predict = replace(predict, stride=settings.stride)
     elif isinstance(predict, SeriesPredictor):  # of the training events until now
-        predict = replace(predict, events=held_out.series)
+        # networks are compared by all that they predict, as in the gate: what the strain refuses would hide their harm
+        predict = replace(predict, events=held_out.series, agree=False)
     facts: dict[str, Any] = {
         "parameters": trained.num_parameters,
         "minutes": trained.minutes,

@@ -75,7 +75,7 @@ class Candidates:
         Args:
             num_events: How many at most.
             num_groups: Groups of glitches; None: all.
-            seed: Of the order, in which those of a smaller number come first.
+            seed: Seed of the order, in which those of a smaller number come first.
         """
         num_quiet = round(num_events * float((~self.glitch).mean()))
         order = in_turn(self.groups, np.flatnonzero(self.glitch), num_groups, seed)[: num_events - num_quiet]
@@ -110,7 +110,7 @@ def in_turn(
         groups: Number of the group of each event.
         rows: Events that are put in order.
         num_groups: Groups that are drawn; None: all.
-        seed: Of both orders; fewer groups are among the first of more.
+        seed: Seed of both orders; fewer groups are among the first of more.
     """
     draw = np.random.default_rng(seed)
     rows = draw.permutation(rows)
