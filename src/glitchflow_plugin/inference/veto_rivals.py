@@ -177,10 +177,7 @@ def _spikes(peaks: Float[np.ndarray, "event channel time"], thresholds: Sequence
         energies = peaks[:, channel]
         for row, threshold in enumerate(thresholds):
             runs = runs_of(energies > threshold, columns)
-            limits = zip(runs.event, runs.first, runs.stop, strict=True)
-            peak = np.array(
-                [first + int(energies[event, first:stop].argmax()) for event, first, stop in limits], np.int64
-            )
+            peak = runs.loudest(energies)
             number = np.full(len(runs), channel * len(thresholds) + row)
             loudest = energies[runs.event, peak].astype(np.float64)
             parts.append(Spikes(runs.event, number, columns.centre[peak], np.ones(len(runs)), loudest))

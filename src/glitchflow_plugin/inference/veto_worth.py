@@ -118,7 +118,7 @@ def judge_rank(
     count = len(thresholds)
 
     def _all(weights: Float[np.ndarray, "replicate group"]) -> NDArray[np.float64]:
-        found = figures({name: weights @ part for name, part in sums.items()})
+        found = _drawn(sums, weights)
         return np.concatenate([*found.values(), *_read_off(found)], axis=1)
 
     point = _all(np.ones((1, num_groups)))[0]
@@ -156,7 +156,7 @@ def worth_at(
     num_groups = len(sums["live"])
 
     def _all(weights: Float[np.ndarray, "replicate group"]) -> NDArray[np.float64]:
-        return np.concatenate([*figures({name: weights @ part for name, part in sums.items()}).values()], axis=1)
+        return np.concatenate([*_drawn(sums, weights).values()], axis=1)
 
     point, ends = _all(np.ones((1, num_groups)))[0], bootstrap(_all, num_groups, replicates=replicates, seed=seed)
     reason = "nothing is vetoed"
@@ -173,8 +173,7 @@ def lead_at_half(own: Worth, rival: Worth, *, replicates: int, seed: int = 0) ->
     """
 
     def _quotient(weights: Float[np.ndarray, "replicate group"]) -> NDArray[np.float64]:
-        found = [figures({name: weights @ part for name, part in each.sums.items()}) for each in (own, rival)]
-        mine, other = (_read_off(each)[1] for each in found)
+        mine, other = (_read_off(_drawn(each.sums, weights))[1] for each in (own, rival))
         return ratio(mine, np.nan_to_num(other))
 
     num_groups = len(own.sums["live"])
@@ -253,6 +252,11 @@ def figures(sums: Sums) -> dict[str, NDArray[np.float64]]:
         "glitch_time_found": ratio(sums["dead_in"], sums["glitch_time"]),
         "clean_time_vetoed": ratio(sums["dead"] - sums["dead_in"], clean),
     }
+
+
+def _drawn(sums: Sums, weights: Float[np.ndarray, "replicate group"]) -> dict[str, NDArray[np.float64]]:
+    """The figures of groups drawn so often, (replicate, level)."""
+    return figures({name: weights @ part for name, part in sums.items()})
 
 
 def slid(

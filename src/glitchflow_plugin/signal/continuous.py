@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.settings import Positive, section
@@ -86,8 +86,7 @@ def usable_runs(series: Series, flat_size: int) -> list[tuple[int, int]]:
     starts = np.concatenate([[0], np.flatnonzero(np.diff(series) != 0) + 1])
     lengths = np.diff(np.concatenate([starts, [len(series)]]))
     good = np.isfinite(series) & np.repeat(lengths < flat_size, lengths)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]]).astype(np.int8)))
-    return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
+    return [(int(start), int(stop)) for start, stop in _runs(good)]
 
 
 def conditioned(
@@ -261,11 +260,15 @@ def window_taps(spectra: Spectra, gps: float, channel: Conditioned, settings: Co
         return None
 
 
+def _runs(flags: Bool[np.ndarray, " time"]) -> Int[np.ndarray, "run 2"]:
+    """First and one past the last sample of each run of raised flags."""
+    return np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+
+
 def _longest_run(usable: Bool[np.ndarray, " time"], low: int, high: int) -> tuple[int, int]:
     if low >= high:
         return 0, 0
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], usable[low:high], [False]]).astype(np.int8)))
-    runs = edges.reshape(-1, 2)
+    runs = _runs(usable[low:high])
     if not len(runs):
         return 0, 0
     start, stop = runs[np.argmax(runs[:, 1] - runs[:, 0])]

@@ -33,6 +33,12 @@ class Runs:
     def __len__(self) -> int:
         return len(self.event)
 
+    def loudest(self, energies: Float[np.ndarray, "event time"]) -> Int[np.ndarray, " run"]:
+        """The column of each run with the largest energy."""
+        limits = zip(self.event, self.first, self.stop, strict=True)
+        found = [first + int(energies[event, first:stop].argmax()) for event, first, stop in limits]
+        return np.array(found, dtype=np.int64)
+
 
 def runs_of(flags: Bool[np.ndarray, "event time"], columns: Columns, padding: float = 0.0) -> Runs:
     """Runs of columns that are raised, and `padding` (s) on both sides.
@@ -84,6 +90,4 @@ def find_glitches(
     near = np.lib.stride_tricks.sliding_window_view(np.pad(loud, ((0, 0), (margin, margin))), 2 * margin + 1, axis=1)
     inside = near.any(axis=-1)
     runs = runs_of(inside, columns)
-    parts = zip(runs.event, runs.first, runs.stop, strict=True)
-    peak = [first + int(measured[row, first:stop].argmax()) for row, first, stop in parts]
-    return Glitches(runs.event, columns.centre[np.array(peak, dtype=np.int64)], inside)
+    return Glitches(runs.event, columns.centre[runs.loudest(measured)], inside)
