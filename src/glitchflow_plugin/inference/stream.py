@@ -89,13 +89,13 @@ def subtract(
     target = prepared[0]
     assert target is not None  # noqa: S101  # the caller has refused strain of no use
     windows = predict_windows(prepared, model, centres, settings)
-    trusted = belief(_joined(windows, outer, rate, settings.stride), rate, settings.believed_snr)
+    weight = window_weight(round(model.duration * rate), rate, settings.stride)
+    trusted = belief(_joined(windows, outer, weight), rate, settings.believed_snr)
     summed = np.zeros(outer[1] - outer[0])
     tail = round(model.target.settings.whitening.filter_length * rate)
     for window in windows:
         if window.strain is None:
             continue
-        weight = window_weight(len(window.strain), rate, settings.stride)
         part = window.strain * weight * _cut(trusted, window.start - outer[0], len(weight))
         if part.any():
             ringing = unwhiten(np.pad(part, tail), window.target_taps, rate, target[0].band)[0]
@@ -169,12 +169,11 @@ def _kept(trusted: Series, rate: float) -> Series:
     return _softened((trusted > 0).astype(float), rate, RINGING)
 
 
-def _joined(windows: Sequence[Window], outer: tuple[int, int], rate: float, stride: float) -> Series:
-    """The whitened prediction of all windows, (time,)."""
+def _joined(windows: Sequence[Window], outer: tuple[int, int], weight: Series) -> Series:
+    """The whitened prediction of all windows, each with this weight, (time,)."""
     summed = np.zeros(outer[1] - outer[0])
     for window in windows:
         if window.strain is not None:
-            weight = window_weight(len(window.strain), rate, stride)
             _add(summed, window.strain * weight, window.start - outer[0])
     return summed
 
