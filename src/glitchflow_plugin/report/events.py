@@ -94,8 +94,8 @@ def event_sections(
     columns = [name for name in _COLUMNS if name in content and not (name == "event_id" and named)]
     content = content[columns].rename(columns=dict(_COLUMNS))
     lead = (
-        f"{len(chosen)} of {len(events)} events have scans in this page: their GPS times are links. A click on a heading "
-        "sorts, the fields below a table filter its columns. Scans of any time: glitchflow omega GPS."
+        f"{len(chosen)} of {len(events)} events have scans in this page: their GPS times are links. A click on a "
+        "heading sorts, the fields below a table filter its columns. Scans of any time: glitchflow omega GPS."
     )
     return [
         Section("timeline", "Time line", [chart]),

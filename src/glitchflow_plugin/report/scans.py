@@ -147,7 +147,11 @@ def _panel(name: str, seen: TimeFrequencyMap, length: float, peak: float, *, fir
         image_start=round(seen.start, 6),
         image_length=round(seen.length, 6),
         frequencies=[(1 - np.log(one / low) / octaves, f"{one:g}") for one in _round_numbers(low, high, (1, 2, 5))],
-        times=[((one - start) / (stop - start), f"{one:g}") for one in _quarters(length) if start <= one <= stop],
+        times=[
+            ((one - start) / (stop - start), f"{one:g}")
+            for one in _quarters(length)
+            if start - 1e-3 <= one <= stop + 1e-3
+        ],
     )
 
 
