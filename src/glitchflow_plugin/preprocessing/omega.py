@@ -118,13 +118,13 @@ def channels_at(
     loaded = _covering(catalogue, gps)
     target = recipes[0]
     length = _longest(target, loaded, gps)
-    series, rejected = {}, dict(loaded.problems)
+    series: dict[str, np.ndarray] = {}
+    rejected: dict[str, str] = {}
     for recipe in recipes:
         try:
             series[recipe.name] = _whitened(recipe, loaded, gps, length)
-            rejected.pop(recipe.name, None)
         except ChannelRejectedError as error:
-            rejected.setdefault(recipe.name, str(error))
+            rejected[recipe.name] = str(error)
     asked = replace(target.settings, duration=length)
     return ChannelsAtTime(
         gps,

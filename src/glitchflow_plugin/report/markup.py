@@ -12,11 +12,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-_QUALITY = 60
-"""Of maps as WebP: nothing that a person sees is lost, and a third is left of the lossless file."""
-_PICTURE_QUALITY = 80
-"""Of pictures with text."""
-
 
 @cache
 def _environment() -> Environment:
@@ -39,22 +34,25 @@ def rendered(template: str, **content: Any) -> Markup:
     return Markup(_environment().get_template(template).render(**content))  # noqa: S704  # the template has escaped them
 
 
-def map_uri(colours: UInt8[np.ndarray, "row column 3"]) -> str:
-    """Colours of a map as a data URI.
+def map_uri(levels: UInt8[np.ndarray, "row column"], colours: UInt8[np.ndarray, "level 3"]) -> str:
+    """A map as a data URI, pixel for pixel.
 
     Args:
-        colours: Red, green and blue, the highest row first.
+        levels: Which colour each pixel has, the highest row first.
+        colours: Red, green and blue.
     """
-    return _webp(Image.fromarray(colours), _QUALITY)
+    image = Image.fromarray(levels)
+    image.putpalette(colours.ravel().tolist())
+    return _uri(image, "png")
 
 
 def picture_uri(path: Path) -> tuple[str, int, int]:
     """A picture file as a data URI, with its width and height in pixels."""
     with Image.open(path) as image:
-        return _webp(image.convert("RGB"), _PICTURE_QUALITY, effort=0), *image.size
+        return _uri(image.convert("RGB"), "webp", quality=80, method=0), *image.size
 
 
-def _webp(image: Image.Image, quality: int, effort: int = 2) -> str:
+def _uri(image: Image.Image, kind: str, **options: Any) -> str:
     stream = io.BytesIO()
-    image.save(stream, "WEBP", quality=quality, method=effort)
-    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    image.save(stream, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

@@ -17,7 +17,7 @@ WINDOWS = (0.5, 2.0, 8.0)
 _ROWS = 80
 """Rows of a picture on the logarithmic axis."""
 
-_LEVELS = 256
+_LEVELS = 64
 """Colours that are told apart."""
 
 
@@ -118,7 +118,7 @@ def scale(name: str, peak: float) -> Markup:
     """
     stops = [
         (f"{place / (_LEVELS - 1):.3f}", "#{:02x}{:02x}{:02x}".format(*_colours()[place]))
-        for place in range(0, _LEVELS, 51)
+        for place in range(0, _LEVELS, 9)
     ]
     ticks = [(np.log(one) / np.log(peak), f"{one:g}") for one in _round_numbers(1.0, peak, (1, 3))]
     return rendered("scale.html", name=name, peak=f"{peak:.0f}", stops=stops, ticks=ticks)
@@ -143,7 +143,7 @@ def _panel(name: str, seen: TimeFrequencyMap, length: float, peak: float, *, fir
         start=round(start, 6),
         length=round(stop - start, 6),
         image_name=name,
-        image=map_uri(_coloured(_on_log_axis(seen), peak)) if first else "",
+        image=map_uri(_levels(_on_log_axis(seen), peak), _colours()) if first else "",
         image_start=round(seen.start, 6),
         image_length=round(seen.length, 6),
         frequencies=[(1 - np.log(one / low) / octaves, f"{one:g}") for one in _round_numbers(low, high, (1, 2, 5))],
@@ -155,10 +155,10 @@ def _panel(name: str, seen: TimeFrequencyMap, length: float, peak: float, *, fir
     )
 
 
-def _coloured(energy: Float[np.ndarray, "frequency time"], peak: float) -> UInt8[np.ndarray, "frequency time 3"]:
-    """Energies as colours, the highest frequency first."""
-    decades = np.log(np.maximum(energy[::-1], ENERGY_FLOOR)) / np.log(peak)
-    return _colours()[np.minimum(decades * (_LEVELS - 1) + 0.5, _LEVELS - 1).astype(np.uint8)]
+def _levels(energy: Float[np.ndarray, "frequency time"], peak: float) -> UInt8[np.ndarray, "frequency time"]:
+    """Which of the colours each energy has, the highest frequency first."""
+    shares = np.log(np.clip(energy[::-1], ENERGY_FLOOR, peak)) / np.log(peak)
+    return np.round(shares * (_LEVELS - 1)).astype(np.uint8)
 
 
 @cache

@@ -72,6 +72,7 @@ def table(name: str, frame: pd.DataFrame, caption: str, *, links: Collection[str
             style="width:100%",
             classes="display compact",
             display_logo_when_loading=False,
+            text_in_header_can_be_selected=False,  # a click on it sorts
             order=[],
             **place,
         )

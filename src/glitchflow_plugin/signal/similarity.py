@@ -42,7 +42,7 @@ def cross_correlation(
 
     At a lag L it is the sum over t of reference(t) other(t + L), divided by the root of the product of both sums of
     squares; a lag is positive where the other follows. By chance: the median of the same over all other ranges of lags
-    as long as this one, which holds for a reference whose colour the others share.
+    as long as this one, at which the end of the window goes on at its beginning.
 
     Args:
         reference: The strain, whitened, in the window that is compared.
@@ -56,21 +56,25 @@ def cross_correlation(
     size, most = len(reference), round(longest_lag * sample_rate)
     if not 0 < 3 * most < size:
         raise DataError(f"expected a window longer than three times the lags, got {size} samples and lags of {most}.")
-    length = scipy.fft.next_fast_len(2 * size, real=True)
-    spectra = np.conj(np.fft.rfft(reference, length)) * np.fft.rfft(others, length)
-    norm = np.sqrt(np.square(reference).sum() * np.square(others).sum(axis=1))
-    found = np.fft.irfft(spectra, length) / np.where(norm > 0, norm, np.inf)[:, None]
-    ordered = np.abs(np.concatenate([found[:, -(size - 1) :], found[:, :size]], axis=1))  # lags -(size - 1) to size - 1
-    zero, width = size - 1, 2 * most + 1
-    near = ordered[:, zero - most : zero + most + 1]
+    norm = np.sqrt(np.square(reference).sum() * np.square(others).sum(axis=1))[:, None]
+    norm = np.where(norm > 0, norm, np.inf)
+    found = _correlated(reference, others, 2 * size) / norm  # zeros beyond both ends
+    near = np.abs(np.concatenate([found[:, -most:], found[:, : most + 1]], axis=1))
     best = near.argmax(axis=1)
-    ranges = [
-        ordered[:, start : start + width].max(axis=1)
-        for start in range((zero - most) % width, 2 * size - 1 - width + 1, width)
-        if abs(start - (zero - most)) >= width and abs(start + most - zero) < size // 2
-    ]
-    chance = np.median(ranges, axis=0) if ranges else np.full(len(others), np.nan)
+    width = 2 * most + 1
+    number = (size - 2 * width) // width
+    around = np.abs(_correlated(reference, others, size) / norm)  # as many samples at each lag
+    ranges = around[:, width : width + number * width].reshape(len(others), number, width)
+    chance = np.median(ranges.max(axis=2), axis=1) if number > 0 else np.full(len(others), np.nan)
     return Similarity(near[np.arange(len(others)), best], (best - most) / sample_rate, chance)
+
+
+def _correlated(
+    reference: Float[np.ndarray, " time"], others: Float[np.ndarray, "channel time"], size: int
+) -> Float[np.ndarray, "channel lag"]:
+    """Circular cross-correlation of series that are continued by zeros to `size` samples, by lag."""
+    spectra = np.conj(np.fft.rfft(reference, size)) * np.fft.rfft(others, size)
+    return np.fft.irfft(spectra, size)
 
 
 def coherence(
