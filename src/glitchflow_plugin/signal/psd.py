@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import signal
 
 from glitchflow_plugin.types.arrays import PowerSpectrum, Series
@@ -45,7 +45,7 @@ def welch_psd(
     overlap: float,
     *,
     method: PsdMethod = "median",
-    exclude: tuple[int, int] | None = None,
+    exclude: tuple[int, int] | Int[np.ndarray, "stretch 2"] | None = None,
 ) -> Psd:
     """Welch's average over segments that do not touch an excluded stretch.
 
@@ -58,7 +58,8 @@ def welch_psd(
         method: `mean`; `median`, corrected for its bias, so that other transients weigh little; or `median-mean`, the
             mean of such medians over groups of segments that do not overlap each other (two groups, the even and the
             odd segments, for half overlap). The corrections hold for independent segments; overlap leaves about 1 %.
-        exclude: First and one past the last sample that no segment may touch; None to use all.
+        exclude: First and one past the last sample that no segment may touch, or several such stretches, apart and
+            rising; None to use all.
 
     Returns:
         The density. Without `exclude`, for `mean` and `median`, it is `scipy.signal.welch` with a Hann window and
@@ -74,7 +75,8 @@ def welch_psd(
     if method not in PSD_METHODS:
         raise ValueError(f"method must be one of {', '.join(PSD_METHODS)}, got {method!r}")
     series = np.asarray(series, dtype=np.float64)
-    stretches = [series] if exclude is None else [series[: max(exclude[0], 0)], series[max(exclude[1], 0) :]]
+    left_out = np.clip(np.reshape([] if exclude is None else exclude, (-1, 2)), 0, None).astype(int)
+    stretches = [series[a:b] for a, b in zip([0, *left_out[:, 1]], [*left_out[:, 0], len(series)], strict=True)]
     powers = np.concatenate([segment_powers(one, sample_rate, fft_length, overlap) for one in stretches])
     if len(powers) < 2:
         raise ValueError(f"{len(powers)} segment(s) of {fft_length:g} s beside the event; a spectrum needs at least 2")

@@ -20,18 +20,17 @@ from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.preprocessing.channel_recipe import channel_recipe
 from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
+from glitchflow_plugin.signal.relation import Relation, measure_relation
 from glitchflow_plugin.training.evaluation import pixels_inside
 from glitchflow_plugin.training.gate import GateSettings, Judgement, Signals, Verdict, decide
 from glitchflow_plugin.training.harm import added_by_octave, octave_edges
 from glitchflow_plugin.training.mean_interval import group_mean
 from glitchflow_plugin.training.seen import SeenEvents, contents
 from glitchflow_plugin.training.signals import (
-    Relation,
     at_peaks,
     found_snr,
     lost_energy,
     lost_share,
-    measure_relation,
     spread_over,
     whitened_mergers,
 )
