@@ -33,4 +33,5 @@ def test_neutron_stars_chirp_as_long_as_theory_says():
         middle = wave.reference - chirp_time(1.4, 1.3, frequency)
         part = wave.series[np.abs(time - middle) < 0.5]
         assert np.count_nonzero(np.diff(np.sign(part)) > 0) == pytest.approx(frequency, rel=0.05)
-    assert np.abs(wave.series).argmax() / RATE == pytest.approx(wave.reference, abs=0.05)  # half the rate is reached before
+    # half the sample rate is reached before the merger
+    assert np.abs(wave.series).argmax() / RATE == pytest.approx(wave.reference, abs=0.05)

@@ -43,6 +43,12 @@ def chirp_time(mass_1: float, mass_2: float, frequency: float) -> float:
     return 5 / 256 * (math.pi * frequency) ** (-8 / 3) * chirp_mass ** (-5 / 3)
 
 
+def binary_duration(mass_1: float, mass_2: float, lowest_frequency: float) -> float:
+    """How long the waveform of a binary is, s; arguments as for `chirp_time`."""
+    # spins, and higher orders, make an inspiral somewhat longer than the leading order says
+    return math.ceil(1.2 * chirp_time(mass_1, mass_2, lowest_frequency)) + 2.0
+
+
 def polarisations(
     sources: Sequence[tuple[float, float, float, float]],
     sample_rate: float,
@@ -120,8 +126,7 @@ def compact_binary(
         spin_2: Likewise.
         psi: Polarisation angle, rad.
     """
-    # spins, and higher orders, make an inspiral somewhat longer than the leading order says
-    duration = math.ceil(1.2 * chirp_time(mass_1, mass_2, lowest_frequency)) + 2.0
+    duration = binary_duration(mass_1, mass_2, lowest_frequency)
     source = (mass_1, mass_2, spin_1, spin_2)
     found, merger = polarisations([source], sample_rate, lowest_frequency=lowest_frequency, duration=duration)
     plus, cross = found[0]
