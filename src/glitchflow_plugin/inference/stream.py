@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.stream_ranks import predicted_energy
 from glitchflow_plugin.inference.stream_windows import (
     BELIEF_EDGE,
     ENERGY_LENGTH,
@@ -43,6 +44,7 @@ class Subtraction:
         complete: Where no witness was missing, likewise.
         familiar: Where the model tells that the like was seen in training, likewise.
         accounted: Where nothing loud is left of the strain, likewise.
+        energy: Predicted energy by which it is ranked and vetoed, from `predicted_energy`.
         missing: By witness the time for which it was missing, s.
     """
 
@@ -51,6 +53,7 @@ class Subtraction:
     complete: Bool[np.ndarray, " sample"]
     familiar: Bool[np.ndarray, " sample"]
     accounted: Bool[np.ndarray, " sample"]
+    energy: Series
     missing: Mapping[str, float]
 
 
@@ -118,6 +121,7 @@ def subtract(
         complete=of_windows["complete"],
         familiar=of_windows["familiar"],
         accounted=of_windows["accounted"],
+        energy=predicted_energy(windows, model, block, settings.stride),
         missing={name: time for name, time in missing.items() if time},
     )
 
