@@ -189,7 +189,7 @@ def plot_transfer(responses: Mapping[str, Sequence[ResponseCurve]]) -> Picture:
     """Gain and delay by frequency, one row a witness.
 
     Args:
-        responses: Curves by witness. A delay is drawn where the gain is at least a tenth of the curve's largest.
+        responses: Curves by witness. A delay is drawn where the gain is at least a third of the curve's largest.
     """
     figure = new_figure(11.0, 1.0 + 2.2 * max(1, len(responses)))
     panels = figure.subplots(max(1, len(responses)), 2, sharex=True, squeeze=False)
@@ -198,7 +198,7 @@ def plot_transfer(responses: Mapping[str, Sequence[ResponseCurve]]) -> Picture:
             colour = "black" if curve.reference else _COLOURS[number % len(_COLOURS)]
             style = {"color": colour, "linestyle": "--" if curve.reference else "-", "linewidth": 1.2, "marker": "."}
             row[0].plot(curve.frequency, np.maximum(curve.gain, 1e-4), label=curve.label, **style)
-            felt = curve.gain >= 0.1 * max(float(curve.gain.max()), 1e-4)
+            felt = curve.gain >= 0.33 * max(float(curve.gain.max()), 1e-4)
             row[1].plot(curve.frequency, np.where(felt, 1e3 * curve.delay, np.nan), **style)
         row[0].set_yscale(LogScale(row[0].yaxis))
         row[0].yaxis.set_major_formatter("{x:g}")
