@@ -20,7 +20,7 @@ from glitchflow_plugin.inference.closed_loop import NOTE
 from glitchflow_plugin.inference.stream import subtract
 from glitchflow_plugin.inference.stream_data import Block, after_stops, between, check_band, padded, read_block
 from glitchflow_plugin.inference.stream_loop import left_out, warnings_of, watch
-from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, reach
+from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, foresight
 from glitchflow_plugin.inference.subject import registered, weights_fingerprint
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.preprocessing.channel_recipe import channel_recipe
@@ -213,7 +213,7 @@ def run_stream(job: StreamJob, blocks: Sequence[Block], engine: EngineSettings, 
     if first:
         map_shards(partial(make_block, job), first, engine, "Stream", left=partial(job.unseen, blocks), unit="block")
     stops = _stops(job, blocks)
-    blocks = after_stops(blocks, stops, reach(job.model, job.settings))
+    blocks = after_stops(blocks, stops, foresight(job.model, job.settings))
     pending = job.pending(blocks)
     done = len(blocks) - len(first) - len(pending)
     if done > 0:

@@ -114,7 +114,7 @@ def _used(model: StreamModel, settings: StreamSettings) -> float:
     filter_length = model.target.settings.whitening.filter_length
     windows = (model.duration + filter_length) / 2
     spectra = settings.spectrum.stride + settings.spectrum.length
-    return beyond(filter_length) + settings.stride + max(windows, spectra)
+    return foresight(model, settings) + max(windows, spectra)
 
 
 def beyond(filter_length: float) -> float:
@@ -124,6 +124,16 @@ def beyond(filter_length: float) -> float:
         filter_length: Length of the whitening filter, s.
     """
     return filter_length + 2 * RINGING + ENERGY_LENGTH + 2 * BELIEF_EDGE + 1.5 * LONGEST
+
+
+def foresight(model: StreamModel, settings: StreamSettings) -> float:
+    """How far beyond a block the last window lies that decides about it, s.
+
+    Args:
+        model: Whose windows and filters are used.
+        settings: Stride.
+    """
+    return beyond(model.target.settings.whitening.filter_length) + settings.stride
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +192,7 @@ def prepare(
         segment: Start and end of the science segment, GPS s.
         settings: Stride, spectra, and from when a window is new or its rest loud.
     """
-    whole, rate = model.target.settings, model.rate
-    margin = beyond(whole.whitening.filter_length) + settings.stride
+    rate, margin = model.rate, foresight(model, settings)
     times = grid_times(block[0] - margin, block[1] + margin, settings.spectrum.stride)
     away = _used(model, settings)
     span = tuple(round(edge * rate) for edge in (max(block[0] - away, segment[0]), min(block[1] + away, segment[1])))
