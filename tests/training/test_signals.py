@@ -4,7 +4,8 @@ import torch
 from scipy import signal
 
 from glitchflow_plugin.signal.psd import Psd
-from glitchflow_plugin.training.signals import lost_energy, lost_share, measure_relation, spread_over, whitened_mergers
+from glitchflow_plugin.signal.relation import measure_relation
+from glitchflow_plugin.training.signals import lost_energy, lost_share, spread_over, whitened_mergers
 
 RATE, SIZE = 1024.0, 6144
 

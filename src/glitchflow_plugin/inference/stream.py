@@ -110,7 +110,7 @@ def subtract(
     if not settings.agreement:
         stretches = [replace(one, octaves=np.ones_like(one.octaves), share=1.0) for one in stretches]
     summed = _unwhitened(windows, stretches, weight, outer, band=target[0].band, rate=rate)
-    glitch = _at_own_rate(summed, outer[0], strain, block, rate=rate, high=target[0].band[1])
+    glitch = at_own_rate(summed, outer[0], strain, block, rate=rate, high=target[0].band[1])
     inner = slice(round(block[0] * rate) - outer[0], round(block[1] * rate) - outer[0])
     of_windows = {
         name: _joined_flags(windows, outer, rate, settings.stride, name)[inner]
@@ -229,10 +229,19 @@ def _add(summed: Series, part: Series, first: int) -> None:
         summed[low:high] += part[low - first : high - first]
 
 
-def _at_own_rate(
+def at_own_rate(
     summed: Series, first: int, strain: Channel, block: tuple[float, float], *, rate: float, high: float
 ) -> Series:
-    """The glitch at the samples of the recorded strain in a block, exactly zero where nothing was believed."""
+    """A series at the samples of a recording in a block, exactly zero where it is, and where there are no data.
+
+    Args:
+        summed: At the common rate, (time,).
+        first: Number of its first sample, from GPS 0.
+        strain: The recording.
+        block: Start and end, GPS s.
+        rate: The common rate, Hz.
+        high: Highest frequency in it, Hz.
+    """
     own = strain.sample_rate
     begin = math.ceil((block[0] - strain.t0) * own - 1e-6)
     size = math.ceil((block[1] - strain.t0) * own - 1e-6) - begin

@@ -234,7 +234,7 @@ def predict_windows(
     since = np.array([stopped.get(one.name, math.inf) for one in model.witnesses])
     for first in range(0, len(centres), settings.batch_size):
         batch = [float(centre) for centre in centres[first : first + settings.batch_size]]
-        looked = [_look(prepared, model, centre) for centre in batch]
+        looked = [look(prepared, model, centre) for centre in batch]
         off = [since <= centre - 0.75 * settings.stride for centre in batch]
         seen = [np.where(gone[:, None], 0, series) for gone, (_, _, series) in zip(off, looked, strict=True)]
         asked = [place for place, (taps, _, _) in enumerate(looked) if len(taps) and seen[place].any()]
@@ -267,7 +267,7 @@ def measure_gains(
         centres: Centres of the windows, GPS s.
         settings: How far a part is moved.
     """
-    looked = (_look(prepared, model, centre) for centre in centres)
+    looked = (look(prepared, model, centre) for centre in centres)
     batches = ((torch.from_numpy(series)[None], torch.from_numpy(strain)[None, None]) for _, strain, series in looked)
     return gains_of(cast("WaveformTwin", model.twin), batches, model.rate, settings)
 
@@ -285,10 +285,16 @@ def _loudest_left(
     return torch.where(strain.any(dim=-1), loudest, torch.nan)
 
 
-def _look(
+def look(
     prepared: Sequence[Prepared | None], model: StreamModel, centre: float
 ) -> tuple[np.ndarray, Float[np.ndarray, " time"], Float[np.ndarray, "witness time"]]:
-    """Whitening filter of the strain, whitened strain and witnesses; zeros for one that cannot be used."""
+    """Whitening filter of the strain, whitened strain and witnesses in a window; zeros for one that cannot be used.
+
+    Args:
+        prepared: From `prepare`.
+        model: Twin and recipes.
+        centre: Of the window, GPS s.
+    """
     size = round(model.duration * model.rate)
     start = round(centre * model.rate) - size // 2
     series = np.zeros((1 + len(model.witnesses), size), dtype=np.float32)

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
+from jaxtyping import Int
 from scipy import signal
 
 from glitchflow_plugin.types.arrays import PowerSpectrum, Series
@@ -44,7 +45,7 @@ def welch_psd(
     overlap: float,
     *,
     method: PsdMethod = "median",
-    exclude: tuple[int, int] | None = None,
+    exclude: tuple[int, int] | Int[np.ndarray, "stretch 2"] | None = None,
 ) -> Psd:
     """Welch's average over segments that do not touch an excluded stretch.
 
@@ -57,7 +58,8 @@ def welch_psd(
         method: `mean`; `median`, corrected for its bias, so that other transients weigh little; or `median-mean`, the
             mean of such medians over groups of segments that do not overlap each other (two groups, the even and the
             odd segments, for half overlap). The corrections hold for independent segments; overlap leaves about 1 %.
-        exclude: First and one past the last sample that no segment may touch; None to use all.
+        exclude: First and one past the last sample that no segment may touch, or several such stretches, apart and
+            rising; None to use all.
 
     Returns:
         The density. Without `exclude`, for `mean` and `median`, it is `scipy.signal.welch` with a Hann window and
@@ -77,7 +79,8 @@ def welch_psd(
     if step < 1:
         raise ValueError(f"the overlap ({overlap:g} s) must be shorter than a segment ({fft_length:g} s)")
     series = np.asarray(series, dtype=np.float64)
-    stretches = [series] if exclude is None else [series[: max(exclude[0], 0)], series[max(exclude[1], 0) :]]
+    left_out = np.clip(np.reshape([] if exclude is None else exclude, (-1, 2)), 0, None).astype(int)
+    stretches = [series[a:b] for a, b in zip([0, *left_out[:, 1]], [*left_out[:, 0], len(series)], strict=True)]
     segments = [
         np.lib.stride_tricks.sliding_window_view(stretch, size)[::step] for stretch in stretches if len(stretch) >= size
     ]

@@ -20,12 +20,13 @@ from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.preprocessing.channel_recipe import channel_recipe
 from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
+from glitchflow_plugin.signal.relation import measure_relation
 from glitchflow_plugin.training.evaluation import pixels_inside
 from glitchflow_plugin.training.gate import GateSettings, Judgement, Verdict, decide
 from glitchflow_plugin.training.harm import added_by_octave, octave_edges
 from glitchflow_plugin.training.mean_interval import group_mean
 from glitchflow_plugin.training.seen import SeenEvents, contents
-from glitchflow_plugin.training.signals import lost_energy, lost_share, measure_relation, spread_over, whitened_mergers
+from glitchflow_plugin.training.signals import lost_energy, lost_share, spread_over, whitened_mergers
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD, above, is_lifted, is_quiet
 
