@@ -11,7 +11,7 @@ from glitchflow_plugin.errors import ConfigurationError
 
 def add_omega(parser: argparse.ArgumentParser) -> None:
     """Give the command its arguments."""
-    parser.add_argument("gps", type=float, metavar="GPS", help="the time, GPS s")
+    parser.add_argument("gps", metavar="GPS", help="the time, GPS s")
     parser.add_argument("overrides", nargs="*", help="configuration overrides, as for exec-pipeline: run_name=test")
     parser.add_argument("--folder", type=Path, default=Path(), help="folder with config.yaml (default: here)")
     parser.add_argument("--output", type=Path, help="the page (default: omega-GPS.html)")
@@ -27,12 +27,16 @@ def run_omega(options: argparse.Namespace) -> int:
 
     if options.channels < 1:
         raise ConfigurationError(f"expected at least one channel with scans, got --channels {options.channels}.")
-    output = (options.output or Path(f"omega-{options.gps:.3f}.html")).resolve()
+    try:
+        gps = float(options.gps)
+    except ValueError as error:
+        raise ConfigurationError(f"expected a GPS time in s, such as 1126259462.4, got {options.gps!r}.") from error
+    output = (options.output or Path(f"omega-{gps:.3f}.html")).resolve()
     config = compose(options.folder, options.overrides)
     content: dict[str, Any] = {
         name: OmegaConf.to_container(config[name], resolve=True) for name in ("datasets", "whiten") if name in config
     }
     with chdir(options.folder):  # paths in the configuration count from there
-        found = channels_at(content["datasets"], content.get("whiten"), options.gps)
+        found = channels_at(content["datasets"], content.get("whiten"), gps)
     print(write_omega(output, found, shown=options.channels))
     return 0
