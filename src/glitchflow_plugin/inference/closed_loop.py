@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
@@ -108,14 +108,22 @@ def measure_gains(
     """
     device, found = twin.variance_noise.device, []
     for witnesses, strain in batches:
-        measured = strain.to(device)[:, 0]
         with evaluating(twin), torch.no_grad():
             parts = twin.contributions(witnesses.to(device))
-        gains = witness_gains(measured, parts, round(settings.longest_lag * sample_rate))
-        there = (measured.abs().amax(dim=-1) > 0)[:, None]
-        power = torch.where(there, gains.power, 0)
-        found.append([host(each) for each in (gains.gain, gains.variance, power, gains.lag / sample_rate)])
-    return MeasuredGains(*(np.concatenate(column) for column in zip(*found, strict=True)))
+        found.append(part_gains(strain.to(device)[:, 0], parts, sample_rate, settings))
+    return MeasuredGains.joined(found)
+
+
+def part_gains(
+    strain: Float[Tensor, "event time"],
+    parts: Float[Tensor, "event part time"],
+    sample_rate: float,
+    settings: WatchSettings,
+) -> MeasuredGains:
+    """Gains of what each part adds to a prediction, both whitened, in a strain that is zero where there is none."""
+    gains = witness_gains(strain, parts, round(settings.longest_lag * sample_rate))
+    power = torch.where((strain.abs().amax(dim=-1) > 0)[:, None], gains.power, 0)
+    return MeasuredGains(*map(host, (gains.gain, gains.variance, power, gains.lag / sample_rate)))
 
 
 def measure_reference(
@@ -135,7 +143,13 @@ def measure_reference(
         sample_rate: Hz.
     """
     settings = WatchSettings()
-    gains = measure_gains(twin, batches, sample_rate, settings)
+    return reference_of(witnesses, measure_gains(twin, batches, sample_rate, settings), groups, settings)
+
+
+def reference_of(
+    witnesses: Sequence[str], gains: MeasuredGains, groups: Int[np.ndarray, " event"], settings: WatchSettings
+) -> GainReference:
+    """What is kept of the gains of validation events; `groups` are the numbers of their groups."""
     parts = tuple(witnesses) if gains.gain.shape[1] == len(witnesses) else (WHOLE,)
     return reference_gains(parts, gains, groups, settings)
 

@@ -68,6 +68,11 @@ class MeasuredGains(NamedTuple):
     power: Float[np.ndarray, "event part"]
     lag: Float[np.ndarray, "event part"]
 
+    @classmethod
+    def joined(cls, parts: "Sequence[MeasuredGains]") -> "MeasuredGains":
+        """Those of several batches, in order."""
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
 
 @dataclass(frozen=True)
 class GainReference:
