@@ -230,7 +230,7 @@ class WaveformTwin(nn.Module):
         return self._calibrated(self._said(witnesses), witnesses)
 
     def explain_apart(self, witnesses: SeriesBatch) -> "tuple[Explained, SeriesBatch]":
-        """What `explain` and `contributions` say, both of one run of the network."""
+        """What `explain` says, and the `contributions`, of one run of the network."""
         said, parts = self._said_apart(witnesses)
         return self._calibrated(said, witnesses), parts
 

@@ -23,7 +23,7 @@ from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.truth_file import read_truth_labels, truth_path
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.cases import map_statistics
-from glitchflow_plugin.inference.closed_loop import part_gains, reference_of
+from glitchflow_plugin.inference.closed_loop import reference_of
 from glitchflow_plugin.inference.model_data import check_events
 from glitchflow_plugin.inference.predict import (
     MapPredictor,
@@ -43,6 +43,7 @@ from glitchflow_plugin.preprocessing.channel_recipe import slow_channels
 from glitchflow_plugin.preprocessing.truth import read_glitch_truth
 from glitchflow_plugin.signal.gain_watch import MeasuredGains, WatchSettings
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
+from glitchflow_plugin.signal.witness_gain import measured_gains
 from glitchflow_plugin.simulation.detector import event_path
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.calibration import calibrate
@@ -301,7 +302,7 @@ class WaveformLearner(JudgedOnMaps):
         def look(strain: Tensor, predicted: Tensor, parts: Tensor) -> None:
             expected, loudest = expected_maps_and_peaks(predicted[:, 0], rate, self.qtransform)
             results.append(self._judged(strain, predicted, expected, threshold))
-            gains.append(part_gains(strain[:, 0], parts, rate, watch))
+            gains.append(measured_gains(strain[:, 0], parts, rate, watch.longest_lag))
             ranks.append(host(loudest.double()))
 
         if twin.explains:
