@@ -8,7 +8,9 @@ from tests.inference import _streams as data
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.stream import subtract, window_weight
 from glitchflow_plugin.inference.stream_belief import ask, belief, snr_in_time
+from glitchflow_plugin.inference.stream_ranks import MARGIN, within_block
 from glitchflow_plugin.inference.stream_windows import StreamSettings, reach
+from glitchflow_plugin.products.rank_channels import RANK_RATE
 from glitchflow_plugin.signal import filters
 
 SPAN = (data.GPS, data.GPS + data.LENGTH)
@@ -65,9 +67,13 @@ def test_two_shifted_windowings_agree_within_a_thousandth_of_the_noise(recorded,
 
 def test_blocks_have_no_seam(recorded, found):
     """A block is made from what lies around it alone: the second glitch is on the seam."""
-    joined, analysed = _in_blocks(recorded)
-    assert _in_noise(joined - found.glitch) < 1e-6
-    assert np.array_equal(analysed, found.analysed)
+    parts = _in_blocks(recorded)
+    assert _in_noise(_joined(parts, "glitch") - found.glitch) < 1e-6
+    assert np.array_equal(_joined(parts, "analysed"), found.analysed)
+    energies = np.concatenate([within_block(one.energy) for one in parts])
+    np.testing.assert_allclose(energies, within_block(found.energy), rtol=1e-4, atol=1e-4)
+    beside = parts[1].energy[: 2 * round(MARGIN * RANK_RATE)]  # a block knows what its neighbours know beside it
+    np.testing.assert_allclose(beside, parts[0].energy[-len(beside) :], rtol=1e-4, atol=1e-4)
 
 
 def _in_blocks(recorded):
@@ -77,7 +83,11 @@ def _in_blocks(recorded):
         block = (data.GPS + start, data.GPS + min(start + 25.0, data.LENGTH))
         read = {name: _between(one, block[0] - around, block[1] + around) for name, one in recorded.items()}
         parts.append(subtract(read, data.model(), block, SPAN, data.SETTINGS))
-    return tuple(np.concatenate([getattr(one, name) for one in parts]) for name in ("glitch", "analysed"))
+    return parts
+
+
+def _joined(parts, name):
+    return np.concatenate([getattr(one, name) for one in parts])
 
 
 def _between(channel, start, stop):
@@ -110,7 +120,7 @@ def test_an_octave_that_the_strain_does_not_hold_stays_whatever_the_blocks_and_t
         assert part @ right / (right @ right) == pytest.approx(1, abs=0.1)
         loudest = np.abs(signal.sosfiltfilt(high, seen.glitch)[near]).max()
         assert loudest < 0.1 * np.abs(right).max()
-    assert _in_noise(_in_blocks(both)[0] - seen.glitch) < 1e-6
+    assert _in_noise(_joined(_in_blocks(both), "glitch") - seen.glitch) < 1e-6
     shifted = subtract(both, data.model(), SPAN, SPAN, replace(data.SETTINGS, stride=1.25))
     assert _in_noise(shifted.glitch - seen.glitch) < 2e-3
 

@@ -6,7 +6,8 @@ from tests.inference import _streams as data
 
 from glitchflow_plugin.inference.noise_figures import noise_metrics
 from glitchflow_plugin.inference.stream import subtract
-from glitchflow_plugin.inference.stream_noise import keep_noise, quiet_time, tell_noise
+from glitchflow_plugin.inference.stream_noise import keep_noise, tell_noise
+from glitchflow_plugin.products.clean_strain import CleanStrain
 from glitchflow_plugin.products.folder import BlockRecord, Manifest, ProductFile
 from glitchflow_plugin.products.noise_file import noise_path, read_noise
 
@@ -17,29 +18,26 @@ BLOCK = BlockRecord(*SPAN, "", files=(ProductFile("any.h5", 1, ""),))
 def measured(recorded, folder, **settings):
     """What the figures of a run are, where the model cleans all data in one block."""
     found = subtract(recorded, data.model(), SPAN, SPAN, replace(data.SETTINGS, **settings))
-    quiet = quiet_time(found, data.model(), SPAN, data.SETTINGS)
-    strain = recorded[data.STRAIN]
-    keep_noise(folder, SPAN, strain, strain.series - found.glitch, quiet)
-    return found, quiet
+    keep_noise(folder, SPAN, CleanStrain(recorded[data.STRAIN], found.glitch, np.zeros(0, np.int32)), found.quiet)
+    return found
 
 
 @pytest.fixture(scope="module")
 def cleaned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cleaned")
-    return folder, *measured(data.recordings(), folder)
+    return folder, measured(data.recordings(), folder)
 
 
 def test_a_glitch_that_was_cleaned_is_no_quiet_time(cleaned):
-    _, found, quiet = cleaned
+    _, found = cleaned
     for gps in data.GLITCHES:
-        assert not quiet[round(512 * (gps - 1)) : round(512 * (gps + 1))].any()
-    away = np.min(np.abs(np.arange(len(quiet))[:, None] / 512 - data.GLITCHES), axis=1) > 3
-    assert np.mean(quiet[away & found.analysed]) > 0.9
-    assert not quiet[~found.analysed].any()
+        assert not found.quiet[round(512 * (gps - 0.5)) : round(512 * (gps + 0.5))].any()
+    away = np.min(np.abs(np.arange(len(found.quiet))[:, None] / 512 - data.GLITCHES), axis=1) > 3
+    assert np.mean(found.quiet[away & found.analysed]) > 0.9
 
 
 def test_the_noise_of_quiet_time_stays_and_figures_and_picture_say_so(cleaned):
-    folder, _, _ = cleaned
+    folder, _ = cleaned
     told = tell_noise(folder, Manifest({}, data.STRAIN, "clean", (BLOCK,)))
     assert told.metrics["quiet_asd_change"].value == pytest.approx(0, abs=1e-3)
     assert told.metrics["quiet_power_change"].value == pytest.approx(0, abs=2e-3)
@@ -55,9 +53,9 @@ def test_what_is_wrongly_taken_in_quiet_time_is_told(tmp_path):
     strain = recorded[data.STRAIN]
     alone = strain.series - data.LEVEL * data.glitch(2048.0)
     quiet_strain = {**recorded, data.STRAIN: replace(strain, series=alone)}
-    found, quiet = measured(quiet_strain, tmp_path, agreement=False)
+    found = measured(quiet_strain, tmp_path, agreement=False)
     assert found.glitch.any()
-    assert quiet[round(512 * 20.3)]
+    assert found.quiet[round(512 * 20.3)]
     metrics, details = noise_metrics(read_noise(noise_path(tmp_path, *SPAN)))
     assert metrics["quiet_power_change"].value > 0.02
     worst = max(details["power_change"], key=lambda band: details["power_change"][band][0])

@@ -17,6 +17,7 @@ from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.stream_belief import Stretch, ask, belief, kept, of_octaves, snr_in_time
 from glitchflow_plugin.inference.stream_loop import SeenGain, seen_gains
+from glitchflow_plugin.inference.stream_ranks import predicted_energy
 from glitchflow_plugin.inference.stream_windows import (
     StreamModel,
     StreamSettings,
@@ -37,30 +38,29 @@ class Subtraction:
     Attributes:
         glitch: Predicted glitches at the strain's own rate, in its type and unit, exactly zero where nothing is
             believed, shape (time,).
-        snr: SNR of the whitened prediction in the half second about each sample, as it is before anything is believed,
-            (time,) at the common rate.
-        analysed: Where there is strain and a prediction, likewise.
+        analysed: Where there is strain and a prediction, (time,) at the common rate.
         complete: Where no witness was missing or stopped, likewise.
         familiar: Where the model tells that the like was seen in training, likewise.
         accounted: Where nothing loud is left of the strain, likewise.
+        quiet: Where nothing loud is in the strain itself, whatever is taken from it, likewise.
         agreed: Where the strain holds all that is believed, likewise.
-        windows: Those whose centres lie in the block, one a stride.
         stretches: In which a prediction is believed, those whose energy is centred in the block.
         gains: What the strain says of each witness about these, for the closed loop; empty where there is none, and of
             what is made after a stop.
+        energy: Predicted energy by which it is ranked and vetoed, from `predicted_energy`.
         missing: By witness the time for which it was missing, s.
     """
 
     glitch: Series
-    snr: Series
     analysed: Bool[np.ndarray, " sample"]
     complete: Bool[np.ndarray, " sample"]
     familiar: Bool[np.ndarray, " sample"]
     accounted: Bool[np.ndarray, " sample"]
+    quiet: Bool[np.ndarray, " sample"]
     agreed: Bool[np.ndarray, " sample"]
-    windows: tuple[Window, ...]
     stretches: tuple[Stretch, ...]
     gains: tuple[SeenGain, ...]
+    energy: Series
     missing: Mapping[str, float]
 
 
@@ -104,8 +104,7 @@ def subtract(
     windows = predict_windows(prepared, model, centres, settings, stopped or {})
     weight = window_weight(round(model.duration * rate), rate, settings.stride)
     said = _joined(windows, outer, weight, "strain")
-    snr = snr_in_time(said, rate)
-    trusted = belief(snr, rate, settings.believed_snr)
+    trusted = belief(snr_in_time(said, rate), rate, settings.believed_snr)
     stretches = ask(said, _joined(windows, outer, weight, "measured"), trusted, outer[0], rate)
     if not settings.agreement:
         stretches = [replace(one, octaves=np.ones_like(one.octaves), share=1.0) for one in stretches]
@@ -114,26 +113,26 @@ def subtract(
     inner = slice(round(block[0] * rate) - outer[0], round(block[1] * rate) - outer[0])
     of_windows = {
         name: _joined_flags(windows, outer, rate, settings.stride, name)[inner]
-        for name in ("predicted", "complete", "familiar", "accounted")
+        for name in ("predicted", "complete", "familiar", "accounted", "quiet")
     }
     usable = _cut(target[0].usable.astype(float), round(block[0] * rate) - target[0].first, inner.stop - inner.start)
-    own_windows = tuple(one for one in windows if _within(one.centre, block))
+    asked = [one for one in windows if one.predicted and _within(one.centre, block)]
     own_stretches = tuple(one for one in stretches if _within(one.peak, block))
     missing = {
-        one.name: settings.stride * sum(window.lacking[place] for window in own_windows if window.predicted)
+        one.name: settings.stride * sum(window.lacking[place] for window in asked)
         for place, one in enumerate(model.witnesses)
     }
     return Subtraction(
         glitch,
-        snr[inner],
         analysed=of_windows["predicted"] & (usable > 0),
         complete=of_windows["complete"],
         familiar=of_windows["familiar"],
         accounted=of_windows["accounted"],
+        quiet=of_windows["quiet"],
         agreed=_agreed(stretches, outer)[inner],
-        windows=own_windows,
         stretches=own_stretches,
         gains=() if stopped else seen_gains(prepared, model, own_stretches, settings),
+        energy=predicted_energy(windows, model, block, settings.stride),
         missing={name: time for name, time in missing.items() if time},
     )
 

@@ -6,66 +6,34 @@ from functools import reduce
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 
-from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.units import same_unit
 from glitchflow_plugin.inference.noise_figures import noise_metrics
-from glitchflow_plugin.inference.stream import Subtraction
-from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings
 from glitchflow_plugin.plots.noise import plot_noise
+from glitchflow_plugin.products.clean_strain import CleanStrain
 from glitchflow_plugin.products.folder import BlockRecord, Manifest
 from glitchflow_plugin.products.noise_file import noise_path, read_noise, write_noise
 from glitchflow_plugin.products.pictures import IMAGES, save_figure
 from glitchflow_plugin.products.summary import Metric
 from glitchflow_plugin.signal.noise_change import FFT_LENGTH, NoiseChanges, noise_changes
-from glitchflow_plugin.signal.qtransform import axes, q_transform
 
 _PICTURE = "noise.png"
 
 
-def quiet_time(
-    found: Subtraction, model: StreamModel, span: tuple[float, float], settings: StreamSettings
-) -> Bool[np.ndarray, " sample"]:
-    """Where the recorded strain of a block holds nothing loud, whatever is taken from it, at the common rate.
-
-    Windows tell what is left of the strain. Where something is predicted that may have been taken away, the map of the
-    strain itself is asked instead: a glitch that was cleaned is no quiet time, and a wrong prediction in quiet time is.
-
-    Args:
-        found: What the model says of the block.
-        model: Twin and recipes.
-        span: Start and end of the block, GPS s.
-        settings: Stride, belief, and from when strain is loud.
-    """
-    quiet = found.analysed.copy()
-    times = axes(model.duration, model.qtransform)[1] - model.duration / 2
-    near = torch.from_numpy(np.abs(times) <= settings.stride)
-    for window in found.windows:
-        if window.strain is None:
-            continue
-        low, high = (round((window.centre - span[0] + side * settings.stride) * model.rate) for side in (-1, 1))
-        about = slice(max(low, 0), max(high, 0))
-        loud = not window.accounted
-        if (found.snr[about] > settings.believed_snr[0]).any():
-            energies = q_transform(torch.from_numpy(window.measured)[None], model.rate, model.qtransform)
-            loud = bool(energies[..., near].max() > settings.signal_snr2)
-        if loud:
-            quiet[about] = False
-    return quiet
-
-
-def keep_noise(folder: Path, span: tuple[float, float], strain: Channel, clean: np.ndarray, quiet: np.ndarray) -> None:
+def keep_noise(
+    folder: Path, span: tuple[float, float], content: CleanStrain, quiet: Bool[np.ndarray, " sample"]
+) -> None:
     """Write down what a subtraction did to the noise of a block, if the block is long enough to tell.
 
     Args:
         folder: Of the files.
         span: Start and end of the block, GPS s.
-        strain: As recorded.
-        clean: What is left of it, (time,).
-        quiet: From `quiet_time`.
+        content: What its file holds.
+        quiet: Where the recorded strain holds nothing loud, over the same time at any rate.
     """
+    strain = content.strain
+    clean = strain.series - content.glitch
     ranged = not strain.unit or same_unit(strain.unit, "strain")
     changes = noise_changes(strain.series, clean, quiet, strain.t0, strain.sample_rate, ranged=ranged)
     pieces = [NoiseChanges.of(one) for one in changes]

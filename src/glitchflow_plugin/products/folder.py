@@ -11,6 +11,9 @@ MANIFEST_NAME = "products.json"
 RECORDS = "records"
 """Folder of the records, below that of the files."""
 
+VETOES = "vetoes"
+"""Folder of the vetoes as a flag, likewise."""
+
 _STEP = "stream_pipeline"
 
 
@@ -103,6 +106,8 @@ class BlockRecord:
         problems: By channel what was wrong with it.
         believed: Where a prediction was believed.
         gains: What the strain says of the witnesses where none is stopped.
+        known: When the model has looked, GPS s.
+        vetoed: When it vetoes, of these.
     """
 
     start: float
@@ -115,6 +120,8 @@ class BlockRecord:
     problems: Mapping[str, str] = field(default_factory=dict)
     believed: tuple[BelievedStretch, ...] = ()
     gains: tuple[SeenGain, ...] = ()
+    known: tuple[tuple[float, float], ...] = ()
+    vetoed: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,8 @@ class Manifest:
         suffix: Ends the name of the clean one.
         blocks: In order of time.
         stopped: Witnesses that the closed loop has stopped.
+        ranks: Names of the rank channels, in the order of `rank_channels.QUANTITIES`; empty where there are none.
+        flags: Files of the vetoes, in their folder.
     """
 
     what: Mapping[str, object]
@@ -134,6 +143,8 @@ class Manifest:
     suffix: str
     blocks: tuple[BlockRecord, ...]
     stopped: tuple[Stop, ...] = ()
+    ranks: tuple[str, ...] = ()
+    flags: tuple[ProductFile, ...] = ()
 
 
 def record_path(folder: Path, start: float, stop: float) -> Path:
