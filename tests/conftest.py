@@ -91,6 +91,14 @@ def _checked(request, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", room not in rooms)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _parsed_once():
+    from tests._configuration import parsed_once
+
+    with parsed_once():
+        yield
+
+
 @pytest.fixture
 def unchecked(monkeypatch):
     """The package as a user has it, without the checks of CHECKED, for what it says itself of a wrong shape."""
