@@ -372,11 +372,11 @@ def test_tensors_leave_the_device_in_known_places_alone():
         "models/wiener.py": "sums in float64",
         "models/weights.py": "weights into a file",
         "training/calibration.py": "pixels drawn from all events",
-        "training/signals.py": "cross spectra of all quiet events",
+        "signal/relation.py": "cross spectra of all quiet events",
         "training/checkpoints.py": "states of the CPU's generators",
         "tracking/registry.py": "weights into a file",
         "inference/stream_run.py": "a model for other processes",
-        "simulation/mergers.py": "never on a device",
+        "signal/waveforms.py": "never on a device",
     }
     found = {
         str(path.relative_to(SOURCE))

@@ -64,3 +64,46 @@ def test_parts_are_merged_key_by_key(tmp_path):
 def test_wrong_sets_are_refused_before_anything_runs(tmp_path, sets, told):
     with pytest.raises(ConfigurationError, match=told):
         Simulator(str(tmp_path), sets, DETECTOR)
+
+
+def test_data_that_run_on_lie_beside_the_sets_and_are_made_once(tmp_path):
+    streams = {"stream": {"num_events": 4, "spacing": 20.0, "gps_start": 1.6e9, "no_glitch_fraction": 0.0}}
+    step = Simulator(str(tmp_path), {"training": {"num_events": 1}}, DETECTOR, streams=streams, workers=1)
+    step.execute()
+    (tmp_path / "summary.json").unlink()
+    files = sorted((tmp_path / "stream" / "frames").iterdir())
+    assert [path.name for path in files] == ["V-V1_SIM-1600000000-64.h5", "V-V1_SIM-1600000064-16.h5"]
+    before = [path.stat().st_mtime_ns for path in files]
+    step.execute()
+    assert [path.stat().st_mtime_ns for path in files] == before
+    outputs = json.loads((tmp_path / "summary.json").read_text())["outputs"]
+    assert outputs["stream glitches"] == "blip 4"
+    files[1].unlink()
+    Simulator(str(tmp_path), {"training": {"num_events": 1}}, DETECTOR, streams=streams, workers=1).execute()
+    assert files[1].exists()
+    shorter = {"stream": {**streams["stream"], "num_events": 3}}
+    Simulator(str(tmp_path), {"training": {"num_events": 1}}, DETECTOR, streams=shorter, workers=1).execute()
+    assert [path.name for path in sorted((tmp_path / "stream" / "frames").iterdir())] == ["V-V1_SIM-1600000000-60.h5"]
+
+
+def test_files_of_elsewhere_are_not_replaced_by_a_stream(tmp_path):
+    own = tmp_path / "stream" / "frames" / "V-V1_DATA-1600000000-64.h5"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"measured")
+    step = Simulator(str(tmp_path), {"training": {"num_events": 1}}, DETECTOR, streams={"stream": {"gps_start": 1.6e9}})
+    with pytest.raises(ConfigurationError, match="1 files that were not simulated"):
+        step.execute()
+    assert own.read_bytes() == b"measured"
+
+
+@pytest.mark.parametrize(
+    ("streams", "told"),
+    [
+        ({"stream": {"num_event": 2}}, r"simulate\.streams\.stream.*num_events"),
+        ({"training": {"gps_start": 1.6e9}}, r"sets and simulate\.streams both have \['training'\]"),
+        ({"stream": {"gps_start": 1.4e9 + 60.0}}, "overlap"),
+    ],
+)
+def test_wrong_streams_are_refused_before_anything_runs(tmp_path, streams, told):
+    with pytest.raises(ConfigurationError, match=told):
+        Simulator(str(tmp_path), SETS, DETECTOR, streams=streams)

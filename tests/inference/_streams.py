@@ -6,14 +6,18 @@ import numpy as np
 import torch
 
 from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.inference import rank_report
 from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings
+from glitchflow_plugin.inference.veto_report import VETOES
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.models.wiener import WienerFilter
 from glitchflow_plugin.preprocessing.channel_recipe import ChannelRecipe, as_recipe
 from glitchflow_plugin.signal.conditioning import ConditioningSettings
 from glitchflow_plugin.signal.continuous import SpectrumSettings
+from glitchflow_plugin.signal.false_alarm import calibrate_false_alarm
 from glitchflow_plugin.signal.qtransform import QTransformSettings
+from glitchflow_plugin.signal.rank_calibration import calibrate_ranks
 
 STRAIN, GUIDE, OTHER = "V1:STRAIN", "V1:GUIDE", "V1:OTHER"
 GPS, LENGTH = 1_400_000_000.0, 96.0
@@ -65,6 +69,14 @@ def model():
     return StreamModel(twin(), target, tuple(witnesses), MAPS)
 
 
+def ranks():
+    """What a model would know of its ranks: clean time up to an energy of 12, glitches above 8."""
+    clean = np.random.default_rng(0).uniform(0, 12, (400, 10))
+    false_alarm = calibrate_false_alarm(clean, np.ones_like(clean, bool), np.arange(400))
+    glitches = calibrate_ranks(np.geomspace(8, 2000, 100), np.arange(100), false_alarm, 4 / 128)
+    return {"false_alarm": false_alarm.to_dict(), rank_report.GLITCHES: glitches.to_dict()}
+
+
 def bundle(**changes):
     content = ModelBundle(
         twin=twin(),
@@ -75,6 +87,6 @@ def bundle(**changes):
         frequencies=(8.0, 400.0),
         times=(0.0, 1.0),
         model={"name": "wiener"},
-        notes={"registered": {"name": "twin", "version": 7}},
+        notes={"registered": {"name": "twin", "version": 7}, VETOES: ranks()},
     )
     return replace(content, **changes)

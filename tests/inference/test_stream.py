@@ -7,7 +7,9 @@ from tests.inference import _streams as data
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.stream import belief, subtract, window_weight
+from glitchflow_plugin.inference.stream_ranks import MARGIN, within_block
 from glitchflow_plugin.inference.stream_windows import StreamSettings, reach
+from glitchflow_plugin.products.rank_channels import RANK_RATE
 from glitchflow_plugin.signal import filters
 
 SPAN = (data.GPS, data.GPS + data.LENGTH)
@@ -73,6 +75,10 @@ def test_blocks_have_no_seam(recorded, found):
     joined = np.concatenate([one.glitch for one in parts])
     assert _in_noise(joined - found.glitch) < 1e-6
     assert np.array_equal(np.concatenate([one.analysed for one in parts]), found.analysed)
+    energies = np.concatenate([within_block(one.energy) for one in parts])
+    np.testing.assert_allclose(energies, within_block(found.energy), rtol=1e-4, atol=1e-4)
+    beside = parts[1].energy[: 2 * round(MARGIN * RANK_RATE)]  # a block knows what its neighbours know beside it
+    np.testing.assert_allclose(beside, parts[0].energy[-len(beside) :], rtol=1e-4, atol=1e-4)
 
 
 def _between(channel, start, stop):

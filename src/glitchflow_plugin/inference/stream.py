@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.stream_ranks import predicted_energy
 from glitchflow_plugin.inference.stream_windows import (
     BELIEF_EDGE,
     ENERGY_LENGTH,
@@ -43,6 +44,7 @@ class Subtraction:
         complete: Where no witness was missing, likewise.
         familiar: Where the model tells that the like was seen in training, likewise.
         accounted: Where nothing loud is left of the strain, likewise.
+        energy: Predicted energy by which it is ranked and vetoed, from `predicted_energy`.
         missing: By witness the time for which it was missing, s.
     """
 
@@ -51,6 +53,7 @@ class Subtraction:
     complete: Bool[np.ndarray, " sample"]
     familiar: Bool[np.ndarray, " sample"]
     accounted: Bool[np.ndarray, " sample"]
+    energy: Series
     missing: Mapping[str, float]
 
 
@@ -101,7 +104,7 @@ def subtract(
             ringing = unwhiten(np.pad(part, tail), window.target_taps, rate, target[0].band)[0]
             _add(summed, ringing, window.start - tail - outer[0])
     summed *= _kept(trusted, rate)
-    glitch = _at_own_rate(summed, outer[0], strain, block, rate=rate, high=target[0].band[1])
+    glitch = at_own_rate(summed, outer[0], strain, block, rate=rate, high=target[0].band[1])
     inner = slice(round(block[0] * rate) - outer[0], round(block[1] * rate) - outer[0])
     of_windows = {
         name: _joined_flags(windows, outer, rate, settings.stride, name)[inner]
@@ -118,6 +121,7 @@ def subtract(
         complete=of_windows["complete"],
         familiar=of_windows["familiar"],
         accounted=of_windows["accounted"],
+        energy=predicted_energy(windows, model, block, settings.stride),
         missing={name: time for name, time in missing.items() if time},
     )
 
@@ -211,10 +215,19 @@ def _add(summed: Series, part: Series, first: int) -> None:
         summed[low:high] += part[low - first : high - first]
 
 
-def _at_own_rate(
+def at_own_rate(
     summed: Series, first: int, strain: Channel, block: tuple[float, float], *, rate: float, high: float
 ) -> Series:
-    """The glitch at the samples of the recorded strain in a block, exactly zero where nothing was believed."""
+    """A series at the samples of a recording in a block, exactly zero where it is, and where there are no data.
+
+    Args:
+        summed: At the common rate, (time,).
+        first: Number of its first sample, from GPS 0.
+        strain: The recording.
+        block: Start and end, GPS s.
+        rate: The common rate, Hz.
+        high: Highest frequency in it, Hz.
+    """
     own = strain.sample_rate
     begin = math.ceil((block[0] - strain.t0) * own - 1e-6)
     size = math.ceil((block[1] - strain.t0) * own - 1e-6) - begin

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,14 +11,19 @@ import numpy as np
 from jaxtyping import Bool
 from pydantic import Field
 
+from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.rank_report import known_ranks
 from glitchflow_plugin.inference.stream import subtract
 from glitchflow_plugin.inference.stream_data import Block, between, check_band, padded, read_block
+from glitchflow_plugin.inference.stream_ranks import MARGIN, within_block
+from glitchflow_plugin.inference.stream_vetoes import block_vetoes
 from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings
 from glitchflow_plugin.inference.subject import registered, weights_fingerprint
+from glitchflow_plugin.inference.veto_report import VETOES
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.preprocessing.channel_recipe import channel_recipe
 from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
@@ -41,12 +46,23 @@ from glitchflow_plugin.products.folder import (
     write_block_record,
     write_manifest,
 )
+from glitchflow_plugin.products.folder_vetoes import folder_flag, write_folder_flag
+from glitchflow_plugin.products.rank_channels import RankNames, rank_channel_names, rank_channels
 from glitchflow_plugin.products.summary import Metric, RunSummary, versions
-from glitchflow_plugin.settings import section
+from glitchflow_plugin.products.veto_formats import VetoFormat
+from glitchflow_plugin.settings import Positive, section
 from glitchflow_plugin.signal.qtransform import QTransformSettings
+from glitchflow_plugin.signal.rank_calibration import RankCalibration
+from glitchflow_plugin.types.arrays import Series
 from glitchflow_plugin.types.intervals import covered, union
 
 logger = logging.getLogger(__name__)
+
+NO_RANKS = (
+    "The model carries no calibration of its ranks (an earlier version registered it, or its validation events hold no "
+    "glitch): the rank channels are left out. Train it again for these."
+)
+"""What is told where rank channels were asked for and cannot be made."""
 
 
 @section
@@ -56,6 +72,12 @@ class ProductSettings:
     formats: Annotated[tuple[Literal["hdf5", "gwf"], ...], Field(min_length=1)] = ("hdf5",)
     suffix: Annotated[str, Field(pattern="^[A-Za-z0-9_]+$", description="letters, digits and underscores")] = "clean"
     target: str | None = None
+    ranks: RankNames | None = "glf"
+    glitch_rate: Positive | None = None
+    threshold: Positive = 16.0
+    veto_padding: Annotated[float, Field(ge=0, le=MARGIN)] = 0.05
+    veto_formats: tuple[VetoFormat, ...] = ("hdf5", "segwizard")
+    own_vetoes: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a name that another channel of the file has."""
@@ -63,6 +85,10 @@ class ProductSettings:
             raise ConfigurationError(
                 f"stream.products.suffix must not be {GLITCH!r}, which names the prediction: choose another."
             )
+
+    def decisive(self) -> dict[str, object]:
+        """The settings that change what the files hold or which there are, JSON-like."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +103,7 @@ class StreamJob:
         provenance: What each file says of where it comes from.
         vetoes: Start and end of times that were vetoed, GPS s.
         inputs: Fingerprint of the data.
+        ranks: What the model knows of its ranks; None: there are no rank channels.
     """
 
     folder: Path
@@ -86,6 +113,7 @@ class StreamJob:
     provenance: Mapping[str, object]
     vetoes: tuple[tuple[float, float], ...] = ()
     inputs: str = ""
+    ranks: RankCalibration | None = None
 
     def at(self, folder: Path, inputs: str) -> "StreamJob":
         """The job, once it is known where the files go and what the data are."""
@@ -97,7 +125,7 @@ class StreamJob:
         told = {key.removeprefix("glitchflow_"): value for key, value in self.provenance.items() if key != recipe}
         return {
             **told,
-            "products": {"formats": list(self.products.formats), "suffix": self.products.suffix},
+            "products": self.products.decisive(),
             "blocks": content_hash([one.span for one in blocks]),
             "gps": [blocks[0].span[0], blocks[-1].span[1]],
             "vetoes": content_hash(self.vetoes),
@@ -107,9 +135,45 @@ class StreamJob:
         """Of all that decides about a block."""
         return content_hash([self.provenance, self.vetoes, self.inputs, block.span, block.segment])
 
+    @property
+    def rank_names(self) -> dict[str, str]:
+        """Names of the rank channels by what they tell; empty where there are none."""
+        if self.ranks is None or self.products.ranks is None:
+            return {}
+        maps = self.model.qtransform
+        band = maps.frequency_low, maps.frequency_high
+        return rank_channel_names(
+            self.model.target.name, str(self.provenance["glitchflow_model"]), band, self.products.ranks
+        )
+
+    def rank_channels(self, energy: Series, start: float) -> tuple[Channel, ...]:
+        """The rank channels of a block that begins at a GPS time (s); none where the model has no calibration."""
+        names = self.rank_names
+        if self.ranks is None or not names:
+            return ()
+        return rank_channels(within_block(energy), start, names, self.products.threshold, self.ranks)
+
     def pending(self, blocks: Sequence[Block]) -> list[Block]:
         """Those that are not there as they would be made now."""
         return [one for one in blocks if not is_finished(self.folder, *one.span, self.fingerprint(one))]
+
+
+def stream_ranks(bundle: ModelBundle, products: ProductSettings) -> RankCalibration | None:
+    """What a model knows of its ranks, for the rate of glitches that is expected; None where it writes no channels.
+
+    Args:
+        bundle: The model.
+        products: Which channels are asked for, and the rate.
+
+    Raises:
+        ConfigurationError: There cannot be so many glitches.
+    """
+    if products.ranks is None:
+        return None
+    ranks = known_ranks(bundle.notes.get(VETOES))
+    if ranks is None:
+        logger.warning("%s", NO_RANKS)
+    return None if ranks is None else ranks.at_rate(products.glitch_rate)
 
 
 def stream_model(bundle: ModelBundle, strain: str | None = None) -> StreamModel:
@@ -154,19 +218,30 @@ def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
             found = subtract(whole, job.model, plan.span, plan.segment, job.settings)
         piece = between(whole[strain.name], *plan.span) or piece
         size = round((plan.span[1] - plan.span[0]) * STATE_RATE)
+        vetoes = block_vetoes(found.energy, plan.span, job.products.threshold, job.products.veto_padding)
+        own = vetoes.active if job.products.own_vetoes else ()
         flags = {
             "ANALYSED": found.analysed,
-            "NOT_VETOED": _outside(job.vetoes, plan.span, size),
+            "NOT_VETOED": _outside((*job.vetoes, *own), plan.span, size),
             "NOTHING_SUBTRACTED": found.glitch == 0,
             "WITNESSES_COMPLETE": found.complete,
             "IN_DISTRIBUTION": found.familiar,
             "NO_SIGNAL_SUSPECTED": found.accounted,
         }
         state = state_vector(flags, size)
-        clean = CleanStrain(piece, found.glitch, state, job.products.suffix)
+        clean = CleanStrain(
+            piece, found.glitch, state, job.products.suffix, job.rank_channels(found.energy, plan.span[0])
+        )
         written = write_clean_strain(job.folder, clean, job.products.formats, job.provenance)
         seconds = {name: float(np.count_nonzero(state >> bit & 1)) / STATE_RATE for bit, name in enumerate(flags)}
-        record = replace(record, files=tuple(map(ProductFile.of, written)), seconds=seconds, missing=found.missing)
+        record = replace(
+            record,
+            files=tuple(map(ProductFile.of, written)),
+            seconds=seconds,
+            missing=found.missing,
+            known=vetoes.known,
+            vetoed=vetoes.active,
+        )
     write_block_record(job.folder, record)
     return record
 
@@ -183,7 +258,10 @@ def run_stream(job: StreamJob, blocks: Sequence[Block], engine: EngineSettings, 
         logger.info("%s: %d of %d blocks are there already.", job.folder, len(blocks) - len(pending), len(blocks))
     map_shards(partial(make_block, job), pending, engine, "Stream", left=partial(job.pending, blocks))
     records = tuple(read_block_record(job.folder, *one.span) for one in blocks)
-    manifest = Manifest(what, job.model.target.name, job.products.suffix, records)
+    flag = folder_flag(what, job.model.target.name, records)
+    flags = tuple(map(ProductFile.of, write_folder_flag(flag, job.folder, job.products.veto_formats)))
+    ranks = tuple(job.rank_names.values())
+    manifest = Manifest(what, job.model.target.name, job.products.suffix, records, ranks=ranks, flags=flags)
     write_manifest(job.folder, manifest)
     return manifest
 
@@ -217,6 +295,7 @@ def stream_summary(manifest: Manifest, job: StreamJob, inputs: Mapping[str, obje
         warnings=(
             *(f"{name} was missing for {time:.0f} s" for name, time in missing.items()),
             *(f"{name}: {why}" for name, why in problems.items()),
+            *([NO_RANKS] if job.products.ranks and job.ranks is None else []),
         ),
     )
 

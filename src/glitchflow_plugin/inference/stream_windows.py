@@ -215,7 +215,7 @@ def predict_windows(
     half = round(model.duration * model.rate) // 2
     for first in range(0, len(centres), settings.batch_size):
         batch = [float(centre) for centre in centres[first : first + settings.batch_size]]
-        looked = [_look(prepared, model, centre) for centre in batch]
+        looked = [look(prepared, model, centre) for centre in batch]
         asked = [place for place, (taps, _, series) in enumerate(looked) if len(taps) and series.any()]
         said: dict[int, tuple[Series, bool, bool]] = {}
         if asked:
@@ -249,10 +249,16 @@ def _loudest_left(
     return torch.where(strain.any(dim=-1), loudest, torch.nan)
 
 
-def _look(
+def look(
     prepared: Sequence[Prepared | None], model: StreamModel, centre: float
 ) -> tuple[np.ndarray, Float[np.ndarray, " time"], Float[np.ndarray, "witness time"]]:
-    """Whitening filter of the strain, whitened strain and witnesses; zeros for one that cannot be used."""
+    """Whitening filter of the strain, whitened strain and witnesses in a window; zeros for one that cannot be used.
+
+    Args:
+        prepared: From `prepare`.
+        model: Twin and recipes.
+        centre: Of the window, GPS s.
+    """
     size = round(model.duration * model.rate)
     start = round(centre * model.rate) - size // 2
     series = np.zeros((1 + len(model.witnesses), size), dtype=np.float32)

@@ -11,6 +11,9 @@ MANIFEST_NAME = "products.json"
 RECORDS = "records"
 """Folder of the records, below that of the files."""
 
+VETOES = "vetoes"
+"""Folder of the vetoes as a flag, likewise."""
+
 _STEP = "stream_pipeline"
 
 
@@ -40,6 +43,8 @@ class BlockRecord:
         seconds: By name of a bit of the state for how long it is set, s.
         missing: By witness for how long it was missing, s.
         problems: By channel what was wrong with it.
+        known: When the model has looked, GPS s.
+        vetoed: When it vetoes, of these.
     """
 
     start: float
@@ -49,6 +54,8 @@ class BlockRecord:
     seconds: Mapping[str, float] = field(default_factory=dict)
     missing: Mapping[str, float] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
+    known: tuple[tuple[float, float], ...] = ()
+    vetoed: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,16 @@ class Manifest:
         strain: Name of the recorded channel.
         suffix: Ends the name of the clean one.
         blocks: In order of time.
+        ranks: Names of the rank channels, in the order of `rank_channels.QUANTITIES`; empty where there are none.
+        flags: Files of the vetoes, in their folder.
     """
 
     what: Mapping[str, object]
     strain: str
     suffix: str
     blocks: tuple[BlockRecord, ...]
+    ranks: tuple[str, ...] = ()
+    flags: tuple[ProductFile, ...] = ()
 
 
 def record_path(folder: Path, start: float, stop: float) -> Path:

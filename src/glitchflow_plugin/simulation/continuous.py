@@ -1,20 +1,26 @@
 """Simulated data that run on: the glitches of a set of events, on noise without a seam, in files of one length."""
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from scipy.signal import windows
 
 from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.files import content_hash, read_json, write_json
 from glitchflow_plugin.data.readers import frames, hdf5
-from glitchflow_plugin.data.truth_file import EventTruth, Truth, truth_path, write_truth
+from glitchflow_plugin.data.truth_file import EventTruth, Truth, read_truth, truth_path, write_truth
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.simulation.detector import SIMULATOR_VERSION
 from glitchflow_plugin.simulation.instrument import Detector
 from glitchflow_plugin.simulation.settings import MergerSettings, SimulationSettings
 
 FRAMES = "frames"
 """Folder of the files, below that of the set."""
+
+_STATE_FILE = "simulation.json"
 
 _TAPER = 1.0
 """Time in which what an event adds begins and ends, s: beams wander in it from end to end."""
@@ -39,6 +45,10 @@ class SimulatedStream:
         """Folder of the files."""
         return self.folder / FRAMES
 
+    def truth(self) -> Truth:
+        """Read the truth."""
+        return read_truth(truth_path(self.folder))
+
 
 def simulate_stream(
     settings: SimulationSettings, folder: Path | str, *, file_length: float = 64.0, suffix: str = "h5"
@@ -46,16 +56,24 @@ def simulate_stream(
     """Write data that run on from the first event of a set to its last, with the glitches of its events.
 
     Noise is drawn for the whole stretch at once, which is held in memory; event `i` adds its glitch and the transients
-    of its auxiliary channels, which are those of `Detector.event(i)`. There are no mergers and no gaps.
+    of its auxiliary channels, which are those of `Detector.event(i)`. There are no mergers and no gaps. What is there
+    already, from the same settings, is kept; what is there of others is replaced.
 
     Args:
         settings: The set; `spacing` decides how often a glitch comes.
         folder: Gets the files, in `frames`, and `truth.h5` with a record for each event.
         file_length: Length of a file, s.
         suffix: `h5` (as gwpy writes it) or `gwf`.
+
+    Raises:
+        ConfigurationError: The folder holds files that no simulation made.
     """
     folder, detector = Path(folder), Detector(settings)
     length = settings.num_events * settings.spacing
+    made = SimulatedStream(folder, detector.target, (settings.gps_start, settings.gps_start + length))
+    digest = content_hash([SIMULATOR_VERSION, asdict(settings), file_length, suffix])
+    if _is_there(made, digest, math.ceil(length / file_length)):
+        return made
     quiet = replace(
         settings,
         num_events=1,
@@ -82,7 +100,26 @@ def simulate_stream(
         recipe={"settings": settings.recipe(), "continuous": True},
     )
     write_truth(truth_path(folder), truth)
-    return SimulatedStream(folder, detector.target, (settings.gps_start, settings.gps_start + length))
+    write_json(folder / _STATE_FILE, {"digest": digest, "finished": True})
+    return made
+
+
+def _is_there(stream: SimulatedStream, digest: str, num_files: int) -> bool:
+    """Whether a folder holds this stream, whole; what is left of another one is removed."""
+    state = stream.folder / _STATE_FILE
+    present = sorted(stream.frames.glob("*")) if stream.frames.is_dir() else []
+    if present and not state.exists():
+        raise ConfigurationError(
+            f"{stream.frames} holds {len(present)} files that were not simulated. Choose another folder."
+        )
+    told = read_json(state) if state.exists() else {}
+    whole = len(present) == num_files and truth_path(stream.folder).exists()
+    if whole and told.get("finished") and told.get("digest") == digest:
+        return True
+    write_json(state, {"digest": digest, "finished": False})
+    for path in present:
+        path.unlink()
+    return False
 
 
 def _add_event(recorded: Mapping[str, Channel], detector: Detector, index: int) -> EventTruth:

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from glitchflow_plugin.signal.waveforms import polarisations
 from glitchflow_plugin.types.arrays import Series
 
 # detector-frame masses (solar) and aligned spins; heavy enough to last a few seconds from 20 Hz
@@ -47,45 +48,10 @@ class MergerBank:
 def merger_bank(sample_rate: float, lowest_frequency: float = 20.0, duration: float = 5.0) -> MergerBank:
     """Compute IMRPhenomD waveforms with ml4gw, conditioned to start softly at `lowest_frequency`.
 
-    Husa et al., Phys. Rev. D 93, 044006 (2016), doi:10.1103/PhysRevD.93.044006; Khan et al., Phys. Rev. D 93, 044007.
-
     Args:
         sample_rate: Hz.
         lowest_frequency: Hz.
         duration: Length of the waveforms, s; earlier parts of the inspiral are faded out.
     """
-    # torch and ml4gw take seconds to import and only events with mergers need them
-    import torch  # noqa: PLC0415
-    from ml4gw.waveforms import IMRPhenomD  # noqa: PLC0415
-    from ml4gw.waveforms.generator import TimeDomainCBCWaveformGenerator  # noqa: PLC0415
-
-    after = 0.5
-    generator = TimeDomainCBCWaveformGenerator(
-        IMRPhenomD(),
-        sample_rate=sample_rate,
-        duration=duration,
-        f_min=lowest_frequency,
-        f_ref=lowest_frequency,
-        right_pad=after,
-    )
-    mass_1, mass_2, spin_1, spin_2 = torch.tensor(_SOURCES, dtype=torch.float64).T
-    total = mass_1 + mass_2
-    parameters = {
-        "mass_1": mass_1,
-        "mass_2": mass_2,
-        "s1z": spin_1,
-        "s2z": spin_2,
-        "chi1": spin_1,
-        "chi2": spin_2,
-        "chirp_mass": (mass_1 * mass_2) ** 0.6 / total**0.2,
-        "mass_ratio": mass_2 / mass_1,
-        "distance": torch.full_like(total, 400.0),
-        "phic": torch.zeros_like(total),
-        "inclination": torch.zeros_like(total),
-    }
-    with torch.no_grad():
-        cross, plus = generator(**parameters)
-    polarisations = torch.stack([plus, cross], dim=1).double().numpy()
-    fade = round(0.5 * sample_rate)
-    polarisations[..., :fade] *= np.sin(0.5 * np.pi * np.arange(fade) / fade) ** 2
-    return MergerBank(polarisations, duration - after, _SOURCES)
+    found, merger = polarisations(_SOURCES, sample_rate, lowest_frequency=lowest_frequency, duration=duration)
+    return MergerBank(found, merger, _SOURCES)
