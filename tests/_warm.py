@@ -10,6 +10,7 @@ inference of `test_pipelines` start as a user starts them.
 """
 
 import atexit
+import gc
 import importlib
 import os
 import pkgutil
@@ -130,6 +131,7 @@ def _serve(connection: Connection, modules: list[str]) -> None:
     every = pkgutil.walk_packages(glitchflow_plugin.__path__, f"{glitchflow_plugin.__name__}.")
     for module in modules or (found.name for found in every):
         importlib.import_module(module)
+    gc.freeze()  # a fork that walks through all of it would copy its pages
     while True:
         try:
             job = connection.recv()

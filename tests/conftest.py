@@ -1,5 +1,6 @@
 """The device that tests run on, seeds for every test, and the folder of real detector data where there is one."""
 
+import gc
 import os
 import random
 import shutil
@@ -60,6 +61,12 @@ def pytest_collection_modifyitems(config, items):
     reason = _why_no_gpu(config) if marked else None
     for item in marked if reason else ():
         item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish():
+    """Let the collector of garbage pass over all that has been imported: a whole collection takes half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def _wants_gpu(config):
