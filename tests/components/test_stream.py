@@ -17,6 +17,7 @@ from glitchflow_plugin.data.readers import hdf5
 from glitchflow_plugin.data.readers.frame_history import read_history
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, NoEventsError
 from glitchflow_plugin.inference.stream_data import check_band, plan_blocks
+from glitchflow_plugin.preprocessing.engine import ShareDone
 from glitchflow_plugin.products.clean_strain import STATE_BITS
 from glitchflow_plugin.products.folder import ProductFile, read_manifest, record_path, write_manifest
 from glitchflow_plugin.products.rank_channels import QUANTITIES
@@ -372,3 +373,84 @@ def _seal_again(folder, path):
         for block in manifest.blocks
     ]
     write_manifest(folder, replace(manifest, blocks=tuple(blocks)))
+
+
+TIMES = tuple(4.3 + 5.5 * number for number in range(16))
+"""Glitches closer than a window and half of one apart; the guide is reversed from the sixth on."""
+HALF = 30.0
+
+
+WHOLE = [[data.GPS, data.GPS + data.LENGTH]]
+
+
+@pytest.fixture(scope="module")
+def turning(tmp_path_factory):
+    recorded = data.recordings(times=TIMES)
+    turned = -2 * recorded[data.GUIDE].series
+    return write_files(tmp_path_factory.mktemp("turning"), data.changed(recorded, turned, HALF))
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory, turning):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        register(monkeypatch)
+        return stream(tmp_path_factory.mktemp("out"), turning, segments=WHOLE)
+
+
+def _glitches(made):
+    """The whole prediction that was taken, at the strain's rate from GPS on."""
+    found = np.zeros(round(data.LENGTH * 2048))
+    for path in made.glob("*.h5"):
+        part = TimeSeries.read(path, f"{data.STRAIN}_glitch")
+        first = round((part.t0.value - data.GPS) * 2048)
+        found[first : first + len(part)] = part.value
+    return found
+
+
+def test_a_witness_that_turns_round_is_stopped_and_what_follows_is_made_without_it(turned, turning, tmp_path):
+    made = shutil.copytree(turned, tmp_path / "out" / turned.name)
+    manifest = read_manifest(made)
+    (stop,) = manifest.stopped
+    assert (stop.part, stop.reason) == (data.GUIDE, "gain_low")
+    # the sixth glitch is the first one that is turned; least_events: four of them at the earliest
+    assert data.GPS + TIMES[8] < stop.since < data.GPS + TIMES[14]
+    taken = _glitches(made)
+    near = [taken[round((one - 0.3) * 2048) : round((one + 0.3) * 2048)].any() for one in TIMES]
+    assert near == [True] * 5 + [False] * 11
+    reasons = {round(one.peak - data.GPS, 1): one.reason for block in manifest.blocks for one in block.believed}
+    assert reasons[round(TIMES[6], 1)] == "refused"
+    assert max(reasons) < stop.since - data.GPS + data.CONDITIONING.duration  # then nothing is foretold any more
+    last = made / "V-V1_GLF_STRAIN_CLEAN-1400000075-21.h5"
+    flags = StateVector.read(last, "V1:GLF-STATE_VECTOR").to_dqflags()
+    assert not flags["WITNESSES_COMPLETE"].active
+    first = made / "V-V1_GLF_STRAIN_CLEAN-1400000000-25.h5"
+    assert StateVector.read(first, "V1:GLF-STATE_VECTOR").to_dqflags()["WITNESSES_COMPLETE"].active
+    with h5py.File(last) as file, h5py.File(first) as other:
+        assert json.loads(file.attrs["glitchflow_stopped"])[0]["part"] == data.GUIDE
+        assert "glitchflow_stopped" not in other.attrs
+    summary = json.loads((made / "summary.json").read_text())
+    assert any(one.startswith(f"{data.GUIDE} was stopped from GPS") for one in summary["warnings"])
+    assert main(["products", str(made)]) == 0
+    # a lost file and a lost record come back with the same bytes, and what was seen is not lost with them
+    before = {path.name: sha256(path) for path in made.glob("*.h5")}
+    last.unlink()
+    record_path(made, data.GPS + 50, data.GPS + 75).unlink()
+    assert stream(tmp_path / "out", turning, segments=WHOLE) == made
+    assert {path.name: sha256(path) for path in made.glob("*.h5")} == before
+    assert read_manifest(made) == manifest
+
+
+@pytest.mark.slow
+def test_tasks_of_an_array_and_processes_give_the_bytes_of_one_process(turned, turning, tmp_path):
+    two = stream(tmp_path / "two", turning, segments=WHOLE, engine={"workers": 2})
+    for task in (1, 0, 1, 0):  # all blocks, and those after the stop again
+        share = {"name": "slurm-array", "share_index": task, "share_count": 2}
+        try:
+            shared = stream(tmp_path / "shared", turning, segments=WHOLE, engine=share)
+        except ShareDone:
+            continue
+    expected = {path.name: sha256(path) for path in turned.glob("*.h5")}
+    assert len(expected) == 4
+    for other in (two, shared):
+        assert {path.name: sha256(path) for path in other.glob("*.h5")} == expected
+        assert read_manifest(other).blocks == read_manifest(turned).blocks

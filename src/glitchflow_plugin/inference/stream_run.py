@@ -1,6 +1,7 @@
 """Continuous strain through a registered model, block by block: what is read, made and written."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -16,12 +17,14 @@ from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.closed_loop import NOTE
 from glitchflow_plugin.inference.rank_report import known_ranks
 from glitchflow_plugin.inference.stream import subtract
-from glitchflow_plugin.inference.stream_data import Block, between, check_band, padded, read_block
+from glitchflow_plugin.inference.stream_data import Block, after_stops, between, check_band, padded, read_block
+from glitchflow_plugin.inference.stream_loop import left_out, warnings_of, watch
 from glitchflow_plugin.inference.stream_ranks import MARGIN, within_block
 from glitchflow_plugin.inference.stream_vetoes import block_vetoes
-from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings
+from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, foresight
 from glitchflow_plugin.inference.subject import registered, weights_fingerprint
 from glitchflow_plugin.inference.veto_report import VETOES
 from glitchflow_plugin.models.bundle import ModelBundle
@@ -40,7 +43,9 @@ from glitchflow_plugin.products.folder import (
     BlockRecord,
     Manifest,
     ProductFile,
+    Stop,
     is_finished,
+    is_seen,
     read_block_record,
     total,
     write_block_record,
@@ -51,6 +56,7 @@ from glitchflow_plugin.products.rank_channels import RankNames, rank_channel_nam
 from glitchflow_plugin.products.summary import Metric, RunSummary, versions
 from glitchflow_plugin.products.veto_formats import VetoFormat
 from glitchflow_plugin.settings import Positive, section
+from glitchflow_plugin.signal.gain_watch import GainReference
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.signal.rank_calibration import RankCalibration
 from glitchflow_plugin.types.arrays import Series
@@ -133,7 +139,16 @@ class StreamJob:
 
     def fingerprint(self, block: Block) -> str:
         """Of all that decides about a block."""
-        return content_hash([self.provenance, self.vetoes, self.inputs, block.span, block.segment])
+        stopped = [asdict(one) for one in block.stopped]
+        return content_hash([self.provenance, self.vetoes, self.inputs, block.span, block.segment, stopped])
+
+    def seen(self, block: Block) -> str:
+        """Of all that decides about what a block says of its witnesses."""
+        return self.fingerprint(replace(block, stopped=()))
+
+    def unseen(self, blocks: Sequence[Block]) -> list[Block]:
+        """Those that have not said yet what they say of their witnesses."""
+        return [one for one in blocks if not is_seen(self.folder, *one.span, self.seen(one))]
 
     @property
     def rank_names(self) -> dict[str, str]:
@@ -195,7 +210,9 @@ def stream_model(bundle: ModelBundle, strain: str | None = None) -> StreamModel:
     target = channel_recipe(bundle.target, events)
     witnesses = tuple(channel_recipe(name, events) for name in bundle.witnesses)
     maps = QTransformSettings.from_recipe(Recipe.from_dict(bundle.recipe).part("qtransform"))
-    return StreamModel(bundle.twin.eval(), replace(target, name=strain or bundle.target), witnesses, maps)
+    content = bundle.notes.get(NOTE)
+    reference = None if content is None else GainReference.from_dict(content)
+    return StreamModel(bundle.twin.eval(), replace(target, name=strain or bundle.target), witnesses, maps, reference)
 
 
 def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
@@ -208,14 +225,17 @@ def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
     if not isinstance(plan, Block) or plan.source is None:
         raise TypeError(f"expected a block with its source, got {plan!r}")
     channels, problems = read_block(job.model, plan)
-    record = BlockRecord(*plan.span, job.fingerprint(plan), problems=problems)
+    # what was seen where nothing is stopped stays
+    gains = read_block_record(job.folder, *plan.span).gains if plan.stopped else ()
+    record = BlockRecord(*plan.span, job.fingerprint(plan), job.seen(plan), problems=problems, gains=gains)
     strain = channels.get(job.model.target.name)
     piece = None if strain is None else between(strain, *plan.span)
     if strain is not None and piece is not None and np.isfinite(piece.series).any():
         check_band(job.model, strain.sample_rate)
         whole = {**channels, strain.name: padded(strain, plan.span)}
+        stopped = left_out(plan.stopped, [one.name for one in job.model.witnesses])
         with single_thread():
-            found = subtract(whole, job.model, plan.span, plan.segment, job.settings)
+            found = subtract(whole, job.model, plan.span, plan.segment, job.settings, stopped=stopped)
         piece = between(whole[strain.name], *plan.span) or piece
         size = round((plan.span[1] - plan.span[0]) * STATE_RATE)
         vetoes = block_vetoes(found.energy, plan.span, job.products.threshold, job.products.veto_padding)
@@ -227,18 +247,22 @@ def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
             "WITNESSES_COMPLETE": found.complete,
             "IN_DISTRIBUTION": found.familiar,
             "NO_SIGNAL_SUSPECTED": found.accounted,
+            "STRAIN_AGREES": found.agreed,
         }
         state = state_vector(flags, size)
+        told = {"glitchflow_stopped": [asdict(one) for one in plan.stopped]} if plan.stopped else {}
         clean = CleanStrain(
             piece, found.glitch, state, job.products.suffix, job.rank_channels(found.energy, plan.span[0])
         )
-        written = write_clean_strain(job.folder, clean, job.products.formats, job.provenance)
+        written = write_clean_strain(job.folder, clean, job.products.formats, {**job.provenance, **told})
         seconds = {name: float(np.count_nonzero(state >> bit & 1)) / STATE_RATE for bit, name in enumerate(flags)}
         record = replace(
             record,
             files=tuple(map(ProductFile.of, written)),
             seconds=seconds,
             missing=found.missing,
+            believed=tuple(one.record for one in found.stretches),
+            gains=gains or found.gains,
             known=vetoes.known,
             vetoed=vetoes.active,
         )
@@ -249,21 +273,41 @@ def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
 def run_stream(job: StreamJob, blocks: Sequence[Block], engine: EngineSettings, what: Mapping[str, object]) -> Manifest:
     """Make all blocks that are not there yet, and write down what the folder holds.
 
+    Where the closed loop stops a witness, the blocks after the stop are made a second time without it.
+
     Raises:
         ShareDone: In a task of an array: its share is made, and other blocks are not.
         ShardError: A block could not be made; those that were finished stay.
     """
+    first = job.unseen(blocks)
+    if first:
+        map_shards(partial(make_block, job), first, engine, "Stream", left=partial(job.unseen, blocks), unit="block")
+    stops = _stops(job, blocks)
+    blocks = after_stops(blocks, stops, foresight(job.model, job.settings))
     pending = job.pending(blocks)
-    if len(pending) < len(blocks):
-        logger.info("%s: %d of %d blocks are there already.", job.folder, len(blocks) - len(pending), len(blocks))
-    map_shards(partial(make_block, job), pending, engine, "Stream", left=partial(job.pending, blocks))
+    done = len(blocks) - len(first) - len(pending)
+    if done > 0:
+        logger.info("%s: %d of %d blocks are there already.", job.folder, done, len(blocks))
+    if stops:
+        names = ", ".join(f"{one.part} from GPS {one.since:.3f} on ({one.reason})" for one in stops)
+        logger.warning("The strain no longer follows %s: %d blocks are made without.", names, len(pending))
+    if pending or not first:
+        map_shards(partial(make_block, job), pending, engine, "Stream", left=partial(job.pending, blocks), unit="block")
     records = tuple(read_block_record(job.folder, *one.span) for one in blocks)
     flag = folder_flag(what, job.model.target.name, records)
     flags = tuple(map(ProductFile.of, write_folder_flag(flag, job.folder, job.products.veto_formats)))
     ranks = tuple(job.rank_names.values())
-    manifest = Manifest(what, job.model.target.name, job.products.suffix, records, ranks=ranks, flags=flags)
+    manifest = Manifest(what, job.model.target.name, job.products.suffix, records, stops, ranks, flags)
     write_manifest(job.folder, manifest)
     return manifest
+
+
+def _stops(job: StreamJob, blocks: Sequence[Block]) -> tuple[Stop, ...]:
+    """What the closed loop stops, once all blocks have said what they say of their witnesses."""
+    if job.model.reference is None or not job.settings.closed_loop.enabled:
+        return ()
+    seen = (gain for one in blocks for gain in read_block_record(job.folder, *one.span).gains)
+    return watch(seen, job.model.reference, job.settings.closed_loop).stops
 
 
 def stream_summary(manifest: Manifest, job: StreamJob, inputs: Mapping[str, object], started: str) -> RunSummary:
@@ -286,18 +330,28 @@ def stream_summary(manifest: Manifest, job: StreamJob, inputs: Mapping[str, obje
         "witnesses_complete_share": seconds.get("WITNESSES_COMPLETE", 0.0) / asked,
         "in_distribution_share": seconds.get("IN_DISTRIBUTION", 0.0) / asked,
     }
+    counts = Counter(f"{stretch.reason or 'taken'}_stretches" for one in manifest.blocks for stretch in one.believed)
+    counts["witnesses_stopped"] = len(manifest.stopped)
     return RunSummary(
         pipeline="stream_pipeline/Stream",
         started=started,
         inputs={**inputs, "strain": manifest.strain, "seconds": asked, "blocks": len(manifest.blocks)},
-        metrics={name: Metric(value) for name, value in shares.items()},
+        metrics={name: Metric(float(value)) for name, value in {**shares, **dict(sorted(counts.items()))}.items()},
         outputs={"files": str(job.folder), "channels": ", ".join(channel_names(manifest.strain, manifest.suffix))},
         warnings=(
             *(f"{name} was missing for {time:.0f} s" for name, time in missing.items()),
             *(f"{name}: {why}" for name, why in problems.items()),
+            *_of_the_loop(job, manifest),
             *([NO_RANKS] if job.products.ranks and job.ranks is None else []),
         ),
     )
+
+
+def _of_the_loop(job: StreamJob, manifest: Manifest) -> list[str]:
+    if job.model.reference is None or not job.settings.closed_loop.enabled:
+        return []
+    seen = (gain for one in manifest.blocks for gain in one.gains)
+    return warnings_of(watch(seen, job.model.reference, job.settings.closed_loop))
 
 
 def provenance_of(bundle: ModelBundle, settings: StreamSettings, strain: str) -> dict[str, object]:

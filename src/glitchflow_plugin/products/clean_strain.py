@@ -30,9 +30,10 @@ STATE_BITS = {
     "ANALYSED": "there is strain, and the model has looked at its witnesses",
     "NOT_VETOED": "outside the vetoes that were given, and where that was asked for outside the model's own",
     "NOTHING_SUBTRACTED": "the clean strain is the recorded one, bit by bit",
-    "WITNESSES_COMPLETE": "no witness of the model was missing or dead",
+    "WITNESSES_COMPLETE": "no witness of the model was missing, dead, or stopped by the closed loop",
     "IN_DISTRIBUTION": "the model tells that it has seen the like in training; never set by a model that cannot tell",
     "NO_SIGNAL_SUSPECTED": "nothing loud is left of the strain, which the witnesses would not explain",
+    "STRAIN_AGREES": "all that the model predicts and believes was taken away: the strain holds it",
 }
 """Name and meaning of the bits, from bit 0 on; each is set when this holds for the whole sample."""
 
