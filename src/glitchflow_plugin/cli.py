@@ -5,6 +5,7 @@ glitchflow new FOLDER --data PATH...   look at your own data and make a run fold
 glitchflow check            is everything there that the pipelines need?
 glitchflow show PATH...     print run summaries as tables
 glitchflow products FOLDER  what lies in a folder of clean strain, and whether it is whole
+glitchflow vetoes ...       what such a folder, or a flag, says of triggers and of a candidate
 glitchflow folders FOLDER   make the run folders that conf/saveconf.yaml names
 glitchflow models ...       list, compare, promote, roll back, upload and relocate models; rename or drop what waits
 """
@@ -31,6 +32,7 @@ from glitchflow_plugin.commands.run_folder import (
     run_new,
 )
 from glitchflow_plugin.commands.show import run_show
+from glitchflow_plugin.commands.vetoes import add_vetoes
 from glitchflow_plugin.errors import GlitchflowError
 from glitchflow_plugin.products.console import never_fail_on_output
 
@@ -98,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--newest", action="store_true", help="of each folder only the newest")
 
     add_products(add("products", run_products, "what lies in a folder of clean strain, and whether it is whole"))
+
+    add_vetoes(commands.add_parser("vetoes", help="what such a folder, or a flag, says of triggers and of a candidate"))
 
     folders = add("folders", run_make_folders, "make the run folders that conf/saveconf.yaml names")
     folders.add_argument("folder", **here)
