@@ -8,22 +8,27 @@ The strain's own loud columns are the glitches (`docs/vetoes.md`); intervals are
 
 import argparse
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.inference.cases import MARGIN as COLUMNS_BESIDE
+from glitchflow_plugin.inference.intervals import Estimate
 from glitchflow_plugin.inference.predict import expected_maps_and_peaks, predict_strain
 from glitchflow_plugin.inference.rank_report import known_ranks, rank_reliability
 from glitchflow_plugin.inference.run import LINEAR, MODEL, InferenceSettings
 from glitchflow_plugin.inference.stream_data import find_segments, open_blocks, plan_blocks, read_block
 from glitchflow_plugin.inference.stream_ranks import along_time, within_block
 from glitchflow_plugin.inference.stream_run import stream_model
-from glitchflow_plugin.inference.stream_windows import StreamSettings, look, prepare
+from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, look, prepare
 from glitchflow_plugin.inference.veto_report import RANDOM, VETOES, false_alarm_reliability
 from glitchflow_plugin.inference.veto_rivals import CHANNEL, ROUNDS, Rivals, ranks_of_peaks
-from glitchflow_plugin.inference.veto_worth import Judged, judge_rank, lead_at_half, slid, worth_at
+from glitchflow_plugin.inference.veto_worth import Judged, Worth, judge_rank, lead_at_half, slid, worth_at
+from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.rank_channels import RANK_RATE
 from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.signal.qtransform import axes, q_transform_relative
@@ -35,7 +40,9 @@ THRESHOLD = 16.0
 REPLICATES = 1000
 
 
-def loudest_along_time(frames: str, bundle, settings: StreamSettings):
+def loudest_along_time(
+    frames: str, bundle: ModelBundle, settings: StreamSettings
+) -> tuple[dict[str, np.ndarray], float]:
     """Largest energies at `RANK_RATE`, SNR², by what they are of: strain, model, linear rival, and each witness.
 
     Returns:
@@ -66,11 +73,13 @@ def loudest_along_time(frames: str, bundle, settings: StreamSettings):
     return {name: np.concatenate(each) for name, each in parts.items()}, blocks[0].span[0]
 
 
-def _loudest(series, model):
+def _loudest(series: torch.Tensor, model: StreamModel) -> np.ndarray:
     return q_transform_relative(series, series, model.rate, model.qtransform).amax(dim=-2).double().numpy()
 
 
-def judge(energies, notes, duration: float, beside: int):
+def judge(
+    energies: Mapping[str, np.ndarray], notes: Mapping[str, Any], duration: float, beside: int
+) -> tuple[Judged, dict[str, Worth], dict[str, Estimate], dict[str, Estimate], pd.DataFrame, pd.DataFrame]:
     """Worths by name, leads, what the vetoes are worth as written, and the two tables of reliability.
 
     Args:
@@ -137,7 +146,7 @@ def main() -> None:
     print(reliable.to_string(), of_ranks.to_string(), sep="\n")
 
 
-def _interval(one) -> str:
+def _interval(one: Estimate) -> str:
     return "-" if one.value is None else f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}]"
 
 
