@@ -7,6 +7,7 @@ glitchflow show PATH...     print run summaries as tables
 glitchflow omega GPS        the page for one time: all channels that datasets.yaml names, without scan or model
 glitchflow report FOLDER    write the page of a run again, or with the scans of more events
 glitchflow products FOLDER  what lies in a folder of clean strain, and whether it is whole
+glitchflow vetoes ...       what such a folder, or a flag, says of triggers and of a candidate
 glitchflow folders FOLDER   make the run folders that conf/saveconf.yaml names
 glitchflow models ...       list, compare, promote, roll back, upload and relocate models; rename or drop what waits
 """
@@ -35,6 +36,7 @@ from glitchflow_plugin.commands.run_folder import (
     run_new,
 )
 from glitchflow_plugin.commands.show import run_show
+from glitchflow_plugin.commands.vetoes import add_vetoes
 from glitchflow_plugin.errors import GlitchflowError
 from glitchflow_plugin.products.console import never_fail_on_output
 
@@ -104,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     add_omega(add("omega", run_omega, "the page for one time: all channels that datasets.yaml names"))
     add_report(add("report", run_report, "write the page of a run: one HTML file beside its summary"))
     add_products(add("products", run_products, "what lies in a folder of clean strain, and whether it is whole"))
+
+    add_vetoes(commands.add_parser("vetoes", help="what such a folder, or a flag, says of triggers and of a candidate"))
 
     folders = add("folders", run_make_folders, "make the run folders that conf/saveconf.yaml names")
     folders.add_argument("folder", **here)
