@@ -55,6 +55,8 @@ class Judged:
         chi_squared: Reduced, by way.
         reweighted: SNR that is punished for chi-squared, by way.
         shift: Time at which it is found less that at which it is, s, by way.
+        empty: SNR of what is found there, before and after, in the strain without signals.
+        empty_reweighted: The same, punished for chi-squared.
         match: Of the signal with what cleaning leaves of it, 0 to 1.
         match_shift: How much later that lies, s.
         kept: Share of its SNR that cleaning leaves, without noise.
@@ -71,6 +73,8 @@ class Judged:
     chi_squared: Mapping[str, float]
     reweighted: Mapping[str, float]
     shift: Mapping[str, float]
+    empty: Mapping[str, float]
+    empty_reweighted: Mapping[str, float]
     match: float
     match_shift: float
     kept: float
@@ -227,9 +231,15 @@ def _judge_pass(
             channels[name] = channels[name] if copy is None else added(channels[name], copy)
     taken = trial.subtracted(channels)
     searched = searched_ways(ground, ground.strain + together, taken, trial.settings)
-    changed = ground.at_common_rate(replace(taken, series=taken.series - untouched.series))
-    names = "" if leak is None else ", ".join(leak.witnesses)
-    return [_judged(trial, one, searched, changed, names) for one in signals]
+    without = ground.at_common_rate(untouched)
+    empty = {"before": ground.strain, "after": ground.strain - without}
+    seen = _Seen(
+        searched,
+        {way: ground.weighted(series, trial.settings) for way, series in empty.items()},
+        ground.at_common_rate(taken) - without,
+        "" if leak is None else ", ".join(leak.witnesses),
+    )
+    return [_judged(trial, one, seen) for one in signals]
 
 
 def _signal(trial: Trial, injection: Injection) -> _Signal:
@@ -258,23 +268,33 @@ def _signal(trial: Trial, injection: Injection) -> _Signal:
     )
 
 
-def _judged(trial: Trial, signal: _Signal, searched: Mapping[str, Weighted], changed: Series, witness: str) -> Judged:
-    """What is found of one signal.
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What signals of a pass are looked for in.
 
-    Args:
-        trial: The block.
-        signal: What is looked for.
+    Attributes:
         searched: By way the strain with all signals.
+        empty: Before and after, the strain without any.
         changed: What is subtracted with the signals less what is subtracted without, as the strain is conditioned.
         witness: Which hold copies.
     """
+
+    searched: Mapping[str, Weighted]
+    empty: Mapping[str, Weighted]
+    changed: Series
+    witness: str
+
+
+def _judged(trial: Trial, signal: _Signal, seen: _Seen) -> Judged:
+    """What is found of one signal."""
     ground, one = trial.ground, signal.injection
-    found = {name: recovered(series, signal.template, REACH) for name, series in searched.items()}
+    found = {name: recovered(series, signal.template, REACH) for name, series in seen.searched.items()}
+    nothing = {name: recovered(series, signal.template, REACH) for name, series in seen.empty.items()}
     # what cleaning does to other signals does not count here
     start, stop = ((edge - ground.span[0]) * ground.rate for edge in one.span)
-    own = np.zeros(len(changed))
+    own = np.zeros(len(seen.changed))
     own[max(round(start - ground.rate), 0) : round(stop + ground.rate)] = 1.0
-    left = signal.template - ground.weighted(changed * own, trial.settings)
+    left = signal.template - ground.weighted(seen.changed * own, trial.settings)
     alike, later = match(signal.template, left, REACH)
     begin, end = ground.loud(signal.template)
     distance = float(distance_to(ground.glitches, np.array([begin]), np.array([end]))[0])
@@ -285,11 +305,13 @@ def _judged(trial: Trial, signal: _Signal, searched: Mapping[str, Weighted], cha
         snr=one.snr,
         distance=distance if np.isfinite(distance) else None,
         group=_group(ground, one.gps, distance, trial.settings.quiet),
-        witness=witness,
+        witness=seen.witness,
         found=_each(found, "snr"),
         chi_squared=_each(found, "reduced_chi_squared"),
         reweighted=_each(found, "reweighted_snr"),
         shift=_each(found, "shift"),
+        empty=_each(nothing, "snr"),
+        empty_reweighted=_each(nothing, "reweighted_snr"),
         match=alike,
         match_shift=later,
         kept=alike * left.norm / signal.template.norm,
