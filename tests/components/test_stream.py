@@ -6,6 +6,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from gwpy.segments import DataQualityFlag, SegmentList
 from gwpy.timeseries import StateVector, TimeSeries
 from tests.inference import _streams as data
 
@@ -16,8 +17,10 @@ from glitchflow_plugin.data.readers import hdf5
 from glitchflow_plugin.data.readers.frame_history import read_history
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, NoEventsError
 from glitchflow_plugin.inference.stream_data import check_band, plan_blocks
+from glitchflow_plugin.preprocessing.engine import ShareDone
 from glitchflow_plugin.products.clean_strain import STATE_BITS
 from glitchflow_plugin.products.folder import ProductFile, read_manifest, record_path, write_manifest
+from glitchflow_plugin.products.rank_channels import QUANTITIES
 from glitchflow_plugin.tracking import registry
 
 SEGMENTS = [[data.GPS + 2.5, data.GPS + 60], [data.GPS + 62, data.GPS + 96]]
@@ -129,6 +132,82 @@ def test_vetoes_are_a_bit_of_the_state(tmp_path, files):
     assert (low, high) == (data.GPS + 52.0, data.GPS + 53.5)
 
 
+RANKS = {name: f"V1:GLF-{name}_TWIN_20_150" for name in QUANTITIES}
+
+
+def test_rank_channels_are_read_by_gwpy_and_rise_at_the_glitches(made):
+    path = made / "V-V1_GLF_STRAIN_CLEAN-1400000025-25.h5"
+    read = {name: TimeSeries.read(path, channel) for name, channel in RANKS.items()}
+    assert {(one.sample_rate.value, one.t0.value, len(one)) for one in read.values()} == {
+        (128, data.GPS + 25, 25 * 128)
+    }
+    assert read["OK"].dtype == np.int32
+    assert read["OK"].value.all()
+    seam = {name: one.value[-8:].max() for name, one in read.items()}  # the second glitch is at GPS 50
+    assert (seam["RANK"] > 0.5, seam["LOGLIKE"] > 3, seam["PGLITCH"] > 0.4) == (True, True, True)
+    assert read["FAP"].value[-8:].min() < 0.01
+    quiet = {name: np.median(one.value) for name, one in read.items()}
+    assert quiet["RANK"] < 0.3
+    assert quiet["EFF"] == 1.0
+    assert quiet["PGLITCH"] < 0.01
+    end = TimeSeries.read(made / "V-V1_GLF_STRAIN_CLEAN-1400000050-10.h5", RANKS["RANK"])
+    assert np.isnan(end.value[-1])  # a segment ends: its last seconds have no window
+
+
+def test_vetoes_of_all_blocks_are_one_flag_that_gwpy_reads(made):
+    (path,) = (made / "vetoes").glob("*.h5")
+    assert re.fullmatch(r"V1-GLF_VETO_TWIN_7-\d{10}-\d+\.h5", path.name)
+    flag = DataQualityFlag.read(path, "V1:GLF-VETO_TWIN:7")
+    middles = [float(start - data.GPS + end - data.GPS) / 2 for start, end in flag.active]
+    np.testing.assert_allclose(middles, data.GLITCHES, atol=0.1)  # one over a seam is one
+    assert flag.padding == (-0.05, 0.05)
+    assert len(flag.known) == 2
+    assert abs(flag.known) < 91
+    text = SegmentList.read(path.with_suffix(".txt"), format="segwizard", gpstype=float)
+    assert text == flag.active
+
+
+def test_the_models_own_vetoes_unset_the_bit_where_that_is_asked_for(tmp_path, files, registered):
+    registered["bundle"] = data.bundle(notes={"registered": {"name": "twin", "version": 7}})
+    products = {"own_vetoes": True, "veto_formats": ["gates"]}
+    made = stream(tmp_path / "out", files, segments=[[data.GPS + 30, data.GPS + 60]], products=products)
+    state = [
+        StateVector.read(path, "V1:GLF-STATE_VECTOR").to_dqflags()["NOT_VETOED"] for path in sorted(made.glob("*.h5"))
+    ]
+    vetoed = (~(state[0] | state[1])).active
+    ((centre, half, _),) = np.loadtxt(next((made / "vetoes").glob("*.gates.txt")), ndmin=2)
+    assert abs(centre - data.GPS - 50) < 0.1
+    assert vetoed[0][0] <= centre - half < centre + half <= vetoed[0][1]
+    # a model of an earlier version has no ranks, which is told
+    assert read_manifest(made).ranks == ()
+    assert "carries no calibration of its ranks" in json.loads((made / "summary.json").read_text())["warnings"][0]
+    assert main(["products", str(made)]) == 0
+
+
+def test_ranks_and_vetoes_that_disagree_are_found(copied, capsys):
+    ends = {"1400000025-25": ("RANK", 1000, 0.9), "1400000075-21": ("OK", 5, 0)}
+    for end, (name, sample, value) in ends.items():
+        path = copied / f"V-V1_GLF_STRAIN_CLEAN-{end}.h5"
+        with h5py.File(path, "r+") as file:
+            file[RANKS[name]][sample] = value
+        _seal_again(copied, path)
+    text = next((copied / "vetoes").glob("*[0-9].txt"))
+    text.write_text(text.read_text().replace("1400000", "1400001"))
+    flag = next((copied / "vetoes").glob("*.h5"))
+    other = DataQualityFlag.read(flag, "V1:GLF-VETO_TWIN:7")
+    other.active = []
+    other.write(flag, path="V1:GLF-VETO_TWIN:7", overwrite=True)
+    manifest = read_manifest(copied)
+    flags = [ProductFile.of(flag) if one.name == flag.name else one for one in manifest.flags]
+    write_manifest(copied, replace(manifest, flags=tuple(flags)))
+    assert main(["products", str(copied)]) == 1
+    said = capsys.readouterr().out
+    assert f"{RANKS['RANK']} is not a number exactly where {RANKS['OK']} is 0" in said
+    assert f"{RANKS['FAP']} does not fall with {RANKS['RANK']}" in said
+    assert f"vetoes/{text.name}: it is not there, or its checksum is another" in said
+    assert f"{flag.name}: its active times are not those of the blocks" in said
+
+
 def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(copied, tmp_path, files):
     before = {path.name: (sha256(path), path.stat().st_mtime_ns) for path in copied.glob("*.h5")}
     lost = copied / "V-V1_GLF_STRAIN_CLEAN-1400000025-25.h5"
@@ -184,7 +263,7 @@ def test_the_same_stretch_twice_is_the_same_as_once(made, tmp_path):
     again = stream(tmp_path / "again", twice)
     for path in made.glob("*.h5"):
         with h5py.File(path) as one, h5py.File(again / path.name) as other:
-            assert all(np.array_equal(one[name], other[name]) for name in one)
+            assert all(np.array_equal(one[name], other[name], equal_nan=True) for name in one)
 
 
 def test_a_witness_that_is_nowhere_is_masked_and_told(tmp_path):
@@ -204,6 +283,9 @@ def test_a_witness_that_is_nowhere_is_masked_and_told(tmp_path):
         ({"suffix": ""}, "suffix.*letters, digits and underscores"),
         ({"suffix": "glitch"}, "which names the prediction"),
         ({"formats": []}, "formats"),
+        ({"veto_formats": ["root"]}, "veto_formats"),
+        ({"veto_padding": 1.5}, "veto_padding"),
+        ({"ranks": "ovl"}, "ranks"),
     ],
 )
 def test_names_that_no_file_can_hold_are_refused_before_anything_is_read(products, told, tmp_path):
@@ -224,7 +306,7 @@ def test_a_second_subtraction_repeats_the_suffix(made, tmp_path):
         hdf5.write(both / path.name, hdf5.read(path, [clean], data.GPS, data.GPS + 100))
     again = stream(tmp_path / "second", both, products={"target": clean}, segments=[[data.GPS + 50, data.GPS + 62]])
     with h5py.File(next(again.glob("*.h5"))) as file:
-        assert sorted(file) == ["V1:GLF-STATE_VECTOR", clean, f"{clean}_clean", f"{clean}_glitch"]
+        assert set(file) - set(RANKS.values()) == {"V1:GLF-STATE_VECTOR", clean, f"{clean}_clean", f"{clean}_glitch"}
 
 
 def test_segments_without_a_whole_second_are_told(files, tmp_path):
@@ -245,10 +327,10 @@ def test_frames_hold_the_same_and_say_who_made_them(made, tmp_path, files):
     name = "V-V1_GLF_STRAIN_CLEAN-1400000050-10"
     frame, plain = both / f"{name}.gwf", both / f"{name}.h5"
     assert sha256(plain) == sha256(made / plain.name)
-    for channel in (data.STRAIN, f"{data.STRAIN}_glitch", f"{data.STRAIN}_clean"):
+    for channel in (data.STRAIN, f"{data.STRAIN}_glitch", f"{data.STRAIN}_clean", *RANKS.values()):
         one, other = TimeSeries.read(frame, channel), TimeSeries.read(plain, channel)
         assert (one.t0, one.unit, one.dtype, one.sample_rate) == (other.t0, other.unit, other.dtype, other.sample_rate)
-        assert np.array_equal(one.value, other.value)
+        assert np.array_equal(one.value, other.value, equal_nan=True)
     state = StateVector.read(frame, "V1:GLF-STATE_VECTOR", bits=list(STATE_BITS))
     assert state.dtype == np.int32
     assert state.to_dqflags()["ANALYSED"].active == StateVector.read(plain, state.name).to_dqflags()["ANALYSED"].active
@@ -291,3 +373,84 @@ def _seal_again(folder, path):
         for block in manifest.blocks
     ]
     write_manifest(folder, replace(manifest, blocks=tuple(blocks)))
+
+
+TIMES = tuple(4.3 + 5.5 * number for number in range(16))
+"""Glitches closer than a window and half of one apart; the guide is reversed from the sixth on."""
+HALF = 30.0
+
+
+WHOLE = [[data.GPS, data.GPS + data.LENGTH]]
+
+
+@pytest.fixture(scope="module")
+def turning(tmp_path_factory):
+    recorded = data.recordings(times=TIMES)
+    turned = -2 * recorded[data.GUIDE].series
+    return write_files(tmp_path_factory.mktemp("turning"), data.changed(recorded, turned, HALF))
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory, turning):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        register(monkeypatch)
+        return stream(tmp_path_factory.mktemp("out"), turning, segments=WHOLE)
+
+
+def _glitches(made):
+    """The whole prediction that was taken, at the strain's rate from GPS on."""
+    found = np.zeros(round(data.LENGTH * 2048))
+    for path in made.glob("*.h5"):
+        part = TimeSeries.read(path, f"{data.STRAIN}_glitch")
+        first = round((part.t0.value - data.GPS) * 2048)
+        found[first : first + len(part)] = part.value
+    return found
+
+
+def test_a_witness_that_turns_round_is_stopped_and_what_follows_is_made_without_it(turned, turning, tmp_path):
+    made = shutil.copytree(turned, tmp_path / "out" / turned.name)
+    manifest = read_manifest(made)
+    (stop,) = manifest.stopped
+    assert (stop.part, stop.reason) == (data.GUIDE, "gain_low")
+    # the sixth glitch is the first one that is turned; least_events: four of them at the earliest
+    assert data.GPS + TIMES[8] < stop.since < data.GPS + TIMES[14]
+    taken = _glitches(made)
+    near = [taken[round((one - 0.3) * 2048) : round((one + 0.3) * 2048)].any() for one in TIMES]
+    assert near == [True] * 5 + [False] * 11
+    reasons = {round(one.peak - data.GPS, 1): one.reason for block in manifest.blocks for one in block.believed}
+    assert reasons[round(TIMES[6], 1)] == "refused"
+    assert max(reasons) < stop.since - data.GPS + data.CONDITIONING.duration  # then nothing is foretold any more
+    last = made / "V-V1_GLF_STRAIN_CLEAN-1400000075-21.h5"
+    flags = StateVector.read(last, "V1:GLF-STATE_VECTOR").to_dqflags()
+    assert not flags["WITNESSES_COMPLETE"].active
+    first = made / "V-V1_GLF_STRAIN_CLEAN-1400000000-25.h5"
+    assert StateVector.read(first, "V1:GLF-STATE_VECTOR").to_dqflags()["WITNESSES_COMPLETE"].active
+    with h5py.File(last) as file, h5py.File(first) as other:
+        assert json.loads(file.attrs["glitchflow_stopped"])[0]["part"] == data.GUIDE
+        assert "glitchflow_stopped" not in other.attrs
+    summary = json.loads((made / "summary.json").read_text())
+    assert any(one.startswith(f"{data.GUIDE} was stopped from GPS") for one in summary["warnings"])
+    assert main(["products", str(made)]) == 0
+    # a lost file and a lost record come back with the same bytes, and what was seen is not lost with them
+    before = {path.name: sha256(path) for path in made.glob("*.h5")}
+    last.unlink()
+    record_path(made, data.GPS + 50, data.GPS + 75).unlink()
+    assert stream(tmp_path / "out", turning, segments=WHOLE) == made
+    assert {path.name: sha256(path) for path in made.glob("*.h5")} == before
+    assert read_manifest(made) == manifest
+
+
+@pytest.mark.slow
+def test_tasks_of_an_array_and_processes_give_the_bytes_of_one_process(turned, turning, tmp_path):
+    two = stream(tmp_path / "two", turning, segments=WHOLE, engine={"workers": 2})
+    for task in (1, 0, 1, 0):  # all blocks, and those after the stop again
+        share = {"name": "slurm-array", "share_index": task, "share_count": 2}
+        try:
+            shared = stream(tmp_path / "shared", turning, segments=WHOLE, engine=share)
+        except ShareDone:
+            continue
+    expected = {path.name: sha256(path) for path in turned.glob("*.h5")}
+    assert len(expected) == 4
+    for other in (two, shared):
+        assert {path.name: sha256(path) for path in other.glob("*.h5")} == expected
+        assert read_manifest(other).blocks == read_manifest(turned).blocks

@@ -6,8 +6,11 @@ from scipy import signal
 from tests.inference import _streams as data
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.stream import belief, subtract, window_weight
+from glitchflow_plugin.inference.stream import subtract, window_weight
+from glitchflow_plugin.inference.stream_belief import ask, belief, snr_in_time
+from glitchflow_plugin.inference.stream_ranks import MARGIN, within_block
 from glitchflow_plugin.inference.stream_windows import StreamSettings, reach
+from glitchflow_plugin.products.rank_channels import RANK_RATE
 from glitchflow_plugin.signal import filters
 
 SPAN = (data.GPS, data.GPS + data.LENGTH)
@@ -64,21 +67,62 @@ def test_two_shifted_windowings_agree_within_a_thousandth_of_the_noise(recorded,
 
 def test_blocks_have_no_seam(recorded, found):
     """A block is made from what lies around it alone: the second glitch is on the seam."""
+    parts = _in_blocks(recorded)
+    assert _in_noise(_joined(parts, "glitch") - found.glitch) < 1e-6
+    assert np.array_equal(_joined(parts, "analysed"), found.analysed)
+    energies = np.concatenate([within_block(one.energy) for one in parts])
+    np.testing.assert_allclose(energies, within_block(found.energy), rtol=1e-4, atol=1e-4)
+    beside = parts[1].energy[: 2 * round(MARGIN * RANK_RATE)]  # a block knows what its neighbours know beside it
+    np.testing.assert_allclose(beside, parts[0].energy[-len(beside) :], rtol=1e-4, atol=1e-4)
+
+
+def _in_blocks(recorded):
     around = reach(data.model(), data.SETTINGS)
     parts = []
     for start in (0.0, 25.0, 50.0, 75.0):
         block = (data.GPS + start, data.GPS + min(start + 25.0, data.LENGTH))
         read = {name: _between(one, block[0] - around, block[1] + around) for name, one in recorded.items()}
         parts.append(subtract(read, data.model(), block, SPAN, data.SETTINGS))
-    joined = np.concatenate([one.glitch for one in parts])
-    assert _in_noise(joined - found.glitch) < 1e-6
-    assert np.array_equal(np.concatenate([one.analysed for one in parts]), found.analysed)
+    return parts
+
+
+def _joined(parts, name):
+    return np.concatenate([getattr(one, name) for one in parts])
 
 
 def _between(channel, start, stop):
     first = max(round((start - channel.t0) * channel.sample_rate), 0)
     last = round((stop - channel.t0) * channel.sample_rate)
     return replace(channel, series=channel.series[first:last], t0=channel.t0 + first / channel.sample_rate)
+
+
+def test_what_the_strain_does_not_hold_is_not_taken_from_it(recorded):
+    """A witness of the other sign foretells all and is wrong; without the strain's word the glitch would be doubled."""
+    guide = recorded[data.GUIDE]
+    reversed_ = {**recorded, data.GUIDE: replace(guide, series=-guide.series)}
+    seen = subtract(reversed_, data.model(), SPAN, SPAN, data.SETTINGS)
+    assert not seen.glitch.any()
+    assert [(one.record.reason, one.share) for one in seen.stretches] == [("refused", 0.0)] * 3
+    assert [one.peak - data.GPS for one in seen.stretches] == pytest.approx(data.GLITCHES, abs=0.05)
+    assert not any(seen.agreed[round(one * 512)] for one in data.GLITCHES)
+    assert subtract(reversed_, data.model(), SPAN, SPAN, replace(data.SETTINGS, agreement=False)).glitch.any()
+
+
+def test_an_octave_that_the_strain_does_not_hold_stays_whatever_the_blocks_and_the_windows(recorded, found):
+    """The guide sees with each glitch a burst at 170 Hz that is not in the strain; the second is on a seam."""
+    both = data.changed(recorded, 0.6 * data.glitch(1024.0, frequency=170.0))
+    seen = subtract(both, data.model(), SPAN, SPAN, data.SETTINGS)
+    assert [one.record.reason for one in seen.stretches] == ["partly"] * 3
+    high = signal.butter(4, 120, "high", fs=2048, output="sos")
+    for gps in data.GLITCHES:
+        near = slice(round((gps - 0.2) * 2048), round((gps + 0.2) * 2048))
+        part, right = seen.glitch[near], found.glitch[near]
+        assert part @ right / (right @ right) == pytest.approx(1, abs=0.1)
+        loudest = np.abs(signal.sosfiltfilt(high, seen.glitch)[near]).max()
+        assert loudest < 0.1 * np.abs(right).max()
+    assert _in_noise(_joined(_in_blocks(both), "glitch") - seen.glitch) < 1e-6
+    shifted = subtract(both, data.model(), SPAN, SPAN, replace(data.SETTINGS, stride=1.25))
+    assert _in_noise(shifted.glitch - seen.glitch) < 2e-3
 
 
 def test_samples_between_those_of_the_common_grid_keep_their_time():
@@ -143,7 +187,7 @@ def test_belief_grows_with_snr_and_is_exactly_nothing_far_away():
     burst = np.zeros(8 * 512)
     burst[2048] = 1.0
     for snr, expected in ((1.9, 0.0), (3.0, 0.5), (8.0, 1.0)):
-        trusted = belief(snr * burst, 512.0, (2.0, 4.0))
+        trusted = belief(snr_in_time(snr * burst, 512.0), 512.0, (2.0, 4.0))
         assert trusted[2048] == pytest.approx(expected, abs=1e-6)
         assert not trusted[: 2 * 512].any()
 
@@ -153,3 +197,20 @@ def test_windows_that_do_not_cover_all_times_are_refused():
         subtract({}, data.model(), SPAN, SPAN, replace(data.SETTINGS, stride=3.0))
     with pytest.raises(ConfigurationError, match="stride"):
         StreamSettings(stride=0.3)
+
+
+def test_a_long_stretch_is_divided_by_gps_time_and_its_parts_add_up():
+    trusted = np.zeros(30 * 512)
+    trusted[2 * 512 : 17 * 512] = 1.0
+    trusted[20 * 512 : 23 * 512] = 0.5
+    rng = np.random.default_rng(5)
+    predicted = 0.2 * rng.standard_normal(len(trusted))
+    measured = rng.standard_normal(len(trusted))
+    measured[: 8 * 512] += predicted[: 8 * 512]
+    parts = ask(predicted, measured, trusted, 1_000_000 * 512, 512.0)
+    assert [one.span[0] - 1_000_000 for one in parts] == pytest.approx([2.0, 3.75, 7.75, 11.75, 20.0])
+    assert [one.share > 0.9 for one in parts] == [True, True, False, False, False]
+    together = np.zeros(len(trusted))
+    for one in parts:
+        together[one.first - 1_000_000 * 512 :][: len(one.weight)] += one.weight
+    np.testing.assert_allclose(together, trusted, atol=1e-12)

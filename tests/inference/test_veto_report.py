@@ -62,6 +62,7 @@ def test_a_model_without_notes_is_compared_with_what_needs_none(run):
     report = veto_report(result, spectrograms, None, SETTINGS)
     assert set(report.worths) == {"model", "linear", "random"}
     assert report.reliability.empty
+    assert report.of_ranks.empty
     assert "no calibration" in report.warnings()[0]
     assert set(veto_figures(report)) == {"veto_efficiency"}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.training.gate import GateSettings, Judgement, decide, paired_difference
+from glitchflow_plugin.training.gate import GateSettings, Judgement, Signals, decide, paired_difference
 
 WITNESSES = ("GUIDE", "BYSTANDER")
 SETTINGS = GateSettings(min_groups=40)
@@ -218,3 +218,36 @@ def test_some_events_of_a_judgement(losses):
     assert len(some) == some.num_groups == 20
     assert some.series_added.shape == (20, 3)
     np.testing.assert_array_equal(some.loss, losses[0][::3])
+
+
+def signals(before, after, near=False):
+    """Two of SNR 9 and 20 in quiet events, or across glitches with the first two."""
+    quiet, size = np.array([9.0, 20.0]), 4 if near else 2
+    injected = np.tile(quiet, size // 2)
+    given = (np.r_[quiet, one] if near else np.array(one) for one in (before, after))
+    return Signals(injected, *given, near_glitch=np.arange(size) > 1)
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (signals([9.0, 20.0], [9.0, 20.0]), ""),
+        (signals([9.0, 20.0], [9.08, 20.1]), ""),
+        (signals([9.0, 20.0], [9.3, 20.5]), "SNR of mergers in quiet events by 2.92% (median)"),
+        (signals([9.0, 20.0], [7.9, 20.0]), "1 injected merger(s) that were found with SNR 8 are missed"),
+        (signals([8.01, 20.0], [7.99, 20.0]), ""),  # on the edge
+        # a glitch that is gone no longer lifts what is faint; what is loud must stay
+        (signals([13.0, 30.0], [7.9, 20.0], near=True), ""),
+        (signals([9.0, 20.0], [9.0, 7.0], near=True), "1 injected merger(s)"),
+        # of what is across glitches the error falls as they are taken away, and must not rise
+        (signals([12.0, 25.0], [9.5, 20.5], near=True), ""),
+        (
+            signals([9.5, 20.5], [12.0, 25.0], near=True),
+            "across glitches is wrong by 29.17% after cleaning, and by 4.03%",
+        ),
+    ],
+)
+def test_signals_are_found_as_before(losses, found, why):
+    verdict = decide(make(losses[0], signals=found), WITNESSES, SETTINGS)
+    assert verdict.promoted == (not why), verdict.reason
+    assert why in verdict.reason

@@ -5,7 +5,14 @@ from scipy import signal
 
 from glitchflow_plugin.signal.psd import Psd
 from glitchflow_plugin.signal.relation import measure_relation
-from glitchflow_plugin.training.signals import lost_energy, lost_share, spread_over, whitened_mergers
+from glitchflow_plugin.training.signals import (
+    at_peaks,
+    found_snr,
+    lost_energy,
+    lost_share,
+    spread_over,
+    whitened_mergers,
+)
 
 RATE, SIZE = 1024.0, 6144
 
@@ -104,3 +111,27 @@ def test_what_is_lost_is_a_share_of_the_snr(mergers):
     maps = torch.rand(2, 8, 8) * 100
     np.testing.assert_allclose(lost_energy(maps, maps, 0.51 * maps), 0.3, rtol=1e-5)
     np.testing.assert_allclose(lost_energy(maps, maps, 0 * maps), 0)
+
+
+def test_the_snr_is_found_at_any_phase_and_near_its_time_alone(mergers):
+    own = mergers.norm(dim=-1).numpy()
+    turned = torch.from_numpy(np.imag(signal.hilbert(mergers.numpy())))
+    for found in (mergers, turned, mergers.roll(20, -1), mergers.roll(-20, -1)):
+        np.testing.assert_allclose(found_snr(mergers, found, 51), own, rtol=0.01)
+    assert (found_snr(mergers, mergers.roll(600, -1), 51) < 0.5 * own).all()
+    # of noise alone the squares have the mean 2 at any one time
+    many = np.random.default_rng(5).standard_normal((400, SIZE))
+    alone = found_snr(mergers[:1].expand(400, -1), torch.from_numpy(many), 0)
+    assert np.mean(np.square(alone)) == pytest.approx(2, abs=0.3)
+
+
+def test_mergers_are_moved_to_where_the_strain_is_loudest(mergers):
+    strain, places = torch.zeros(3, SIZE), (1500, 3000, 5900)
+    for row, place in enumerate(places):
+        strain[row, place - 1 : place + 2] = 5.0
+    moved = at_peaks(mergers, strain, 3)
+    for row, place in enumerate(places):
+        by = place - round(0.7 * SIZE)
+        expected = np.roll(mergers[row].numpy(), by)
+        expected[slice(by, None) if by < 0 else slice(0, by)] = 0  # nothing comes in at the other end
+        np.testing.assert_array_equal(moved[row].numpy(), expected)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from glitchflow_plugin.products.clean_strain import STATE_BITS, channel_names
-from glitchflow_plugin.products.folder import Manifest, read_manifest, total
+from glitchflow_plugin.products.folder import VETOES, Manifest, read_manifest, total
 from glitchflow_plugin.products.folder_check import flaws
 from glitchflow_plugin.types.intervals import union
 
@@ -41,9 +41,10 @@ def described(manifest: Manifest) -> list[str]:
     held = union((block.start, block.stop) for block in blocks if block.files)
     covered = float((held[:, 1] - held[:, 0]).sum())
     weights = str(what.get("model_sha256"))[:12]
+    names = (*channel_names(manifest.strain, manifest.suffix), *manifest.ranks)
     lines = [
         f"model     {what.get('model')} version {what.get('model_version')}, sha256 {weights}",
-        f"channels  {', '.join(channel_names(manifest.strain, manifest.suffix))}",
+        f"channels  {', '.join(names)}",
         f"files     {len(files)}, {sum(one.size for one in files) / 1e6:.1f} MB",
         f"coverage  {covered:.0f} s in {len(held)} stretch(es)",
         *(f"          GPS {start:.0f} to {stop:.0f}" for start, stop in held[:_SHOWN]),
@@ -53,6 +54,12 @@ def described(manifest: Manifest) -> list[str]:
     empty = [block for block in blocks if not block.files]
     if empty:
         lines.append(f"no strain {sum(one.stop - one.start for one in empty):.0f} s in {len(empty)} block(s)")
+    looked, vetoed = (
+        sum(stop - start for one in blocks for start, stop in getattr(one, name)) for name in ("known", "vetoed")
+    )
+    if looked:
+        lines.append(f"vetoed    {vetoed:.1f} s of {looked:.1f} s that the model has looked at ({vetoed / looked:.2%})")
+    lines += [f"flag      {VETOES}/{one.name}" for one in manifest.flags]
     seconds = total(block.seconds for block in blocks)
     shares = ((name, seconds.get(name, 0.0) / max(covered, 1.0)) for name in STATE_BITS)
     lines += [f"set       {name} {seconds.get(name, 0.0):.1f} s ({share:.1%})" for name, share in shares]

@@ -18,6 +18,7 @@ from glitchflow_plugin.inference.stream_run import (
     provenance_of,
     run_stream,
     stream_model,
+    stream_ranks,
     stream_summary,
 )
 from glitchflow_plugin.inference.stream_windows import StreamSettings
@@ -96,6 +97,7 @@ class Stream(BaseComponent):
             self.products,
             provenance_of(bundle, self.settings, strain),
             tuple((float(start), float(stop)) for start, stop in vetoes),
+            ranks=stream_ranks(bundle, self.products),
         )
         self._what = job.what(blocks)
         version = job.provenance["glitchflow_model_version"]

@@ -131,7 +131,9 @@ def write_result(
         Where all of it is, by name, for the run summary.
     """
     contents = {"segments": result.segments, "events": result.events}
-    contents |= {} if vetoes is None else {"veto_figures": vetoes.table(), "veto_reliability": vetoes.reliability}
+    if vetoes is not None:
+        contents |= {"veto_figures": vetoes.table(), "veto_reliability": vetoes.reliability}
+        contents |= {"rank_reliability": vetoes.of_ranks}
     tables = {name: write_table(content, folder, name) for name, content in contents.items()}
     if result.loop is not None:
         tables["coupling"] = write_table(gain_table(result.loop, result.maps), folder, "coupling")

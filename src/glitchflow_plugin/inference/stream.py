@@ -7,7 +7,7 @@ does not depend on how the data are cut into blocks.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool
@@ -15,10 +15,10 @@ from scipy import ndimage
 
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.stream_belief import Stretch, ask, belief, kept, of_octaves, snr_in_time
+from glitchflow_plugin.inference.stream_loop import SeenGain, seen_gains
+from glitchflow_plugin.inference.stream_ranks import predicted_energy
 from glitchflow_plugin.inference.stream_windows import (
-    BELIEF_EDGE,
-    ENERGY_LENGTH,
-    RINGING,
     StreamModel,
     StreamSettings,
     Window,
@@ -27,7 +27,6 @@ from glitchflow_plugin.inference.stream_windows import (
     prepare,
 )
 from glitchflow_plugin.signal import filters
-from glitchflow_plugin.signal.psd import hann
 from glitchflow_plugin.signal.whitening import unwhiten
 from glitchflow_plugin.types.arrays import Series
 
@@ -40,9 +39,14 @@ class Subtraction:
         glitch: Predicted glitches at the strain's own rate, in its type and unit, exactly zero where nothing is
             believed, shape (time,).
         analysed: Where there is strain and a prediction, (time,) at the common rate.
-        complete: Where no witness was missing, likewise.
+        complete: Where no witness was missing or stopped, likewise.
         familiar: Where the model tells that the like was seen in training, likewise.
         accounted: Where nothing loud is left of the strain, likewise.
+        agreed: Where the strain holds all that is believed, likewise.
+        stretches: In which a prediction is believed, those whose energy is centred in the block.
+        gains: What the strain says of each witness about these, for the closed loop; empty where there is none, and of
+            what is made after a stop.
+        energy: Predicted energy by which it is ranked and vetoed, from `predicted_energy`.
         missing: By witness the time for which it was missing, s.
     """
 
@@ -51,6 +55,10 @@ class Subtraction:
     complete: Bool[np.ndarray, " sample"]
     familiar: Bool[np.ndarray, " sample"]
     accounted: Bool[np.ndarray, " sample"]
+    agreed: Bool[np.ndarray, " sample"]
+    stretches: tuple[Stretch, ...]
+    gains: tuple[SeenGain, ...]
+    energy: Series
     missing: Mapping[str, float]
 
 
@@ -60,6 +68,8 @@ def subtract(
     block: tuple[float, float],
     segment: tuple[float, float],
     settings: StreamSettings,
+    *,
+    stopped: Mapping[str, float] | None = None,
 ) -> Subtraction:
     """Predict the glitches in a block of strain.
 
@@ -70,6 +80,7 @@ def subtract(
         block: Start and end, GPS s, a part of the segment.
         segment: Start and end of the science segment, GPS s.
         settings: Stride, spectra and belief.
+        stopped: By witness the GPS time, s, from which on the closed loop leaves it out.
 
     Raises:
         ConfigurationError: Windows are shorter than what each is used for.
@@ -88,19 +99,14 @@ def subtract(
     prepared = prepare(channels, model, block, segment, settings)
     target = prepared[0]
     assert target is not None  # noqa: S101  # the caller has refused strain of no use
-    windows = predict_windows(prepared, model, centres, settings)
+    windows = predict_windows(prepared, model, centres, settings, stopped or {})
     weight = window_weight(round(model.duration * rate), rate, settings.stride)
-    trusted = belief(_joined(windows, outer, weight), rate, settings.believed_snr)
-    summed = np.zeros(outer[1] - outer[0])
-    tail = round(model.target.settings.whitening.filter_length * rate)
-    for window in windows:
-        if window.strain is None:
-            continue
-        part = window.strain * weight * _cut(trusted, window.start - outer[0], len(weight))
-        if part.any():
-            ringing = unwhiten(np.pad(part, tail), window.target_taps, rate, target[0].band)[0]
-            _add(summed, ringing, window.start - tail - outer[0])
-    summed *= _kept(trusted, rate)
+    said = _joined(windows, outer, weight, "strain")
+    trusted = belief(snr_in_time(said, rate), rate, settings.believed_snr)
+    stretches = ask(said, _joined(windows, outer, weight, "measured"), trusted, outer[0], rate)
+    if not settings.agreement:
+        stretches = [replace(one, octaves=np.ones_like(one.octaves), share=1.0) for one in stretches]
+    summed = _unwhitened(windows, stretches, weight, outer, band=target[0].band, rate=rate)
     glitch = at_own_rate(summed, outer[0], strain, block, rate=rate, high=target[0].band[1])
     inner = slice(round(block[0] * rate) - outer[0], round(block[1] * rate) - outer[0])
     of_windows = {
@@ -108,8 +114,10 @@ def subtract(
         for name in ("predicted", "complete", "familiar", "accounted")
     }
     usable = _cut(target[0].usable.astype(float), round(block[0] * rate) - target[0].first, inner.stop - inner.start)
+    asked = [one for one in windows if one.predicted and _within(one.centre, block)]
+    own_stretches = tuple(one for one in stretches if _within(one.peak, block))
     missing = {
-        one.name: settings.stride * sum(one.lacking[place] for one in windows if one.predicted and _within(one, block))
+        one.name: settings.stride * sum(window.lacking[place] for window in asked)
         for place, one in enumerate(model.witnesses)
     }
     return Subtraction(
@@ -118,6 +126,10 @@ def subtract(
         complete=of_windows["complete"],
         familiar=of_windows["familiar"],
         accounted=of_windows["accounted"],
+        agreed=_agreed(stretches, outer)[inner],
+        stretches=own_stretches,
+        gains=() if stopped else seen_gains(prepared, model, own_stretches, settings),
+        energy=predicted_energy(windows, model, block, settings.stride),
         missing={name: time for name, time in missing.items() if time},
     )
 
@@ -136,46 +148,48 @@ def window_weight(size: int, rate: float, stride: float) -> Series:
     return np.cos(0.5 * np.pi * share) ** 2
 
 
-def belief(whitened: Series, rate: float, believed_snr: tuple[float, float]) -> Series:
-    """How far a prediction is believed, 0 to 1, (time,): by its SNR in half a second, and beside what is loud.
-
-    Args:
-        whitened: Predicted whitened strain, (time,).
-        rate: Sample rate, Hz.
-        believed_snr: SNR up to which nothing is believed, and from which everything.
-    """
-    energy = ndimage.uniform_filter1d(np.square(whitened), round(ENERGY_LENGTH * rate), mode="constant")
-    snr = np.sqrt(np.maximum(energy, 0.0) * round(ENERGY_LENGTH * rate))
-    low, high = believed_snr
-    found = np.clip((snr - low) / (high - low), 0.0, 1.0)
-    return _softened(found, rate, BELIEF_EDGE)
-
-
-def _softened(shares: Series, rate: float, beside: float) -> Series:
-    """Shares that hold for some time (s) beside where they are reached, and fall softly from there, exactly to zero."""
-    edge = round(BELIEF_EDGE * rate)
-    reached = ndimage.maximum_filter1d(shares, 2 * (round(beside * rate) + edge) + 1, mode="constant")
-    if not reached.any():
-        return reached
-    window = hann(2 * edge + 1, symmetric=True)
-    soft = np.convolve(reached, window / window.sum(), mode="same")
-    untouched = ndimage.maximum_filter1d(reached, 2 * edge + 1, mode="constant") == 0
-    soft[untouched] = 0.0
-    return np.minimum(soft, 1.0)
-
-
-def _kept(trusted: Series, rate: float) -> Series:
-    """Where the un-whitened glitch is kept: all that is believed, and for a while what rings beside it."""
-    return _softened((trusted > 0).astype(float), rate, RINGING)
-
-
-def _joined(windows: Sequence[Window], outer: tuple[int, int], weight: Series) -> Series:
-    """The whitened prediction of all windows, each with this weight, (time,)."""
+def _joined(windows: Sequence[Window], outer: tuple[int, int], weight: Series, name: str) -> Series:
+    """The whitened prediction (`strain`), or what was measured where there is one, of all windows, (time,)."""
     summed = np.zeros(outer[1] - outer[0])
     for window in windows:
         if window.strain is not None:
-            _add(summed, window.strain * weight, window.start - outer[0])
+            _add(summed, getattr(window, name) * weight, window.start - outer[0])
     return summed
+
+
+def _unwhitened(
+    windows: Sequence[Window],
+    stretches: Sequence[Stretch],
+    weight: Series,
+    outer: tuple[int, int],
+    *,
+    band: tuple[float, float],
+    rate: float,
+) -> Series:
+    """What is taken away, each window's part brought back by its own filter, (time,) at the common rate."""
+    size = outer[1] - outer[0]
+    summed = np.zeros(size)
+    for window in windows:
+        if window.strain is None:
+            continue
+        tail = len(window.target_taps) + 1
+        part = np.zeros(len(weight) + 2 * tail)
+        for one in stretches:
+            share = _cut(one.weight, window.start - one.first, len(weight))
+            if share.any() and one.octaves.any():
+                part += of_octaves(np.pad(window.strain * weight * share, tail), one.octaves)
+        if part.any():
+            _add(summed, unwhiten(part, window.target_taps, rate, band)[0], window.start - tail - outer[0])
+    return summed * kept(stretches, outer[0], size, rate)
+
+
+def _agreed(stretches: Sequence[Stretch], outer: tuple[int, int]) -> Bool[np.ndarray, " time"]:
+    """Where nothing that is believed was kept from being taken away, (time,)."""
+    held = np.ones(outer[1] - outer[0], dtype=np.bool_)
+    for one in stretches:
+        if not one.whole:
+            held[one.first - outer[0] :][: len(one.weight)] = False
+    return held
 
 
 def _joined_flags(
@@ -191,8 +205,8 @@ def _joined_flags(
     return held
 
 
-def _within(window: Window, block: tuple[float, float]) -> bool:
-    return block[0] <= window.centre < block[1]
+def _within(gps: float, block: tuple[float, float]) -> bool:
+    return block[0] <= gps < block[1]
 
 
 def _cut(series: Series, first: int, size: int) -> Series:

@@ -18,6 +18,7 @@ from glitchflow_plugin.data.sources import Catalogue, open_datasets
 from glitchflow_plugin.data.units import same_unit
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
 from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, reach
+from glitchflow_plugin.products.folder import Stop
 from glitchflow_plugin.signal import filters
 from glitchflow_plugin.types.intervals import common, union
 
@@ -33,11 +34,13 @@ class Block(ShardPlan):
         span: Start and end, whole GPS s.
         segment: The science segment that it is a part of, whole GPS s.
         source: Where its data are; None before the data sets were opened.
+        stopped: What the closed loop leaves out, and from which GPS time (s) on.
     """
 
     span: tuple[float, float] = (0.0, 0.0)
     segment: tuple[float, float] = (0.0, 0.0)
     source: EventSource | None = None
+    stopped: tuple[Stop, ...] = ()
 
 
 def plan_blocks(segments: Iterable[tuple[float, float]], block_length: int) -> list[Block]:
@@ -154,6 +157,17 @@ def check_band(model: StreamModel, sample_rate: float | None) -> None:
             f"{reached:g} Hz. Bring strain of at least {2 * trained / 0.9:.0f} Hz, or train a model with a lower "
             "processing.maxf."
         )
+
+
+def after_stops(blocks: Sequence[Block], stops: Sequence[Stop], around: float) -> list[Block]:
+    """The blocks, each with the stops that it depends on.
+
+    Args:
+        blocks: From `open_blocks`, or before.
+        stops: From `stream_loop.watch`.
+        around: How far beyond a block data are read, s.
+    """
+    return [replace(one, stopped=tuple(stop for stop in stops if stop.since < one.span[1] + around)) for one in blocks]
 
 
 def read_block(model: StreamModel, block: Block) -> tuple[dict[str, Channel], dict[str, str]]:

@@ -1,8 +1,9 @@
 """Continuous strain through a registered model, block by block: what is read, made and written."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,14 +12,21 @@ import numpy as np
 from jaxtyping import Bool
 from pydantic import Field
 
+from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.recipe import Recipe
 from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.closed_loop import NOTE
+from glitchflow_plugin.inference.rank_report import known_ranks
 from glitchflow_plugin.inference.stream import subtract
-from glitchflow_plugin.inference.stream_data import Block, between, check_band, padded, read_block
-from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings
+from glitchflow_plugin.inference.stream_data import Block, after_stops, between, check_band, padded, read_block
+from glitchflow_plugin.inference.stream_loop import left_out, warnings_of, watch
+from glitchflow_plugin.inference.stream_ranks import MARGIN, within_block
+from glitchflow_plugin.inference.stream_vetoes import block_vetoes
+from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, foresight
 from glitchflow_plugin.inference.subject import registered, weights_fingerprint
+from glitchflow_plugin.inference.veto_report import VETOES
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.preprocessing.channel_recipe import channel_recipe
 from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
@@ -35,18 +43,32 @@ from glitchflow_plugin.products.folder import (
     BlockRecord,
     Manifest,
     ProductFile,
+    Stop,
     is_finished,
+    is_seen,
     read_block_record,
     total,
     write_block_record,
     write_manifest,
 )
+from glitchflow_plugin.products.folder_vetoes import folder_flag, write_folder_flag
+from glitchflow_plugin.products.rank_channels import RankNames, rank_channel_names, rank_channels
 from glitchflow_plugin.products.summary import Metric, RunSummary, versions
-from glitchflow_plugin.settings import section
+from glitchflow_plugin.products.veto_formats import VetoFormat
+from glitchflow_plugin.settings import Positive, section
+from glitchflow_plugin.signal.gain_watch import GainReference
 from glitchflow_plugin.signal.qtransform import QTransformSettings
+from glitchflow_plugin.signal.rank_calibration import RankCalibration
+from glitchflow_plugin.types.arrays import Series
 from glitchflow_plugin.types.intervals import covered, union
 
 logger = logging.getLogger(__name__)
+
+NO_RANKS = (
+    "The model carries no calibration of its ranks (an earlier version registered it, or its validation events hold no "
+    "glitch): the rank channels are left out. Train it again for these."
+)
+"""What is told where rank channels were asked for and cannot be made."""
 
 
 @section
@@ -56,6 +78,12 @@ class ProductSettings:
     formats: Annotated[tuple[Literal["hdf5", "gwf"], ...], Field(min_length=1)] = ("hdf5",)
     suffix: Annotated[str, Field(pattern="^[A-Za-z0-9_]+$", description="letters, digits and underscores")] = "clean"
     target: str | None = None
+    ranks: RankNames | None = "glf"
+    glitch_rate: Positive | None = None
+    threshold: Positive = 16.0
+    veto_padding: Annotated[float, Field(ge=0, le=MARGIN)] = 0.05
+    veto_formats: tuple[VetoFormat, ...] = ("hdf5", "segwizard")
+    own_vetoes: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a name that another channel of the file has."""
@@ -63,6 +91,10 @@ class ProductSettings:
             raise ConfigurationError(
                 f"stream.products.suffix must not be {GLITCH!r}, which names the prediction: choose another."
             )
+
+    def decisive(self) -> dict[str, object]:
+        """The settings that change what the files hold or which there are, JSON-like."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +109,7 @@ class StreamJob:
         provenance: What each file says of where it comes from.
         vetoes: Start and end of times that were vetoed, GPS s.
         inputs: Fingerprint of the data.
+        ranks: What the model knows of its ranks; None: there are no rank channels.
     """
 
     folder: Path
@@ -86,6 +119,7 @@ class StreamJob:
     provenance: Mapping[str, object]
     vetoes: tuple[tuple[float, float], ...] = ()
     inputs: str = ""
+    ranks: RankCalibration | None = None
 
     def at(self, folder: Path, inputs: str) -> "StreamJob":
         """The job, once it is known where the files go and what the data are."""
@@ -97,7 +131,7 @@ class StreamJob:
         told = {key.removeprefix("glitchflow_"): value for key, value in self.provenance.items() if key != recipe}
         return {
             **told,
-            "products": {"formats": list(self.products.formats), "suffix": self.products.suffix},
+            "products": self.products.decisive(),
             "blocks": content_hash([one.span for one in blocks]),
             "gps": [blocks[0].span[0], blocks[-1].span[1]],
             "vetoes": content_hash(self.vetoes),
@@ -105,11 +139,56 @@ class StreamJob:
 
     def fingerprint(self, block: Block) -> str:
         """Of all that decides about a block."""
-        return content_hash([self.provenance, self.vetoes, self.inputs, block.span, block.segment])
+        stopped = [asdict(one) for one in block.stopped]
+        return content_hash([self.provenance, self.vetoes, self.inputs, block.span, block.segment, stopped])
+
+    def seen(self, block: Block) -> str:
+        """Of all that decides about what a block says of its witnesses."""
+        return self.fingerprint(replace(block, stopped=()))
+
+    def unseen(self, blocks: Sequence[Block]) -> list[Block]:
+        """Those that have not said yet what they say of their witnesses."""
+        return [one for one in blocks if not is_seen(self.folder, *one.span, self.seen(one))]
+
+    @property
+    def rank_names(self) -> dict[str, str]:
+        """Names of the rank channels by what they tell; empty where there are none."""
+        if self.ranks is None or self.products.ranks is None:
+            return {}
+        maps = self.model.qtransform
+        band = maps.frequency_low, maps.frequency_high
+        return rank_channel_names(
+            self.model.target.name, str(self.provenance["glitchflow_model"]), band, self.products.ranks
+        )
+
+    def rank_channels(self, energy: Series, start: float) -> tuple[Channel, ...]:
+        """The rank channels of a block that begins at a GPS time (s); none where the model has no calibration."""
+        names = self.rank_names
+        if self.ranks is None or not names:
+            return ()
+        return rank_channels(within_block(energy), start, names, self.products.threshold, self.ranks)
 
     def pending(self, blocks: Sequence[Block]) -> list[Block]:
         """Those that are not there as they would be made now."""
         return [one for one in blocks if not is_finished(self.folder, *one.span, self.fingerprint(one))]
+
+
+def stream_ranks(bundle: ModelBundle, products: ProductSettings) -> RankCalibration | None:
+    """What a model knows of its ranks, for the rate of glitches that is expected; None where it writes no channels.
+
+    Args:
+        bundle: The model.
+        products: Which channels are asked for, and the rate.
+
+    Raises:
+        ConfigurationError: There cannot be so many glitches.
+    """
+    if products.ranks is None:
+        return None
+    ranks = known_ranks(bundle.notes.get(VETOES))
+    if ranks is None:
+        logger.warning("%s", NO_RANKS)
+    return None if ranks is None else ranks.at_rate(products.glitch_rate)
 
 
 def stream_model(bundle: ModelBundle, strain: str | None = None) -> StreamModel:
@@ -131,7 +210,9 @@ def stream_model(bundle: ModelBundle, strain: str | None = None) -> StreamModel:
     target = channel_recipe(bundle.target, events)
     witnesses = tuple(channel_recipe(name, events) for name in bundle.witnesses)
     maps = QTransformSettings.from_recipe(Recipe.from_dict(bundle.recipe).part("qtransform"))
-    return StreamModel(bundle.twin.eval(), replace(target, name=strain or bundle.target), witnesses, maps)
+    content = bundle.notes.get(NOTE)
+    reference = None if content is None else GainReference.from_dict(content)
+    return StreamModel(bundle.twin.eval(), replace(target, name=strain or bundle.target), witnesses, maps, reference)
 
 
 def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
@@ -144,29 +225,47 @@ def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
     if not isinstance(plan, Block) or plan.source is None:
         raise TypeError(f"expected a block with its source, got {plan!r}")
     channels, problems = read_block(job.model, plan)
-    record = BlockRecord(*plan.span, job.fingerprint(plan), problems=problems)
+    # what was seen where nothing is stopped stays
+    gains = read_block_record(job.folder, *plan.span).gains if plan.stopped else ()
+    record = BlockRecord(*plan.span, job.fingerprint(plan), job.seen(plan), problems=problems, gains=gains)
     strain = channels.get(job.model.target.name)
     piece = None if strain is None else between(strain, *plan.span)
     if strain is not None and piece is not None and np.isfinite(piece.series).any():
         check_band(job.model, strain.sample_rate)
         whole = {**channels, strain.name: padded(strain, plan.span)}
+        stopped = left_out(plan.stopped, [one.name for one in job.model.witnesses])
         with single_thread():
-            found = subtract(whole, job.model, plan.span, plan.segment, job.settings)
+            found = subtract(whole, job.model, plan.span, plan.segment, job.settings, stopped=stopped)
         piece = between(whole[strain.name], *plan.span) or piece
         size = round((plan.span[1] - plan.span[0]) * STATE_RATE)
+        vetoes = block_vetoes(found.energy, plan.span, job.products.threshold, job.products.veto_padding)
+        own = vetoes.active if job.products.own_vetoes else ()
         flags = {
             "ANALYSED": found.analysed,
-            "NOT_VETOED": _outside(job.vetoes, plan.span, size),
+            "NOT_VETOED": _outside((*job.vetoes, *own), plan.span, size),
             "NOTHING_SUBTRACTED": found.glitch == 0,
             "WITNESSES_COMPLETE": found.complete,
             "IN_DISTRIBUTION": found.familiar,
             "NO_SIGNAL_SUSPECTED": found.accounted,
+            "STRAIN_AGREES": found.agreed,
         }
         state = state_vector(flags, size)
-        clean = CleanStrain(piece, found.glitch, state, job.products.suffix)
-        written = write_clean_strain(job.folder, clean, job.products.formats, job.provenance)
+        told = {"glitchflow_stopped": [asdict(one) for one in plan.stopped]} if plan.stopped else {}
+        clean = CleanStrain(
+            piece, found.glitch, state, job.products.suffix, job.rank_channels(found.energy, plan.span[0])
+        )
+        written = write_clean_strain(job.folder, clean, job.products.formats, {**job.provenance, **told})
         seconds = {name: float(np.count_nonzero(state >> bit & 1)) / STATE_RATE for bit, name in enumerate(flags)}
-        record = replace(record, files=tuple(map(ProductFile.of, written)), seconds=seconds, missing=found.missing)
+        record = replace(
+            record,
+            files=tuple(map(ProductFile.of, written)),
+            seconds=seconds,
+            missing=found.missing,
+            believed=tuple(one.record for one in found.stretches),
+            gains=gains or found.gains,
+            known=vetoes.known,
+            vetoed=vetoes.active,
+        )
     write_block_record(job.folder, record)
     return record
 
@@ -174,18 +273,41 @@ def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
 def run_stream(job: StreamJob, blocks: Sequence[Block], engine: EngineSettings, what: Mapping[str, object]) -> Manifest:
     """Make all blocks that are not there yet, and write down what the folder holds.
 
+    Where the closed loop stops a witness, the blocks after the stop are made a second time without it.
+
     Raises:
         ShareDone: In a task of an array: its share is made, and other blocks are not.
         ShardError: A block could not be made; those that were finished stay.
     """
+    first = job.unseen(blocks)
+    if first:
+        map_shards(partial(make_block, job), first, engine, "Stream", left=partial(job.unseen, blocks), unit="block")
+    stops = _stops(job, blocks)
+    blocks = after_stops(blocks, stops, foresight(job.model, job.settings))
     pending = job.pending(blocks)
-    if len(pending) < len(blocks):
-        logger.info("%s: %d of %d blocks are there already.", job.folder, len(blocks) - len(pending), len(blocks))
-    map_shards(partial(make_block, job), pending, engine, "Stream", left=partial(job.pending, blocks))
+    done = len(blocks) - len(first) - len(pending)
+    if done > 0:
+        logger.info("%s: %d of %d blocks are there already.", job.folder, done, len(blocks))
+    if stops:
+        names = ", ".join(f"{one.part} from GPS {one.since:.3f} on ({one.reason})" for one in stops)
+        logger.warning("The strain no longer follows %s: %d blocks are made without.", names, len(pending))
+    if pending or not first:
+        map_shards(partial(make_block, job), pending, engine, "Stream", left=partial(job.pending, blocks), unit="block")
     records = tuple(read_block_record(job.folder, *one.span) for one in blocks)
-    manifest = Manifest(what, job.model.target.name, job.products.suffix, records)
+    flag = folder_flag(what, job.model.target.name, records)
+    flags = tuple(map(ProductFile.of, write_folder_flag(flag, job.folder, job.products.veto_formats)))
+    ranks = tuple(job.rank_names.values())
+    manifest = Manifest(what, job.model.target.name, job.products.suffix, records, stops, ranks, flags)
     write_manifest(job.folder, manifest)
     return manifest
+
+
+def _stops(job: StreamJob, blocks: Sequence[Block]) -> tuple[Stop, ...]:
+    """What the closed loop stops, once all blocks have said what they say of their witnesses."""
+    if job.model.reference is None or not job.settings.closed_loop.enabled:
+        return ()
+    seen = (gain for one in blocks for gain in read_block_record(job.folder, *one.span).gains)
+    return watch(seen, job.model.reference, job.settings.closed_loop).stops
 
 
 def stream_summary(manifest: Manifest, job: StreamJob, inputs: Mapping[str, object], started: str) -> RunSummary:
@@ -208,17 +330,28 @@ def stream_summary(manifest: Manifest, job: StreamJob, inputs: Mapping[str, obje
         "witnesses_complete_share": seconds.get("WITNESSES_COMPLETE", 0.0) / asked,
         "in_distribution_share": seconds.get("IN_DISTRIBUTION", 0.0) / asked,
     }
+    counts = Counter(f"{stretch.reason or 'taken'}_stretches" for one in manifest.blocks for stretch in one.believed)
+    counts["witnesses_stopped"] = len(manifest.stopped)
     return RunSummary(
         pipeline="stream_pipeline/Stream",
         started=started,
         inputs={**inputs, "strain": manifest.strain, "seconds": asked, "blocks": len(manifest.blocks)},
-        metrics={name: Metric(value) for name, value in shares.items()},
+        metrics={name: Metric(float(value)) for name, value in {**shares, **dict(sorted(counts.items()))}.items()},
         outputs={"files": str(job.folder), "channels": ", ".join(channel_names(manifest.strain, manifest.suffix))},
         warnings=(
             *(f"{name} was missing for {time:.0f} s" for name, time in missing.items()),
             *(f"{name}: {why}" for name, why in problems.items()),
+            *_of_the_loop(job, manifest),
+            *([NO_RANKS] if job.products.ranks and job.ranks is None else []),
         ),
     )
+
+
+def _of_the_loop(job: StreamJob, manifest: Manifest) -> list[str]:
+    if job.model.reference is None or not job.settings.closed_loop.enabled:
+        return []
+    seen = (gain for one in manifest.blocks for gain in one.gains)
+    return warnings_of(watch(seen, job.model.reference, job.settings.closed_loop))
 
 
 def provenance_of(bundle: ModelBundle, settings: StreamSettings, strain: str) -> dict[str, object]:

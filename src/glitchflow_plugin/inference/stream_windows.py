@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,7 +12,10 @@ from torch import nn
 
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.closed_loop import measure_gains as gains_of
 from glitchflow_plugin.inference.predict import explains, predict_strain
+from glitchflow_plugin.inference.stream_belief import BELIEF_EDGE, ENERGY_LENGTH, LONGEST, RINGING
+from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.preprocessing.channel_recipe import ChannelRecipe
 from glitchflow_plugin.settings import Count, Positive, Range, Share, section
 from glitchflow_plugin.signal.conditioning import ChannelRejectedError, needed_length
@@ -25,18 +29,10 @@ from glitchflow_plugin.signal.continuous import (
     whitened_window,
     window_taps,
 )
+from glitchflow_plugin.signal.gain_watch import GainReference, MeasuredGains, WatchSettings
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform_relative
 from glitchflow_plugin.types.arrays import Series
 from glitchflow_plugin.types.tensors import host
-
-ENERGY_LENGTH = 0.5
-"""Time over which the energy of a prediction is summed to tell its SNR, s."""
-
-BELIEF_EDGE = 0.25
-"""Time in which belief rises and falls, s."""
-
-RINGING = 1.0
-"""How far beyond what is believed the un-whitened glitch is kept, s: lines ring."""
 
 _USUAL_RATES = (64.0, 256.0, 2048.0, 16384.0)
 """Rates of channels, Hz: the filters of each corrupt another length."""
@@ -50,6 +46,8 @@ class StreamSettings:
     stride: Positive = 2.0
     spectrum: SpectrumSettings = field(default_factory=SpectrumSettings)
     believed_snr: Range = (2.0, 4.0)
+    agreement: bool = True
+    closed_loop: WatchSettings = field(default_factory=WatchSettings)
     novelty: Share = 0.01
     signal_snr2: Positive = 25.0
     batch_size: Count = 16
@@ -73,12 +71,14 @@ class StreamModel:
         target: How the strain is conditioned.
         witnesses: The same of each witness, in the order of the twin.
         qtransform: Maps in which is looked for what is left.
+        reference: Gains of the witnesses in validation; None where the closed loop cannot be.
     """
 
     twin: nn.Module
     target: ChannelRecipe
     witnesses: tuple[ChannelRecipe, ...]
     qtransform: QTransformSettings = field(default_factory=QTransformSettings)
+    reference: GainReference | None = None
 
     @property
     def duration(self) -> float:
@@ -114,16 +114,26 @@ def _used(model: StreamModel, settings: StreamSettings) -> float:
     filter_length = model.target.settings.whitening.filter_length
     windows = (model.duration + filter_length) / 2
     spectra = settings.spectrum.stride + settings.spectrum.length
-    return beyond(filter_length) + settings.stride + max(windows, spectra)
+    return foresight(model, settings) + max(windows, spectra)
 
 
 def beyond(filter_length: float) -> float:
-    """How far beyond a block windows may reach into it by what rings, s.
+    """How far beyond a block windows may reach into it by what rings, or by the answer about a stretch, s.
 
     Args:
         filter_length: Length of the whitening filter, s.
     """
-    return filter_length + 2 * RINGING + ENERGY_LENGTH + 2 * BELIEF_EDGE
+    return filter_length + 2 * RINGING + ENERGY_LENGTH + 2 * BELIEF_EDGE + 1.5 * LONGEST
+
+
+def foresight(model: StreamModel, settings: StreamSettings) -> float:
+    """How far beyond a block the last window lies that decides about it, s.
+
+    Args:
+        model: Whose windows and filters are used.
+        settings: Stride.
+    """
+    return beyond(model.target.settings.whitening.filter_length) + settings.stride
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +145,8 @@ class Window:
         start: Number of its first sample, from GPS 0.
         target_taps: Whitening filter of the strain; empty where there is none.
         lacking: By witness, whether it is missing.
+        stopped: By witness, whether the closed loop has stopped it.
+        measured: Measured whitened strain, (time,).
         strain: Predicted whitened strain, (time,); None where nothing can be predicted.
         familiar: Whether the model tells that the like was seen in training.
         accounted: Whether nothing loud is left of the strain, in the middle of the window.
@@ -144,6 +156,8 @@ class Window:
     start: int
     target_taps: np.ndarray
     lacking: Bool[np.ndarray, " witness"]
+    stopped: Bool[np.ndarray, " witness"]
+    measured: Series
     strain: Series | None = None
     familiar: bool = False
     accounted: bool = False
@@ -155,8 +169,8 @@ class Window:
 
     @property
     def complete(self) -> bool:
-        """Whether no witness is missing."""
-        return not self.lacking.any()
+        """Whether no witness is missing or stopped."""
+        return not (self.lacking | self.stopped).any()
 
 
 Prepared = tuple[Conditioned, Spectra]
@@ -178,8 +192,7 @@ def prepare(
         segment: Start and end of the science segment, GPS s.
         settings: Stride, spectra, and from when a window is new or its rest loud.
     """
-    whole, rate = model.target.settings, model.rate
-    margin = beyond(whole.whitening.filter_length) + settings.stride
+    rate, margin = model.rate, foresight(model, settings)
     times = grid_times(block[0] - margin, block[1] + margin, settings.spectrum.stride)
     away = _used(model, settings)
     span = tuple(round(edge * rate) for edge in (max(block[0] - away, segment[0]), min(block[1] + away, segment[1])))
@@ -201,7 +214,11 @@ def prepare(
 
 
 def predict_windows(
-    prepared: Sequence[Prepared | None], model: StreamModel, centres: np.ndarray, settings: StreamSettings
+    prepared: Sequence[Prepared | None],
+    model: StreamModel,
+    centres: np.ndarray,
+    settings: StreamSettings,
+    stopped: Mapping[str, float],
 ) -> list[Window]:
     """Windows about some times, with what the twin says of them.
 
@@ -210,18 +227,21 @@ def predict_windows(
         model: Twin and recipes.
         centres: Centres of the windows, GPS s.
         settings: Stride, spectra, and from when a window is new or its rest loud.
+        stopped: By witness the GPS time, s, from which on it is taken as missing: where a window counts.
     """
     windows: list[Window] = []
     half = round(model.duration * model.rate) // 2
+    since = np.array([stopped.get(one.name, math.inf) for one in model.witnesses])
     for first in range(0, len(centres), settings.batch_size):
         batch = [float(centre) for centre in centres[first : first + settings.batch_size]]
         looked = [look(prepared, model, centre) for centre in batch]
-        asked = [place for place, (taps, _, series) in enumerate(looked) if len(taps) and series.any()]
+        off = [since <= centre - 0.75 * settings.stride for centre in batch]
+        seen = [np.where(gone[:, None], 0, series) for gone, (_, _, series) in zip(off, looked, strict=True)]
+        asked = [place for place, (taps, _, _) in enumerate(looked) if len(taps) and seen[place].any()]
         said: dict[int, tuple[Series, bool, bool]] = {}
         if asked:
-            strain, witnesses = (
-                torch.from_numpy(np.stack([looked[place][part] for place in asked])) for part in (1, 2)
-            )
+            strain = torch.from_numpy(np.stack([looked[place][1] for place in asked]))
+            witnesses = torch.from_numpy(np.stack([seen[place] for place in asked]))
             predicted, explained = predict_strain(model.twin, witnesses, settings.batch_size)
             familiar = torch.zeros(len(asked), dtype=torch.bool)
             if explained is not None and explains(model.twin):
@@ -229,11 +249,27 @@ def predict_windows(
             accounted = _loudest_left(strain, predicted, model, settings) <= settings.signal_snr2
             told = zip(host(predicted).astype(np.float64), familiar.tolist(), accounted.tolist(), strict=True)
             said = dict(zip(asked, told, strict=True))
-        for place, (centre, (taps, _, series)) in enumerate(zip(batch, looked, strict=True)):
-            lacking = ~series.any(axis=1)
+        for place, (centre, (taps, strain, series)) in enumerate(zip(batch, looked, strict=True)):
+            known = taps, ~series.any(axis=1), off[place], strain.astype(np.float64)
             start = round(centre * model.rate) - half
-            windows.append(Window(centre, start, taps, lacking, *said.get(place, (None, False, False))))
+            windows.append(Window(centre, start, *known, *said.get(place, (None, False, False))))
     return windows
+
+
+def measure_gains(
+    prepared: Sequence[Prepared | None], model: StreamModel, centres: Sequence[float], settings: WatchSettings
+) -> MeasuredGains:
+    """How strongly the strain follows each witness in the windows about some times, none of them stopped.
+
+    Args:
+        prepared: From `prepare`.
+        model: Twin and recipes.
+        centres: Centres of the windows, GPS s.
+        settings: How far a part is moved.
+    """
+    looked = (look(prepared, model, centre) for centre in centres)
+    batches = ((torch.from_numpy(series)[None], torch.from_numpy(strain)[None, None]) for _, strain, series in looked)
+    return gains_of(cast("WaveformTwin", model.twin), batches, model.rate, settings)
 
 
 def _loudest_left(

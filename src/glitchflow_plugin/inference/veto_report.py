@@ -10,6 +10,7 @@ import pandas as pd
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.inference.cases import MARGIN, ratio
 from glitchflow_plugin.inference.intervals import Estimate, bootstrap
+from glitchflow_plugin.inference.rank_report import known_ranks, rank_reliability
 from glitchflow_plugin.inference.run import LINEAR, MODEL, InferenceResult, InferenceSettings
 from glitchflow_plugin.inference.veto_rivals import CHANNEL, ROUNDS, Rivals, rival_ranks
 from glitchflow_plugin.inference.veto_worth import (
@@ -46,6 +47,7 @@ class VetoReport:
         as_written: Figures of the vetoes as they are written, by name of the figure.
         reliability: Claimed false-alarm probability, share of clean time that claims as much or less, and its interval;
             empty where the model carries no calibration.
+        of_ranks: The same of what ranks say of glitches, from `rank_reliability`.
         num_glitches: Glitches in the strain.
         padding: Seconds beside the columns above a threshold with which the model is compared with its rivals.
     """
@@ -54,6 +56,7 @@ class VetoReport:
     leads: Mapping[str, Estimate]
     as_written: Mapping[str, Estimate]
     reliability: pd.DataFrame
+    of_ranks: pd.DataFrame
     num_glitches: int
     padding: float
 
@@ -131,6 +134,7 @@ def veto_report(
         leads={name: lead_at_half(worths[MODEL], worths[name], **drawing) for name in compared},
         as_written=worth_at(own, judged, settings.threshold, settings.veto_padding, **drawing),
         reliability=_reliability(own, judged, notes, settings),
+        of_ranks=rank_reliability(own, judged, known_ranks(notes), replicates=settings.replicates, seed=settings.seed),
         num_glitches=len(glitches),
         padding=padding,
     )

@@ -185,7 +185,7 @@ def lead_at_half(own: Worth, rival: Worth, *, replicates: int, seed: int = 0) ->
 
 def at_half(rank: Float[np.ndarray, "event time"], judged: Judged, padding: float) -> float:
     """Efficiency over deadtime at the threshold that finds half of the glitches; NaN where none does."""
-    near = _near_glitches(rank, judged, padding)
+    near = rank_at_glitches(rank, judged, padding)
     level = np.nextafter(np.median(near), -np.inf) if len(near) else -np.inf
     if not np.isfinite(level):
         return float("nan")
@@ -291,17 +291,17 @@ def _read_off(found: Mapping[str, NDArray[np.float64]]) -> list[NDArray[np.float
 
 def _thresholds(rank: Float[np.ndarray, "event time"], judged: Judged, padding: float) -> NDArray[np.float64]:
     """Falling thresholds, between which about equally many glitches are found, and then ever more of the other time."""
-    values = [part for part in (_near_glitches(rank, judged, padding), rank[judged.clean]) if len(part)]
+    values = [part for part in (rank_at_glitches(rank, judged, padding), rank[judged.clean]) if len(part)]
     shares = np.linspace(0, 1, _LEVELS)
     levels = np.unique(np.concatenate([np.quantile(part, shares, method="lower") for part in values]))
     # just below, so that a glitch with this very rank is found
     return np.nextafter(levels[::-1], -np.inf)
 
 
-def _near_glitches(
-    rank: Float[np.ndarray, "event time"], judged: Judged, padding: float
+def rank_at_glitches(
+    rank: Float[np.ndarray, "event time"], judged: Judged, padding: float = 0.0
 ) -> Float[np.ndarray, " glitch"]:
-    """Largest rank within the padding of each glitch, about that at which it is found."""
+    """Largest rank within the padding (s) of the loudest column of each glitch, about that at which it is found."""
     reach = int(np.ceil(padding / judged.columns.width))
     padded = np.pad(rank, ((0, 0), (reach, reach)), constant_values=-np.inf)
     column = np.searchsorted(judged.columns.right, judged.glitches.time, "right").clip(max=len(judged.columns) - 1)

@@ -22,6 +22,11 @@ OUTCOMES: Mapping[str, tuple[str, str]] = {
 _UNITS = ((3 * 86400.0, 86400.0, "d"), (3 * 3600.0, 3600.0, "h"), (0.0, 1.0, "s"))
 
 
+def time_unit(length: float) -> tuple[float, str]:
+    """Seconds in the unit in which an axis of some length (s) is told, and its name."""
+    return next((scale, unit) for least, scale, unit in _UNITS if length >= least)
+
+
 @picture
 def plot_timeline(
     gps: Float[np.ndarray, " event"],
@@ -45,8 +50,7 @@ def plot_timeline(
     Returns:
         The figure.
     """
-    last = float(max([*gps, *vetoes.ravel()], default=gps_zero)) - gps_zero
-    scale, unit = next((scale, unit) for least, scale, unit in _UNITS if last >= least)
+    scale, unit = time_unit(float(max([*gps, *vetoes.ravel()], default=gps_zero)) - gps_zero)
     figure = new_figure(12.0, 4.4)
     axes, lane = figure.subplots(2, 1, sharex=True, height_ratios=(8, 1))
     for name, (colour, marker) in OUTCOMES.items():

@@ -151,6 +151,7 @@ def map_shards(
     *,
     left: Callable[[], Sequence[ShardPlan]] | None = None,
     progress: bool = True,
+    unit: str = "event",
 ) -> list[Result]:
     """Call a function for every shard.
 
@@ -163,6 +164,7 @@ def map_shards(
         left: Tells which shards are not on disk. A task of an array cannot see the results of other tasks, so it needs
             this to know whether the set is complete.
         progress: Show a progress bar.
+        unit: What the bar counts: a plan has as many as it has ids.
 
     Returns:
         What the function returned, in the order of the plans; in a task of an array, for the plans of its share.
@@ -173,10 +175,10 @@ def map_shards(
         GlitchflowError: An error that is not about one shard (settings, network, a missing package), as it came.
     """
     if engine.name == SLURM_ARRAY:
-        return _map_share(function, plans, engine, description, left)
+        return _map_share(function, plans, engine, description, left=left, unit=unit)
     results: dict[int, Result] = {}
     total = sum(len(plan.event_ids) for plan in plans)
-    bar = tqdm(total=total, desc=description or None, unit="event", disable=not (progress and plans))
+    bar = tqdm(total=total, desc=description or None, unit=unit, disable=not (progress and plans))
     try:
         with bar, closing(_finished(function, plans, engine)) as finished:
             for position, collect in finished:
@@ -197,7 +199,9 @@ def _map_share(
     plans: Sequence[ShardPlan],
     engine: EngineSettings,
     description: str,
+    *,
     left: Callable[[], Sequence[ShardPlan]] | None,
+    unit: str,
 ) -> list[Result]:
     """The shards whose index belongs to this task, whatever is there already, so that no two tasks make the same."""
     name = description or "this step"
@@ -210,7 +214,7 @@ def _map_share(
     if not plans and index:  # all would do the rest of the step at once
         raise _share_done(f"{name}: all is there. The task of share 1 of {count} does the rest of the step.")
     mine = [plan for plan in plans if plan.index % count == index]
-    results = map_shards(function, mine, replace(engine, name=LOCAL), description)
+    results = map_shards(function, mine, replace(engine, name=LOCAL), description, unit=unit)
     missing = [plan.index for plan in left()]
     if missing:
         raise _share_done(

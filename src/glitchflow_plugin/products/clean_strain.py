@@ -28,11 +28,12 @@ STATE_RATE = 16.0
 
 STATE_BITS = {
     "ANALYSED": "there is strain, and the model has looked at its witnesses",
-    "NOT_VETOED": "outside the vetoes that were given",
+    "NOT_VETOED": "outside the vetoes that were given, and where that was asked for outside the model's own",
     "NOTHING_SUBTRACTED": "the clean strain is the recorded one, bit by bit",
-    "WITNESSES_COMPLETE": "no witness of the model was missing or dead",
+    "WITNESSES_COMPLETE": "no witness of the model was missing, dead, or stopped by the closed loop",
     "IN_DISTRIBUTION": "the model tells that it has seen the like in training; never set by a model that cannot tell",
     "NO_SIGNAL_SUSPECTED": "nothing loud is left of the strain, which the witnesses would not explain",
+    "STRAIN_AGREES": "all that the model predicts and believes was taken away: the strain holds it",
 }
 """Name and meaning of the bits, from bit 0 on; each is set when this holds for the whole sample."""
 
@@ -49,20 +50,23 @@ class CleanStrain:
         glitch: What was taken from it, of the same type, unit and rate.
         state: Bits as in `STATE_BITS`, int32, at `STATE_RATE`.
         suffix: Ends the name of the clean strain.
+        ranks: What the model says of glitches, from `rank_channels`.
     """
 
     strain: Channel
     glitch: Series
     state: Series
     suffix: str = "clean"
+    ranks: tuple[Channel, ...] = ()
 
     @property
     def channels(self) -> dict[str, Channel]:
-        """What a file holds, by name: strain, glitch, their difference, state."""
+        """What a file holds, by name: strain, glitch, their difference, state, ranks."""
         names = channel_names(self.strain.name, self.suffix)
         parts = [self.strain.series, self.glitch, self.strain.series - self.glitch]
         held = {name: replace(self.strain, name=name, series=one) for name, one in zip(names, parts, strict=False)}
-        return held | {names[3]: Channel(names[3], self.state, self.strain.t0, STATE_RATE)}
+        state = Channel(names[3], self.state, self.strain.t0, STATE_RATE)
+        return held | {one.name: one for one in (state, *self.ranks)}
 
 
 def channel_names(strain: str, suffix: str) -> tuple[str, str, str, str]:

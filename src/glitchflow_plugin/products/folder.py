@@ -11,6 +11,9 @@ MANIFEST_NAME = "products.json"
 RECORDS = "records"
 """Folder of the records, below that of the files."""
 
+VETOES = "vetoes"
+"""Folder of the vetoes as a flag, likewise."""
+
 _STEP = "stream_pipeline"
 
 
@@ -29,26 +32,96 @@ class ProductFile:
 
 
 @dataclass(frozen=True)
+class BelievedStretch:
+    """A stretch in which a prediction was believed, and what the strain said of it.
+
+    Attributes:
+        start: GPS s.
+        stop: GPS s.
+        peak: Middle of the energy that is predicted, GPS s.
+        snr: Of what is predicted.
+        share: What share of its power was taken away.
+        reason: Why not all of it: `weak`, too little is predicted for the strain to tell; `refused`, its power would
+            rise; `partly`, that of some octaves would, or it is hard to say; empty where all was taken.
+    """
+
+    start: float
+    stop: float
+    peak: float
+    snr: float
+    share: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SeenGain:
+    """How strongly the strain followed a witness in a window, as `signal.witness_gain` measures it.
+
+    Attributes:
+        part: Witness, or the whole prediction where it is no sum over them.
+        start: Start of the window, GPS s.
+        stop: Its end, GPS s.
+        gain: 1 where the strain holds just what is predicted.
+        variance: Of the gain.
+        power: What tells it, SNR^2.
+        lag: By how much the strain follows later than predicted, s.
+    """
+
+    part: str
+    start: float
+    stop: float
+    gain: float
+    variance: float
+    power: float
+    lag: float
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A witness that the closed loop has stopped.
+
+    Attributes:
+        part: Witness, or the whole prediction where it is no sum over them.
+        since: GPS time from which on it is left out, s.
+        reason: `gain_low` or `gain_high`.
+    """
+
+    part: str
+    since: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class BlockRecord:
     """What came of a block.
 
     Attributes:
         start: GPS s.
         stop: GPS s.
-        fingerprint: Checksum of all that decides about it.
+        fingerprint: Checksum of all that decides about it, what was stopped included.
+        seen: The same without any stop: that of `gains`.
         files: The files of the block; empty where there was no strain.
         seconds: By name of a bit of the state for how long it is set, s.
         missing: By witness for how long it was missing, s.
         problems: By channel what was wrong with it.
+        believed: Where a prediction was believed.
+        gains: What the strain says of the witnesses where none is stopped.
+        known: When the model has looked, GPS s.
+        vetoed: When it vetoes, of these.
     """
 
     start: float
     stop: float
     fingerprint: str
+    seen: str = ""
     files: tuple[ProductFile, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     missing: Mapping[str, float] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
+    believed: tuple[BelievedStretch, ...] = ()
+    gains: tuple[SeenGain, ...] = ()
+    known: tuple[tuple[float, float], ...] = ()
+    vetoed: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,12 +133,18 @@ class Manifest:
         strain: Name of the recorded channel.
         suffix: Ends the name of the clean one.
         blocks: In order of time.
+        stopped: Witnesses that the closed loop has stopped.
+        ranks: Names of the rank channels, in the order of `rank_channels.QUANTITIES`; empty where there are none.
+        flags: Files of the vetoes, in their folder.
     """
 
     what: Mapping[str, object]
     strain: str
     suffix: str
     blocks: tuple[BlockRecord, ...]
+    stopped: tuple[Stop, ...] = ()
+    ranks: tuple[str, ...] = ()
+    flags: tuple[ProductFile, ...] = ()
 
 
 def record_path(folder: Path, start: float, stop: float) -> Path:
@@ -85,6 +164,14 @@ def read_block_record(folder: Path, start: float, stop: float) -> BlockRecord:
         FormatError: There is none, or it is damaged.
     """
     return read_record(record_path(folder, start, stop), BlockRecord, _STEP)
+
+
+def is_seen(folder: Path, start: float, stop: float, fingerprint: str) -> bool:
+    """Whether it is known what a block says of its witnesses."""
+    try:
+        return read_block_record(folder, start, stop).seen == fingerprint
+    except FormatError:
+        return False
 
 
 def is_finished(folder: Path, start: float, stop: float, fingerprint: str) -> bool:

@@ -14,8 +14,10 @@ from glitchflow_plugin.data.readers.frame_history import read_history
 from glitchflow_plugin.errors import DataError, FormatError
 from glitchflow_plugin.products.clean_strain import FORMATS, STATE_BITS, STATE_RATE, channel_names
 from glitchflow_plugin.products.folder import BlockRecord, Manifest, ProductFile, read_manifest
+from glitchflow_plugin.products.folder_vetoes import flaws_of_flags, flaws_of_vetoes
+from glitchflow_plugin.products.rank_channels import QUANTITIES, RANK_RATE, rank_flaws
 
-_NOTHING_SUBTRACTED = list(STATE_BITS).index("NOTHING_SUBTRACTED")
+_ANALYSED, _NOTHING_SUBTRACTED = (list(STATE_BITS).index(name) for name in ("ANALYSED", "NOTHING_SUBTRACTED"))
 _ROUNDED = 1e-6
 """GPS times in float64 are good to 2.4e-7 s."""
 
@@ -24,8 +26,8 @@ def flaws(folder: Path) -> Iterator[str]:
     """What is wrong with a folder of clean strain, in words; nothing if it is whole.
 
     Every file is read: its checksum, its samples (clean is strain minus glitch, bit by bit), its state (by its own
-    samples and by the record of its block), its model. Files that no record lists are told, and times that two files
-    have.
+    samples and by the record of its block), its ranks and the vetoes that follow from them, its model. Files that no
+    record lists are told, and times that two files have.
 
     Raises:
         FormatError: The folder does not say what it holds.
@@ -42,6 +44,7 @@ def flaws(folder: Path) -> Iterator[str]:
     for block in blocks:
         for one in block.files:
             yield from _flaws_of_file(folder / one.name, one, block, manifest)
+    yield from flaws_of_flags(folder, manifest)
 
 
 def _flaws_of_file(path: Path, entry: ProductFile, block: BlockRecord, manifest: Manifest) -> Iterator[str]:
@@ -53,7 +56,7 @@ def _flaws_of_file(path: Path, entry: ProductFile, block: BlockRecord, manifest:
         return
     if span_in_name(path) != (block.start, block.stop):
         yield f"{path.name}: its name does not say GPS {block.start:.0f} to {block.stop:.0f}."
-    names = channel_names(manifest.strain, manifest.suffix)
+    names = (*channel_names(manifest.strain, manifest.suffix), *manifest.ranks)
     try:
         channels, told = _read(path, names, block)
     except DataError as error:
@@ -66,8 +69,12 @@ def _flaws_of_file(path: Path, entry: ProductFile, block: BlockRecord, manifest:
     for key in ("model", "model_version", "model_sha256"):
         if told.get(f"glitchflow_{key}") != manifest.what.get(key):
             yield f"{path.name}: {key} is {told.get(f'glitchflow_{key}')}, expected {manifest.what.get(key)}."
-    strain, glitch, clean, state = (channels[name] for name in names)
-    yield from (f"{path.name}: {flaw}" for flaw in _flaws_of_samples(strain, glitch, clean, state, block))
+    strain, glitch, clean, state = (channels[name] for name in names[:4])
+    found = list(_flaws_of_samples(strain, glitch, clean, state, block))
+    if manifest.ranks:
+        ranks = dict(zip(QUANTITIES, (channels[name] for name in manifest.ranks), strict=True))
+        found += _flaws_of_ranks(ranks, state, block, manifest)
+    yield from (f"{path.name}: {flaw}" for flaw in found)
 
 
 def _flaws_of_samples(
@@ -89,6 +96,25 @@ def _flaws_of_samples(
         seconds = np.count_nonzero(state.series >> bit & 1) / STATE_RATE
         if abs(seconds - block.seconds.get(name, 0.0)) > _ROUNDED:
             yield f"the bit {name} is set for {seconds:g} s, expected {block.seconds.get(name, 0.0):g} s."
+
+
+def _flaws_of_ranks(
+    ranks: Mapping[str, Channel], state: Channel, block: BlockRecord, manifest: Manifest
+) -> Iterator[str]:
+    ok = ranks["OK"]
+    if ok.t0 != block.start or len(ok.series) != round((block.stop - block.start) * RANK_RATE):
+        yield f"{ok.name} holds {len(ok.series)} samples from GPS {ok.t0}, expected all of the block."
+        return
+    found = list(rank_flaws(ranks))
+    yield from found
+    if found:
+        return
+    looked = (ok.series == 1).reshape(len(state.series), -1).all(axis=1)
+    if ((state.series >> _ANALYSED & 1 == 1) & ~looked).any():
+        yield f"the bit ANALYSED of {state.name} is set where {ok.name} is 0."
+    products = manifest.what["products"]
+    assert isinstance(products, Mapping)  # noqa: S101  # a folder with ranks says how they were made
+    yield from flaws_of_vetoes(ranks["RANK"], ok, state, block, products)
 
 
 def _read(path: Path, names: tuple[str, ...], block: BlockRecord) -> tuple[dict[str, Channel], Mapping[str, str]]:

@@ -107,6 +107,11 @@ def read_flag(path: Path | str, kind: str, *, name: str = "X1:VETO:1") -> VetoFl
     return VetoFlag(name, active=active, known=known)
 
 
+def is_readable(kind: str) -> bool:
+    """Whether files of a format hold segments that `read_flag` gives back."""
+    return _format(kind).read is not None
+
+
 def dropped(flag: VetoFlag, kind: str) -> tuple[str, ...]:
     """Fields of this flag that a format loses: those that say something and that it cannot hold."""
     chosen, empty = _format(kind), VetoFlag(flag.name)

@@ -86,7 +86,7 @@ def usable_runs(series: Series, flat_size: int) -> list[tuple[int, int]]:
     starts = np.concatenate([[0], np.flatnonzero(np.diff(series) != 0) + 1])
     lengths = np.diff(np.concatenate([starts, [len(series)]]))
     good = np.isfinite(series) & np.repeat(lengths < flat_size, lengths)
-    return [(int(start), int(stop)) for start, stop in _runs(good)]
+    return [(int(start), int(stop)) for start, stop in raised_runs(good)]
 
 
 def conditioned(
@@ -260,7 +260,7 @@ def window_taps(spectra: Spectra, gps: float, channel: Conditioned, settings: Co
         return None
 
 
-def _runs(flags: Bool[np.ndarray, " time"]) -> Int[np.ndarray, "run 2"]:
+def raised_runs(flags: Bool[np.ndarray, " time"]) -> Int[np.ndarray, "run 2"]:
     """First and one past the last sample of each run of raised flags."""
     return np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
 
@@ -268,7 +268,7 @@ def _runs(flags: Bool[np.ndarray, " time"]) -> Int[np.ndarray, "run 2"]:
 def _longest_run(usable: Bool[np.ndarray, " time"], low: int, high: int) -> tuple[int, int]:
     if low >= high:
         return 0, 0
-    runs = _runs(usable[low:high])
+    runs = raised_runs(usable[low:high])
     if not len(runs):
         return 0, 0
     start, stop = runs[np.argmax(runs[:, 1] - runs[:, 0])]

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy import signal
 
 from glitchflow_plugin.types.arrays import PowerSpectrum, Series
@@ -74,27 +74,70 @@ def welch_psd(
     """
     if method not in PSD_METHODS:
         raise ValueError(f"method must be one of {', '.join(PSD_METHODS)}, got {method!r}")
-    size = round(fft_length * sample_rate)
-    step = size - round(overlap * sample_rate)
-    if step < 1:
-        raise ValueError(f"the overlap ({overlap:g} s) must be shorter than a segment ({fft_length:g} s)")
     series = np.asarray(series, dtype=np.float64)
     left_out = np.clip(np.reshape([] if exclude is None else exclude, (-1, 2)), 0, None).astype(int)
     stretches = [series[a:b] for a, b in zip([0, *left_out[:, 1]], [*left_out[:, 0], len(series)], strict=True)]
-    segments = [
-        np.lib.stride_tricks.sliding_window_view(stretch, size)[::step] for stretch in stretches if len(stretch) >= size
-    ]
-    count = sum(len(part) for part in segments)
-    if count < 2:
-        raise ValueError(f"{count} segment(s) of {fft_length:g} s beside the event; a spectrum needs at least 2")
-    window = hann(size)
-    windowed = np.concatenate([part - part.mean(axis=-1, keepdims=True) for part in segments]) * window
-    power = np.abs(np.fft.rfft(windowed, axis=-1)) ** 2
-    density = _average(power, method, groups=math.ceil(size / step)) * (2 / (sample_rate * np.sum(window**2)))
+    powers = np.concatenate([segment_powers(one, sample_rate, fft_length, overlap) for one in stretches])
+    if len(powers) < 2:
+        raise ValueError(f"{len(powers)} segment(s) of {fft_length:g} s beside the event; a spectrum needs at least 2")
+    return averaged(powers, sample_rate, fft_length, overlap, method=method)
+
+
+def segment_powers(
+    series: Series, sample_rate: float, fft_length: float, overlap: float
+) -> Float[np.ndarray, "segment frequency"]:
+    """Squared spectrum of each of Welch's segments, less its mean and under a Hann window, for `averaged`.
+
+    Args:
+        series: Shape (time,), float64.
+        sample_rate: Hz.
+        fft_length: Length of a segment, s.
+        overlap: Overlap of neighbouring segments, s.
+
+    Raises:
+        ValueError: The segments do not advance.
+    """
+    size, step = _sizes(sample_rate, fft_length, overlap)
+    if len(series) < size:
+        return np.zeros((0, size // 2 + 1))
+    segments = np.lib.stride_tricks.sliding_window_view(series, size)[::step]
+    windowed = (segments - segments.mean(axis=-1, keepdims=True)) * hann(size)
+    return np.abs(np.fft.rfft(windowed, axis=-1)) ** 2
+
+
+def averaged(
+    powers: Float[np.ndarray, "segment frequency"],
+    sample_rate: float,
+    fft_length: float,
+    overlap: float,
+    *,
+    method: PsdMethod = "median",
+) -> Psd:
+    """The one-sided density that segments have on average.
+
+    Args:
+        powers: From `segment_powers`, with the same rate, length and overlap; at least one.
+        sample_rate: Hz.
+        fft_length: Length of a segment, s.
+        overlap: Overlap of neighbouring segments, s.
+        method: As for `welch_psd`.
+    """
+    size, step = _sizes(sample_rate, fft_length, overlap)
+    scale = 2 / (sample_rate * np.sum(hann(size) ** 2))
+    density = _average(powers, method, groups=math.ceil(size / step)) * scale
     density[0] /= 2
     if size % 2 == 0:
         density[-1] /= 2
     return Psd(density, sample_rate / size)
+
+
+def _sizes(sample_rate: float, fft_length: float, overlap: float) -> tuple[int, int]:
+    """Samples of a segment, and from one to the next."""
+    size = round(fft_length * sample_rate)
+    step = size - round(overlap * sample_rate)
+    if step < 1:
+        raise ValueError(f"the overlap ({overlap:g} s) must be shorter than a segment ({fft_length:g} s)")
+    return size, step
 
 
 def _average(power: np.ndarray, method: PsdMethod, groups: int) -> np.ndarray:

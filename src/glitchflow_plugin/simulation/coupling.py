@@ -12,6 +12,7 @@ from numpy import fft
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.types.arrays import Series
+from glitchflow_plugin.types.plain import JsonObject
 
 Form = Literal["linear", "quadratic", "odd_quadratic", "threshold", "bilinear", "saturating", "hysteretic"]
 
@@ -219,3 +220,18 @@ def resample(series: Series, sample_rate: float, new_rate: float) -> np.ndarray:
     kept = min(size, spectrum.size)
     fitted[:kept] = spectrum[:kept]
     return fft.irfft(fitted, num_samples) * (num_samples / series.size)
+
+
+def linear_response(content: JsonObject, frequency: np.ndarray) -> np.ndarray | None:
+    """Transfer function of a coupling as a truth file keeps it; None where its law is not linear.
+
+    Args:
+        content: Fields of a `Coupling`; of another record there is no transfer function.
+        frequency: Hz, shape (frequency,).
+
+    Returns:
+        complex128, shape (frequency,).
+    """
+    if content.get("form") != "linear" or "band" not in content:
+        return None
+    return response(frequency, Coupling(**content))

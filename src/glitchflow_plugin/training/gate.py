@@ -23,6 +23,7 @@ class GateSettings:
     max_octave: NotNegative = 0.05
     max_event: NotNegative = 0.1
     max_signal_lost: NotNegative = 0.05
+    max_snr_change: NotNegative = 0.01
     max_behind_linear: NotNegative = 0.02
     injections: CountOrNone = 12
     confidence: Fraction = 0.95
@@ -32,6 +33,45 @@ class GateSettings:
     seed: int = 0
     unsafe: tuple[str, ...] = ()
     safe_override: tuple[str, ...] = ()
+
+
+HEARD = 8.0
+"""SNR from which a search counts a signal as found."""
+
+_NOISE = 0.01
+"""Change of the SNR up to which a signal that falls below the threshold was on its edge."""
+
+
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """What the matched filter finds of injected signals, before and after cleaning.
+
+    Attributes:
+        injected: SNR of each signal alone, (injection,).
+        before: SNR found in the strain, (injection,).
+        after: SNR found in what is left of it, (injection,).
+        near_glitch: Whether it lies across a glitch; the others lie in quiet events, (injection,).
+    """
+
+    injected: NDArray[np.float64]
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+    near_glitch: NDArray[np.bool_]
+
+    def figures(self) -> dict[str, float]:
+        """Median change in quiet events, median error near glitches before and after, and how many are missed."""
+        change, near = np.abs(self.after / self.before - 1), self.near_glitch
+        # a glitch lifts a faint signal above the threshold, and once it is gone noise alone decides
+        sure = ~near | (self.injected >= HEARD + 3)
+        missed = sure & (self.before >= HEARD) & (self.after < HEARD) & (change > _NOISE)
+        found = {"signals_missed": float(missed.sum())}
+        if not near.all():
+            found["signal_snr_change"] = float(np.median(change[~near]))
+        if near.any():
+            for name, snr in (("before", self.before), ("after", self.after)):
+                error = np.abs(snr[near] / self.injected[near] - 1)
+                found[f"signal_error_{name}"] = float(np.median(error))
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +92,9 @@ class Judgement:
         series_measured: Power measured in the series, (event, octave); None likewise.
         octave_noise: Power of white noise in each octave, (octave,); None likewise.
         octave_edges: Edges of the octaves, Hz.
-        lost: Share of its SNR that each injected signal loses or gains, (injection,); None if none was injected.
+        lost: Share of its SNR that each injected signal loses or gains because witnesses hold copies of it,
+            (injection,); None if none was injected.
+        signals: What is found of injected signals before and after; None likewise, and for a twin of energies.
         not_tested: Why none was injected.
     """
 
@@ -70,6 +112,7 @@ class Judgement:
     octave_noise: NDArray[np.float64] | None = None
     octave_edges: tuple[float, ...] = ()
     lost: NDArray[np.float64] | None = None
+    signals: Signals | None = None
     not_tested: str = ""
 
     @classmethod
@@ -134,7 +177,7 @@ class Judgement:
         if self.lost is not None and len(self.lost):
             found["signal_lost"] = float(np.median(self.lost))
             found["signal_lost_worst"] = float(self.lost.max())
-        return found
+        return found | (self.signals.figures() if self.signals is not None else {})
 
 
 @dataclass(frozen=True)
@@ -293,6 +336,7 @@ def _harm(
         "added_series": ("adds {:.2%} to the power of quiet series, 0 Hz to half the sample rate", "max_added"),
         "added_octave": ("adds {:.2%} of white noise's power to quiet series", "max_octave"),
         "signal_lost_worst": ("changes the SNR of an injected merger by {:.2%}", "max_signal_lost"),
+        "signal_snr_change": ("changes the SNR of mergers in quiet events by {:.2%} (median)", "max_snr_change"),
     }
     for name, (text, key) in said.items():
         if name not in figures or figures[name] <= getattr(settings, key):
@@ -305,6 +349,24 @@ def _harm(
         if name == "signal_lost_worst":
             where = f" (median {figures['signal_lost']:.2%}): a witness carries the strain; leave it out"
         found.append(f"it {text.format(figures[name])}{where} (at most {getattr(settings, key):.2%}, {key})")
+    found += _harm_to_signals(figures, settings)
     if settings.injections and judged.lost is None:
         found.append(f"whether signals stay could not be tested: {judged.not_tested}")
+    return found
+
+
+def _harm_to_signals(figures: Mapping[str, float], settings: GateSettings) -> list[str]:
+    """Whether signals are missed, or found less well across glitches than if nothing were taken away."""
+    found = []
+    if figures.get("signals_missed", 0.0) > 0:
+        found.append(
+            f"{figures['signals_missed']:.0f} injected merger(s) that were found with SNR {HEARD:g} are missed after "
+            "cleaning (none is allowed)"
+        )
+    before, after = (figures.get(f"signal_error_{name}", 0.0) for name in ("before", "after"))
+    if after > before + settings.max_snr_change:
+        found.append(
+            f"the SNR of mergers across glitches is wrong by {after:.2%} after cleaning, and by {before:.2%} before "
+            f"(at most {settings.max_snr_change:.2%} more, max_snr_change)"
+        )
     return found

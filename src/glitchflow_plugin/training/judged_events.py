@@ -20,16 +20,27 @@ from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.preprocessing.channel_recipe import channel_recipe
 from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
-from glitchflow_plugin.signal.relation import measure_relation
+from glitchflow_plugin.signal.relation import Relation, measure_relation
 from glitchflow_plugin.training.evaluation import pixels_inside
-from glitchflow_plugin.training.gate import GateSettings, Judgement, Verdict, decide
+from glitchflow_plugin.training.gate import GateSettings, Judgement, Signals, Verdict, decide
 from glitchflow_plugin.training.harm import added_by_octave, octave_edges
 from glitchflow_plugin.training.mean_interval import group_mean
 from glitchflow_plugin.training.seen import SeenEvents, contents
-from glitchflow_plugin.training.signals import lost_energy, lost_share, spread_over, whitened_mergers
+from glitchflow_plugin.training.signals import (
+    at_peaks,
+    found_snr,
+    lost_energy,
+    lost_share,
+    spread_over,
+    whitened_mergers,
+)
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD, above, is_lifted, is_quiet
 
+#: How far from its time a signal may be found, s, as searches ask of detectors.
+_REACH = 0.05
+#: Over which the power of a glitch is averaged to tell its time, s.
+_GLITCH_LENGTH = 0.1
 #: Quiet events by which the witnesses' relation to the strain is measured, at most.
 _MOST_QUIET = 64
 _NO_RIVAL = "If it shall be replaced all the same: glitchflow models promote."
@@ -200,17 +211,36 @@ class Gate:
             )
             return replace(judged, not_tested=why)
         quiet = judged.event[judged.quiet].tolist()
-        chosen = self._telling(quiet, self.settings.injections)
-        # a set of few quiet events takes several mergers into each, and is read once
-        places = torch.arange(self.settings.injections) % len(chosen)
-        strain, witnesses = (each[places] for each in self._series(chosen))
+        strain, witnesses = self._repeated(quiet)
         known = self._telling([*quiet, *self._quiet_validation()], _MOST_QUIET)
         relation = measure_relation(*self._series(known), events.sample_rate)
         signals = torch.from_numpy(self._mergers(events)).to(strain)
+        copies = self._copies(relation, signals, witnesses)
+        judged = replace(judged, lost=self._lost(strain, witnesses, signals, copies))
+        if self.challenger.representation != "waveform":
+            return judged
+        found = [self._found(strain, witnesses + copies, signals)]
+        loud = judged.event[~judged.quiet].tolist()
+        if loud:
+            strain, witnesses = self._repeated(loud)
+            across = at_peaks(signals, strain, round(_GLITCH_LENGTH * events.sample_rate))
+            found.append(self._found(strain, witnesses + self._copies(relation, across, witnesses), across))
+        near = np.repeat(np.arange(len(found)) > 0, self.settings.injections)
+        return replace(judged, signals=Signals(*np.concatenate(found, axis=1), near_glitch=near))
+
+    def _repeated(self, event_ids: list[str]) -> tuple[Tensor, Tensor]:
+        """Strain and witnesses of one of the events for each injection; of few events each takes several."""
+        chosen = self._telling(event_ids, self.settings.injections)
+        places = torch.arange(self.settings.injections) % len(chosen)
+        strain, witnesses = self._series(chosen)
+        return strain[places], witnesses[places]
+
+    def _copies(self, relation: Relation, signals: Tensor, witnesses: Tensor) -> Tensor:
+        """What the witnesses hold of signals; nothing where they are missing, or known to be safe."""
         copies = relation.copies(signals) * (witnesses.abs().amax(dim=-1, keepdim=True) > 0)
         exempt = [row for row, name in enumerate(self.challenger.witnesses) if name in set(self.settings.safe_override)]
         copies[:, exempt] = 0
-        return replace(judged, lost=self._lost(strain, witnesses, signals, copies))
+        return copies
 
     def _telling(self, event_ids: list[str], number: int) -> list[str]:
         """Some of the events, in each of which as many witnesses speak as can be that have said least so far."""
@@ -271,6 +301,17 @@ class Gate:
             alone = q_transform_relative(signal, own, rate, transform)
             parts.append(lost_energy(alone * self._inside, injected - before, with_it - without))
         return np.concatenate(parts)
+
+    def _found(self, strain: Tensor, witnesses: Tensor, signals: Tensor) -> Float[np.ndarray, "3 injection"]:
+        """SNR of each signal alone, and what is found of it in the strain before and after cleaning."""
+        events, twin = self.events, self.challenger.twin.to(self.device).eval()
+        assert events is not None  # noqa: S101  # asked before
+        reach, parts = round(_REACH * events.sample_rate), []
+        for rows in torch.arange(len(strain)).split(self.batch_events):
+            own, other, signal = (each[rows].to(self.device) for each in (strain, witnesses, signals))
+            clean = own + signal - predict_strain(twin, other)[0]
+            parts.append([found_snr(signal, each, reach) for each in (signal, own + signal, clean)])
+        return np.concatenate(parts, axis=1)
 
 
 def gate_notes(training_set: TrainingSet) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from glitchflow_plugin.signal.psd import Psd
 from glitchflow_plugin.signal.whitening import whiten, whitening_filter
@@ -75,12 +76,50 @@ def lost_share(template: Float[Tensor, "event time"], taken: Float[Tensor, "even
         template: The injected signal, whitened.
         taken: What is predicted with the injection less what is predicted without.
     """
-    template, taken = template.double(), taken.double()
+    return host(_products(template, taken).amax(dim=-1) / template.double().square().sum(dim=-1))
+
+
+def found_snr(
+    template: Float[Tensor, "event time"], strain: Float[Tensor, "event time"], reach: int
+) -> NDArray[np.float64]:
+    """SNR of signals in whitened strain, the largest over phase and near the time where they lie, (event,).
+
+    Args:
+        template: The signal as it lies in the strain, whitened.
+        strain: Whitened strain, whose noise has variance 1 a sample.
+        reach: Samples by which it may be found earlier or later.
+    """
+    products = _products(template, strain)
+    near = torch.cat([products[..., : reach + 1], products[..., products.shape[-1] - reach :]], dim=-1)
+    return host(near.amax(dim=-1) / template.double().norm(dim=-1))
+
+
+def _products(template: Tensor, series: Tensor) -> Tensor:
+    """Inner product of each template with a series, by how far it is moved, the largest over phases."""
     size = 2 * template.shape[-1]
-    spectrum = torch.fft.rfft(template, size).conj() * torch.fft.rfft(taken, size)
+    spectrum = torch.fft.rfft(template.double(), size).conj() * torch.fft.rfft(series.double(), size)
     # of the positive frequencies alone: the modulus is the largest over all phases
-    analytic = torch.fft.ifft(2 * spectrum, size)
-    return host(analytic.abs().amax(dim=-1) / template.square().sum(dim=-1))
+    return torch.fft.ifft(2 * spectrum, size).abs()
+
+
+def at_peaks(
+    signals: Float[Tensor, "event time"], strain: Float[Tensor, "event time"], width: int
+) -> Float[Tensor, "event time"]:
+    """Mergers moved so that each ends where the strain is loudest; what leaves at an end is lost.
+
+    Args:
+        signals: From `whitened_mergers`.
+        strain: Whitened strain with a glitch in each.
+        width: Samples over which its power is averaged.
+    """
+    power = functional.avg_pool1d(strain.double().square()[:, None], width, stride=1, padding=width // 2)[:, 0]
+    moved = torch.zeros_like(signals)
+    size = signals.shape[-1]
+    for row, peak in enumerate(power[:, :size].argmax(dim=-1).tolist()):
+        by = peak - round(_PLACE * size)
+        low, high = max(by, 0), min(size + by, size)
+        moved[row, low:high] = signals[row, low - by : high - by]
+    return moved
 
 
 def spread_over(there: Bool[np.ndarray, "event witness"], number: int) -> list[int]:

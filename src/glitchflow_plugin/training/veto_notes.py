@@ -1,8 +1,8 @@
 """What a model carries about its vetoes: chosen and calibrated on events that no figure is made of.
 
-The false-alarm probability is kept with the model, not computed from a background file: whoever uses a version gets
-that of this version, and the checksums of the registry cover it. It is that of the validation events, which chose among
-the epochs but trained no weight; the rivals get the training events as well.
+The false-alarm probability and what ranks say of glitches are kept with the model, not computed from a background file:
+whoever uses a version gets those of this version, and the checksums of the registry cover them. They are those of the
+validation events, which chose among the epochs but trained no weight; the rivals get the training events as well.
 """
 
 from collections.abc import Iterable
@@ -17,11 +17,13 @@ from glitchflow_plugin.data.splits import SplitPart
 from glitchflow_plugin.errors import NoEventsError
 from glitchflow_plugin.inference.cases import MARGIN
 from glitchflow_plugin.inference.predict import Predictor
+from glitchflow_plugin.inference.rank_report import GLITCHES
 from glitchflow_plugin.inference.veto_report import VETOES
 from glitchflow_plugin.inference.veto_rivals import choose_rivals, column_peaks
-from glitchflow_plugin.inference.veto_worth import Judged, best_padding
+from glitchflow_plugin.inference.veto_worth import Judged, best_padding, rank_at_glitches
 from glitchflow_plugin.signal.columns import Columns
-from glitchflow_plugin.signal.false_alarm import calibrate_false_alarm
+from glitchflow_plugin.signal.false_alarm import FalseAlarm, calibrate_false_alarm
+from glitchflow_plugin.signal.rank_calibration import calibrate_ranks
 from glitchflow_plugin.signal.vetoes import find_glitches
 from glitchflow_plugin.training.evaluation import pixels_inside
 from glitchflow_plugin.training.trained_twin import TrainedTwin
@@ -34,10 +36,11 @@ _BATCH = 16
 
 
 def veto_notes(trained: TrainedTwin) -> dict[str, Any]:
-    """Calibrate the false-alarm probability of a twin's rank, and choose what it is compared with.
+    """Calibrate a twin's rank, and choose what it is compared with.
 
     Returns:
-        `false_alarm`, `padding` and `rivals` under the key `VETOES`; nothing where no validation event is quiet enough.
+        `false_alarm`, `padding`, `rivals` and, where a validation event holds a glitch, `GLITCHES` under the key
+        `VETOES`; nothing where no validation event is quiet enough.
     """
     training_set, threshold = trained.learner.training_set, trained.config.threshold
     maps, split, witnesses = training_set.open_spectrograms(), training_set.split, trained.learner.witnesses
@@ -63,8 +66,20 @@ def veto_notes(trained: TrainedTwin) -> dict[str, Any]:
             "false_alarm": false_alarm.to_dict(),
             "padding": best_padding(rank, judged),
             "rivals": rivals.to_dict(),
+            **_of_glitches(rank, judged, false_alarm),
         }
     }
+
+
+def _of_glitches(
+    rank: Float[np.ndarray, "event time"], judged: Judged, false_alarm: FalseAlarm
+) -> dict[str, dict[str, object]]:
+    """What the ranks of glitches say, under `GLITCHES`; nothing without a glitch."""
+    at_glitches = rank_at_glitches(rank, judged)
+    if not len(at_glitches):
+        return {}
+    groups = judged.groups[judged.glitches.event]
+    return {GLITCHES: calibrate_ranks(at_glitches, groups, false_alarm, judged.columns.width).to_dict()}
 
 
 def _rows(maps: SpectrogramSet, parts: Iterable[SplitPart]) -> Int[np.ndarray, " event"]:

@@ -1,0 +1,88 @@
+"""What a model knows of its ranks, and whether events that it has never seen agree."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from glitchflow_plugin.inference.cases import ratio
+from glitchflow_plugin.inference.intervals import bootstrap
+from glitchflow_plugin.inference.veto_worth import Judged, rank_at_glitches
+from glitchflow_plugin.signal.false_alarm import FalseAlarm
+from glitchflow_plugin.signal.rank_calibration import RankCalibration
+
+GLITCHES = "glitches"
+"""Key of what ranks say of glitches among what a model carries about its vetoes; those of earlier versions lack it."""
+
+EFFICIENCIES = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Efficiencies that are checked."""
+
+BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+"""Edges of the probabilities of a glitch that are checked."""
+
+
+def known_ranks(notes: Mapping[str, Any] | None) -> RankCalibration | None:
+    """What a model knows of its ranks; None where an earlier version registered it, or it saw no glitch.
+
+    Args:
+        notes: What it carries about its vetoes; see `training.veto_notes`.
+    """
+    if notes is None or GLITCHES not in notes:
+        return None
+    return RankCalibration.from_dict(notes[GLITCHES], FalseAlarm.from_dict(notes["false_alarm"]))
+
+
+def rank_reliability(
+    rank: Float[np.ndarray, "event time"],
+    judged: Judged,
+    ranks: RankCalibration | None,
+    *,
+    replicates: int,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What is claimed of ranks and what is found, with intervals by group.
+
+    Args:
+        rank: The model's, SNR².
+        judged: Events that it has never seen, with their glitches.
+        ranks: What it knows; None gives an empty table.
+        replicates: Bootstrap replicates; 0 for no intervals.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        `quantity`, `claimed`, `observed`, `low`, `high`. Of the quantity `efficiency`: the share of glitches that claim
+        as much or less. Of `probability`: the mean in each of `BINS`, and the share of its columns that are the loudest
+        of a glitch, others being clean.
+    """
+    names = ["quantity", "claimed", "observed", "low", "high"]
+    if ranks is None:
+        return pd.DataFrame(columns=names)
+    at_glitches = rank_at_glitches(rank, judged)
+    values = np.concatenate([at_glitches, rank[judged.clean]])
+    loudest = (np.arange(len(values)) < len(at_glitches))[:, None]
+    small = ranks.efficiency(values)[:, None] <= np.array(EFFICIENCIES)
+    claimed = ranks.probability(values)[:, None]
+    within = np.digitize(claimed, BINS[1:-1]) == np.arange(len(BINS) - 1)
+    events = np.concatenate([judged.glitches.event, np.nonzero(judged.clean)[0]])
+    group = np.unique(judged.groups[events], return_inverse=True)[1]
+    top = np.hstack([_by_group(part, group) for part in (small & loudest, within & loudest, within * claimed)])
+    bottom = np.hstack([_by_group(part, group) for part in (loudest | np.zeros_like(small), within, within)])
+
+    def _shares(weights: Float[np.ndarray, "replicate group"]) -> Float[np.ndarray, "replicate figure"]:
+        return ratio(weights @ top, weights @ bottom)
+
+    found = _shares(np.ones((1, len(top))))[0]
+    low, high = bootstrap(_shares, len(top), replicates=replicates, seed=seed)
+    quantity = ["efficiency"] * len(EFFICIENCIES) + ["probability"] * (len(BINS) - 1)
+    told = len(quantity)
+    means = np.concatenate([EFFICIENCIES, found[told:]])
+    return pd.DataFrame(dict(zip(names, (quantity, means, found[:told], low[:told], high[:told]), strict=True)))
+
+
+def _by_group(
+    values: Float[np.ndarray, "stride part"] | Bool[np.ndarray, "stride part"], group: Int[np.ndarray, " stride"]
+) -> Float[np.ndarray, "group part"]:
+    """Sums over the strides of each group."""
+    return np.stack([np.bincount(group, weights=part) for part in values.T], axis=1)
