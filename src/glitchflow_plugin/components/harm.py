@@ -1,6 +1,7 @@
 """Harm: what a registered model's cleaning does to signals in continuous strain."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,9 @@ class Harm(BaseComponent):
             # other blocks leave other places for signals
             "block_length": self.stream.block_length,
         }
-        job = HarmJob(self.folder, stream_model(bundle, strain), self.stream, self.settings, provenance)
+        # what the closed loop would stop is for Stream to find: here every witness is used
+        model = replace(stream_model(bundle, strain), reference=None)
+        job = HarmJob(self.folder, model, self.stream, self.settings, provenance)
         self._what = job.what(blocks)
         span = f"{blocks[0].span[0]:.0f}-{blocks[-1].span[1]:.0f}-v{provenance['glitchflow_model_version']}"
         self.place = place(self.folder, span, self._what, chosen=self.result)

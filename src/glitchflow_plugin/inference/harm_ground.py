@@ -12,6 +12,7 @@ from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.inference.harm_injections import HarmSettings
 from glitchflow_plugin.inference.stream_windows import Prepared, StreamModel, look
 from glitchflow_plugin.signal.conditioning import at_common_rate
+from glitchflow_plugin.signal.continuous import raised_runs
 from glitchflow_plugin.signal.matched_filter import Weighted, weighted
 from glitchflow_plugin.signal.psd import Psd, welch_psd
 from glitchflow_plugin.signal.qtransform import axes, q_transform_relative
@@ -82,8 +83,7 @@ class Ground:
 
     def free(self, settings: HarmSettings) -> list[tuple[float, float]]:
         """Stretches within which a signal may lie, GPS s: away from the ends and from gaps."""
-        edges = np.flatnonzero(np.diff(self.usable.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
-        spans = (edges + self.first) / self.rate + np.array([settings.edge, -settings.edge])
+        spans = (raised_runs(self.usable) + self.first) / self.rate + np.array([settings.edge, -settings.edge])
         return [(float(start), float(stop)) for start, stop in spans if stop > start]
 
     def loud(self, series: Weighted, share: float = 0.9) -> tuple[float, float]:
@@ -166,6 +166,5 @@ def _busy(
 ) -> np.ndarray:
     """First and one past the last sample of stretches that are loud or not there, apart and rising."""
     beside = loud + np.array([-_BESIDE, _BESIDE])
-    gaps = np.flatnonzero(np.diff((~usable).astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
-    samples = union(np.concatenate([np.round(beside * rate) - first, gaps]))
+    samples = union(np.concatenate([np.round(beside * rate) - first, raised_runs(~usable)]))
     return np.clip(samples, 0, len(usable)).astype(int)

@@ -160,7 +160,7 @@ def run_harm(job: HarmJob, blocks: Sequence[Block], engine: EngineSettings) -> l
     pending = job.pending(blocks)
     if len(pending) < len(blocks):
         logger.info("%s: %d of %d blocks are there already.", job.folder, len(blocks) - len(pending), len(blocks))
-    map_shards(partial(make_block, job), pending, engine, "Harm", left=partial(job.pending, blocks))
+    map_shards(partial(make_block, job), pending, engine, "Harm", left=partial(job.pending, blocks), unit="block")
     records = [read_harm_record(job.folder, one) for one in blocks]
     if not any(one.found.judged for one in records):
         longest = max(one.stop - one.start for one in records)

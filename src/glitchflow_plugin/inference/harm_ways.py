@@ -7,7 +7,8 @@ from scipy.signal import windows
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.inference.harm_ground import Ground
 from glitchflow_plugin.inference.harm_injections import HarmSettings
-from glitchflow_plugin.inference.stream_windows import BELIEF_EDGE, RINGING
+from glitchflow_plugin.inference.stream_belief import BELIEF_EDGE, RINGING
+from glitchflow_plugin.signal.continuous import raised_runs
 from glitchflow_plugin.signal.matched_filter import Weighted
 from glitchflow_plugin.types.arrays import Series
 from glitchflow_plugin.types.intervals import union
@@ -50,9 +51,8 @@ def believed(taken: Channel) -> Float[np.ndarray, "stretch 2"]:
     Args:
         taken: What is subtracted.
     """
-    edges = np.flatnonzero(np.diff((taken.series != 0).astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
     # samples may be zero within a glitch
-    spans = union(taken.t0 + edges / taken.sample_rate, touching=BELIEF_EDGE)
+    spans = union(taken.t0 + raised_runs(taken.series != 0) / taken.sample_rate, touching=BELIEF_EDGE)
     spans = spans + (RINGING + 2 * BELIEF_EDGE) * np.array([1, -1])
     return spans[spans[:, 1] > spans[:, 0]]
 
