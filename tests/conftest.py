@@ -1,5 +1,6 @@
 """The device that tests run on, seeds for every test, and the folder of real detector data where there is one."""
 
+import gc
 import os
 import random
 import shutil
@@ -62,6 +63,12 @@ def pytest_collection_modifyitems(config, items):
         item.add_marker(pytest.mark.skip(reason=reason))
 
 
+def pytest_collection_finish():
+    """Let the collector of garbage pass over all that has been imported: a whole collection takes half a second."""
+    gc.collect()
+    gc.freeze()
+
+
 def _wants_gpu(config):
     return "gpu" in config.getoption("markexpr").replace("not gpu", "").split()
 
@@ -89,6 +96,14 @@ def _checked(request, monkeypatch):
     rooms = {name.partition(".")[0] for name in CHECKED}
     room = request.path.relative_to(Path(__file__).parent).parts[0]
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", room not in rooms)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _parsed_once():
+    from tests._configuration import parsed_once
+
+    with parsed_once():
+        yield
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from glitchflow_plugin.components.retrain import Retrain
+from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.inference.closed_loop import (
     NOTE,
     WHOLE,
@@ -59,9 +60,9 @@ def twin():
 
 @pytest.fixture
 def make_case(make_event_set, twin, tmp_path):
-    def make(series, valid=None):
-        events = make_event_set(series, valid, recipe={"sample_rate": 1024.0, "duration": 1.0})
-        maps = make_spectrograms(events, WITNESSES, TRANSFORM, tmp_path / "maps", device="cpu")
+    def make(series, valid=None, **more):
+        events = make_event_set(series, valid, recipe={"sample_rate": 1024.0, "duration": 1.0}, **more)
+        maps = make_spectrograms(events, WITNESSES, TRANSFORM, tmp_path / f"maps of {events.folder.name}", device="cpu")
         before = torch.from_numpy(coupled_series(30, 1))
         reference = measure_reference(twin, WITNESSES, [(before[:, 1:], before[:, :1])], np.arange(30), 1024.0)
         bundle = ModelBundle(
@@ -130,6 +131,32 @@ def test_the_verdict_is_the_same_for_any_batch_and_after_another_run(make_case, 
     # what was made with another mask is not taken for finished
     infer((replace(case[0], notes={}), *case[1:]), tmp_path / "one")
     np.testing.assert_allclose(infer(case, tmp_path / "one").maps.read().maps, other.maps.read().maps, atol=1e-3)
+
+
+@pytest.mark.parametrize("reversed_from", [10**9, 8])
+def test_what_was_measured_of_an_event_is_read_and_predicted_once(make_case, tmp_path, monkeypatch, reversed_from):
+    case = make_case(coupled_series(21, 3, reversed_from=reversed_from))
+    reads, read = [], EventSet.read
+    monkeypatch.setattr(EventSet, "read", lambda *given: reads.append(given) or read(*given))
+    result = infer(case, tmp_path / "one")
+    stopped = (result.events["witnesses_stopped"] != "").to_numpy().reshape(3, 7).any(axis=1)
+    assert len(reads) == 3 + stopped.sum()  # once more where a witness was stopped meanwhile
+    assert stopped.any() == (reversed_from < 21)
+    bundle, maps, events = case
+    wanted = close_loop(bundle, maps, events, SETTINGS.closed_loop)
+    np.testing.assert_allclose(result.loop.watch.evidence, wanted.watch.evidence, rtol=1e-5, atol=1e-6)
+    assert result.loop.codes() == wanted.codes()
+    assert result.loop.watch.since == wanted.watch.since
+
+
+def test_events_are_judged_in_order_of_time_whatever_their_order_in_the_set(make_case, tmp_path):
+    series, order = coupled_series(20, 3, reversed_from=4), np.random.default_rng(0).permutation(20)
+    starts = 1_200_000_000.5 + 100.0 * np.arange(20)
+    sorted_codes = infer(make_case(series), tmp_path / "sorted").loop.codes()
+    mixed = infer(make_case(series[order], name="mixed", starts=starts[order]), tmp_path / "other")
+    assert [mixed.loop.codes()[row] for row in np.argsort(order)] == sorted_codes
+    assert any(sorted_codes)
+    assert (mixed.events["witnesses_stopped"] != "").tolist() == [code != "" for code in mixed.loop.codes()]
 
 
 def test_a_missing_witness_says_nothing(make_case):

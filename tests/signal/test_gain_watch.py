@@ -11,6 +11,7 @@ from glitchflow_plugin.signal.gain_watch import (
     HIGH,
     LOW,
     GainReference,
+    GainWatch,
     MeasuredGains,
     WatchSettings,
     reference_gains,
@@ -64,6 +65,23 @@ def test_the_reference_is_that_of_a_random_effects_model(generator):
     assert found.spread[0] == pytest.approx(expected[1], rel=0.05)
     assert found.error[0] == pytest.approx(0.3 / 20, rel=0.2)
     assert GainReference.from_dict(found.to_dict()) == found
+
+
+@pytest.mark.parametrize("cuts", [(3, 9), (17,), (1, 2, 20)])
+def test_a_watch_that_goes_on_says_what_one_of_all_events_says(generator, reference, cuts):
+    gain, variance = ordinary(generator, 24)
+    gain[10:, 1] *= -1
+    times = spans(24, distance=4.0)  # of events of 6 s: every second overlaps
+    whole, state, parts = watched(gain, variance, reference, times=times), None, []
+    for rows in np.split(np.arange(24), cuts):
+        parts.append(watch_gains(measured(gain[rows], variance[rows]), times[rows], reference, SETTINGS, state))
+        state = parts[-1].state
+    joined = GainWatch.joined(parts)
+    for name in ("counted", "evidence", "stopped"):
+        assert np.array_equal(getattr(joined, name), getattr(whole, name)), name
+    assert (joined.since, joined.state) == (whole.since, whole.state)
+    assert whole.reason == ("", LOW)
+    assert whole.state.since[1] == times[whole.since[1], 0]
 
 
 def test_a_witness_of_few_groups_is_not_watched(generator):

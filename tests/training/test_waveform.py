@@ -11,6 +11,7 @@ from glitchflow_plugin.data.series_dataset import SeriesDataset
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError
+from glitchflow_plugin.inference.closed_loop import measure_reference
 from glitchflow_plugin.models.coupling import CouplingNet
 from glitchflow_plugin.models.wiener import WienerFilter, WienerSums
 from glitchflow_plugin.preprocessing.ingest import ingest
@@ -86,6 +87,34 @@ def test_calibration_knows_the_groups_of_the_split(make_learner):
     wanted = dict(zip(labelled.event_ids, labelled.group_numbers(100.0), strict=True))
     pairs = {(number, wanted[str(name)]) for number, name in zip(found, names, strict=True)}
     assert len(pairs) == len(set(found)) == len(set(wanted.values())) < len(found)
+
+
+@pytest.mark.parametrize("model", [SMALL, {"name": "wiener", "filter_size": 65}])
+def test_a_review_says_what_each_look_by_itself_would_say(make_learner, model, monkeypatch):
+    valid = np.ones((24, 4), dtype=bool)
+    valid[::5, 2] = False
+    learner = make_learner(model, num_events=24, valid=valid)
+    cpu, batches = torch.device("cpu"), batches_of(learner)
+    twin, again = learner.twin(learner.network()).eval(), learner.twin(learner.network()).eval()
+    again.load_state_dict(twin.state_dict())
+    predictions, parts = [], CouplingNet._parts
+    monkeypatch.setattr(CouplingNet, "_parts", lambda net, seen: predictions.append(seen) or parts(net, seen))
+    review = learner.review(twin, batches, threshold=16.0)
+    if model is SMALL:
+        # each batch as it is, without one of the two witnesses and without both
+        assert len(predictions) == 3 * len(batches("validation"))
+    learner.calibrate(again, batches)
+    for (name, found), wanted in zip(twin.named_buffers(), again.buffers(), strict=True):
+        assert found.equal(wanted) or (found.isnan() == wanted.isnan()).all(), name
+    judged = learner.judge(again, batches("validation"), again, device=cpu, threshold=16.0)
+    assert review.results.figures() == judged.figures()
+    groups = learner._validation_groups()
+    assert review.gains == measure_reference(again, learner.witnesses, batches("validation"), groups, 1024.0)
+    maps = learner.maps
+    rows = [maps.row_of[name] for name in review.ranks]
+    assert sorted(review.ranks) == sorted(learner.dataset("validation").event_ids)
+    found = learner.predictor(again)(maps.read(rows, [maps.target, *learner.witnesses]))
+    np.testing.assert_allclose(np.stack(list(review.ranks.values())), found.loudest, rtol=1e-4, atol=1e-4)
 
 
 def test_the_loss_is_the_share_of_excess_power_that_is_left(make_learner):

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
@@ -26,12 +26,12 @@ from glitchflow_plugin.signal.gain_watch import (
     GainWatch,
     MeasuredGains,
     WatchSettings,
+    WatchState,
     recent_gain,
     reference_gains,
     watch_gains,
 )
-from glitchflow_plugin.signal.witness_gain import witness_gains
-from glitchflow_plugin.types.tensors import host
+from glitchflow_plugin.signal.witness_gain import measured_gains
 
 NOTE = "coupling"
 """Name of the reference gains among the notes of a model."""
@@ -74,6 +74,11 @@ class ClosedLoop:
         names = zip(self.reference.parts, self.watch.reason, strict=True)
         return [f"{name} ({reason})" for name, reason in names if reason]
 
+    def stopped_after(self, part: int, gps_event: Float[np.ndarray, " event"]) -> float | None:
+        """GPS time of the event with which a part was stopped, s: of an earlier run, that at which it began."""
+        since = self.watch.since[part]
+        return float(gps_event[since]) if since >= 0 else self.watch.state.since[part]
+
     def codes(self) -> list[str]:
         """For each event, the parts that were left out of it, as `name:reason`, with semicolons between them."""
         named = [f"{name}:{reason}" for name, reason in zip(self.reference.parts, self.watch.reason, strict=True)]
@@ -108,14 +113,10 @@ def measure_gains(
     """
     device, found = twin.variance_noise.device, []
     for witnesses, strain in batches:
-        measured = strain.to(device)[:, 0]
         with evaluating(twin), torch.no_grad():
             parts = twin.contributions(witnesses.to(device))
-        gains = witness_gains(measured, parts, round(settings.longest_lag * sample_rate))
-        there = (measured.abs().amax(dim=-1) > 0)[:, None]
-        power = torch.where(there, gains.power, 0)
-        found.append([host(each) for each in (gains.gain, gains.variance, power, gains.lag / sample_rate)])
-    return MeasuredGains(*(np.concatenate(column) for column in zip(*found, strict=True)))
+        found.append(measured_gains(strain.to(device)[:, 0], parts, sample_rate, settings.longest_lag))
+    return MeasuredGains.joined(found)
 
 
 def measure_reference(
@@ -135,9 +136,71 @@ def measure_reference(
         sample_rate: Hz.
     """
     settings = WatchSettings()
-    gains = measure_gains(twin, batches, sample_rate, settings)
+    return reference_of(witnesses, measure_gains(twin, batches, sample_rate, settings), groups, settings)
+
+
+def reference_of(
+    witnesses: Sequence[str], gains: MeasuredGains, groups: Int[np.ndarray, " event"], settings: WatchSettings
+) -> GainReference:
+    """What is kept of the gains of validation events; `groups` are the numbers of their groups."""
     parts = tuple(witnesses) if gains.gain.shape[1] == len(witnesses) else (WHOLE,)
     return reference_gains(parts, gains, groups, settings)
+
+
+class LoopInTime:
+    """Watches gains as events come, in order of time, some at a time.
+
+    Args:
+        reference: Gains of the validation events.
+        witnesses: Witness channels of the model.
+        settings: When a witness is stopped.
+        state: Where the watch stood before; None: nothing has been seen.
+    """
+
+    def __init__(
+        self,
+        reference: GainReference,
+        witnesses: tuple[str, ...],
+        settings: WatchSettings,
+        state: WatchState | None = None,
+    ) -> None:
+        self.reference, self.witnesses, self.settings, self.state = reference, witnesses, settings, state
+        self._gains: list[MeasuredGains] = []
+        self._watches: list[GainWatch] = []
+
+    def follow(self, gains: MeasuredGains, spans: Float[np.ndarray, "event 2"]) -> Bool[np.ndarray, "event witness"]:
+        """Witnesses that may be used for each of the next events.
+
+        Args:
+            gains: Of a prediction by all witnesses.
+            spans: GPS start and end of each event, s.
+        """
+        watch = watch_gains(gains, spans, self.reference, self.settings, self.state)
+        self.state = watch.state
+        self._gains.append(gains)
+        self._watches.append(watch)
+        return np.broadcast_to(~watch.stopped, (len(watch.stopped), len(self.witnesses)))
+
+    def closed(self) -> ClosedLoop:
+        """What was found in all of them."""
+        gains, watch = MeasuredGains.joined(self._gains), GainWatch.joined(self._watches)
+        return ClosedLoop(self.reference, gains, watch, self.witnesses, self.settings.least_power)
+
+
+def begin_loop(
+    bundle: ModelBundle,
+    spectrograms: SpectrogramSet,
+    events: EventSet | None,
+    settings: WatchSettings,
+    *,
+    state: WatchState | None = None,
+) -> LoopInTime | None:
+    """The loop of a model before the events that come; arguments and None as for `close_loop`."""
+    content = bundle.notes.get(NOTE)
+    comparable = bundle.representation == "waveform" and events is not None and bundle.target in spectrograms.channels
+    if not settings.enabled or not comparable or content is None:
+        return None
+    return LoopInTime(GainReference.from_dict(content), bundle.witnesses, settings, state)
 
 
 def close_loop(
@@ -146,6 +209,7 @@ def close_loop(
     events: EventSet | None,
     settings: WatchSettings,
     *,
+    state: WatchState | None = None,
     device: torch.device | str = "cpu",
     batch_events: int = 16,
 ) -> ClosedLoop | None:
@@ -159,6 +223,7 @@ def close_loop(
         spectrograms: Maps of the events, whose rows and valid witnesses count.
         events: The event set that they were made of.
         settings: When a witness is stopped.
+        state: Where the watch stood before these events; None: nothing has been seen.
         device: Where to compute.
         batch_events: Events in memory at a time.
 
@@ -166,16 +231,18 @@ def close_loop(
         None where it is turned off, and where there is nothing to compare: no strain, no series (models of energies),
         or no reference (models that earlier versions have registered).
     """
-    content = bundle.notes.get(NOTE)
-    comparable = bundle.representation == "waveform" and events is not None and bundle.target in spectrograms.channels
-    if not settings.enabled or not comparable or content is None or events is None:
+    loop = begin_loop(bundle, spectrograms, events, settings, state=state)
+    if loop is None or events is None:
         return None
-    reference = GainReference.from_dict(content)
     twin = cast("WaveformTwin", bundle.twin.to(device))
     gains = measure_gains(twin, _series(bundle, spectrograms, events, batch_events), events.sample_rate, settings)
-    spans = np.stack([spectrograms.gps_start, spectrograms.gps_start + events.duration], axis=1)
-    watch = watch_gains(gains, spans, reference, settings)
-    return ClosedLoop(reference, gains, watch, bundle.witnesses, settings.least_power)
+    loop.follow(gains, event_spans(spectrograms, events.duration))
+    return loop.closed()
+
+
+def event_spans(spectrograms: SpectrogramSet, duration: float) -> Float[np.ndarray, "event 2"]:
+    """GPS start and end of the events of a set, of so many seconds each, s."""
+    return np.stack([spectrograms.gps_start, spectrograms.gps_start + duration], axis=1)
 
 
 def _series(
@@ -217,9 +284,7 @@ def loop_details(loop: ClosedLoop, spectrograms: SpectrogramSet) -> dict[str, An
     order = np.argsort(spectrograms.gps_start, kind="stable")
     details = {}
     for part, name in enumerate(loop.reference.parts):
-        since = loop.watch.since[part]
-        gps = None if since < 0 else float(spectrograms.gps_event[since])
-        details[name] = {**loop.now(part, order), "stopped_after": gps}
+        details[name] = {**loop.now(part, order), "stopped_after": loop.stopped_after(part, spectrograms.gps_event)}
     return details
 
 

@@ -130,7 +130,7 @@ def coupling_figure(loop: ClosedLoop, result: InferenceResult) -> Picture:
     """Gains of the witnesses that had something to say, along time."""
     gps, reference, histories = result.events["gps_event"].to_numpy(dtype=np.float64), loop.reference, []
     for part, name in enumerate(reference.parts):
-        rows, since = loop.watch.counted[:, part], loop.watch.since[part]
+        rows = loop.watch.counted[:, part]
         mean, spread = reference.gain[part], reference.spread[part]
         if rows.any():
             histories.append(
@@ -140,7 +140,7 @@ def coupling_figure(loop: ClosedLoop, result: InferenceResult) -> Picture:
                     gain=loop.gains.gain[rows, part],
                     error=np.sqrt(loop.gains.variance[rows, part]),
                     ordinary=None if mean is None or spread is None else (mean - 2 * spread, mean + 2 * spread),
-                    stopped_after=None if since < 0 else float(gps[since]),
+                    stopped_after=loop.stopped_after(part, gps),
                 )
             )
     return plot_coupling(histories, gps_zero=gps_zero(result))

@@ -1,6 +1,6 @@
 """What a run of `stream_pipeline` did to the noise, in figures: amplitude in quiet time by band, and inspiral range."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -10,18 +10,6 @@ from glitchflow_plugin.products.summary import Metric
 from glitchflow_plugin.signal.noise_change import BANDS, NoiseChanges
 
 _REPLICATES = 2000
-
-
-def joined(parts: Iterable[NoiseChanges | None]) -> NoiseChanges | None:
-    """All pieces of a run, in order of the parts; None where there is none, or strain of several rates."""
-    whole: NoiseChanges | None = None
-    for part in parts:
-        if part is None:
-            continue
-        if whole is not None and len(whole.before) != len(part.before):
-            return None
-        whole = part if whole is None else whole.and_then(part)
-    return whole
 
 
 def noise_metrics(noise: NoiseChanges) -> tuple[dict[str, Metric], dict[str, object]]:

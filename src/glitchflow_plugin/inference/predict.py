@@ -23,8 +23,10 @@ from glitchflow_plugin.models.twins import Explained, WaveformTwin
 from glitchflow_plugin.signal.agreement import agreed
 from glitchflow_plugin.signal.band_power import band_power
 from glitchflow_plugin.signal.columns import Columns, tile_length
+from glitchflow_plugin.signal.gain_watch import MeasuredGains
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform, q_transform_relative
 from glitchflow_plugin.signal.windows import cut_windows, join_windows, tile_starts
+from glitchflow_plugin.signal.witness_gain import measured_gains
 from glitchflow_plugin.types.arrays import ValidityMask
 
 
@@ -97,6 +99,7 @@ class Prediction:
             was made from maps, which say nothing between their columns and mix both ends of an event.
         power: Power of the strain by band before and after cleaning, SNR² (`signal.band_power`), (event, band, 2); None
             for a twin of energies.
+        gains: How the strain follows each part of the prediction; None where nobody watches that.
     """
 
     measured: Float[Tensor, "event frequency time"]
@@ -109,6 +112,7 @@ class Prediction:
     agreement: Float[Tensor, " event"] | None = None
     loudest: Float[Tensor, "event time"] | None = None
     power: Float[Tensor, "event band 2"] | None = None
+    gains: MeasuredGains | None = None
 
     def rank(self, inside: Bool[Tensor, "frequency time"]) -> Float[Tensor, "event time"]:
         """Largest predicted energy of each column, by which vetoes are decided, SNR².
@@ -166,6 +170,8 @@ class SeriesPredictor:
         qtransform: Settings of the maps.
         batch_size: Events in one call of the twin.
         agree: Whether only that is taken away which the strain agrees with (`signal.agreement`); else all.
+        longest_lag: How far the parts of a prediction are moved to measure how the strain follows them, s; None: that
+            is not measured.
     """
 
     twin: nn.Module
@@ -175,6 +181,7 @@ class SeriesPredictor:
     qtransform: QTransformSettings
     batch_size: int = 16
     agree: bool = True
+    longest_lag: float | None = None
 
     def __call__(self, batch: SpectrogramBatch) -> Prediction:
         """Predict; cleaned is the map of strain minus prediction, in the unit of the measured one.
@@ -191,14 +198,19 @@ class SeriesPredictor:
         # a witness may have been blanked in the maps for a reason of its own
         keep = torch.from_numpy(read.valid[:, -count:] & batch.valid[:, -count:]).to(device)
         witnesses = series[:, -count:] * keep[..., None]
-        predicted, explained = predict_strain(self.twin, witnesses, self.batch_size)
+        predicted, explained, parts = _foretold(
+            self.twin, witnesses, self.batch_size, apart=self.longest_lag is not None
+        )
         predicted = predicted * keep.any(dim=1, keepdim=True)  # not every network is silent when all its witnesses are
         measured_strain = series[:, 0] if measurable else torch.zeros_like(predicted)
         rate = self.events.sample_rate
         maps = torch.from_numpy(batch.maps[:, :1]).to(device)
         expected, loudest = expected_maps_and_peaks(predicted, rate, self.qtransform)
         taken = agreed(predicted, measured_strain) if self.agree and measurable else predicted
-        residual = strangeness = None
+        residual = strangeness = gains = None
+        if parts is not None and self.longest_lag is not None:
+            there = torch.from_numpy(read.valid[:, :1] & batch.valid[:, :1]).to(device)
+            gains = measured_gains(measured_strain * there, parts, rate, self.longest_lag)
         if explained is not None and explains(self.twin):
             transform = cast("ShortTimeFourier", self.twin.network.transform)
             residual = self._on_map(explained.variance, transform, predicted.shape[-1])
@@ -214,6 +226,7 @@ class SeriesPredictor:
             agreement=_share(taken, predicted, measured_strain),
             power=torch.stack([band_power(each, rate) for each in (measured_strain, measured_strain - taken)], dim=-1),
             loudest=loudest,
+            gains=gains,
         )
 
     def _on_map(
@@ -284,6 +297,7 @@ def make_predictor(
     stride: int | None = None,
     batch_size: int = 64,
     agree: bool = True,
+    longest_lag: float | None = None,
 ) -> Predictor:
     """What predicts events with a registered twin or its baseline.
 
@@ -294,6 +308,7 @@ def make_predictor(
         stride: Columns from one window to the next; for maps.
         batch_size: Windows in one call of the twin; for waveforms a quarter of it, in events.
         agree: Whether of waveforms only that is taken away which the strain agrees with; else all, to judge the twin.
+        longest_lag: As for `SeriesPredictor`, s.
 
     Raises:
         ConfigurationError: The twin needs an event set and there is none.
@@ -316,7 +331,9 @@ def make_predictor(
         )
         raise FormatError(msg)
     transform = QTransformSettings.from_recipe(recipe.part("qtransform"))
-    return SeriesPredictor(twin, events, bundle.target, bundle.witnesses, transform, max(1, batch_size // 4), agree)
+    return SeriesPredictor(
+        twin, events, bundle.target, bundle.witnesses, transform, max(1, batch_size // 4), agree, longest_lag
+    )
 
 
 def predict_strain(
@@ -333,13 +350,28 @@ def predict_strain(
     Returns:
         Strain; and, from a twin that says how sure it is, what `WaveformTwin.explain` gives, else None.
     """
+    return _foretold(twin, witnesses, batch_size, apart=False)[:2]
+
+
+def _foretold(
+    twin: nn.Module, witnesses: Float[Tensor, "event witness time"], batch_size: int, *, apart: bool
+) -> tuple[Float[Tensor, "event time"], Explained | None, Float[Tensor, "event part time"] | None]:
+    """What `predict_strain` says, and what each witness adds to it; None where that is not asked for."""
     device = _device_of(twin, witnesses)
     with evaluating(twin), torch.no_grad():
-        parts = [part.to(device) for part in witnesses.split(batch_size)]
-        if not explains(twin):
-            return torch.cat([twin(part)[:, 0] for part in parts]), None
-        found = Explained(*map(torch.cat, zip(*(twin.explain(part) for part in parts), strict=True)))
-        return found.strain[:, 0], found
+        series = [part.to(device) for part in witnesses.split(batch_size)]
+        if explains(twin):
+            said = [twin.explain_apart(shown) if apart else (twin.explain(shown), None) for shown in series]
+            found = Explained(*map(torch.cat, zip(*(each for each, _ in said), strict=True)))
+            return (
+                found.strain[:, 0],
+                found,
+                torch.cat([part for _, part in said if part is not None]) if apart else None,
+            )
+        if apart and isinstance(twin, WaveformTwin):
+            strain, parts = zip(*(twin.apart(shown) for shown in series), strict=True)
+            return torch.cat(strain)[:, 0], None, torch.cat(parts)
+        return torch.cat([twin(part)[:, 0] for part in series]), None, None
 
 
 def expected_maps(

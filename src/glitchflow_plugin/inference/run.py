@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,9 @@ from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.errors import NoEventsError
 from glitchflow_plugin.inference.cases import CaseStatistics, map_statistics
 from glitchflow_plugin.inference.clean import band_by_column, loudest_by_column, residual_area
-from glitchflow_plugin.inference.closed_loop import ClosedLoop, close_loop
+from glitchflow_plugin.inference.closed_loop import NOTE, ClosedLoop, LoopInTime, begin_loop, close_loop, event_spans
 from glitchflow_plugin.inference.model_data import check_events, check_spectrograms
-from glitchflow_plugin.inference.predict import Prediction, explains, make_predictor
+from glitchflow_plugin.inference.predict import Prediction, Predictor, explains, make_predictor
 from glitchflow_plugin.inference.score import Scores, score_statistics, whole_thresholds
 from glitchflow_plugin.inference.subject import weights_fingerprint
 from glitchflow_plugin.inference.trivial import MeasuredMaps, trivial_statistics
@@ -34,7 +34,7 @@ from glitchflow_plugin.products.veto_formats import VetoFormat
 from glitchflow_plugin.products.veto_table import EventVerdicts, event_table, veto_segments, with_decisions
 from glitchflow_plugin.settings import AccuracyRange, Count, CountOrNone, Positive, PositiveNumber, section
 from glitchflow_plugin.signal.columns import Columns, judged_pixels
-from glitchflow_plugin.signal.gain_watch import WatchSettings
+from glitchflow_plugin.signal.gain_watch import WatchSettings, WatchState
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
@@ -133,6 +133,7 @@ def run_inference(
     *,
     model: Mapping[str, object] | None = None,
     events: EventSet | None = None,
+    state: WatchState | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> InferenceResult:
@@ -150,6 +151,7 @@ def run_inference(
         settings: How.
         model: Name and version, kept in the recipe of the maps.
         events: The event set that the maps were made of; a model of waveforms needs it.
+        state: Where the closed loop stood before these events; None: it has seen nothing.
         device: Where to compute.
         progress: Show a progress bar.
 
@@ -168,14 +170,8 @@ def run_inference(
         raise NoEventsError(msg)
     measurable = bundle.target in spectrograms.channels
     names = [*([bundle.target] if measurable else []), *bundle.witnesses]
-    predictor = partial(make_predictor, bundle, events=events, stride=settings.stride, batch_size=settings.batch_size)
-    predictors = {MODEL: predictor(bundle.twin.to(device))}
-    if bundle.baseline is not None:
-        predictors[LINEAR] = predictor(bundle.baseline.to(device))
-    loop = close_loop(
-        bundle, spectrograms, events, settings.closed_loop, device=device, batch_events=settings.batch_events
-    )
-    writer = _maps_writer(bundle, spectrograms, Path(folder), settings, dict(model or {}), loop=loop)
+    in_turn = _in_turn(bundle, spectrograms, events, settings, state=state, device=device)
+    writer = _maps_writer(bundle, spectrograms, Path(folder), settings, dict(model or {}), state=state)
     pending = {plan.index: plan for plan in writer.pending()}
     columns = Columns(spectrograms.times)
     qs = QTransformSettings.from_recipe(Recipe.from_dict(bundle.recipe).part("qtransform")).qs
@@ -189,19 +185,19 @@ def run_inference(
     with tqdm(total=len(spectrograms), desc="Inference", unit="event", disable=not progress) as bar:
         for index, first in enumerate(range(0, len(spectrograms), settings.batch_events)):
             rows = np.arange(first, min(first + settings.batch_events, len(spectrograms)))
-            batch = _read(spectrograms, rows, names, loop)
-            found = {name: predict(batch) for name, predict in predictors.items()}
+            batch, found = in_turn(spectrograms.read(rows, names), rows)
             parts.append(_judge(found, batch.event_ids, groups[rows], judged, settings.threshold))
             if index in pending:
                 writer.write(pending[index], _maps_batch(batch, found[MODEL], has_strain[rows]))
             bar.update(len(batch))
+    loop = in_turn.closed()
     cases = {name: CaseStatistics.concatenate([part.cases[name] for part in parts]) for name in parts[0].cases}
     scored = {name: every.select(has_strain) for name, every in cases.items()}
     if has_strain.any():
         with_strain = np.flatnonzero(has_strain)
         batches = partial(_measured_maps, spectrograms, bundle.target, with_strain, groups, settings.batch_events)
         scored |= trivial_statistics(batches, settings.threshold, inside=judged)
-    ranks = {name: np.concatenate([part.ranks[name] for part in parts]) for name in predictors}
+    ranks = {name: np.concatenate([part.ranks[name] for part in parts]) for name in in_turn.predictors}
     verdicts = EventVerdicts(
         loudest_predicted=ranks[MODEL],
         peak_measured=cases[MODEL].peak_measured,
@@ -246,6 +242,74 @@ def run_inference(
         loop=loop,
         power=_joined([part.power for part in parts]),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _InTurn:
+    """Predicts events some at a time, without the witnesses that the closed loop has stopped by then.
+
+    Attributes:
+        predictors: By name.
+        in_time: Watches the gains of the model's predictions as these are made; None where nothing is watched, or
+            `loop` has been closed before: an event decides about later ones, so they must come in order of time.
+        spans: GPS start and end of each event, s.
+        loop: What was found beforehand in events that do not come in order of time.
+    """
+
+    predictors: Mapping[str, Predictor]
+    in_time: LoopInTime | None
+    spans: Float[np.ndarray, "event 2"]
+    loop: ClosedLoop | None = None
+
+    def __call__(
+        self, batch: SpectrogramBatch, rows: Int[np.ndarray, " row"]
+    ) -> tuple[SpectrogramBatch, dict[str, Prediction]]:
+        """The batch, in which witnesses that were stopped are not valid, and its predictions by name."""
+        if self.loop is not None:
+            batch = _without(batch, self.loop.keep[rows])
+        found = {MODEL: self.predictors[MODEL](batch)}
+        if self.in_time is not None and (gains := found[MODEL].gains) is not None:
+            keep = self.in_time.follow(gains, self.spans[rows])
+            if not keep.all():
+                batch = _without(batch, keep)
+                found = {MODEL: self.predictors[MODEL](batch)}
+        return batch, {name: found[name] if name in found else each(batch) for name, each in self.predictors.items()}
+
+    def closed(self) -> ClosedLoop | None:
+        """What the loop has found."""
+        return self.loop if self.in_time is None else self.in_time.closed()
+
+
+def _in_turn(
+    bundle: ModelBundle,
+    spectrograms: SpectrogramSet,
+    events: EventSet | None,
+    settings: InferenceSettings,
+    *,
+    state: WatchState | None,
+    device: torch.device | str,
+) -> _InTurn:
+    watch, loop = settings.closed_loop, None
+    in_time = begin_loop(bundle, spectrograms, events, watch, state=state)
+    if in_time is not None and np.any(np.diff(spectrograms.gps_start) < 0):
+        sizes: dict[str, Any] = {"device": device, "batch_events": settings.batch_events}
+        in_time, loop = None, close_loop(bundle, spectrograms, events, watch, state=state, **sizes)
+    predictor = partial(make_predictor, bundle, events=events, stride=settings.stride, batch_size=settings.batch_size)
+    longest_lag = None if in_time is None else watch.longest_lag
+    predictors = {MODEL: predictor(bundle.twin.to(device), longest_lag=longest_lag)}
+    if bundle.baseline is not None:
+        predictors[LINEAR] = predictor(bundle.baseline.to(device))
+    spans = event_spans(spectrograms, 0.0 if events is None else events.duration)
+    return _InTurn(predictors, in_time, spans, loop)
+
+
+def _without(batch: SpectrogramBatch, keep: Bool[np.ndarray, "event witness"] | None) -> SpectrogramBatch:
+    """The batch, whose witnesses come last, in which those that were stopped are not valid; None: all are kept."""
+    if keep is None:
+        return batch
+    valid = batch.valid.copy()
+    valid[:, -keep.shape[1] :] &= keep
+    return replace(batch, valid=valid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,18 +372,6 @@ def _judge(
     )
 
 
-def _read(
-    spectrograms: SpectrogramSet, rows: Int[np.ndarray, " row"], names: Sequence[str], loop: ClosedLoop | None
-) -> SpectrogramBatch:
-    """Maps of some rows, in which witnesses that were stopped are not valid."""
-    batch = spectrograms.read(rows, names)
-    if loop is None:
-        return batch
-    keep = np.ones_like(batch.valid)
-    keep[:, -len(loop.witnesses) :] = loop.keep[rows]
-    return replace(batch, valid=batch.valid & keep)
-
-
 def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
     told = [part for part in parts if part is not None]
     return np.concatenate(told) if told else None
@@ -365,9 +417,10 @@ def _maps_writer(
     settings: InferenceSettings,
     model: dict[str, object],
     *,
-    loop: ClosedLoop | None,
+    state: WatchState | None,
 ) -> ShardedWriter:
-    used = "" if loop is None or loop.keep.all() else f" {content_hash(loop.keep.tolist())}"
+    # with the maps and the weights, all that decides which witnesses are stopped
+    watch = [asdict(settings.closed_loop), bundle.notes.get(NOTE), None if state is None else asdict(state)]
     return ShardedWriter(
         folder=folder,
         kind="spectrograms",
@@ -382,7 +435,7 @@ def _maps_writer(
         recipe={"spectrograms": spectrograms.recipe, "model": model, "stride": settings.stride},
         event_ids=spectrograms.event_ids,
         shard_size=settings.batch_events,
-        inputs=f"{spectrograms.manifest.fingerprint} {weights_fingerprint(bundle.twin)}{used}",
+        inputs=f"{spectrograms.manifest.fingerprint} {weights_fingerprint(bundle.twin)} {content_hash(watch)}",
     )
 
 

@@ -42,6 +42,7 @@ class Subtraction:
         complete: Where no witness was missing or stopped, likewise.
         familiar: Where the model tells that the like was seen in training, likewise.
         accounted: Where nothing loud is left of the strain, likewise.
+        quiet: Where nothing loud is in the strain itself, whatever is taken from it, likewise.
         agreed: Where the strain holds all that is believed, likewise.
         stretches: In which a prediction is believed, those whose energy is centred in the block.
         gains: What the strain says of each witness about these, for the closed loop; empty where there is none, and of
@@ -55,6 +56,7 @@ class Subtraction:
     complete: Bool[np.ndarray, " sample"]
     familiar: Bool[np.ndarray, " sample"]
     accounted: Bool[np.ndarray, " sample"]
+    quiet: Bool[np.ndarray, " sample"]
     agreed: Bool[np.ndarray, " sample"]
     stretches: tuple[Stretch, ...]
     gains: tuple[SeenGain, ...]
@@ -111,7 +113,7 @@ def subtract(
     inner = slice(round(block[0] * rate) - outer[0], round(block[1] * rate) - outer[0])
     of_windows = {
         name: _joined_flags(windows, outer, rate, settings.stride, name)[inner]
-        for name in ("predicted", "complete", "familiar", "accounted")
+        for name in ("predicted", "complete", "familiar", "accounted", "quiet")
     }
     usable = _cut(target[0].usable.astype(float), round(block[0] * rate) - target[0].first, inner.stop - inner.start)
     asked = [one for one in windows if one.predicted and _within(one.centre, block)]
@@ -126,6 +128,7 @@ def subtract(
         complete=of_windows["complete"],
         familiar=of_windows["familiar"],
         accounted=of_windows["accounted"],
+        quiet=of_windows["quiet"],
         agreed=_agreed(stretches, outer)[inner],
         stretches=own_stretches,
         gains=() if stopped else seen_gains(prepared, model, own_stretches, settings),

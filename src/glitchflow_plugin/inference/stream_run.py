@@ -22,6 +22,7 @@ from glitchflow_plugin.inference.rank_report import known_ranks
 from glitchflow_plugin.inference.stream import subtract
 from glitchflow_plugin.inference.stream_data import Block, after_stops, between, check_band, padded, read_block
 from glitchflow_plugin.inference.stream_loop import left_out, warnings_of, watch
+from glitchflow_plugin.inference.stream_noise import keep_noise, tell_noise
 from glitchflow_plugin.inference.stream_ranks import MARGIN, within_block
 from glitchflow_plugin.inference.stream_vetoes import block_vetoes
 from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, foresight
@@ -254,6 +255,7 @@ def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
         clean = CleanStrain(
             piece, found.glitch, state, job.products.suffix, job.rank_channels(found.energy, plan.span[0])
         )
+        keep_noise(job.folder, plan.span, clean, found.quiet)
         written = write_clean_strain(job.folder, clean, job.products.formats, {**job.provenance, **told})
         seconds = {name: float(np.count_nonzero(state >> bit & 1)) / STATE_RATE for bit, name in enumerate(flags)}
         record = replace(
@@ -332,12 +334,21 @@ def stream_summary(manifest: Manifest, job: StreamJob, inputs: Mapping[str, obje
     }
     counts = Counter(f"{stretch.reason or 'taken'}_stretches" for one in manifest.blocks for stretch in one.believed)
     counts["witnesses_stopped"] = len(manifest.stopped)
+    noise = tell_noise(job.folder, manifest)
     return RunSummary(
         pipeline="stream_pipeline/Stream",
         started=started,
         inputs={**inputs, "strain": manifest.strain, "seconds": asked, "blocks": len(manifest.blocks)},
-        metrics={name: Metric(float(value)) for name, value in {**shares, **dict(sorted(counts.items()))}.items()},
-        outputs={"files": str(job.folder), "channels": ", ".join(channel_names(manifest.strain, manifest.suffix))},
+        metrics={
+            **{name: Metric(float(value)) for name, value in {**shares, **dict(sorted(counts.items()))}.items()},
+            **noise.metrics,
+        },
+        outputs={
+            "files": str(job.folder),
+            "channels": ", ".join(channel_names(manifest.strain, manifest.suffix)),
+            **noise.outputs,
+        },
+        details=noise.details,
         warnings=(
             *(f"{name} was missing for {time:.0f} s" for name, time in missing.items()),
             *(f"{name}: {why}" for name, why in problems.items()),

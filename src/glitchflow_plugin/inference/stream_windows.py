@@ -150,6 +150,7 @@ class Window:
         strain: Predicted whitened strain, (time,); None where nothing can be predicted.
         familiar: Whether the model tells that the like was seen in training.
         accounted: Whether nothing loud is left of the strain, in the middle of the window.
+        quiet: Whether nothing loud is in the strain itself there.
     """
 
     centre: float
@@ -161,6 +162,7 @@ class Window:
     strain: Series | None = None
     familiar: bool = False
     accounted: bool = False
+    quiet: bool = False
 
     @property
     def predicted(self) -> bool:
@@ -238,7 +240,7 @@ def predict_windows(
         off = [since <= centre - 0.75 * settings.stride for centre in batch]
         seen = [np.where(gone[:, None], 0, series) for gone, (_, _, series) in zip(off, looked, strict=True)]
         asked = [place for place, (taps, _, _) in enumerate(looked) if len(taps) and seen[place].any()]
-        said: dict[int, tuple[Series, bool, bool]] = {}
+        said: dict[int, tuple[Series, bool, bool, bool]] = {}
         if asked:
             strain = torch.from_numpy(np.stack([looked[place][1] for place in asked]))
             witnesses = torch.from_numpy(np.stack([seen[place] for place in asked]))
@@ -247,12 +249,19 @@ def predict_windows(
             if explained is not None and explains(model.twin):
                 familiar = model.twin.strangeness(explained.summary, explained.strain) >= settings.novelty
             accounted = _loudest_left(strain, predicted, model, settings) <= settings.signal_snr2
-            told = zip(host(predicted).astype(np.float64), familiar.tolist(), accounted.tolist(), strict=True)
+            quiet = accounted.clone()
+            # of what is no louder nothing is believed: the strain itself is what is left of it
+            believed = predicted.square().sum(dim=-1) > settings.believed_snr[0] ** 2
+            if believed.any():
+                own = strain[believed]
+                quiet[believed] = _loudest_left(own, torch.zeros_like(own), model, settings) <= settings.signal_snr2
+            flags = zip(familiar.tolist(), accounted.tolist(), quiet.tolist(), strict=True)
+            told = ((one, *held) for one, held in zip(host(predicted).astype(np.float64), flags, strict=True))
             said = dict(zip(asked, told, strict=True))
         for place, (centre, (taps, strain, series)) in enumerate(zip(batch, looked, strict=True)):
             known = taps, ~series.any(axis=1), off[place], strain.astype(np.float64)
             start = round(centre * model.rate) - half
-            windows.append(Window(centre, start, *known, *said.get(place, (None, False, False))))
+            windows.append(Window(centre, start, *known, *said.get(place, (None, False, False, False))))
     return windows
 
 

@@ -55,19 +55,44 @@ class Explanation(NamedTuple):
     summary: Tensor
 
 
+class Seen(NamedTuple):
+    """What follows from the series of each witness alone, so that it holds whichever of the others are missing.
+
+    Attributes:
+        coefficients: Short-time spectrum, (event, witness, frequency, frame).
+        smooth: Logarithm of its power over a few pixels, (event x witness, 1, frequency, frame).
+        alone: Features, (event x witness, feature, row, column), at the encoder's resolution.
+        present: Whether the witness has data, (event, witness).
+        num_samples: Length of the series.
+    """
+
+    coefficients: Tensor
+    smooth: Tensor
+    alone: Tensor
+    present: Tensor
+    num_samples: int
+
+    def without(self, rows: Tensor, keep: Tensor) -> "Seen":
+        """Some of the events, with some of their witnesses missing.
+
+        Args:
+            rows: Which events, bool, (event,).
+            keep: Witnesses that stay, bool, (chosen event, witness).
+        """
+        chosen = rows[:, None].expand_as(self.present).flatten()
+        coefficients = self.coefficients[rows] * keep[..., None, None]
+        return Seen(coefficients, self.smooth[chosen], self.alone[chosen], self.present[rows] & keep, self.num_samples)
+
+
 class _Parts(NamedTuple):
     """Short-time spectra of what each witness adds, (event, witness, frequency, frame), and what led to them.
 
     Attributes:
         parts: Complex coefficients.
-        present: Whether the witness has data, (event, witness).
-        alone: Features that follow from its own series, (event x witness, feature, row, column).
-        hidden: Features after the witnesses have looked at each other, same shape.
+        hidden: Features after the witnesses have looked at each other, (event x witness, feature, row, column).
     """
 
     parts: Tensor
-    present: Tensor
-    alone: Tensor
     hidden: Tensor
 
 
@@ -190,35 +215,52 @@ class CouplingNet(nn.Module):
         Returns:
             Whitened strain that the witnesses explain, (event, 1, time); or, explained, an `Explanation`.
         """
-        events, channels, num_samples = witnesses.shape
-        found = self._parts(witnesses)
-        strain = self.transform.inverse(found.parts.sum(dim=1), num_samples)[:, None]
-        if not explained:
-            return strain
+        seen = self.look(witnesses)
+        found = self._parts(seen)
+        return self._explained(seen, found) if explained else self._sum(found, seen.num_samples)
+
+    def tell(self, seen: Seen) -> tuple[Explanation, SeriesBatch]:
+        """What `forward` explains and what each witness adds (`contributions`), of what `look` has seen."""
+        found = self._parts(seen)
+        return self._explained(seen, found), self.transform.inverse(found.parts, seen.num_samples)
+
+    def _sum(self, found: "_Parts", num_samples: int) -> StrainSeries:
+        return self.transform.inverse(found.parts.sum(dim=1), num_samples)[:, None]
+
+    def _explained(self, seen: Seen, found: "_Parts") -> Explanation:
+        strain = self._sum(found, seen.num_samples)
         # what is left grows with what was predicted, witness by witness, and nothing is left of nothing
         # (neither the encoder nor the prediction shall change for the sake of it)
         spread = _enlarged(self.spread(found.hidden.detach()), found.parts.shape[-2:])
         share = functional.softplus(self.leak + spread[:, 0].float())
-        variance = 1 + (share.unflatten(0, (events, channels)) * _power(found.parts.detach())).sum(dim=1)
-        # of what a witness says for itself: the others, and which of them are missing, do not show in it
-        summary = found.alone.detach().unflatten(0, (events, channels)).amax(dim=(-1, -2)).float()
-        summary = torch.where(found.present[..., None], summary, torch.nan)
-        return Explanation(strain, variance, summary.flatten(1))
+        variance = 1 + (share.unflatten(0, seen.present.shape) * _power(found.parts.detach())).sum(dim=1)
+        return Explanation(strain, variance, _summary(seen))
+
+    def summary(self, witnesses: SeriesBatch) -> Tensor:
+        """The summary of an `Explanation` alone, (event, feature), which takes nothing but the encoder's first half."""
+        return _summary(self.look(witnesses))
 
     def contributions(self, witnesses: SeriesBatch) -> SeriesBatch:
         """What each witness adds to the prediction, (event, witness, time); their sum is the predicted strain."""
-        return self.transform.inverse(self._parts(witnesses).parts, witnesses.shape[-1])
+        return self.transform.inverse(self._parts(self.look(witnesses)).parts, witnesses.shape[-1])
 
-    def _parts(self, witnesses: SeriesBatch) -> "_Parts":
-        """What each witness adds, with what the encoder saw."""
-        events, channels, num_samples = witnesses.shape
+    def look(self, witnesses: SeriesBatch) -> Seen:
+        """What follows from each witness alone: its short-time spectrum, and the encoder's features of it."""
         present = witnesses.abs().amax(dim=-1) > 0
         coefficients, power, smooth = self._spectra(witnesses)
-        alone, hidden = self._encode(torch.cat([torch.log(power + _FLOOR), smooth], dim=1), present)
-        size = power.shape[-2:]
+        hidden = self.stem(torch.cat([torch.log(power + _FLOOR), smooth], dim=1))
+        hidden = (hidden.unflatten(0, present.shape) + self.embedding).flatten(0, 1)
+        alone = hidden + self.alone(hidden)
+        return Seen(coefficients.unflatten(0, present.shape), smooth, alone, present, witnesses.shape[-1])
+
+    def _parts(self, seen: Seen) -> "_Parts":
+        """What each witness adds, with what the encoder saw."""
+        coefficients, num_samples = seen.coefficients.flatten(0, 1), seen.num_samples
+        hidden = self._together(seen.alone, seen.present)
+        size = coefficients.shape[-2:]
         opened = _enlarged(self.gate(hidden), size)
-        cleaned = self._gated(coefficients, smooth, opened, num_samples).unflatten(0, (events, channels))
-        cleaned = cleaned * present[..., None] / _TYPICAL_PEAK
+        cleaned = self._gated(coefficients, seen.smooth, opened, num_samples).unflatten(0, seen.present.shape)
+        cleaned = cleaned * seen.present[..., None] / _TYPICAL_PEAK
         cleaned, direction = self._in_context(cleaned, coefficients)
         arrived = self._filtered(self._laws(cleaned, direction))
         if self.event_gain is not None:
@@ -227,7 +269,7 @@ class CouplingNet(nn.Module):
                 arrived = arrived * _believed(arrived)[..., None]
         gain = _enlarged(self.gain(hidden), size).float()
         parts = self.transform(arrived.flatten(0, 1)) * torch.complex(1 + gain[:, 0], gain[:, 1])
-        return _Parts(parts.unflatten(0, (events, channels)), present, alone, hidden)
+        return _Parts(parts.unflatten(0, seen.present.shape), hidden)
 
     @torch.no_grad()
     def law_series(self, witnesses: SeriesBatch) -> Tensor:
@@ -278,16 +320,10 @@ class CouplingNet(nn.Module):
         found = (_transient(cleaned, self.transform.frame_size) * self.event_gain[:, :-1]).sum(dim=-1)
         return torch.exp(_LARGEST_GAIN * torch.tanh((found + self.event_gain[:, -1]) / _LARGEST_GAIN))
 
-    def _encode(self, spectra: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of each witness, (event x witness, feature, row, column), at the coarser resolution.
-
-        Returns:
-            Those that follow from its own series, and those after the witnesses have looked at each other.
-        """
+    def _together(self, alone: Tensor, present: Tensor) -> Tensor:
+        """Features after the witnesses have looked at each other, from those of each alone; same shape."""
         events, channels = present.shape
-        hidden = self.stem(spectra)
-        hidden = (hidden.unflatten(0, (events, channels)) + self.embedding).flatten(0, 1)
-        alone = hidden = hidden + self.alone(hidden)
+        hidden = alone
         columns = hidden.shape[-1]
         bands = functional.adaptive_avg_pool2d(hidden, (_BANDS, columns)).flatten(1, 2)
         # (event, column, witness, feature x band): at each time the witnesses look at each other
@@ -299,7 +335,7 @@ class CouplingNet(nn.Module):
         )
         told = self.project(mixed.transpose(2, 3).flatten(3)).permute(0, 2, 3, 1).flatten(0, 1)
         hidden = hidden + told[:, :, None, :]
-        return alone, hidden + self.together(hidden)
+        return hidden + self.together(hidden)
 
     def _laws(self, series: SeriesBatch, direction: SeriesBatch | None) -> Tensor:
         """All laws of each cleaned witness, (event, witness, law, time)."""
@@ -320,6 +356,13 @@ class CouplingNet(nn.Module):
         spectra = torch.fft.rfft(laws, n=size) * torch.fft.rfft(self.filters, n=size)
         arrived = torch.fft.irfft(spectra.sum(2), n=size)
         return arrived[..., self.filter_size // 2 : self.filter_size // 2 + num_samples]
+
+
+def _summary(seen: Seen) -> Tensor:
+    """What the encoder saw of each witness, (event, feature)."""
+    # of what a witness says for itself: the others, and which of them are missing, do not show in it
+    loudest = seen.alone.detach().unflatten(0, seen.present.shape).amax(dim=(-1, -2)).float()
+    return torch.where(seen.present[..., None], loudest, torch.nan).flatten(1)
 
 
 def _averaged(coefficients: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Twins: a network with what leads from physical units to its own and back, and what calibrates it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.models.coupling import CouplingNet, Explanation
 from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries, StrainWindows, WindowBatch
 
 Energies: TypeAlias = Float[Tensor, "*pixels"]
@@ -207,6 +208,16 @@ class WaveformTwin(nn.Module):
         network: Any = self.network
         return network.contributions(witnesses) if hasattr(network, "contributions") else self(witnesses)
 
+    def summary(self, witnesses: SeriesBatch) -> Tensor:
+        """What the network saw of each event, (event, feature), as `explain` tells it."""
+        network = self.network
+        return network.summary(witnesses) if isinstance(network, CouplingNet) else self._said(witnesses).summary
+
+    def apart(self, witnesses: SeriesBatch) -> tuple[StrainSeries, SeriesBatch]:
+        """The prediction, (event, 1, time), and its `contributions`."""
+        parts = self.contributions(witnesses)
+        return (self(witnesses) if hasattr(self.network, "contributions") else parts), parts
+
     def explain(self, witnesses: SeriesBatch) -> "Explained":
         """Prediction, and how far it can be trusted.
 
@@ -216,13 +227,50 @@ class WaveformTwin(nn.Module):
         Raises:
             FormatError: The network does not say.
         """
+        return self._calibrated(self._said(witnesses), witnesses)
+
+    def explain_apart(self, witnesses: SeriesBatch) -> "tuple[Explained, SeriesBatch]":
+        """What `explain` says, and the `contributions`, of one run of the network."""
+        said, parts = self._said_apart(witnesses)
+        return self._calibrated(said, witnesses), parts
+
+    def subsets(
+        self, witnesses: SeriesBatch, chosen: Iterable[tuple[Tensor, Tensor]]
+    ) -> Iterator[tuple[Explanation, SeriesBatch]]:
+        """What the network says, before that is calibrated, of events some of whose witnesses are missing.
+
+        Args:
+            witnesses: As for `forward`. What follows from each of them alone is computed once for all.
+            chosen: Which events (bool, (event,)), and which of their witnesses stay (bool, (chosen event, witness)).
+
+        Yields:
+            Explanation and `contributions` of the chosen events, one pair for each choice.
+        """
+        network: Any = self.network
+        seen = network.look(witnesses) if isinstance(network, CouplingNet) else None
+        for rows, keep in chosen:
+            if seen is not None:
+                yield network.tell(seen.without(rows, keep))
+            else:
+                yield self._said_apart(witnesses[rows] * keep[..., None])
+
+    def _said(self, witnesses: SeriesBatch) -> Explanation:
         if not self.explains:
             raise FormatError(f"{type(self.network).__name__} does not say how sure it is. Use the model coupling.")
-        strain, announced, summary = self.network(witnesses, explained=True)
+        network: Any = self.network
+        return network(witnesses, explained=True)
+
+    def _said_apart(self, witnesses: SeriesBatch) -> tuple[Explanation, SeriesBatch]:
+        network = self.network
+        if isinstance(network, CouplingNet):
+            return network.tell(network.look(witnesses))
+        return self._said(witnesses), self.contributions(witnesses)
+
+    def _calibrated(self, said: Explanation, witnesses: SeriesBatch) -> "Explained":
         missing = (witnesses.abs().amax(dim=-1) == 0).sum(dim=-1)
         level = self.level_of(missing)
         noise, factor = (values[level][:, None, None] for values in (self.variance_noise, self.variance_factor))
-        return Explained(strain, noise + factor * (announced - 1), summary, level)
+        return Explained(said.strain, noise + factor * (said.variance - 1), said.summary, level)
 
     def level_of(self, missing: Tensor) -> Tensor:
         """Place in `levels` of the next number of missing witnesses that was calibrated; more than all cannot be."""

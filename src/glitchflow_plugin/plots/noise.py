@@ -44,31 +44,33 @@ def plot_noise(
     ratio = figure.add_subplot(grid[1, 0], sharex=density)
     known = (frequencies >= _LOWEST) & (before > 0)
     _draw_density(density, frequencies[known], before[known], after[known])
-    _draw_ratio(ratio, frequencies[known], after[known] / before[known])
+    _draw_ratio(ratio, frequencies[known], after[known] / before[known], float(frequencies[-1]))
     density.set_title(f"{strain}, quiet time", fontsize=10, loc="left")
     _draw_ranges(figure.add_subplot(grid[:, 1]), span, ranges)
     return figure
 
 
 def _draw_density(axes: Axes, frequencies: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
+    axes.set_ylabel("amplitude spectral density [1/√Hz]")
+    axes.tick_params(labelbottom=False)
+    axes.grid(alpha=0.3)
+    if not len(frequencies):
+        axes.text(0.5, 0.5, "no quiet time", transform=axes.transAxes, ha="center", va="center")
+        return
     axes.plot(frequencies, before, color=ORANGE, linewidth=1.6, label="recorded")
     axes.plot(frequencies, after, color=BLUE, linewidth=0.8, label="clean")
     axes.set_yscale(LogScale(axes.yaxis))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylabel("amplitude spectral density [1/√Hz]")
-    axes.tick_params(labelbottom=False)
-    axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    if not len(frequencies):
-        axes.text(0.5, 0.5, "no quiet time", transform=axes.transAxes, ha="center", va="center")
 
 
-def _draw_ratio(axes: Axes, frequencies: np.ndarray, ratio: np.ndarray) -> None:
+def _draw_ratio(axes: Axes, frequencies: np.ndarray, ratio: np.ndarray, highest: float) -> None:
     axes.axhline(1.0, color=GREY, linewidth=0.8)
     axes.plot(frequencies, ratio, color=BLUE, linewidth=0.8)
     away = max(_SMALLEST_RATIO, 1.1 * float(np.abs(ratio - 1).max(initial=0.0)))
     axes.set_ylim(1 - away, 1 + away)
+    axes.set_xlim(_LOWEST, highest)
     axes.set_xscale(LogScale(axes.xaxis))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -68,6 +68,11 @@ class MeasuredGains(NamedTuple):
     power: Float[np.ndarray, "event part"]
     lag: Float[np.ndarray, "event part"]
 
+    @classmethod
+    def joined(cls, parts: "Sequence[MeasuredGains]") -> "MeasuredGains":
+        """Those of several batches, in order."""
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
 
 @dataclass(frozen=True)
 class GainReference:
@@ -159,6 +164,28 @@ def reference_gains(
     return GainReference(tuple(parts), means, errors, spreads, tuple(count), tuple(told.mean(axis=0).tolist()))
 
 
+@dataclass(frozen=True)
+class WatchState:
+    """Where the watch stands after some events, and from where it goes on with later ones.
+
+    Attributes:
+        evidence: Logarithm of the factor, of `SIDES`, as a share of what stops, by part.
+        until: GPS end of the last event that counted, by part, s; None of none.
+        reason: Which of `SIDES` has stopped a part, by part; empty of one that goes on.
+        since: GPS start of the event with which the part was stopped, s, by part; None of one that goes on.
+    """
+
+    evidence: tuple[tuple[float, float], ...]
+    until: tuple[float | None, ...]
+    reason: tuple[str, ...]
+    since: tuple[float | None, ...]
+
+    @classmethod
+    def fresh(cls, num_parts: int) -> "WatchState":
+        """That of parts of which nothing has been seen."""
+        return cls(((0.0, 0.0),) * num_parts, (None,) * num_parts, ("",) * num_parts, (None,) * num_parts)
+
+
 @dataclass(frozen=True, eq=False)
 class GainWatch:
     """What the watch says of each event, in the order in which they were given.
@@ -167,15 +194,33 @@ class GainWatch:
         counted: Where the gain of a part was told, and counts, (event, part).
         evidence: Logarithm of the factor after the event, of `SIDES`, as a share of what stops, (event, part, side).
         stopped: Whether the part was stopped when the event came, (event, part).
-        reason: Which of `SIDES` has stopped a part, by part; empty of one that goes on.
-        since: Event with which the part was stopped, by part; -1 of one that goes on.
+        since: Event with which the part was stopped, by part; -1 of one that goes on, or was stopped before.
+        state: Where the watch stands after them.
     """
 
     counted: Bool[np.ndarray, "event part"]
     evidence: Float[np.ndarray, "event part side"]
     stopped: Bool[np.ndarray, "event part"]
-    reason: tuple[str, ...]
     since: tuple[int, ...]
+    state: WatchState
+
+    @property
+    def reason(self) -> tuple[str, ...]:
+        """Which of `SIDES` has stopped a part, by part; empty of one that goes on."""
+        return self.state.reason
+
+    @classmethod
+    def joined(cls, parts: "Sequence[GainWatch]") -> "GainWatch":
+        """Those of several batches, each of which went on where the one before it stood."""
+        firsts = np.cumsum([0, *(len(part.counted) for part in parts[:-1])]).tolist()
+        since = [
+            max(-1 if each < 0 else first + each for first, each in zip(firsts, one, strict=True))
+            for one in zip(*(part.since for part in parts), strict=True)
+        ]
+        counted, evidence, stopped = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("counted", "evidence", "stopped")
+        )
+        return cls(counted, evidence, stopped, tuple(since), parts[-1].state)
 
 
 def watch_gains(
@@ -183,6 +228,7 @@ def watch_gains(
     spans: Float[np.ndarray, "event 2"],
     reference: GainReference,
     settings: WatchSettings,
+    state: WatchState | None = None,
 ) -> GainWatch:
     """Go through the events in order of time, and stop each part that no longer does what it did.
 
@@ -194,6 +240,7 @@ def watch_gains(
         spans: GPS start and end of each event, s, float64.
         reference: Gains of the validation events.
         settings: When a part is stopped.
+        state: Where the watch stood before these events; None: nothing has been seen.
     """
     known = np.array([value is not None for value in reference.gain], dtype=bool)
     gain, counted = found.gain, (found.power >= settings.least_power) & known
@@ -202,17 +249,22 @@ def watch_gains(
         rows = counted[:, part]
         factors[rows, part] = _factors(gain[rows, part], found.variance[rows, part], reference, part, settings)
     evidence, stopped, counts = np.zeros_like(factors), np.zeros_like(counted), np.zeros_like(counted)
-    level, ends = np.zeros(factors.shape[1:]), np.full(gain.shape[1], -np.inf)
-    reason, since = [""] * gain.shape[1], [-1] * gain.shape[1]
+    before = WatchState.fresh(gain.shape[1]) if state is None else state
+    level, ends = np.array(before.evidence), np.array([-np.inf if end is None else end for end in before.until])
+    reason, times, since = list(before.reason), list(before.since), [-1] * gain.shape[1]
     for event in np.lexsort((spans[:, 1], spans[:, 0])):
-        stopped[event] = [number >= 0 for number in since]
+        stopped[event] = [bool(why) for why in reason]
         counts[event] = counted[event] & (spans[event, 0] >= ends)
         level = np.where(counts[event][:, None], np.maximum(level + factors[event], 0), level)
         ends = np.where(counts[event], spans[event, 1], ends)
         evidence[event] = level
         for part in np.flatnonzero((level.max(axis=1) >= 1) & ~stopped[event]):
             reason[part], since[part] = SIDES[int(level[part].argmax())], int(event)
-    return GainWatch(counts, evidence, stopped, tuple(reason), tuple(since))
+            times[part] = float(spans[event, 0])
+    until = tuple(float(end) if np.isfinite(end) else None for end in ends)
+    sides = tuple((float(low), float(high)) for low, high in level)
+    after = WatchState(sides, until, tuple(reason), tuple(times))
+    return GainWatch(counts, evidence, stopped, tuple(since), after)
 
 
 def _factors(

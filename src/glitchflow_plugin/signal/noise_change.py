@@ -6,7 +6,7 @@ some seconds, so that memory does not depend on how long the data are, and piece
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -44,8 +44,8 @@ class NoiseChange:
         after: The same of the clean strain.
         mean_before: Mean density of these segments, to which each of them adds.
         mean_after: The same of the clean strain.
-        range_before: Inspiral range by the mean density of all segments, to which glitches add, Mpc; NaN where the
-            rate of the strain is too low for it.
+        range_before: Inspiral range by the mean density of all segments, to which glitches add, Mpc; NaN where there
+            is none, since the rate is too low or the strain is zero.
         range_after: The same of the clean strain.
     """
 
@@ -66,6 +66,8 @@ def noise_changes(
     quiet: Bool[np.ndarray, " flag"],
     start: float,
     sample_rate: float,
+    *,
+    ranged: bool = True,
 ) -> Iterator[NoiseChange]:
     """What a subtraction does to each piece of a stretch of strain; a piece without two whole segments is left out.
 
@@ -75,6 +77,7 @@ def noise_changes(
         quiet: Where the recorded strain holds nothing loud, over the same time at any rate.
         start: GPS time of the first sample, s.
         sample_rate: Hz.
+        ranged: Whether the series is strain, so that it has an inspiral range.
     """
     stop = start + len(strain) / sample_rate
     first = math.floor(start / PIECE_LENGTH)
@@ -84,7 +87,7 @@ def noise_changes(
         flags = slice(*(round((one - start) / (stop - start) * len(quiet)) for one in span))
         found = _of_piece(strain[own], clean[own], quiet[flags], span, sample_rate)
         if found is not None:
-            yield found
+            yield found if ranged else replace(found, range_before=math.nan, range_after=math.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +196,8 @@ def _density(powers: Float[np.ndarray, "segment frequency"], sample_rate: float,
 
 def _range(powers: Float[np.ndarray, "segment frequency"], sample_rate: float) -> float:
     """Of all segments, each of which counts."""
-    if sample_rate / 2 < HIGHEST:
+    density = Psd(_density(powers, sample_rate, "mean"), 1 / FFT_LENGTH)
+    try:
+        return inspiral_range(density) if sample_rate / 2 >= HIGHEST else math.nan
+    except ValueError:  # a stretch of zeros
         return math.nan
-    return inspiral_range(Psd(_density(powers, sample_rate, "mean"), 1 / FFT_LENGTH))

@@ -8,6 +8,9 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.nn import functional
 
+from glitchflow_plugin.signal.gain_watch import MeasuredGains
+from glitchflow_plugin.types.tensors import host
+
 #: Variance that the gain of each other witness has about 1 while one is measured: it may be reversed or threefold.
 _OTHERS = 4.0
 #: Samples over which the power of a part is averaged, and how far above its median it is where there is a transient.
@@ -63,6 +66,25 @@ def witness_gains(
     noise = (squares @ left.square()[..., None])[..., 0] / squares.sum(dim=-1)
     lag = _lags(left[:, None] + joint[..., None] * parts, parts, longest_lag)
     return WitnessGains(gain, noise.clamp(min=1) / power, power, lag)
+
+
+def measured_gains(
+    strain: Float[Tensor, "event time"],
+    parts: Float[Tensor, "event part time"],
+    sample_rate: float,
+    longest_lag: float,
+) -> MeasuredGains:
+    """Gains as from `witness_gains`, in seconds and on the CPU; a strain of zeros, where there is none, tells nothing.
+
+    Args:
+        strain: Measured, whitened.
+        parts: What each witness adds to the prediction, whitened.
+        sample_rate: Hz.
+        longest_lag: How far a part is moved to either side at most, s.
+    """
+    gains = witness_gains(strain, parts, round(longest_lag * sample_rate))
+    power = torch.where((strain.abs().amax(dim=-1) > 0)[:, None], gains.power, 0)
+    return MeasuredGains(*map(host, (gains.gain, gains.variance, power, gains.lag / sample_rate)))
 
 
 def _transients(parts: Float[Tensor, "event part time"]) -> Float[Tensor, "event part time"]:

@@ -1,6 +1,6 @@
 """Put a waveform twin's word about itself right, on validation events: variance by pixel, and what is new to it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from glitchflow_plugin.errors import NoEventsError
+from glitchflow_plugin.models.coupling import Explanation
 from glitchflow_plugin.models.twins import PROBABILITIES, WaveformTwin, gaussian_limits
 from glitchflow_plugin.types.tensors import host
 
 _Batches = Iterable[tuple[Tensor, Tensor]]
+OfEvents = Callable[[Tensor, Tensor, Tensor], None]
+"""Is handed strain (event, 1, time), the prediction (event, 1, time) and what each witness adds (event, part, time)."""
 
 #: Summaries of few events do not span all directions: their covariance is drawn towards its diagonal by this share.
 _SHRINKAGE = 0.1
@@ -56,9 +59,13 @@ class Coverage:
 
 
 def calibrate(
-    twin: WaveformTwin, training: _Batches, validation: _Batches, groups: Int[np.ndarray, " event"] | None = None
+    twin: WaveformTwin,
+    training: _Batches,
+    validation: _Batches,
+    groups: Int[np.ndarray, " event"] | None = None,
+    also: OfEvents | None = None,
 ) -> None:
-    """Fit the calibration of a twin, in place.
+    """Fit the calibration of a twin, in place; both parts are gone through once.
 
     The mean power that is left of a pixel is a + b (v - 1), v being the network's announcement; a and b are those of
     the largest likelihood of a complex Gaussian on validation events. Of a predicted glitch, a little is left as a rule
@@ -78,40 +85,68 @@ def calibrate(
     Args:
         twin: Its network must say how sure it is.
         training: Batches of witnesses and strain of training events.
-        validation: The same of validation events; gone through once for each number of missing witnesses.
+        validation: The same of validation events.
         groups: Number of the group of each validation event, in their order; None: each is a group of its own.
+        also: Sees the validation events, on the device of the twin, with what it says of them.
 
     Raises:
         NoEventsError: There is no event.
     """
     device = twin.variance_noise.device
-    seen = [_summaries(twin, witnesses.to(device)) for witnesses, _ in training]
+    with torch.no_grad():
+        seen = [twin.summary(witnesses.to(device)).double() for witnesses, _ in training]
     if not seen:
         raise NoEventsError("expected training events to calibrate on, got none.")
     mean, covariance = _moments(torch.cat(seen))
     twin.keep(summary_mean=mean, summary_covariance=covariance)
-    references = [
-        (_summaries(twin, shown), _powers(twin, shown)) for shown in (each[0].to(device) for each in validation)
-    ]
-    if not references:
-        raise NoEventsError("expected validation events to calibrate on, got none.")
-    summaries, powers = (torch.cat(each) for each in zip(*references, strict=True))
+    summaries, powers, levels = _gone_through(twin, validation, also)
     groups = np.arange(len(summaries)) if groups is None else np.unique(groups, return_inverse=True)[1]
     twin.keep(summary_references=summaries, summary_groups=torch.from_numpy(groups), summary_powers=powers)
-    channels = next(iter(validation))[0].shape[1]
-    levels = np.unique(np.linspace(0, channels, _LEVELS).round() if channels >= _LEVELS else np.arange(channels + 1))
     fits = [(1.0, 1.0, gaussian_limits().repeat(len(_LOUDNESS) + 1, 1))]
-    for number in levels:
-        found = _observed(twin, validation, int(number), groups)
-        fits.append(fits[-1] if found is None else _fit(found))
+    for level in levels:
+        observed = level.observed(groups)
+        fits.append(fits[-1] if observed is None else _fit(observed))
     noise, factor, limits = zip(*fits[1:], strict=True)
     twin.keep(
-        levels=torch.from_numpy(levels),
+        levels=torch.tensor([level.missing for level in levels]),
         loudness=torch.tensor(_LOUDNESS),
         variance_noise=torch.tensor(noise),
         variance_factor=torch.tensor(factor),
         limits=torch.stack(limits),
     )
+
+
+@torch.no_grad()
+def _gone_through(
+    twin: WaveformTwin, validation: _Batches, also: OfEvents | None
+) -> tuple[Tensor, Tensor, list["_Drawn"]]:
+    """Summaries and powers of the validation events, and pixels for each number of missing witnesses."""
+    device, references, levels = twin.variance_noise.device, [], []
+    for witnesses, strain in validation:
+        shown, measured = witnesses.to(device), strain.to(device)
+        levels = levels or [_Drawn(number) for number in _levels(shown.shape[1])]
+        drawn = [(level, *level.choose(shown)) for level in levels]
+        drawn = [(level, usable, keep) for level, usable, keep in drawn if len(keep)]
+        whole = torch.ones(shown.shape[:2], dtype=torch.bool, device=device)
+        less = [(usable, keep) for level, usable, keep in drawn if level.missing]
+        found = twin.subsets(shown, [(whole[:, 0], whole), *less])
+        said, parts = next(found)
+        references.append((said.summary.double(), parts.square().sum(dim=-1)))
+        if also is not None:
+            also(measured, said.strain, parts)
+        for level, usable, _ in drawn:
+            # of events that lack nothing all was said at once
+            without = next(found)[0] if level.missing else Explanation(*(each[usable] for each in said))
+            level.add(measured[usable], without, twin)
+    if not references:
+        raise NoEventsError("expected validation events to calibrate on, got none.")
+    summaries, powers = (torch.cat(each) for each in zip(*references, strict=True))
+    return summaries, powers, levels
+
+
+def _levels(channels: int) -> list[int]:
+    """Numbers of missing witnesses that are calibrated, of so many."""
+    return np.unique(np.linspace(0, channels, min(_LEVELS, channels + 1)).round()).astype(int).tolist()
 
 
 def _moments(summaries: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,23 +245,17 @@ def leave_out(witnesses: Tensor, number: int, generator: torch.Generator) -> tup
     Returns:
         Series of the events that lack at most so many, and which these are, bool, (event,).
     """
+    usable, keep = _choose(witnesses, number, generator)
+    return witnesses[usable] * keep[..., None], usable
+
+
+def _choose(witnesses: Tensor, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Events that lack at most so many witnesses, (event,), and which of theirs stay, (chosen event, witness)."""
     missing = witnesses.abs().amax(dim=-1).cpu() == 0
     usable = missing.sum(dim=1) <= number
     drawn = torch.rand(missing.shape, generator=generator).masked_fill(missing, -1.0)
     keep = torch.ones_like(missing).scatter_(1, drawn.argsort(dim=1)[:, :number], value=False)[usable]
-    usable = usable.to(witnesses.device)
-    return witnesses[usable] * keep.to(witnesses)[..., None], usable
-
-
-@torch.no_grad()
-def _summaries(twin: WaveformTwin, witnesses: Tensor) -> Tensor:
-    return twin.network(witnesses, explained=True).summary.double()
-
-
-@torch.no_grad()
-def _powers(twin: WaveformTwin, witnesses: Tensor) -> Tensor:
-    """Power of each part of the predictions, (event, part)."""
-    return twin.contributions(witnesses).square().sum(dim=-1)
+    return usable.to(witnesses.device), keep.to(witnesses.device)
 
 
 @dataclass(frozen=True)
@@ -246,48 +275,81 @@ class _Observed:
     group: Tensor
 
 
-@torch.no_grad()
-def _observed(
-    twin: WaveformTwin, batches: _Batches, missing: int, groups: np.ndarray | None = None
-) -> _Observed | None:
-    """Draw loud and quiet pixels within the band, for each event a bounded number; None if no event can be used."""
-    device, network = twin.variance_noise.device, twin.network
-    transform: Any = network.transform
-    generator = torch.Generator().manual_seed(0)
-    medians, parts, events, first = [], [], [], 0
-    for witnesses, strain in batches:
-        own = torch.arange(first, first := first + len(witnesses))
-        shown, usable = leave_out(witnesses.to(device), missing, generator)
-        if not len(shown):
-            continue
-        predicted, announced, _ = network(shown, explained=True)
-        left = transform((strain.to(device)[usable] - predicted)[:, 0])
+class _Drawn:
+    """Loud and quiet pixels of events, for each a bounded number, with some of the witnesses left out at random.
+
+    Args:
+        missing: How many witnesses are to be missing in each event.
+    """
+
+    def __init__(self, missing: int) -> None:
+        self.missing = missing
+        self._generator = torch.Generator().manual_seed(0)
+        self._medians: list[Tensor] = []
+        self._parts: list[tuple[Tensor, ...]] = []
+        self._events: list[Tensor] = []
+        self._num_events = 0
+        self._own = torch.arange(0)
+
+    def choose(self, witnesses: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the next events take part, (event,), and which of their witnesses stay, (chosen event, witness)."""
+        usable, keep = _choose(witnesses, self.missing, self._generator)
+        self._own = self._num_events + torch.nonzero(usable.cpu())[:, 0]
+        self._num_events += len(usable)
+        return usable, keep
+
+    def add(self, strain: Tensor, said: Explanation, twin: WaveformTwin) -> None:
+        """Draw pixels of the events that were chosen last.
+
+        Args:
+            strain: Measured, (chosen event, 1, time).
+            said: What the twin's network says of them.
+            twin: Has the short-time spectrum.
+        """
+        network: Any = twin.network
+        left = network.transform((strain - said.strain)[:, 0])
         power = torch.view_as_real(left).square().sum(dim=-1).cpu().double()
-        announced = announced.cpu().double()
-        own = own[usable.cpu()]
-        events.append(own)
-        medians.append(power.median(dim=2).values)
+        announced = said.variance.cpu().double()
+        self._events.append(self._own)
+        self._medians.append(power.median(dim=2).values)
         rows = torch.arange(power.shape[1])[:, None].expand(power.shape[1:])
         # the first and last frames reach past the ends of the series
         inner = torch.zeros(power.shape[1:], dtype=torch.bool)
         inner[:, _EDGE_FRAMES:-_EDGE_FRAMES] = True
-        for event, own_power, own_announced in zip(own, power, announced, strict=True):
+        for event, own_power, own_announced in zip(self._own, power, announced, strict=True):
             is_loud = own_announced > 1.1
             for chosen, most in ((~is_loud & inner, _QUIET_PIXELS), (is_loud & inner, _LOUD_PIXELS)):
                 places = torch.nonzero(chosen.flatten())[:, 0]
-                kept = places[torch.randperm(len(places), generator=generator)[:most]]
+                kept = places[torch.randperm(len(places), generator=self._generator)[:most]]
                 weight = torch.full((len(kept),), len(places) / max(1, len(kept)), dtype=torch.float64)
                 pixels = (own_power.flatten()[kept], own_announced.flatten()[kept], rows.flatten()[kept])
-                parts.append((*pixels, weight, event.expand(len(kept))))
-    if not parts:
-        return None
-    power, announced, rows, weight, event = (torch.cat(each) for each in zip(*parts, strict=True))
-    group = torch.arange(first) if groups is None else torch.from_numpy(np.asarray(groups))
-    weight = weight / torch.bincount(group[torch.cat(events)])[group[event]]
-    # rows outside the band of the whitened strain hold next to nothing
-    level = torch.cat(medians).median(dim=0).values
-    band = (level > _LEAST_LEVEL * level.max())[rows]
-    return _Observed(power[band], announced[band], weight[band], group[event][band])
+                self._parts.append((*pixels, weight, event.expand(len(kept))))
+
+    def observed(self, groups: np.ndarray | None = None) -> _Observed | None:
+        """The pixels within the band; None if no event could be used."""
+        if not self._parts:
+            return None
+        power, announced, rows, weight, event = (torch.cat(each) for each in zip(*self._parts, strict=True))
+        group = torch.arange(self._num_events) if groups is None else torch.from_numpy(np.asarray(groups))
+        weight = weight / torch.bincount(group[torch.cat(self._events)])[group[event]]
+        # rows outside the band of the whitened strain hold next to nothing
+        level = torch.cat(self._medians).median(dim=0).values
+        band = (level > _LEAST_LEVEL * level.max())[rows]
+        return _Observed(power[band], announced[band], weight[band], group[event][band])
+
+
+@torch.no_grad()
+def _observed(
+    twin: WaveformTwin, batches: _Batches, missing: int, groups: np.ndarray | None = None
+) -> _Observed | None:
+    """Pixels of events that lack so many witnesses; None if no event can be used."""
+    drawn = _Drawn(missing)
+    for witnesses, strain in batches:
+        shown = witnesses.to(twin.variance_noise.device)
+        usable, keep = drawn.choose(shown)
+        for said, _ in twin.subsets(shown, [(usable, keep)] if len(keep) else []):
+            drawn.add(strain.to(shown.device)[usable], said, twin)
+    return drawn.observed(groups)
 
 
 def _most_likely(seen: _Observed) -> tuple[float, float]:

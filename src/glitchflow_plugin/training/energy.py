@@ -23,7 +23,7 @@ from glitchflow_plugin.plots.style import Picture
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings, fit_baseline
 from glitchflow_plugin.training.evaluation import WindowResults, judge_windows
 from glitchflow_plugin.training.judged_maps import JudgedOnMaps
-from glitchflow_plugin.training.learner import Batches
+from glitchflow_plugin.training.learner import Batches, Review
 from glitchflow_plugin.training.losses import LossSettings, map_loss
 from glitchflow_plugin.types.tensors import host
 
@@ -141,9 +141,6 @@ class EnergyLearner(JudgedOnMaps):
         }
         return {name: content_hash(part) for name, part in parts.items()}
 
-    def gains(self, twin: EnergyTwin, batches: Callable[[str], Batches]) -> None:
-        """Energies have no sign: there is no gain to follow."""
-
     def baseline(self, twin: EnergyTwin, batches: Callable[[str], Batches]) -> Baseline:
         """The linear witness filter, fitted to the training windows and chosen on validation."""
         return fit_baseline(
@@ -158,6 +155,11 @@ class EnergyLearner(JudgedOnMaps):
 
     def calibrate(self, twin: EnergyTwin, batches: Callable[[str], Batches]) -> None:
         """Nothing: a twin of energies does not say how sure it is."""
+
+    def review(self, twin: EnergyTwin, batches: Callable[[str], Batches], *, threshold: float) -> Review:
+        """Judge the validation windows; energies have no sign, so there is no gain to follow."""
+        device = twin.clamp.device
+        return Review(self.judge(twin, batches("validation"), twin, device=device, threshold=threshold))
 
     def predictor(self, twin: nn.Module) -> MapPredictor:
         """What predicts whole maps with this twin."""

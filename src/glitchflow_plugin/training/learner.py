@@ -1,9 +1,12 @@
 """What the training loop must know of a representation, and nothing else."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from glitchflow_plugin.data.sharded import EventSet
@@ -37,6 +40,22 @@ class Results(Protocol):
     def figures(self) -> dict[str, float]:
         """Loss (`loss`) and whatever else is worth following, by name."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Review:
+    """What a learner finds in the validation windows after training, each of which the twin predicts once.
+
+    Attributes:
+        results: Loss and figures.
+        gains: How the strain follows each witness; None where that cannot be told.
+        ranks: Largest predicted energy of each column of whole maps, SNR², (time,), by event id; of events that are not
+            there nobody has predicted it yet.
+    """
+
+    results: Results
+    gains: GainReference | None = None
+    ranks: Mapping[str, Float[np.ndarray, " time"]] = field(default_factory=dict)
 
 
 class Learner(Protocol):
@@ -124,8 +143,8 @@ class Learner(Protocol):
         """Put what the twin says about itself right, in place, on validation windows."""
         ...
 
-    def gains(self, twin: Any, batches: Callable[[str], Batches]) -> GainReference | None:
-        """How the strain of validation windows follows each witness; None where that cannot be told."""
+    def review(self, twin: Any, batches: Callable[[str], Batches], *, threshold: float) -> Review:
+        """Calibrate as `calibrate` does, and judge the validation windows on the way."""
         ...
 
     def predictor(self, twin: nn.Module) -> Predictor:

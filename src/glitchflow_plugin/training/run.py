@@ -19,6 +19,7 @@ from glitchflow_plugin.tracking.runs import named_for_test
 from glitchflow_plugin.training.baseline import Baseline
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.judged_events import Gate, gate_notes
+from glitchflow_plugin.training.learner import Review
 from glitchflow_plugin.training.registration import Outcome
 from glitchflow_plugin.training.trained_twin import TrainedTwin
 from glitchflow_plugin.training.veto_notes import veto_notes
@@ -79,11 +80,13 @@ class TrainingResult:
 
 def finish(trained: TrainedTwin, conditions: Conditions) -> TrainingResult:
     """Calibrate the best twin, fit its linear rival, and judge both; the test events are looked at this once."""
-    trained.calibrate()
+    review = trained.review()
     baseline = trained.learner.baseline(trained.twin, trained.batches)
-    figures = trained.judge("validation").figures()
+    figures = review.results.figures()
     scores = trained.learner.test_scores(trained.twin, baseline, threshold=trained.config.threshold)
-    return TrainingResult(describe(trained, conditions, figures, baseline, scores), baseline, figures, scores)
+    return TrainingResult(
+        describe(trained, conditions, figures, baseline, scores, review=review), baseline, figures, scores
+    )
 
 
 def describe(
@@ -92,12 +95,13 @@ def describe(
     figures: Mapping[str, float],
     baseline: Baseline,
     scores: Mapping[str, Scores],
+    *,
+    review: Review | None = None,
 ) -> ModelBundle:
     """What can be registered: the twin with all that is known of it."""
     config, training_set = trained.config, trained.learner.training_set
     begins, times = training_set.windows["gps_start"], training_set.open_spectrograms().times
     length = float(times[training_set.settings.size - 1] - times[0])
-    gains = trained.learner.gains(trained.twin, trained.batches)
     notes = {
         "run_name": conditions.run_name,
         "dataset_name": training_set.spectrograms.name,
@@ -112,9 +116,9 @@ def describe(
         "events": {name: len(training_set.split.part(name)) for name in PARTS},
         **gate_notes(training_set),
         "threshold": config.threshold,
-        **({} if gains is None else {NOTE: gains.to_dict()}),
+        **({NOTE: review.gains.to_dict()} if review is not None and review.gains is not None else {}),
         "baseline": {"representation": baseline.representation, "ridge": baseline.ridge},
-        **veto_notes(trained),
+        **veto_notes(trained, {} if review is None else review.ranks),
     }
     metrics = {f"validation_{key}": value for key, value in figures.items()}
     return trained.learner.bundle(trained.twin, baseline, metrics, notes)

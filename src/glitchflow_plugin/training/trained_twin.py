@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from glitchflow_plugin.training.configuration import TrainingConfiguration
-from glitchflow_plugin.training.learner import Batches, Learner, Results
+from glitchflow_plugin.training.learner import Batches, Learner, Results, Review
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +45,10 @@ class TrainedTwin:
     def calibrate(self) -> None:
         """Put what the twin says about itself right, on validation windows."""
         self.learner.calibrate(self.twin, self.batches)
+
+    def review(self) -> Review:
+        """Calibrate and judge on validation windows, which are gone through once."""
+        return self.learner.review(self.twin, self.batches, threshold=self.config.threshold)
 
     def judge(self, part: str) -> Results:
         """Loss and figures of the windows of a part."""

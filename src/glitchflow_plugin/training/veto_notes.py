@@ -5,7 +5,7 @@ whoever uses a version gets those of this version, and the checksums of the regi
 validation events, which chose among the epochs but trained no weight; the rivals get the training events as well.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,12 @@ _MOST_EVENTS = 1000
 _BATCH = 16
 
 
-def veto_notes(trained: TrainedTwin) -> dict[str, Any]:
+def veto_notes(trained: TrainedTwin, ranks: Mapping[str, Float[np.ndarray, " time"]] | None = None) -> dict[str, Any]:
     """Calibrate a twin's rank, and choose what it is compared with.
+
+    Args:
+        trained: The twin.
+        ranks: `Review.ranks`; of the validation events that it lacks, the twin predicts them.
 
     Returns:
         `false_alarm`, `padding`, `rivals` and, where a validation event holds a glitch, `GLITCHES` under the key
@@ -51,16 +55,20 @@ def veto_notes(trained: TrainedTwin) -> dict[str, Any]:
     groups = split.validation.group_of(split.block_length)
     numbers = np.array([groups[maps.event_ids[row]] for row in rows])
     judged = _judged(maps, rows, inside, threshold, numbers)
-    rank = _ranks(trained.learner.predictor(trained.twin), maps, rows, [maps.target, *witnesses], inside)
+    known = dict(ranks or {})
+    lacking = np.array([row for row in rows if maps.event_ids[row] not in known], dtype=np.int64)
+    channels = [maps.target, *witnesses]
+    known |= _ranks(trained.learner.predictor(trained.twin), maps, lacking, channels, inside)
+    rank = np.stack([known[maps.event_ids[row]] for row in rows])
     try:
         false_alarm = calibrate_false_alarm(rank, judged.clean, judged.groups)
     except NoEventsError:
         return {}
-    known = _rows(maps, [split.train, split.validation])
-    known = known[np.linspace(0, len(known) - 1, min(len(known), _MOST_EVENTS)).astype(np.int64)]
-    seen = _judged(maps, known, inside, threshold, np.arange(len(known)))
-    valid = maps.valid[known][:, maps.channel_rows(witnesses)]
-    rivals = choose_rivals(column_peaks(maps, known, witnesses, inside), witnesses, valid, seen)
+    learnt = _rows(maps, [split.train, split.validation])
+    learnt = learnt[np.linspace(0, len(learnt) - 1, min(len(learnt), _MOST_EVENTS)).astype(np.int64)]
+    seen = _judged(maps, learnt, inside, threshold, np.arange(len(learnt)))
+    valid = maps.valid[learnt][:, maps.channel_rows(witnesses)]
+    rivals = choose_rivals(column_peaks(maps, learnt, witnesses, inside), witnesses, valid, seen)
     return {
         VETOES: {
             "false_alarm": false_alarm.to_dict(),
@@ -107,9 +115,12 @@ def _ranks(
     rows: Int[np.ndarray, " event"],
     channels: list[str],
     inside: Bool[np.ndarray, "frequency time"],
-) -> Float[np.ndarray, "event time"]:
-    parts = []
+) -> dict[str, Float[np.ndarray, " time"]]:
+    """Largest predicted energy of each column of some events, SNR², by event id."""
+    ranks = {}
     for first in range(0, len(rows), _BATCH):
-        found = predict(maps.read(rows[first : first + _BATCH], channels))
-        parts.append(host(found.rank(torch.from_numpy(inside).to(found.predicted.device)).double()))
-    return np.concatenate(parts)
+        batch = maps.read(rows[first : first + _BATCH], channels)
+        found = predict(batch)
+        rank = host(found.rank(torch.from_numpy(inside).to(found.predicted.device)).double())
+        ranks |= dict(zip(batch.event_ids, rank, strict=True))
+    return ranks

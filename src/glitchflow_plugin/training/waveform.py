@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -23,9 +23,15 @@ from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.truth_file import read_truth_labels, truth_path
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.cases import map_statistics
-from glitchflow_plugin.inference.closed_loop import measure_reference
+from glitchflow_plugin.inference.closed_loop import reference_of
 from glitchflow_plugin.inference.model_data import check_events
-from glitchflow_plugin.inference.predict import MapPredictor, Prediction, SeriesPredictor, expected_maps
+from glitchflow_plugin.inference.predict import (
+    MapPredictor,
+    Prediction,
+    SeriesPredictor,
+    expected_maps,
+    expected_maps_and_peaks,
+)
 from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.models.coupling import CouplingNet
 from glitchflow_plugin.models.twins import WaveformTwin
@@ -35,15 +41,16 @@ from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.plots.style import Picture
 from glitchflow_plugin.preprocessing.channel_recipe import slow_channels
 from glitchflow_plugin.preprocessing.truth import read_glitch_truth
-from glitchflow_plugin.signal.gain_watch import GainReference
+from glitchflow_plugin.signal.gain_watch import MeasuredGains, WatchSettings
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
+from glitchflow_plugin.signal.witness_gain import measured_gains
 from glitchflow_plugin.simulation.detector import event_path
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.calibration import calibrate
 from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, pixels_inside
 from glitchflow_plugin.training.filter_start import choose_laws, choose_span, fit_filters, folds_of, sums_by_fold
 from glitchflow_plugin.training.judged_maps import JudgedOnMaps
-from glitchflow_plugin.training.learner import Batches
+from glitchflow_plugin.training.learner import Batches, Review
 from glitchflow_plugin.training.slow_start import find_context, set_context
 from glitchflow_plugin.types.tensors import host
 
@@ -222,18 +229,22 @@ class WaveformLearner(JudgedOnMaps):
     ) -> WindowResults:
         """Loss, and accuracies on the maps of measured, predicted and cleaned strain."""
         del twin
-        rate, inside, parts = self.events.sample_rate, pixels_inside(self.maps), []
+        parts = []
         with torch.no_grad():
             for witnesses, strain in batches:
-                measured = strain.to(device)
-                predicted = predict(witnesses.to(device))
-                losses = self.share_left(predicted, measured).double()
-                maps = q_transform(measured[:, 0], rate, self.qtransform)
-                cleaned = q_transform_relative((measured - predicted)[:, 0], measured[:, 0], rate, self.qtransform)
-                expected = expected_maps(predicted[:, 0], rate, self.qtransform)
-                statistics = map_statistics(maps, expected, None, threshold, cleaned=cleaned, inside=inside)
-                parts.append(WindowResults(float(losses.sum()), statistics))
+                measured, predicted = strain.to(device), predict(witnesses.to(device))
+                expected = expected_maps(predicted[:, 0], self.events.sample_rate, self.qtransform)
+                parts.append(self._judged(measured, predicted, expected, threshold))
         return WindowResults.concatenate(parts)
+
+    def _judged(self, measured: Tensor, predicted: Tensor, expected: Tensor, threshold: float) -> WindowResults:
+        """Loss and statistics of predictions (event, 1, time) whose maps are `expected`."""
+        rate, inside = self.events.sample_rate, pixels_inside(self.maps)
+        losses = self.share_left(predicted, measured).double()
+        maps = q_transform(measured[:, 0], rate, self.qtransform)
+        cleaned = q_transform_relative((measured - predicted)[:, 0], measured[:, 0], rate, self.qtransform)
+        statistics = map_statistics(maps, expected, None, threshold, cleaned=cleaned, inside=inside)
+        return WindowResults(float(losses.sum()), statistics)
 
     def examples(
         self,
@@ -281,10 +292,37 @@ class WaveformLearner(JudgedOnMaps):
         if twin.explains:
             calibrate(twin, batches("train"), batches("validation"), self._validation_groups())
 
-    def gains(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> GainReference:
-        """How the strain of validation events follows each witness, by which the closed loop tells a change."""
-        rate = self.events.sample_rate
-        return measure_reference(twin, self.witnesses, batches("validation"), self._validation_groups(), rate)
+    def review(self, twin: WaveformTwin, batches: Callable[[str], Batches], *, threshold: float) -> Review:
+        """Calibrate, judge, and measure how the strain follows each witness, which the closed loop compares with."""
+        rate, watch, device = self.events.sample_rate, WatchSettings(), twin.variance_noise.device
+        results: list[WindowResults] = []
+        gains: list[MeasuredGains] = []
+        ranks: list[np.ndarray] = []
+
+        def look(strain: Tensor, predicted: Tensor, parts: Tensor) -> None:
+            expected, loudest = expected_maps_and_peaks(predicted[:, 0], rate, self.qtransform)
+            results.append(self._judged(strain, predicted, expected, threshold))
+            gains.append(measured_gains(strain[:, 0], parts, rate, watch.longest_lag))
+            ranks.append(host(loudest.double()))
+
+        if twin.explains:
+            calibrate(twin, batches("train"), batches("validation"), self._validation_groups(), look)
+        else:
+            with torch.no_grad():
+                for witnesses, strain in batches("validation"):
+                    look(strain.to(device), *twin.apart(witnesses.to(device)))
+        reference = reference_of(self.witnesses, MeasuredGains.joined(gains), self._validation_groups(), watch)
+        return Review(WindowResults.concatenate(results), reference, self._whole_ranks(np.concatenate(ranks)))
+
+    def _whole_ranks(self, ranks: Float[np.ndarray, "event time"]) -> dict[str, Float[np.ndarray, " time"]]:
+        """Those of the validation events of which maps and series have the same witnesses, and any."""
+        names = [str(event_id) for event_id in self.dataset("validation").event_ids]
+        of_maps, of_series = (
+            each.valid[[each.row_of[name] for name in names]][:, each.channel_rows(self.witnesses)]
+            for each in (self.maps, self.events)
+        )
+        alike = (of_maps == of_series).all(axis=1) & of_maps.any(axis=1)
+        return {name: rank for name, rank, known in zip(names, ranks, alike, strict=True) if known}
 
     def _validation_groups(self) -> Int[np.ndarray, " event"]:
         split = self.training_set.split
@@ -347,16 +385,18 @@ class WaveformLearner(JudgedOnMaps):
         for witnesses, strain in batches("train"):
             root = self._worth(strain).rsqrt()[:, None, None]
             sums.add(root * witnesses, root * strain)
-        candidates = []
-        for ridge in self.baseline_settings.ridges:
-            rival = self.twin(solve(ridge).to(device)).eval()
-            results = self.judge(
-                rival, batches("validation"), rival, device=device, threshold=self.training_set.settings.threshold
-            )
-            candidates.append(Baseline(rival, "waveform", ridge, results.figures()))
-        best = min(candidates, key=lambda candidate: candidate.validation["loss"])
-        logger.info("Linear subtraction: ridge %g, validation loss %.4f", best.ridge, best.validation["loss"])
-        return best
+        ridges = self.baseline_settings.ridges
+        rivals = [self.twin(solve(ridge).to(device)).eval() for ridge in ridges]
+        lost = np.zeros(len(rivals))
+        with torch.no_grad():
+            for witnesses, strain in batches("validation"):
+                shown, measured = witnesses.to(device), strain.to(device)
+                lost += [float(self.share_left(rival(shown), measured).double().sum()) for rival in rivals]
+        best, threshold = int(lost.argmin()), self.training_set.settings.threshold
+        results = self.judge(rivals[best], batches("validation"), rivals[best], device=device, threshold=threshold)
+        chosen = Baseline(rivals[best], "waveform", ridges[best], results.figures())
+        logger.info("Linear subtraction: ridge %g, validation loss %.4f", chosen.ridge, chosen.validation["loss"])
+        return chosen
 
     def predictor(self, twin: nn.Module) -> SeriesPredictor | MapPredictor:
         """What predicts whole events with this twin."""
