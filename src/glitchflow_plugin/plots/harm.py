@@ -47,7 +47,8 @@ def plot_recovered(
             axis.set_major_formatter("{x:g}")
         axes.set_xlabel(f"{panel} before")
         axes.set_ylabel(f"{panel} after")
-        axes.legend(loc="upper left")
+        if parts:
+            axes.legend(loc="upper left")
     return figure
 
 
