@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from gwpy.segments import DataQualityFlag, SegmentList
 from gwpy.timeseries import StateVector, TimeSeries
@@ -166,6 +167,17 @@ def test_vetoes_of_all_blocks_are_one_flag_that_gwpy_reads(made):
     assert abs(flag.known) < 91
     text = SegmentList.read(path.with_suffix(".txt"), format="segwizard", gpstype=float)
     assert text == flag.active
+    table = pd.read_csv(made / "vetoes" / "segments.csv")
+    assert [(one.gps_start, one.gps_end) for one in table.itertuples()] == [
+        tuple(map(float, one)) for one in flag.active
+    ]
+    assert ((table["frequency_low"] < 60) & (table["frequency_high"] > 60)).all()  # the glitches are of 60 Hz
+    assert (table["frequency_high"] - table["frequency_low"] < 60).all()
+    assert (table["peak_snr2_predicted"] > 100).all()
+    assert (table["false_alarm_probability"] < 0.01).all()
+    # a Wiener filter cannot tell whether it has seen the like
+    assert set(table["decision"]) == {"veto"}
+    assert table["reasons"].str.startswith("subtracted; new to the model").all()
 
 
 def test_triggers_and_candidates_are_told_what_the_folder_says(made, tmp_path, capsys):

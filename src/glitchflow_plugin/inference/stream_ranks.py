@@ -20,16 +20,16 @@ MARGIN = 1.0
 _BATCH = 16
 
 
-def within_block(energy: Series) -> Series:
-    """The samples of the block itself, of what `predicted_energy` gives."""
+def within_block(series: np.ndarray) -> np.ndarray:
+    """The samples of the block itself, of what `predicted_energy` gives, (..., sample)."""
     beside = round(MARGIN * RANK_RATE)
-    return energy[beside:-beside]
+    return series[..., beside:-beside]
 
 
 def predicted_energy(
     windows: Sequence[Window], model: StreamModel, block: tuple[float, float], stride: float
-) -> Series:
-    """Largest predicted energy of the column of the maps that each sample lies in, SNR², (sample,) at `RANK_RATE`.
+) -> tuple[Series, Float[np.ndarray, "edge sample"]]:
+    """Largest predicted energy of the column of the maps that each sample lies in, and its band, at `RANK_RATE`.
 
     Each sample is that of the window whose centre is the nearest: no energy depends on where blocks end.
 
@@ -40,15 +40,21 @@ def predicted_energy(
         stride: Time from window to window, s.
 
     Returns:
-        NaN where the twin was not asked.
+        Energy, SNR², (sample,), and the lowest and the highest frequency of which at least half as much is predicted,
+        Hz, (2, sample); NaN where the twin was not asked.
     """
-    loudest = np.full((len(windows), len(axes(model.duration, model.qtransform)[1])), np.nan)
+    frequencies, times = axes(model.duration, model.qtransform)
+    found = np.full((3, len(windows), len(times)), np.nan)
     asked = {row: window.strain for row, window in enumerate(windows) if window.strain is not None}
     for first in range(0, len(asked), _BATCH):
         rows = list(asked)[first : first + _BATCH]
         strain = torch.from_numpy(np.stack([asked[row] for row in rows]).astype(np.float32))
-        loudest[rows] = host(expected_maps_and_peaks(strain, model.rate, model.qtransform)[1])
-    return along_time(loudest, windows[0].centre, block, model.duration, stride)
+        maps, loudest = map(host, expected_maps_and_peaks(strain, model.rate, model.qtransform))
+        loud = maps >= 0.5 * maps.max(axis=1, keepdims=True)
+        lowest, highest = loud.argmax(axis=1), len(frequencies) - 1 - loud[:, ::-1].argmax(axis=1)
+        found[:, rows] = loudest, frequencies[lowest], frequencies[highest]
+    energy, *band = (along_time(one, windows[0].centre, block, model.duration, stride) for one in found)
+    return energy, np.stack(band)
 
 
 def along_time(
