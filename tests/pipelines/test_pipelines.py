@@ -43,7 +43,7 @@ def execute(folder, *overrides, code=0, start=_warm.run):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder, empty before, in which every pipeline of the demo has run, each in a process of its own as there.
+    """A folder, empty before, in which pipelines of the demo have run, each in a process of its own as there.
 
     One of them in a fresh interpreter; `test_own_data` prepares data so, and `test_distributed` trains.
     """
