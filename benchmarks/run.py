@@ -20,7 +20,7 @@ import growth
 import harness
 import machine
 
-SUBJECTS = ("qtransform", "best_q", "inverse", "whitening", "scan", "reading", "frames", "training")
+SUBJECTS = ("qtransform", "best_q", "inverse", "whitening", "scan", "reading", "frames", "stream", "training")
 GROWTH = {"channels": [8, 16, 32, 64, 128], "events": [2, 4, 8, 16, 32], "length": [4, 8, 16, 32, 64]}
 QUICK_GROWTH = {"channels": [4, 8], "events": [2, 4], "length": [4, 8]}
 

@@ -17,6 +17,7 @@ PEERS = {
     "scan": {"ml4gw maps", "gwpy maps"},
     "reading": {"gwpy HDF5", "ours, event files", "h5py, event files"},
     "frames": {"gwpy GWF", "ours HDF5"},
+    "stream": {"wiener"},
     "training": {"wide", "plain"},
 }
 

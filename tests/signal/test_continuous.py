@@ -25,19 +25,19 @@ def noise():
 
 def _whitened(series, t0, window, *, rate=RATE, name="V1:A"):
     span = tuple(round(edge * 512) for edge in (t0, t0 + len(series) / rate))
-    channel = conditioned(series, rate, t0, span, SETTINGS)
+    channel = conditioned(series, rate, t0, span, SETTINGS, name=name)
     spectra = measure_spectra(channel, grid_times(window - 8, window + 8, 8.0), (GPS, GPS + 120), SPECTRUM, SETTINGS)
     taps = window_taps(spectra, window, channel, SETTINGS)
-    return whitened_window(channel, taps, round((window - 2) * 512), 2048, settings=SETTINGS, name=name)
+    return whitened_window(channel, taps, round((window - 2) * 512), 2048)
 
 
 def test_a_window_is_whitened_as_that_event_would_be(noise):
     # the same spectrum for both, so that nothing differs but the way
-    band_passed = conditioned(noise, RATE, GPS, (round(GPS * 512), round((GPS + 120) * 512)), SETTINGS)
+    band_passed = conditioned(noise, RATE, GPS, (round(GPS * 512), round((GPS + 120) * 512)), SETTINGS, name="V1:A")
     spectrum = welch_psd(noise, RATE, 1.0, 0.75)
     spectra = measure_spectra(band_passed, [GPS], (GPS, GPS + 120), SPECTRUM, SETTINGS, psd=spectrum)
     taps = window_taps(spectra, GPS + 60, band_passed, SETTINGS)
-    window = whitened_window(band_passed, taps, round((GPS + 58) * 512), 2048, settings=SETTINGS, name="V1:A")
+    window = whitened_window(band_passed, taps, round((GPS + 58) * 512), 2048)
     event, start = condition(noise, RATE, GPS, GPS + 60, SETTINGS, psd=spectrum)
     assert start == GPS + 58
     np.testing.assert_allclose(window, event, atol=1e-5)
@@ -76,7 +76,7 @@ def test_runs_are_those_between_gaps_and_flat_stretches():
 
 def test_a_density_goes_over_from_one_spectrum_to_the_next(noise):
     louder = noise * np.linspace(1, 3, len(noise))
-    channel = conditioned(louder, RATE, GPS, (round(GPS * 512), round((GPS + 120) * 512)), SETTINGS)
+    channel = conditioned(louder, RATE, GPS, (round(GPS * 512), round((GPS + 120) * 512)), SETTINGS, name="V1:A")
     times = [GPS + 40, GPS + 60]
     spectra = measure_spectra(channel, times, (GPS, GPS + 120), SPECTRUM, SETTINGS)
     first, middle, last = (spectra.at(gps).values[50] for gps in (times[0], GPS + 50, times[1]))

@@ -73,10 +73,10 @@ def test_a_stream_keeps_the_same_slow_motion():
     series, rate = swing(512.0, duration=24), 512.0
     series[1500:1600] = np.nan
     span = (round(T0 * 1024), round((T0 + 24) * 1024))
-    plain, kept = (conditioned(series, rate, T0, span, SETTINGS, slow=given) for given in (None, SCALE))
+    plain, kept = (conditioned(series, rate, T0, span, SETTINGS, name="V1:A", slow=given) for given in (None, SCALE))
     taps = whitening_filter(Psd(np.full(2, 2 / 512), 512.0), 1024.0, 2.0, plain.band)
     start = round((T0 + 10) * 1024)
-    windows = [whitened_window(one, taps, start, 4096, settings=SETTINGS, name="V1:A") for one in (plain, kept)]
+    windows = [whitened_window(one, taps, start, 4096) for one in (plain, kept)]
     times = 10 + np.arange(4096) / 1024
     expected = 1.6 * np.sin(2 * np.pi * 0.7 * times)
     np.testing.assert_allclose((windows[1] - windows[0]) / SHARE, expected, atol=0.05)

@@ -50,7 +50,7 @@ class StreamSettings:
     closed_loop: WatchSettings = field(default_factory=WatchSettings)
     novelty: Share = 0.01
     signal_snr2: Positive = 25.0
-    batch_size: Count = 16
+    batch_size: Count = 8
 
     def __post_init__(self) -> None:
         """Refuse what leaves no window its own time."""
@@ -206,7 +206,7 @@ def prepare(
             continue
         try:
             recorded = found.series, found.sample_rate, found.t0
-            one = conditioned(*recorded, (span[0], span[1]), recipe.settings, slow=recipe.slow)
+            one = conditioned(*recorded, (span[0], span[1]), recipe.settings, name=recipe.name, slow=recipe.slow)
         except ChannelRejectedError:
             prepared.append(None)
             continue
@@ -312,7 +312,7 @@ def look(
         taps = None if found is None else window_taps(found[1], centre, found[0], recipe.settings)
         filters_of.append(np.empty(0) if taps is None else taps)
         if found is not None and taps is not None:
-            whitened = whitened_window(found[0], taps, start, size, settings=recipe.settings, name=recipe.name)
+            whitened = whitened_window(found[0], taps, start, size)
             if whitened is not None:
                 series[row] = whitened
     return filters_of[0], series[0], series[1:]

@@ -62,7 +62,8 @@ class Conditioned:
         first: Number of the first sample at the common rate, from GPS 0.
         own_rate: Rate of the recording, Hz.
         band: Lower and upper edge of what the channel delivers, Hz.
-        slow: Motion below the band in units of its scale, shape (time,), where that is kept.
+        beside: What is added to it when it is whitened: noise where a slow channel delivers nothing, and motion below
+            the band in units of its scale, where that is kept; shape (time,). None: nothing.
     """
 
     series: Series
@@ -70,7 +71,7 @@ class Conditioned:
     first: int
     own_rate: float
     band: tuple[float, float]
-    slow: Series | None = None
+    beside: Series | None = None
 
 
 def usable_runs(series: Series, flat_size: int) -> list[tuple[int, int]]:
@@ -96,6 +97,7 @@ def conditioned(
     span: tuple[int, int],
     settings: ConditioningSettings,
     *,
+    name: str,
     slow: SlowScale | None = None,
 ) -> Conditioned:
     """Band-pass and resample what there is of a channel, each stretch without a gap by itself.
@@ -106,6 +108,7 @@ def conditioned(
         t0: GPS time of its first sample, s.
         span: First and one past the last sample wanted, at the common rate, counted from GPS 0.
         settings: Band, common rate, what counts as flat.
+        name: Name of the channel: with the GPS second it seeds the noise that fills what a slow channel cannot deliver.
         slow: Unit of the motion below the band, where that is kept.
 
     Raises:
@@ -129,12 +132,27 @@ def conditioned(
         if low < high and slow is not None:
             times = np.arange(low, high) / settings.sample_rate
             recorded = series[start:stop], sample_rate, t0 + start / sample_rate
-            motion[low - span[0] : high - span[0]] = slow_motion(*recorded, times, slow)
+            motion[low - span[0] : high - span[0]] = SHARE * slow_motion(*recorded, times, slow)
         if low < high:
             joined[low - span[0] : high - span[0]] = part[low - first : high - first]
             usable[low - span[0] : high - span[0]] = np.isfinite(part[low - first : high - first])
     joined[~usable] = 0.0
-    return Conditioned(joined, usable, span[0], sample_rate, band, None if slow is None else motion)
+    filling = _filling(name, span, band, settings)
+    beside = motion if filling is None else motion + filling
+    return Conditioned(joined, usable, span[0], sample_rate, band, beside if beside.any() else None)
+
+
+def _filling(
+    name: str, span: tuple[int, int], band: tuple[float, float], settings: ConditioningSettings
+) -> Series | None:
+    """White noise in the part of the band that a slow channel cannot deliver, (time,); None for another."""
+    whitening, rate = settings.whitening, settings.sample_rate
+    if not whitening.fill or band[1] >= min(settings.high, 0.98 * rate / 2):
+        return None
+    taps = fill_filter(rate, whitening.filter_length, *band, settings.high)
+    half = len(taps) // 2
+    noise = _white_noise(name, span[0] - half, span[1] - span[0] + 2 * half, round(rate))
+    return whiten(noise, taps)[0][half : len(noise) - half]
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,9 +238,7 @@ def measure_spectra(
     return Spectra(tuple(times), tuple(densities))
 
 
-def whitened_window(
-    channel: Conditioned, taps: np.ndarray, start: int, size: int, *, settings: ConditioningSettings, name: str
-) -> Series | None:
+def whitened_window(channel: Conditioned, taps: np.ndarray, start: int, size: int) -> Series | None:
     """A window of a channel, whitened; None where a part of it cannot be used.
 
     Args:
@@ -230,23 +246,13 @@ def whitened_window(
         taps: Whitening filter, odd.
         start: Number of the window's first sample, from GPS 0.
         size: Its samples.
-        settings: Band, common rate and filling, those of training.
-        name: Name of the channel: with the GPS second it seeds the noise that fills what a slow channel cannot deliver.
     """
     half = len(taps) // 2
     low, high = start - half - channel.first, start + size + half - channel.first
     if low < 0 or high > len(channel.series) or not channel.usable[low:high].all():
         return None
     found = whiten(channel.series[low:high], taps)[0][half : half + size]
-    whitening, rate = settings.whitening, settings.sample_rate
-    if whitening.fill and channel.band[1] < min(settings.high, 0.98 * rate / 2):
-        filling = fill_filter(rate, whitening.filter_length, *channel.band, settings.high)
-        beside = len(filling) // 2
-        noise = _white_noise(name, start - beside, size + 2 * beside, round(rate))
-        found = found + whiten(noise, filling)[0][beside : beside + size]
-    if channel.slow is not None:
-        found = found + SHARE * channel.slow[low + half : low + half + size]
-    return found
+    return found if channel.beside is None else found + channel.beside[low + half : low + half + size]
 
 
 def window_taps(spectra: Spectra, gps: float, channel: Conditioned, settings: ConditioningSettings) -> Series | None:
