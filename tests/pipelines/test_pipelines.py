@@ -31,8 +31,15 @@ SMALL = (
     "training.epochs=2",
     "training.disable_tqdm=true",
     "training.pictures_every=2",
+    "registry.gate.injections=2",
+    "registry.gate.replicates=100",
     "inference.settings.replicates=50",
     "inference.settings.examples=2",
+    "inference.settings.tensorboard_pictures=3",
+    "inference.generate.examples=2",
+    "vis.num_events=2",
+    "benchmark.settings.replicates=50",
+    "benchmark.settings.missing=[1]",
 )
 
 
