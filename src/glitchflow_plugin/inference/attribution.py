@@ -141,10 +141,31 @@ def attribute(asked: AskedTwin, seen: Tensor, settings: AttributionSettings, see
     )
 
 
+def term_shares(asked: AskedTwin, seen: Tensor) -> Float[np.ndarray, " witness"]:
+    """Share of each witness in the prediction of one event: its term of a sum, else what removing it takes.
+
+    Args:
+        asked: The twin.
+        seen: What it sees of the event, (witness, ..., time).
+
+    Returns:
+        Shares; 0 where nothing is predicted.
+    """
+    whole = _answers(asked, seen, torch.ones(1, len(seen), dtype=torch.bool))
+    parts = _parts(asked, seen)
+    if parts is None:
+        parts = whole - _answers(asked, seen, ~torch.eye(len(seen), dtype=torch.bool))
+    power = whole.double().square().sum()
+    shares = parts.double() @ whole[0].double() / power.clamp(min=1e-12)
+    return host(shares)
+
+
 def _answers(asked: AskedTwin, seen: Tensor, members: Tensor) -> Tensor:
     """Answers to some subsets of the witnesses, one a row, flat."""
     mask = members.reshape(*members.shape, *(1,) * (seen.dim() - 1))
-    return torch.cat([asked.answer(seen * part).flatten(1).cpu() for part in mask.split(_COALITIONS)])
+    return torch.from_numpy(
+        np.concatenate([host(asked.answer(seen * part).flatten(1)) for part in mask.split(_COALITIONS)])
+    )
 
 
 def _parts(asked: AskedTwin, seen: Tensor) -> Tensor | None:
@@ -153,7 +174,7 @@ def _parts(asked: AskedTwin, seen: Tensor) -> Tensor | None:
     if not isinstance(twin, WaveformTwin):
         return None
     with evaluating(twin), torch.no_grad():
-        parts = twin.contributions(seen[None].to(twin.variance_noise.device))[0].cpu()
+        parts = torch.from_numpy(host(twin.contributions(seen[None].to(twin.variance_noise.device))[0]))
     return parts if len(parts) == len(seen) else None
 
 
