@@ -43,8 +43,6 @@ def plot_recovered(
         axes.set_yscale("log")
         axes.set_xlim(*ends)
         axes.set_ylim(*ends)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter("{x:g}")
         axes.set_xlabel(f"{panel} before")
         axes.set_ylabel(f"{panel} after")
         if parts:
@@ -79,8 +77,7 @@ def plot_change(
         axes.axvline(place, color="black", linewidth=0.5, linestyle=":")
     axes.set_xscale("log")
     axes.set_yscale("symlog", linthresh=1.0)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("distance to the nearest glitch [s]")
     axes.set_ylabel("change of the SNR by cleaning [%]")
     if changes:

@@ -12,7 +12,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.scale import LogScale
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 
 from glitchflow_plugin.signal.columns import Columns
 
@@ -78,8 +78,6 @@ def frequency_axis(axes: Axes, frequencies: Sequence[float] | np.ndarray, kind: 
     if kind == "log":
         axes.set_yscale(LogScale(axes.yaxis))
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
     if len(frequencies) > 1:
         axes.set_ylim(frequencies[0], frequencies[-1])
     axes.set_ylabel("frequency [Hz]")

@@ -4,13 +4,11 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.scale import LogScale
-from matplotlib.ticker import NullFormatter
 
 from glitchflow_plugin.plots.style import BLUE, GREY, ORANGE, Picture, new_figure, picture
 from glitchflow_plugin.plots.timeline import time_unit
+from glitchflow_plugin.signal.noise_change import BANDS
 
-_LOWEST = 10.0
-"""Hz."""
 _SMALLEST_RATIO = 0.02
 """The panel of the ratio shows at least so much to either side of 1."""
 
@@ -42,7 +40,7 @@ def plot_noise(
     grid = figure.add_gridspec(2, 2, height_ratios=(3, 1), width_ratios=(1, 1.1))
     density = figure.add_subplot(grid[0, 0])
     ratio = figure.add_subplot(grid[1, 0], sharex=density)
-    known = (frequencies >= _LOWEST) & (before > 0)
+    known = (frequencies >= BANDS[0]) & (before > 0)
     _draw_density(density, frequencies[known], before[known], after[known])
     _draw_ratio(ratio, frequencies[known], after[known] / before[known], float(frequencies[-1]))
     density.set_title(f"{strain}, quiet time", fontsize=10, loc="left")
@@ -60,8 +58,6 @@ def _draw_density(axes: Axes, frequencies: np.ndarray, before: np.ndarray, after
     axes.plot(frequencies, before, color=ORANGE, linewidth=1.6, label="recorded")
     axes.plot(frequencies, after, color=BLUE, linewidth=0.8, label="clean")
     axes.set_yscale(LogScale(axes.yaxis))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.legend(frameon=False)
 
 
@@ -70,10 +66,8 @@ def _draw_ratio(axes: Axes, frequencies: np.ndarray, ratio: np.ndarray, highest:
     axes.plot(frequencies, ratio, color=BLUE, linewidth=0.8)
     away = max(_SMALLEST_RATIO, 1.1 * float(np.abs(ratio - 1).max(initial=0.0)))
     axes.set_ylim(1 - away, 1 + away)
-    axes.set_xlim(_LOWEST, highest)
+    axes.set_xlim(BANDS[0], highest)
     axes.set_xscale(LogScale(axes.xaxis))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("clean / recorded")
     axes.set_xlabel("frequency [Hz]")
     axes.grid(alpha=0.3)

@@ -87,7 +87,6 @@ def plot_peak_histograms(
         column = peaks[:, index] if valid is None else peaks[valid[:, index], index]
         panel.hist(np.maximum(column, 1.0), bins=edges.tolist(), color=BLUE if index == 0 else GREY)
         panel.set_xscale(LogScale(panel.xaxis))
-        panel.xaxis.set_major_formatter("{x:g}")
         _name(panel, channels[index], target=index == 0)
         panel.spines[["top", "right"]].set_visible(False)
         if index % columns == 0:

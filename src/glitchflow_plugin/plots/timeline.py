@@ -60,7 +60,6 @@ def plot_timeline(
             label = f"{name} ({int(chosen.sum())})"
             axes.scatter(since, np.maximum(peaks[chosen], 1.0), s=26, color=colour, marker=marker, label=label)
     axes.set_yscale(LogScale(axes.yaxis))
-    axes.yaxis.set_major_formatter("{x:g}")
     axes.axhline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold, SNR² {threshold:g}")
     axes.set_ylabel("largest energy [SNR²]")
     axes.grid(alpha=0.3)

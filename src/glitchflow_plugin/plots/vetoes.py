@@ -49,7 +49,6 @@ def plot_veto_efficiency(
         axes.plot(*written, marker="o", linestyle="none", color=COLOURS[0], label="vetoes as written")
     axes.axhline(half, color="black", linewidth=0.5)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlim(1e-3, 1)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("deadtime: share of the live time that is vetoed")
@@ -76,9 +75,6 @@ def plot_reliability(claimed: Float[np.ndarray, " level"], observed: Band) -> Pi
     axes.errorbar(claimed[shown], observed.value[shown], errors, color=BLUE, marker="o", capsize=3, label="model")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("")
     axes.set_xlabel("false-alarm probability that is claimed")
     axes.set_ylabel("share of clean time that claims this or less")
     axes.set_title("False alarms; bars: 95 % bootstrap by group", fontsize=10)

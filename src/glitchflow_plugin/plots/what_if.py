@@ -201,13 +201,11 @@ def plot_transfer(responses: Mapping[str, Sequence[ResponseCurve]]) -> Picture:
             felt = curve.gain >= 0.33 * max(float(curve.gain.max()), 1e-4)
             row[1].plot(curve.frequency, np.where(felt, 1e3 * curve.delay, np.nan), **style)
         row[0].set_yscale(LogScale(row[0].yaxis))
-        row[0].yaxis.set_major_formatter("{x:g}")
         row[0].set_title(short_name(name, 60), fontsize=9, loc="left")
         row[0].set_ylabel("gain, whitened", fontsize=8)
         row[1].set_ylabel("delay [ms]", fontsize=8)
         for panel in row:
             panel.set_xscale(LogScale(panel.xaxis))
-            panel.xaxis.set_major_formatter("{x:g}")
             panel.grid(alpha=0.3)
     for panel in panels[-1]:
         panel.set_xlabel("frequency of the probe [Hz]")

@@ -15,6 +15,7 @@ from glitchflow_plugin.products.rank_channels import QUANTITIES, RANK_RATE
 from glitchflow_plugin.products.veto_formats import FORMATS as VETO_FORMATS
 from glitchflow_plugin.products.veto_formats import read_flag
 from glitchflow_plugin.types.intervals import holds, union
+from glitchflow_plugin.verdict import PASS, SUBTRACT, VETO
 
 _UNDOUBTED = ("WITNESSES_COMPLETE", "IN_DISTRIBUTION", "STRAIN_AGREES")
 """Bits without which a subtraction is no reason to keep a time."""
@@ -41,7 +42,7 @@ class Said:
     @property
     def decision(self) -> np.ndarray:
         """What a search shall do: `pass`, `subtract` (search the clean strain) or `veto`; `unknown` elsewhere."""
-        chosen = np.where(self.vetoed, np.where(self.subtracted, "subtract", "veto"), "pass")
+        chosen = np.where(self.vetoed, np.where(self.subtracted, SUBTRACT, VETO), PASS)
         return np.where(self.known, chosen, "unknown")
 
     @property

@@ -23,11 +23,11 @@ from glitchflow_plugin.report.events import RunMaps, event_parts, event_sections
 from glitchflow_plugin.report.markup import picture_uri, rendered
 from glitchflow_plugin.report.page import PAGE_NAME, Page, Section, write_page
 from glitchflow_plugin.report.tables import table
-from glitchflow_plugin.signal.noise_change import FFT_LENGTH
+from glitchflow_plugin.signal.noise_change import BANDS, FFT_LENGTH
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 SCANS = 100
-"""Events whose scans a page holds where nothing else is asked for: about 30 kB each."""
+"""Events whose scans a page holds where nothing else is asked for: about 40 kB each."""
 
 _TEXTS: Mapping[str, str] = {
     "accuracy": "Share of glitches cleaned, and balanced accuracy of the veto, against the threshold.",
@@ -70,9 +70,6 @@ _SHOWN_ELSEWHERE = ("events", "ranking", "veto_figures")
 
 _LINKS = 200
 """Files that are linked at most."""
-
-_LOWEST = 10.0
-"""Hz from which on spectra are drawn: below, nothing is subtracted."""
 
 _DATA = ("maps", "spikes", "records", "checkpoints", "entrants", IMAGES, "pictures")
 """Folders below a result whose files nobody opens one by one."""
@@ -285,7 +282,7 @@ def _stream_sections(folder: Path) -> Iterator[Section]:
     if noise is not None:
         spectra = pd.DataFrame({"recorded": np.sqrt(noise.before), "clean": np.sqrt(noise.after)})
         spectra.index = pd.Index(np.arange(len(spectra)) / FFT_LENGTH)
-        spectra = spectra.loc[_LOWEST:]
+        spectra = spectra.loc[BANDS[0] :]
         caption = f"Amplitude spectral density of {manifest.strain} in quiet time, before and after subtraction."
         labels = ("frequency [Hz]", "ASD [recorded unit/√Hz]")
         chart = series("chart-noise", caption, spectra, labels, x_axis_type="log", y_axis_type="log")
@@ -310,7 +307,7 @@ def _table_sections(folder: Path) -> Iterator[Section]:
         table(
             f"table-{number}",
             pd.read_csv(path),
-            f"{path.stem}: {_TABLES[path.stem]}" if path.stem in _TABLES else path.stem,
+            f"{path.stem}: {_TABLES[path.stem]}." if path.stem in _TABLES else f"{path.stem}.",
         )
         for number, path in enumerate(files)
     ]
