@@ -1,7 +1,7 @@
 """Functions in a forked process, with a limit of memory and of time for each.
 
 One process runs them in turn, and is forked anew after one that went wrong: forking costs more than most functions do.
-`tests._limits` starts a new interpreter instead, for what must not share this one.
+`tests._limits` forks one that has only imported, for what must not share this one's memory.
 """
 
 import multiprocessing

@@ -1,26 +1,40 @@
 """Run a function in a process of its own, under a limit of memory and of time: what is read must end, whatever it is.
 
-    ran = run_limited("tests.data._mutants:ingest_all", str(folder), seconds=120, gib=6)
+    ran = run_limited("tests.data._mutants:ingest_mutants", str(folder), chosen, seconds=120, gib=6)
     assert ran.failure is None, ran.failure
-    ran.result  # what the function returned, through JSON
+    ran.result  # what the function returned
 
-The function is one of a module below the root of the repository; its arguments and its result are JSON.
+The function is one of a module below the root of the repository. Its process is a fork of one that has imported what is
+needed and nothing else, least of all what the tests have: `tests._warm` imports everything, which reserves as much
+address space as the limit leaves.
 """
 
 import importlib
-import json
 import os
+import pickle
 import resource
 import signal
-import subprocess
-import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import _commands, _warm
+
 ROOT = Path(__file__).parents[1]
 _GIB = 1024**3
-_MARK = "\x1eresult "
+#: What an ingest imports, in part when it first needs it.
+_PRELOADED = (
+    "astropy.units",
+    "h5py",
+    "numpy",
+    "pandas",
+    "scipy.signal",
+    "glitchflow_plugin.data.event_files",
+    "glitchflow_plugin.preprocessing.ingest",
+    "tests.data._mutants",
+)
+_server: "_warm.Server | None" = None
 
 
 @dataclass(frozen=True)
@@ -40,48 +54,40 @@ class Ran:
     peak: float
 
 
-def run_limited(function: str, *args: Any, seconds: float = 120, gib: float = 6, environment=None) -> Ran:
+def run_limited(function: str, *args: Any, seconds: float = 120, gib: float = 6) -> Ran:
     """Call `module:function` with the arguments in a new process.
 
     Args:
         function: Importable from the root of the repository.
-        args: JSON types.
+        args: What pickle takes.
         seconds: After which the process and all that it started are killed.
         gib: Address space of each process, GiB. Libraries alone reserve one or two.
-        environment: Variables to add.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests._limits", function, json.dumps(args), str(int(gib * _GIB))],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])} | (environment or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="backslashreplace",
-        start_new_session=True,
-    )
-    try:
-        said, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        said, _ = process.communicate()
-        return Ran(None, "time", said, 0.0)
-    said, _, answer = said.partition(_MARK)
-    if process.returncode < 0:
-        return Ran(None, f"signal {-process.returncode}", said, 0.0)
-    if process.returncode or not answer:
-        return Ran(None, said[-4000:] or f"status {process.returncode}", said, 0.0)
-    content = json.loads(answer.splitlines()[0])
-    return Ran(content["result"], None, said, content["peak"])
+    global _server  # noqa: PLW0603  # one for all tests of this process
+    _server = _server or _warm.Server(*_PRELOADED)
+    with tempfile.TemporaryDirectory() as folder:
+        log, answer = Path(folder, "said"), Path(folder, "answer")
+        job = _main, (function, args, int(gib * _GIB), str(answer))
+        process = _server.start(*job, str(ROOT), _commands.environment(), [str(log), str(log)])
+        late = process.poll(seconds) is None
+        if late:
+            os.killpg(process.pid, signal.SIGKILL)
+        status = process.wait(60)
+        said = log.read_text(errors="backslashreplace")
+        if late:
+            return Ran(None, "time", said, 0.0)
+        if status < 0:
+            return Ran(None, f"signal {-status}", said, 0.0)
+        if status:
+            return Ran(None, said[-4000:] or f"status {status}", said, 0.0)
+        result, peak = pickle.loads(answer.read_bytes())  # noqa: S301  # from our own process
+        return Ran(result, None, said, peak)
 
 
-def _main(function: str, args: str, memory: int) -> None:
+def _main(function: str, args: tuple[Any, ...], memory: int, answer: str) -> None:
+    os.setsid()
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     module, name = function.split(":")
-    result = getattr(importlib.import_module(module), name)(*json.loads(args))
+    result = getattr(importlib.import_module(module), name)(*args)
     used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    sys.stdout.write(f"{_MARK}{json.dumps({'result': result, 'peak': max(used) / 1024**2})}\n")
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    Path(answer).write_bytes(pickle.dumps((result, max(used) / 1024**2)))

@@ -33,7 +33,7 @@ def rehearse(make_trainer, coupled, uri, folder, device):
         },
         "tensorboard": str(folder / "tensorboard"),
     }
-    make_trainer("coupling", device, epochs=1, **ways).execute()
+    make_trainer("coupling", device, epochs=1, pictures_every=0, **ways).execute()
     trainer = make_trainer("coupling", device, resume=True, **ways)
     trainer.execute()
     assert trainer.current_epoch == 1

@@ -10,6 +10,7 @@ inference of `test_pipelines` start as a user starts them.
 """
 
 import atexit
+import gc
 import importlib
 import os
 import pkgutil
@@ -31,7 +32,7 @@ from tests import _commands
 import glitchflow_plugin
 
 ROOT = Path(__file__).parents[1]
-_server: "_Server | None" = None
+_everything: "Server | None" = None
 
 
 class Process:
@@ -88,20 +89,24 @@ def start(function: Callable[..., Any], *arguments: Any, output, folder=ROOT, **
         folder: In which it works.
         environment: Variables to add to those of this process.
     """
-    global _server  # noqa: PLW0603  # one for all tests of this process
-    _server = _server or _Server()
+    global _everything  # noqa: PLW0603  # one for all tests of this process
+    _everything = _everything or Server()
     files = list(map(str, output)) if isinstance(output, list) else [str(output)] * 2
-    return _server.start(function, arguments, str(folder), _commands.environment() | environment, files)
+    return _everything.start(function, arguments, str(folder), _commands.environment() | environment, files)
 
 
-class _Server:
-    """The process that is forked. It ends with this one."""
+class Server:
+    """The process that is forked. It ends with this one.
 
-    def __init__(self) -> None:
+    Args:
+        modules: What it imports; without names, all of the package.
+    """
+
+    def __init__(self, *modules: str) -> None:
         ours, theirs = socket.socketpair()
         path = {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
         with theirs:
-            command = [sys.executable, "-m", "tests._warm", str(theirs.fileno())]
+            command = [sys.executable, "-m", "tests._warm", str(theirs.fileno()), *modules]
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=_commands.environment() | path, pass_fds=[theirs.fileno()]
             )
@@ -122,9 +127,11 @@ class _Server:
         self._process.wait(60)
 
 
-def _serve(connection: Connection) -> None:
-    for module in pkgutil.walk_packages(glitchflow_plugin.__path__, f"{glitchflow_plugin.__name__}."):
-        importlib.import_module(module.name)
+def _serve(connection: Connection, modules: list[str]) -> None:
+    every = pkgutil.walk_packages(glitchflow_plugin.__path__, f"{glitchflow_plugin.__name__}.")
+    for module in modules or (found.name for found in every):
+        importlib.import_module(module)
+    gc.freeze()  # a fork that walks through all of it would copy its pages
     while True:
         try:
             job = connection.recv()
@@ -173,4 +180,4 @@ def _program(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _serve(Connection(int(sys.argv[1])))
+    _serve(Connection(int(sys.argv[1])), sys.argv[2:])

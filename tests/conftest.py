@@ -1,5 +1,6 @@
 """The device that tests run on, seeds for every test, and the folder of real detector data where there is one."""
 
+import gc
 import os
 import random
 import shutil
@@ -18,6 +19,8 @@ CHECKED = (
     *("signal.clusters", "signal.coincidence", "signal.windows", "simulation"),
     *(f"signal.qtransform.{name}" for name in ("frame", "planes", "settings", "significance", "spectrum", "transform")),
 )
+#: Where a system keeps files in memory, and how many bytes must be free there.
+_MEMORY_DISK, _ENOUGH = Path("/dev/shm"), 10 * 2**30  # noqa: S108  # no name in it is foretold: pytest makes its own
 # Not by the option of jaxtyping's plugin: that does not reach the processes of xdist.
 jaxtyping.install_import_hook([f"glitchflow_plugin.{name}" for name in CHECKED], "beartype.beartype")
 # Other rooms call as a user does, who may write 8 for 8.0.
@@ -31,6 +34,8 @@ def pytest_configure(config):
     """
     if not _wants_gpu(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if _memory_is_large():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY_DISK))
     # make tells setup.sh which environment to make; a batch script would take it for the one to run in
     os.environ.pop("GLITCHFLOW_VENV", None)
     # nohup, and a shell in the background, have signals ignored, and programs that tests start would inherit that
@@ -38,6 +43,22 @@ def pytest_configure(config):
         for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
             if signal.getsignal(number) == signal.SIG_IGN:
                 signal.signal(number, handler)
+
+
+def _memory_is_large():
+    """Whether folders of tests may lie in memory, where a file that is written whole is not waited for.
+
+    Those of tests that passed are removed at once, the others and what a file's tests share stay. Tests start programs
+    there as well.
+    """
+    try:
+        disk = os.statvfs(_MEMORY_DISK)
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return False
+    (available,) = (1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    usable = os.access(_MEMORY_DISK, os.W_OK | os.X_OK) and not disk.f_flag & os.ST_NOEXEC
+    return usable and min(disk.f_bavail * disk.f_frsize, available) > _ENOUGH
 
 
 def pytest_addoption(parser):
@@ -60,6 +81,12 @@ def pytest_collection_modifyitems(config, items):
     reason = _why_no_gpu(config) if marked else None
     for item in marked if reason else ():
         item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish():
+    """Let the collector of garbage pass over all that has been imported: a whole collection takes half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def _wants_gpu(config):
@@ -89,6 +116,14 @@ def _checked(request, monkeypatch):
     rooms = {name.partition(".")[0] for name in CHECKED}
     room = request.path.relative_to(Path(__file__).parent).parts[0]
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", room not in rooms)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _parsed_once():
+    from tests._configuration import parsed_once
+
+    with parsed_once():
+        yield
 
 
 @pytest.fixture

@@ -4,7 +4,10 @@ glitchflow init FOLDER      copy config.yaml, conf/ and slurm/ into a folder and
 glitchflow new FOLDER --data PATH...   look at your own data and make a run folder whose settings fit them
 glitchflow check            is everything there that the pipelines need?
 glitchflow show PATH...     print run summaries as tables
+glitchflow omega GPS        the page for one time: all channels that datasets.yaml names, without scan or model
+glitchflow report FOLDER    write the page of a run again, or with the scans of more events
 glitchflow products FOLDER  what lies in a folder of clean strain, and whether it is whole
+glitchflow vetoes ...       what such a folder, or a flag, says of triggers and of a candidate
 glitchflow folders FOLDER   make the run folders that conf/saveconf.yaml names
 glitchflow models ...       list, compare, promote, roll back, upload and relocate models; rename or drop what waits
 """
@@ -19,8 +22,10 @@ from glitchflow_plugin import __version__
 from glitchflow_plugin.commands.checks import check, run_check
 from glitchflow_plugin.commands.configuration import compose
 from glitchflow_plugin.commands.models import add_models
+from glitchflow_plugin.commands.omega import add_omega, run_omega
 from glitchflow_plugin.commands.printing import Command, complain
 from glitchflow_plugin.commands.products import add_products, run_products
+from glitchflow_plugin.commands.report import add_report, run_report
 from glitchflow_plugin.commands.run_folder import (
     default_configuration,
     init,
@@ -31,6 +36,7 @@ from glitchflow_plugin.commands.run_folder import (
     run_new,
 )
 from glitchflow_plugin.commands.show import run_show
+from glitchflow_plugin.commands.vetoes import add_vetoes
 from glitchflow_plugin.errors import GlitchflowError
 from glitchflow_plugin.products.console import never_fail_on_output
 
@@ -97,7 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="a summary.json or a folder with summaries")
     show.add_argument("--newest", action="store_true", help="of each folder only the newest")
 
+    add_omega(add("omega", run_omega, "the page for one time: all channels that datasets.yaml names"))
+    add_report(add("report", run_report, "write the page of a run: one HTML file beside its summary"))
     add_products(add("products", run_products, "what lies in a folder of clean strain, and whether it is whole"))
+
+    add_vetoes(commands.add_parser("vetoes", help="what such a folder, or a flag, says of triggers and of a candidate"))
 
     folders = add("folders", run_make_folders, "make the run folders that conf/saveconf.yaml names")
     folders.add_argument("folder", **here)

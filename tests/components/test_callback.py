@@ -27,6 +27,12 @@ def folder(tmp_path_factory):
     return made
 
 
+@pytest.fixture(scope="module")
+def files(folder):
+    """The configuration of that folder without overrides."""
+    return cli.compose(folder)
+
+
 def run(folder, *words, start=_warm.run, **variables):
     """Exit status and what was said."""
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HYDRA_FULL_ERROR": ""}
@@ -46,9 +52,9 @@ def run(folder, *words, start=_warm.run, **variables):
         (["+pipe_step=[Trainer]"], r"nothing reads the key 'pipe_step'\. Nearest: pipe_steps"),
     ],
 )
-def test_names_that_do_not_exist_are_answered_with_those_that_do(folder, overrides, told):
+def test_names_that_do_not_exist_are_answered_with_those_that_do(folder, files, overrides, told):
     with pytest.raises(ConfigurationError, match=told):
-        check_names(cli.compose(folder, overrides), cli.compose(folder))
+        check_names(cli.compose(folder, overrides), files)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +71,9 @@ def test_names_that_do_not_exist_are_answered_with_those_that_do(folder, overrid
         ("run_name=true", "run_name: expected a name or path"),
     ],
 )
-def test_a_value_in_place_of_a_section_or_name_is_told(folder, override, told):
+def test_a_value_in_place_of_a_section_or_name_is_told(folder, files, override, told):
     with pytest.raises(ConfigurationError, match=told):
-        check_names(cli.compose(folder, [override]), cli.compose(folder))
+        check_names(cli.compose(folder, [override]), files)
 
 
 @pytest.mark.parametrize(
@@ -100,15 +106,15 @@ def test_a_value_in_place_of_a_section_or_name_is_told(folder, override, told):
         ("inference_pipeline", "inference.model=null", "must have the keys name and version"),
     ],
 )
-def test_what_no_step_could_use_is_told_before_the_first_step(folder, pipeline, override, told):
+def test_what_no_step_could_use_is_told_before_the_first_step(folder, files, pipeline, override, told):
     config = cli.compose(folder, [override])
-    check_names(config, cli.compose(folder))
+    check_names(config, files)
     with pytest.raises(InstantiationException) as failed:
         instantiate(config[pipeline], _convert_="all")
     assert re.search(told, explained(failed.value, config, [override]) or "")
 
 
-def test_names_that_exist_pass(folder):
+def test_names_that_exist_pass(folder, files):
     for overrides in (
         ["run_name=4711"],
         ["engine=ray"],
@@ -120,7 +126,7 @@ def test_names_that_exist_pass(folder):
         ["+mine=3"],
         ["+pipe_steps=[]"],
     ):
-        check_names(cli.compose(folder, overrides), cli.compose(folder))
+        check_names(cli.compose(folder, overrides), files)
 
 
 @pytest.mark.parametrize(

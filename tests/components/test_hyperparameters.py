@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from glitchflow_plugin import cli
 from glitchflow_plugin.components import hyperparameters
 from glitchflow_plugin.components.hyperparameters import HyperparameterSearch
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
@@ -94,7 +95,7 @@ def test_the_best_comes_first_and_a_failure_fails_the_search(make, monkeypatch):
 @pytest.mark.pipeline
 def test_a_search_that_was_killed_goes_on_and_tells_of_the_trial_that_failed(training_set, make_registry, tmp_path):
     run = tmp_path / "run"
-    subprocess.run([str(BIN / "glitchflow"), "init", str(run)], check=True, capture_output=True)
+    cli.init(run)
     uri = make_registry(run)
     known = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     environment = known | {"PATH": f"{BIN}{os.pathsep}{known['PATH']}", "PYTHONPATH": os.pathsep.join(sys.path[1:])}
@@ -113,6 +114,7 @@ def test_a_search_that_was_killed_goes_on_and_tells_of_the_trial_that_failed(tra
     ]
 
     def start():
+        # a fresh interpreter: Ray reads its token's place while it is imported
         return subprocess.Popen(
             command, cwd=run, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from gwpy.segments import DataQualityFlag, SegmentList
 from gwpy.timeseries import StateVector, TimeSeries
@@ -17,6 +18,7 @@ from glitchflow_plugin.components.stream import Stream
 from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.readers import frames, hdf5
 from glitchflow_plugin.data.readers.frame_history import read_history
+from glitchflow_plugin.data.readers.tables import read_csv
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, NoEventsError
 from glitchflow_plugin.inference.stream_data import check_band, plan_blocks
 from glitchflow_plugin.preprocessing.engine import ShareDone
@@ -169,6 +171,49 @@ def test_vetoes_of_all_blocks_are_one_flag_that_gwpy_reads(made):
     assert abs(flag.known) < 91
     text = SegmentList.read(path.with_suffix(".txt"), format="segwizard", gpstype=float)
     assert text == flag.active
+    table = pd.read_csv(made / "vetoes" / "segments.csv")
+    assert [(one.gps_start, one.gps_end) for one in table.itertuples()] == [
+        tuple(map(float, one)) for one in flag.active
+    ]
+    assert ((table["frequency_low"] < 60) & (table["frequency_high"] > 60)).all()  # the glitches are of 60 Hz
+    assert (table["frequency_high"] - table["frequency_low"] < 60).all()
+    assert (table["peak_snr2_predicted"] > 100).all()
+    assert (table["false_alarm_probability"] < 0.01).all()
+    # a Wiener filter cannot tell whether it has seen the like
+    assert set(table["decision"]) == {"veto"}
+    assert table["reasons"].str.startswith("subtracted; new to the model").all()
+
+
+def test_triggers_and_candidates_are_told_what_the_folder_says(made, tmp_path, capsys):
+    triggers, out = tmp_path / "triggers.csv", tmp_path / "vetoed.csv"
+    # a glitch, quiet, between two segments, a glitch at a seam
+    times = [data.GPS + one for one in (71.7, 40.0, 61.0, 50.02)]
+    triggers.write_text("time,snr\n" + "".join(f"{one},8.5\n" for one in times))
+    assert main(["vetoes", "apply", str(triggers), str(made), str(out)]) == 0
+    assert "4 triggers" in capsys.readouterr().out
+    found = read_csv(out)
+    assert found["snr"] == ["8.5"] * 4
+    assert found["vetoed"] == ["1", "0", "0", "1"]
+    # a Wiener filter cannot tell whether it has seen the like: what it takes away is in doubt
+    assert found["decision"] == ["veto", "pass", "unknown", "veto"]
+    rank, probability = (np.array(found[name], dtype=float) for name in ("veto_rank", "veto_fap"))
+    assert np.array_equal(rank > 0.5, [True, False, False, True])
+    assert np.isnan(rank[2])
+    assert (probability[[0, 3]] < 0.01).all()
+    flag = next((made / "vetoes").glob("*.h5"))
+    assert main(["vetoes", "apply", str(triggers), str(flag), str(tmp_path / "by_flag.csv")]) == 0
+    assert read_csv(tmp_path / "by_flag.csv")["decision"] == found["decision"]
+    report = tmp_path / "data.json"
+    for gps, state in ((times[0], "done"), (times[1], "done"), (times[2], "missing")):
+        assert main(["vetoes", "event", str(gps), str(made), str(report)]) == 0
+        record = json.loads(report.read_text())
+        assert record["state"] == state
+        required = ("date", "hostname", "process_name", "process_version", "state", "summary", "username")
+        assert all(isinstance(record[name], str) for name in required)
+        assert ("p_value" in record) == (state == "done")
+        if gps == times[0]:
+            ranks = TimeSeries.read(made / "V-V1_GLF_STRAIN_CLEAN-1400000062-13.h5", RANKS["FAP"])
+            assert record["p_value"] == ranks.crop(gps - 0.5, gps + 0.5).value.min()
 
 
 def test_the_models_own_vetoes_unset_the_bit_where_that_is_asked_for(tmp_path, files, registered):

@@ -22,6 +22,7 @@ from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.lock import at_work
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.errors import BusyError, ConfigurationError, ConnectionFailedError, DataError, RegistryError
+from glitchflow_plugin.inference.rank_report import known_ranks
 from glitchflow_plugin.inference.veto_rivals import Rivals
 from glitchflow_plugin.plots.cleaning import plot_cleaning
 from glitchflow_plugin.products.summary import read_summary
@@ -278,6 +279,7 @@ def test_a_registry_that_goes_down_costs_no_training(make_trainer, training_set,
     vetoes = bundle.notes["vetoes"]
     assert FalseAlarm.from_dict(vetoes["false_alarm"]).groups <= len(training_set.split.validation)
     assert Rivals.from_dict(vetoes["rivals"]).channel in bundle.witnesses
+    assert known_ranks(vetoes).glitches > 0
     # the next run that goes well sends what still waits
     assert make_trainer(registry=registry, epochs=1).execute().version == 2
     assert waiting(registry["outbox"]) == []

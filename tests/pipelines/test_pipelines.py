@@ -23,6 +23,7 @@ SMALL = (
     "run_name=small",
     "simulate.sets.training.num_events=72",
     "simulate.sets.inference.num_events=12",
+    "simulate.streams.stream.num_events=3",
     "simulate.progress=false",
     "simulate.workers=1",
     "engine.workers=1",  # test_own_data starts several, as is usual
@@ -54,7 +55,7 @@ def run(tmp_path_factory):
     # of so few events the gate promotes nothing
     _warm.run(folder, "glitchflow", "models", "promote", "glitchflow-small", "1")
     execute(folder, "+pipe_key=inference_pipeline", start=_commands.run)
-    for pipeline in ("glitchflow_pipeline", "vis_dts"):
+    for pipeline in ("stream_pipeline", "glitchflow_pipeline", "vis_dts"):
         execute(folder, f"+pipe_key={pipeline}")
     return folder
 

@@ -89,9 +89,13 @@ class InferenceStep(BaseComponent, Generic[S]):
             suffix: What the folder's name says beside data and model.
         """
         subject = self.sources.find(bundle, spectrograms)
-        self._record = subject.record(self.settings.decisive())
+        self._record = self.record_of(subject)
         self.place = place(self.folder, subject.name + suffix, self._record, chosen=self.result)
         return subject
+
+    def record_of(self, subject: Subject) -> dict[str, object]:
+        """All that decides about the result."""
+        return subject.record(self.settings.decisive())
 
     def claim(self) -> None:
         """Write down what the results in `place` are of."""

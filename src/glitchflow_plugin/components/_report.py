@@ -1,13 +1,19 @@
-"""How a step tells what it did: `summary.json` beside its results and the same as a table.
+"""How a step tells what it did: `summary.json` beside its results, the same as a table, and a page to read.
 
 With it goes what its settings are where they are not those of the files of conf/, so that nobody is overruled unawares.
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 from glitchflow_plugin.products.overrides import Applied
 from glitchflow_plugin.products.summary import RunSummary, format_summary, write_summary
+
+logger = logging.getLogger(__name__)
+
+_PREPARING = ("Simulator", "Data-processor", "Splitter", "Processor", "Load-infdata")
+"""Steps that only prepare: of what they did the table says enough."""
 
 _applied: Applied | None = None
 
@@ -19,10 +25,25 @@ def remember(applied: Applied) -> None:
 
 
 def report(summary: RunSummary, folder: Path | str) -> RunSummary:
-    """Write the summary into a folder, show it as a table, and return it."""
+    """Write the summary into a folder, show it as a table, and return it; a pipeline's results get a page as well."""
+    step = summary.pipeline.rpartition("/")[2]
     if _applied is not None:
-        step = summary.pipeline.rpartition("/")[2]
         summary = replace(summary, profile=_applied.profile or "none", changed=_applied.of(step))
     write_summary(folder, summary)
     print(format_summary(summary), flush=True)  # noqa: T201  # the table is the step's answer to the user
+    if _applied is not None and step not in _PREPARING:
+        _write_page(Path(folder))
     return summary
+
+
+def _write_page(folder: Path) -> None:
+    """Write the page of a result. It shows what is in files already: whatever prevents it is told, and ends no run."""
+    from glitchflow_plugin.report.page import PAGE_NAME
+
+    try:
+        from glitchflow_plugin.report.run import write_report
+
+        logger.info("A page to read: %s", write_report(folder))
+    except Exception as error:
+        (folder / PAGE_NAME).unlink(missing_ok=True)  # that of a run before
+        logger.warning("No page of %s: %s. Make it: glitchflow report %s", folder, error, folder)

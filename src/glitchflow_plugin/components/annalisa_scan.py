@@ -9,11 +9,12 @@ from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.components._whitening import check_whitening
-from glitchflow_plugin.data.ranking_file import ChannelRanking, write_ranking
+from glitchflow_plugin.data.ranking_file import RESULTS_NAME, ChannelRanking, write_ranking
 from glitchflow_plugin.data.results import keep_former
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ranking import ranking_metrics, ranking_warnings
+from glitchflow_plugin.products.hveto import write_hveto
 from glitchflow_plugin.products.pictures import PictureSettings, save_figure
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.settings import built
@@ -70,6 +71,8 @@ class AnnalisaScan(BaseComponent):
         same = {"events": ranking.event_set, "scan": ranking.parameters}
         former = keep_former(self.folder, same, stay=(spikes.name,))
         outputs = dict(write_ranking(self.folder, ranking))
+        if self.settings.hveto and ranking.rounds:
+            outputs["hveto"] = self._write_hveto(events, ranking, spikes)
         examples = coincidence_examples(events, ranking, self.settings, spikes, device=device)
         for name, figure in scan_pictures(ranking, *examples, axis=self.pictures.frequency_axis).items():
             outputs[f"{name} picture"] = save_figure(figure, self.folder / _PICTURES[name])
@@ -93,3 +96,17 @@ class AnnalisaScan(BaseComponent):
             self.folder,
         )
         return events, ranking
+
+    def _write_hveto(self, events: EventSet, ranking: ChannelRanking, spikes: Path) -> Path:
+        """Write the rounds in Hveto's layout; returns their summary."""
+        from glitchflow_plugin.preprocessing.scan import rounds_in_time
+
+        rounds = rounds_in_time(events, ranking, self.settings, spikes)
+        written = write_hveto(
+            self.folder / "hveto",
+            ranking.target,
+            rounds,
+            configuration=str(self.folder / RESULTS_NAME),
+            call="Annalisa-scan",
+        )
+        return written[0]

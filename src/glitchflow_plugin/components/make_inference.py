@@ -1,15 +1,19 @@
 """Make-inference: predicted and cleaned maps, veto tables, pictures and figures from a model and maps."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
 from itwinai.components import monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._inference import InferenceStep
 from glitchflow_plugin.components._report import report
-from glitchflow_plugin.components._step import holding
+from glitchflow_plugin.components._step import holding, keeping_arguments
+from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.inference.drift import drift_metrics, drift_of, drift_warnings
+from glitchflow_plugin.inference.loop_state import LoopFile
 from glitchflow_plugin.inference.report import (
     run_warnings,
     summary_details,
@@ -29,9 +33,24 @@ MAPS = "maps"
 
 
 class MakeInference(InferenceStep[InferenceSettings]):
-    """Predict, clean, veto and score a spectrogram set with a registered model."""
+    """Predict, clean, veto and score a spectrogram set with a registered model.
+
+    Args:
+        settings: The keys of `inference.settings`.
+        folder: Below it everything goes, in a folder named after what it is of.
+        loop_state: Folder in which the closed loop's state stays between runs, one file a version of a model; None: a
+            run begins anew.
+        given: Other arguments of `InferenceStep`.
+    """
 
     kind, section = InferenceSettings, "inference.settings"
+
+    @keeping_arguments
+    def __init__(
+        self, settings: Mapping[str, object], folder: str, *, loop_state: str | None = None, **given: Any
+    ) -> None:
+        super().__init__(settings, folder, **given)
+        self.loop_state = loop_state
 
     @monitor_exec
     @holding()
@@ -39,6 +58,13 @@ class MakeInference(InferenceStep[InferenceSettings]):
         """Run the model over the maps and write everything that comes of it."""
         started = now()
         return self._analyse(self.find(bundle, spectrograms, f"-t{self.settings.threshold:g}"), started)
+
+    def record_of(self, subject: Subject) -> dict[str, object]:
+        """All that decides about the result: where the closed loop stands before it, if something was seen."""
+        self.loop_file = LoopFile.of(subject.bundle, self.loop_state if self.settings.closed_loop.enabled else None)
+        self.state = None if self.loop_file is None else self.loop_file.before(subject.spectrograms)
+        before = {} if self.state is None else {"closed_loop_before": content_hash(asdict(self.state))}
+        return {**super().record_of(subject), **before}
 
     @holding("place")
     def _analyse(self, subject: Subject, started: str) -> RunSummary:
@@ -51,6 +77,7 @@ class MakeInference(InferenceStep[InferenceSettings]):
             self.settings,
             model=registered(bundle),
             events=subject.events,
+            state=self.state,
             device=choose_device(self.device),
         )
         notes = bundle.notes.get(VETOES)
@@ -66,6 +93,8 @@ class MakeInference(InferenceStep[InferenceSettings]):
             board=self.board,
             vetoes=vetoes,
         )
+        if self.loop_file is not None:
+            self.loop_file.keep(result.loop, spectrograms)
         drift = drift_of(spectrograms, bundle.witnesses, bundle.notes, DriftSettings())
         return report(
             RunSummary(
@@ -87,6 +116,7 @@ class MakeInference(InferenceStep[InferenceSettings]):
                 outputs=outputs,
                 warnings=(
                     *run_warnings(result),
+                    *([] if self.loop_file is None else self.loop_file.how_to_reset(result.loop)),
                     *([] if vetoes is None else vetoes.warnings()),
                     *drift_warnings(drift),
                 ),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from glitchflow_plugin.data.event_files import Channel
@@ -48,6 +48,7 @@ class Subtraction:
         gains: What the strain says of each witness about these, for the closed loop; empty where there is none, and of
             what is made after a stop.
         energy: Predicted energy by which it is ranked and vetoed, from `predicted_energy`.
+        band: Lowest and highest frequency of it, Hz, likewise.
         missing: By witness the time for which it was missing, s.
     """
 
@@ -61,6 +62,7 @@ class Subtraction:
     stretches: tuple[Stretch, ...]
     gains: tuple[SeenGain, ...]
     energy: Series
+    band: Float[np.ndarray, "edge sample"]
     missing: Mapping[str, float]
 
 
@@ -122,6 +124,7 @@ def subtract(
         one.name: settings.stride * sum(window.lacking[place] for window in asked)
         for place, one in enumerate(model.witnesses)
     }
+    energy, band = predicted_energy(windows, model, block, settings.stride)
     return Subtraction(
         glitch,
         analysed=of_windows["predicted"] & (usable > 0),
@@ -132,7 +135,8 @@ def subtract(
         agreed=_agreed(stretches, outer)[inner],
         stretches=own_stretches,
         gains=() if stopped else seen_gains(prepared, model, own_stretches, settings),
-        energy=predicted_energy(windows, model, block, settings.stride),
+        energy=energy,
+        band=band,
         missing={name: time for name, time in missing.items() if time},
     )
 

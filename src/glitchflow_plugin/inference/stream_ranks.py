@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from glitchflow_plugin.inference.predict import expected_maps_and_peaks
 from glitchflow_plugin.inference.stream_windows import StreamModel, Window
@@ -19,16 +20,16 @@ MARGIN = 1.0
 _BATCH = 16
 
 
-def within_block(energy: Series) -> Series:
-    """The samples of the block itself, of what `predicted_energy` gives."""
+def within_block(series: np.ndarray) -> np.ndarray:
+    """The samples of the block itself, of what `predicted_energy` gives, (..., sample)."""
     beside = round(MARGIN * RANK_RATE)
-    return energy[beside:-beside]
+    return series[..., beside:-beside]
 
 
 def predicted_energy(
     windows: Sequence[Window], model: StreamModel, block: tuple[float, float], stride: float
-) -> Series:
-    """Largest predicted energy of the column of the maps that each sample lies in, SNR², (sample,) at `RANK_RATE`.
+) -> tuple[Series, Float[np.ndarray, "edge sample"]]:
+    """Largest predicted energy of the column of the maps that each sample lies in, and its band, at `RANK_RATE`.
 
     Each sample is that of the window whose centre is the nearest: no energy depends on where blocks end.
 
@@ -39,20 +40,49 @@ def predicted_energy(
         stride: Time from window to window, s.
 
     Returns:
-        NaN where the twin was not asked.
+        Energy, SNR², (sample,), and the lowest and the highest frequency of which at least half as much is predicted,
+        Hz, (2, sample); NaN where the twin was not asked.
     """
-    columns = Columns(axes(model.duration, model.qtransform)[1])
-    loudest = np.full((len(windows) + 1, len(columns)), np.nan)
+    frequencies, times = axes(model.duration, model.qtransform)
+    found = np.full((3, len(windows), len(times)), np.nan)
     asked = {row: window.strain for row, window in enumerate(windows) if window.strain is not None}
     for first in range(0, len(asked), _BATCH):
         rows = list(asked)[first : first + _BATCH]
         strain = torch.from_numpy(np.stack([asked[row] for row in rows]).astype(np.float32))
-        loudest[rows] = host(expected_maps_and_peaks(strain, model.rate, model.qtransform)[1])
+        maps, loudest = map(host, expected_maps_and_peaks(strain, model.rate, model.qtransform))
+        loud = maps >= 0.5 * maps.max(axis=1, keepdims=True)
+        lowest, highest = loud.argmax(axis=1), len(frequencies) - 1 - loud[:, ::-1].argmax(axis=1)
+        found[:, rows] = loudest, frequencies[lowest], frequencies[highest]
+    energy, *band = (along_time(one, windows[0].centre, block, model.duration, stride) for one in found)
+    return energy, np.stack(band)
+
+
+def along_time(
+    loudest: Float[np.ndarray, "window column"],
+    first: float,
+    block: tuple[float, float],
+    duration: float,
+    stride: float,
+) -> Series:
+    """What the columns of windows hold at each sample, of the window whose centre is the nearest, (sample,).
+
+    Args:
+        loudest: A number for each column.
+        first: Centre of the first window, a multiple of the stride, GPS s.
+        block: As for `predicted_energy`.
+        duration: Length of a window, s.
+        stride: Time from window to window, s.
+
+    Returns:
+        At `RANK_RATE`, from `MARGIN` before the block to as much after it; NaN where no window is.
+    """
+    columns = Columns(np.arange(loudest.shape[1]) * duration / loudest.shape[1])
+    known = np.vstack([loudest, np.full(len(columns), np.nan)])
     size = round((block[1] - block[0] + 2 * MARGIN) * RANK_RATE)
     middle = block[0] - MARGIN + (np.arange(size) + 0.5) / RANK_RATE
     number = np.rint(middle / stride)
-    row = (number - np.rint(windows[0].centre / stride)).astype(np.int64)
+    row = (number - np.rint(first / stride)).astype(np.int64)
     # what no window covers is read from the last row, of no window
-    row = np.where((row < 0) | (row >= len(windows)), len(windows), row)
-    column = np.searchsorted(columns.right, middle - (number * stride - model.duration / 2), "right")
-    return loudest[row, np.minimum(column, len(columns) - 1)]
+    row = np.where((row < 0) | (row >= len(loudest)), len(loudest), row)
+    column = np.searchsorted(columns.right, middle - (number * stride - duration / 2), "right")
+    return known[row, np.minimum(column, len(columns) - 1)]

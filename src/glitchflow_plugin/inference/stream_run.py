@@ -25,7 +25,7 @@ from glitchflow_plugin.inference.stream_data import Block, after_stops, between,
 from glitchflow_plugin.inference.stream_loop import left_out, warnings_of, watch
 from glitchflow_plugin.inference.stream_noise import keep_noise, tell_noise
 from glitchflow_plugin.inference.stream_ranks import MARGIN, within_block
-from glitchflow_plugin.inference.stream_vetoes import block_vetoes
+from glitchflow_plugin.inference.stream_vetoes import block_vetoes, veto_boxes
 from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, foresight
 from glitchflow_plugin.inference.subject import registered, weights_fingerprint
 from glitchflow_plugin.inference.veto_report import VETOES
@@ -53,7 +53,7 @@ from glitchflow_plugin.products.folder import (
     write_block_record,
     write_manifest,
 )
-from glitchflow_plugin.products.folder_vetoes import folder_flag, write_folder_flag
+from glitchflow_plugin.products.folder_vetoes import folder_flag, write_folder_flag, write_veto_table
 from glitchflow_plugin.products.rank_channels import RankNames, rank_channel_names, rank_channels
 from glitchflow_plugin.products.summary import Metric, RunSummary, versions
 from glitchflow_plugin.products.veto_formats import VetoFormat
@@ -270,6 +270,7 @@ def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
             gains=gains or found.gains,
             known=vetoes.known,
             vetoed=vetoes.active,
+            boxes=veto_boxes(found, plan.span, job.products.threshold),
         )
     write_block_record(job.folder, record)
     return record
@@ -300,7 +301,9 @@ def run_stream(job: StreamJob, blocks: Sequence[Block], engine: EngineSettings, 
         map_shards(partial(make_block, job), pending, engine, "Stream", left=partial(job.pending, blocks), unit="block")
     records = tuple(read_block_record(job.folder, *one.span) for one in blocks)
     flag = folder_flag(what, job.model.target.name, records)
-    flags = tuple(map(ProductFile.of, write_folder_flag(flag, job.folder, job.products.veto_formats)))
+    written = write_folder_flag(flag, job.folder, job.products.veto_formats)
+    written += write_veto_table(flag, records, None if job.ranks is None else job.ranks.false_alarm, job.folder)
+    flags = tuple(map(ProductFile.of, written))
     ranks = tuple(job.rank_names.values())
     manifest = Manifest(what, job.model.target.name, job.products.suffix, records, stops, ranks, flags)
     write_manifest(job.folder, manifest)

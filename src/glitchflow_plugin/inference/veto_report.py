@@ -133,7 +133,7 @@ def veto_report(
         worths,
         leads={name: lead_at_half(worths[MODEL], worths[name], **drawing) for name in compared},
         as_written=worth_at(own, judged, settings.threshold, settings.veto_padding, **drawing),
-        reliability=_reliability(own, judged, notes, settings),
+        reliability=false_alarm_reliability(own, judged, notes, settings),
         of_ranks=rank_reliability(own, judged, known_ranks(notes), replicates=settings.replicates, seed=settings.seed),
         num_glitches=len(glitches),
         padding=padding,
@@ -147,9 +147,17 @@ def with_false_alarms(segments: pd.DataFrame, notes: Mapping[str, Any] | None) -
     return segments.assign(false_alarm_probability=known)
 
 
-def _reliability(
+def false_alarm_reliability(
     rank: np.ndarray, judged: Judged, notes: Mapping[str, Any] | None, settings: InferenceSettings
 ) -> pd.DataFrame:
+    """What is claimed of false alarms and what is found, as in `VetoReport.reliability`.
+
+    Args:
+        rank: The model's, SNR², (event, time).
+        judged: Events that it has never seen.
+        notes: What it carries about its vetoes.
+        settings: Replicates and seed of the bootstrap by group.
+    """
     names = ["claimed", "observed", "low", "high"]
     if notes is None:
         return pd.DataFrame(columns=names)

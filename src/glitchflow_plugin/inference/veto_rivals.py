@@ -129,10 +129,22 @@ def rival_ranks(
     inside: Bool[np.ndarray, "frequency time"],
 ) -> dict[str, Float[np.ndarray, "event time"]]:
     """Rank of each rival by column, by name; that of columns outside all rounds is minus infinity."""
+    peaks = column_peaks(spectrograms, rows, rivals.channels, inside).astype(np.float64)
+    return ranks_of_peaks(rivals, peaks, Columns(spectrograms.times))
+
+
+def ranks_of_peaks(
+    rivals: Rivals, peaks: Float[np.ndarray, "event channel time"], columns: Columns
+) -> dict[str, Float[np.ndarray, "event time"]]:
+    """Rank of each rival by column, as `rival_ranks` gives it.
+
+    Args:
+        rivals: What was chosen.
+        peaks: Largest energy of each column of `rivals.channels`, SNR².
+        columns: When the columns are.
+    """
     channels = rivals.channels
-    peaks = column_peaks(spectrograms, rows, channels, inside).astype(np.float64)
-    columns = Columns(spectrograms.times)
-    rank = np.full((len(rows), len(columns)), -np.inf)
+    rank = np.full((len(peaks), len(columns)), -np.inf)
     for number, one in enumerate(reversed(rivals.rounds), 1):
         spikes = _spikes(peaks[:, [channels.index(one.channel)]], (one.threshold,), columns)
         for event, time in zip(spikes.event, spikes.time, strict=True):

@@ -23,6 +23,7 @@ from glitchflow_plugin.preprocessing.engine import IN_PROCESS, EngineSettings
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.spectrograms import batch_maps, event_transform
 from glitchflow_plugin.preprocessing.spikes import BatchSettings, SpikeSettings, event_spikes
+from glitchflow_plugin.products.hveto import HvetoRound
 from glitchflow_plugin.signal.clusters import Spikes
 from glitchflow_plugin.signal.coincidence import Tolerance, coincident_pairs, explained
 from glitchflow_plugin.signal.columns import Columns, tile_length
@@ -33,6 +34,7 @@ from glitchflow_plugin.signal.qtransform import QTransformSettings, axes
 from glitchflow_plugin.signal.rounds import Ranking, rank_in_rounds
 from glitchflow_plugin.signal.slides import slide_statistics
 from glitchflow_plugin.signal.stretches import join_overlapping
+from glitchflow_plugin.types.intervals import left_over, union
 from glitchflow_plugin.types.plain import plain
 
 logger = logging.getLogger(__name__)
@@ -152,6 +154,41 @@ def coincidence_examples(
     return found, frequencies, times
 
 
+def rounds_in_time(
+    events: EventSet, ranking: ChannelRanking, settings: ScanSettings, folder: Path | str
+) -> list[HvetoRound]:
+    """The rounds of a ranking with the times that each analysed and vetoed.
+
+    Args:
+        events: Event set.
+        ranking: The ranking of its channels.
+        settings: Those that the ranking was made with.
+        folder: Folder that keeps the spikes.
+    """
+    scan = _Scan(events, settings)
+    _, witness, live = scan.parted(event_spikes(events, scan.spike_settings, folder, batch=scan.batch))
+    found = []
+    for one in ranking.rounds:
+        own = witness.select(witness.channel == scan.witnesses.index(one.channel))
+        after = live.without(own.select(live.holds(own)), scan.tolerance.time)
+        analysed, left = (scan.gps_times(each) for each in (live, after))
+        found.append(
+            HvetoRound(
+                one.channel,
+                2 * scan.tolerance.time,
+                settings.threshold**0.5,
+                one.significance,
+                one.explained,
+                one.remaining,
+                one.use_percentage,
+                analysed=analysed,
+                vetoes=left_over(analysed, left),
+            )
+        )
+        live = after
+    return found
+
+
 def overlap_warning(events: EventSet, settings: ScanSettings) -> str | None:
     """What to know of a scan in which many events show the same time; None where few do."""
     stretches = _Scan(events, settings).stretches
@@ -225,6 +262,11 @@ class _Scan:
         """
         live = self.live.without(self.injections, self.tolerance.time)
         return (*self._parted(spikes, live), live)
+
+    def gps_times(self, live: LiveTime) -> np.ndarray:
+        """When it is that is alive, GPS s, shape (segment, 2)."""
+        stretch, times = live.left()
+        return union(self.stretches.gps_start[stretch, None] + times)
 
     def ranking(self, spikes: Spikes) -> ChannelRanking:
         """Compare, rank, and name the unsafe."""

@@ -44,6 +44,7 @@ class ScanSettings(MapSettings):
     ] = None
     safety: Share = 0.001
     safe_override: tuple[str, ...] = ()
+    hveto: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a scan that decides nothing, and maps that no event has."""

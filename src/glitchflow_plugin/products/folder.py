@@ -92,6 +92,29 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class VetoBox:
+    """A stretch in which the model predicts more than the threshold, without padding.
+
+    Attributes:
+        start: GPS s.
+        stop: GPS s.
+        frequency_low: Hz.
+        frequency_high: Hz.
+        peak: Largest predicted energy, SNR².
+        subtracted: Whether anything is taken away in it.
+        doubts: Why what is taken away is no reason to keep the time; words as in the tables of inference.
+    """
+
+    start: float
+    stop: float
+    frequency_low: float
+    frequency_high: float
+    peak: float
+    subtracted: bool
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class BlockRecord:
     """What came of a block.
 
@@ -108,6 +131,7 @@ class BlockRecord:
         gains: What the strain says of the witnesses where none is stopped.
         known: When the model has looked, GPS s.
         vetoed: When it vetoes, of these.
+        boxes: What is vetoed, in time and frequency.
     """
 
     start: float
@@ -122,6 +146,7 @@ class BlockRecord:
     gains: tuple[SeenGain, ...] = ()
     known: tuple[tuple[float, float], ...] = ()
     vetoed: tuple[tuple[float, float], ...] = ()
+    boxes: tuple[VetoBox, ...] = ()
 
 
 @dataclass(frozen=True)

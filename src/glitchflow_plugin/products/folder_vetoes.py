@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.files import sha256
@@ -15,7 +16,22 @@ from glitchflow_plugin.products.folder import VETOES, BlockRecord, Manifest
 from glitchflow_plugin.products.rank_channels import RANK_RATE, raised_times
 from glitchflow_plugin.products.veto_flag import VetoFlag, flag_name, veto_flag
 from glitchflow_plugin.products.veto_formats import FORMATS, VetoFormat, is_readable, read_flag, write_flag
+from glitchflow_plugin.products.veto_table import write_table
+from glitchflow_plugin.signal.false_alarm import FalseAlarm
 from glitchflow_plugin.types.intervals import common, covered, union
+from glitchflow_plugin.verdict import SUBTRACT, VETO
+
+TABLE_COLUMNS = {
+    "gps_start": "float64",
+    "gps_end": "float64",
+    "frequency_low": "float64",
+    "frequency_high": "float64",
+    "peak_snr2_predicted": "float64",
+    "false_alarm_probability": "float64",
+    "decision": "string",
+    "reasons": "string",
+}
+"""Columns of the table of vetoes with their pandas types."""
 
 _NOT_VETOED = list(STATE_BITS).index("NOT_VETOED")
 _NANOSECOND = 1e-9
@@ -45,6 +61,46 @@ def write_folder_flag(flag: VetoFlag, folder: Path, formats: Sequence[VetoFormat
     if not len(flag.known):
         return []
     return [path for kind in formats for path in write_flag(flag, folder / VETOES, _stem(flag), kind)]
+
+
+def veto_table(flag: VetoFlag, blocks: Iterable[BlockRecord], false_alarm: FalseAlarm | None) -> pd.DataFrame:
+    """The vetoes of a folder, a row each: a box in time and frequency, how loud it is, and what to do with it.
+
+    Args:
+        flag: From `folder_flag`.
+        blocks: Records of the blocks.
+        false_alarm: What the model knows of clean time; None: the probability is empty.
+    """
+    boxes = sorted((box for one in blocks for box in one.boxes), key=lambda box: box.start)
+    starts = np.array([box.start for box in boxes])
+    rows = []
+    for start, stop in flag.active:
+        inside = boxes[np.searchsorted(starts, start) : np.searchsorted(starts, stop)]
+        if not inside:  # the padding of what lies outside of the analysed time
+            continue
+        doubts = dict.fromkeys(doubt for box in inside for doubt in box.doubts)
+        subtracted = all(box.subtracted for box in inside)
+        rows.append(
+            {
+                "gps_start": start,
+                "gps_end": stop,
+                "frequency_low": min(box.frequency_low for box in inside),
+                "frequency_high": max(box.frequency_high for box in inside),
+                "peak_snr2_predicted": max(box.peak for box in inside),
+                "decision": SUBTRACT if subtracted and not doubts else VETO,
+                "reasons": "; ".join(["subtracted" if subtracted else "not subtracted", *doubts]),
+            }
+        )
+    table = pd.DataFrame(rows, columns=list(TABLE_COLUMNS)).astype(dict(TABLE_COLUMNS))
+    peaks = table["peak_snr2_predicted"].to_numpy(dtype=np.float64)
+    return table.assign(false_alarm_probability=np.nan if false_alarm is None else false_alarm(peaks))
+
+
+def write_veto_table(
+    flag: VetoFlag, blocks: Iterable[BlockRecord], false_alarm: FalseAlarm | None, folder: Path
+) -> list[Path]:
+    """Write `veto_table` as CSV and Parquet beside the flag."""
+    return [*write_table(veto_table(flag, blocks, false_alarm), folder / VETOES, "segments").values()]
 
 
 def flaws_of_flags(folder: Path, manifest: Manifest) -> Iterator[str]:

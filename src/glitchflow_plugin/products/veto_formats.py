@@ -6,13 +6,14 @@ exactly as `LIGOTimeGPS`, not as floats.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
+from jaxtyping import Float
 
 from glitchflow_plugin.data.apart import apart, shown
 from glitchflow_plugin.data.files import atomic_path, new_hdf5, read_text
@@ -135,24 +136,36 @@ def _format(kind: str) -> Format:
 
 
 def _write_hdf5(flag: VetoFlag, path: Path) -> None:
+    write_hdf5([flag], path)
+
+
+def write_hdf5(flags: Iterable[VetoFlag], path: Path) -> None:
+    """Write flags as one file of gwpy's, whole or not at all."""
     with new_hdf5(path, seal=False) as file:
-        group = file.create_group(flag.name)
-        for name in ("active", "known"):
-            ends = [[divmod(_nanoseconds(time), _BILLION) for time in pair] for pair in getattr(flag, name)]
-            table = np.array([(*start, *end) for start, end in ends], dtype=_HDF5_ROW)
-            group.create_dataset(name, data=table)
-        for name in ("name", "label", "category", "description", "isgood", "padding"):
-            if (value := getattr(flag, name)) is not None:
-                group.attrs[name] = value
+        for flag in flags:
+            group = file.create_group(flag.name)
+            for name in ("active", "known"):
+                ends = [[divmod(_nanoseconds(time), _BILLION) for time in pair] for pair in getattr(flag, name)]
+                table = np.array([(*start, *end) for start, end in ends], dtype=_HDF5_ROW)
+                group.create_dataset(name, data=table)
+            for name in ("name", "label", "category", "description", "isgood", "padding"):
+                if (value := getattr(flag, name)) is not None:
+                    group.attrs[name] = value
 
 
 def _write_segwizard(flag: VetoFlag, path: Path) -> None:
+    write_segwizard(flag.active, path)
+
+
+def write_segwizard(times: Float[np.ndarray, "segment 2"], path: Path) -> None:
+    """Write times (GPS s) as segwizard text, whole or not at all."""
     lines = ["# seg\tstart\tstop\tduration\n"]
-    for number, (start, end) in enumerate(flag.active):
+    for number, (start, end) in enumerate(times):
         first, last = _nanoseconds(start), _nanoseconds(end)
         words = (f"{(time * _NANO).normalize():f}" for time in (first, last, last - first))
         lines.append("\t".join((str(number), *words)) + "\n")
-    path.write_text("".join(lines), encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
 
 
 # Through gwpy: JSON and LIGO_LW; reading all four.

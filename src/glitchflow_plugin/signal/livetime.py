@@ -7,7 +7,7 @@ import numpy as np
 
 from glitchflow_plugin.signal.clusters import Spikes
 from glitchflow_plugin.signal.columns import Columns
-from glitchflow_plugin.types.intervals import union
+from glitchflow_plugin.types.intervals import left_over, union
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +80,13 @@ class LiveTime:
         reached = np.concatenate([[-np.inf], np.maximum.accumulate(end)[:-1]]) if len(end) else end
         new = np.maximum(end - np.maximum(start, reached), 0.0)
         return np.bincount(channel, weights=new, minlength=num_channels)
+
+    def left(self) -> tuple[np.ndarray, np.ndarray]:
+        """Events and times of all that is alive, s from the event's left edge, shapes (piece,) and (piece, 2)."""
+        place = np.arange(len(self.spans)) * self._stride
+        pieces = left_over(self._edges + place[:, None], self.dead)
+        event = np.searchsorted(place, pieces[:, 0], "right") - 1
+        return event, pieces - place[event, None]
 
     def without(self, spikes: Spikes, half: float) -> "LiveTime":
         """The same with the windows of half-width `half` (s) about spikes set aside as well."""

@@ -63,6 +63,24 @@ def holds(intervals: Float[np.ndarray, "interval 2"], times: Float[np.ndarray, "
     return (last >= 0) & (times < intervals[np.maximum(last, 0), 1])
 
 
+def left_over(
+    one: Float[np.ndarray, "interval 2"], other: Float[np.ndarray, "interval 2"]
+) -> Float[np.ndarray, "rest 2"]:
+    """What of disjoint, rising intervals others do not cover.
+
+    Args:
+        one: The intervals.
+        other: Those that are taken away.
+
+    >>> left_over(np.array([[0.0, 12.0], [20.0, 30.0]]), np.array([[5.0, 6.0], [10.0, 25.0]]))
+    array([[ 0.,  5.],
+           [ 6., 10.],
+           [25., 30.]])
+    """
+    between = np.concatenate([[-np.inf], other.ravel(), [np.inf]]).reshape(-1, 2)
+    return common(one, between)
+
+
 def common(one: Float[np.ndarray, "interval 2"], other: Float[np.ndarray, "interval 2"]) -> Float[np.ndarray, "both 2"]:
     """What two lists of disjoint, rising intervals have in common.
 

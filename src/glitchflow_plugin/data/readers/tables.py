@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,51 @@ def read_csv(
     if not names:
         raise FormatError(f"{path} is empty: expected a header line with the names of the columns, and a row each.")
     return {name: values for _, name, values in (_kept(names, wanted, path) if kept is None else kept)}
+
+
+@dataclass(frozen=True)
+class TextLayout:
+    """Where the rows of a table of text stand.
+
+    Attributes:
+        lines: All lines, with their ends.
+        separator: Between values.
+        names: Of the columns, as `read_csv` gives them.
+        header: Line of the header; None where no line is one.
+        rows: Last line of each row, in order.
+    """
+
+    lines: tuple[str, ...]
+    separator: str
+    names: tuple[str, ...]
+    header: int | None
+    rows: tuple[int, ...]
+
+
+def text_layout(path: Path | str, headless: Mapping[int, Sequence[str]] | None = None) -> TextLayout:
+    """Where the rows of a table stand that `read_csv` reads.
+
+    Args:
+        path: As there.
+        headless: Likewise.
+
+    Raises:
+        FormatError: As there.
+    """
+    path, comment = Path(path), "#"
+    every = tuple(line.group() for line in _LINE.finditer(read_text(path)))
+    lines = iter(every)
+    lead, separator, given = _headed(lines, comment, headless or {}, path)
+    rest = ("\n" if line.lstrip().startswith(comment) else line for line in lines)
+    reader = csv.reader(chain(lead, rest), delimiter=separator, skipinitialspace=True, strict=True)
+    names, header, rows = list(given), None, []
+    for read in reader:
+        row = _filled([value.strip() for value in read], len(names))
+        if row and not names:
+            names, header = row, reader.line_num - 1
+        elif row:
+            rows.append(reader.line_num - 1)
+    return TextLayout(every, separator, tuple(names), header, tuple(rows))
 
 
 def _filled(values: list[str], width: int) -> list[str]:

@@ -12,7 +12,7 @@ from glitchflow_plugin.data.apart import apart, shown
 from glitchflow_plugin.data.files import read_text
 from glitchflow_plugin.data.foreign_hdf5 import member, opened, samples
 from glitchflow_plugin.data.readers.continuous import list_files
-from glitchflow_plugin.data.readers.tables import read_csv
+from glitchflow_plugin.data.readers.tables import gps_times, read_csv, time_columns
 from glitchflow_plugin.errors import ConfigurationError, FormatError, MissingDependencyError
 
 SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".h5", ".hdf5", ".hdf", ".xml", ".gz")
@@ -20,7 +20,7 @@ SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".h5", ".hdf5", ".hdf", ".xml", ".gz
 
 _CACHES = (".lcf", ".cache", ".ffl")
 
-_OMICRON_TEXT = {
+OMICRON_TEXT = {
     count: ("time", "frequency", "snr", "q", "amplitude", "phase", "tstart", "tend", "fstart", "fend")[:count]
     for count in (3, 10)
 }
@@ -70,28 +70,60 @@ def table_columns(
 ) -> dict[str, Any]:
     """Columns of a table, those alone that are needed."""
     if kind in ("csv", "omicron text"):
-        headless = None if kind == "csv" else _OMICRON_TEXT
+        headless = None if kind == "csv" else OMICRON_TEXT
         return dict(read_csv(path, wanted=choose, headless=headless))
     held = _hdf5_columns(path, table) if kind == "hdf5" else None
     columns = held if held is not None else _gwpy_columns(path, kind, table)
     return {name: columns[name] for name in choose(list(columns))}
 
 
+def times_in_order(path: Path, table: str | None = None, time_column: str | None = None) -> np.ndarray:
+    """GPS times of all triggers of a file in the order in which they stand there, s.
+
+    Args:
+        path: The file.
+        table: Name of the table within it; as `TriggerSettings.table`.
+        time_column: Column of the times; the first of `tables.TIME_COLUMNS` by default.
+
+    Raises:
+        FormatError: It cannot be read, or has no such column.
+    """
+    columns = table_columns(
+        path, table_kind(path, "auto"), table, lambda names: time_columns(names, path, time_column)[1]
+    )
+    return gps_times(columns, path, time_column)
+
+
+def hdf5_table(file: h5py.File, path: Path, table: str | None) -> h5py.Group | h5py.Dataset:
+    """The table of triggers in a file: a group with a data set for each column, or one data set.
+
+    It is the one asked for, by default `triggers`, else the only group in the file, else the file itself.
+
+    Args:
+        file: Open.
+        path: Its path, for messages.
+        table: Its name, or None.
+
+    Raises:
+        FormatError: There is none of that name.
+    """
+    names = [shown(name) for name in file]
+    groups = [name for name in names if isinstance(member(file, name), h5py.Group)]
+    found: h5py.Group | h5py.Dataset = file
+    named = table or ("triggers" if "triggers" in names else groups[0] if groups and len(names) == 1 else "")
+    for name in filter(None, named.split("/")):
+        if not isinstance(found, h5py.Group) or name not in found:
+            raise FormatError(f"{path} has no table {table!r}; it holds {names[:10]}. Correct `triggers.table`.")
+        found = member(found, name)
+    return found
+
+
 @apart
 def _hdf5_columns(path: Path, table: str | None) -> dict[str, np.ndarray] | None:
-    """Columns of a table that is a group with a data set for each; None if it is one data set, which gwpy reads.
-
-    The group is the one asked for, by default `triggers`, else the only one in the file, else the file itself.
-    """
+    """Columns of a table that is a group with a data set for each; None if it is one data set, which gwpy reads."""
     with opened(path) as file:
         names = [shown(name) for name in file]
-        groups = [name for name in names if isinstance(member(file, name), h5py.Group)]
-        found: h5py.Group | h5py.Dataset = file
-        named = table or ("triggers" if "triggers" in names else groups[0] if groups and len(names) == 1 else "")
-        for name in filter(None, named.split("/")):
-            if not isinstance(found, h5py.Group) or name not in found:
-                raise FormatError(f"{path} has no table {table!r}; it holds {names[:10]}. Correct `triggers.table`.")
-            found = member(found, name)
+        found = hdf5_table(file, path, table)
         if not isinstance(found, h5py.Group):
             return None
         columns = {shown(name): _hdf5_column(member(found, name)) for name in found}
@@ -123,7 +155,7 @@ def _gwpy_columns(path: Path, kind: str, table: str | None) -> dict[str, Any]:
         if kind == "hdf5":
             found = EventTable.read(str(path), format="hdf5", path=table or "triggers")
         else:
-            found = EventTable.read(str(path), format="ligolw", tablename=table or _ligolw_table(path))
+            found = EventTable.read(str(path), format="ligolw", tablename=table or ligolw_table(path))
         return {str(name): found[name] for name in found.colnames}
     except ImportError as error:
         raise MissingDependencyError(f"{path}: {error}. Run: pip install igwn-ligolw") from error
@@ -135,7 +167,7 @@ def _gwpy_columns(path: Path, kind: str, table: str | None) -> dict[str, Any]:
         ) from error
 
 
-def _ligolw_table(path: Path) -> str:
+def ligolw_table(path: Path) -> str:
     """The table of events in a LIGO_LW file: `sngl_burst`, or the only one of those that hold times."""
     held = dict.fromkeys(re.findall(r"""<Table[^>]*\bName=["'](?:\w+:)*?(\w+)(?::table)?["']""", read_text(path)))
     known = [name for name in LIGOLW_TABLES if name in held]
