@@ -97,9 +97,11 @@ def test_unsafe_and_overridden_channels_are_warned_of(steps, events, tmp_path):
     assert "WITNESS_1" in read_ranking(tmp_path / "scan").overridden
 
 
-def test_each_step_runs_alone_on_what_is_on_disk(steps):
-    scan, maps, vis = steps().steps.values()
+def test_each_step_runs_alone_on_what_is_on_disk(steps, tmp_path):
+    scan, maps, vis = steps(scan={"hveto": True}).steps.values()
     scan.execute()
+    (first, *_) = json.loads((tmp_path / "scan" / "hveto" / "summary-stats.json").read_text())["rounds"]
+    assert first["name"] == "WITNESS_1"
     assert len(maps.execute()) == 8
     assert len(vis.execute()) == 8
 

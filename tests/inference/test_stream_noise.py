@@ -10,6 +10,7 @@ from glitchflow_plugin.inference.stream_noise import keep_noise, tell_noise
 from glitchflow_plugin.products.clean_strain import CleanStrain
 from glitchflow_plugin.products.folder import BlockRecord, Manifest, ProductFile
 from glitchflow_plugin.products.noise_file import noise_path, read_noise
+from glitchflow_plugin.signal.noise_change import NoiseChanges, noise_changes
 
 SPAN = (data.GPS, data.GPS + data.LENGTH)
 BLOCK = BlockRecord(*SPAN, "", files=(ProductFile("any.h5", 1, ""),))
@@ -69,3 +70,21 @@ def test_a_folder_without_what_is_known_of_the_noise_says_nothing(tmp_path, clea
     path.write_bytes(noise_path(cleaned[0], *SPAN).read_bytes()[:5000])
     assert read_noise(path) is None
     assert not tell_noise(tmp_path, Manifest({}, data.STRAIN, "clean", (BLOCK,))).outputs
+
+
+def test_ranges_of_few_pieces_have_no_interval_and_no_quiet_time_no_figure():
+    rate, rng = 4096.0, np.random.default_rng(3)
+    clean = 1e-23 * rng.standard_normal(round(64 * rate))
+    strain, quiet = clean.copy(), np.ones(64, dtype=bool)
+    strain[round(10 * rate) : round(10.1 * rate)] *= 30
+    quiet[10] = False
+    pieces = [NoiseChanges.of(one) for one in noise_changes(strain, clean, quiet, 1_400_000_000.0, rate)]
+    metrics, _ = noise_metrics(pieces[0].and_then(pieces[1]))
+    before, after = (metrics[f"inspiral_range_{when}_mpc"] for when in ("before", "after"))
+    assert before.value < 0.95 * after.value
+    assert metrics["inspiral_range_change"].value > 0.03
+    assert after.low is None  # two pieces are too few
+    nowhere = NoiseChanges.of(next(noise_changes(strain, clean, np.zeros(64, bool), 1_400_000_000.0, rate)))
+    told, _ = noise_metrics(nowhere)
+    assert "quiet_asd_change" not in told
+    assert "inspiral_range_after_mpc" in told

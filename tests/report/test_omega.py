@@ -14,7 +14,7 @@ DATASET = {"target": "V1:STRAIN", "processing": {"sr": 512.0, "maxf": 200.0}}
 
 
 def recorded(seconds=24.0, rate=1024.0):
-    """A sine-Gaussian of 80 Hz in strain and, 20 ms earlier, in COUPLED; OTHER knows nothing, DEAD is constant."""
+    """A short burst of 80 Hz in strain, with a long one later, and in COUPLED, 20 ms earlier; DEAD is constant."""
     generator = np.random.default_rng(3)
     times = START + np.arange(round(seconds * rate)) / rate
 
@@ -22,9 +22,10 @@ def recorded(seconds=24.0, rate=1024.0):
         since = times - centre
         return 8 * np.exp(-((since / 0.05) ** 2)) * np.sin(2 * np.pi * 80 * since)
 
+    later = 16 * np.exp(-(((times - GLITCH - 3) / 0.4) ** 2)) * np.sin(2 * np.pi * 150 * times)
     noise = generator.standard_normal((3, len(times)))
     content = {
-        "V1:STRAIN": noise[0] + burst(GLITCH),
+        "V1:STRAIN": noise[0] + burst(GLITCH) + later,
         "V1:COUPLED": noise[1] + 2 * burst(GLITCH - 0.02),
         "V1:OTHER": noise[2],
         "V1:DEAD": np.ones(len(times)),
@@ -45,6 +46,7 @@ def test_a_coupled_witness_is_told_from_another(continuous):
     assert "constant" in found.rejected["V1:DEAD"]
     windows = scan_windows(found, (0.5, 2.0, 8.0))
     assert [round(one.length, 1) for one in windows] == [0.5, 2.0, 8.0]
+    assert windows[0].q[0] < windows[2].q[0]  # that of the long burst, which the short window does not see
     row = {name: place for place, name in enumerate(found.channels)}
     peaks = loudest(found, windows[1])
     strain, coupled, other = (peaks[row[name]] for name in ("V1:STRAIN", "V1:COUPLED", "V1:OTHER"))

@@ -49,9 +49,9 @@ def test_the_witness_that_explains_is_the_one_that_is_loud_when_something_is_pre
     maps[2, 1, 3] = 80
     predicted = np.zeros((4, 10))
     predicted[2, 3] = 40
-    assert explaining(maps, np.array([True, True, True]), predicted) == [2, 1]
-    assert explaining(maps, np.array([True, True, False]), predicted) == [1, 0]
-    assert explaining(maps, np.array([False, False, False]), predicted) == []
+    assert explaining(maps, np.array([True, True, True]), predicted) == {2: 80, 1: 50}
+    assert explaining(maps, np.array([True, True, False]), predicted) == {1: 50, 0: 1}
+    assert explaining(maps, np.array([False, False, False]), predicted) == {}
 
 
 def test_of_many_events_each_outcome_is_shown(run):

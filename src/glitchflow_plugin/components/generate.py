@@ -13,6 +13,7 @@ from glitchflow_plugin.inference.generate import (
     generated_metrics,
     write_pictures,
 )
+from glitchflow_plugin.inference.generated_bank import write_banks
 from glitchflow_plugin.inference.subject import Subject, model_inputs, registered
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
@@ -20,7 +21,7 @@ from glitchflow_plugin.products.veto_table import write_table
 
 
 class GenerateGlitches(InferenceStep[GenerateSettings]):
-    """Generate strain maps from witness maps and store them, labelled, as a spectrogram set."""
+    """Generate strain from witnesses and store it, labelled: maps, waveforms, and a bank of glitches."""
 
     kind, section = GenerateSettings, "inference.generate"
 
@@ -44,6 +45,10 @@ class GenerateGlitches(InferenceStep[GenerateSettings]):
             events=subject.events,
             device=choose_device(self.device),
         )
+        settings = self.settings
+        banks = write_banks(
+            made, self.place, classes=self.pictures.classes(), bank_size=settings.bank_size, seed=settings.seed
+        )
         labels = write_table(made.labels, self.place, "labels")
         images = write_pictures(
             made,
@@ -62,12 +67,16 @@ class GenerateGlitches(InferenceStep[GenerateSettings]):
                     **model_inputs(bundle),
                     "witnesses": str(witnesses.folder),
                     "target": bundle.target,
-                    "threshold_snr2": self.settings.threshold,
+                    "threshold_snr2": settings.threshold,
+                    "changes": ", ".join(map(str, settings.interventions)) or "none",
+                    "wanted_snr": "any" if settings.snr is None else f"{list(settings.snr)} by the {settings.scale}",
                 },
                 events=EventCounts.from_reasons(len(made.spectrograms), made.spectrograms.manifest.rejected.values()),
                 metrics=generated_metrics(made),
                 outputs={
                     "spectrograms": str(made.spectrograms.folder),
+                    "strain": str(made.strain.folder) if made.strain is not None else "none (a model of energies)",
+                    "bank": ", ".join(map(str, banks)) or "none",
                     "labels": f"{labels['csv']}, {labels['parquet']}",
                     "images": ", ".join(map(str, images)) or "none",
                 },

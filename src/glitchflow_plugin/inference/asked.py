@@ -26,6 +26,7 @@ from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.signal.intervention import Intervention, delayed_maps, delayed_series, matching, own_noise
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform
+from glitchflow_plugin.types.plain import JsonObject
 from glitchflow_plugin.types.tensors import host
 
 
@@ -62,9 +63,22 @@ class AskedTwin(ABC):
     def snr(self, answer: Tensor) -> Tensor:
         """How loud it is, (event,): optimal SNR of a strain; of a map the root of its largest pixel."""
 
+    @property
     @abstractmethod
-    def scaled(self, seen: Tensor, factor: float) -> Tensor:
-        """Witnesses whose series are so many times larger."""
+    def step(self) -> float:
+        """From one sample, or column, to the next, s."""
+
+    @abstractmethod
+    def energy(self, answer: Tensor) -> Tensor:
+        """What of it is there at each time, (event, time)."""
+
+    @abstractmethod
+    def witness_maps(self, seen: Tensor) -> Tensor:
+        """Maps of the witnesses, SNR², (event, witness, frequency, time)."""
+
+    @abstractmethod
+    def scaled(self, seen: Tensor, factor: float | Tensor) -> Tensor:
+        """Witnesses, or answers, whose series are so many times larger."""
 
     @abstractmethod
     def delayed(self, seen: Tensor, delay: float) -> Tensor:
@@ -173,13 +187,28 @@ class AskedSeries(AskedTwin):
         """Of a whitened strain: its noise has variance 1."""
         return answer.square().sum(dim=-1).sqrt()
 
-    def scaled(self, seen: Tensor, factor: float) -> Tensor:
+    @property
+    def step(self) -> float:
+        """Of samples."""
+        return 1 / self.sample_rate
+
+    def energy(self, answer: Tensor) -> Tensor:
+        """By sample."""
+        return answer.square()
+
+    def witness_maps(self, seen: Tensor) -> Tensor:
+        """In the unit of measured ones; a missing witness has no energy."""
+        made = q_transform(seen.flatten(0, 1), self.sample_rate, self.predictor.qtransform)
+        there = seen.abs().amax(dim=-1) > 0
+        return torch.where(there[..., None, None], made.unflatten(0, seen.shape[:2]), 0)
+
+    def scaled(self, seen: Tensor, factor: float | Tensor) -> Tensor:
         """The sign with it."""
         return factor * seen
 
     def delayed(self, seen: Tensor, delay: float) -> Tensor:
         """To a part of a sample."""
-        return delayed_series(seen, delay * self.sample_rate)
+        return delayed_series(seen, delay / self.step)
 
     def noise(self, seen: Tensor, seed: Sequence[int]) -> Tensor:
         """Of the witness's own spectrum in this event."""
@@ -192,13 +221,11 @@ class AskedMaps(AskedTwin):
 
     Attributes:
         predictor: The twin.
-        qtransform: Settings of the maps.
-        sample_rate: Of the series that they were made of, Hz.
+        recipe: Of the maps.
     """
 
     predictor: MapPredictor
-    qtransform: QTransformSettings
-    sample_rate: float
+    recipe: JsonObject
 
     def read(self, rows: Sequence[int]) -> Tensor:
         """Energies."""
@@ -218,19 +245,33 @@ class AskedMaps(AskedTwin):
         """Of the loudest pixel."""
         return answer.flatten(1).amax(dim=1).clamp(min=0).sqrt()
 
-    def scaled(self, seen: Tensor, factor: float) -> Tensor:
+    @property
+    def step(self) -> float:
+        """Of columns."""
+        return Columns(self.spectrograms.times).width
+
+    def energy(self, answer: Tensor) -> Tensor:
+        """By column, above the median of noise."""
+        return (answer - 1).clamp(min=0).sum(dim=-2)
+
+    def witness_maps(self, seen: Tensor) -> Tensor:
+        """As they are."""
+        return seen
+
+    def scaled(self, seen: Tensor, factor: float | Tensor) -> Tensor:
         """Energies go with the square."""
         return factor**2 * seen
 
     def delayed(self, seen: Tensor, delay: float) -> Tensor:
         """Linear between columns."""
-        return delayed_maps(seen, delay / Columns(self.spectrograms.times).width)
+        return delayed_maps(seen, delay / self.step)
 
     def noise(self, seen: Tensor, seed: Sequence[int]) -> Tensor:
         """Maps are divided by the median of their rows: noise of any spectrum looks like white noise."""
-        duration = Columns(self.spectrograms.times).duration
-        white = np.random.default_rng(seed).standard_normal(round(duration * self.sample_rate))
-        return q_transform(torch.from_numpy(white).float()[None], self.sample_rate, self.qtransform)[0].to(seen)
+        duration, rate = Columns(self.spectrograms.times).duration, float(self.recipe["events"]["sample_rate"])
+        white = np.random.default_rng(seed).standard_normal((1, round(duration * rate)))
+        transform = QTransformSettings.from_recipe(self.recipe["qtransform"])
+        return q_transform(torch.from_numpy(white).float(), rate, transform)[0].to(seen)
 
 
 def ask(
@@ -265,12 +306,4 @@ def ask(
     if isinstance(predictor, SeriesPredictor):
         return AskedSeries(spectrograms, bundle.witnesses, seed, predictor)
     assert isinstance(predictor, MapPredictor)  # noqa: S101  # there are these two
-    recipe = bundle.recipe
-    return AskedMaps(
-        spectrograms,
-        bundle.witnesses,
-        seed,
-        predictor,
-        QTransformSettings.from_recipe(recipe["qtransform"]),
-        float(recipe["events"]["sample_rate"]),
-    )
+    return AskedMaps(spectrograms, bundle.witnesses, seed, predictor, bundle.recipe)

@@ -141,6 +141,25 @@ def attribute(asked: AskedTwin, seen: Tensor, settings: AttributionSettings, see
     )
 
 
+def term_shares(asked: AskedTwin, seen: Tensor) -> Float[np.ndarray, " witness"]:
+    """Share of each witness in the prediction of one event: its term of a sum, else what removing it takes.
+
+    Args:
+        asked: The twin.
+        seen: What it sees of the event, (witness, ..., time).
+
+    Returns:
+        Shares; 0 where nothing is predicted.
+    """
+    whole = _answers(asked, seen, torch.ones(1, len(seen), dtype=torch.bool))
+    parts = _parts(asked, seen)
+    if parts is None:
+        parts = whole - _answers(asked, seen, ~torch.eye(len(seen), dtype=torch.bool))
+    power = whole.double().square().sum()
+    shares = parts.double() @ whole[0].double() / power.clamp(min=1e-12)
+    return host(shares)
+
+
 def _answers(asked: AskedTwin, seen: Tensor, members: Tensor) -> Tensor:
     """Answers to some subsets of the witnesses, one a row, flat."""
     mask = members.reshape(*members.shape, *(1,) * (seen.dim() - 1))

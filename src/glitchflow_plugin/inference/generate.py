@@ -1,28 +1,34 @@
-"""A synthetic glitch data set: strain maps that a registered twin makes from the maps of its witnesses."""
+"""A synthetic glitch data set: strain that a registered twin makes from its witnesses, as they were or changed."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool
+from torch import Tensor
 from tqdm import tqdm
 
-from glitchflow_plugin.data.records import SpectrogramBatch
+from glitchflow_plugin.data.records import EventBatch, SpectrogramBatch
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
-from glitchflow_plugin.data.sharded_writer import ShardedWriter
-from glitchflow_plugin.inference.model_data import check_events, check_spectrograms
-from glitchflow_plugin.inference.predict import make_predictor
+from glitchflow_plugin.data.sharded_writer import ShardedWriter, ShardPlan
+from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.asked import AskedSeries, AskedTwin, ask
+from glitchflow_plugin.inference.attribution import term_shares
 from glitchflow_plugin.inference.run import UNITS
 from glitchflow_plugin.inference.subject import weights_fingerprint
+from glitchflow_plugin.inference.wanted_snr import by_drive, by_waveform, drawn_snr
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.plots.spectrograms import plot_event
+from glitchflow_plugin.preprocessing.channel_recipe import slow_channels
 from glitchflow_plugin.products.pictures import IMAGES, PictureSettings, save_figures
 from glitchflow_plugin.products.summary import Metric
-from glitchflow_plugin.settings import Count, CountOrNone, Positive, section
+from glitchflow_plugin.settings import Count, CountOrNone, Positive, Range, section
 from glitchflow_plugin.signal.columns import Columns
+from glitchflow_plugin.signal.intervention import Intervention
 from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD, holds_glitch
@@ -32,7 +38,13 @@ GLITCH, BACKGROUND = "glitch", "background"
 
 NO_WITNESS = "no valid witness"
 QUIET = "predicted peak not above the threshold"
+UNREACHED = "too little predicted to be scaled, or the wanted SNR is out of reach"
 """Reasons for which an event is left out."""
+
+NOTES = ("event_id", "snr", "wanted_snr", "factor", "witness")
+"""What is known of an event beside its map."""
+STRAIN = "strain"
+"""Folder of the waveforms below that of the set."""
 
 
 @section
@@ -42,10 +54,20 @@ class GenerateSettings:
     threshold: Positive = GLITCH_THRESHOLD
     only_glitches: bool = False
     keep_witnesses: bool = False
+    interventions: tuple[Intervention, ...] = ()
+    snr: Range | None = None
+    scale: Literal["drive", "waveform"] = "drive"
+    bank_size: Count = 2000
+    seed: int = 0
     stride: int | None = 32
     batch_size: Count = 64
     batch_events: Count = 32
     examples: CountOrNone = 4
+
+    def __post_init__(self) -> None:
+        """Refuse an SNR that is none."""
+        if self.snr is not None and not self.snr[0] > 0:
+            raise ConfigurationError(f"snr: expected [low, high] above 0, got {list(self.snr)}.")
 
     def decisive(self) -> dict[str, object]:
         """The settings that change what is generated; the others change how much is shown, and the speed."""
@@ -59,12 +81,16 @@ class GeneratedSet:
 
     Attributes:
         spectrograms: The set; its target holds generated strain.
-        labels: One row an event of the set: `event_id`, `gps_start`, `gps_event`, `label`, and the SNR², GPS time and
-            frequency (Hz) of the largest pixel.
+        labels: One row an event of the set: `event_id`, `gps_start`, `gps_event`, `label`, the SNR², GPS time and
+            frequency (Hz) of the largest pixel, `snr` of the whole, `wanted_snr` and the `factor` that led there (empty
+            if none was wanted), and the `witness` that brings most of a glitch. Id and times are those of the event
+            whose witnesses it was made of.
+        strain: The waveforms, whitened; None of a twin of energies.
     """
 
     spectrograms: SpectrogramSet
     labels: pd.DataFrame
+    strain: EventSet | None = None
 
     @property
     def glitches(self) -> Bool[np.ndarray, " event"]:
@@ -99,46 +125,30 @@ def generate_glitches(
         The set and its labels.
 
     Raises:
-        ChannelMismatchError: The maps lack a witness.
+        ChannelMismatchError: The maps lack a witness, or the model one that is to be changed.
+        ConfigurationError: A change is none of these events.
         FormatError: The maps were made another way.
         NoEventsError: Nothing was generated that could be kept.
     """
-    check_spectrograms(bundle, spectrograms)
-    check_events(spectrograms, events)
     twin = bundle.twin.to(device)
-    predict = make_predictor(bundle, twin, events, stride=settings.stride, batch_size=settings.batch_size)
-    writer = ShardedWriter(
-        folder=Path(folder),
-        kind="spectrograms",
-        target=bundle.target,
-        channels=bundle.channels if settings.keep_witnesses else (bundle.target,),
-        axes=dict(spectrograms.manifest.axes),
-        units=UNITS,
-        recipe={
-            **spectrograms.recipe,
-            "generated": {
-                "model": dict(model or {}),
-                "threshold": settings.threshold,
-                "only_glitches": settings.only_glitches,
-                "stride": settings.stride,
-            },
-        },
-        event_ids=spectrograms.event_ids,
-        shard_size=settings.batch_events,
-        inputs=f"{spectrograms.manifest.fingerprint} {weights_fingerprint(twin)}",
-    )
-    pending = writer.pending()
-    left = sum(len(plan.event_ids) for plan in pending)
+    options = {"stride": settings.stride, "batch_size": settings.batch_size, "seed": settings.seed}
+    asked = ask(bundle, twin, spectrograms, events, **options)
+    for change in settings.interventions:
+        asked.changed([0], [change])  # refused before anything is written
+    steady = slow_channels(bundle.recipe.get("events") or {})
+    writers = _writers(bundle, asked, Path(folder), settings, dict(model or {}))
+    pending = {plan.index: plan for writer in writers for plan in writer.pending()}
+    left = sum(len(plan.event_ids) for plan in pending.values())
     with tqdm(total=left, desc="Generate", unit="event", disable=not progress) as bar:
-        for plan in pending:
-            batch = spectrograms.read([spectrograms.row_of[name] for name in plan.event_ids], bundle.witnesses)
-            predicted = host(predict(batch).predicted.float())
-            kept, rejected = _select(batch, predicted.max(axis=(1, 2)), settings)
-            writer.write(plan, _made(batch, predicted, kept, settings), rejected)
-            bar.update(len(batch))
-    made = writer.finish()
+        for _, plan in sorted(pending.items()):
+            _write(asked, plan, writers, settings, steady)
+            bar.update(len(plan.event_ids))
+    made, *waveforms = [writer.finish() for writer in writers]
     assert isinstance(made, SpectrogramSet)  # noqa: S101  # tells the type checker what the writer's kind decides
-    return GeneratedSet(made, label_table(made, settings.threshold, settings.batch_events))
+    notes = pd.DataFrame([row for rows in writers[0].notes() for row in rows], columns=list(NOTES))
+    labels = label_table(made, settings.threshold, settings.batch_events).merge(notes, on="event_id", how="left")
+    strain = next((one for one in waveforms if isinstance(one, EventSet)), None)
+    return GeneratedSet(made, labels, strain)
 
 
 def label_table(spectrograms: SpectrogramSet, threshold: float, batch_events: int = 32) -> pd.DataFrame:
@@ -176,11 +186,13 @@ def label_table(spectrograms: SpectrogramSet, threshold: float, batch_events: in
 def generated_metrics(made: GeneratedSet) -> dict[str, Metric]:
     """How many glitches there are, and how loud, for the run summary."""
     glitches = made.glitches
+    snr = made.labels["snr"].to_numpy(float)[glitches]
     peaks = made.labels["peak_snr2"].to_numpy()[glitches]
     return {
         "generated_glitches": Metric(float(glitches.sum())),
         "generated_background": Metric(float((~glitches).sum())),
         "median_glitch_peak_snr2": Metric(float(np.median(peaks)) if peaks.size else None),
+        "median_glitch_snr": Metric(float(np.median(snr)) if snr.size else None),
     }
 
 
@@ -233,29 +245,117 @@ def write_pictures(
     return save_figures({f"generated-{place:02d}": figure for place, figure in enumerate(figures, 1)}, folder / IMAGES)
 
 
-def _select(batch: SpectrogramBatch, peak: np.ndarray, settings: GenerateSettings) -> tuple[np.ndarray, dict[str, str]]:
-    """Rows to keep, and why the others are not."""
-    blind = ~batch.valid.any(axis=1)
-    quiet = ~blind & ~holds_glitch(peak, settings.threshold) if settings.only_glitches else np.zeros_like(blind)
-    reasons = {batch.event_ids[row]: NO_WITNESS for row in np.flatnonzero(blind)}
-    reasons |= {batch.event_ids[row]: QUIET for row in np.flatnonzero(quiet)}
-    return np.flatnonzero(~blind & ~quiet), reasons
-
-
-def _made(
-    batch: SpectrogramBatch, predicted: np.ndarray, kept: np.ndarray, settings: GenerateSettings
-) -> SpectrogramBatch | None:
-    if not kept.size:
-        return None
-    maps, valid = predicted[kept][:, None], np.ones((len(kept), 1), dtype=np.bool_)
-    if settings.keep_witnesses:
-        maps = np.concatenate([maps, batch.maps[kept]], axis=1)
-        valid = np.concatenate([valid, batch.valid[kept]], axis=1)
-    return SpectrogramBatch(
-        event_ids=tuple(batch.event_ids[row] for row in kept),
-        gps_start=batch.gps_start[kept],
-        gps_event=batch.gps_event[kept],
-        maps=maps,
-        valid=valid,
-        groups=tuple(batch.groups[row] for row in kept),
+def _writers(
+    bundle: ModelBundle, asked: AskedTwin, folder: Path, settings: GenerateSettings, model: dict[str, object]
+) -> list[ShardedWriter]:
+    """Of the maps and, of a twin of waveforms, of the strain."""
+    spectrograms = asked.spectrograms
+    told = ("threshold", "only_glitches", "stride", "interventions", "snr", "scale", "seed")
+    made = {"model": model, **{key: value for key, value in asdict(settings).items() if key in told}}
+    shared: dict[str, Any] = {
+        "target": bundle.target,
+        "event_ids": spectrograms.event_ids,
+        "shard_size": settings.batch_events,
+        "inputs": f"{spectrograms.manifest.fingerprint} {weights_fingerprint(bundle.twin)}",
+    }
+    maps = ShardedWriter(
+        folder=folder,
+        kind="spectrograms",
+        channels=bundle.channels if settings.keep_witnesses else (bundle.target,),
+        axes=dict(spectrograms.manifest.axes),
+        units=UNITS,
+        recipe={**spectrograms.recipe, "generated": made},
+        **shared,
     )
+    if not isinstance(asked, AskedSeries):
+        return [maps]
+    events = asked.predictor.events
+    strain = ShardedWriter(
+        folder=folder / STRAIN,
+        kind="events",
+        channels=(bundle.target,),
+        axes=dict(events.manifest.axes),
+        units=events.manifest.units,
+        recipe={**events.recipe, "generated": made},
+        **shared,
+    )
+    return [maps, strain]
+
+
+def _write(
+    asked: AskedTwin,
+    plan: ShardPlan,
+    writers: list[ShardedWriter],
+    settings: GenerateSettings,
+    steady: tuple[str, ...],
+) -> None:
+    """Make the events of one shard."""
+    spectrograms = asked.spectrograms
+    rows = [spectrograms.row_of[name] for name in plan.event_ids]
+    seen = asked.changed(rows, settings.interventions)
+    wanted, factor = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+    if settings.snr is None:
+        answer = asked.answer(seen)
+    else:
+        wanted = drawn_snr(plan.event_ids, settings.snr, settings.seed)
+        scale = settings.scale == "drive"
+        seen, answer, factor = by_drive(asked, seen, wanted, steady) if scale else by_waveform(asked, seen, wanted)
+    maps = host(asked.maps(answer).float())
+    present = host(seen.flatten(2).abs().amax(dim=2) > 0)
+    peak = maps.max(axis=(1, 2))
+    reasons = _reasons(plan.event_ids, present, peak, np.isnan(factor) & np.isfinite(wanted), settings)
+    kept = [place for place, name in enumerate(plan.event_ids) if name not in reasons]
+    loud = holds_glitch(peak, settings.threshold)
+    columns = (host(asked.snr(answer).double()), wanted, factor)
+    notes = []
+    for place in kept:
+        numbers = [None if np.isnan(column[place]) else float(column[place]) for column in columns]
+        witness = asked.witnesses[term_shares(asked, seen[place]).argmax()] if loud[place] else ""
+        notes.append(dict(zip(NOTES, (plan.event_ids[place], *numbers, witness), strict=True)))
+    content = maps[:, None]
+    valid = np.ones((len(rows), 1), dtype=np.bool_)
+    if settings.keep_witnesses:
+        content = np.concatenate([content, _witness_maps(asked, rows, seen, settings)], axis=1)
+        valid = np.concatenate([valid, present], axis=1)
+    known = _columns(asked, rows, kept)
+    batch = SpectrogramBatch(maps=content[kept], valid=valid[kept], **known) if kept else None
+    writers[0].write(plan, batch, reasons, notes)
+    if len(writers) > 1:
+        series = host(answer.float())[kept][:, None]
+        batch = EventBatch(series=series, valid=valid[kept][:, :1], **known) if kept else None
+        writers[1].write(plan, batch, reasons)
+
+
+def _reasons(
+    event_ids: tuple[str, ...],
+    present: Bool[np.ndarray, "event witness"],
+    peak: np.ndarray,
+    unreached: Bool[np.ndarray, " event"],
+    settings: GenerateSettings,
+) -> dict[str, str]:
+    """Why events are left out."""
+    quiet = ~holds_glitch(peak, settings.threshold) & settings.only_glitches
+    told = {NO_WITNESS: ~present.any(axis=1), UNREACHED: unreached, QUIET: quiet}
+    found: dict[str, str] = {}
+    for reason, flags in told.items():
+        for place in np.flatnonzero(flags):
+            found.setdefault(event_ids[place], reason)
+    return found
+
+
+def _witness_maps(asked: AskedTwin, rows: list[int], seen: Tensor, settings: GenerateSettings) -> np.ndarray:
+    """As they were measured, or as they are after what was done to them."""
+    unchanged = not settings.interventions and (settings.snr is None or settings.scale == "waveform")
+    if unchanged:
+        return asked.spectrograms.read(rows, asked.witnesses).maps
+    return host(asked.witness_maps(seen).float())
+
+
+def _columns(asked: AskedTwin, rows: list[int], kept: list[int]) -> dict[str, Any]:
+    spectrograms, index = asked.spectrograms, np.array(rows, dtype=np.int64)[kept]
+    return {
+        "event_ids": tuple(spectrograms.event_ids[row] for row in index),
+        "gps_start": spectrograms.gps_start[index],
+        "gps_event": spectrograms.gps_event[index],
+        "groups": tuple(spectrograms.groups[row] for row in index),
+    }

@@ -57,7 +57,7 @@ def tell_noise(folder: Path, manifest: Manifest) -> NoiseTold:
         folder: Of the files.
         manifest: What it holds.
     """
-    noise = _joined(folder, manifest.blocks)
+    noise = whole_noise(folder, manifest.blocks)
     if noise is None:
         return NoiseTold()
     frequencies = np.arange(len(noise.before)) / FFT_LENGTH
@@ -68,8 +68,13 @@ def tell_noise(folder: Path, manifest: Manifest) -> NoiseTold:
     return NoiseTold(metrics, {"noise": str(path)}, {"noise": details})
 
 
-def _joined(folder: Path, blocks: Iterable[BlockRecord]) -> NoiseChanges | None:
-    """All pieces; of strain that changes its rate those of the first rate."""
+def whole_noise(folder: Path, blocks: Iterable[BlockRecord]) -> NoiseChanges | None:
+    """What subtraction did to the noise of all blocks; of strain that changes its rate, those of the first rate.
+
+    Args:
+        folder: Of the files.
+        blocks: What it holds.
+    """
     whole: NoiseChanges | None = None
     for block in blocks:
         part = read_noise(noise_path(folder, block.start, block.stop)) if block.files else None

@@ -16,12 +16,12 @@ from glitchflow_plugin.data.sources import Catalogue, open_datasets
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.preprocessing.channel_recipe import ChannelRecipe, channel_recipes, whitening_of
 from glitchflow_plugin.signal.conditioning import ChannelRejectedError, condition, crop_start
-from glitchflow_plugin.signal.qtransform import QTransformSettings, highest_frequency, lowest_frequency, q_scan
+from glitchflow_plugin.signal.qtransform import QTransformSettings, highest_frequency, lowest_frequency, q_transform
 from glitchflow_plugin.signal.similarity import Similarity, coherence, cross_correlation
 from glitchflow_plugin.types.tensors import host
 
 QS = (8.0, 16.0, 32.0, 64.0)
-"""Quality factors of which each channel and window takes the one with the loudest tile."""
+"""Quality factors of which each channel and window takes the one with the loudest pixel."""
 
 _LENGTHS = (8.0, 6.0, 4.0, 2.0)
 """What is looked at about the time, s: the longest that the data allow."""
@@ -139,7 +139,7 @@ def channels_at(
 
 
 def scan_windows(found: ChannelsAtTime, windows: Sequence[float]) -> list[WindowScan]:
-    """Q-scans of all channels in windows about the time, each at the Q whose plane has the loudest tile.
+    """Q-scans of all channels in windows about the time, each at the Q at which the window has its loudest pixel.
 
     Args:
         found: The channels.
@@ -238,13 +238,17 @@ def _window(found: ChannelsAtTime, window: float, settings: QTransformSettings) 
     step = duration / columns
     first = max(0, round((-window / 2 - offset) / step))
     stop = min(columns, round((window / 2 - offset) / step))
-    sized = replace(settings, num_times=columns)
     maps, q = [], []
     for start in range(0, len(found.series), _TOGETHER):
         series = torch.from_numpy(np.ascontiguousarray(found.series[start : start + _TOGETHER]))
-        made, chosen = q_scan(series, found.sample_rate, sized)
-        maps.append(host(made[..., first:stop]).copy())
-        q.append(host(chosen))
+        # by what is loudest in the window: what is louder elsewhere must not choose for it
+        each = [
+            host(q_transform(series, found.sample_rate, replace(settings, num_times=columns, q=one))[..., first:stop])
+            for one in QS
+        ]
+        best = np.argmax([one.max(axis=(1, 2)) for one in each], axis=0)
+        maps.append(np.stack([each[choice][row] for row, choice in enumerate(best)]))
+        q.append(np.array(QS)[best])
     low, high = settings.frequency_low, settings.frequency_high
     frequencies = np.geomspace(low, high, settings.num_frequencies)
     return WindowScan(

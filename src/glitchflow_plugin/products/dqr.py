@@ -1,7 +1,8 @@
 """What a folder of clean strain says of a candidate, as the data-quality report of LIGO, Virgo and KAGRA takes it.
 
-Fields of `data.json` as https://dqrtasks.readthedocs.io (package dqrtasks 0.8, "JSON requirements") has them; the
-p-value is defined as in its task for iDQ: the smallest false-alarm probability of a stride in a window about the time.
+Fields of `data.json` as the package dqrtasks 0.8 describes them (https://dqr-builder.docs.ligo.org/dqrtasks/, "JSON
+requirements"); the p-value is defined as in its task for iDQ: the smallest false-alarm probability of a stride in a
+window about the time.
 """
 
 import getpass

@@ -39,7 +39,10 @@ _COLUMNS: Mapping[str, str] = {
 }
 """Columns of the event table that the page shows, as far as they are there, and their headings."""
 
-_NOTHING = "The twin predicts nothing loud; this is one of the loudest witnesses."
+_NOTHING = "(the twin predicts nothing loud)"
+
+_DECIMALS = {f"peak_snr2_{what}": 2 for what in ("measured", "predicted", "cleaned")}
+"""Of energies: noise is about 1."""
 
 _MEMORY = 64 * 2**20
 """Bytes of maps in memory at a time."""
@@ -92,7 +95,7 @@ def event_sections(
     )
     named = all(str(one).startswith(f"{time:.3f}") for one, time in zip(events["event_id"], gps, strict=True))
     columns = [name for name in _COLUMNS if name in content and not (name == "event_id" and named)]
-    content = content[columns].rename(columns=dict(_COLUMNS))
+    content = content[columns].round(_DECIMALS).rename(columns=dict(_COLUMNS))
     lead = (
         f"{len(chosen)} of {len(events)} events have scans in this page: their GPS times are links. A click on a "
         "heading sorts, the fields below a table filter its columns. Scans of any time: glitchflow omega GPS."
@@ -162,7 +165,7 @@ def explaining(
     maps: Float[np.ndarray, "witness frequency time"],
     valid: Bool[np.ndarray, " witness"],
     predicted: Float[np.ndarray, "frequency time"],
-) -> list[int]:
+) -> dict[int, float]:
     """The witnesses that explain a prediction: the loudest while it is at least half as loud as at its peak.
 
     Args:
@@ -171,13 +174,13 @@ def explaining(
         predicted: What the twin predicts of the strain, SNR².
 
     Returns:
-        Rows of at most `EXPLAINING` of them, the loudest first.
+        Their largest energies then, SNR², by row, of at most `EXPLAINING` of them, the loudest first.
     """
     columns = predicted.max(axis=0)
     during = columns >= columns.max() / 2
     peaks = np.where(valid, maps[:, :, during].max(axis=(1, 2), initial=0.0), -np.inf)
     best = np.argsort(-peaks, kind="stable")[:EXPLAINING]
-    return [int(one) for one in best if valid[one]]
+    return {int(one): float(peaks[one]) for one in best if valid[one]}
 
 
 def _read(chosen: Sequence[int], maps: RunMaps) -> Iterator[tuple[int, SpectrogramBatch | None, SpectrogramBatch]]:
@@ -213,10 +216,11 @@ def _scans(
     if made.valid[0, 0]:
         shown.append(("Cleaned: real without the prediction", cleaned, ""))
     if measured is not None:
-        loud = float(predicted.max()) > GLITCH_THRESHOLD
-        note = "Of the loudest witnesses while the prediction is above half of its peak." if loud else _NOTHING
         found = explaining(measured.maps[0, 1:], measured.valid[0, 1:], predicted)
-        shown += [(f"Witness: {maps.witnesses[one]}", measured.maps[0, 1 + one], note) for one in found]
+        during = "while the prediction is above half of its peak" if predicted.max() > GLITCH_THRESHOLD else _NOTHING
+        for one, energy in found.items():
+            note = f"Of the loudest witnesses {during}: {energy:.4g} SNR²."
+            shown.append((f"Witness: {maps.witnesses[one]}", measured.maps[0, 1 + one], note))
     columns = Columns(maps.made.times).gps(float(made.gps_start[0]))
     gps = _loudest_moment(predicted if strain is None else strain, columns, float(verdict["gps_event"]))
     peak = top_of_scale([one for _, one, _ in shown])
@@ -247,6 +251,6 @@ def _facts(verdict: pd.Series, outcome: str) -> dict[str, str]:
             and not pd.isna(verdict[name])
             and verdict[name] != ""
         ):
-            value = verdict[name]
+            value = round(verdict[name], _DECIMALS[name]) if name in _DECIMALS else verdict[name]
             facts[heading] = f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
     return facts

@@ -61,8 +61,8 @@ _CAPTION = (
     "independent channels do not reach."
 )
 _SCANS = (
-    "Whitened; each window at the Q, of 8, 16, 32 and 64, with the loudest tile; energies in units of the median of "
-    "their row. All on one scale of colours."
+    "Whitened; each window at the Q, of 8, 16, 32 and 64, at which it has its loudest pixel; energies in units of the "
+    "median of their row. All on one scale of colours."
 )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -12,15 +13,17 @@ from glitchflow_plugin.data.ranking_file import RESULTS_NAME, ChannelRanking, re
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import GlitchflowError
 from glitchflow_plugin.inference.figures import LABELS, VETO_LABELS
+from glitchflow_plugin.inference.stream_noise import whole_noise
 from glitchflow_plugin.plots.curves import Band
 from glitchflow_plugin.products.folder import MANIFEST_NAME, read_manifest
 from glitchflow_plugin.products.pictures import IMAGES
-from glitchflow_plugin.products.summary import SUMMARY_NAME, Metric, RunSummary, read_summary
-from glitchflow_plugin.report.charts import Chart, curves
+from glitchflow_plugin.products.summary import Metric, RunSummary, read_summary
+from glitchflow_plugin.report.charts import Chart, curves, series
 from glitchflow_plugin.report.events import RunMaps, event_parts, event_sections, most_telling
 from glitchflow_plugin.report.markup import picture_uri, rendered
 from glitchflow_plugin.report.page import PAGE_NAME, Page, Section, write_page
 from glitchflow_plugin.report.tables import table
+from glitchflow_plugin.signal.noise_change import FFT_LENGTH
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 SCANS = 100
@@ -38,6 +41,7 @@ _TEXTS: Mapping[str, str] = {
     "loudest": "The loudest glitches: real, generated and cleaned maps.",
     "median": "Glitches of median loudness: real, generated and cleaned maps.",
     "missed": "Glitches without a veto in their time: real, generated and cleaned maps.",
+    "noise": "Noise before and after subtraction: spectral densities in quiet time, and the inspiral range along time.",
     "ranking": "Channels by rounds and families, with the figures of each.",
     "roc": "Hit rate against false-alarm rate of the veto, beside the rivals.",
     "timeline": "Events and vetoes along time.",
@@ -52,15 +56,26 @@ _CHARTED = ("timeline", "roc", "veto_efficiency")
 """Pictures of which the page of a run with events has a chart."""
 
 _TABLES: Mapping[str, str] = {
-    "coupling": "Gain of each witness: the twin's prediction compared with the strain.",
-    "entrants": "Entrants of the leaderboard, with the ends of the intervals and what each cost.",
-    "kinds": "Median net power removed by kind of event.",
-    "residual": "What is left of the glitches, by band.",
-    "segments": "When to veto: a box in time and frequency each.",
-    "trials": "Trials of the search.",
-    "veto_reliability": "Claimed false-alarm probabilities, and the share of clean time that claims as much or less.",
+    "coupling": "gain of each witness, by comparing the prediction with the strain",
+    "entrants": "entrants of the leaderboard, with the ends of the intervals and what each cost",
+    "kinds": "median net power removed by kind of event",
+    "residual": "what is left of the glitches, by band",
+    "segments": "when to veto, a box in time and frequency each",
+    "veto_reliability": "claimed false-alarm probabilities, and the share of clean time that claims as much or less",
 }
-"""Tables that are shown as they are, by name of the file."""
+"""What known tables hold; the others are called by their names."""
+
+_SHOWN_ELSEWHERE = ("events", "ranking", "veto_figures")
+"""Tables that other sections show."""
+
+_LINKS = 200
+"""Files that are linked at most."""
+
+_LOWEST = 10.0
+"""Hz from which on spectra are drawn: below, nothing is subtracted."""
+
+_DATA = ("maps", "spikes", "records", "checkpoints", "entrants", IMAGES, "pictures")
+"""Folders below a result whose files nobody opens one by one."""
 
 
 def write_report(folder: Path | str, *, scans: int = SCANS) -> Path:
@@ -265,7 +280,16 @@ def _veto_curves(figures: pd.DataFrame) -> Chart:
 def _stream_sections(folder: Path) -> Iterator[Section]:
     if not (folder / MANIFEST_NAME).is_file():
         return
-    blocks = read_manifest(folder).blocks
+    manifest = read_manifest(folder)
+    noise = whole_noise(folder, manifest.blocks)
+    if noise is not None:
+        spectra = pd.DataFrame({"recorded": np.sqrt(noise.before), "clean": np.sqrt(noise.after)})
+        spectra.index = pd.Index(np.arange(len(spectra)) / FFT_LENGTH)
+        spectra = spectra.loc[_LOWEST:]
+        caption = f"Amplitude spectral density of {manifest.strain} in quiet time, before and after subtraction."
+        labels = ("frequency [Hz]", "ASD [recorded unit/√Hz]")
+        chart = series("chart-noise", caption, spectra, labels, x_axis_type="log", y_axis_type="log")
+        yield Section("noise", "Noise", [chart])
     rows = [
         {
             "GPS start [s]": one.start,
@@ -274,19 +298,21 @@ def _stream_sections(folder: Path) -> Iterator[Section]:
             **{f"{name} [s]": seconds for name, seconds in one.seconds.items()},
             "witnesses missing": ", ".join(f"{name} {time:.0f} s" for name, time in one.missing.items()),
         }
-        for one in blocks
+        for one in manifest.blocks
     ]
-    yield Section(
-        "blocks",
-        "Blocks",
-        [table("table-blocks", pd.DataFrame(rows), "Blocks by GPS time; for how long each bit of the state is set.")],
-    )
+    caption = "Blocks by GPS time, and for how long each bit of the state is set."
+    yield Section("blocks", "Blocks", [table("table-blocks", pd.DataFrame(rows), caption, leaves=True)])
 
 
 def _table_sections(folder: Path) -> Iterator[Section]:
-    found = [(name, text) for name, text in _TABLES.items() if (folder / f"{name}.csv").is_file()]
+    files = [path for path in sorted(folder.glob("*.csv")) if path.stem not in _SHOWN_ELSEWHERE]
     tables = [
-        table(f"table-{name.replace('_', '-')}", pd.read_csv(folder / f"{name}.csv"), text) for name, text in found
+        table(
+            f"table-{number}",
+            pd.read_csv(path),
+            f"{path.stem}: {_TABLES[path.stem]}" if path.stem in _TABLES else path.stem,
+        )
+        for number, path in enumerate(files)
     ]
     if tables:
         yield Section("tables", "Tables", tables)
@@ -307,17 +333,15 @@ def _picture_sections(folder: Path, shown: Collection[str]) -> Iterator[Section]
 
 
 def _files(folder: Path, summary: RunSummary) -> Section:
-    """Links work where the page lies beside the files."""
-    beside = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.suffix in (".csv", ".parquet", ".json", ".yaml", ".txt", ".h5", ".md", ".xml")
-    )
-    links = [
-        {"url": name, "name": name, "text": ""}
-        for name in [SUMMARY_NAME, *(one for one in beside if one != SUMMARY_NAME)]
-    ]
-    links += [{"url": "", "name": name, "text": str(value)} for name, value in summary.outputs.items()]
+    """Links to what lies beside the page, and where the rest is."""
+    beside = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("[!.]*")) if path.is_file())
+    names = [name for name in beside if name.split("/")[0] not in _DATA and name != PAGE_NAME]
+    links = [{"url": quote(name), "name": name, "text": ""} for name in names[:_LINKS]]
+    elsewhere = {
+        name: str(value) for name, value in summary.outputs.items() if f"{folder.resolve().name}/" not in str(value)
+    }
+    links += [{"url": "", "name": name, "text": value} for name, value in elsewhere.items()]
+    more = f" The first {_LINKS} of {len(names)}." if len(names) > _LINKS else ""
     return Section(
-        "files", "Files", [rendered("links.html", links=links)], "Beside this page; the links work where it was made."
+        "files", "Files", [rendered("links.html", links=links)], f"Links lead to files beside this page.{more}"
     )

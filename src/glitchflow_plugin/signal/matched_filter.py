@@ -14,7 +14,10 @@ from glitchflow_plugin.signal.psd import Psd
 from glitchflow_plugin.types.arrays import Series
 
 CHI_SQUARED_BANDS = 16
-"""Bands of equal expected SNR² into which a signal is parted."""
+"""Bands of equal expected SNR² into which a signal is parted, at most."""
+
+_BAND_WIDTH = 0.5
+"""Width of such a band on average, at least, Hz: a narrower one rings for so long that it hears the neighbours."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,16 +106,13 @@ def snr_series(data: Weighted, template: Weighted) -> Complex[np.ndarray, " time
     return np.fft.ifft(spectrum) * (data.size / max(template.norm, np.finfo(float).tiny))
 
 
-def recovered(
-    data: Weighted, template: Weighted, reach: float, *, bands: int = CHI_SQUARED_BANDS, at: float | None = None
-) -> Recovered:
+def recovered(data: Weighted, template: Weighted, reach: float, *, at: float | None = None) -> Recovered:
     """The largest SNR of a template near where it lies, and the chi-squared there.
 
     Args:
         data: From `weighted`.
         template: Likewise.
         reach: How far it is looked for on both sides, s.
-        bands: Parts of equal SNR² for chi-squared.
         at: Look at this shift alone, s, in place of the largest.
     """
     if at is None:
@@ -121,9 +121,12 @@ def recovered(
     turn = np.exp(2j * np.pi * data.sample_rate / data.size * at * bins)
     parts = template.values.conj() * data.values * turn / max(template.norm, np.finfo(float).tiny)
     share = np.cumsum(np.abs(template.values) ** 2)
-    place = np.minimum((bands * share / max(share[-1], np.finfo(float).tiny)).astype(int), bands - 1)
+    share /= max(share[-1], np.finfo(float).tiny)
+    width = np.count_nonzero((share > 0.05) & (share < 0.95)) * data.sample_rate / data.size
+    bands = int(np.clip(width / _BAND_WIDTH, 2, CHI_SQUARED_BANDS))
+    place = np.minimum((bands * share).astype(int), bands - 1)
     of_bands = np.bincount(place, parts.real, bands) + 1j * np.bincount(place, parts.imag, bands)
-    expected = np.bincount(place, np.abs(template.values) ** 2, bands) / max(share[-1], np.finfo(float).tiny)
+    expected = np.bincount(place, np.diff(share, prepend=0.0), bands)
     found = of_bands.sum()
     # few bins make uneven bands: each is weighed by what it should have
     spread = np.abs(of_bands - expected * found) ** 2 / np.where(expected > 0, expected, np.inf)

@@ -57,7 +57,7 @@ class RankCalibration:
         if not 0 < self.rate * self.stride < 1:
             raise ConfigurationError(
                 f"expected a rate of glitches between 0 and {1 / self.stride:.3g} Hz, one in each stride of "
-                f"{self.stride:.3g} s, got {self.rate:g} Hz."
+                f"{self.stride:.3g} s, got {self.rate:g} Hz. Correct stream.products.glitch_rate."
             )
 
     def efficiency(self, rank: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

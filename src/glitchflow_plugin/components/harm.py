@@ -1,0 +1,166 @@
+"""Harm: what a registered model's cleaning does to signals in continuous strain."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from itwinai.components import BaseComponent, monitor_exec
+
+from glitchflow_plugin.components._report import report
+from glitchflow_plugin.components._step import holding, keeping_arguments
+from glitchflow_plugin.data.datasets import DatasetSettings
+from glitchflow_plugin.data.names import check_name
+from glitchflow_plugin.data.readers.segments import as_given, read_segments
+from glitchflow_plugin.data.results import claim, place
+from glitchflow_plugin.inference.harm_injections import HarmSettings
+from glitchflow_plugin.inference.harm_report import (
+    PLACES,
+    harm_metrics,
+    harm_table,
+    harm_warnings,
+    injection_table,
+    own_signals,
+    safety_table,
+)
+from glitchflow_plugin.inference.harm_run import HarmJob, run_harm
+from glitchflow_plugin.inference.stream_data import Block, find_segments, open_blocks, plan_blocks
+from glitchflow_plugin.inference.stream_run import provenance_of, stream_model
+from glitchflow_plugin.inference.stream_windows import StreamSettings
+from glitchflow_plugin.inference.subject import check_model, load_model, model_inputs
+from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.plots.harm import plot_change, plot_recovered
+from glitchflow_plugin.plots.style import Picture
+from glitchflow_plugin.preprocessing.engine import EngineSettings
+from glitchflow_plugin.products.pictures import IMAGES, save_figures
+from glitchflow_plugin.products.summary import RunSummary, now
+from glitchflow_plugin.products.veto_table import write_table
+from glitchflow_plugin.settings import built
+
+
+class Harm(BaseComponent):
+    """Inject signals into continuous strain, and look for them before and after a registered model cleans it.
+
+    Args:
+        model: `name` and `version` (a number or an alias) of the registered model.
+        tracking_uri: Address of the registry.
+        folder: Below it everything goes, in a folder named after GPS times and version.
+        datasets: Where the data are, as for Stream.
+        segments: Times that are looked at: a file that gwpy reads, several, or pairs of GPS s; None: all that there is.
+        segments_flag: Name of the flag in such files where they hold several.
+        target: Strain that is looked at; None: the one that the model was trained on.
+        stream: How the model is used: the keys of `settings` in stream.yaml.
+        settings: The keys of `settings` in harm.yaml.
+        engine: Where the blocks are judged: the keys of engine.yaml, or an engine's name.
+        result: Name of the result's folder; None: named after what it is of.
+        replace: Whether another result of the name `result` may go.
+        name: Name of the step.
+    """
+
+    @keeping_arguments
+    def __init__(
+        self,
+        model: Mapping[str, object],
+        tracking_uri: str,
+        folder: str,
+        datasets: Sequence[Mapping[str, object]],
+        *,
+        segments: object = None,
+        segments_flag: str | None = None,
+        target: str | None = None,
+        stream: Mapping[str, object] | None = None,
+        settings: Mapping[str, object] | None = None,
+        engine: Mapping[str, object] | str | None = None,
+        result: str | None = None,
+        replace: bool = False,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.model, self.tracking_uri = check_model(model), tracking_uri
+        self.folder = Path(folder)
+        self.datasets = DatasetSettings.listed(datasets)
+        self.segments, self.segments_flag = None if segments is None else as_given(segments), segments_flag
+        self.target = target
+        self.stream = built(StreamSettings, stream, "stream.settings")
+        self.settings = built(HarmSettings, settings, "harm.settings")
+        self.engine = EngineSettings.of(engine)
+        self.result = None if result is None else check_name(str(result), "harm.yaml: result")
+        self.replace = replace
+
+    @monitor_exec
+    @holding()
+    def execute(self, _before: object = None) -> Path:
+        """Judge the blocks that are not there yet; returns the folder of the result."""
+        started = now()
+        bundle = load_model(self.model, self.tracking_uri)
+        strain = self.target or bundle.target
+        asked = None if self.segments is None else read_segments(self.segments, self.segments_flag).tolist()
+        blocks = plan_blocks(find_segments(self.datasets, strain, asked), self.stream.block_length)
+        provenance = {
+            **provenance_of(bundle, self.stream, strain),
+            # other blocks leave other places for signals
+            "block_length": self.stream.block_length,
+        }
+        # what the closed loop would stop is for Stream to find: here every witness is used
+        model = replace(stream_model(bundle, strain), reference=None)
+        job = HarmJob(self.folder, model, self.stream, self.settings, provenance)
+        self._what = job.what(blocks)
+        span = f"{blocks[0].span[0]:.0f}-{blocks[-1].span[1]:.0f}-v{provenance['glitchflow_model_version']}"
+        self.place = place(self.folder, span, self._what, chosen=self.result)
+        self._make(job, blocks, bundle, started)
+        return self.place
+
+    @holding("place")
+    def _make(self, job: HarmJob, blocks: Sequence[Block], bundle: ModelBundle, started: str) -> None:
+        claim(self.place, self._what, replace=self.replace, section="harm")
+        blocks, catalogue = open_blocks(self.datasets, blocks, job.model, self.stream)
+        records = run_harm(job.at(self.place, catalogue.fingerprint), blocks, self.engine)
+        table = injection_table(records, self.settings)
+        safety = safety_table(table, records, self.settings)
+        tables = {"injections": table, "harm": harm_table(table, self.settings), "safety": safety}
+        paths = {name: write_table(content, self.place, name)["csv"] for name, content in tables.items()}
+        save_figures(_pictures(table, self.settings), self.place / IMAGES)
+        report(
+            RunSummary(
+                pipeline="harm_pipeline/Harm",
+                started=started,
+                inputs={
+                    **model_inputs(bundle),
+                    "strain": job.model.target.name,
+                    "seconds": sum(one.span[1] - one.span[0] for one in blocks),
+                    "blocks": len(blocks),
+                    "glitches": sum(len(one.found.glitches) for one in records),
+                },
+                metrics=harm_metrics(table, self.settings),
+                outputs={**{name: str(path) for name, path in paths.items()}, "pictures": str(self.place / IMAGES)},
+                warnings=harm_warnings(table, safety, records, self.settings),
+            ),
+            self.place,
+        )
+
+
+def _pictures(table: pd.DataFrame, settings: HarmSettings) -> dict[str, Picture]:
+    """SNR before and after, and its change by distance, of the signals that no witness holds."""
+    table = own_signals(table)
+
+    def _pairs(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        parts = {where: table[table["place"] == where] for where in PLACES}
+        return {
+            where: (part[f"{name}_before"].to_numpy(), part[f"{name}_after"].to_numpy())
+            for where, part in parts.items()
+            if len(part)
+        }
+
+    change = 100 * (table["snr_after"] / table["snr_before"] - 1)
+    kinds = {kind: table["kind"] == kind for kind in settings.kinds if (table["kind"] == kind).any()}
+    return {
+        "recovered": plot_recovered(
+            {"SNR": _pairs("snr"), "re-weighted SNR": _pairs("reweighted")}, threshold=settings.threshold
+        ),
+        "distance": plot_change(
+            {kind: (table["distance"][rows].to_numpy(), change[rows].to_numpy()) for kind, rows in kinds.items()},
+            near=settings.near,
+            quiet=settings.quiet,
+        ),
+    }
