@@ -19,9 +19,10 @@ export GLITCHFLOW_VENV := $(VENV)
 export PATH := $(VENV)/bin:$(PATH)
 
 # The pipelines of the demo, in order, and what they are told.
-DEMO_PIPELINES ?= simulate_pipeline preproc_pipeline training_pipeline inference_pipeline stream_pipeline
+DEMO_PIPELINES ?= simulate_pipeline preproc_pipeline training_pipeline inference_pipeline stream_pipeline \
+    harm_pipeline
 DEMO_OVERRIDES ?= conf/profile=demo run_name=demo
-DEMO_SUMMARIES := annalisarun/demo/summary.json temp/demo/training/summary.json inference/demo stream/demo
+DEMO_SUMMARIES := annalisarun/demo/summary.json temp/demo/training/summary.json inference/demo stream/demo harm/demo
 
 # Two test processes of one thread each; every test that starts a pipeline starts processes of its own. A file stays in one
 # process, so that what its tests share (whole runs, servers) is made once; tests/conftest.py puts the longest first.
@@ -53,7 +54,7 @@ demo: setup ## the whole digital twin on simulated data, under 10 minutes on 2 c
 	@glitchflow show --newest $(DEMO_SUMMARIES)
 	@glitchflow products "$$(ls -td stream/demo/*/ | head -n 1)"
 	@echo 'Look further:'
-	@echo '  pictures and tables       annalisarun/demo  QTdatasets/demo  inference/demo  stream/demo'
+	@echo '  pictures and tables       annalisarun/demo  QTdatasets/demo  inference/demo  stream/demo  harm/demo'
 	@echo '  clean strain and vetoes   stream/demo (docs/products.md)'
 	@echo '  make mlflow               runs and registered models on http://127.0.0.1:$(MLFLOW_PORT)'
 	@echo '  make tensorboard          curves and pictures on http://127.0.0.1:$(TENSORBOARD_PORT)'
@@ -109,5 +110,5 @@ constraints: ## resolve constraints.txt anew (for 3.11; 3.12 must fit), without 
 	@diff constraints.txt build/constraints-3.12.txt
 
 clean: ## remove what the demo wrote (the environment, the registry and other runs stay)
-	@rm -rf annalisarun/demo datasets/demo datasets/demo-* QTdatasets/demo temp/demo inference/demo stream/demo tensorboard/demo
+	@rm -rf annalisarun/demo datasets/demo datasets/demo-* QTdatasets/demo temp/demo inference/demo stream/demo harm/demo tensorboard/demo
 	@rm -rf build/site outputs multirun cli.log

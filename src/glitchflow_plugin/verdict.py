@@ -21,6 +21,13 @@ Mask: TypeAlias = Any
 GLITCH_THRESHOLD = 16.0
 """SNR² above which a case holds a glitch when nothing else is asked for."""
 
+TOLD_SNR2 = 25.0
+"""SNR² that a twin must predict of an event, or a witness explain of it, for the strain to tell anything of that.
+
+It is power of whitened series: where so much is predicted and noise of variance 1 is all else, the gain is known to one
+part in five. Below it a prediction is not believed, the strain is not asked whether it agrees, and no gain is followed.
+"""
+
 GROWTH = 0.05
 """Share by which the energy of a quiet case may grow before it counts as harmed."""
 

@@ -33,6 +33,7 @@ from glitchflow_plugin.tracking.outbox import upload, waiting
 from glitchflow_plugin.tracking.registry import load
 from glitchflow_plugin.tracking.versions import find, promote
 from glitchflow_plugin.training import judged_maps, registration
+from glitchflow_plugin.training import run as training_run
 from glitchflow_plugin.training.checkpoints import run_of
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.interruption import Interrupted
@@ -81,6 +82,18 @@ def unjudged(monkeypatch):
 
 
 @pytest.fixture
+def drawn():
+    """For a test that looks at the pictures of a training."""
+
+
+@pytest.fixture(autouse=True)
+def _drawn_where_it_is_looked_at(request, monkeypatch):
+    """Figures of the test events take a third of such a small training."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(training_run, "pictures", lambda *_, **__: {})
+
+
+@pytest.fixture
 def registry(make_registry, tmp_path):
     return {
         "tracking_uri": make_registry(tmp_path),
@@ -108,6 +121,7 @@ def test_tells_before_training_that_nothing_will_be_promoted(training_set, regis
     assert "with fewer than 5 (registry.gate.min_groups) nothing becomes champion by itself" in caplog.text
 
 
+@pytest.mark.usefixtures("drawn")
 def test_trains_judges_tracks_and_registers(make_trainer, training_set, registry, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.5")
     board = tmp_path / "tensorboard"
@@ -370,6 +384,7 @@ def test_what_a_silent_server_has_not_taken_is_sent_by_the_next_training(
     assert sorted(run.info.status for run in runs_of(registry)) == expected
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_version_shows_what_one_chooses_by(make_trainer, training_set, registry, monkeypatch, tmp_path):
     split, titles = training_set.split, []
     labels = tmp_path / "classes.csv"

@@ -31,8 +31,15 @@ SMALL = (
     "training.epochs=2",
     "training.disable_tqdm=true",
     "training.pictures_every=2",
+    "registry.gate.injections=2",
+    "registry.gate.replicates=100",
     "inference.settings.replicates=50",
     "inference.settings.examples=2",
+    "inference.settings.tensorboard_pictures=3",
+    "inference.generate.examples=2",
+    "vis.num_events=2",
+    "benchmark.settings.replicates=50",
+    "benchmark.settings.missing=[1]",
 )
 
 
@@ -43,7 +50,7 @@ def execute(folder, *overrides, code=0, start=_warm.run):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder, empty before, in which every pipeline of the demo has run, each in a process of its own as there.
+    """A folder, empty before, in which pipelines of the demo have run, each in a process of its own as there.
 
     One of them in a fresh interpreter; `test_own_data` prepares data so, and `test_distributed` trains.
     """

@@ -22,7 +22,12 @@ from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.signal.slow import SHARE
 from glitchflow_plugin.simulation.detector import simulate
 from glitchflow_plugin.simulation.settings import SimulationSettings
+from glitchflow_plugin.training import waveform
 from glitchflow_plugin.training.baseline import BaselineSettings
+from glitchflow_plugin.training.configuration import TrainingConfiguration
+from glitchflow_plugin.training.filter_start import FOLDS, choose_laws
+from glitchflow_plugin.training.network import network_in_training
+from glitchflow_plugin.training.processes import OneProcess
 from glitchflow_plugin.training.waveform import WaveformLearner, WaveformLoss
 
 SMALL = {"name": "coupling", "features": 4, "frame_size": 64, "filter_size": 65}
@@ -312,6 +317,40 @@ def test_an_event_that_the_truth_does_not_know_is_learnt_as_measured(simulated):
     strain = windows[0][1]
     assert torch.equal(strain[0], strain[1])
     assert not torch.equal(*windows[1][1])
+
+
+@pytest.mark.parametrize(("share", "laws"), [(1.0, "all"), (0.1, "linear"), (0.0, "none")])
+def test_a_start_of_little_memory_tries_fewer_laws(make_learner, caplog, monkeypatch, share, laws):
+    learner = make_learner({**SMALL, "fitted_start": True}, num_events=40)
+    network = learner.network()
+    before, tried = network.filters.detach().clone(), []
+    monkeypatch.setattr(waveform, "choose_laws", lambda *given: tried.append(given[1]) or choose_laws(*given))
+    needed = (FOLDS + 1) * WienerSums.mebibytes(2 * network.num_laws, 65)
+    replace(learner, start_mib=share * needed).initialise(network)
+    assert tried == {"all": [network.num_laws], "linear": [1], "none": []}[laws]
+    assert ("training.config.start_mib" in caplog.text) == (laws != "all")
+    assert network.filters.equal(before) == (laws == "none")
+    if laws == "linear":
+        assert network.filters[:, 1:].equal(before[:, 1:])
+        assert int(network.filters[0, 0].argmax()) == 32 + 8
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_first_of_several_processes_fits_the_start_for_all(make_learner, monkeypatch, rank):
+    class Second(OneProcess):
+        size = 2
+
+        def broadcast(self, tensors):
+            sent.extend(tensors)
+
+    sent, fitted = [], []
+    monkeypatch.setattr(WaveformLearner, "initialise", lambda *given: fitted.append(given))
+    processes, config = Second(), TrainingConfiguration(optim_lr=1e-3, ema=0.9)
+    processes.rank = rank
+    made = network_in_training(make_learner(), config, torch.device("cpu"), processes)
+    assert len(fitted) == (rank == 0)
+    known = made.network.state_dict().values()
+    assert all(each.equal(wanted) for each, wanted in zip(sent, known, strict=True))
 
 
 def test_a_witness_follows_a_channel_whose_slow_motion_is_kept(make_coupled_events, make_event_set, caplog):

@@ -163,7 +163,9 @@ def term_shares(asked: AskedTwin, seen: Tensor) -> Float[np.ndarray, " witness"]
 def _answers(asked: AskedTwin, seen: Tensor, members: Tensor) -> Tensor:
     """Answers to some subsets of the witnesses, one a row, flat."""
     mask = members.reshape(*members.shape, *(1,) * (seen.dim() - 1))
-    return torch.cat([asked.answer(seen * part).flatten(1).cpu() for part in mask.split(_COALITIONS)])
+    return torch.from_numpy(
+        np.concatenate([host(asked.answer(seen * part).flatten(1)) for part in mask.split(_COALITIONS)])
+    )
 
 
 def _parts(asked: AskedTwin, seen: Tensor) -> Tensor | None:
@@ -172,7 +174,7 @@ def _parts(asked: AskedTwin, seen: Tensor) -> Tensor | None:
     if not isinstance(twin, WaveformTwin):
         return None
     with evaluating(twin), torch.no_grad():
-        parts = twin.contributions(seen[None].to(twin.variance_noise.device))[0].cpu()
+        parts = torch.from_numpy(host(twin.contributions(seen[None].to(twin.variance_noise.device))[0]))
     return parts if len(parts) == len(seen) else None
 
 

@@ -18,6 +18,7 @@ from glitchflow_plugin.signal.agreement import LEAST_POWER, agreed_shares, octav
 from glitchflow_plugin.signal.continuous import raised_runs
 from glitchflow_plugin.signal.psd import hann
 from glitchflow_plugin.types.arrays import Series
+from glitchflow_plugin.types.tensors import host
 
 ENERGY_LENGTH = 0.5
 """Time over which the energy of a prediction is summed to tell its SNR, s."""
@@ -118,7 +119,7 @@ def ask(predicted: Series, measured: Series, trusted: Series, first: int, rate: 
         said = weight * predicted[start:stop]
         about = np.pad(measured, beside)[start : stop + 2 * beside]
         padded = np.pad(said, beside)
-        shares = agreed_shares(torch.from_numpy(padded)[None], torch.from_numpy(about)[None])[0].numpy()
+        shares = host(agreed_shares(torch.from_numpy(padded)[None], torch.from_numpy(about)[None])[0])
         power, taken = float(said @ said), of_octaves(padded, shares)
         share = float(taken @ taken) / power if power else 0.0
         centre = float(np.arange(len(said)) @ np.square(said)) / power if power else len(said) / 2
@@ -135,7 +136,7 @@ def of_octaves(series: Series, shares: Float[np.ndarray, " octave"]) -> Series:
     """
     if (shares == 1).all():
         return series
-    return (torch.from_numpy(shares)[:, None] * octaves(torch.from_numpy(series)[None])[0]).sum(dim=0).numpy()
+    return host((torch.from_numpy(shares)[:, None] * octaves(torch.from_numpy(series)[None])[0]).sum(dim=0))
 
 
 def kept(stretches: Sequence[Stretch], first: int, size: int, rate: float) -> Series:

@@ -12,6 +12,7 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.models.blocks import start_at_zero
 from glitchflow_plugin.models.stft import ShortTimeFourier
 from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries
+from glitchflow_plugin.verdict import TOLD_SNR2
 
 #: Power, in units of a witness's noise, above which a pixel counts as a transient before anything was learnt.
 _FIRST_THRESHOLD = 5.0
@@ -35,8 +36,7 @@ _LARGEST_FACTOR = 4.0
 _FEATURES = 4
 #: Largest logarithm of the gain that follows from it.
 _LARGEST_GAIN = 1.5
-#: Power in the strain (SNR²) that a witness must explain to be believed: what has less is noise that passed the gate.
-_LEAST_POWER = 25.0
+#: How sharply a witness is believed about `TOLD_SNR2`: what explains less is noise that passed the gate.
 _LEAST_STEEPNESS = 4.0
 
 
@@ -274,9 +274,18 @@ class CouplingNet(nn.Module):
     @torch.no_grad()
     def law_series(self, witnesses: SeriesBatch) -> Tensor:
         """What the filters get before the encoder has learnt anything, (event, witness, law, time)."""
+        return self._laws(*self._first_cleaned(witnesses))
+
+    @torch.no_grad()
+    def linear_series(self, witnesses: SeriesBatch) -> SeriesBatch:
+        """The first of `law_series`, the linear law, (event, witness, time), without computing the others."""
+        return self._first_cleaned(witnesses)[0]
+
+    def _first_cleaned(self, witnesses: SeriesBatch) -> tuple[SeriesBatch, SeriesBatch | None]:
+        """Cleaned series, with directions, before the encoder has learnt anything."""
         coefficients, _, smooth = self._spectra(witnesses)
         cleaned = self._gated(coefficients, smooth, 0.0, witnesses.shape[-1]).view_as(witnesses)
-        return self._laws(*self._in_context(cleaned / _TYPICAL_PEAK, coefficients))
+        return self._in_context(cleaned / _TYPICAL_PEAK, coefficients)
 
     @torch.no_grad()
     def slow_motion(self, witnesses: SeriesBatch) -> tuple[Tensor, Tensor]:
@@ -384,7 +393,7 @@ def _speed(motion: Tensor) -> Tensor:
 def _believed(arrived: Tensor) -> Tensor:
     """How much of what a witness explains is believed, 0..1, by its power in the event; (event, witness)."""
     power = torch.log(arrived.float().square().sum(dim=-1) + _FLOOR)
-    return torch.sigmoid(_LEAST_STEEPNESS * (power - math.log(_LEAST_POWER)))
+    return torch.sigmoid(_LEAST_STEEPNESS * (power - math.log(TOLD_SNR2)))
 
 
 def _transient(series: Tensor, unit: int) -> Tensor:

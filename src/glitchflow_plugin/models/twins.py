@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.models.coupling import CouplingNet, Explanation
 from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries, StrainWindows, WindowBatch
+from glitchflow_plugin.verdict import TOLD_SNR2
 
 Energies: TypeAlias = Float[Tensor, "*pixels"]
 """Energies or scaled energies of any shape."""
@@ -18,7 +19,7 @@ PROBABILITIES = (0.5, 0.68, 0.9, 0.95, 0.99)
 """For which a waveform twin says how much will be left at most."""
 
 #: Predicted power (SNR²) from which an event counts as one in which something was predicted.
-SPOKEN_POWER = 25.0
+SPOKEN_POWER = TOLD_SNR2
 #: Groups of references below which a p-value cannot reach 0.05.
 _FEWEST_REFERENCES = 19
 

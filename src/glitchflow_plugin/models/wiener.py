@@ -70,9 +70,15 @@ class WienerSums:
         self.in_channels, self.filter_size = in_channels, filter_size
         self.segment_size = 4 * (filter_size // 2 + 1)
         bins = self.segment_size // 2 + 1
-        self.products = torch.zeros(bins, in_channels, in_channels, dtype=torch.complex128)
         self.targets = torch.zeros(bins, in_channels, dtype=torch.complex128)
+        # of no memory until something is added
+        self.products = self.targets.new_zeros(1).expand(bins, in_channels, in_channels)
         self.count = 0
+
+    @staticmethod
+    def mebibytes(in_channels: int, filter_size: int) -> float:
+        """Memory of the sums of so many channels, MiB."""
+        return (2 * (filter_size // 2 + 1) + 1) * in_channels * (in_channels + 1) * 16 / 2**20
 
     def add(self, witnesses: SeriesBatch, strain: StrainSeries) -> None:
         """Take in whitened series: witnesses (event, witness, time) and strain (event, 1, time)."""
@@ -85,7 +91,8 @@ class WienerSums:
             torch.fft.rfft(each.double().cpu().unfold(-1, self.segment_size, hop) * window)
             for each in (witnesses, strain)
         )
-        self.products += torch.einsum("eisf,ejsf->fij", first.conj(), first)
+        products = torch.einsum("eisf,ejsf->fij", first.conj(), first)
+        self.products = products if not self.count else self.products.add_(products)
         self.targets += torch.einsum("eisf,esf->fi", first.conj(), second[:, 0])
         self.count += first.shape[0] * first.shape[2]
 

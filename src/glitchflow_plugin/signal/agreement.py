@@ -4,10 +4,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from glitchflow_plugin.verdict import TOLD_SNR2
+
 #: Power (SNR²) from which the strain tells whether a prediction is in it. Its inner product with the strain has the
 #: variance P, its own power, and the mean P where it is right and 0 where it is wrong: taking it away changes the power
 #: by -P or +P, give or take 2 sqrt(P), so that its sign errs in 0.6 % of cases (2.5 standard deviations) for P = 25.
-LEAST_POWER = 25.0
+LEAST_POWER = TOLD_SNR2
 #: SNR up to which the strain is not asked where answers go over into each other; from that of `LEAST_POWER` on it is.
 _UNTOLD_SNR = 4.0
 #: Fall of the power of the strain, over that of the prediction, from which an answer is a whole yes; at none it is no.

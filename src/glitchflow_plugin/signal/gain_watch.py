@@ -21,6 +21,7 @@ from scipy.stats import norm, t
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.settings import Fraction, Positive, section
 from glitchflow_plugin.types.plain import JsonObject
+from glitchflow_plugin.verdict import TOLD_SNR2
 
 LOW, HIGH = "gain_low", "gain_high"
 """Why a witness is stopped: the strain holds less of what is predicted, or the reverse of it; or more."""
@@ -45,7 +46,7 @@ class WatchSettings:
     false_stops: Positive = 0.5
     least_events: Annotated[int, Field(ge=2)] = 4
     tolerance: Fraction = 0.2
-    least_power: Positive = 25.0
+    least_power: Positive = TOLD_SNR2
     longest_lag: Positive = 0.1
 
     def limit(self, num_parts: int) -> float:

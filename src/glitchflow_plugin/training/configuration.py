@@ -32,6 +32,7 @@ class TrainingConfiguration(BaseModel):
     loss_variance: float = 0.1
     threshold: float = GLITCH_THRESHOLD
     cache_mib: float = 2048.0
+    start_mib: float = Field(default=2048.0, ge=0)
     channels_last: bool = True
     precision: Literal["auto", "float32", "bf16"] = "auto"
     compile: bool = False

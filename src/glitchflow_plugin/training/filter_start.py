@@ -106,7 +106,7 @@ def choose_laws(
     if len(known) < FOLDS:
         return chosen
     best = _gains(known, chosen, span)
-    heard = reduce(add, known).power.unflatten(0, chosen.shape) > 0
+    heard = torch.stack([each.power for each in known]).sum(dim=0).unflatten(0, chosen.shape) > 0
     for _ in range(_ROUNDS):
         before = chosen.clone()
         for witness in range(len(chosen)):
@@ -124,13 +124,26 @@ def choose_laws(
 
 
 def fit_filters(
-    sums: WienerSums, chosen: Bool[Tensor, "witness law"], span: int | None = None
+    sums: WienerSums | Sequence[WienerSums], chosen: Bool[Tensor, "witness law"], span: int | None = None
 ) -> Float[Tensor, "witness law tap"]:
     """The filters of least loss of the chosen laws, with a length of responses from `choose_span`; 0 of the others."""
+    parts = [sums] if isinstance(sums, WienerSums) else sums
     channels = torch.nonzero(chosen.flatten())[:, 0]
-    filters = torch.zeros(chosen.numel(), sums.filter_size)
-    filters[channels] = _solved(sums.only(channels), span)
+    filters = torch.zeros(chosen.numel(), parts[0].filter_size)
+    # before they are added: the sums of all laws are large
+    filters[channels] = _solved(reduce(add, [each.only(channels) for each in parts]), span)
     return filters.unflatten(0, chosen.shape)
+
+
+def laws_within(num_witnesses: int, num_laws: int, filter_size: int, limit_mib: float) -> int:
+    """Laws that a witness can be tried with where cross spectra may take so many MiB: all, the linear one or none."""
+    fitting = (laws for laws in (num_laws, 1) if _needed(num_witnesses * laws, filter_size) <= limit_mib)
+    return next(fitting, 0)
+
+
+def _needed(channels: int, filter_size: int) -> float:
+    """Memory of the sums of all folds while a batch is added, MiB."""
+    return (FOLDS + 1) * WienerSums.mebibytes(channels, filter_size)
 
 
 def _solved(sums: WienerSums, span: int | None = None) -> Float[Tensor, "channel tap"]:

@@ -62,6 +62,7 @@ def choose_learner(
         loss=WaveformLoss(floor=config.loss_floor, variance=config.loss_variance),
         baseline_settings=baseline,
         cache_mib=config.cache_mib,
+        start_mib=config.start_mib,
         truth=Path(config.truth) if config.truth else None,
     )
 

@@ -76,11 +76,13 @@ def network_in_training(
         ConfigurationError: The checkpoint is of another network.
     """
     network = learner.network()
-    if checkpoint is None:
-        learner.initialise(network)
-    else:
+    if checkpoint is not None:
         load_weights(network, checkpoint["model"])
+    elif processes.rank == 0:  # passes over all training events: once for all processes
+        learner.initialise(network)
     network = network.to(device)
+    if checkpoint is None:
+        processes.broadcast(network.state_dict().values())
     if config.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(

@@ -104,7 +104,7 @@ def _followed(
     place = network.by_sample(motion[:, channels] / unit, shape)
     direction = network.by_sample(torch.tanh(change[:, channels] / speed), shape)
     ways = torch.cat([torch.ones_like(place[:, :1]), place, direction], dim=1)
-    return network.law_series(witnesses)[:, :, :1] * ways[:, None]
+    return network.linear_series(witnesses)[:, :, None] * ways[:, None]
 
 
 def _units(network: CouplingNet, sample_rate: float) -> tuple[float, float]:

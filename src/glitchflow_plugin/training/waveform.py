@@ -3,8 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
-from operator import add
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,14 @@ from glitchflow_plugin.simulation.detector import event_path
 from glitchflow_plugin.training.baseline import Baseline, BaselineSettings
 from glitchflow_plugin.training.calibration import calibrate
 from glitchflow_plugin.training.evaluation import WindowResults, ZeroTwin, pixels_inside
-from glitchflow_plugin.training.filter_start import choose_laws, choose_span, fit_filters, folds_of, sums_by_fold
+from glitchflow_plugin.training.filter_start import (
+    choose_laws,
+    choose_span,
+    fit_filters,
+    folds_of,
+    laws_within,
+    sums_by_fold,
+)
 from glitchflow_plugin.training.judged_maps import JudgedOnMaps
 from glitchflow_plugin.training.learner import Batches, Review
 from glitchflow_plugin.training.slow_start import find_context, set_context
@@ -97,6 +103,7 @@ class WaveformLearner(JudgedOnMaps):
         loss: What is minimised.
         baseline_settings: Settings of the linear rival, whose `ridges` are tried.
         cache_mib: Largest size of the series that a data set keeps in memory, MiB.
+        start_mib: Memory for the sums from which first filters follow, MiB; where all laws take more, fewer are tried.
         truth: Folder of the simulation that made the events, whose glitches alone are then learnt: the strain's noise
             teaches nothing. Events that it does not know are learnt as measured.
     """
@@ -107,6 +114,7 @@ class WaveformLearner(JudgedOnMaps):
     loss: WaveformLoss = field(default_factory=WaveformLoss)
     baseline_settings: BaselineSettings = field(default_factory=BaselineSettings)
     cache_mib: float = 2048.0
+    start_mib: float = 2048.0
     truth: Path | None = None
 
     def __post_init__(self) -> None:
@@ -346,17 +354,31 @@ class WaveformLearner(JudgedOnMaps):
             for one in contexts:
                 how = "direction" if one.strength is None else "place"
                 logger.info("%s follows the %s of %s", self.witnesses[one.witness], how, self.witnesses[one.channel])
+        num_witnesses, num_laws, filter_size = network.filters.shape
+        laws = laws_within(num_witnesses, num_laws, filter_size, self.start_mib)
+        if laws < num_laws:
+            logger.warning(
+                "The start's sums of %d laws of %d witnesses do not fit into training.config.start_mib (%.0f): %s.",
+                num_laws,
+                num_witnesses,
+                self.start_mib,
+                "filters begin with their linear laws" if laws else "filters begin at chance",
+            )
+        if not laws:
+            return
         weighted = (
-            (root[..., None] * network.law_series(witnesses), root * target) for witnesses, target, root in weighed()
+            (root[..., None] * network.law_series(witnesses)[:, :, :laws], root * target)
+            for witnesses, target, root in weighed()
         )
         sums = sums_by_fold(weighted, folds, network.filter_size)
-        num_laws = network.filters.shape[1]
-        span = choose_span(sums, num_laws)
-        chosen = choose_laws(sums, num_laws, slow, span)
-        fitted = fit_filters(reduce(add, sums), chosen, span)
+        span = choose_span(sums, laws)
+        chosen = choose_laws(sums, laws, slow, span)
+        fitted = fit_filters(sums, chosen, span)
         with torch.no_grad():
-            network.filters.copy_(torch.where(chosen[..., None], fitted, network.filters))
-            network.filters[slow] = fitted[slow]
+            begin = network.filters[:, :laws]
+            begin.copy_(torch.where(chosen[..., None], fitted, begin))
+            network.filters[slow] = 0.0
+            network.filters[slow, :laws] = fitted[slow]
 
     def baseline(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> Baseline:
         """The linear filter of the least loss on training events: a Wiener filter that weights events as the loss does.
