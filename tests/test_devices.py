@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tests._networks import NETWORKS
@@ -19,9 +20,14 @@ from torch._subclasses import FakeTensorMode
 
 import glitchflow_plugin
 from glitchflow_plugin.components._device import choose_device
+from glitchflow_plugin.inference.attribution import AttributionSettings
 from glitchflow_plugin.inference.generate import GenerateSettings, generate_glitches
 from glitchflow_plugin.inference.leaderboard import HeldOut, LeaderboardSettings, judge_entrant
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
+from glitchflow_plugin.inference.subject import Subject
+from glitchflow_plugin.inference.transfer_map import TransferSettings
+from glitchflow_plugin.inference.what_if import WhatIfSettings
+from glitchflow_plugin.inference.what_if_run import Known, run_what_if
 from glitchflow_plugin.models.build import MODELS, WAVEFORM_MODELS, build_model, representation
 from glitchflow_plugin.models.bundle import pack_baseline, pack_twin
 from glitchflow_plugin.models.linear import RidgeSums
@@ -31,6 +37,7 @@ from glitchflow_plugin.preprocessing.scan import coincidence_examples, scan_chan
 from glitchflow_plugin.preprocessing.scan_settings import ScanSettings
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
 from glitchflow_plugin.preprocessing.truth import GlitchTruth
+from glitchflow_plugin.signal.intervention import Intervention
 from glitchflow_plugin.signal.qtransform import (
     QFrame,
     QScan,
@@ -322,6 +329,31 @@ def test_inference_and_generation_with_and_without_missing_witnesses(cuda, make_
     np.testing.assert_allclose(
         generated[1].spectrograms.read().maps, generated[0].spectrograms.read().maps, rtol=1e-3, atol=1e-3
     )
+
+
+@pytest.mark.parametrize("name", ["wiener", "linear"])
+def test_questions_about_changed_witnesses(cuda, make_bundle, coupled, tmp_path, name):
+    training_set, events = coupled
+    bundle, _ = make_bundle(name, "cpu")
+    bundle = replace(bundle, twin=bundle.baseline)  # which was fitted, and says something
+    subject = Subject(bundle, training_set.open_spectrograms(), events if name == "wiener" else None)
+    changes = tuple(Intervention(("*",), action) for action in ("swap", "noise"))
+    attribution = AttributionSettings(least_snr=1e-3, least_change=1e-3)
+    transfer = TransferSettings(frequencies=2, backgrounds=1)
+    settings = WhatIfSettings(
+        interventions=changes, gains=(2.0,), delays=(0.01,), attribution=attribution, transfer=transfer
+    )
+    wanted = GenerateSettings(snr=(5.0, 50.0))
+    answers = []
+    for device in ("cpu", cuda):
+        folder = tmp_path / str(device)
+        result, _, _ = run_what_if(subject, folder, settings, Known(), device=device, progress=False)
+        made = generate_glitches(
+            bundle, subject.spectrograms, folder / "made", wanted, events=subject.events, device=device, progress=False
+        )
+        answers.append((result.answers.table, result.attributions, result.sweeps, result.transfer, made.labels))
+    for ours, theirs in zip(*answers, strict=True):
+        pd.testing.assert_frame_equal(ours, theirs, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", ["coupling", "wiener", "unet", "zero"])

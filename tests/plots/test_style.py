@@ -118,3 +118,23 @@ def test_pictures_are_the_same_whatever_was_imported_and_set(tmp_path):
         seals += ended.stdout.split()
     assert len(seals) == 4
     assert len(set(seals)) == 1
+
+
+@pytest.mark.parametrize("ends", [(12.0, 45.0), (6.0, 5000.0), (1.1, 1.9), (1e-4, 1.0)])
+def test_a_logarithmic_axis_has_plain_numbers_and_enough_of_them(ends):
+    @picture
+    def plot():
+        figure = new_figure()
+        axes = figure.add_subplot()
+        axes.plot(ends, ends)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlim(*ends)
+        return figure
+
+    figure = plot()
+    figure.canvas.draw()
+    ticks = [*figure.axes[0].get_xticklabels(which="both"), *figure.axes[0].get_yticklabels(which="both")]
+    assert not [one.get_text() for one in ticks if "$" in one.get_text()]
+    shown = [one.get_text() for one in figure.axes[0].get_xticklabels(which="both") if one.get_text()]
+    assert len(shown) >= (1 if ends[1] < 2 else 2)

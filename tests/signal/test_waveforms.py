@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from glitchflow_plugin.signal.waveforms import chirp_time, sine_gaussian
+from glitchflow_plugin.signal.waveforms import chirp_time, compact_binary, sine_gaussian
 
 RATE = 1024.0
 
@@ -24,8 +24,6 @@ def test_a_binary_takes_longer_from_a_lower_frequency_and_with_smaller_masses():
 
 @pytest.mark.slow
 def test_neutron_stars_chirp_as_long_as_theory_says():
-    from glitchflow_plugin.signal.waveforms import compact_binary
-
     wave = compact_binary(RATE, 30.0, mass_1=1.4, mass_2=1.3, spin_1=0.0, spin_2=0.0, psi=0.4)
     time = np.arange(len(wave.series)) / RATE
     for frequency in (40.0, 80.0):
@@ -35,3 +33,10 @@ def test_neutron_stars_chirp_as_long_as_theory_says():
         assert np.count_nonzero(np.diff(np.sign(part)) > 0) == pytest.approx(frequency, rel=0.05)
     # half the sample rate is reached before the merger
     assert np.abs(wave.series).argmax() / RATE == pytest.approx(wave.reference, abs=0.05)
+
+
+def test_a_binary_is_the_same_at_the_rate_of_recorded_strain():
+    source = {"mass_1": 38.0, "mass_2": 33.0, "spin_1": 0.1, "spin_2": 0.0, "psi": 0.3}
+    slow, fine = (compact_binary(rate, 20.0, **source) for rate in (4096.0, 16384.0))
+    assert fine.reference == slow.reference
+    np.testing.assert_allclose(fine.series[::4], slow.series, atol=1e-3 * np.abs(slow.series).max())

@@ -14,7 +14,9 @@ from typing import Any, ParamSpec
 import matplotlib as mpl
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
 
 #: Colours that stay apart for colour-blind readers (Okabe and Ito, https://jfly.uni-koeln.de/color/).
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
@@ -27,8 +29,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#9A9A9A",
 )
 
-#: What differs from matplotlib's defaults. Names of channels and events are shown as they are, a $ is no formula;
-#: logarithmic axes therefore need a formatter without formulae, such as "{x:g}".
+#: What differs from matplotlib's defaults. Names of channels and events are shown as they are, a $ is no formula.
 _OWN = {"text.parse_math": False}
 #: matplotlib's settings belong to the process: threads that draw take turns.
 _LOCK = RLock()
@@ -44,14 +45,31 @@ def look() -> Iterator[None]:
 
 
 def picture(plot: Callable[_Arguments, "Picture"]) -> Callable[_Arguments, "Picture"]:
-    """Make a function that returns a figure work under `look`."""
+    """Make a function that returns a figure work under `look`, with plain numbers on logarithmic axes."""
 
     @wraps(plot)
     def made(*arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> "Picture":
         with look():
-            return plot(*arguments, **keywords)
+            figure = plot(*arguments, **keywords)
+            for axes in figure.axes:
+                for axis in (axes.xaxis, axes.yaxis):
+                    _plain_numbers(axis)
+            return figure
 
     return made
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Labels of a logarithmic axis without formulae, which would be shown as they are written, and enough of them."""
+    if axis.get_scale() != "log":
+        return
+    if isinstance(axis.get_major_formatter(), LogFormatter):
+        axis.set_major_formatter("{x:g}")
+    if isinstance(axis.get_minor_formatter(), LogFormatter):
+        axis.set_minor_formatter(NullFormatter())
+    low, high = sorted(axis.get_view_interval())
+    if isinstance(axis.get_major_locator(), LogLocator) and high < 20 * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
 
 
 class Picture(Figure):

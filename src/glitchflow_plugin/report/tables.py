@@ -70,7 +70,7 @@ def table(name: str, frame: pd.DataFrame, caption: str, *, links: Collection[str
             column_filters="footer" if len(frame) > 1 else False,
             layout=layout,
             style="width:100%",
-            classes="display compact",
+            classes="display compact nowrap",
             display_logo_when_loading=False,
             text_in_header_can_be_selected=False,  # a click on it sorts
             order=[],

@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import signal
 
 from glitchflow_plugin.types.arrays import Series
 
 _AFTER = 0.5
 """How long a binary's waveform goes on after the merger, s."""
+
+_HIGHEST_RATE = 4096.0
+"""Rate up to which ml4gw makes binaries, Hz: at 16384 Hz its high-pass filter is unstable and gives NaN."""
 
 _NEWTON = 4.925490947e-6
 """Mass of the sun as a time, G M / c³, s."""
@@ -74,9 +78,10 @@ def polarisations(
     from ml4gw.waveforms import IMRPhenomD  # noqa: PLC0415
     from ml4gw.waveforms.generator import TimeDomainCBCWaveformGenerator  # noqa: PLC0415
 
+    finer = math.ceil(sample_rate / _HIGHEST_RATE)
     generator = TimeDomainCBCWaveformGenerator(
         IMRPhenomD(),
-        sample_rate=sample_rate,
+        sample_rate=sample_rate / finer,
         duration=duration,
         f_min=lowest_frequency,
         f_ref=lowest_frequency,
@@ -100,6 +105,8 @@ def polarisations(
     with torch.no_grad():
         cross, plus = generator(**parameters)
     found = torch.stack([plus, cross], dim=1).double().numpy()
+    if finer > 1:
+        found = signal.resample_poly(found, finer, 1, axis=-1)
     fade = round(0.5 * sample_rate)
     found[..., :fade] *= np.sin(0.5 * np.pi * np.arange(fade) / fade) ** 2
     return found, duration - _AFTER
