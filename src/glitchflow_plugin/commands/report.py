@@ -15,7 +15,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=100,
         metavar="N",
-        help="events whose scans the page holds, 30 kB each (default: 100)",
+        help="events whose scans the page holds, 60 kB each (default: 100)",
     )
 
 

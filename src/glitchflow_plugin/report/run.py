@@ -27,7 +27,7 @@ from glitchflow_plugin.signal.noise_change import FFT_LENGTH
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 SCANS = 100
-"""Events whose scans a page holds where nothing else is asked for: about 30 kB each."""
+"""Events whose scans a page holds where nothing else is asked for: about 60 kB each."""
 
 _TEXTS: Mapping[str, str] = {
     "accuracy": "Share of glitches cleaned, and balanced accuracy of the veto, against the threshold.",
