@@ -535,7 +535,7 @@ def test_a_witness_that_turns_round_is_stopped_and_what_follows_is_made_without_
 @pytest.mark.slow
 def test_tasks_of_an_array_give_the_bytes_of_one_process(turned, turning, tmp_path):
     for task in (1, 0, 1, 0):  # all blocks, and those after the stop again
-        share = {"name": "slurm-array", "share_index": task, "share_count": 2}
+        share = {"name": "slurm-array", "share_index": task, "share_count": 2, "workers": 1}
         try:
             shared = stream(tmp_path / "shared", turning, segments=WHOLE, engine=share)
         except ShareDone:
