@@ -232,7 +232,7 @@ def test_scripts_are_accepted_and_their_logs_are_found(tmp_path, stand_in):
     assert refused.returncode == 1
     assert "refused a job of Data-processor" in refused.stderr
     assert not run(folder, "squeue", "--noheader")
-    for script in ("train.sbatch", "preprocess.sbatch"):
+    for script in ("train.sbatch", "preprocess.sbatch", "stream.sbatch"):
         assert "gpu" not in "".join(re.findall("^#SBATCH.*", (folder / "slurm" / script).read_text(), re.MULTILINE))
         run(folder, "sbatch", "--test-only", f"slurm/{script}")
 

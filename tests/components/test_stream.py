@@ -9,12 +9,15 @@ import pandas as pd
 import pytest
 from gwpy.segments import DataQualityFlag, SegmentList
 from gwpy.timeseries import StateVector, TimeSeries
+from scipy import signal
+from tests.data.readers.test_gwosc import write_like_gwosc
 from tests.inference import _streams as data
+from tests.inference._streams import write_files
 
 from glitchflow_plugin.cli import main
 from glitchflow_plugin.components.stream import Stream
 from glitchflow_plugin.data.files import sha256
-from glitchflow_plugin.data.readers import hdf5
+from glitchflow_plugin.data.readers import frames, hdf5
 from glitchflow_plugin.data.readers.frame_history import read_history
 from glitchflow_plugin.data.readers.tables import read_csv
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, NoEventsError
@@ -26,18 +29,6 @@ from glitchflow_plugin.products.rank_channels import QUANTITIES
 from glitchflow_plugin.tracking import registry
 
 SEGMENTS = [[data.GPS + 2.5, data.GPS + 60], [data.GPS + 62, data.GPS + 96]]
-
-
-def write_files(folder, channels=None, length=32.0, **changed):
-    """Continuous files of 32 s."""
-    channels = {**(channels or data.recordings()), **changed}
-    for start in np.arange(0, data.LENGTH, length):
-        parts = {}
-        for name, one in channels.items():
-            first, last = (round(edge * one.sample_rate) for edge in (start, start + length))
-            parts[name] = replace(one, series=one.series[first:last], t0=one.t0 + start)
-        hdf5.write(folder / f"V-SIM-{data.GPS + start:.0f}-{length:.0f}.h5", parts)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +51,14 @@ def register(monkeypatch):
 
 def stream(folder, files, **changed):
     arguments = {
+        "datasets": [{"path": str(files)}],
         "segments": SEGMENTS,
         "settings": {"block_length": 25, "stride": 1.0, "spectrum": {"length": 48.0, "stride": 16.0}},
         "engine": {"workers": 1},
         **changed,
     }
     model = {"name": "twin", "version": "champion"}
-    return Stream(model, "sqlite:///unused.db", str(folder), [{"path": str(files)}], **arguments).execute()
+    return Stream(model, "sqlite:///unused.db", str(folder), **arguments).execute()
 
 
 @pytest.fixture(scope="module")
@@ -420,6 +412,71 @@ def _seal_again(folder, path):
     write_manifest(folder, replace(manifest, blocks=tuple(blocks)))
 
 
+def test_frames_of_a_faster_strain_give_the_same_glitches_between_the_samples(made, tmp_path):
+    """Strain that scipy has brought to 4096 Hz, in frames: every other sample of what is taken is that of 2048 Hz."""
+    recorded = data.recordings()
+    strain = recorded[data.STRAIN]
+    faster = replace(strain, series=signal.resample_poly(strain.series, 2, 1), sample_rate=4096.0)
+    folder = write_files(tmp_path / "frames", {**recorded, data.STRAIN: faster}, write=frames.write)
+    assert [path.suffix for path in folder.iterdir()] == [".gwf"] * 3
+    again = stream(tmp_path / "out", folder, segments=[SEGMENTS[0]])
+    slower, finer = (_glitches(one, rate) for one, rate in ((made, 2048), (again, 4096)))
+    end = 60 * 2048
+    assert np.abs(slower[:end]).max() > 3 * data.LEVEL
+    assert np.abs(finer[::2][:end] - slower[:end]).max() < 0.02 * data.LEVEL
+    assert main(["products", str(again)]) == 0
+
+
+def test_a_file_that_is_missing_parts_the_segments_and_what_is_missing_inside_one_stays_so(tmp_path):
+    recorded = data.recordings()
+    strain = recorded[data.STRAIN]
+    holey = strain.series.copy()
+    holey[70 * 2048 : 72 * 2048] = np.nan
+    guide = recorded[data.GUIDE].series.copy()
+    guide[10 * 1024 : 15 * 1024] = np.nan
+    holes = {data.STRAIN: replace(strain, series=holey), data.GUIDE: replace(recorded[data.GUIDE], series=guide)}
+    folder = write_files(tmp_path / "frames", **holes)
+    next(folder.glob("*-1400000032-32.h5")).unlink()
+    made = stream(tmp_path / "out", folder, segments=None)
+    blocks = read_manifest(made).blocks
+    assert [(one.start - data.GPS, one.stop - data.GPS) for one in blocks] == [(0, 25), (25, 32), (64, 75), (75, 96)]
+    assert blocks[0].missing[data.GUIDE] > 5
+    path = made / "V-V1_GLF_STRAIN_CLEAN-1400000064-11.h5"
+    clean = TimeSeries.read(path, f"{data.STRAIN}_clean").value
+    assert np.array_equal(np.flatnonzero(np.isnan(clean)), np.arange(6 * 2048, 8 * 2048))
+    analysed = StateVector.read(path, "V1:GLF-STATE_VECTOR").to_dqflags()["ANALYSED"]
+    assert not any(low < data.GPS + 72 and high > data.GPS + 70 for low, high in analysed.active)
+    assert main(["products", str(made)]) == 0
+
+
+def test_strain_as_gwosc_gives_it_and_witnesses_of_other_files_are_one_stream(made, tmp_path):
+    recorded = data.recordings()
+    strain = recorded[data.STRAIN]
+    write_like_gwosc(tmp_path / "V-V1_GWOSC_2KHZ_R1-1400000000-96.hdf5", strain.series, 2048, data.GPS, "V1")
+    witnesses = write_files(tmp_path / "witnesses", {name: recorded[name] for name in (data.GUIDE, data.OTHER)})
+    again = stream(
+        tmp_path / "out",
+        tmp_path,
+        segments=[SEGMENTS[0]],
+        datasets=[{"path": str(next(tmp_path.glob("*.hdf5"))), "format": "gwosc"}, {"path": str(witnesses)}],
+        products={"target": "V1:GWOSC-2KHZ_R1_STRAIN"},
+    )
+    assert np.array_equal(
+        _glitches(again, name="V1:GWOSC-2KHZ_R1_STRAIN"),
+        np.where(np.arange(96 * 2048) < 60 * 2048, _glitches(made), 0.0),
+    )
+
+
+def _glitches(made, rate=2048, name=data.STRAIN):
+    """The whole prediction that was taken, from GPS on."""
+    found = np.zeros(round(data.LENGTH * rate))
+    for path in made.glob("*.h5"):
+        part = TimeSeries.read(path, f"{name}_glitch")
+        first = round((part.t0.value - data.GPS) * rate)
+        found[first : first + len(part)] = part.value
+    return found
+
+
 TIMES = tuple(4.3 + 5.5 * number for number in range(16))
 """Glitches closer than a window and half of one apart; the guide is reversed from the sixth on."""
 HALF = 30.0
@@ -440,16 +497,6 @@ def turned(tmp_path_factory, turning):
     with pytest.MonkeyPatch.context() as monkeypatch:
         register(monkeypatch)
         return stream(tmp_path_factory.mktemp("out"), turning, segments=WHOLE)
-
-
-def _glitches(made):
-    """The whole prediction that was taken, at the strain's rate from GPS on."""
-    found = np.zeros(round(data.LENGTH * 2048))
-    for path in made.glob("*.h5"):
-        part = TimeSeries.read(path, f"{data.STRAIN}_glitch")
-        first = round((part.t0.value - data.GPS) * 2048)
-        found[first : first + len(part)] = part.value
-    return found
 
 
 def test_a_witness_that_turns_round_is_stopped_and_what_follows_is_made_without_it(turned, turning, tmp_path):
@@ -486,16 +533,14 @@ def test_a_witness_that_turns_round_is_stopped_and_what_follows_is_made_without_
 
 
 @pytest.mark.slow
-def test_tasks_of_an_array_and_processes_give_the_bytes_of_one_process(turned, turning, tmp_path):
-    two = stream(tmp_path / "two", turning, segments=WHOLE, engine={"workers": 2})
+def test_tasks_of_an_array_give_the_bytes_of_one_process(turned, turning, tmp_path):
     for task in (1, 0, 1, 0):  # all blocks, and those after the stop again
-        share = {"name": "slurm-array", "share_index": task, "share_count": 2}
+        share = {"name": "slurm-array", "share_index": task, "share_count": 2, "workers": 1}
         try:
             shared = stream(tmp_path / "shared", turning, segments=WHOLE, engine=share)
         except ShareDone:
             continue
     expected = {path.name: sha256(path) for path in turned.glob("*.h5")}
     assert len(expected) == 4
-    for other in (two, shared):
-        assert {path.name: sha256(path) for path in other.glob("*.h5")} == expected
-        assert read_manifest(other).blocks == read_manifest(turned).blocks
+    assert {path.name: sha256(path) for path in shared.glob("*.h5")} == expected
+    assert read_manifest(shared).blocks == read_manifest(turned).blocks

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.readers import frames, hdf5
 from glitchflow_plugin.inference import rank_report
 from glitchflow_plugin.inference.closed_loop import NOTE
 from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings
@@ -60,6 +61,19 @@ def twin():
     with torch.no_grad():
         network.filters[0, 16] = 1 / 20
     return WaveformTwin(network).eval()
+
+
+def write_files(folder, channels=None, length=32.0, write=hdf5.write, **changed):
+    """Continuous files of 32 s."""
+    channels = {**(channels or recordings()), **changed}
+    for start in np.arange(0, LENGTH, length):
+        parts = {}
+        for name, one in channels.items():
+            first, last = (round(edge * one.sample_rate) for edge in (start, start + length))
+            parts[name] = replace(one, series=one.series[first:last], t0=one.t0 + start)
+        ending = "gwf" if write is frames.write else "h5"
+        write(folder / f"V-SIM-{GPS + start:.0f}-{length:.0f}.{ending}", parts)
+    return folder
 
 
 def changed(recorded, addition, since=0.0):

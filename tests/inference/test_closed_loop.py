@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.inference._reference import measure_reference
 
 from glitchflow_plugin.components.retrain import Retrain
 from glitchflow_plugin.data.sharded import EventSet
@@ -16,7 +17,6 @@ from glitchflow_plugin.inference.closed_loop import (
     gain_table,
     loop_details,
     measure_gains,
-    measure_reference,
 )
 from glitchflow_plugin.inference.report import run_warnings
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.inference._reference import measure_reference
 from tests.inference.test_closed_loop import TRANSFORM, WITNESSES, coupled_series
 
 from glitchflow_plugin.components.make_inference import MakeInference
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.inference import report as inference_report
-from glitchflow_plugin.inference.closed_loop import NOTE, close_loop, measure_reference
+from glitchflow_plugin.inference.closed_loop import NOTE, close_loop
 from glitchflow_plugin.inference.loop_state import LoopFile
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.twins import WaveformTwin

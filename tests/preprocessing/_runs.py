@@ -80,7 +80,29 @@ def spikes(source, folder, engine):
     return spikes.event_spikes(EventSet.open(source), settings, folder, batch=batch, engine=engine)
 
 
+def stream(source, folder, engine):
+    """Two blocks of continuous data."""
+    from tests.inference import _streams as data
+
+    from glitchflow_plugin.data.datasets import DatasetSettings
+    from glitchflow_plugin.inference.stream_data import open_blocks, plan_blocks
+    from glitchflow_plugin.inference.stream_run import (
+        ProductSettings,
+        StreamJob,
+        provenance_of,
+        run_stream,
+        stream_model,
+    )
+
+    bundle, blocks = data.bundle(), plan_blocks([(data.GPS, data.GPS + 50)], 25)
+    told = provenance_of(bundle, data.SETTINGS, data.STRAIN)
+    job = StreamJob(Path(folder), stream_model(bundle), data.SETTINGS, ProductSettings(), told)
+    opened, catalogue = open_blocks(DatasetSettings.listed([{"path": source}]), blocks, job.model, job.settings)
+    return run_stream(job.at(job.folder, catalogue.fingerprint), opened, engine, job.what(opened))
+
+
 def all_sets(source, folder, engine):
+    stream(str(Path(source).with_name("frames")), Path(folder) / "stream", engine)
     events(source, Path(folder) / "events", engine)
     spikes(Path(folder) / "events", Path(folder) / "spikes", engine)
     return maps(Path(folder) / "events", Path(folder) / "maps", engine)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests import _commands, _warm
+from tests.inference import _streams
 from tests.preprocessing import _runs
 
 ROOT = Path(__file__).parents[2]
@@ -21,9 +22,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def raw_events(tmp_path_factory):
-    """Folder of seven event files."""
+    """Folder of seven event files; beside it are continuous ones, in `frames`."""
     folder = tmp_path_factory.mktemp("raw")
     _runs.write_events(folder, 7)
+    _streams.write_files(folder.with_name("frames"))
     return folder
 
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.inference._reference import measure_reference
 from torch.utils.data import DataLoader
 
 from glitchflow_plugin.components.processor import Processor
@@ -11,7 +12,6 @@ from glitchflow_plugin.data.series_dataset import SeriesDataset
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError
-from glitchflow_plugin.inference.closed_loop import measure_reference
 from glitchflow_plugin.models.coupling import CouplingNet
 from glitchflow_plugin.models.wiener import WienerFilter, WienerSums
 from glitchflow_plugin.preprocessing.ingest import ingest

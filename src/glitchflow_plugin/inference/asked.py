@@ -221,7 +221,7 @@ class AskedMaps(AskedTwin):
 
     Attributes:
         predictor: The twin.
-        recipe: Of the maps.
+        recipe: Recipe of the maps.
     """
 
     predictor: MapPredictor

@@ -119,26 +119,6 @@ def measure_gains(
     return MeasuredGains.joined(found)
 
 
-def measure_reference(
-    twin: WaveformTwin,
-    witnesses: Sequence[str],
-    batches: Iterable[tuple[Tensor, Tensor]],
-    groups: Int[np.ndarray, " event"],
-    sample_rate: float,
-) -> GainReference:
-    """What is kept with a model: the gains of its validation events.
-
-    Args:
-        twin: Trained.
-        witnesses: Witness channels of the twin, in its order.
-        batches: As for `measure_gains`.
-        groups: Number of the group of each event.
-        sample_rate: Hz.
-    """
-    settings = WatchSettings()
-    return reference_of(witnesses, measure_gains(twin, batches, sample_rate, settings), groups, settings)
-
-
 def reference_of(
     witnesses: Sequence[str], gains: MeasuredGains, groups: Int[np.ndarray, " event"], settings: WatchSettings
 ) -> GainReference:
@@ -172,7 +152,7 @@ class LoopInTime:
         """Witnesses that may be used for each of the next events.
 
         Args:
-            gains: Of a prediction by all witnesses.
+            gains: Gains in a prediction by all witnesses.
             spans: GPS start and end of each event, s.
         """
         watch = watch_gains(gains, spans, self.reference, self.settings, self.state)

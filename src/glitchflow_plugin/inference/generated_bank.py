@@ -13,7 +13,7 @@ from glitchflow_plugin.inference.generate import GLITCH, GeneratedSet
 from glitchflow_plugin.types.arrays import Series
 
 _LENGTH = 2.0
-"""Of a waveform in the bank, s."""
+"""Length of a waveform in the bank, s."""
 
 
 def write_banks(

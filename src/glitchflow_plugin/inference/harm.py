@@ -40,12 +40,12 @@ _SETTLED = 2.0
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedSignal:
     """An injection and what was found of it.
 
     Attributes:
-        gps: Of the signal, s.
-        kind: Of the signal.
+        gps: GPS time of the merger, or of the middle, s.
+        kind: Kind of signal.
         parameters: As JSON.
         snr: Optimal SNR in the quiet noise.
         distance: To the nearest glitch from the part that holds nine tenths of the SNR², s; None without glitches.
@@ -57,7 +57,7 @@ class Judged:
         shift: Time at which it is found less that at which it is, s, by way.
         empty: SNR of what is found there, before and after, in the strain without signals.
         empty_reweighted: The same, punished for chi-squared.
-        match: Of the signal with what cleaning leaves of it, 0 to 1.
+        match: Overlap of the signal with what cleaning leaves of it, 0 to 1.
         match_shift: How much later that lies, s.
         kept: Share of its SNR that cleaning leaves, without noise.
     """
@@ -87,13 +87,13 @@ class BlockFound:
     Attributes:
         judged: The injections.
         glitches: Times of what is loud, GPS s.
-        followers: Witnesses that follow the strain.
+        followers: Witnesses that follow the strain; None where that could not be measured.
         problem: Why there is nothing; empty where there is.
     """
 
-    judged: tuple[Judged, ...] = ()
+    judged: tuple[JudgedSignal, ...] = ()
     glitches: tuple[float, ...] = ()
-    followers: tuple[Follower, ...] = ()
+    followers: tuple[Follower, ...] | None = None
     problem: str = ""
 
 
@@ -172,7 +172,7 @@ def judge_block(
         return BlockFound(glitches=tuple(ground.glitches.tolist()), problem="no signal has room in it")
     untouched = trial.subtracted(channels)
     judged = [one for injections in passes for one in _judge_pass(trial, injections, untouched)]
-    followers: tuple[Follower, ...] = ()
+    followers = None
     relation = measured_relation(prepared, ground)
     if relation is not None:
         followers = followers_of(relation, model)
@@ -196,7 +196,7 @@ def _passes(trial: Trial) -> list[list[Injection]]:
     return [each for each in found if each]
 
 
-def _judge_copies(trial: Trial, injections: Sequence[Injection], untouched: Channel, leak: Leak) -> list[Judged]:
+def _judge_copies(trial: Trial, injections: Sequence[Injection], untouched: Channel, leak: Leak) -> list[JudgedSignal]:
     """What comes of signals of which witnesses hold copies: of all together, and of each where that does harm."""
     if not leak.witnesses:
         return []
@@ -210,7 +210,7 @@ def _judge_copies(trial: Trial, injections: Sequence[Injection], untouched: Chan
 
 def _judge_pass(
     trial: Trial, injections: Sequence[Injection], untouched: Channel, leak: Leak | None = None
-) -> list[Judged]:
+) -> list[JudgedSignal]:
     """Inject some signals together, clean, and look for each.
 
     Args:
@@ -285,7 +285,7 @@ class _Seen:
     witness: str
 
 
-def _judged(trial: Trial, signal: _Signal, seen: _Seen) -> Judged:
+def _judged(trial: Trial, signal: _Signal, seen: _Seen) -> JudgedSignal:
     """What is found of one signal."""
     ground, one = trial.ground, signal.injection
     found = {name: recovered(series, signal.template, REACH) for name, series in seen.searched.items()}
@@ -298,7 +298,7 @@ def _judged(trial: Trial, signal: _Signal, seen: _Seen) -> Judged:
     alike, later = match(signal.template, left, REACH)
     begin, end = ground.loud(signal.template)
     distance = float(distance_to(ground.glitches, np.array([begin]), np.array([end]))[0])
-    return Judged(
+    return JudgedSignal(
         gps=one.gps,
         kind=one.source.kind,
         parameters=one.told,
@@ -341,7 +341,7 @@ def added(channel: Channel, addition: Channel) -> Channel:
 
     Args:
         channel: The recording.
-        addition: Of its rate, on its samples.
+        addition: What is added: another recording, of its rate and on its samples.
     """
     first = round((addition.t0 - channel.t0) * channel.sample_rate)
     series = channel.series.astype(np.float64)

@@ -83,7 +83,7 @@ class Injection:
 
     Attributes:
         source: What it is.
-        gps: Of the merger, or of the middle, s.
+        gps: GPS time of the merger, or of the middle, s.
         snr: Optimal SNR in the quiet noise.
     """
 
@@ -197,7 +197,7 @@ def check_power(kind: str, inside: float, whole: float, band: tuple[float, float
     """Refuse a band in which a signal has next to nothing.
 
     Args:
-        kind: Of the signal.
+        kind: Kind of signal.
         inside: Its SNR in the band.
         whole: Its SNR in the whole band of the model.
         band: Hz.

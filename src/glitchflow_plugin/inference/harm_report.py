@@ -31,7 +31,7 @@ def injection_table(records: Sequence[HarmRecord], settings: HarmSettings) -> pd
     """One row for each signal.
 
     Args:
-        records: Of the blocks.
+        records: What came of each block.
         settings: Say what is near, and what is lost.
     """
     rows: list[dict[str, object]] = []
@@ -213,10 +213,10 @@ def safety_table(table: pd.DataFrame, records: Sequence[HarmRecord], settings: H
 
     Args:
         table: From `injection_table`.
-        records: Of the blocks.
+        records: What came of each block.
         settings: From which loss on a witness is unsafe.
     """
-    followers = [one for record in records for one in record.found.followers]
+    followers = [one for record in records for one in record.found.followers or ()]
     rows: list[dict[str, object]] = []
     for name in sorted({one.name for one in followers}):
         own = [one for one in followers if one.name == name]
@@ -251,7 +251,7 @@ def harm_warnings(
     Args:
         table: From `injection_table`.
         safety: From `safety_table`.
-        records: Of the blocks.
+        records: What came of each block.
         settings: Which signals were wanted.
     """
     unsafe = [
@@ -271,6 +271,12 @@ def harm_warnings(
     fell = (
         [f"{lost} of {len(own)} signals fell below SNR {settings.threshold:g} by cleaning: see `lost`"] if lost else []
     )
+    unmeasured = [
+        f"GPS {one.start:.0f} to {one.stop:.0f}: too few windows without a glitch to tell which witnesses follow the "
+        "strain, so none was tried: give longer stretches"
+        for one in records
+        if one.found.judged and one.found.followers is None
+    ]
     empty = [f"GPS {one.start:.0f} to {one.stop:.0f}: {one.found.problem}" for one in records if not one.found.judged]
     problems = {name: why for one in records for name, why in one.problems.items()}
-    return (*unsafe, *fell, *nowhere, *empty, *(f"{name}: {why}" for name, why in problems.items()))
+    return (*unsafe, *unmeasured, *fell, *nowhere, *empty, *(f"{name}: {why}" for name, why in problems.items()))

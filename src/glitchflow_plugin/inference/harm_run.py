@@ -112,8 +112,8 @@ def read_harm_record(folder: Path, block: Block) -> HarmRecord:
     """The record of a block.
 
     Args:
-        folder: Of the result.
-        block: Which.
+        folder: Folder of the result.
+        block: The block.
 
     Raises:
         FormatError: There is none, or it is damaged.

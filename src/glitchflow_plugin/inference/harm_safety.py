@@ -26,7 +26,7 @@ class Follower:
     """A witness that follows the strain where there is no glitch.
 
     Attributes:
-        name: Of the witness.
+        name: Name of the witness.
         coherent: Share of the bins in which it does.
         gain: Median modulus of the transfer from whitened strain to whitened witness in them.
     """
@@ -101,7 +101,7 @@ def followers_of(relation: Relation, model: StreamModel) -> tuple[Follower, ...]
     """The witnesses that follow the strain in any bin.
 
     Args:
-        relation: Of all witnesses.
+        relation: Relation of all witnesses to the strain.
         model: Names them.
     """
     gains = host(relation.gain.abs())

@@ -118,7 +118,7 @@ class LoopFile:
         start, end = _span(spectrograms)
         state = replace(loop.watch.state, until=(end,) * len(loop.reference.parts))
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        hold = take(self.path.with_suffix(".lock"), "the closed loop", patience=_PATIENCE)
+        hold = take(self.path.with_name(f".{self.path.stem}.lock"), "the closed loop", patience=_PATIENCE)
         try:
             write_json(self.path, asdict(self.read().with_run(StoredRun(start, end, state))))
         finally:

@@ -42,7 +42,7 @@ class Stretch:
         rate: Common rate, Hz.
         weight: How far the prediction is believed, 0 to 1, shape (time,).
         centre: Sample of the stretch about which the energy that is predicted is centred.
-        snr: Of all that is believed.
+        snr: SNR of all that is believed.
         octaves: What share of it is taken away, by octave, shape (octave,).
         share: What share of its power is taken away.
     """

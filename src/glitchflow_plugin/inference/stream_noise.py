@@ -27,7 +27,7 @@ def keep_noise(
     """Write down what a subtraction did to the noise of a block, if the block is long enough to tell.
 
     Args:
-        folder: Of the files.
+        folder: Folder of the files.
         span: Start and end of the block, GPS s.
         content: What its file holds.
         quiet: Where the recorded strain holds nothing loud, over the same time at any rate.
@@ -54,7 +54,7 @@ def tell_noise(folder: Path, manifest: Manifest) -> NoiseTold:
     """Figures of all blocks, and their picture, which is written.
 
     Args:
-        folder: Of the files.
+        folder: Folder of the files.
         manifest: What it holds.
     """
     noise = whole_noise(folder, manifest.blocks)
@@ -72,7 +72,7 @@ def whole_noise(folder: Path, blocks: Iterable[BlockRecord]) -> NoiseChanges | N
     """What subtraction did to the noise of all blocks; of strain that changes its rate, those of the first rate.
 
     Args:
-        folder: Of the files.
+        folder: Folder of the files.
         blocks: What it holds.
     """
     whole: NoiseChanges | None = None

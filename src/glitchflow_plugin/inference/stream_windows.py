@@ -67,7 +67,7 @@ class StreamModel:
     """What is needed of a registered model, picklable.
 
     Attributes:
-        twin: Of waveforms.
+        twin: A twin of waveforms.
         target: How the strain is conditioned.
         witnesses: The same of each witness, in the order of the twin.
         qtransform: Maps in which is looked for what is left.
@@ -302,7 +302,7 @@ def look(
     Args:
         prepared: From `prepare`.
         model: Twin and recipes.
-        centre: Of the window, GPS s.
+        centre: Centre of the window, GPS s.
     """
     size = round(model.duration * model.rate)
     start = round(centre * model.rate) - size // 2

@@ -34,8 +34,8 @@ class Louder(NamedTuple):
     Attributes:
         seen: What the twin sees of them.
         answer: What it foretells.
-        factor: Of the drive or the waveform, (event,); NaN where too little is predicted, or the SNR
-            is out of reach.
+        factor: By which drive or waveform was multiplied, (event,); NaN where too little is predicted, or the SNR is
+            out of reach.
     """
 
     seen: Tensor

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.inference.asked import AskedTwin
-from glitchflow_plugin.inference.attribution import TWIN, Attributed, NamesJudged
+from glitchflow_plugin.inference.attribution import Attributed
+from glitchflow_plugin.inference.named_witnesses import TWIN, NamesJudged
 from glitchflow_plugin.inference.transfer_map import TRUE, gain_errors
 from glitchflow_plugin.inference.what_if import DELAY, GAIN, SERIES, UNCHANGED, Answers
 from glitchflow_plugin.plots.style import Picture

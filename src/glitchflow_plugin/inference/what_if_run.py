@@ -9,13 +9,8 @@ import torch
 
 from glitchflow_plugin.data.truth_file import Truth
 from glitchflow_plugin.inference.asked import AskedSeries, AskedTwin, ask
-from glitchflow_plugin.inference.attribution import (
-    Attributed,
-    attribute_events,
-    attribution_table,
-    judge_names,
-    named_witnesses,
-)
+from glitchflow_plugin.inference.attribution import Attributed, attribute_events, attribution_table
+from glitchflow_plugin.inference.named_witnesses import judge_names, named_witnesses
 from glitchflow_plugin.inference.subject import Subject
 from glitchflow_plugin.inference.transfer_map import LINEAR, Response, transfer_map, true_transfer
 from glitchflow_plugin.inference.what_if import (
@@ -33,7 +28,7 @@ class Known:
     """What is known beside the model.
 
     Attributes:
-        truth: Of the simulation that made the events.
+        truth: Truth of the simulation that made the events.
         folder: Its event files.
         response: Transfer function of a coupling.
         ranking: Witnesses of a scan, best first.

@@ -6,12 +6,11 @@ import numpy as np
 from scipy import constants, integrate
 
 from glitchflow_plugin.signal.psd import Psd
+from glitchflow_plugin.signal.waveforms import SUN, chirp_mass
 
 LOWEST = 10.0
 """Frequency from which on the signal is counted, Hz."""
 
-_SUN = 4.925490947641267e-6
-"""G times the mass of the Sun over c³, s (nominal value of the IAU, resolution B3 of 2015)."""
 _AVERAGE = 1.77 / 4
 """The distance averaged over all directions and orientations, by volume, over that of the best of them."""
 
@@ -34,16 +33,15 @@ def inspiral_range(psd: Psd, mass_1: float = 1.4, mass_2: float = 1.4, snr: floa
         The range; 0 where the density is infinite.
 
     Raises:
-        ValueError: The density is zero or not finite at a frequency that counts.
+        ValueError: The density is zero or NaN at a frequency that counts.
     """
-    total = mass_1 + mass_2
-    chirp = (mass_1 * mass_2) ** 0.6 / total**0.2 * _SUN
-    last = 1 / (6**1.5 * math.pi * total * _SUN)
+    last = 1 / (6**1.5 * math.pi * (mass_1 + mass_2) * SUN)
     frequencies = psd.frequencies
     counted = (frequencies >= LOWEST) & (frequencies < last)
     density = psd.values[counted]
     if not np.all(density > 0):
         raise ValueError(f"the density must be positive from {LOWEST:g} to {last:.0f} Hz")
     integral = integrate.trapezoid(frequencies[counted] ** (-7 / 3) / density, frequencies[counted])
-    heard = 4 * _AVERAGE * math.sqrt(5 / 96) * math.pi ** (-2 / 3) * chirp ** (5 / 6) / snr * math.sqrt(integral)
+    size = (SUN * chirp_mass(mass_1, mass_2)) ** (5 / 6)
+    heard = 4 * _AVERAGE * math.sqrt(5 / 96) * math.pi ** (-2 / 3) * size / snr * math.sqrt(integral)
     return float(heard * constants.c / (1e6 * constants.parsec))

@@ -31,7 +31,7 @@ class Intervention:
         action: `scale` the series by `factor`; `silence` it, as if the sensor were missing; `delay` it; `swap` it for
             that of another event; or replace it by Gaussian `noise` of its own spectrum, as if nothing had happened
             there.
-        factor: Of the series; a map's energies change by its square.
+        factor: By how much the series is multiplied; a map's energies change by its square.
         delay: s; positive: later.
         event: Id of the event whose witness is taken; None: the next one of another group that has it.
         case: Changes of one name are made together; empty: this one alone.

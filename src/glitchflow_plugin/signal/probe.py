@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from scipy import signal
 
 QUALITY = 6.0
-"""Of the bursts: short enough for an event at 10 Hz, and a sixth of an octave or so wide."""
+"""Q of the bursts: short enough for an event at 10 Hz, and a sixth of an octave or so wide."""
 
 
 class Arrived(NamedTuple):
     """What arrived of a probe.
 
     Attributes:
-        gain: Of what has the probe's shape, at the delay at which that is most: output over input.
+        gain: Output over input of what has the probe's shape, at the delay at which that is most.
         delay: s by which it is later.
         phase: By which its oscillation is ahead beside its envelope, rad: 0 of a delay alone, pi of a reversed sign.
         coherence: Share of what arrived, in power, that has the probe's shape: 1 of a linear response that is flat
@@ -62,7 +62,7 @@ def arrived(
     Args:
         probe: From `burst`.
         output: What came of it alone.
-        frequency: Of the probe, Hz.
+        frequency: Frequency of the probe, Hz.
         sample_rate: Hz.
         longest: Largest delay to either side, s.
     """

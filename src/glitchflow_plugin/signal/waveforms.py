@@ -15,8 +15,8 @@ _AFTER = 0.5
 _HIGHEST_RATE = 4096.0
 """Rate up to which ml4gw makes binaries, Hz: at 16384 Hz its high-pass filter is unstable and gives NaN."""
 
-_NEWTON = 4.925490947e-6
-"""Mass of the sun as a time, G M / c³, s."""
+SUN = 4.925490947641267e-6
+"""Mass of the sun as a time, G M / c³, s (nominal value of the IAU, resolution B3 of 2015)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,19 +32,27 @@ class Waveform:
     reference: float
 
 
+def chirp_mass(mass_1: float, mass_2: float) -> float:
+    """Chirp mass of a binary, in the unit of its masses.
+
+    >>> round(chirp_mass(1.4, 1.4), 3)
+    1.219
+    """
+    return (mass_1 * mass_2) ** 0.6 / (mass_1 + mass_2) ** 0.2
+
+
 def chirp_time(mass_1: float, mass_2: float, frequency: float) -> float:
     """Time of a circular binary from a frequency to the merger, s: 5/256 (pi f)^(-8/3) M^(-5/3), the leading order.
 
     Args:
         mass_1: Detector frame, solar masses.
         mass_2: Likewise.
-        frequency: Of the wave, Hz.
+        frequency: Frequency of the wave, Hz.
 
     >>> round(chirp_time(1.4, 1.4, 20.0))
     158
     """
-    chirp_mass = _NEWTON * (mass_1 * mass_2) ** 0.6 / (mass_1 + mass_2) ** 0.2
-    return 5 / 256 * (math.pi * frequency) ** (-8 / 3) * chirp_mass ** (-5 / 3)
+    return 5 / 256 * (math.pi * frequency) ** (-8 / 3) * (SUN * chirp_mass(mass_1, mass_2)) ** (-5 / 3)
 
 
 def binary_duration(mass_1: float, mass_2: float, lowest_frequency: float) -> float:
@@ -96,7 +104,7 @@ def polarisations(
         "s2z": spin_2,
         "chi1": spin_1,
         "chi2": spin_2,
-        "chirp_mass": (mass_1 * mass_2) ** 0.6 / total**0.2,
+        "chirp_mass": torch.tensor([chirp_mass(*source[:2]) for source in sources], dtype=torch.float64),
         "mass_ratio": mass_2 / mass_1,
         "distance": torch.full_like(total, 400.0),
         "phic": torch.zeros_like(total),
@@ -148,9 +156,9 @@ def sine_gaussian(sample_rate: float, *, frequency: float, quality: float, phase
 
     Args:
         sample_rate: Hz.
-        frequency: Of the sine, Hz.
+        frequency: Frequency of the sine, Hz.
         quality: Q.
-        phase: Of the sine in the middle, rad.
+        phase: Phase of the sine in the middle, rad.
     """
     width = quality / (math.sqrt(2) * math.pi * frequency)
     # beyond five widths a hundred-billionth is left

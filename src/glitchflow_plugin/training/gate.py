@@ -38,7 +38,7 @@ class GateSettings:
 HEARD = 8.0
 """SNR from which a search counts a signal as found."""
 
-_NOISE = 0.01
+_ON_EDGE = 0.01
 """Change of the SNR up to which a signal that falls below the threshold was on its edge."""
 
 
@@ -63,7 +63,7 @@ class Signals:
         change, near = np.abs(self.after / self.before - 1), self.near_glitch
         # a glitch lifts a faint signal above the threshold, and once it is gone noise alone decides
         sure = ~near | (self.injected >= HEARD + 3)
-        missed = sure & (self.before >= HEARD) & (self.after < HEARD) & (change > _NOISE)
+        missed = sure & (self.before >= HEARD) & (self.after < HEARD) & (change > _ON_EDGE)
         found = {"signals_missed": float(missed.sum())}
         if not near.all():
             found["signal_snr_change"] = float(np.median(change[~near]))
