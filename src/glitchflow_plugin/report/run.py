@@ -36,6 +36,7 @@ _TEXTS: Mapping[str, str] = {
     "confusion": "Counts of events by what was measured and whether they are vetoed.",
     "corr": "Channels by the share of the strain's spikes that they share, with what chance gives.",
     "coupling": "Gain of each witness along time, compared with what it was when the twin was trained.",
+    "distance": "Change of the SNR of each signal by cleaning, against its distance to the nearest glitch.",
     "false_alarms": "Vetoes without a glitch in the strain: real, generated and cleaned maps.",
     "iou": "Channels by shared spikes over all spikes of the two.",
     "loudest": "The loudest glitches: real, generated and cleaned maps.",
@@ -43,6 +44,7 @@ _TEXTS: Mapping[str, str] = {
     "missed": "Glitches without a veto in their time: real, generated and cleaned maps.",
     "noise": "Noise before and after subtraction: spectral densities in quiet time, and the inspiral range along time.",
     "ranking": "Channels by rounds and families, with the figures of each.",
+    "recovered": "SNR of each signal after cleaning against that before, plain and re-weighted.",
     "roc": "Hit rate against false-alarm rate of the veto, beside the rivals.",
     "timeline": "Events and vetoes along time.",
     "uncleaned": "Glitches with a pixel above the threshold after cleaning: real, generated and cleaned maps.",
@@ -58,8 +60,11 @@ _CHARTED = ("timeline", "roc", "veto_efficiency")
 _TABLES: Mapping[str, str] = {
     "coupling": "gain of each witness, by comparing the prediction with the strain",
     "entrants": "entrants of the leaderboard, with the ends of the intervals and what each cost",
+    "harm": "what cleaning does to signals by kind, place and SNR, with the ends of the intervals",
+    "injections": "signals one by one, before and after cleaning",
     "kinds": "median net power removed by kind of event",
     "residual": "what is left of the glitches, by band",
+    "safety": "witnesses that follow the strain, and what signals lose that they hold",
     "segments": "when to veto, a box in time and frequency each",
     "veto_reliability": "claimed false-alarm probabilities, and the share of clean time that claims as much or less",
 }
