@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 from itwinai.components import BaseComponent
 
@@ -11,14 +11,24 @@ from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.readers.segments import as_given, read_segments
 from glitchflow_plugin.data.results import claim, place
-from glitchflow_plugin.inference.harm_run import HarmJob
 from glitchflow_plugin.inference.stream_data import Block, find_segments, open_blocks, plan_blocks
-from glitchflow_plugin.inference.stream_run import StreamJob
-from glitchflow_plugin.inference.stream_windows import StreamSettings
+from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings
 from glitchflow_plugin.inference.subject import check_model
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 
-Job = TypeVar("Job", StreamJob, HarmJob)
+
+class BlockJob(Protocol):
+    """What is done with each block."""
+
+    @property
+    def model(self) -> StreamModel: ...
+    @property
+    def provenance(self) -> Mapping[str, object]: ...
+    def what(self, blocks: Sequence[Block]) -> Mapping[str, object]: ...
+    def at(self, folder: Path, inputs: str) -> Self: ...
+
+
+Job = TypeVar("Job", bound=BlockJob)
 
 
 class ContinuousStep(BaseComponent):
@@ -68,7 +78,7 @@ class ContinuousStep(BaseComponent):
         asked = None if self.segments is None else read_segments(self.segments, self.segments_flag).tolist()
         return plan_blocks(find_segments(self.datasets, strain, asked), block_length)
 
-    def find_place(self, job: Job, blocks: Sequence[Block]) -> None:
+    def find_place(self, job: BlockJob, blocks: Sequence[Block]) -> None:
         """From then on `place` is the folder of what comes of a job, to be held and claimed."""
         self._what = job.what(blocks)
         version = job.provenance["glitchflow_model_version"]
