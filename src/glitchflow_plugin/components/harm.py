@@ -3,17 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from itwinai.components import BaseComponent, monitor_exec
+from itwinai.components import monitor_exec
 
+from glitchflow_plugin.components._continuous import ContinuousStep
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
-from glitchflow_plugin.data.datasets import DatasetSettings
-from glitchflow_plugin.data.names import check_name
-from glitchflow_plugin.data.readers.segments import as_given, read_segments
-from glitchflow_plugin.data.results import claim, place
 from glitchflow_plugin.inference.harm_injections import HarmSettings
 from glitchflow_plugin.inference.harm_report import (
     PLACES,
@@ -25,38 +23,34 @@ from glitchflow_plugin.inference.harm_report import (
     safety_table,
 )
 from glitchflow_plugin.inference.harm_run import HarmJob, run_harm
-from glitchflow_plugin.inference.stream_data import Block, find_segments, open_blocks, plan_blocks
+from glitchflow_plugin.inference.stream_data import Block
 from glitchflow_plugin.inference.stream_run import provenance_of, stream_model
 from glitchflow_plugin.inference.stream_windows import StreamSettings
-from glitchflow_plugin.inference.subject import check_model, load_model, model_inputs
+from glitchflow_plugin.inference.subject import load_model, model_inputs
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.plots.harm import plot_change, plot_recovered
 from glitchflow_plugin.plots.style import Picture
-from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.pictures import IMAGES, save_figures
 from glitchflow_plugin.products.summary import RunSummary, now
 from glitchflow_plugin.products.veto_table import write_table
 from glitchflow_plugin.settings import built
 
 
-class Harm(BaseComponent):
+class Harm(ContinuousStep):
     """Inject signals into continuous strain, and look for them before and after a registered model cleans it.
 
     Args:
-        model: `name` and `version` (a number or an alias) of the registered model.
-        tracking_uri: Address of the registry.
-        folder: Below it everything goes, in a folder named after GPS times and version.
-        datasets: Where the data are, as for Stream.
-        segments: Times that are looked at: a file that gwpy reads, several, or pairs of GPS s; None: all that there is.
-        segments_flag: Name of the flag in such files where they hold several.
+        model: Argument of `ContinuousStep`, likewise the next three.
+        tracking_uri: Likewise.
+        folder: Likewise.
+        datasets: Likewise.
         target: Strain that is looked at; None: the one that the model was trained on.
         stream: How the model is used: the keys of `settings` in stream.yaml.
         settings: The keys of `settings` in harm.yaml.
-        engine: Where the blocks are judged: the keys of engine.yaml, or an engine's name.
-        result: Name of the result's folder; None: named after what it is of.
-        replace: Whether another result of the name `result` may go.
-        name: Name of the step.
+        given: Other arguments of `ContinuousStep`.
     """
+
+    section = "harm"
 
     @keeping_arguments
     def __init__(
@@ -66,27 +60,15 @@ class Harm(BaseComponent):
         folder: str,
         datasets: Sequence[Mapping[str, object]],
         *,
-        segments: object = None,
-        segments_flag: str | None = None,
         target: str | None = None,
         stream: Mapping[str, object] | None = None,
         settings: Mapping[str, object] | None = None,
-        engine: Mapping[str, object] | str | None = None,
-        result: str | None = None,
-        replace: bool = False,
-        name: str | None = None,
+        **given: Any,
     ) -> None:
-        super().__init__(name)
-        self.model, self.tracking_uri = check_model(model), tracking_uri
-        self.folder = Path(folder)
-        self.datasets = DatasetSettings.listed(datasets)
-        self.segments, self.segments_flag = None if segments is None else as_given(segments), segments_flag
+        super().__init__(model, tracking_uri, folder, datasets, **given)
         self.target = target
         self.stream = built(StreamSettings, stream, "stream.settings")
         self.settings = built(HarmSettings, settings, "harm.settings")
-        self.engine = EngineSettings.of(engine)
-        self.result = None if result is None else check_name(str(result), "harm.yaml: result")
-        self.replace = replace
 
     @monitor_exec
     @holding()
@@ -95,8 +77,7 @@ class Harm(BaseComponent):
         started = now()
         bundle = load_model(self.model, self.tracking_uri)
         strain = self.target or bundle.target
-        asked = None if self.segments is None else read_segments(self.segments, self.segments_flag).tolist()
-        blocks = plan_blocks(find_segments(self.datasets, strain, asked), self.stream.block_length)
+        blocks = self.blocks_of(strain, self.stream.block_length)
         provenance = {
             **provenance_of(bundle, self.stream, strain),
             # other blocks leave other places for signals
@@ -105,17 +86,14 @@ class Harm(BaseComponent):
         # what the closed loop would stop is for Stream to find: here every witness is used
         model = replace(stream_model(bundle, strain), reference=None)
         job = HarmJob(self.folder, model, self.stream, self.settings, provenance)
-        self._what = job.what(blocks)
-        span = f"{blocks[0].span[0]:.0f}-{blocks[-1].span[1]:.0f}-v{provenance['glitchflow_model_version']}"
-        self.place = place(self.folder, span, self._what, chosen=self.result)
+        self.find_place(job, blocks)
         self._make(job, blocks, bundle, started)
         return self.place
 
     @holding("place")
     def _make(self, job: HarmJob, blocks: Sequence[Block], bundle: ModelBundle, started: str) -> None:
-        claim(self.place, self._what, replace=self.replace, section="harm")
-        blocks, catalogue = open_blocks(self.datasets, blocks, job.model, self.stream)
-        records = run_harm(job.at(self.place, catalogue.fingerprint), blocks, self.engine)
+        job, blocks = self.claimed(job, blocks, self.stream)
+        records = run_harm(job, blocks, self.engine)
         table = injection_table(records, self.settings)
         safety = safety_table(table, records, self.settings)
         tables = {"injections": table, "harm": harm_table(table, self.settings), "safety": safety}

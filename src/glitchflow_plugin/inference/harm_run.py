@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -76,7 +77,7 @@ class HarmJob:
                 f"{band[0]:g} to {band[1]:g} Hz."
             )
 
-    def at(self, folder: Path, inputs: str) -> "HarmJob":
+    def at(self, folder: Path, inputs: str) -> Self:
         """The job, once it is known where the records go and what the data are."""
         return replace(self, folder=folder, inputs=inputs)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
@@ -123,7 +123,7 @@ class StreamJob:
     inputs: str = ""
     ranks: RankCalibration | None = None
 
-    def at(self, folder: Path, inputs: str) -> "StreamJob":
+    def at(self, folder: Path, inputs: str) -> Self:
         """The job, once it is known where the files go and what the data are."""
         return replace(self, folder=folder, inputs=inputs)
 
