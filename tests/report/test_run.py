@@ -10,6 +10,7 @@ from glitchflow_plugin import cli
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.report.events import event_name, explaining, most_telling
 from glitchflow_plugin.report.run import write_report
+from glitchflow_plugin.report.tables import table
 
 pytest.importorskip("bokeh")
 pytest.importorskip("itables")
@@ -82,3 +83,11 @@ def test_the_command_writes_pages_and_says_what_it_lacks(tmp_path, run, capsys):
     with pytest.raises(FormatError, match="summary"):
         write_report(tmp_path)
     assert HOSTILE not in written.read_text()
+
+
+def test_numbers_that_are_not_known_are_empty_in_a_table():
+    frame = pd.DataFrame({"snr": [10.5, np.nan, 2e-05], "witness": [np.nan, np.nan, np.nan]})
+    html = table("harm", frame, "Harm.").html
+    assert "NaN" not in html
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", html)
+    assert cells == ["10.5", "", "", "", "2e-05", ""]

@@ -94,7 +94,10 @@ def _shown(column: pd.Series) -> pd.Series:
         return column.map({True: "yes", False: "no"}).fillna("").astype(object)
     if pd.api.types.is_numeric_dtype(column):
         numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        return column if np.isfinite(numbers).all() else pd.Series(numbers, index=column.index)
+        if np.isfinite(numbers).all():
+            return column
+        # text that reads as a number is sorted as one by the library
+        return pd.Series(["" if np.isnan(value) else _number(value) for value in numbers], column.index, dtype=object)
     return column.map(lambda value: "" if _unknown(value) else str(escape(str(value)))).astype(object)
 
 
