@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-
 from glitchflow_plugin.data.files import content_hash, read_record, write_json
 from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
 from glitchflow_plugin.inference.harm import BlockFound, judge_block
 from glitchflow_plugin.inference.harm_injections import HarmSettings
-from glitchflow_plugin.inference.stream_data import Block, between, check_band, padded, read_block
+from glitchflow_plugin.inference.stream_data import Block, read_covered
+from glitchflow_plugin.inference.stream_run import what_is_used
 from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings
 from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.spectrograms import single_thread
@@ -83,14 +82,7 @@ class HarmJob:
 
     def what(self, blocks: Sequence[Block]) -> dict[str, object]:
         """All that decides about the result of some blocks."""
-        told = {key.removeprefix("glitchflow_"): value for key, value in self.provenance.items()}
-        told.pop("recipe", None)
-        return {
-            **told,
-            "harm": asdict(self.settings),
-            "blocks": content_hash([one.span for one in blocks]),
-            "gps": [blocks[0].span[0], blocks[-1].span[1]],
-        }
+        return {**what_is_used(self.provenance, blocks), "harm": asdict(self.settings)}
 
     def fingerprint(self, block: Block) -> str:
         """Of all that decides about the signals of a block and what is found of them."""
@@ -129,19 +121,13 @@ def make_block(job: HarmJob, plan: ShardPlan) -> HarmRecord:
         FormatError: The strain is in another unit than in training, or files contradict each other.
         ConfigurationError: It does not reach as high as what the model predicts, or signals have no power in the band.
     """
-    if not isinstance(plan, Block) or plan.source is None:
-        raise TypeError(f"expected a block with its source, got {plan!r}")
-    channels, problems = read_block(job.model, plan)
-    strain = channels.get(job.model.target.name)
-    piece = None if strain is None else between(strain, *plan.span)
+    block, channels, problems = read_covered(job.model, plan)
     found = BlockFound(problem="there is no strain")
-    if strain is not None and piece is not None and np.isfinite(piece.series).any():
-        check_band(job.model, strain.sample_rate)
-        whole = {**channels, strain.name: padded(strain, plan.span)}
+    if job.model.target.name in channels:
         with single_thread():
-            found = judge_block(whole, job.model, (plan.span, plan.segment), job.stream, job.settings)
-    record = HarmRecord(*plan.span, job.fingerprint(plan), found, problems)
-    write_json(record_path(job.folder, *plan.span), asdict(record))
+            found = judge_block(channels, job.model, (block.span, block.segment), job.stream, job.settings)
+    record = HarmRecord(*block.span, job.fingerprint(block), found, problems)
+    write_json(record_path(job.folder, *block.span), asdict(record))
     return record
 
 

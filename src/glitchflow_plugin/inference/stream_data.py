@@ -205,6 +205,34 @@ def read_block(model: StreamModel, block: Block) -> tuple[dict[str, Channel], di
     return channels, problems
 
 
+def read_covered(model: StreamModel, plan: ShardPlan) -> tuple[Block, dict[str, Channel], dict[str, str]]:
+    """A block with its channels and what is wrong with them; strain that holds anything of it covers all of it.
+
+    Args:
+        model: Which channels, in which unit, and up to which frequency.
+        plan: From `open_blocks`.
+
+    Returns:
+        The block, and as `read_block` gives them its channels and problems. Where the block lacks strain there are NaN,
+        and no strain is there where it lacks all.
+
+    Raises:
+        FormatError: As `read_block`.
+        ConfigurationError: The strain does not reach as high as what the model predicts.
+    """
+    if not isinstance(plan, Block) or plan.source is None:
+        raise TypeError(f"expected a block with its source, got {plan!r}")
+    channels, problems = read_block(model, plan)
+    strain = channels.get(model.target.name)
+    piece = None if strain is None else between(strain, *plan.span)
+    if strain is not None and piece is not None and np.isfinite(piece.series).any():
+        check_band(model, strain.sample_rate)
+        channels[strain.name] = padded(strain, plan.span)
+    else:
+        channels.pop(model.target.name, None)
+    return plan, channels, problems
+
+
 def between(channel: Channel, start: float, stop: float) -> Channel | None:
     """The samples of a channel in [start, stop) GPS s; None if there are none.
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,8 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.closed_loop import NOTE
 from glitchflow_plugin.inference.rank_report import known_ranks
 from glitchflow_plugin.inference.stream import subtract
-from glitchflow_plugin.inference.stream_data import Block, after_stops, between, check_band, padded, read_block
-from glitchflow_plugin.inference.stream_loop import left_out, warnings_of, watch
+from glitchflow_plugin.inference.stream_data import Block, after_stops, between, read_covered
+from glitchflow_plugin.inference.stream_loop import Watched, left_out, warnings_of, watch
 from glitchflow_plugin.inference.stream_noise import keep_noise, tell_noise
 from glitchflow_plugin.inference.stream_ranks import MARGIN, within_block
 from glitchflow_plugin.inference.stream_vetoes import block_vetoes, veto_boxes
@@ -45,7 +45,6 @@ from glitchflow_plugin.products.folder import (
     BlockRecord,
     Manifest,
     ProductFile,
-    Stop,
     is_finished,
     is_seen,
     read_block_record,
@@ -129,13 +128,9 @@ class StreamJob:
 
     def what(self, blocks: Sequence[Block]) -> dict[str, object]:
         """All that decides about the products of some blocks."""
-        recipe = "glitchflow_recipe"
-        told = {key.removeprefix("glitchflow_"): value for key, value in self.provenance.items() if key != recipe}
         return {
-            **told,
+            **what_is_used(self.provenance, blocks),
             "products": self.products.decisive(),
-            "blocks": content_hash([one.span for one in blocks]),
-            "gps": [blocks[0].span[0], blocks[-1].span[1]],
             "vetoes": content_hash(self.vetoes),
         }
 
@@ -226,27 +221,22 @@ def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
         FormatError: The strain is in another unit than in training, or files contradict each other.
         ConfigurationError: It does not reach as high as what the model predicts.
     """
-    if not isinstance(plan, Block) or plan.source is None:
-        raise TypeError(f"expected a block with its source, got {plan!r}")
-    channels, problems = read_block(job.model, plan)
+    block, channels, problems = read_covered(job.model, plan)
     # what was seen where nothing is stopped stays
-    gains = read_block_record(job.folder, *plan.span).gains if plan.stopped else ()
-    record = BlockRecord(*plan.span, job.fingerprint(plan), job.seen(plan), problems=problems, gains=gains)
+    gains = read_block_record(job.folder, *block.span).gains if block.stopped else ()
+    record = BlockRecord(*block.span, job.fingerprint(block), job.seen(block), problems=problems, gains=gains)
     strain = channels.get(job.model.target.name)
-    piece = None if strain is None else between(strain, *plan.span)
-    if strain is not None and piece is not None and np.isfinite(piece.series).any():
-        check_band(job.model, strain.sample_rate)
-        whole = {**channels, strain.name: padded(strain, plan.span)}
-        stopped = left_out(plan.stopped, [one.name for one in job.model.witnesses])
+    if strain is not None:
+        stopped = left_out(block.stopped, [one.name for one in job.model.witnesses])
         with single_thread():
-            found = subtract(whole, job.model, plan.span, plan.segment, job.settings, stopped=stopped)
-        piece = between(whole[strain.name], *plan.span) or piece
-        size = round((plan.span[1] - plan.span[0]) * STATE_RATE)
-        vetoes = block_vetoes(found.energy, plan.span, job.products.threshold, job.products.veto_padding)
+            found = subtract(channels, job.model, block.span, block.segment, job.settings, stopped=stopped)
+        piece = between(strain, *block.span) or strain
+        size = round((block.span[1] - block.span[0]) * STATE_RATE)
+        vetoes = block_vetoes(found.energy, block.span, job.products.threshold, job.products.veto_padding)
         own = vetoes.active if job.products.own_vetoes else ()
         flags = {
             "ANALYSED": found.analysed,
-            "NOT_VETOED": _outside((*job.vetoes, *own), plan.span, size),
+            "NOT_VETOED": _outside((*job.vetoes, *own), block.span, size),
             "NOTHING_SUBTRACTED": found.glitch == 0,
             "WITNESSES_COMPLETE": found.complete,
             "IN_DISTRIBUTION": found.familiar,
@@ -254,11 +244,11 @@ def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
             "STRAIN_AGREES": found.agreed,
         }
         state = state_vector(flags, size)
-        told = {"glitchflow_stopped": [asdict(one) for one in plan.stopped]} if plan.stopped else {}
+        told = {"glitchflow_stopped": [asdict(one) for one in block.stopped]} if block.stopped else {}
         clean = CleanStrain(
-            piece, found.glitch, state, job.products.suffix, job.rank_channels(found.energy, plan.span[0])
+            piece, found.glitch, state, job.products.suffix, job.rank_channels(found.energy, block.span[0])
         )
-        keep_noise(job.folder, plan.span, clean, found.quiet)
+        keep_noise(job.folder, block.span, clean, found.quiet)
         written = write_clean_strain(job.folder, clean, job.products.formats, {**job.provenance, **told})
         seconds = {name: float(np.count_nonzero(state >> bit & 1)) / STATE_RATE for bit, name in enumerate(flags)}
         record = replace(
@@ -270,7 +260,7 @@ def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
             gains=gains or found.gains,
             known=vetoes.known,
             vetoed=vetoes.active,
-            boxes=veto_boxes(found, plan.span, job.products.threshold),
+            boxes=veto_boxes(found, block.span, job.products.threshold),
         )
     write_block_record(job.folder, record)
     return record
@@ -288,7 +278,8 @@ def run_stream(job: StreamJob, blocks: Sequence[Block], engine: EngineSettings, 
     first = job.unseen(blocks)
     if first:
         map_shards(partial(make_block, job), first, engine, "Stream", left=partial(job.unseen, blocks), unit="block")
-    stops = _stops(job, blocks)
+    watched = _watched(job, (read_block_record(job.folder, *one.span) for one in blocks))
+    stops = () if watched is None else watched.stops
     blocks = after_stops(blocks, stops, foresight(job.model, job.settings))
     pending = job.pending(blocks)
     done = len(blocks) - len(first) - len(pending)
@@ -310,12 +301,12 @@ def run_stream(job: StreamJob, blocks: Sequence[Block], engine: EngineSettings, 
     return manifest
 
 
-def _stops(job: StreamJob, blocks: Sequence[Block]) -> tuple[Stop, ...]:
-    """What the closed loop stops, once all blocks have said what they say of their witnesses."""
+def _watched(job: StreamJob, records: Iterable[BlockRecord]) -> Watched | None:
+    """What the closed loop says of what all blocks have said of their witnesses; None where there is none."""
     if job.model.reference is None or not job.settings.closed_loop.enabled:
-        return ()
-    seen = (gain for one in blocks for gain in read_block_record(job.folder, *one.span).gains)
-    return watch(seen, job.model.reference, job.settings.closed_loop).stops
+        return None
+    seen = (gain for one in records for gain in one.gains)
+    return watch(seen, job.model.reference, job.settings.closed_loop)
 
 
 def stream_summary(manifest: Manifest, job: StreamJob, inputs: Mapping[str, object], started: str) -> RunSummary:
@@ -341,6 +332,7 @@ def stream_summary(manifest: Manifest, job: StreamJob, inputs: Mapping[str, obje
     counts = Counter(f"{stretch.reason or 'taken'}_stretches" for one in manifest.blocks for stretch in one.believed)
     counts["witnesses_stopped"] = len(manifest.stopped)
     noise = tell_noise(job.folder, manifest)
+    watched = _watched(job, manifest.blocks)
     return RunSummary(
         pipeline="stream_pipeline/Stream",
         started=started,
@@ -358,17 +350,10 @@ def stream_summary(manifest: Manifest, job: StreamJob, inputs: Mapping[str, obje
         warnings=(
             *(f"{name} was missing for {time:.0f} s" for name, time in missing.items()),
             *(f"{name}: {why}" for name, why in problems.items()),
-            *_of_the_loop(job, manifest),
+            *([] if watched is None else warnings_of(watched)),
             *([NO_RANKS] if job.products.ranks and job.ranks is None else []),
         ),
     )
-
-
-def _of_the_loop(job: StreamJob, manifest: Manifest) -> list[str]:
-    if job.model.reference is None or not job.settings.closed_loop.enabled:
-        return []
-    seen = (gain for one in manifest.blocks for gain in one.gains)
-    return warnings_of(watch(seen, job.model.reference, job.settings.closed_loop))
 
 
 def provenance_of(bundle: ModelBundle, settings: StreamSettings, strain: str) -> dict[str, object]:
@@ -390,6 +375,18 @@ def provenance_of(bundle: ModelBundle, settings: StreamSettings, strain: str) ->
         "glitchflow_strain": strain,
         "glitchflow_version": versions()["glitchflow_plugin"],
     }
+
+
+def what_is_used(provenance: Mapping[str, object], blocks: Sequence[Block]) -> dict[str, object]:
+    """Model, settings and times, as a folder of results keeps them: of the recipe its checksum.
+
+    Args:
+        provenance: From `provenance_of`.
+        blocks: All of the run.
+    """
+    told = {key.removeprefix("glitchflow_"): value for key, value in provenance.items() if key != "glitchflow_recipe"}
+    times = {"blocks": content_hash([one.span for one in blocks]), "gps": [blocks[0].span[0], blocks[-1].span[1]]}
+    return {**told, **times}
 
 
 def _outside(
