@@ -21,6 +21,14 @@ def test_a_signal_without_a_glitch_anywhere_is_shown_at_the_far_end():
     figure.canvas.draw()
 
 
+def test_the_largest_change_lies_within_the_axes():
+    figure = plot_change({"binary": (np.array([0.0, 3.0, 9.0]), np.array([19.0, -0.1, 0.0]))}, near=0.5, quiet=4.0)
+    [axes] = figure.axes
+    figure.canvas.draw()
+    height = axes.transAxes.inverted().transform(axes.transData.transform([0.05, 19.0]))[1]
+    assert height < 0.98
+
+
 def test_nothing_at_all_can_be_shown():
     plot_recovered({"SNR": {}}, threshold=8.0).canvas.draw()
     plot_change({}, near=0.5, quiet=4.0).canvas.draw()

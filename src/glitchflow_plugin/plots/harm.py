@@ -66,6 +66,9 @@ def plot_change(
     """
     figure = new_figure(8.0, 4.6)
     axes = figure.subplots()
+    # before anything is drawn: margins are those of the scale
+    axes.set_xscale("log")
+    axes.set_yscale("symlog", linthresh=1.0)
     far = max([quiet, *(float(distance[np.isfinite(distance)].max(initial=0)) for distance, _ in changes.values())])
     for (kind, (distance, change)), marker, colour in zip(
         changes.items(), _MARKERS, (BLUE, ORANGE, GREEN, GREY), strict=False
@@ -75,10 +78,8 @@ def plot_change(
     axes.axhline(0, color="black", linewidth=0.8)
     for place in (near, quiet):
         axes.axvline(place, color="black", linewidth=0.5, linestyle=":")
-    axes.set_xscale("log")
-    axes.set_yscale("symlog", linthresh=1.0)
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("distance to the nearest glitch [s]")
+    axes.set_xlabel(f"distance to the nearest glitch [s]; up to {near / 10:g} s at the left end")
     axes.set_ylabel("change of the SNR by cleaning [%]")
     if changes:
         axes.legend()
