@@ -23,7 +23,7 @@ from glitchflow_plugin.inference.harm_injections import (
     waveform,
 )
 from glitchflow_plugin.inference.harm_safety import Follower, Leak, followers_of, measured_relation
-from glitchflow_plugin.inference.harm_ways import searched_ways
+from glitchflow_plugin.inference.harm_ways import believed, searched_ways
 from glitchflow_plugin.inference.stream import at_own_rate, subtract
 from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, prepare
 from glitchflow_plugin.signal.matched_filter import Recovered, Weighted, match, recovered
@@ -137,6 +137,14 @@ class _Signal:
     template: Weighted
 
 
+@dataclass(frozen=True, eq=False)
+class _Untouched:
+    """A block without signals: what is subtracted, as the strain is conditioned, and the strain before and after."""
+
+    subtracted: Series
+    searched: Mapping[str, Weighted]
+
+
 def judge_block(
     channels: Mapping[str, Channel],
     model: StreamModel,
@@ -170,7 +178,7 @@ def judge_block(
     passes = _passes(trial)
     if not passes:
         return BlockFound(glitches=tuple(ground.glitches.tolist()), problem="no signal has room in it")
-    untouched = trial.subtracted(channels)
+    untouched = _untouched(trial)
     judged = [one for injections in passes for one in _judge_pass(trial, injections, untouched)]
     followers = None
     relation = measured_relation(prepared, ground)
@@ -180,6 +188,14 @@ def judge_block(
         leak = Leak(names, relation, prepared)
         judged += _judge_copies(trial, passes[0], untouched, leak)
     return BlockFound(tuple(judged), tuple(ground.glitches.tolist()), followers)
+
+
+def _untouched(trial: Trial) -> _Untouched:
+    """The block without signals, once for all passes."""
+    ground = trial.ground
+    subtracted = ground.at_common_rate(trial.subtracted(trial.channels))
+    empty = {"before": ground.strain, "after": ground.strain - subtracted}
+    return _Untouched(subtracted, {way: ground.weighted(series, trial.settings) for way, series in empty.items()})
 
 
 def _passes(trial: Trial) -> list[list[Injection]]:
@@ -196,7 +212,9 @@ def _passes(trial: Trial) -> list[list[Injection]]:
     return [each for each in found if each]
 
 
-def _judge_copies(trial: Trial, injections: Sequence[Injection], untouched: Channel, leak: Leak) -> list[JudgedSignal]:
+def _judge_copies(
+    trial: Trial, injections: Sequence[Injection], untouched: _Untouched, leak: Leak
+) -> list[JudgedSignal]:
     """What comes of signals of which witnesses hold copies: of all together, and of each where that does harm."""
     if not leak.witnesses:
         return []
@@ -209,14 +227,14 @@ def _judge_copies(trial: Trial, injections: Sequence[Injection], untouched: Chan
 
 
 def _judge_pass(
-    trial: Trial, injections: Sequence[Injection], untouched: Channel, leak: Leak | None = None
+    trial: Trial, injections: Sequence[Injection], untouched: _Untouched, leak: Leak | None = None
 ) -> list[JudgedSignal]:
     """Inject some signals together, clean, and look for each.
 
     Args:
         trial: The block.
         injections: The signals.
-        untouched: What is subtracted without them.
+        untouched: The block without them.
         leak: Witnesses that hold copies.
     """
     ground = trial.ground
@@ -230,13 +248,11 @@ def _judge_pass(
             copy = leak.copy(together, channels[name], ground)
             channels[name] = channels[name] if copy is None else added(channels[name], copy)
     taken = trial.subtracted(channels)
-    searched = searched_ways(ground, ground.strain + together, taken, trial.settings)
-    without = ground.at_common_rate(untouched)
-    empty = {"before": ground.strain, "after": ground.strain - without}
+    subtracted = ground.at_common_rate(taken)
     seen = _Seen(
-        searched,
-        {way: ground.weighted(series, trial.settings) for way, series in empty.items()},
-        ground.at_common_rate(taken) - without,
+        searched_ways(ground, ground.strain + together, believed(taken), subtracted, trial.settings),
+        untouched.searched,
+        subtracted - untouched.subtracted,
         "" if leak is None else ", ".join(leak.witnesses),
     )
     return [_judged(trial, one, seen) for one in signals]

@@ -23,23 +23,29 @@ _AWAY = 16.0
 """How far away elsewhere is, at least, s."""
 
 
-def searched_ways(ground: Ground, strain: Series, taken: Channel, settings: HarmSettings) -> dict[str, Weighted]:
+def searched_ways(
+    ground: Ground,
+    strain: Series,
+    spans: Float[np.ndarray, "stretch 2"],
+    subtracted: Series,
+    settings: HarmSettings,
+) -> dict[str, Weighted]:
     """By way the strain with signals, as the filter takes it.
 
     Args:
         ground: The block.
         strain: With the signals, as it is conditioned, (time,).
-        taken: What is subtracted from it, at the strain's own rate.
+        spans: Where a prediction is believed, from `believed`.
+        subtracted: What is subtracted from the strain, as it is conditioned, (time,).
         settings: Decide about the ends and the other place.
     """
-    subtracted = ground.at_common_rate(taken)
     size = len(strain)
     away = min(round(_AWAY * ground.rate), size // 4)
     rng = np.random.default_rng([settings.seed, round(ground.span[0]), size])
     series = {
         "before": strain,
         "after": strain - subtracted,
-        "gated": strain * gate(believed(taken), ground.first, size, ground.rate),
+        "gated": strain * gate(spans, ground.first, size, ground.rate),
         "elsewhere": strain - np.roll(subtracted, int(rng.integers(away, size - away))),
     }
     return {way: ground.weighted(series[way], settings) for way in WAYS}
