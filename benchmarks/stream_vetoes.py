@@ -21,10 +21,6 @@ from glitchflow_plugin.inference.intervals import Estimate
 from glitchflow_plugin.inference.predict import expected_maps_and_peaks, predict_strain
 from glitchflow_plugin.inference.rank_report import known_ranks, rank_reliability
 from glitchflow_plugin.inference.run import LINEAR, MODEL, InferenceSettings
-from glitchflow_plugin.inference.stream_data import find_segments, open_blocks, plan_blocks, read_block
-from glitchflow_plugin.inference.stream_ranks import along_time, within_block
-from glitchflow_plugin.inference.stream_run import stream_model
-from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, look, prepare
 from glitchflow_plugin.inference.veto_report import RANDOM, VETOES, false_alarm_reliability
 from glitchflow_plugin.inference.veto_rivals import CHANNEL, ROUNDS, Rivals, ranks_of_peaks
 from glitchflow_plugin.inference.veto_worth import Judged, Worth, judge_rank, lead_at_half, slid, worth_at
@@ -33,6 +29,10 @@ from glitchflow_plugin.products.rank_channels import RANK_RATE
 from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.signal.qtransform import axes, q_transform_relative
 from glitchflow_plugin.signal.vetoes import find_glitches
+from glitchflow_plugin.streaming.blocks import find_segments, open_blocks, plan_blocks, read_block
+from glitchflow_plugin.streaming.ranks import along_time, within_block
+from glitchflow_plugin.streaming.run import stream_model
+from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings, look, prepare
 from glitchflow_plugin.tracking import registry
 
 PADDING = 0.05

@@ -407,7 +407,7 @@ def test_tensors_leave_the_device_in_known_places_alone():
         "signal/relation.py": "cross spectra of all quiet events",
         "training/checkpoints.py": "states of the CPU's generators",
         "tracking/registry.py": "weights into a file",
-        "inference/stream_run.py": "a model for other processes",
+        "streaming/run.py": "a model for other processes",
         "signal/waveforms.py": "never on a device",
     }
     found = {

@@ -12,14 +12,14 @@ from torch import nn
 from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers import hdf5
-from glitchflow_plugin.inference.stream_data import open_blocks, plan_blocks
-from glitchflow_plugin.inference.stream_run import ProductSettings, StreamJob, run_stream
-from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings
 from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.preprocessing.channel_recipe import ChannelRecipe
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS
 from glitchflow_plugin.signal.conditioning import ConditioningSettings
+from glitchflow_plugin.streaming.blocks import open_blocks, plan_blocks
+from glitchflow_plugin.streaming.run import ProductSettings, StreamJob, run_stream
+from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings
 from harness import Candidate, Subject, Work
 
 GPS, STRAIN, RATE, FILE = 1_400_000_000.0, "V1:STRAIN", 16384.0, 64.0

@@ -3,7 +3,7 @@ import json
 import pandas as pd
 import pytest
 from tests.components.test_stream import register, write_files
-from tests.inference import _streams as data
+from tests.streaming import _streams as data
 
 from glitchflow_plugin.components.harm import Harm
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError

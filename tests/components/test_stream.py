@@ -11,8 +11,8 @@ from gwpy.segments import DataQualityFlag, SegmentList
 from gwpy.timeseries import StateVector, TimeSeries
 from scipy import signal
 from tests.data.readers.test_gwosc import write_like_gwosc
-from tests.inference import _streams as data
-from tests.inference._streams import write_files
+from tests.streaming import _streams as data
+from tests.streaming._streams import write_files
 
 from glitchflow_plugin.cli import main
 from glitchflow_plugin.components.stream import Stream
@@ -21,11 +21,11 @@ from glitchflow_plugin.data.readers import frames, hdf5
 from glitchflow_plugin.data.readers.frame_history import read_history
 from glitchflow_plugin.data.readers.tables import read_csv
 from glitchflow_plugin.errors import ConfigurationError, GlitchflowError, NoEventsError
-from glitchflow_plugin.inference.stream_data import check_band, plan_blocks
 from glitchflow_plugin.preprocessing.engine import ShareDone
 from glitchflow_plugin.products.clean_strain import STATE_BITS
 from glitchflow_plugin.products.folder import ProductFile, read_manifest, record_path, write_manifest
 from glitchflow_plugin.products.rank_channels import QUANTITIES
+from glitchflow_plugin.streaming.blocks import check_band, plan_blocks
 from glitchflow_plugin.tracking import registry
 
 SEGMENTS = [[data.GPS + 2.5, data.GPS + 60], [data.GPS + 62, data.GPS + 96]]

@@ -82,11 +82,11 @@ def spikes(source, folder, engine):
 
 def stream(source, folder, engine):
     """Two blocks of continuous data."""
-    from tests.inference import _streams as data
+    from tests.streaming import _streams as data
 
     from glitchflow_plugin.data.datasets import DatasetSettings
-    from glitchflow_plugin.inference.stream_data import open_blocks, plan_blocks
-    from glitchflow_plugin.inference.stream_run import (
+    from glitchflow_plugin.streaming.blocks import open_blocks, plan_blocks
+    from glitchflow_plugin.streaming.run import (
         ProductSettings,
         StreamJob,
         provenance_of,

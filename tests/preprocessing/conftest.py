@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from tests import _commands, _warm
-from tests.inference import _streams
 from tests.preprocessing import _runs
+from tests.streaming import _streams
 
 ROOT = Path(__file__).parents[2]
 

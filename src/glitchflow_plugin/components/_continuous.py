@@ -11,10 +11,10 @@ from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.readers.segments import as_given, read_segments
 from glitchflow_plugin.data.results import claim, place
-from glitchflow_plugin.inference.stream_data import Block, find_segments, open_blocks, plan_blocks
-from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings
 from glitchflow_plugin.inference.subject import check_model
 from glitchflow_plugin.preprocessing.engine import EngineSettings
+from glitchflow_plugin.streaming.blocks import Block, find_segments, open_blocks, plan_blocks
+from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings
 
 
 class BlockJob(Protocol):

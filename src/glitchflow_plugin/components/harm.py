@@ -12,8 +12,8 @@ from itwinai.components import monitor_exec
 from glitchflow_plugin.components._continuous import ContinuousStep
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
-from glitchflow_plugin.inference.harm_injections import HarmSettings
-from glitchflow_plugin.inference.harm_report import (
+from glitchflow_plugin.harm.injections import HarmSettings
+from glitchflow_plugin.harm.report import (
     PLACES,
     harm_metrics,
     harm_table,
@@ -22,10 +22,7 @@ from glitchflow_plugin.inference.harm_report import (
     own_signals,
     safety_table,
 )
-from glitchflow_plugin.inference.harm_run import HarmJob, run_harm
-from glitchflow_plugin.inference.stream_data import Block
-from glitchflow_plugin.inference.stream_run import provenance_of, stream_model
-from glitchflow_plugin.inference.stream_windows import StreamSettings
+from glitchflow_plugin.harm.run import HarmJob, run_harm
 from glitchflow_plugin.inference.subject import load_model, model_inputs
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.plots.harm import plot_change, plot_recovered
@@ -34,6 +31,9 @@ from glitchflow_plugin.products.pictures import IMAGES, save_figures
 from glitchflow_plugin.products.summary import RunSummary, now
 from glitchflow_plugin.products.veto_table import write_table
 from glitchflow_plugin.settings import built
+from glitchflow_plugin.streaming.blocks import Block
+from glitchflow_plugin.streaming.run import provenance_of, stream_model
+from glitchflow_plugin.streaming.windows import StreamSettings
 
 
 class Harm(ContinuousStep):

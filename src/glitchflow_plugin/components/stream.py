@@ -10,8 +10,12 @@ from glitchflow_plugin.components._continuous import ContinuousStep
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.readers.segments import as_given, read_segments
-from glitchflow_plugin.inference.stream_data import Block
-from glitchflow_plugin.inference.stream_run import (
+from glitchflow_plugin.inference.subject import load_model, model_inputs
+from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.products.summary import now
+from glitchflow_plugin.settings import built
+from glitchflow_plugin.streaming.blocks import Block
+from glitchflow_plugin.streaming.run import (
     ProductSettings,
     StreamJob,
     provenance_of,
@@ -20,11 +24,7 @@ from glitchflow_plugin.inference.stream_run import (
     stream_ranks,
     stream_summary,
 )
-from glitchflow_plugin.inference.stream_windows import StreamSettings
-from glitchflow_plugin.inference.subject import load_model, model_inputs
-from glitchflow_plugin.models.bundle import ModelBundle
-from glitchflow_plugin.products.summary import now
-from glitchflow_plugin.settings import built
+from glitchflow_plugin.streaming.windows import StreamSettings
 
 
 class Stream(ContinuousStep):

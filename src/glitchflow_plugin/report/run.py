@@ -13,7 +13,6 @@ from glitchflow_plugin.data.ranking_file import RESULTS_NAME, ChannelRanking, re
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import GlitchflowError
 from glitchflow_plugin.inference.figures import LABELS, VETO_LABELS
-from glitchflow_plugin.inference.stream_noise import whole_noise
 from glitchflow_plugin.plots.curves import Band
 from glitchflow_plugin.products.folder import MANIFEST_NAME, read_manifest
 from glitchflow_plugin.products.pictures import IMAGES
@@ -24,6 +23,7 @@ from glitchflow_plugin.report.markup import picture_uri, rendered
 from glitchflow_plugin.report.page import PAGE_NAME, Page, Section, write_page
 from glitchflow_plugin.report.tables import table
 from glitchflow_plugin.signal.noise_change import BANDS, FFT_LENGTH
+from glitchflow_plugin.streaming.noise import whole_noise
 from glitchflow_plugin.verdict import GLITCH_THRESHOLD
 
 SCANS = 100

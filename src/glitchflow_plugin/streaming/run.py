@@ -20,13 +20,6 @@ from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.closed_loop import NOTE
 from glitchflow_plugin.inference.rank_report import known_ranks
-from glitchflow_plugin.inference.stream import subtract
-from glitchflow_plugin.inference.stream_data import Block, after_stops, between, read_covered
-from glitchflow_plugin.inference.stream_loop import Watched, left_out, warnings_of, watch
-from glitchflow_plugin.inference.stream_noise import keep_noise, tell_noise
-from glitchflow_plugin.inference.stream_ranks import MARGIN, within_block
-from glitchflow_plugin.inference.stream_vetoes import block_vetoes, veto_boxes
-from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, foresight
 from glitchflow_plugin.inference.subject import registered, weights_fingerprint
 from glitchflow_plugin.inference.veto_report import VETOES
 from glitchflow_plugin.models.bundle import ModelBundle
@@ -60,6 +53,13 @@ from glitchflow_plugin.settings import Positive, section
 from glitchflow_plugin.signal.gain_watch import GainReference
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.signal.rank_calibration import RankCalibration
+from glitchflow_plugin.streaming.blocks import Block, after_stops, between, read_covered
+from glitchflow_plugin.streaming.loop import Watched, left_out, warnings_of, watch
+from glitchflow_plugin.streaming.noise import keep_noise, tell_noise
+from glitchflow_plugin.streaming.ranks import MARGIN, within_block
+from glitchflow_plugin.streaming.subtraction import subtract
+from glitchflow_plugin.streaming.vetoes import block_vetoes, veto_boxes
+from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings, foresight
 from glitchflow_plugin.types.arrays import Series
 from glitchflow_plugin.types.intervals import covered, union
 

@@ -2,15 +2,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.inference import _streams as data
+from tests.streaming import _streams as data
 
-from glitchflow_plugin.inference.noise_figures import noise_metrics
-from glitchflow_plugin.inference.stream import subtract
-from glitchflow_plugin.inference.stream_noise import keep_noise, tell_noise
 from glitchflow_plugin.products.clean_strain import CleanStrain
 from glitchflow_plugin.products.folder import BlockRecord, Manifest, ProductFile
 from glitchflow_plugin.products.noise_file import noise_path, read_noise
 from glitchflow_plugin.signal.noise_change import NoiseChanges, noise_changes
+from glitchflow_plugin.streaming.noise import keep_noise, tell_noise
+from glitchflow_plugin.streaming.noise_figures import noise_metrics
+from glitchflow_plugin.streaming.subtraction import subtract
 
 SPAN = (data.GPS, data.GPS + data.LENGTH)
 BLOCK = BlockRecord(*SPAN, "", files=(ProductFile("any.h5", 1, ""),))

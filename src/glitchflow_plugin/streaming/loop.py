@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from glitchflow_plugin.inference.closed_loop import WHOLE, ClosedLoop
-from glitchflow_plugin.inference.stream_belief import Stretch
-from glitchflow_plugin.inference.stream_windows import Prepared, StreamModel, StreamSettings, measure_gains
 from glitchflow_plugin.products.folder import SeenGain, Stop
 from glitchflow_plugin.signal.gain_watch import GainReference, MeasuredGains, WatchSettings, watch_gains
+from glitchflow_plugin.streaming.belief import Stretch
+from glitchflow_plugin.streaming.windows import Prepared, StreamModel, StreamSettings, measure_gains
 
 
 def seen_gains(
@@ -23,7 +23,7 @@ def seen_gains(
     """What the strain says of each witness about some stretches, in the window whose centre is nearest to each.
 
     Args:
-        prepared: From `stream_windows.prepare`.
+        prepared: From `streaming.windows.prepare`.
         model: Twin, recipes and the gains of validation.
         stretches: In which a prediction is believed.
         settings: Stride, and what power tells a gain.

@@ -15,10 +15,13 @@ from scipy import ndimage
 
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.stream_belief import Stretch, ask, belief, kept, of_octaves, snr_in_time
-from glitchflow_plugin.inference.stream_loop import seen_gains
-from glitchflow_plugin.inference.stream_ranks import predicted_energy
-from glitchflow_plugin.inference.stream_windows import (
+from glitchflow_plugin.products.folder import SeenGain
+from glitchflow_plugin.signal import filters
+from glitchflow_plugin.signal.whitening import unwhiten
+from glitchflow_plugin.streaming.belief import Stretch, ask, belief, kept, of_octaves, snr_in_time
+from glitchflow_plugin.streaming.loop import seen_gains
+from glitchflow_plugin.streaming.ranks import predicted_energy
+from glitchflow_plugin.streaming.windows import (
     StreamModel,
     StreamSettings,
     Window,
@@ -26,9 +29,6 @@ from glitchflow_plugin.inference.stream_windows import (
     predict_windows,
     prepare,
 )
-from glitchflow_plugin.products.folder import SeenGain
-from glitchflow_plugin.signal import filters
-from glitchflow_plugin.signal.whitening import unwhiten
 from glitchflow_plugin.types.arrays import Series
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from glitchflow_plugin.harm.injections import HarmSettings
+from glitchflow_plugin.harm.run import HarmRecord
+from glitchflow_plugin.harm.ways import WAYS
 from glitchflow_plugin.inference.excess import paired_medians, snr_kinds
-from glitchflow_plugin.inference.harm_injections import HarmSettings
-from glitchflow_plugin.inference.harm_run import HarmRecord
-from glitchflow_plugin.inference.harm_ways import WAYS
 from glitchflow_plugin.inference.intervals import Estimate, bootstrap, estimate, few_groups
 from glitchflow_plugin.products.summary import Metric
 

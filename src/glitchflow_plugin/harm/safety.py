@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from glitchflow_plugin.data.event_files import Channel
-from glitchflow_plugin.inference.harm_ground import Ground
-from glitchflow_plugin.inference.harm_injections import distance_to
-from glitchflow_plugin.inference.stream import at_own_rate
-from glitchflow_plugin.inference.stream_windows import Prepared, StreamModel, look
+from glitchflow_plugin.harm.ground import Ground
+from glitchflow_plugin.harm.injections import distance_to
 from glitchflow_plugin.signal.continuous import window_taps
 from glitchflow_plugin.signal.relation import Relation, measure_relation
 from glitchflow_plugin.signal.whitening import unwhiten, whiten
+from glitchflow_plugin.streaming.subtraction import at_own_rate
+from glitchflow_plugin.streaming.windows import Prepared, StreamModel, look
 from glitchflow_plugin.types.arrays import Series
 from glitchflow_plugin.types.tensors import host
 
@@ -43,7 +43,7 @@ class Leak:
     Attributes:
         witnesses: Their names.
         relation: In the order of the model's witnesses.
-        prepared: The channels of the block, from `stream_windows.prepare`.
+        prepared: The channels of the block, from `streaming.windows.prepare`.
     """
 
     witnesses: tuple[str, ...]
@@ -82,7 +82,7 @@ def measured_relation(prepared: Sequence[Prepared | None], ground: Ground) -> Re
     """How each witness follows the strain in windows without a glitch; None where these are too few.
 
     Args:
-        prepared: From `stream_windows.prepare`.
+        prepared: From `streaming.windows.prepare`.
         ground: The block.
     """
     model = ground.model

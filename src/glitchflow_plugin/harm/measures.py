@@ -1,7 +1,7 @@
 """What cleaning does to signals: they are injected into continuous strain, and looked for before and after.
 
-The strain goes the way of streaming (`inference.stream.subtract`) with and without the signals; the witnesses stay as
-they are. Rivals have the same strain: the times at which the model subtracts are set to zero with a taper, or the same
+The strain goes the way of streaming (`streaming.subtraction.subtract`) with and without the signals; the witnesses stay
+as they are. Rivals have the same strain: the times at which the model subtracts are set to zero with a taper, or the same
 is subtracted elsewhere. Where witnesses follow the strain, it is tried what comes of it if they hold the signals too.
 """
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from glitchflow_plugin.data.event_files import Channel
-from glitchflow_plugin.inference.harm_ground import Ground, make_ground
-from glitchflow_plugin.inference.harm_injections import (
+from glitchflow_plugin.harm.ground import Ground, make_ground
+from glitchflow_plugin.harm.injections import (
     KINDS,
     HarmSettings,
     Injection,
@@ -22,11 +22,11 @@ from glitchflow_plugin.inference.harm_injections import (
     draw_pass,
     waveform,
 )
-from glitchflow_plugin.inference.harm_safety import Follower, Leak, followers_of, measured_relation
-from glitchflow_plugin.inference.harm_ways import believed, searched_ways
-from glitchflow_plugin.inference.stream import at_own_rate, subtract
-from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, prepare
+from glitchflow_plugin.harm.safety import Follower, Leak, followers_of, measured_relation
+from glitchflow_plugin.harm.ways import believed, searched_ways
 from glitchflow_plugin.signal.matched_filter import Recovered, Weighted, match, recovered
+from glitchflow_plugin.streaming.subtraction import at_own_rate, subtract
+from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings, prepare
 from glitchflow_plugin.types.arrays import Series
 
 REACH = 0.1

@@ -3,15 +3,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import signal
-from tests.inference import _streams as data
+from tests.streaming import _streams as data
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.stream import subtract, window_weight
-from glitchflow_plugin.inference.stream_belief import ask, belief, snr_in_time
-from glitchflow_plugin.inference.stream_ranks import MARGIN, within_block
-from glitchflow_plugin.inference.stream_windows import StreamSettings, reach
 from glitchflow_plugin.products.rank_channels import RANK_RATE
 from glitchflow_plugin.signal import filters
+from glitchflow_plugin.streaming.belief import ask, belief, snr_in_time
+from glitchflow_plugin.streaming.ranks import MARGIN, within_block
+from glitchflow_plugin.streaming.subtraction import subtract, window_weight
+from glitchflow_plugin.streaming.windows import StreamSettings, reach
 
 SPAN = (data.GPS, data.GPS + data.LENGTH)
 MIDDLE = slice(10 * 2048, 86 * 2048)

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool
 
 from glitchflow_plugin.data.units import same_unit
-from glitchflow_plugin.inference.noise_figures import noise_metrics
 from glitchflow_plugin.plots.noise import plot_noise
 from glitchflow_plugin.products.clean_strain import CleanStrain
 from glitchflow_plugin.products.folder import BlockRecord, Manifest
@@ -17,6 +16,7 @@ from glitchflow_plugin.products.noise_file import noise_path, read_noise, write_
 from glitchflow_plugin.products.pictures import IMAGES, save_figure
 from glitchflow_plugin.products.summary import Metric
 from glitchflow_plugin.signal.noise_change import FFT_LENGTH, NoiseChanges, noise_changes
+from glitchflow_plugin.streaming.noise_figures import noise_metrics
 
 _PICTURE = "noise.png"
 

@@ -6,15 +6,15 @@ import h5py
 import numpy as np
 import pytest
 from scipy import signal
-from tests.inference import _streams as data
+from tests.streaming import _streams as data
 
 from glitchflow_plugin.components.stream import Stream
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers import gwosc, hdf5
-from glitchflow_plugin.inference.stream import subtract
 from glitchflow_plugin.signal.matched_filter import recovered, weighted
 from glitchflow_plugin.signal.psd import welch_psd
 from glitchflow_plugin.signal.waveforms import compact_binary
+from glitchflow_plugin.streaming.subtraction import subtract
 from glitchflow_plugin.tracking import registry
 
 MERGERS = {

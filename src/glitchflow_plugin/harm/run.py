@@ -10,14 +10,14 @@ from typing import Self
 from glitchflow_plugin.data.files import content_hash, read_record, write_json
 from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
-from glitchflow_plugin.inference.harm import BlockFound, judge_block
-from glitchflow_plugin.inference.harm_injections import HarmSettings
-from glitchflow_plugin.inference.stream_data import Block, read_covered
-from glitchflow_plugin.inference.stream_run import what_is_used
-from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings
+from glitchflow_plugin.harm.injections import HarmSettings
+from glitchflow_plugin.harm.measures import BlockFound, judge_block
 from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
 from glitchflow_plugin.preprocessing.spectrograms import single_thread
 from glitchflow_plugin.products.folder import record_path
+from glitchflow_plugin.streaming.blocks import Block, read_covered
+from glitchflow_plugin.streaming.run import what_is_used
+from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def run_harm(job: HarmJob, blocks: Sequence[Block], engine: EngineSettings) -> l
 
     Args:
         job: What is done.
-        blocks: From `stream_data.open_blocks`.
+        blocks: From `streaming.blocks.open_blocks`.
         engine: Where.
 
     Raises:

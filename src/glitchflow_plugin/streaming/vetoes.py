@@ -5,10 +5,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from glitchflow_plugin.inference.stream import Subtraction
-from glitchflow_plugin.inference.stream_ranks import MARGIN, within_block
 from glitchflow_plugin.products.folder import VetoBox
 from glitchflow_plugin.products.rank_channels import RANK_RATE, raised_times
+from glitchflow_plugin.streaming.ranks import MARGIN, within_block
+from glitchflow_plugin.streaming.subtraction import Subtraction
 from glitchflow_plugin.types.arrays import Series
 from glitchflow_plugin.types.intervals import common, union
 

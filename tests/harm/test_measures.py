@@ -3,27 +3,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.inference import _streams as data
+from tests.streaming import _streams as data
 
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.inference.harm import BlockFound, added, judge_block
-from glitchflow_plugin.inference.harm_injections import (
+from glitchflow_plugin.harm.injections import (
     HarmSettings,
     check_power,
     distance_to,
     draw_pass,
     draw_source,
 )
-from glitchflow_plugin.inference.harm_report import (
+from glitchflow_plugin.harm.measures import BlockFound, added, judge_block
+from glitchflow_plugin.harm.report import (
     harm_metrics,
     harm_table,
     harm_warnings,
     injection_table,
     safety_table,
 )
-from glitchflow_plugin.inference.harm_run import HarmJob, HarmRecord
-from glitchflow_plugin.inference.harm_ways import believed
+from glitchflow_plugin.harm.run import HarmJob, HarmRecord
+from glitchflow_plugin.harm.ways import believed
 from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.models.wiener import WienerFilter
 

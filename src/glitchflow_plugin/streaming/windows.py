@@ -14,7 +14,6 @@ from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.closed_loop import measure_gains as gains_of
 from glitchflow_plugin.inference.predict import explains, predict_strain
-from glitchflow_plugin.inference.stream_belief import BELIEF_EDGE, ENERGY_LENGTH, LONGEST, RINGING
 from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.preprocessing.channel_recipe import ChannelRecipe
 from glitchflow_plugin.settings import Count, Positive, Range, Share, section
@@ -31,6 +30,7 @@ from glitchflow_plugin.signal.continuous import (
 )
 from glitchflow_plugin.signal.gain_watch import GainReference, MeasuredGains, WatchSettings
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform_relative
+from glitchflow_plugin.streaming.belief import BELIEF_EDGE, ENERGY_LENGTH, LONGEST, RINGING
 from glitchflow_plugin.types.arrays import Series
 from glitchflow_plugin.types.tensors import host
 

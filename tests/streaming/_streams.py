@@ -9,7 +9,6 @@ from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers import frames, hdf5
 from glitchflow_plugin.inference import rank_report
 from glitchflow_plugin.inference.closed_loop import NOTE
-from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings
 from glitchflow_plugin.inference.veto_report import VETOES
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.twins import WaveformTwin
@@ -21,6 +20,7 @@ from glitchflow_plugin.signal.false_alarm import calibrate_false_alarm
 from glitchflow_plugin.signal.gain_watch import GainReference
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.signal.rank_calibration import calibrate_ranks
+from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings
 
 STRAIN, GUIDE, OTHER = "V1:STRAIN", "V1:GUIDE", "V1:OTHER"
 GPS, LENGTH = 1_400_000_000.0, 96.0

@@ -5,11 +5,11 @@ from jaxtyping import Float
 from scipy.signal import windows
 
 from glitchflow_plugin.data.event_files import Channel
-from glitchflow_plugin.inference.harm_ground import Ground
-from glitchflow_plugin.inference.harm_injections import HarmSettings
-from glitchflow_plugin.inference.stream_belief import BELIEF_EDGE, RINGING
+from glitchflow_plugin.harm.ground import Ground
+from glitchflow_plugin.harm.injections import HarmSettings
 from glitchflow_plugin.signal.continuous import raised_runs
 from glitchflow_plugin.signal.matched_filter import Weighted
+from glitchflow_plugin.streaming.belief import BELIEF_EDGE, RINGING
 from glitchflow_plugin.types.arrays import Series
 from glitchflow_plugin.types.intervals import union
 

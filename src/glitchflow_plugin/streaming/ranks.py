@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 
 from glitchflow_plugin.inference.predict import expected_maps_and_peaks
-from glitchflow_plugin.inference.stream_windows import StreamModel, Window
 from glitchflow_plugin.products.rank_channels import RANK_RATE
 from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.signal.qtransform import axes
+from glitchflow_plugin.streaming.windows import StreamModel, Window
 from glitchflow_plugin.types.arrays import Series
 from glitchflow_plugin.types.tensors import host
 

@@ -17,9 +17,9 @@ from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.data.sources import Catalogue, open_datasets
 from glitchflow_plugin.data.units import same_unit
 from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
-from glitchflow_plugin.inference.stream_windows import StreamModel, StreamSettings, reach
 from glitchflow_plugin.products.folder import Stop
 from glitchflow_plugin.signal import filters
+from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings, reach
 from glitchflow_plugin.types.intervals import common, union
 
 _HOLES = (GAP, OUTSIDE, UNREADABLE)
@@ -164,7 +164,7 @@ def after_stops(blocks: Sequence[Block], stops: Sequence[Stop], around: float) -
 
     Args:
         blocks: From `open_blocks`, or before.
-        stops: From `stream_loop.watch`.
+        stops: From `streaming.loop.watch`.
         around: How far beyond a block data are read, s.
     """
     return [replace(one, stopped=tuple(stop for stop in stops if stop.since < one.span[1] + around)) for one in blocks]

@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float
 from scipy.signal import windows
 
 from glitchflow_plugin.data.event_files import Channel
-from glitchflow_plugin.inference.harm_injections import HarmSettings
-from glitchflow_plugin.inference.stream_windows import Prepared, StreamModel, look
+from glitchflow_plugin.harm.injections import HarmSettings
 from glitchflow_plugin.signal.conditioning import at_common_rate
 from glitchflow_plugin.signal.continuous import raised_runs
 from glitchflow_plugin.signal.matched_filter import Weighted, weighted
 from glitchflow_plugin.signal.psd import Psd, welch_psd
 from glitchflow_plugin.signal.qtransform import axes, q_transform_relative
+from glitchflow_plugin.streaming.windows import Prepared, StreamModel, look
 from glitchflow_plugin.types.arrays import Series
 from glitchflow_plugin.types.intervals import union
 from glitchflow_plugin.types.tensors import host
@@ -102,7 +102,7 @@ def make_ground(
     """Look at a stretch of strain without signals.
 
     Args:
-        prepared: From `stream_windows.prepare`.
+        prepared: From `streaming.windows.prepare`.
         model: Twin and recipes.
         span: Start and end, GPS s.
         settings: What is a glitch, how its noise is measured.
@@ -128,7 +128,7 @@ def loud_times(
     """When the strain is loud: the loudest time of each glitch, and the stretches, GPS s.
 
     Args:
-        prepared: From `stream_windows.prepare`.
+        prepared: From `streaming.windows.prepare`.
         model: Twin and recipes.
         span: Start and end, GPS s.
         threshold: Energy of the Q-transform (SNR²) from which the strain is loud.

@@ -1,0 +1,1 @@
+"""What cleaning does to signals that are put into the data."""

@@ -1,0 +1,1 @@
+"""Continuous data in, clean strain, ranks and vetoes out."""
