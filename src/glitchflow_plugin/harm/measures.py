@@ -1,8 +1,9 @@
 """What cleaning does to signals: they are injected into continuous strain, and looked for before and after.
 
-The strain goes the way of streaming (`streaming.subtraction.subtract`) with and without the signals; the witnesses stay
-as they are. Rivals have the same strain: the times at which the model subtracts are set to zero with a taper, or the same
-is subtracted elsewhere. Where witnesses follow the strain, it is tried what comes of it if they hold the signals too.
+The strain goes the way of streaming (`streaming.subtraction.subtract`) with and without the signals; the witnesses
+stay as they are. Rivals have the same strain: the times at which the model subtracts are set to zero with a taper, or
+the same is subtracted elsewhere. Where witnesses follow the strain, it is tried what comes of it if they hold the
+signals too.
 """
 
 from collections.abc import Mapping, Sequence
