@@ -105,7 +105,8 @@ def test_what_came_of_a_step_stands_above_its_files(tmp_path):
     write_summary(tmp_path, summary)
     above, below = write_report(tmp_path).read_text().split('id="files"')
     assert "2026-01-01 23:00:00 to 23:00:05 UTC" in above
-    assert "wait: 7 events" in above and "wait: 7 events" not in below
+    assert "wait: 7 events" in above
+    assert "wait: 7 events" not in below
     assert "temp/retrain/status.json" in below
 
 
