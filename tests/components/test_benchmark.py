@@ -108,7 +108,7 @@ def test_entrants_of_both_kinds_are_trained_judged_and_shown(make, tmp_path):
         for figure, estimate in result.scores[name].merits().items():
             assert estimate.value <= merits[figure].value, (name, figure)
     assert read_summary(folder).metrics["median_net_removed_zero"].value == 0
-    for name in ("ranking", "accuracy", "groups", "missing", "trust-coupling"):
+    for name in ("entrants", "accuracy", "groups", "missing", "trust-coupling"):
         assert (folder / f"{name}.png").exists()
 
     text = page.read_text(encoding="utf-8")

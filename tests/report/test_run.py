@@ -4,10 +4,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from tests.report.conftest import HOSTILE, tables
 
 from glitchflow_plugin import cli
 from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.products.summary import RunSummary, write_summary
 from glitchflow_plugin.report.events import event_name, explaining, most_telling
 from glitchflow_plugin.report.run import write_report
 from glitchflow_plugin.report.tables import table
@@ -91,3 +93,24 @@ def test_numbers_that_are_not_known_are_empty_in_a_table():
     assert "NaN" not in html
     cells = re.findall(r"<td[^>]*>(.*?)</td>", html)
     assert cells == ["10.5", "", "", "", "2e-05", ""]
+
+
+def test_what_came_of_a_step_stands_above_its_files(tmp_path):
+    summary = RunSummary(
+        "retrain_pipeline/Retrain",
+        "2026-01-01T23:00:00+00:00",
+        outputs={"decision": "wait: 7 events", "status": "temp/retrain/status.json"},
+        finished="2026-01-01T23:00:05+00:00",
+    )
+    write_summary(tmp_path, summary)
+    above, below = write_report(tmp_path).read_text().split('id="files"')
+    assert "2026-01-01 23:00:00 to 23:00:05 UTC" in above
+    assert "wait: 7 events" in above
+    assert "wait: 7 events" not in below
+    assert "temp/retrain/status.json" in below
+
+
+def test_the_picture_of_one_entrant_has_the_words_of_its_kind(tmp_path):
+    write_summary(tmp_path, RunSummary("benchmark_pipeline/Leaderboard", "2026-01-01T00:00:00+00:00"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "trust-coupling.png")
+    assert "coupling: Coverage of the uncertainty" in write_report(tmp_path).read_text()

@@ -1,7 +1,8 @@
 """One event, to be read from wherever its channels are, alone and in any process."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from glitchflow_plugin.data.event_files import Channel, RawEvent
@@ -18,8 +19,11 @@ class LoadedEvent:
 class Loader(Protocol):
     """Reads some channels of one event; small enough to be sent to another process."""
 
-    def __call__(self, channels: Sequence[str]) -> tuple[dict[str, Channel], dict[str, str]]:
-        """Channels found by name, and reasons by name; a channel may have both."""
+    def __call__(self, channels: Sequence[str], **span: float) -> tuple[dict[str, Channel], dict[str, str]]:
+        """Channels found by name, and reasons by name; a channel may have both.
+
+        Of continuous data, `start` and `stop` (GPS s) say what is read in place of all of the event.
+        """
         ...
 
 
@@ -38,6 +42,12 @@ class EventSource:
     gps_event: float
     loaders: tuple[tuple[Loader, tuple[str, ...]], ...]
     group: str = ""
+
+    def within(self, start: float, stop: float) -> "EventSource":
+        """The same, of which no more is read than a stretch in GPS s; for what is cut out of continuous data."""
+        return replace(
+            self, loaders=tuple((partial(one, start=start, stop=stop), names) for one, names in self.loaders)
+        )
 
     def copies(self, channels: Sequence[str], done: Collection[str]) -> Iterator[LoadedEvent]:
         """Read the event from one data set after the other.

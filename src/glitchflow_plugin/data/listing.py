@@ -280,7 +280,7 @@ def _list_continuous(settings: DatasetSettings, kind: str, choose: Choice) -> Li
     for trigger, (start, stop) in zip(chosen, _stretches(chosen, settings.segment), strict=True):
         parts = tuple(file for file in stored if file.stop > start and file.start < stop)
         outside += not parts
-        events[trigger.event_id] = (trigger.gps_time, partial(_load_cut, kind, parts, start, stop))
+        events[trigger.event_id] = (trigger.gps_time, partial(_load_cut, kind, parts, start=start, stop=stop))
     misplaced = _misplaced(str(settings.path), [one.gps_time for one in chosen], stored, outside)
     channels = dict(sorted(channels.items()))
     listed = ListedDataset(events, channels, unreadable, tuple(files), misplaced, settings.segment, report=report)
@@ -377,7 +377,7 @@ def middles(files: Sequence[StoredFile]) -> list[tuple[str, float]]:
 
 
 def _load_cut(
-    kind: str, files: tuple[StoredFile, ...], start: float, stop: float, channels: Sequence[str]
+    kind: str, files: tuple[StoredFile, ...], channels: Sequence[str], *, start: float, stop: float
 ) -> tuple[dict[str, Channel], dict[str, str]]:
     if not files:
         return {}, dict.fromkeys(channels, OUTSIDE)
@@ -393,7 +393,7 @@ def _list_remote(settings: DatasetSettings, kind: str, choose: Choice) -> Listed
     offered = remote.channels_offered(kind, settings.remote)
     chosen, report = _triggers(settings, choose)
     events: dict[str, tuple[float, Loader]] = {
-        one.event_id: (one.gps_time, partial(_load_remote, kind, settings.remote, start, stop))
+        one.event_id: (one.gps_time, partial(_load_remote, kind, settings.remote, start=start, stop=stop))
         for one, (start, stop) in zip(chosen or (), _stretches(chosen or (), settings.segment), strict=True)
     }
     channels = {name: StoredChannel() for name in offered}
@@ -401,7 +401,7 @@ def _list_remote(settings: DatasetSettings, kind: str, choose: Choice) -> Listed
 
 
 def _load_remote(
-    kind: str, settings: RemoteSettings, start: float, stop: float, channels: Sequence[str]
+    kind: str, settings: RemoteSettings, channels: Sequence[str], *, start: float, stop: float
 ) -> tuple[dict[str, Channel], dict[str, str]]:
     try:
         return remote.fetch(kind, settings, channels, start, stop), {}
@@ -413,7 +413,7 @@ def _load_remote(
     found, problems = {}, {}
     middle = len(channels) // 2
     for part in (channels[:middle], channels[middle:]):
-        read, reasons = _load_remote(kind, settings, start, stop, part)
+        read, reasons = _load_remote(kind, settings, part, start=start, stop=stop)
         found |= read
         problems |= reasons
     return found, problems

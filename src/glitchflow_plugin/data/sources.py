@@ -302,7 +302,7 @@ def _fingerprint(settings: Sequence[DatasetSettings], listed: Sequence[ListedDat
         for found in listed
         for file in found.files
     ]
-    asked = [[one.format, vars(one.remote)] for one in settings if one.format in remote.FORMATS]
+    asked = [[one.format, one.remote.decisive()] for one in settings if one.format in remote.FORMATS]
     cuts = [
         [one.segment, sorted([event_id, gps] for event_id, (gps, _) in found.events.items())]
         for one, found in zip(settings, listed, strict=True)

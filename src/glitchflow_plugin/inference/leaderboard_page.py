@@ -128,7 +128,7 @@ def figures_of(
     scores = result.scores
     missing = result.kinds[_MISSING]
     pictures = {
-        "ranking": plot_ranking(names, bands),
+        "entrants": plot_ranking(names, bands),
         "accuracy": plot_accuracies(
             next(iter(scores.values())).cleaned_share.thresholds,
             {name: one.cleaned_share.value for name, one in scores.items()},
@@ -264,7 +264,7 @@ def page_block(
             "(medians of the same glitches)."
         )
     titles = {
-        "ranking": "Entrants by median net power removed, with power removed from the true waveform and harm",
+        "entrants": "Entrants by median net power removed, with power removed from the true waveform and harm",
         "accuracy": "Share of glitches cleaned and balanced veto accuracy against the SNR² threshold",
         "groups": "Median net power removed by class of glitch and by witness SNR",
         "missing": "Median net power removed against the number of witnesses missing",

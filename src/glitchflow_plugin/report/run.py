@@ -1,6 +1,7 @@
 """The page of a run: what a step left in its folder, put together for a reader."""
 
 from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +31,7 @@ SCANS = 100
 """Events whose scans a page holds where nothing else is asked for: about 40 kB each."""
 
 _TEXTS: Mapping[str, str] = {
+    "attribution": "Shares of each prediction's power by witness (Shapley values).",
     "accuracy": "Share of glitches cleaned, and balanced accuracy of the veto, against the threshold.",
     "coincidence": "Events in which a witness glitches with the strain: maps of both, shared spikes marked.",
     "coincidences": "Events in which a witness glitches with the strain: maps of both, shared spikes marked.",
@@ -37,16 +39,23 @@ _TEXTS: Mapping[str, str] = {
     "corr": "Channels by the share of the strain's spikes that they share, with what chance gives.",
     "coupling": "Gain of each witness along time, compared with what it was when the twin was trained.",
     "distance": "Change of the SNR of each signal by cleaning, against its distance to the nearest glitch.",
+    "entrants": "Entrants by median net power removed, with power removed from the true waveform and harm.",
     "false_alarms": "Vetoes without a glitch in the strain: real, generated and cleaned maps.",
+    "groups": "Median net power removed by class of glitch and by witness SNR.",
     "iou": "Channels by shared spikes over all spikes of the two.",
     "loudest": "The loudest glitches: real, generated and cleaned maps.",
     "median": "Glitches of median loudness: real, generated and cleaned maps.",
     "missed": "Glitches without a veto in their time: real, generated and cleaned maps.",
+    "missing": "Median net power removed against the number of witnesses missing.",
     "noise": "Noise before and after subtraction: spectral densities in quiet time, and the inspiral range along time.",
+    "parallel": "Trials, a line each: what was drawn, what came of it, and in colour the score.",
     "ranking": "Channels by rounds and families, with the figures of each.",
     "recovered": "SNR of each signal after cleaning against that before, plain and re-weighted.",
     "roc": "Hit rate against false-alarm rate of the veto, beside the rivals.",
+    "sweep": "SNR of the loudest predictions with a witness scaled or delayed.",
     "timeline": "Events and vetoes along time.",
+    "transfer": "Response of the prediction to each witness along frequency: gain, and coherence.",
+    "trust": "Coverage of the uncertainty, and the out-of-distribution score.",
     "uncleaned": "Glitches with a pixel above the threshold after cleaning: real, generated and cleaned maps.",
     "veto_efficiency": "Efficiency of vetoes against their deadtime, beside the rivals.",
     "veto_reliability": "Share of clean time that claims a false-alarm probability, against that probability.",
@@ -58,14 +67,22 @@ _CHARTED = ("timeline", "roc", "veto_efficiency")
 """Pictures of which the page of a run with events has a chart."""
 
 _TABLES: Mapping[str, str] = {
+    "attribution": "shares of each prediction by witness: Shapley values, and what goes when the witness is silenced",
+    "cases": "predictions as they are and with the changed witnesses",
     "coupling": "gain of each witness, by comparing the prediction with the strain",
     "entrants": "entrants of the leaderboard, with the ends of the intervals and what each cost",
     "harm": "what cleaning does to signals by kind, place and SNR, with the ends of the intervals",
     "injections": "signals one by one, before and after cleaning",
     "kinds": "median net power removed by kind of event",
+    "labels": "what was made, by GPS time",
+    "rank_reliability": "claimed probabilities of a glitch, and the share of times at which there is one",
     "residual": "what is left of the glitches, by band",
     "safety": "witnesses that follow the strain, and what signals lose that they hold",
     "segments": "when to veto, a box in time and frequency each",
+    "sweep": "the loudest predictions with each active witness at other gains and delays",
+    "transfer": "response of the prediction to a witness, by frequency and amplitude",
+    "trials": "settings that were drawn, and what came of them",
+    "true_witness": "the witness that the twin, loudness and the scan name, beside the true one",
     "veto_reliability": "claimed false-alarm probabilities, and the share of clean time that claims as much or less",
 }
 """What known tables hold; the others are called by their names."""
@@ -102,8 +119,15 @@ def write_report(folder: Path | str, *, scans: int = SCANS) -> Path:
         _files(folder, summary),
     ]
     title = f"{summary.pipeline.replace('/', ': ')}, {folder.resolve().name}"
-    page = Page(title, f"{summary.started} to {summary.finished}", sections, parts)
+    page = Page(title, _span(summary.started, summary.finished), sections, parts)
     return write_page(folder / PAGE_NAME, page)
+
+
+def _span(started: str, finished: str) -> str:
+    """From when to when a step ran, UTC."""
+    first, last = (datetime.fromisoformat(one).astimezone(UTC) for one in (started, finished))
+    stop = f"{last:%H:%M:%S}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M:%S}"
+    return f"{first:%Y-%m-%d %H:%M:%S} to {stop} UTC"
 
 
 def _overview(summary: RunSummary) -> Section:
@@ -116,6 +140,7 @@ def _overview(summary: RunSummary) -> Section:
     facts |= {
         f"set {key}": f"{one.used}, by {one.by}; the files have {one.file}" for key, one in summary.changed.items()
     }
+    facts |= {name: value for name, value in summary.outputs.items() if not _is_place(value)}
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in summary.versions.items())
     rows = [
         {"name": name, "value": _number(one.value), "interval": _interval(one), "rivals": _rivals(one)}
@@ -125,6 +150,11 @@ def _overview(summary: RunSummary) -> Section:
     return Section(
         "run", "What ran, and what came of it", [*blocks, *([rendered("figures.html", rows=rows)] if rows else [])]
     )
+
+
+def _is_place(output: object) -> bool:
+    """Whether an output is a path or an address; the others are told in words."""
+    return "/" in str(output)
 
 
 def _number(value: float | None) -> str:
@@ -327,11 +357,19 @@ def _picture_sections(folder: Path, shown: Collection[str]) -> Iterator[Section]
     blocks = []
     for path in files:
         uri, width, height = picture_uri(path)
-        text = _TEXTS.get(path.stem, path.stem.replace("_", " ").replace("-", " "))
+        text = _caption(path.stem)
         link = path.relative_to(folder).as_posix()
         blocks.append(rendered("picture.html", uri=uri, text=text, width=width, height=height, link=link))
     if blocks:
         yield Section("pictures", "Pictures", blocks)
+
+
+def _caption(name: str) -> str:
+    """What a picture shows; `trust-coupling` is that of `trust` for one entrant."""
+    if name in _TEXTS:
+        return _TEXTS[name]
+    kind, _, whose = name.partition("-")
+    return f"{whose}: {_TEXTS[kind]}" if kind in _TEXTS else name.replace("_", " ").replace("-", " ")
 
 
 def _files(folder: Path, summary: RunSummary) -> Section:
@@ -340,7 +378,9 @@ def _files(folder: Path, summary: RunSummary) -> Section:
     names = [name for name in beside if name.split("/")[0] not in _DATA and name != PAGE_NAME]
     links = [{"url": quote(name), "name": name, "text": ""} for name in names[:_LINKS]]
     elsewhere = {
-        name: str(value) for name, value in summary.outputs.items() if f"{folder.resolve().name}/" not in str(value)
+        name: str(value)
+        for name, value in summary.outputs.items()
+        if _is_place(value) and f"{folder.resolve().name}/" not in str(value)
     }
     links += [{"url": "", "name": name, "text": value} for name, value in elsewhere.items()]
     more = f" The first {_LINKS} of {len(names)}." if len(names) > _LINKS else ""

@@ -1,6 +1,8 @@
 """Where streaming finds its data: science segments, blocks of them, and the channels of a block."""
 
+import logging
 import math
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,7 +10,7 @@ import numpy as np
 
 from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.event_files import Channel
-from glitchflow_plugin.data.event_source import EventSource
+from glitchflow_plugin.data.event_source import EventSource, LoadedEvent
 from glitchflow_plugin.data.listing import coverage
 from glitchflow_plugin.data.readers.continuous import GAP, OUTSIDE, UNREADABLE, slice_bounds
 from glitchflow_plugin.data.readers.trigger_table import event_id_at
@@ -16,11 +18,16 @@ from glitchflow_plugin.data.readers.triggers import TriggerSettings
 from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.data.sources import Catalogue, open_datasets
 from glitchflow_plugin.data.units import same_unit
-from glitchflow_plugin.errors import ConfigurationError, FormatError, NoEventsError
+from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, FormatError, NoEventsError
 from glitchflow_plugin.products.folder import Stop
 from glitchflow_plugin.signal import filters
 from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings, reach
 from glitchflow_plugin.types.intervals import common, union
+
+logger = logging.getLogger(__name__)
+
+WAITS = (2.0, 10.0, 30.0)
+"""After a server's fault it is asked again after so many seconds."""
 
 _HOLES = (GAP, OUTSIDE, UNREADABLE)
 """What a reader says of a stretch that is not there; all else is wrong with the channel as a whole."""
@@ -118,7 +125,15 @@ def open_blocks(
     length = max(stop - start for start, stop in (one.span for one in blocks)) + 2 * around
     times = tuple((one.span[0] + one.span[1]) / 2 for one in blocks)
     entries = [
-        replace(one, triggers=TriggerSettings(times=times), segment=length, ch_list=names, allow_missing=True)
+        replace(
+            one,
+            triggers=TriggerSettings(times=times),
+            segment=length,
+            ch_list=names,
+            allow_missing=True,
+            # blocks reach into each other, and into the same files
+            remote=replace(one.remote, cache=True),
+        )
         for one in datasets
     ]
     catalogue = open_datasets(entries, target=model.target.name)
@@ -130,7 +145,11 @@ def open_blocks(
         )
     check_band(model, catalogue.channels[model.target.name].sample_rate)
     source_of = {one.event_id: one for one in catalogue.events}
-    return [replace(one, source=source_of[one.event_ids[0]]) for one in blocks], catalogue
+    opened = []
+    for one in blocks:
+        read = max(one.span[0] - around, one.segment[0]), min(one.span[1] + around, one.segment[1])
+        opened.append(replace(one, source=source_of[one.event_ids[0]].within(*read)))
+    return opened, catalogue
 
 
 def check_band(model: StreamModel, sample_rate: float | None) -> None:
@@ -182,7 +201,7 @@ def read_block(model: StreamModel, block: Block) -> tuple[dict[str, Channel], di
     """
     assert block.source is not None  # noqa: S101  # open_blocks gives it one
     recipes = (model.target, *model.witnesses)
-    loaded = block.source.load([one.name for one in recipes])
+    loaded = _patiently(block.source, [one.name for one in recipes])
     channels: dict[str, Channel] = {}
     problems: dict[str, str] = {}
     for recipe in recipes:
@@ -203,6 +222,17 @@ def read_block(model: StreamModel, block: Block) -> tuple[dict[str, Channel], di
             f"{problems[target]}. Bring it as in training and each time once, or choose another target."
         )
     return channels, problems
+
+
+def _patiently(source: EventSource, names: Sequence[str]) -> LoadedEvent:
+    """What is read of a block; a server that fails is asked again, for hours of work hang on it."""
+    for wait in WAITS:
+        try:
+            return source.load(names)
+        except ConnectionFailedError as error:
+            logger.warning("%s It is asked again in %g s.", error, wait)
+            time.sleep(wait)
+    return source.load(names)
 
 
 def read_covered(model: StreamModel, plan: ShardPlan) -> tuple[Block, dict[str, Channel], dict[str, str]]:

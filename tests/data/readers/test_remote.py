@@ -26,7 +26,10 @@ NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 @pytest.fixture
 def serve():
-    """Start a server that answers paths from a table: a JSON value, bytes, or an HTTP status (int)."""
+    """Start a server that answers paths from a table: a JSON value, bytes, an HTTP status (int), or a pair.
+
+    The pair is bytes, and of how many the server says that they are.
+    """
     servers = []
 
     def start(answers):
@@ -35,9 +38,10 @@ def serve():
                 path = urlparse(self.path).path
                 body = answers.get(path, 404)
                 self.send_response(body if isinstance(body, int) else 200)
+                body, promised = body if isinstance(body, tuple) else (body, None)
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Content-Length", str(promised or len(data)))
                 self.end_headers()
                 self.wfile.write(data)
 

@@ -4,16 +4,24 @@ Credentials (Kerberos, SciTokens) are the clients' own business; nothing of them
 """
 
 import importlib.util
+import math
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
 from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.readers import open_data
 from glitchflow_plugin.data.readers.frames import as_channel, require_backend
 from glitchflow_plugin.data.readers.gwosc import channel_name
-from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, FormatError, MissingDependencyError
-from glitchflow_plugin.settings import Count, Texts, section
+from glitchflow_plugin.errors import (
+    ConfigurationError,
+    ConnectionFailedError,
+    FormatError,
+    GlitchflowError,
+    MissingDependencyError,
+)
+from glitchflow_plugin.settings import Count, Positive, Texts, section
 
 if TYPE_CHECKING:
     from gwpy.timeseries import TimeSeries
@@ -38,7 +46,8 @@ class RemoteSettings:
         sample_rate: For open data: 4096 or 16384 Hz.
         frametype: For datafind: for instance V1Online or H1_HOFT_C00.
         urltype: For datafind: `file` for a file system at hand, `osdf` or `https` elsewhere.
-        cache: For open data: keep what was downloaded.
+        cache: For open data: read whole files, which are kept for the next that asks; on continuous data always.
+        cache_size: Size of all that is kept, GiB; what was used least lately goes.
         release: For open data: release of the files, R2 in their names; the latest is fetched and called R1 if None.
     """
 
@@ -49,7 +58,12 @@ class RemoteSettings:
     frametype: str | None = None
     urltype: str = "file"
     cache: bool = False
+    cache_size: Positive = 4.0
     release: Count | None = None
+
+    def decisive(self) -> dict[str, object]:
+        """The settings that may change what is read."""
+        return {key: value for key, value in vars(self).items() if key != "cache_size"}
 
 
 def channels_offered(kind: str, remote: RemoteSettings) -> tuple[str, ...]:
@@ -95,14 +109,19 @@ def _open_data(remote: RemoteSettings, channels: Sequence[str], start: float, st
     where: dict[str, Any] = {"host": remote.host} if remote.host else {}
     if remote.release is not None:
         where["version"] = remote.release
+    where["sample_rate"] = remote.sample_rate
     found = {}
     for name in channels:
         detector = name.split(":", 1)[0]
+        what = f"open data of {detector} from {remote.host or 'gwosc.org'}"
+        if remote.cache:
+            urls = _asked(lambda detector=detector: open_data.locate(detector, start, stop, **where), what)
+            found[name] = _asked(
+                lambda urls=urls, name=name: open_data.read(urls, name, start, stop, remote.cache_size), what
+            )
+            continue
         series = _asked(
-            lambda detector=detector: TimeSeries.fetch_open_data(
-                detector, start, stop, sample_rate=remote.sample_rate, cache=remote.cache, **where
-            ),
-            f"open data of {detector} from {remote.host or 'gwosc.org'}",
+            lambda detector=detector: TimeSeries.fetch_open_data(detector, start, stop, cache=False, **where), what
         )
         channel = as_channel(name, series)
         found[name] = Channel(name, channel.series, channel.t0, channel.sample_rate, "strain")
@@ -130,7 +149,7 @@ def _datafind(remote: RemoteSettings, channels: Sequence[str], start: float, sto
     where: dict[str, Any] = {"host": remote.host} if remote.host else {}
     series = _asked(
         lambda: TimeSeriesDict.find(
-            list(channels), start, stop, frametype=remote.frametype, urltype=remote.urltype, **where
+            list(channels), start, stop, frametype=remote.frametype, urltype=remote.urltype, pad=math.nan, **where
         ),
         f"frames of type {remote.frametype} from {remote.host or 'the default datafind server'}",
     )
@@ -144,6 +163,8 @@ def _channels(series: "dict[str, TimeSeries]") -> dict[str, Channel]:
 def _asked(call: Callable, what: str):  # noqa: ANN202  # whatever the client returns
     try:
         return call()
+    except GlitchflowError:
+        raise
     except ImportError as error:
         raise MissingDependencyError(f"Cannot ask for {what}: {error}.") from error
     except Exception as error:  # the clients raise groups and chains of many kinds
