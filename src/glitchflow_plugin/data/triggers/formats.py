@@ -296,10 +296,10 @@ def _write_ligolw_rows(columns: dict[str, list[Any]], path: Path) -> None:
 
 
 def _write_ligolw(table: pa.Table, path: Path) -> None:
-    """A table `sngl_burst`, with what is not known as 0, as the format has no empty values for readers to expect."""
+    """A table `sngl_burst`; what is not known stays empty."""
     whole, rest = _seconds(table)
     channels = [str(one).rpartition(":") for one in table["channel"].cast(pa.string()).to_pylist()]
-    points = {name: np.nan_to_num(table[name].to_numpy()).tolist() for name in POINT_COLUMNS}
+    points = {name: table[name].to_pylist() for name in POINT_COLUMNS}
     columns = {
         "ifo": [one[0] for one in channels],
         "channel": [one[2] for one in channels],
