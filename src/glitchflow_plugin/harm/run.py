@@ -29,17 +29,17 @@ class HarmRecord:
         start: GPS s.
         stop: GPS s.
         fingerprint: Checksum of all that decides about it, what was stopped included.
-        seen: The same without any stop: that of the gains.
         found: Signals, glitches, witnesses that follow the strain.
         problems: By channel what was wrong with it.
+        seen: The fingerprint without any stop: that of the gains.
     """
 
     start: float
     stop: float
     fingerprint: str
-    seen: str
     found: BlockFound
     problems: Mapping[str, str]
+    seen: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ def make_block(job: HarmJob, plan: ShardPlan) -> HarmRecord:
             )
     if block.stopped:  # what was seen where nothing is stopped stays
         found = replace(found, gains=job.gains_in(block))
-    record = HarmRecord(*block.span, job.fingerprint(block), job.seen(block), found, problems)
+    record = HarmRecord(*block.span, job.fingerprint(block), found, problems, job.seen(block))
     write_json(record_path(job.folder, *block.span), asdict(record))
     return record
 
