@@ -2,13 +2,17 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pyarrow as pa
+
 from glitchflow_plugin.commands.printing import print_columns
-from glitchflow_plugin.data.triggers.formats import FORMATS, lost, read_triggers, write_triggers
+from glitchflow_plugin.data.triggers.formats import FORMATS, lost, read_triggers, trigger_parts, write_triggers
 from glitchflow_plugin.data.triggers.overview import by_channel
-from glitchflow_plugin.data.triggers.table import NANOSECONDS, without_bad_rows
+from glitchflow_plugin.data.triggers.store import TriggerWriter, read_manifest
+from glitchflow_plugin.data.triggers.table import NANOSECONDS, SCHEMA, without_bad_rows
 
 _SHOWN = 20
 """Channels that are printed unless more are asked for."""
@@ -32,13 +36,31 @@ def add_triggers(parser: argparse.ArgumentParser) -> None:
 
 def run_convert(options: argparse.Namespace) -> int:
     """Write the triggers, and tell what is left out."""
-    table, bad = without_bad_rows(read_triggers(options.source, table=options.table, channel=options.channel))
-    files = write_triggers(table, options.out, options.to)
-    print(f"{options.out}: {len(table)} triggers in {len(files)} file(s)")
+    bad: Counter[str] = Counter()
+    parts = _good_parts(options, bad)
+    if options.to == "parquet":
+        with TriggerWriter(options.out) as writer:
+            for part in parts:
+                writer.write(part)
+        told, losses = read_manifest(options.out), ()
+        rows, files = told.rows, len(told.files)
+    else:
+        table = pa.concat_tables([SCHEMA.empty_table(), *parts]).unify_dictionaries()
+        rows, files = len(table), len(write_triggers(table, options.out, options.to))
+        losses = lost(table, options.to)
+    print(f"{options.out}: {rows} triggers in {files} file(s)")
     _tell_bad(bad)
-    if losses := lost(table, options.to):
+    if losses:
         print(f"{options.to} does not keep: {', '.join(losses)}", file=sys.stderr)
     return 0
+
+
+def _good_parts(options: argparse.Namespace, bad: "Counter[str]") -> Iterator[pa.Table]:
+    """The rows that are triggers, file by file; the others are counted."""
+    for part in trigger_parts(options.source, table=options.table, channel=options.channel):
+        good, fallen = without_bad_rows(part)
+        bad.update(fallen)
+        yield good
 
 
 def run_describe(options: argparse.Namespace) -> int:

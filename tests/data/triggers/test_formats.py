@@ -5,6 +5,7 @@ from pathlib import Path
 import gwpy
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from gwpy.table import EventTable
 from hypothesis import given, settings
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 from glitchflow_plugin.cli import main
 from glitchflow_plugin.data.readers.trigger_files import times_in_order
+from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_table
 from glitchflow_plugin.data.triggers.formats import FORMATS, lost, read_triggers, write_triggers
 from glitchflow_plugin.data.triggers.table import POINT_COLUMNS, in_order, trigger_table
 from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.products.trigger_vetoes import add_columns
 
 CHANNELS = ("L1:GDS-CALIB_STRAIN", "H1:PEM-EX_ACC")
 EXAMPLES = Path(gwpy.__file__).parent / "testing" / "data"
@@ -142,3 +145,26 @@ def test_the_command_converts_describes_and_counts_bad_rows(tmp_path: Path, caps
     assert "2 triggers of 1 channels, GPS 1187000000.500000000 to 1187000010.500000000" in out
     assert "L1:A" in out
     assert "1187000010.500000000" in out.splitlines()[-1]
+
+
+def test_many_files_become_one_store_and_a_source_of_events(
+    tmp_path: Path, some: pa.Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_triggers(some, tmp_path / "omicron", "omicron")
+    assert main(["triggers", "convert", str(tmp_path / "omicron"), str(tmp_path / "store"), "--to", "parquet"]) == 0
+    assert "50 triggers in 2 file(s)" in capsys.readouterr().out
+    taken = read_table(TriggerSettings(path=str(tmp_path / "store"), select={"snr": [20, None]}))
+    assert len(taken) == np.count_nonzero(some["snr"].to_numpy() >= 20)
+    np.testing.assert_allclose(
+        taken.times[0], some["time"].to_numpy()[some["snr"].to_numpy() >= 20][0] / 1e9, atol=3e-7
+    )
+
+
+def test_parquet_gets_columns_with_vetoes(tmp_path: Path, some: pa.Table) -> None:
+    (file, *_) = write_triggers(some, tmp_path / "store", "parquet")
+    add_columns(file, tmp_path / "vetoed.parquet", {"decision": np.array(["veto", "pass"] * 12 + ["pass"])})
+    found = pq.read_table(tmp_path / "vetoed.parquet")
+    assert found["decision"].to_pylist()[:2] == ["veto", "pass"]
+    assert found.drop_columns(["decision"]).equals(pq.read_table(file))
+    with pytest.raises(FormatError, match="already"):
+        add_columns(tmp_path / "vetoed.parquet", tmp_path / "x.parquet", {"decision": np.zeros(25)})

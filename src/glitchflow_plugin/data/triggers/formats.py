@@ -5,7 +5,7 @@ are one here.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow as pa
 from glitchflow_plugin.data.files import atomic_path, new_hdf5
 from glitchflow_plugin.data.readers.tables import gps_nanoseconds
 from glitchflow_plugin.data.readers.trigger_files import table_columns, table_kind, trigger_files
-from glitchflow_plugin.data.triggers.store import TriggerWriter, open_triggers
+from glitchflow_plugin.data.triggers.store import MANIFEST_NAME, ROW_GROUP, TriggerWriter, open_triggers
 from glitchflow_plugin.data.triggers.table import NANOSECONDS, POINT_COLUMNS, SCHEMA, trigger_table
 from glitchflow_plugin.errors import ConfigurationError, FormatError, nearest
 
@@ -71,10 +71,21 @@ def read_triggers(path: Path | str, *, table: str | None = None, channel: str | 
     Raises:
         FormatError: A file cannot be read, or lacks a column that makes a trigger.
     """
-    if Path(path, "triggers.json").is_file():
-        return open_triggers(path).to_table()
-    parts = [_read_file(one, table, channel) for one in trigger_files(str(path))]
+    parts = [SCHEMA.empty_table(), *trigger_parts(path, table=table, channel=channel)]
     return pa.concat_tables(parts).unify_dictionaries()
+
+
+def trigger_parts(path: Path | str, *, table: str | None = None, channel: str | None = None) -> Iterator[pa.Table]:
+    """The triggers of `read_triggers` file by file; those of a store by as many rows as are read at once.
+
+    Raises:
+        FormatError: As there.
+    """
+    if Path(path, MANIFEST_NAME).is_file():
+        yield from (pa.table(one) for one in open_triggers(path).to_batches(batch_size=ROW_GROUP, use_threads=False))
+        return
+    for one in trigger_files(str(path)):
+        yield _read_file(one, table, channel)
 
 
 def _read_file(path: Path, table: str | None, channel: str | None) -> pa.Table:
