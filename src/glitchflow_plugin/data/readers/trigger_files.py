@@ -138,10 +138,18 @@ def _parquet_columns(path: Path, names: list[str]) -> dict[str, np.ndarray]:
         held = pq.read_schema(path)
         split = _in_nanoseconds(held)
         table = pq.read_table(path, columns=[name for name in names if name in held.names])
-        columns = {name: table[name].to_numpy() for name in table.column_names}
+        columns = {name: _values(table[name]) for name in table.column_names}
         if split and "time" in columns:
             columns["time"], columns["time_ns"] = np.divmod(columns["time"], 1_000_000_000)
-    return {name: one.astype(np.str_) if one.dtype.kind == "O" else one for name, one in columns.items()}
+    return columns
+
+
+def _values(column: pa.ChunkedArray) -> np.ndarray:
+    """Numbers with NaN, or texts with "", for what is empty."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return column.cast(pa.string()).fill_null("").to_numpy().astype(np.str_)
+    return column.to_numpy()
 
 
 def _in_nanoseconds(held: pa.Schema) -> bool:

@@ -95,7 +95,8 @@ def _read_file(path: Path, table: str | None, channel: str | None) -> pa.Table:
     found: dict[str, Any] = {"time": gps_nanoseconds(columns, path, exact)}
     for name, aliases in ALIASES.items():
         held = next((one for one in aliases if one in columns), None)
-        if held is not None:
+        # the event_id of LIGO_LW numbers the rows
+        if held is not None and (name, kind) != ("event_id", "ligolw"):
             found[name] = _filled(columns[held], numbers=name in POINT_COLUMNS, where=f"{path}: column {held!r}")
     for name, (low, high) in _EXTENTS.items():
         if name not in found and {low, high} <= set(columns):
