@@ -142,6 +142,7 @@ def run(datasets: list[DatasetSettings], folder: Path, settings: SearchSettings,
     opened, inputs = open_search_blocks(datasets, blocks, channels, settings.around)
     found = find_triggers(FinderJob(folder, channels, settings, "cpu", inputs), opened, EngineSettings(workers=workers))
     assert "X1:ABSENT" in found.broken
+    assert found.broken["X1:BROKEN"] == {"constant": len(blocks)}
     assert found.searched["X1:FAST"] == pytest.approx(94)
     assert found.manifest.channels.get("X1:BROKEN", 0) == 0
     return {one.name: one.read_bytes() for one in folder.iterdir() if one.is_file()}

@@ -13,7 +13,7 @@ from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.readers.segments import as_given, read_segments
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
-from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.streaming.blocks import find_segments, plan_blocks
 from glitchflow_plugin.streaming.trigger_search import SearchSettings
@@ -88,15 +88,16 @@ class FindTriggers(BaseComponent):
                 },
                 events=EventCounts(found.manifest.rows, found.manifest.rows),
                 metrics={
-                    "channels_searched": len(found.searched),
-                    "channels_broken": len(found.broken),
-                    "searched_seconds": seconds,
-                    "triggers_per_second": found.manifest.rows / seconds if seconds else None,
+                    "channels_searched": Metric(len(found.searched)),
+                    "channels_broken": Metric(len(found.broken)),
+                    "searched_seconds": Metric(seconds),
+                    "triggers_per_second": Metric(found.manifest.rows / seconds if seconds else None),
                 },
                 outputs={"triggers": str(self.folder)},
                 warnings=tuple(
-                    f"{name}: {'; '.join(f'{reason} ({count} of {len(blocks)} blocks)' for reason, count in why.items())}"
+                    f"{name}: {reason} ({count} of {len(blocks)} blocks)"
                     for name, why in found.broken.items()
+                    for reason, count in why.items()
                 ),
                 details={"triggers_by_channel": found.manifest.channels, "seconds_by_channel": dict(found.searched)},
             ),

@@ -162,6 +162,9 @@ def search_block(job: FinderJob, plan: ShardPlan) -> None:
         if channel is None or inside is None or not np.isfinite(inside.series).any():
             problems[name] = loaded.problems.get(name, "no data").split(":")[0]
             continue
+        if np.nanmin(inside.series) == np.nanmax(inside.series):
+            problems[name] = "constant"
+            continue
         try:
             tables += [
                 _rows(channel, origin, tiles)
@@ -186,7 +189,7 @@ def _rows(channel: Channel, origin: int, tiles: Tiles) -> pa.Table:
             "frequency": tiles.frequencies,
             "snr": tiles.snrs,
             "q": tiles.qs,
-            # Of a sine-Gaussian in noise of unit variance: snr^2 = amplitude^2 / 2 x the samples of its effective length.
+            # A sine-Gaussian in noise of unit variance: snr^2 = amplitude^2 / 2 x samples of its effective length.
             "amplitude": tiles.snrs * np.sqrt(2 / (channel.sample_rate * lengths)),
             "channel": [channel.name] * len(lengths),
         }
@@ -204,7 +207,7 @@ def channel_triggers(files: Sequence[Path], channel: str, gap: float) -> pa.Tabl
     parts = []
     for file in files:
         held = pq.read_table(file)
-        parts.append(held.filter(pc.equal(held["channel"].cast(pa.string()), channel)))
+        parts.append(held.filter(pc.field("channel").cast(pa.string()) == channel))
     tiles = pa.concat_tables([one.replace_schema_metadata(None) for one in parts], promote_options="permissive")
     times, frequencies, qs, snrs = (tiles[name].to_numpy() for name in ("time", "frequency", "q", "snr"))
     clusters = cluster_tiles(times, frequencies, qs, snrs, gap)

@@ -110,8 +110,10 @@ def _search_window(
         round(first - (start - settings.margin) * rate),
     )
     white = np.zeros(size, dtype=np.float32)
-    half = 0 if taps is None else len(taps) // 2
-    for low, high in () if taps is None else raised_runs(np.isfinite(series)):
+    if taps is None:
+        return
+    half = len(taps) // 2
+    for low, high in raised_runs(np.isfinite(series)):
         if high - low <= 2 * half:
             continue
         piece = whiten(series[low:high], taps)[0][half : high - low - half]

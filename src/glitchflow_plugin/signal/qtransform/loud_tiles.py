@@ -1,8 +1,8 @@
 """Tiles of several constant-Q planes that are louder than a threshold, in one whitened stretch.
 
 The energy e = |X|² of a tile over its expectation in white noise of unit variance is exponential there, with mean 1.
-Twice that is the squared SNR of matched filtering with the tile's sine-Gaussian of best phase, which has mean 2 in noise
-and rho² + 2 where a signal of optimal SNR rho lies on the tile: `snr = sqrt(2 e)`, as in gwpy's `QGram.table`.
+Twice that is the squared SNR of matched filtering with the tile's sine-Gaussian of best phase, which has mean 2 in
+noise and rho² + 2 where a signal of optimal SNR rho lies on the tile: `snr = sqrt(2 e)`, as in gwpy's `QGram.table`.
 
 References:
     Chatterji et al., Class. Quantum Grav. 21 (2004) S1809, doi:10.1088/0264-9381/21/20/024.
