@@ -41,7 +41,7 @@ def test_features_depend_neither_on_order_nor_on_padding():
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_trees_find_what_is_coupled_and_stay_the_same_in_a_file(kind):
-    trees = fit_trees(kind, *coupled_sets(500), **SIZES, **SMALL[kind])
+    trees = fit_trees(kind, [coupled_sets(300), coupled_sets(200, seed=5)], **SIZES, **SMALL[kind])
     sets, true = coupled_sets(400, seed=1)
     told = unpacked(trees.packed())(sets)
     assert torch.equal(told.glitch, trees(sets).glitch)
@@ -61,9 +61,11 @@ def test_what_are_no_trees_is_refused(content):
 def test_settings_and_labels_that_make_no_trees_are_told():
     sets, labels = coupled_sets(40)
     with pytest.raises(ConfigurationError, match="boosting or forest"):
-        fit_trees("oak", sets, labels, **SIZES)
+        fit_trees("oak", [(sets, labels)], **SIZES)
     with pytest.raises(ConfigurationError, match="depth"):
-        fit_trees("forest", sets, labels, **SIZES, depth=3)
+        fit_trees("forest", [(sets, labels)], **SIZES, depth=3)
     quiet = torch.nonzero(labels.glitch == 0)[:, 0]
     with pytest.raises(DataError, match="Label more times"):
-        fit_trees("forest", sets[quiet], labels[quiet], **SIZES)
+        fit_trees("forest", [(sets[quiet], labels[quiet])], **SIZES)
+    with pytest.raises(DataError, match="share of the split"):
+        fit_trees("forest", [], **SIZES)

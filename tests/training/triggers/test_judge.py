@@ -76,7 +76,7 @@ def test_an_interval_of_validation_holds_its_share_of_the_test():
 
 def test_rivals_know_what_they_can():
     sets, labels = coupled_sets(400, seed=1)
-    known = logistic(*coupled_sets(400), num_channels=CHANNELS)(sets)
+    known = logistic([coupled_sets(400)], num_channels=CHANNELS)(sets)
     assert roc_auc_score(labels.glitch, known) > 0.9
     assert roc_auc_score(labels.glitch, loudest(sets)) > 0.9
     nothing = random_sets([2, 0])

@@ -1,8 +1,8 @@
 """Random forest and histogram boosting on fixed features of a set of triggers: the rivals of all networks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +20,7 @@ from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.types.triggers import UNKNOWN, TriggerAnswers, TriggerLabels, TriggerSets
 
-Kind = Literal["boosting", "forest"]
-_KINDS: Mapping[str, tuple[type, type]] = {
+TREES: Mapping[str, tuple[type, type]] = {
     "boosting": (HistGradientBoostingClassifier, HistGradientBoostingRegressor),
     "forest": (RandomForestClassifier, RandomForestRegressor),
 }
@@ -88,9 +87,8 @@ def unpacked(content: bytes) -> TriggerTrees:
 
 
 def fit_trees(
-    kind: Kind,
-    sets: TriggerSets,
-    labels: TriggerLabels,
+    kind: str,
+    batches: Iterable[tuple[TriggerSets, TriggerLabels]],
     *,
     num_channels: int,
     num_kinds: int,
@@ -101,8 +99,7 @@ def fit_trees(
 
     Args:
         kind: `boosting` or `forest`.
-        sets: What to learn from.
-        labels: Its truth; unknown labels are left out of their task.
+        batches: What to learn from; unknown labels are left out of their task.
         num_channels: Channels of the vocabulary, UNKNOWN included.
         num_kinds: Classes of glitches.
         seed: Seed of the trees.
@@ -112,26 +109,38 @@ def fit_trees(
         ConfigurationError: The kind is unknown, or its ensembles do not take the settings.
         DataError: There is not a set with and one without a glitch.
     """
-    if kind not in _KINDS:
+    if kind not in TREES:
         raise ConfigurationError(f"expected trees of the kind boosting or forest, got {kind!r}.")
-    classifier, regressor = _KINDS[kind]
-    inputs, weights = set_features(sets, num_channels), host(labels.weights)
+    classifier, regressor = TREES[kind]
+    inputs, labels = table(batches, num_channels)
     estimators = {}
     for task in _TASKS:
-        wanted = host(getattr(labels, task))
+        wanted = labels[task]
         known = np.isfinite(wanted) if task == "log1p_snr" else wanted >= 0
         if len(np.unique(wanted[known])) < 2:
             continue
         try:
             estimator = (regressor if task == "log1p_snr" else classifier)(random_state=seed, **settings)
-            estimators[task] = estimator.fit(inputs[known], wanted[known], weights[known])
+            estimators[task] = estimator.fit(inputs[known], wanted[known], labels["weights"][known])
         except (TypeError, ValueError) as error:
             raise ConfigurationError(
-                f"trees of the kind {kind!r} cannot be fitted with {settings} ({error})."
+                f"trees of the kind {kind!r} cannot be fitted with {settings} ({error}). Correct conf/triggers.yaml."
             ) from error
     if "glitch" not in estimators:
         raise DataError("expected sets with and without a glitch to learn from, got one kind alone. Label more times.")
     return TriggerTrees(estimators, num_channels, num_kinds)
+
+
+def table(
+    batches: Iterable[tuple[TriggerSets, TriggerLabels]], num_channels: int
+) -> tuple[Float[np.ndarray, "set feature"], dict[str, NDArray[Any]]]:
+    """Features of all sets, and their labels by task, with their weights."""
+    found = [(set_features(sets, num_channels), labels) for sets, labels in batches]
+    if not found:
+        raise DataError("expected sets of triggers to learn from, got none. Give training a share of the split.")
+    names = (*_TASKS, "weights")
+    joined = {name: np.concatenate([host(getattr(labels, name)) for _, labels in found]) for name in names}
+    return np.concatenate([features for features, _ in found]), joined
 
 
 def set_features(sets: TriggerSets, num_channels: int) -> Float[np.ndarray, "set feature"]:

@@ -1,6 +1,6 @@
 """What a model of triggers has to beat: the loudest trigger alone, and logistic regression on the trees' features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from glitchflow_plugin.models.triggers.trees import set_features
+from glitchflow_plugin.models.triggers.trees import set_features, table
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.types.triggers import POINT_FEATURES, TriggerLabels, TriggerSets
 
@@ -25,13 +25,12 @@ def loudest(sets: TriggerSets) -> Float[np.ndarray, " set"]:
 
 
 def logistic(
-    sets: TriggerSets, labels: TriggerLabels, *, num_channels: int
+    batches: Iterable[tuple[TriggerSets, TriggerLabels]], *, num_channels: int
 ) -> Callable[[TriggerSets], Float[np.ndarray, " set"]]:
     """Logistic regression of glitch or not; what is missing gets the mean of the rest and a column that says so.
 
     Args:
-        sets: What to learn from.
-        labels: Its truth.
+        batches: What to learn from.
         num_channels: Channels of the vocabulary, UNKNOWN included.
 
     Returns:
@@ -40,7 +39,6 @@ def logistic(
     model = make_pipeline(
         SimpleImputer(add_indicator=True, keep_empty_features=True), StandardScaler(), LogisticRegression(max_iter=1000)
     )
-    model.fit(
-        set_features(sets, num_channels), host(labels.glitch), logisticregression__sample_weight=host(labels.weights)
-    )
+    inputs, labels = table(batches, num_channels)
+    model.fit(inputs, labels["glitch"], logisticregression__sample_weight=labels["weights"])
     return lambda others: model.decision_function(set_features(others, num_channels))
