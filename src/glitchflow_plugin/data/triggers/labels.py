@@ -183,8 +183,14 @@ def split_times(times: LabelledTimes, block_length: float, settings: TriggerSpli
         settings: Shares and reach.
 
     Raises:
+        ConfigurationError: A set reaches further than over half a block.
         DataError: There are fewer blocks than parts.
     """
+    if 2.0 * settings.reach > block_length:  # else two parts are too near with an empty block between
+        raise ConfigurationError(
+            f"expected blocks of at least twice the reach {settings.reach:g} s, got block_length {block_length:g} s. "
+            "Lengthen the blocks."
+        )
     blocks = np.unique(times.group)
     if len(blocks) < len(PARTS):
         raise DataError(f"expected {len(PARTS)} blocks of time or more, got {len(blocks)}. Shorten block_length.")
