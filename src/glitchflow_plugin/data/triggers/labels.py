@@ -5,7 +5,7 @@ glitches, away from every trigger of the strain: a clock cannot tell one from th
 undoes that balance: it is the number of slots of live, quiet time that it stands for.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -206,7 +206,7 @@ def split_times(times: LabelledTimes, block_length: float, settings: TriggerSpli
         place[~there] = 0
         other = there & (blocks[place] == times.group + step) & (member[place] != part)
         part = np.where(other & near, "", part)
-    return LabelledTimes(*(getattr(times, name) for name in _COLUMNS[:-1]), part)
+    return replace(times, part=part)
 
 
 def _block(time: NDArray[np.int64], block_length: float) -> NDArray[np.int64]:
