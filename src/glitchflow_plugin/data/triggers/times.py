@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
+from pyarrow import csv
 
 from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.data.triggers.table import NANOSECONDS
@@ -107,12 +107,12 @@ def write_times(path: Path | str, columns: Mapping[str, Any]) -> None:
 
 def _csv(path: Path) -> pa.Table:
     """Times as text, so that no digit of them is lost."""
-    texts = pa.csv.ConvertOptions(column_types={"time": pa.string()}, strings_can_be_null=True)
-    table = pa.csv.read_csv(path, convert_options=texts)
+    texts = csv.ConvertOptions(column_types={"time": pa.string()}, strings_can_be_null=True)
+    table = csv.read_csv(path, convert_options=texts)
     if "time" not in table.column_names:
         return table
     seconds = [Decimal(one) for one in table["time"].to_pylist() if one is not None]
-    whole = pa.array([int(round(one * NANOSECONDS)) for one in seconds], pa.int64())
+    whole = pa.array([round(one * NANOSECONDS) for one in seconds], pa.int64())
     if len(whole) < len(table):
         raise FormatError(f"{path}: expected a GPS time in each row, {len(table) - len(whole)} have none.")
     return table.set_column(table.column_names.index("time"), "time", whole)
