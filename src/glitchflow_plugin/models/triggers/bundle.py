@@ -27,6 +27,7 @@ class TriggerModel:
         kinds: Classes by index.
         sets: What a set held: arguments of `SetSettings`.
         half_width: Half the interval of ln(1 + SNR); infinite where it is not known.
+        log_prior: What is added to log-odds, so that they hold for all live time.
         thresholds: Probabilities of a glitch between which the answer is uncertain.
         metrics: Figures by name.
         notes: What else is told of it.
@@ -39,6 +40,7 @@ class TriggerModel:
     kinds: tuple[str, ...]
     sets: Mapping[str, Any]
     half_width: float
+    log_prior: float = 0.0
     thresholds: tuple[float, float] = (0.2, 0.8)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -77,6 +79,7 @@ def trigger_model(described: Mapping[str, Any], files: Mapping[str, bytes]) -> T
             tuple(described["kinds"]),
             described["sets"],
             float("inf") if half_width is None else float(half_width),
+            float(described["log_prior"]),
             tuple(described["thresholds"]),
             described["metrics"],
             described["notes"],
