@@ -12,6 +12,9 @@ from glitchflow_plugin.data.triggers.labels import LabelledTimes
 from glitchflow_plugin.data.triggers.sets import SetSettings, Vocabulary, trigger_sets
 from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.models.triggers.bundle import TriggerModel
+from glitchflow_plugin.tracking.trigger_models import load_trigger_model, register_trigger_model
+from glitchflow_plugin.tracking.versions import Decision, ModelVersion, list_versions, settle
+from glitchflow_plugin.training.registration import RegistrySettings
 from glitchflow_plugin.training.triggers.contest import ContestSettings, Parts, Result, Sizes, contest
 from glitchflow_plugin.training.triggers.learn import Batches, answers
 from glitchflow_plugin.types.triggers import TriggerLabels, TriggerSets
@@ -40,6 +43,7 @@ def train_triggers(
     channels: Iterable[str],
     times: LabelledTimes,
     target: str,
+    *,
     sets: SetSettings,
     settings: ContestSettings,
     device: torch.device | str = "cpu",
@@ -98,6 +102,48 @@ def train_triggers(
     validation = times.of("validation")
     own_loss = glitch_loss(model, triggers, validation)
     return Trained(result, model, lambda other: glitch_loss(other, triggers, validation) < own_loss)
+
+
+def register_champion(trained: Trained, settings: RegistrySettings) -> tuple[ModelVersion, bool]:
+    """Register the model, and give it the alias unless the present champion tells better which times have a glitch.
+
+    Args:
+        trained: What was trained.
+        settings: Where models are kept.
+
+    Returns:
+        The version, and whether it got the alias.
+
+    Raises:
+        RegistryError: The registry refused it, or the name is that of other models.
+        FormatError: The present champion is no model of triggers.
+    """
+    uri, name = settings.tracking_uri, settings.name
+    settings.reachable()
+    version = register_trigger_model(
+        trained.model, name, uri, experiment=settings.experiment, artifacts=settings.artifacts, alias=settings.alias
+    )
+    held = next((one.version for one in list_versions(name, uri) if settings.alias in one.aliases), None)
+    better = held is not None and trained.worse_than(load_trigger_model(name, held, uri)[0])
+    reason = "no champion before" if held is None else f"glitches of validation against version {held}"
+    decision: Decision = {"promoted": not better, "reason": reason, "figures": {}, "against": held}
+    return settle(version, decision, settings.alias), not better
+
+
+def leaderboard(result: Result) -> dict[str, object]:
+    """All figures of a contest, as JSON holds them."""
+    entrants = {
+        name: {
+            "validation_loss": one.validation_loss,
+            "settings": dict(one.settings),
+            "figures": {key: value.to_dict() for key, value in one.figures.items()},
+            "lead_over_trees": {key: value.to_dict() for key, value in one.lead.items()},
+            "sets_per_second": {"training": one.training_rate, "inference": one.inference_rate},
+        }
+        for name, one in result.entrants.items()
+    }
+    rivals = {name: {key: value.to_dict() for key, value in one.items()} for name, one in result.rivals.items()}
+    return {"champion": result.champion, "entrants": entrants, "rivals": rivals}
 
 
 def glitch_loss(model: TriggerModel, triggers: ds.Dataset, times: LabelledTimes) -> float:
