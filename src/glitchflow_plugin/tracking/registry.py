@@ -123,30 +123,59 @@ def register(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "twin"
         _write(bundle, folder)
-        sealed = checksums(folder)
-        with registry(tracking_uri):
-            client = MlflowClient(tracking_uri, tracking_uri)
-            experiment_id = ensure_experiment(tracking_uri, experiment, artifacts)
-            content = bundle.to_dict()
-            if run_id is None:
-                run_id = record_run(client, experiment_id, str(bundle.notes.get("run_name") or name), content)
-            logged = client.create_logged_model(experiment_id, name="twin", source_run_id=run_id)
-            if not (run_id and logged.model_id):
-                raise nonsense(tracking_uri, "a new model")
-            client.log_model_artifacts(logged.model_id, str(folder))
-            _read_back(f"models:/{logged.model_id}", sealed, tracking_uri)
-            client.finalize_logged_model(logged.model_id, "READY")
-            client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-            # with all its tags at once: a version without checksums cannot be loaded
-            noted = {key: tag(text) for key, text in {**card.tags(content), **(tags or {})}.items()}
-            # asked once: a second try after a lost answer would make a second version
-            with environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}, keep=False):
-                sealed_tags = {**noted, CHECKSUMS: json.dumps(sealed)}
-                # nor is it waited for (MLflow: 300 s, whatever is answered): what was made is read below
-                uri = f"models:/{logged.model_id}"
-                info = mlflow.register_model(uri, name, await_registration_for=0, tags=sealed_tags)
-            # an int from a database, a str from a server
-            version = int(str(info.version))
+        where = {"experiment": experiment, "artifacts": artifacts, "run_id": run_id, "tags": tags, "alias": alias}
+        return register_files(folder, bundle.to_dict(), name, tracking_uri, **where)
+
+
+def register_files(
+    folder: Path,
+    content: Mapping[str, Any],
+    name: str,
+    tracking_uri: str,
+    *,
+    experiment: str = DEFAULT_EXPERIMENT,
+    artifacts: Path | str = DEFAULT_ARTIFACTS,
+    run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    alias: str = CHAMPION,
+) -> ModelVersion:
+    """Store files as the next version of a registered model, sealed by their checksums.
+
+    Args:
+        folder: The files, below `OWN_FILES` those that this program reads.
+        content: Their description, which is `BUNDLE_FILE` there.
+        name: Arguments of `register`, from here on.
+        tracking_uri: Address of the registry.
+        experiment: MLflow experiment.
+        artifacts: Where a database keeps its files.
+        run_id: Run to which the model belongs.
+        tags: Kept with the version.
+        alias: Alias of the champion.
+    """
+    check_name(name, "name", LONGEST_MODEL)
+    sealed = checksums(folder)
+    with registry(tracking_uri):
+        client = MlflowClient(tracking_uri, tracking_uri)
+        experiment_id = ensure_experiment(tracking_uri, experiment, artifacts)
+        if run_id is None:
+            run_id = record_run(client, experiment_id, str(content.get("notes", {}).get("run_name") or name), content)
+        logged = client.create_logged_model(experiment_id, name="twin", source_run_id=run_id)
+        if not (run_id and logged.model_id):
+            raise nonsense(tracking_uri, "a new model")
+        client.log_model_artifacts(logged.model_id, str(folder))
+        _read_back(f"models:/{logged.model_id}", sealed, tracking_uri)
+        client.finalize_logged_model(logged.model_id, "READY")
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        # with all its tags at once: a version without checksums cannot be loaded
+        noted = {key: tag(text) for key, text in {**card.tags(content), **(tags or {})}.items()}
+        # asked once: a second try after a lost answer would make a second version
+        with environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}, keep=False):
+            sealed_tags = {**noted, CHECKSUMS: json.dumps(sealed)}
+            # nor is it waited for (MLflow: 300 s, whatever is answered): what was made is read below
+            uri = f"models:/{logged.model_id}"
+            info = mlflow.register_model(uri, name, await_registration_for=0, tags=sealed_tags)
+        # an int from a database, a str from a server
+        version = int(str(info.version))
     found = find(name, version, tracking_uri)
     if found.tags.get(CHECKSUMS) != json.dumps(sealed):
         raise nonsense(tracking_uri, f"version {version} of {name}")

@@ -28,6 +28,7 @@ class LearningSettings:
     """How a network of triggers is learnt.
 
     Attributes:
+        batch_size: Sets of a step.
         epochs: Passes over the training part at most.
         rate: Largest learning rate, of AdamW.
         weight_decay: Its decay of weights.
@@ -38,6 +39,7 @@ class LearningSettings:
         least_gain: Share by which the validation loss must fall to be better.
     """
 
+    batch_size: Count = 128
     epochs: Count = 30
     rate: Positive = 5e-4
     weight_decay: NotNegative = 0.01

@@ -1,0 +1,79 @@
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from glitchflow_plugin.data.triggers.labels import LabelSettings, TriggerSplitSettings, label_times, split_times
+from glitchflow_plugin.data.triggers.sets import SetSettings
+from glitchflow_plugin.data.triggers.store import open_triggers, read_manifest
+from glitchflow_plugin.errors import DataError
+from glitchflow_plugin.settings import built
+from glitchflow_plugin.simulation.trigger_level import TRUTH_NAME, TriggerLevelSettings, simulate_triggers
+from glitchflow_plugin.tracking.trigger_models import load_trigger_model
+from glitchflow_plugin.training.registration import RegistrySettings
+from glitchflow_plugin.training.triggers.contest import ContestSettings
+from glitchflow_plugin.training.triggers.run import (
+    glitch_loss,
+    leaderboard,
+    log_prior,
+    register_champion,
+    train_triggers,
+)
+
+DETECTOR = TriggerLevelSettings(duration=60_000.0, num_distractors=2)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """A store and times with labels and parts."""
+    folder = tmp_path_factory.mktemp("store")
+    simulate_triggers(DETECTOR, folder)
+    truth = pq.read_table(folder / TRUTH_NAME).sort_by("time")
+    live = np.array([[DETECTOR.gps_start, DETECTOR.gps_start + DETECTOR.duration]])
+    labels = LabelSettings(block_length=1024.0)
+    columns = (truth[name].to_numpy() for name in ("time", "snr"))
+    times = label_times(*columns, truth["kind"].to_numpy().astype(np.str_), live, labels)
+    return folder, split_times(times, labels.block_length, TriggerSplitSettings(reach=64.0))
+
+
+def trained(simulated, entrants):
+    folder, times = simulated
+    settings = {"entrants": entrants, "learning": {"epochs": 1}, "replicates": 100}
+    return train_triggers(
+        open_triggers(folder), read_manifest(folder).channels, times, DETECTOR.strain,
+        sets=SetSettings(), settings=built(ContestSettings, settings, "contest"),
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_best_model_is_registered_and_gives_way_only_to_a_better_one(simulated, tmp_path):
+    forest = {"model": "forest", "n_estimators": 30, "min_samples_leaf": 3}
+    good = trained(simulated, {"forest": forest, "floor": {"model": "condonly", "dim": 8}})
+    told = leaderboard(good.result)
+    assert told["champion"] == "forest"
+    assert told["entrants"]["forest"]["figures"]["auc"]["low"] > 0.8
+    assert DETECTOR.strain not in good.model.channels
+    registry = RegistrySettings(f"sqlite:///{tmp_path}/mlflow.db", "triggers", artifacts=str(tmp_path / "artifacts"))
+    assert register_champion(good, registry)[1]
+    poor = trained(simulated, {"floor": {"model": "condonly", "dim": 8}})
+    version, promoted = register_champion(poor, registry)
+    assert (version.version, promoted) == (2, False)
+    champion, kept = load_trigger_model("triggers", "champion", registry.tracking_uri)
+    assert kept.version == 1
+    folder, times = simulated
+    test = times.of("test")
+    losses = [glitch_loss(one, open_triggers(folder), test) for one in (champion, good.model, poor.model)]
+    assert losses[0] == losses[1] < losses[2]
+
+
+def test_the_prior_is_that_of_live_time(simulated):
+    teaching = simulated[1].of("training")
+    live = DETECTOR.duration * len(set(teaching.group)) / len(set(simulated[1].group))
+    drawn = np.log(teaching.glitch.mean() / (1 - teaching.glitch.mean()))
+    rate = teaching.glitch.sum() / live
+    assert drawn + log_prior(teaching) == pytest.approx(np.log(rate / (1 - rate)), abs=0.3)
+
+
+def test_a_part_without_times_is_told(simulated):
+    folder, times = simulated
+    with pytest.raises(DataError, match="in the part training, got 0 times"):
+        trained((folder, times.of("test")), {"forest": {"model": "forest"}})
