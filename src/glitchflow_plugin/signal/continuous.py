@@ -137,15 +137,22 @@ def conditioned(
             joined[low - span[0] : high - span[0]] = part[low - first : high - first]
             usable[low - span[0] : high - span[0]] = np.isfinite(part[low - first : high - first])
     joined[~usable] = 0.0
-    filling = _filling(name, span, band, settings)
-    beside = motion if filling is None else motion + filling
+    noise = filling(name, span, band, settings)
+    beside = motion if noise is None else motion + noise
     return Conditioned(joined, usable, span[0], sample_rate, band, beside if beside.any() else None)
 
 
-def _filling(
+def filling(
     name: str, span: tuple[int, int], band: tuple[float, float], settings: ConditioningSettings
 ) -> Series | None:
-    """White noise in the part of the band that a slow channel cannot deliver, (time,); None for another."""
+    """White noise in the part of the band that a slow channel cannot deliver, (time,); None for another.
+
+    Args:
+        name: Name of the channel, which with the GPS second seeds it.
+        span: First and one past the last sample, at the common rate, counted from GPS 0.
+        band: What the channel delivers, Hz.
+        settings: Whole band and common rate.
+    """
     whitening, rate = settings.whitening, settings.sample_rate
     if not whitening.fill or band[1] >= min(settings.high, 0.98 * rate / 2):
         return None
@@ -228,7 +235,7 @@ def measure_spectra(
     densities: list[Psd | None] = []
     for gps in times:
         low, high = (round(edge * rate) - channel.first for edge in stretch_about(gps, spectrum.length, segment))
-        start, stop = _longest_run(channel.usable, max(low, 0), min(high, len(channel.series)))
+        start, stop = longest_run(channel.usable, max(low, 0), min(high, len(channel.series)))
         try:
             stretch = channel.series[start:stop]
             found = welch_psd(stretch, rate, whitening.fft_length, whitening.overlap, method=whitening.method)
@@ -271,7 +278,14 @@ def raised_runs(flags: Bool[np.ndarray, " time"]) -> Int[np.ndarray, "run 2"]:
     return np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
 
 
-def _longest_run(usable: Bool[np.ndarray, " time"], low: int, high: int) -> tuple[int, int]:
+def longest_run(usable: Bool[np.ndarray, " time"], low: int, high: int) -> tuple[int, int]:
+    """First and one past the last sample of the longest stretch without a gap; twice the same where there is none.
+
+    Args:
+        usable: Where there are data, (time,).
+        low: Where to look from.
+        high: And up to where.
+    """
     if low >= high:
         return 0, 0
     runs = raised_runs(usable[low:high])

@@ -14,16 +14,16 @@ from glitchflow_plugin.inference.closed_loop import WHOLE, ClosedLoop
 from glitchflow_plugin.products.folder import SeenGain, Stop
 from glitchflow_plugin.signal.gain_watch import GainReference, MeasuredGains, WatchSettings, watch_gains
 from glitchflow_plugin.streaming.belief import Stretch
-from glitchflow_plugin.streaming.windows import Prepared, StreamModel, StreamSettings, measure_gains
+from glitchflow_plugin.streaming.windows import Look, StreamModel, StreamSettings, measure_gains
 
 
 def seen_gains(
-    prepared: Sequence[Prepared | None], model: StreamModel, stretches: Sequence[Stretch], settings: StreamSettings
+    seen_at: Look, model: StreamModel, stretches: Sequence[Stretch], settings: StreamSettings
 ) -> tuple[SeenGain, ...]:
     """What the strain says of each witness about some stretches, in the window whose centre is nearest to each.
 
     Args:
-        prepared: From `streaming.windows.prepare`.
+        seen_at: `streaming.windows.look`, of what was prepared.
         model: Twin, recipes and the gains of validation.
         stretches: In which a prediction is believed.
         settings: Stride, and what power tells a gain.
@@ -32,7 +32,7 @@ def seen_gains(
     if not watched.enabled or model.reference is None or not stretches:
         return ()
     centres = sorted({settings.stride * round(one.peak / settings.stride) for one in stretches})
-    found = measure_gains(prepared, model, centres, watched)
+    found = measure_gains(seen_at, model, centres, watched)
     told = np.argwhere(found.power >= watched.least_power)
     return tuple(
         SeenGain(

@@ -8,6 +8,8 @@ does not depend on how the data are cut into blocks.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -20,12 +22,13 @@ from glitchflow_plugin.signal import filters
 from glitchflow_plugin.signal.whitening import unwhiten
 from glitchflow_plugin.streaming.belief import Stretch, ask, belief, kept, of_octaves, snr_in_time
 from glitchflow_plugin.streaming.loop import seen_gains
-from glitchflow_plugin.streaming.ranks import predicted_energy
+from glitchflow_plugin.streaming.ranks import MARGIN, predicted_energy
 from glitchflow_plugin.streaming.windows import (
     StreamModel,
     StreamSettings,
     Window,
     beyond,
+    look,
     predict_windows,
     prepare,
 )
@@ -104,38 +107,90 @@ def subtract(
     prepared = prepare(channels, model, block, segment, settings)
     target = prepared[0]
     assert target is not None  # noqa: S101  # the caller has refused strain of no use
-    windows = predict_windows(prepared, model, centres, settings, stopped or {})
+    seen_at = partial(look, prepared, model)
+    windows = predict_windows(seen_at, model, centres, settings, stopped or {})
+    band = target[0].band
+    summed, stretches = summed_glitch(windows, outer, model, settings, band)
+    inner = round(block[0] * rate) - target[0].first, round((block[1] - block[0]) * rate)
+    usable = _cut(target[0].usable.astype(float), *inner) > 0
+    glitch = at_own_rate(summed, outer[0], strain, block, rate=rate, high=band[1])
+    found = told(windows, stretches, model, settings, outer=outer, block=block, usable=usable, glitch=glitch)
+    return found if stopped else replace(found, gains=seen_gains(seen_at, model, found.stretches, settings))
+
+
+def summed_glitch(
+    windows: Sequence[Window],
+    outer: tuple[int, int],
+    model: StreamModel,
+    settings: StreamSettings,
+    band: tuple[float, float],
+) -> tuple[Series, list[Stretch]]:
+    """What is taken from the strain, (time,) at the common rate, and the stretches in which a prediction is believed.
+
+    Args:
+        windows: From `predict_windows`.
+        outer: First and one past the last sample, from GPS 0.
+        model: Twin and recipes.
+        settings: Stride and belief.
+        band: What the strain delivers, Hz.
+    """
+    rate = model.rate
     weight = window_weight(round(model.duration * rate), rate, settings.stride)
     said = _joined(windows, outer, weight, "strain")
     trusted = belief(snr_in_time(said, rate), rate, settings.believed_snr)
     stretches = ask(said, _joined(windows, outer, weight, "measured"), trusted, outer[0], rate)
     if not settings.agreement:
         stretches = [replace(one, octaves=np.ones_like(one.octaves), share=1.0) for one in stretches]
-    summed = _unwhitened(windows, stretches, weight, outer, band=target[0].band, rate=rate)
-    glitch = at_own_rate(summed, outer[0], strain, block, rate=rate, high=target[0].band[1])
+    return _unwhitened(windows, stretches, weight, outer, band=band, rate=rate), stretches
+
+
+def told(
+    windows: Sequence[Window],
+    stretches: Sequence[Stretch],
+    model: StreamModel,
+    settings: StreamSettings,
+    *,
+    outer: tuple[int, int],
+    block: tuple[float, float],
+    usable: Bool[np.ndarray, " sample"],
+    glitch: Series,
+) -> Subtraction:
+    """What is known of a block, beside what is taken from it.
+
+    Args:
+        windows: From `predict_windows`, one a stride without a gap.
+        stretches: From `summed_glitch`.
+        model: Twin and recipes.
+        settings: Stride.
+        outer: First and one past the last sample of what that was made for.
+        block: Start and end, GPS s.
+        usable: Where there is strain in the block, at the common rate.
+        glitch: What is taken from it, from `at_own_rate`.
+    """
+    rate = model.rate
     inner = slice(round(block[0] * rate) - outer[0], round(block[1] * rate) - outer[0])
     of_windows = {
         name: _joined_flags(windows, outer, rate, settings.stride, name)[inner]
         for name in ("predicted", "complete", "familiar", "accounted", "quiet")
     }
-    usable = _cut(target[0].usable.astype(float), round(block[0] * rate) - target[0].first, inner.stop - inner.start)
     asked = [one for one in windows if one.predicted and _within(one.centre, block)]
-    own_stretches = tuple(one for one in stretches if _within(one.peak, block))
     missing = {
         one.name: settings.stride * sum(window.lacking[place] for window in asked)
         for place, one in enumerate(model.witnesses)
     }
-    energy, band = predicted_energy(windows, model, block, settings.stride)
+    around = MARGIN + settings.stride
+    near = [one for one in windows if block[0] - around <= one.centre <= block[1] + around]
+    energy, band = predicted_energy(near, model, block, settings.stride)
     return Subtraction(
         glitch,
-        analysed=of_windows["predicted"] & (usable > 0),
+        analysed=of_windows["predicted"] & usable,
         complete=of_windows["complete"],
         familiar=of_windows["familiar"],
         accounted=of_windows["accounted"],
         quiet=of_windows["quiet"],
         agreed=_agreed(stretches, outer)[inner],
-        stretches=own_stretches,
-        gains=() if stopped else seen_gains(prepared, model, own_stretches, settings),
+        stretches=tuple(one for one in stretches if _within(one.peak, block)),
+        gains=(),
         energy=energy,
         band=band,
         missing={name: time for name, time in missing.items() if time},
@@ -177,17 +232,20 @@ def _unwhitened(
     """What is taken away, each window's part brought back by its own filter, (time,) at the common rate."""
     size = outer[1] - outer[0]
     summed = np.zeros(size)
-    for window in windows:
-        if window.strain is None:
-            continue
-        tail = len(window.target_taps) + 1
-        part = np.zeros(len(weight) + 2 * tail)
-        for one in stretches:
-            share = _cut(one.weight, window.start - one.first, len(weight))
-            if share.any() and one.octaves.any():
-                part += of_octaves(np.pad(window.strain * weight * share, tail), one.octaves)
+    asked = (window for window in windows if window.strain is not None)
+    for _, group in groupby(asked, key=lambda window: window.target_taps.tobytes()):
+        alike = list(group)
+        first, taps = alike[0].start, alike[0].target_taps
+        tail = len(taps) + 1
+        part = np.zeros(alike[-1].start - first + len(weight) + 2 * tail)
+        for window in alike:
+            for one in stretches:
+                share = _cut(one.weight, window.start - one.first, len(weight))
+                if share.any() and one.octaves.any():
+                    taken = of_octaves(np.pad(window.strain * weight * share, tail), one.octaves)
+                    _add(part, taken, window.start - first)
         if part.any():
-            _add(summed, unwhiten(part, window.target_taps, rate, band)[0], window.start - tail - outer[0])
+            _add(summed, unwhiten(part, taps, rate, band)[0], first - tail - outer[0])
     return summed * kept(stretches, outer[0], size, rate)
 
 

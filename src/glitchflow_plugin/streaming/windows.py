@@ -1,9 +1,9 @@
 """Windows of continuous data as a model sees them, and what it says of each."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -176,6 +176,10 @@ class Window:
 
 
 Prepared = tuple[Conditioned, Spectra]
+Looked: TypeAlias = tuple[np.ndarray, Float[np.ndarray, " time"], Float[np.ndarray, "witness time"]]
+"""Whitening filter of the strain, whitened strain and witnesses in a window, as `look` gives them."""
+Look: TypeAlias = Callable[[float], Looked]
+"""What is seen in the window about a time, GPS s."""
 
 
 def prepare(
@@ -216,7 +220,7 @@ def prepare(
 
 
 def predict_windows(
-    prepared: Sequence[Prepared | None],
+    seen_at: Look,
     model: StreamModel,
     centres: np.ndarray,
     settings: StreamSettings,
@@ -225,7 +229,7 @@ def predict_windows(
     """Windows about some times, with what the twin says of them.
 
     Args:
-        prepared: From `prepare`.
+        seen_at: `look`, of what was prepared.
         model: Twin and recipes.
         centres: Centres of the windows, GPS s.
         settings: Stride, spectra, and from when a window is new or its rest loud.
@@ -236,7 +240,7 @@ def predict_windows(
     since = np.array([stopped.get(one.name, math.inf) for one in model.witnesses])
     for first in range(0, len(centres), settings.batch_size):
         batch = [float(centre) for centre in centres[first : first + settings.batch_size]]
-        looked = [look(prepared, model, centre) for centre in batch]
+        looked = [seen_at(centre) for centre in batch]
         off = [since <= centre - 0.75 * settings.stride for centre in batch]
         seen = [np.where(gone[:, None], 0, series) for gone, (_, _, series) in zip(off, looked, strict=True)]
         asked = [place for place, (taps, _, _) in enumerate(looked) if len(taps) and seen[place].any()]
@@ -266,17 +270,17 @@ def predict_windows(
 
 
 def measure_gains(
-    prepared: Sequence[Prepared | None], model: StreamModel, centres: Sequence[float], settings: WatchSettings
+    seen_at: Look, model: StreamModel, centres: Sequence[float], settings: WatchSettings
 ) -> MeasuredGains:
     """How strongly the strain follows each witness in the windows about some times, none of them stopped.
 
     Args:
-        prepared: From `prepare`.
+        seen_at: `look`, of what was prepared.
         model: Twin and recipes.
         centres: Centres of the windows, GPS s.
         settings: How far a part is moved.
     """
-    looked = (look(prepared, model, centre) for centre in centres)
+    looked = map(seen_at, centres)
     batches = ((torch.from_numpy(series)[None], torch.from_numpy(strain)[None, None]) for _, strain, series in looked)
     return gains_of(cast("WaveformTwin", model.twin), batches, model.rate, settings)
 
@@ -294,9 +298,7 @@ def _loudest_left(
     return torch.where(strain.any(dim=-1), loudest, torch.nan)
 
 
-def look(
-    prepared: Sequence[Prepared | None], model: StreamModel, centre: float
-) -> tuple[np.ndarray, Float[np.ndarray, " time"], Float[np.ndarray, "witness time"]]:
+def look(prepared: Sequence[Prepared | None], model: StreamModel, centre: float) -> Looked:
     """Whitening filter of the strain, whitened strain and witnesses in a window; zeros for one that cannot be used.
 
     Args:
