@@ -1,8 +1,8 @@
 """Frames as they appear in folders: read once each, put in order, and handed out stride by stride.
 
-Low-latency distribution leaves a file a second or a few, named as in LIGO-T010150, in a folder from which something else
-deletes the old ones. A file may be late, missing, half-written, there twice, or bear a wrong time; what came of each is
-counted and told, and no stride is handed out twice.
+Low-latency distribution leaves a file a second or a few, named as in LIGO-T010150, in a folder from which something
+else deletes the old ones. A file may be late, missing, half-written, there twice, or bear a wrong time; what came of
+each is counted and told, and no stride is handed out twice.
 """
 
 import logging
@@ -133,11 +133,8 @@ class FrameIntake:
         """
         self._look()
         if self.position is None:
-            starts = [one[0].t0 for one in self._pieces.values() if one]
-            if not starts:
-                return None
-            self.begin(min(starts))
-        start = self.position or 0.0
+            return None
+        start = self.position
         lacking = [name for name in self.expected if name not in self._absent and not self._whole(name, start)]
         later = self._first_after(start + self.stride)
         now = self.clock()
@@ -146,13 +143,13 @@ class FrameIntake:
         if not lacking and len(self._absent) < len(self.expected):
             return self._hand_out(start, waited)
         if later is None:
-            return self._jump(now)
+            return self.next() if self._jumped(now) else None
         if waited < self.settings.patience:
             return None
         if not any(self._parts(name, start) for name in self.expected):
-            self.position = self.stride * math.floor(later / self.stride)
+            self.begin(later)
             self._later = None
-            return None
+            return self.next()
         return self._hand_out(start, waited)
 
     def _hand_out(self, start: float, waited: float) -> Arrived:
@@ -170,13 +167,15 @@ class FrameIntake:
             self._pieces[name] = [one for one in parts if one.t0 + one.duration > stop + 1e-9]
         return Arrived(start, stop, channels, waited)
 
-    def _jump(self, now: float) -> None:
+    def _jumped(self, now: float) -> bool:
         """Go to what lies beyond the horizon, where nothing nearer comes and it is more than a stray file."""
-        if len(self._far) >= _CREDIBLE and now - self._news > self.settings.patience:
-            self.position = self.stride * math.floor(min(start for start, _ in self._far.values()) / self.stride)
-            self.counts[JUMPS] += 1
-            logger.warning("the data go on at GPS %.3f: what lies between never came.", self.position)
-            self._far.clear()
+        if len(self._far) < _CREDIBLE or now - self._news <= self.settings.patience:
+            return False
+        self.begin(min(start for start, _ in self._far.values()))
+        self.counts[JUMPS] += 1
+        logger.warning("the data go on at GPS %.3f: what lies between never came.", self.position)
+        self._far.clear()
+        return True
 
     # Files
 
@@ -203,7 +202,10 @@ class FrameIntake:
     def _look(self) -> None:
         now = self.clock()
         here = set()
-        for path, span, stat in sorted(self._listed(), key=lambda one: one[1]):
+        listed = sorted(self._listed(), key=lambda one: one[1])
+        if self.position is None and listed:
+            self.begin(listed[0][1][0])
+        for path, span, stat in listed:
             here.add(path)
             if path in self._read:
                 if self._read[path] != stat:
