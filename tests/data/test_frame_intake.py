@@ -1,6 +1,5 @@
 """Frames that come late, twice, broken, with a wrong clock, or not at all."""
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -213,9 +212,9 @@ def test_samples_that_lack_within_a_stride_are_nan(intake, tmp_path):
 def test_a_folder_that_vanishes_is_waited_for(intake, tmp_path):
     put(tmp_path, 0)
     intake.next()
-    os.rename(tmp_path, tmp_path.with_suffix(".away"))
+    away = tmp_path.rename(tmp_path.with_suffix(".away"))
     assert intake.next() is None
-    os.rename(tmp_path.with_suffix(".away"), tmp_path)
+    away.rename(tmp_path)
     put(tmp_path, 1)
     check(all_of(intake)[0])
 

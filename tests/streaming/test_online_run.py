@@ -37,7 +37,7 @@ def online(folder, frames, **changed):
     model = data.model()
     job = StreamJob(folder, model, SETTINGS.stream, ProductSettings(ranks=None), PROVENANCE)
     intake = FrameIntake([frames], expected_channels(job), 1.0, IntakeSettings(poll=0.01, patience=0.2))
-    run = OnlineRun(job, OnlineTwin(model, SETTINGS), intake, OnlineRunSettings(idle=0.3, **changed), {"made": "here"})
+    run = OnlineRun(job, OnlineTwin(model, SETTINGS), intake, OnlineRunSettings(idle=0.3, **changed))
     run.run()
     return run
 
@@ -70,8 +70,8 @@ def test_clean_frames_come_a_stride_each_and_lack_the_glitches(made):
     assert any(one.vetoed for part in parts_of(folder) for one in read_records(part))
 
 
-@pytest.mark.parametrize("lost", ["nothing", "state", "frames"])
-def test_a_run_that_was_killed_goes_on_with_the_same_bytes(made, frames, tmp_path, lost):
+@pytest.mark.parametrize("state", ["kept", "lost"])
+def test_a_run_that_was_killed_goes_on_with_the_same_bytes(made, frames, tmp_path, state):
     folder, _ = made
     source = tmp_path / "frames"
     shutil.copytree(frames, source)
@@ -81,24 +81,14 @@ def test_a_run_that_was_killed_goes_on_with_the_same_bytes(made, frames, tmp_pat
     online(killed, source, checkpoint=16.0, folder_length=64)
     before = {path: path.stat().st_mtime_ns for path in killed.glob("*-*/*.h5")}
     # killed between the files of a stride and its record
-    last = parts_of(killed)[-1]
-    (last / "records" / f"{last_written(killed) - 1:.0f}-1.json").unlink()
-    if lost == "state":
+    (parts_of(killed)[-1] / "records" / f"{last_written(killed) - 1:.0f}-1.json").unlink()
+    if state == "lost":
         (killed / STATE_NAME).unlink()
-    if lost == "frames":
-        for path in sorted(source.glob("*.h5"))[:12]:
-            path.unlink()
     for path in source.glob("*.later"):
         path.rename(path.with_suffix(".h5"))
-    if lost == "frames":
-        # the state is of the end of the first run, one stride later than what has a record
-        assert online(killed, source, checkpoint=16.0, folder_length=64).made > 40
-        assert len(sums(killed)) == len(sums(folder))
-        return
     online(killed, source, checkpoint=16.0, folder_length=64)
     assert sums(killed) == sums(folder)
-    again = [path for path, when in before.items() if path.stat().st_mtime_ns != when]
-    assert len(again) == 1
+    assert sum(path.stat().st_mtime_ns != when for path, when in before.items()) == 1
 
 
 def test_without_the_frames_of_before_it_goes_on_from_the_state(made, frames, tmp_path):
@@ -116,6 +106,24 @@ def test_without_the_frames_of_before_it_goes_on_from_the_state(made, frames, tm
         shutil.copy(path, source)
     online(killed, source, checkpoint=16.0, folder_length=64)
     assert sums(killed) == sums(folder)
+
+
+def test_with_neither_frames_nor_state_what_is_lost_is_told(frames, tmp_path, caplog):
+    source, killed = tmp_path / "frames", tmp_path / "run"
+    source.mkdir()
+    every = sorted(frames.glob("*.h5"))
+    for path in every[:5]:
+        shutil.copy(path, source)
+    online(killed, source)
+    (killed / STATE_NAME).unlink()
+    shutil.rmtree(source)
+    source.mkdir()
+    for path in every[6:10]:
+        shutil.copy(path, source)
+    online(killed, source)
+    assert "are gone and no state was kept" in caplog.text
+    starts = [one.start - data.GPS for part in parts_of(killed) for one in read_records(part)]
+    assert starts == [*range(19), *range(24, 39)]
 
 
 def test_what_never_came_is_not_written_and_what_follows_is(frames, tmp_path):

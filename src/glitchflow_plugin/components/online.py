@@ -74,14 +74,10 @@ class Online(BaseComponent):
         started = now()
         bundle = load_model(self.model, self.tracking_uri)
         job = self._job(bundle)
-        what = {key: value for key, value in job.provenance.items() if key != "glitchflow_recipe"}
-        what |= {"products": self.products.decisive()}
-        claim(self.place, what, replace=self.replace, section="online")
         intake = FrameIntake(self.frames, expected_channels(job), self.settings.stream.stride, self.intake)
         with stop_requests() as asked:
-            run = OnlineRun(
-                job, OnlineTwin(job.model, self.settings), intake, self.run, what, lambda: asked.name is not None
-            )
+            run = OnlineRun(job, OnlineTwin(job.model, self.settings), intake, self.run, lambda: asked.name is not None)
+            claim(self.place, run.what, replace=self.replace, section="online")
             run.run()
         report(online_summary(run, model_inputs(bundle), started), self.place)
         return self.place

@@ -119,8 +119,8 @@ class FrameIntake:
             self.position = self.stride * math.floor(gps / self.stride)
 
     def idle(self) -> float:
-        """For how long nothing new could be read, s."""
-        return self.clock() - self._news
+        """For how long nothing was there to be read, handed out or given up, s."""
+        return 0.0 if self._later is not None else self.clock() - self._news
 
     def earliest(self) -> float | None:
         """Start of the earliest data that lie in the folders, GPS s; None: there are none."""
@@ -162,13 +162,17 @@ class FrameIntake:
             logger.info("%s is there again from GPS %.3f on.", name, start)
         self.counts[MISSING] += bool(absent)
         # whoever is absent is not waited for, until something of it comes
-        self._absent, self.position, self._later = absent, stop, None
+        self._absent, self.position, self._later, self._news = absent, stop, None, self.clock()
         for name, parts in self._pieces.items():
             self._pieces[name] = [one for one in parts if one.t0 + one.duration > stop + 1e-9]
         return Arrived(start, stop, channels, waited)
 
     def _jumped(self, now: float) -> bool:
         """Go to what lies beyond the horizon, where nothing nearer comes and it is more than a stray file."""
+        for path in self._far:
+            if ("far", str(path)) not in self._told:
+                self.counts[FUTURE] += 1
+                self._tell("far", str(path), f"{path.name} lies far ahead of GPS {self.position:.3f}: it is set aside.")
         if len(self._far) < _CREDIBLE or now - self._news <= self.settings.patience:
             return False
         self.begin(min(start for start, _ in self._far.values()))
@@ -214,8 +218,6 @@ class FrameIntake:
             elif self.position is not None and span[1] <= self.position:
                 self._pass_over(path, stat)
             elif self.position is not None and span[0] >= self.position + self.settings.horizon:
-                if path not in self._far:
-                    self._note(FUTURE, f"{path.name} lies far ahead of GPS {self.position:.3f}; it is set aside.")
                 self._far[path] = span
             else:
                 self._far.pop(path, None)

@@ -31,7 +31,7 @@ from glitchflow_plugin.products.summary import Metric, RunSummary
 from glitchflow_plugin.settings import Count, Positive, section
 from glitchflow_plugin.streaming.loop import left_out, watch
 from glitchflow_plugin.streaming.online import OnlineTwin, Output, Stride
-from glitchflow_plugin.streaming.run import StreamJob, write_found, write_whole
+from glitchflow_plugin.streaming.run import StreamJob, told_of, write_found, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,6 @@ class OnlineRun:
         twin: Fresh.
         intake: What appears.
         settings: When it begins and ends, and what it keeps.
-        what: What decides about the products.
         ended: Whether somebody has asked it to end.
     """
 
@@ -92,7 +91,6 @@ class OnlineRun:
     twin: OnlineTwin
     intake: FrameIntake
     settings: OnlineRunSettings
-    what: Mapping[str, object]
     ended: Callable[[], bool] = lambda: False
     latency: Latency = field(default_factory=Latency)
     made: int = 0
@@ -104,6 +102,11 @@ class OnlineRun:
     _next: float | None = None
     _done: float | None = None
     _checked: float = -math.inf
+
+    @property
+    def what(self) -> dict[str, object]:
+        """All that decides about the products, but for the data."""
+        return {**told_of(self.job.provenance), "products": self.job.products.decisive()}
 
     def run(self) -> None:
         """Work until the end that the settings name, or until somebody asks for one."""

@@ -415,9 +415,13 @@ def what_is_used(provenance: Mapping[str, object], blocks: Sequence[Block]) -> d
         provenance: From `provenance_of`.
         blocks: All of the run.
     """
-    told = {key.removeprefix("glitchflow_"): value for key, value in provenance.items() if key != "glitchflow_recipe"}
     times = {"blocks": content_hash([one.span for one in blocks]), "gps": [blocks[0].span[0], blocks[-1].span[1]]}
-    return {**told, **times}
+    return {**told_of(provenance), **times}
+
+
+def told_of(provenance: Mapping[str, object]) -> dict[str, object]:
+    """Provenance as a folder of results keeps it: of the recipe its checksum."""
+    return {key.removeprefix("glitchflow_"): value for key, value in provenance.items() if key != "glitchflow_recipe"}
 
 
 def _outside(
