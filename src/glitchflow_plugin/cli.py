@@ -8,6 +8,7 @@ glitchflow omega GPS        the page for one time: all channels that datasets.ya
 glitchflow report FOLDER    write the page of a run again, or with the scans of more events
 glitchflow products FOLDER  what lies in a folder of clean strain, and whether it is whole
 glitchflow vetoes ...       what such a folder, or a flag, says of triggers and of a candidate
+glitchflow triggers ...     convert tables of triggers from and to the formats of others, and tell what is in them
 glitchflow folders FOLDER   make the run folders that conf/saveconf.yaml names
 glitchflow models ...       list, compare, promote, roll back, upload and relocate models; rename or drop what waits
 """
@@ -36,6 +37,7 @@ from glitchflow_plugin.commands.run_folder import (
     run_new,
 )
 from glitchflow_plugin.commands.show import run_show
+from glitchflow_plugin.commands.triggers import add_triggers
 from glitchflow_plugin.commands.vetoes import add_vetoes
 from glitchflow_plugin.errors import GlitchflowError
 from glitchflow_plugin.products.console import never_fail_on_output
@@ -107,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add_report(add("report", run_report, "write the page of a run: one HTML file beside its summary"))
     add_products(add("products", run_products, "what lies in a folder of clean strain, and whether it is whole"))
 
+    add_triggers(commands.add_parser("triggers", help="convert tables of triggers, and tell what is in them"))
     add_vetoes(commands.add_parser("vetoes", help="what such a folder, or a flag, says of triggers and of a candidate"))
 
     folders = add("folders", run_make_folders, "make the run folders that conf/saveconf.yaml names")

@@ -1,8 +1,9 @@
 import json
+import re
 
 import pandas as pd
 import pytest
-from tests.components.test_stream import register, write_files
+from tests.components.test_stream import TIMES, register, turning, write_files  # noqa: F401  # one is a fixture
 from tests.streaming import _streams as data
 
 from glitchflow_plugin.components.harm import Harm
@@ -71,3 +72,28 @@ def test_what_no_signal_can_be_tried_in_is_told(tmp_path, files, registered):
     registered["bundle"] = data.bundle(model={"name": "unet"})
     with pytest.raises(ConfigurationError, match="has no phase"):
         harm(tmp_path, files)
+
+
+def test_a_witness_that_turns_round_is_stopped_as_in_streaming(tmp_path, turning, caplog):  # noqa: F811
+    stream = {**STREAM, "block_length": 32, "stride": 1.0}
+    made = harm(tmp_path, turning, {**SETTINGS, "near": 3.0}, stream=stream)
+    summary = json.loads((made / "summary.json").read_text())
+    assert summary["inputs"]["witnesses_stopped"] == 1
+    (said,) = [one for one in summary["warnings"] if "was stopped" in one]
+    since = float(re.search(r"from GPS ([\d.]+) on", said)[1])
+    assert data.GPS + TIMES[8] < since < data.GPS + TIMES[14]
+    assert "blocks are made without" in caplog.text
+    first, *_, last = [json.loads(path.read_text()) for path in sorted((made / "records").glob("*.json"))]
+    assert first["found"]["gains"]
+    assert last["found"]["gains"]  # what was seen where nothing is stopped is kept
+    assert (first["fingerprint"] == first["seen"], last["fingerprint"] == last["seen"]) == (True, False)
+    # a block of 32 s has no eight windows without a glitch
+    assert sum("too few windows without a glitch to tell" in one for one in summary["warnings"]) == 3
+    # nothing of the strain is foretold any more, so its signals stay as they are
+    table = pd.read_parquet(made / "injections.parquet")
+    after = table[table["gps"] > since + 4]
+    assert len(after) > 2
+    assert (after["snr_after"] == after["snr_before"]).all()
+    before = {path: path.stat().st_mtime_ns for path in (made / "records").glob("*.json")}
+    assert harm(tmp_path, turning, {**SETTINGS, "near": 3.0}, stream=stream) == made
+    assert {path: path.stat().st_mtime_ns for path in before} == before

@@ -1,7 +1,6 @@
 """Harm: what a registered model's cleaning does to signals in continuous strain."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from glitchflow_plugin.products.summary import RunSummary, now
 from glitchflow_plugin.products.veto_table import write_table
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.streaming.blocks import Block
+from glitchflow_plugin.streaming.loop import warnings_of
 from glitchflow_plugin.streaming.run import provenance_of, stream_model
 from glitchflow_plugin.streaming.windows import StreamSettings
 
@@ -83,9 +83,7 @@ class Harm(ContinuousStep):
             # other blocks leave other places for signals
             "block_length": self.stream.block_length,
         }
-        # what the closed loop would stop is for Stream to find: here every witness is used
-        model = replace(stream_model(bundle, strain), reference=None)
-        job = HarmJob(self.folder, model, self.stream, self.settings, provenance)
+        job = HarmJob(self.folder, stream_model(bundle, strain), self.stream, self.settings, provenance)
         self.find_place(job, blocks)
         self._make(job, blocks, bundle, started)
         return self.place
@@ -93,7 +91,7 @@ class Harm(ContinuousStep):
     @holding("place")
     def _make(self, job: HarmJob, blocks: Sequence[Block], bundle: ModelBundle, started: str) -> None:
         job, blocks = self.claimed(job, blocks, self.stream)
-        records = run_harm(job, blocks, self.engine)
+        records, watched = run_harm(job, blocks, self.engine)
         table = injection_table(records, self.settings)
         safety = safety_table(table, records, self.settings)
         tables = {"injections": table, "harm": harm_table(table, self.settings), "safety": safety}
@@ -109,10 +107,14 @@ class Harm(ContinuousStep):
                     "seconds": sum(one.span[1] - one.span[0] for one in blocks),
                     "blocks": len(blocks),
                     "glitches": sum(len(one.found.glitches) for one in records),
+                    "witnesses_stopped": 0 if watched is None else len(watched.stops),
                 },
                 metrics=harm_metrics(table, self.settings),
                 outputs={**{name: str(path) for name, path in paths.items()}, "pictures": str(self.place / IMAGES)},
-                warnings=harm_warnings(table, safety, records, self.settings),
+                warnings=(
+                    *harm_warnings(table, safety, records, self.settings),
+                    *([] if watched is None else warnings_of(watched)),
+                ),
             ),
             self.place,
         )

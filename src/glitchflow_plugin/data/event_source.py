@@ -1,9 +1,9 @@
 """One event, to be read from wherever its channels are, alone and in any process."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 from glitchflow_plugin.data.event_files import Channel, RawEvent
 
@@ -19,11 +19,8 @@ class LoadedEvent:
 class Loader(Protocol):
     """Reads some channels of one event; small enough to be sent to another process."""
 
-    def __call__(self, channels: Sequence[str], **span: float) -> tuple[dict[str, Channel], dict[str, str]]:
-        """Channels found by name, and reasons by name; a channel may have both.
-
-        Of continuous data, `start` and `stop` (GPS s) say what is read in place of all of the event.
-        """
+    def __call__(self, channels: Sequence[str]) -> tuple[dict[str, Channel], dict[str, str]]:
+        """Channels found by name, and reasons by name; a channel may have both."""
         ...
 
 
@@ -45,9 +42,10 @@ class EventSource:
 
     def within(self, start: float, stop: float) -> "EventSource":
         """The same, of which no more is read than a stretch in GPS s; for what is cut out of continuous data."""
-        return replace(
-            self, loaders=tuple((partial(one, start=start, stop=stop), names) for one, names in self.loaders)
-        )
+        # such loaders take a stretch of their own as keywords, which a later one replaces
+        narrow = cast("Callable[..., Loader]", partial)
+        loaders = tuple((narrow(one, start=start, stop=stop), names) for one, names in self.loaders)
+        return replace(self, loaders=loaders)
 
     def copies(self, channels: Sequence[str], done: Collection[str]) -> Iterator[LoadedEvent]:
         """Read the event from one data set after the other.

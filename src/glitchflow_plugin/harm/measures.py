@@ -25,8 +25,9 @@ from glitchflow_plugin.harm.injections import (
 )
 from glitchflow_plugin.harm.safety import Follower, Leak, followers_of, measured_relation
 from glitchflow_plugin.harm.ways import believed, searched_ways
+from glitchflow_plugin.products.folder import SeenGain
 from glitchflow_plugin.signal.matched_filter import Recovered, Weighted, match, recovered
-from glitchflow_plugin.streaming.subtraction import at_own_rate, subtract
+from glitchflow_plugin.streaming.subtraction import Subtraction, at_own_rate, subtract
 from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings, prepare
 from glitchflow_plugin.types.arrays import Series
 
@@ -88,13 +89,15 @@ class BlockFound:
     Attributes:
         judged: The injections.
         glitches: Times of what is loud, GPS s.
-        followers: Witnesses that follow the strain; None where that could not be measured.
+        followers: Witnesses in use that follow the strain; None where that could not be measured.
+        gains: What the strain without signals says of the witnesses where none is stopped.
         problem: Why there is nothing; empty where there is.
     """
 
     judged: tuple[JudgedSignal, ...] = ()
     glitches: tuple[float, ...] = ()
     followers: tuple[Follower, ...] | None = None
+    gains: tuple[SeenGain, ...] = ()
     problem: str = ""
 
 
@@ -108,6 +111,7 @@ class Trial:
         ground: The block without signals.
         stream: How the model is used.
         settings: Which signals, how they are looked for.
+        stopped: By witness the GPS time, s, from which on the closed loop leaves it out.
     """
 
     channels: Mapping[str, Channel]
@@ -115,17 +119,21 @@ class Trial:
     ground: Ground
     stream: StreamSettings
     settings: HarmSettings
+    stopped: Mapping[str, float]
 
     @property
     def strain(self) -> Channel:
         """As recorded."""
         return self.channels[self.ground.model.target.name]
 
-    def subtracted(self, channels: Mapping[str, Channel]) -> Channel:
-        """What the model subtracts from the strain in the block, at its own rate."""
+    def subtraction(self, channels: Mapping[str, Channel]) -> Subtraction:
+        """What the model says of the block."""
         ground = self.ground
-        glitch = subtract(channels, ground.model, ground.span, self.segment, self.stream).glitch
-        return _piece(self.strain, glitch, ground.span)
+        return subtract(channels, ground.model, ground.span, self.segment, self.stream, stopped=self.stopped)
+
+    def recorded(self, found: Subtraction) -> Channel:
+        """What is subtracted from the strain in the block, at its own rate."""
+        return _piece(self.strain, found.glitch, self.ground.span)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,10 +148,11 @@ class _Signal:
 
 @dataclass(frozen=True, eq=False)
 class _Untouched:
-    """A block without signals: what is subtracted, as the strain is conditioned, and the strain before and after."""
+    """A block without signals: what is subtracted, as the strain is conditioned, the strain before and after, gains."""
 
     subtracted: Series
     searched: Mapping[str, Weighted]
+    gains: tuple[SeenGain, ...]
 
 
 def judge_block(
@@ -152,6 +161,8 @@ def judge_block(
     times: tuple[tuple[float, float], tuple[float, float]],
     stream: StreamSettings,
     settings: HarmSettings,
+    *,
+    stopped: Mapping[str, float] | None = None,
 ) -> BlockFound:
     """Inject signals into a block of strain and look for them before and after cleaning.
 
@@ -161,11 +172,13 @@ def judge_block(
         times: Start and end of the block, and of the science segment, GPS s.
         stream: How the model is used.
         settings: Which signals, how they are looked for.
+        stopped: By witness the GPS time, s, from which on the closed loop leaves it out.
 
     Raises:
         ConfigurationError: A kind of signal has no power in the band, or the stride is too long for the windows.
     """
     span, segment = times
+    stopped = stopped or {}
     target = model.target.name
     # whatever the recording is kept in, a signal is smaller than what float32 rounds it to
     strain = replace(channels[target], series=channels[target].series.astype(np.float64))
@@ -175,28 +188,32 @@ def judge_block(
         ground = make_ground(prepared, model, span, settings)
     except ValueError as error:
         return BlockFound(problem=f"the noise cannot be measured: {error}")
-    trial = Trial(channels, segment, ground, stream, settings)
+    trial = Trial(channels, segment, ground, stream, settings, stopped)
     passes = _passes(trial)
-    if not passes:
-        return BlockFound(glitches=tuple(ground.glitches.tolist()), problem="no signal has room in it")
     untouched = _untouched(trial)
+    glitches = tuple(ground.glitches.tolist())
+    if not passes:
+        return BlockFound(glitches=glitches, gains=untouched.gains, problem="no signal has room in it")
     judged = [one for injections in passes for one in _judge_pass(trial, injections, untouched)]
     followers = None
     relation = measured_relation(prepared, ground)
     if relation is not None:
-        followers = followers_of(relation, model)
+        # one that is stopped can do no harm
+        followers = tuple(one for one in followers_of(relation, model) if stopped.get(one.name, np.inf) > span[0])
         names = tuple(one.name for one in followers)
         leak = Leak(names, relation, prepared)
         judged += _judge_copies(trial, passes[0], untouched, leak)
-    return BlockFound(tuple(judged), tuple(ground.glitches.tolist()), followers)
+    return BlockFound(tuple(judged), glitches, followers, untouched.gains)
 
 
 def _untouched(trial: Trial) -> _Untouched:
     """The block without signals, once for all passes."""
     ground = trial.ground
-    subtracted = ground.at_common_rate(trial.subtracted(trial.channels))
+    found = trial.subtraction(trial.channels)
+    subtracted = ground.at_common_rate(trial.recorded(found))
     empty = {"before": ground.strain, "after": ground.strain - subtracted}
-    return _Untouched(subtracted, {way: ground.weighted(series, trial.settings) for way, series in empty.items()})
+    searched = {way: ground.weighted(series, trial.settings) for way, series in empty.items()}
+    return _Untouched(subtracted, searched, found.gains)
 
 
 def _passes(trial: Trial) -> list[list[Injection]]:
@@ -248,7 +265,7 @@ def _judge_pass(
         for name in leak.witnesses:
             copy = leak.copy(together, channels[name], ground)
             channels[name] = channels[name] if copy is None else added(channels[name], copy)
-    taken = trial.subtracted(channels)
+    taken = trial.recorded(trial.subtraction(channels))
     subtracted = ground.at_common_rate(taken)
     seen = _Seen(
         searched_ways(ground, ground.strain + together, believed(taken), subtracted, trial.settings),

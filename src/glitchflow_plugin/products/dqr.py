@@ -37,7 +37,8 @@ def dqr_record(folder: Path | str, gps: float, window: float = 1.0) -> dict[str,
         FormatError: The folder cannot be read.
     """
     times = gps + (np.arange(round(window * RANK_RATE)) + 0.5) / RANK_RATE - window / 2
-    said, about = said_by_folder(folder, times), said_by_folder(folder, np.array([gps]))
+    said = said_by_folder(folder, np.append(times, gps))
+    about, said = said.decision[-1], said.of(slice(len(times)))
     record: dict[str, object] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hostname": socket.getfqdn(),
@@ -58,12 +59,12 @@ def dqr_record(folder: Path | str, gps: float, window: float = 1.0) -> dict[str,
         "p_value": smallest,
         "summary": (
             f"The smallest false-alarm probability of a stride within {window / 2:g} s of GPS {gps:.3f} is "
-            f"{smallest:.2g}; the model vetoes {vetoed:.0%} of this time. At the time itself: {about.decision[0]}."
+            f"{smallest:.2g}; the model vetoes {vetoed:.0%} of this time. At the time itself: {about}."
         ),
         "tables": [
             {
                 "columns": ["gps", "largest rank", "smallest false-alarm probability", "vetoed share", "decision"],
-                "data": [[gps, float(said.rank.max()), smallest, float(vetoed), str(about.decision[0])]],
+                "data": [[gps, float(said.rank.max()), smallest, float(vetoed), str(about)]],
             }
         ],
     }

@@ -39,6 +39,10 @@ class Said:
     false_alarm: Float[np.ndarray, " time"]
     subtracted: Bool[np.ndarray, " time"]
 
+    def of(self, rows: slice) -> "Said":
+        """What is said of some of the times."""
+        return Said(self.known[rows], self.vetoed[rows], self.rank[rows], self.false_alarm[rows], self.subtracted[rows])
+
     @property
     def decision(self) -> np.ndarray:
         """What a search shall do: `pass`, `subtract` (search the clean strain) or `veto`; `unknown` elsewhere."""

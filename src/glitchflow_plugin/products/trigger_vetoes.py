@@ -1,7 +1,8 @@
 """Tables of triggers with what a veto says of each: the same file, with columns added and nothing dropped.
 
-Text keeps its lines, comments and numbers as they are, HDF5 its data sets and attributes. LIGO_LW allows no other
-columns in its tables of triggers: there the document gets a table `glitchflow_veto` beside, row for row.
+Text keeps its lines, comments and numbers as they are, HDF5 its data sets and attributes, Parquet its
+columns. LIGO_LW allows no other columns in its tables of triggers: there the document gets a table `glitchflow_veto`
+beside, row for row.
 """
 
 import csv
@@ -15,9 +16,11 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import Shaped
 
-from glitchflow_plugin.data.apart import apart, shown
+from glitchflow_plugin.data.apart import apart, explained, shown
 from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.data.readers.tables import TextLayout, text_layout
 from glitchflow_plugin.data.readers.trigger_files import OMICRON_TEXT, hdf5_table, ligolw_table, table_kind
@@ -56,6 +59,8 @@ def add_columns(source: Path | str, target: Path | str, columns: Columns, table:
             _add_to_hdf5(source, temporary, dict(columns), table)
         elif kind == "ligolw":
             _add_to_ligolw(source, temporary, dict(columns), table)
+        elif kind == "parquet":
+            _add_to_parquet(source, temporary, dict(columns))
         else:
             text = _added_text(source, text_layout(source, None if kind == "csv" else OMICRON_TEXT), columns)
             content = text.encode()
@@ -152,6 +157,16 @@ def _widen(file: h5py.File, found: h5py.Dataset, source: Path, columns: dict[str
 def _stored(column: np.ndarray) -> np.ndarray:
     """Text as bytes of one length, which every reader of HDF5 knows."""
     return np.char.encode(column.astype(np.str_)) if column.dtype.kind in "OU" else column
+
+
+@apart
+def _add_to_parquet(source: Path, target: Path, columns: dict[str, np.ndarray]) -> None:
+    with explained(f"{shown(source)} cannot be read as Parquet"):
+        held = pq.read_table(source)
+    _check(source, held.column_names, len(held), columns)
+    for name, column in columns.items():
+        held = held.append_column(name, pa.array(column.tolist()))
+    pq.write_table(held, target)
 
 
 # LIGO_LW: a second table.

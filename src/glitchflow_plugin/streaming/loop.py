@@ -5,16 +5,42 @@ the strain says of them; once all are there the watch goes over that in order of
 stop are made again without the witness.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.inference.closed_loop import WHOLE, ClosedLoop
+from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
 from glitchflow_plugin.products.folder import SeenGain, Stop
 from glitchflow_plugin.signal.gain_watch import GainReference, MeasuredGains, WatchSettings, watch_gains
 from glitchflow_plugin.streaming.belief import Stretch
-from glitchflow_plugin.streaming.windows import Look, StreamModel, StreamSettings, measure_gains
+from glitchflow_plugin.streaming.blocks import Block, after_stops
+from glitchflow_plugin.streaming.windows import Look, StreamModel, StreamSettings, foresight, measure_gains
+
+logger = logging.getLogger(__name__)
+
+
+class _WatchedJob(Protocol):
+    """What is done with each block, and what blocks have said of their witnesses."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def model(self) -> StreamModel: ...
+    @property
+    def settings(self) -> StreamSettings: ...
+    def unseen(self, blocks: Sequence[Block]) -> list[Block]: ...
+    def pending(self, blocks: Sequence[Block]) -> list[Block]: ...
+    def gains_in(self, block: Block) -> tuple[SeenGain, ...]: ...
+
+
+_Job = TypeVar("_Job", bound=_WatchedJob)
 
 
 def seen_gains(
@@ -81,6 +107,55 @@ def watch(seen: Iterable[SeenGain], reference: GainReference, settings: WatchSet
         if reason
     )
     return Watched(stops, ClosedLoop(reference, gains, found, reference.parts, settings.least_power))
+
+
+def make_watched(
+    job: _Job, make: Callable[[_Job, ShardPlan], object], blocks: Sequence[Block], engine: EngineSettings, name: str
+) -> tuple[list[Block], Watched | None]:
+    """Make the blocks that are not there yet, and those after a stop a second time without what was stopped.
+
+    Args:
+        job: What is done.
+        make: Does it with a block, in a worker.
+        blocks: From `streaming.blocks.open_blocks`.
+        engine: Where.
+        name: Of the step.
+
+    Returns:
+        The blocks, each with the stops that it depends on, and what the watch says; None where nobody watches.
+
+    Raises:
+        ShareDone: In a task of an array: its share is made, and other blocks are not.
+        ShardError: A block could not be made; those that were finished stay.
+    """
+    first = job.unseen(blocks)
+    if first:
+        map_shards(partial(make, job), first, engine, name, left=partial(job.unseen, blocks), unit="block")
+    watched = watched_in(job, (gain for one in blocks for gain in job.gains_in(one)))
+    stops = () if watched is None else watched.stops
+    stopped = after_stops(blocks, stops, foresight(job.model, job.settings))
+    pending = job.pending(stopped)
+    done = len(blocks) - len(first) - len(pending)
+    if done > 0:
+        logger.info("%s: %d of %d blocks are there already.", job.folder, done, len(blocks))
+    if stops:
+        names = ", ".join(f"{one.part} from GPS {one.since:.3f} on ({one.reason})" for one in stops)
+        logger.warning("The strain no longer follows %s: %d blocks are made without.", names, len(pending))
+    if pending or not first:
+        map_shards(partial(make, job), pending, engine, name, left=partial(job.pending, stopped), unit="block")
+    return stopped, watched
+
+
+def watched_in(job: _WatchedJob, seen: Iterable[SeenGain]) -> Watched | None:
+    """What the watch says of what blocks have said of their witnesses; None where there is none.
+
+    Args:
+        job: What was done with them.
+        seen: From `seen_gains`, of all blocks.
+    """
+    if job.model.reference is None or not job.settings.closed_loop.enabled:
+        return None
+    return watch(seen, job.model.reference, job.settings.closed_loop)
 
 
 def left_out(stops: Iterable[Stop], witnesses: Sequence[str]) -> dict[str, float]:

@@ -2,9 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -24,7 +23,7 @@ from glitchflow_plugin.inference.subject import registered, weights_fingerprint
 from glitchflow_plugin.inference.veto_report import VETOES
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.preprocessing.channel_recipe import channel_recipe
-from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
+from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.spectrograms import single_thread
 from glitchflow_plugin.products.clean_strain import (
     GLITCH,
@@ -38,6 +37,7 @@ from glitchflow_plugin.products.folder import (
     BlockRecord,
     Manifest,
     ProductFile,
+    SeenGain,
     Stop,
     is_finished,
     is_seen,
@@ -54,13 +54,13 @@ from glitchflow_plugin.settings import Positive, section
 from glitchflow_plugin.signal.gain_watch import GainReference
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.signal.rank_calibration import RankCalibration
-from glitchflow_plugin.streaming.blocks import Block, after_stops, between, read_covered
-from glitchflow_plugin.streaming.loop import Watched, left_out, warnings_of, watch
+from glitchflow_plugin.streaming.blocks import Block, between, read_covered
+from glitchflow_plugin.streaming.loop import left_out, make_watched, warnings_of, watched_in
 from glitchflow_plugin.streaming.noise import keep_noise, tell_noise
 from glitchflow_plugin.streaming.ranks import MARGIN, within_block
 from glitchflow_plugin.streaming.subtraction import Subtraction, subtract
 from glitchflow_plugin.streaming.vetoes import block_vetoes, veto_boxes
-from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings, foresight
+from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings
 from glitchflow_plugin.types.arrays import Series
 from glitchflow_plugin.types.intervals import covered, union
 
@@ -148,6 +148,10 @@ class StreamJob:
         """Those that have not said yet what they say of their witnesses."""
         return [one for one in blocks if not is_seen(self.folder, *one.span, self.seen(one))]
 
+    def gains_in(self, block: Block) -> tuple[SeenGain, ...]:
+        """What a block that was made says of its witnesses."""
+        return read_block_record(self.folder, *block.span).gains
+
     @property
     def rank_names(self) -> dict[str, str]:
         """Names of the rank channels by what they tell; empty where there are none."""
@@ -224,7 +228,7 @@ def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
     """
     block, channels, problems = read_covered(job.model, plan)
     # what was seen where nothing is stopped stays
-    gains = read_block_record(job.folder, *block.span).gains if block.stopped else ()
+    gains = job.gains_in(block) if block.stopped else ()
     record = BlockRecord(*block.span, job.fingerprint(block), job.seen(block), problems=problems, gains=gains)
     strain = channels.get(job.model.target.name)
     if strain is not None:
@@ -286,29 +290,19 @@ def write_found(
 def run_stream(job: StreamJob, blocks: Sequence[Block], engine: EngineSettings, what: Mapping[str, object]) -> Manifest:
     """Make all blocks that are not there yet, and write down what the folder holds.
 
-    Where the closed loop stops a witness, the blocks after the stop are made a second time without it.
+    Args:
+        job: What is done.
+        blocks: From `streaming.blocks.open_blocks`.
+        engine: Where.
+        what: All that decides about the folder, from `StreamJob.what`.
 
     Raises:
         ShareDone: In a task of an array: its share is made, and other blocks are not.
         ShardError: A block could not be made; those that were finished stay.
     """
-    first = job.unseen(blocks)
-    if first:
-        map_shards(partial(make_block, job), first, engine, "Stream", left=partial(job.unseen, blocks), unit="block")
-    watched = _watched(job, (read_block_record(job.folder, *one.span) for one in blocks))
-    stops = () if watched is None else watched.stops
-    blocks = after_stops(blocks, stops, foresight(job.model, job.settings))
-    pending = job.pending(blocks)
-    done = len(blocks) - len(first) - len(pending)
-    if done > 0:
-        logger.info("%s: %d of %d blocks are there already.", job.folder, done, len(blocks))
-    if stops:
-        names = ", ".join(f"{one.part} from GPS {one.since:.3f} on ({one.reason})" for one in stops)
-        logger.warning("The strain no longer follows %s: %d blocks are made without.", names, len(pending))
-    if pending or not first:
-        map_shards(partial(make_block, job), pending, engine, "Stream", left=partial(job.pending, blocks), unit="block")
+    blocks, watched = make_watched(job, make_block, blocks, engine, "Stream")
     records = tuple(read_block_record(job.folder, *one.span) for one in blocks)
-    return write_whole(job, what, records, stops)
+    return write_whole(job, what, records, () if watched is None else watched.stops)
 
 
 def write_whole(
@@ -327,17 +321,17 @@ def write_whole(
     written += write_veto_table(flag, records, None if job.ranks is None else job.ranks.false_alarm, job.folder)
     flags = tuple(map(ProductFile.of, written))
     ranks = tuple(job.rank_names.values())
-    manifest = Manifest(what, job.model.target.name, job.products.suffix, records, stops, ranks, flags)
+    manifest = Manifest(
+        what,
+        job.model.target.name,
+        job.products.suffix,
+        records,
+        stops,
+        ranks,
+        flags,
+    )
     write_manifest(job.folder, manifest)
     return manifest
-
-
-def _watched(job: StreamJob, records: Iterable[BlockRecord]) -> Watched | None:
-    """What the closed loop says of what all blocks have said of their witnesses; None where there is none."""
-    if job.model.reference is None or not job.settings.closed_loop.enabled:
-        return None
-    seen = (gain for one in records for gain in one.gains)
-    return watch(seen, job.model.reference, job.settings.closed_loop)
 
 
 def stream_summary(manifest: Manifest, job: StreamJob, inputs: Mapping[str, object], started: str) -> RunSummary:
@@ -363,7 +357,7 @@ def stream_summary(manifest: Manifest, job: StreamJob, inputs: Mapping[str, obje
     counts = Counter(f"{stretch.reason or 'taken'}_stretches" for one in manifest.blocks for stretch in one.believed)
     counts["witnesses_stopped"] = len(manifest.stopped)
     noise = tell_noise(job.folder, manifest)
-    watched = _watched(job, manifest.blocks)
+    watched = watched_in(job, (gain for one in manifest.blocks for gain in one.gains))
     return RunSummary(
         pipeline="stream_pipeline/Stream",
         started=started,

@@ -7,15 +7,17 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from glitchflow_plugin.data.apart import apart, shown
+from glitchflow_plugin.data.apart import apart, explained, shown
 from glitchflow_plugin.data.files import read_text
 from glitchflow_plugin.data.foreign_hdf5 import member, opened, samples
 from glitchflow_plugin.data.readers.continuous import list_files
 from glitchflow_plugin.data.readers.tables import gps_times, read_csv, time_columns
 from glitchflow_plugin.errors import ConfigurationError, FormatError, MissingDependencyError
 
-SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".h5", ".hdf5", ".hdf", ".xml", ".gz")
+SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".h5", ".hdf5", ".hdf", ".xml", ".gz", ".parquet")
 """Endings of the tables that are looked for in a folder."""
 
 _CACHES = (".lcf", ".cache", ".ffl")
@@ -47,11 +49,12 @@ def trigger_files(path: str) -> list[Path]:
 
 
 def table_kind(path: Path, asked: str) -> str:
-    """How a file is to be read: `csv`, `omicron text`, `hdf5` or `ligolw`."""
+    """How a file is to be read: `csv`, `omicron text`, `hdf5`, `ligolw` or `parquet`."""
     if not path.is_file():
         raise FormatError(f"{path}: no such table of times. Correct the path.")
     packed = Path(path.stem).suffix if path.suffix == ".gz" else ""
     by_ending = {".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".xml": "ligolw", ".gz": "ligolw"}
+    by_ending[".parquet"] = "parquet"
     kind = by_ending.get(packed or path.suffix, "csv")
     if path.suffix == ".root":
         raise FormatError(
@@ -72,6 +75,8 @@ def table_columns(
     if kind in ("csv", "omicron text"):
         headless = None if kind == "csv" else OMICRON_TEXT
         return dict(read_csv(path, wanted=choose, headless=headless))
+    if kind == "parquet":
+        return _parquet_columns(path, list(choose(_parquet_names(path))))
     held = _hdf5_columns(path, table) if kind == "hdf5" else None
     columns = held if held is not None else _gwpy_columns(path, kind, table)
     return {name: columns[name] for name in choose(list(columns))}
@@ -119,6 +124,39 @@ def hdf5_table(file: h5py.File, path: Path, table: str | None) -> h5py.Group | h
 
 
 @apart
+def _parquet_names(path: Path) -> list[str]:
+    """Columns of a Parquet file; times in whole nanoseconds, as `data.triggers` has them, are two."""
+    with explained(f"{shown(path)} cannot be read as Parquet"):
+        held = pq.read_schema(path)
+    return [*held.names, *(["time_ns"] if _in_nanoseconds(held) else [])]
+
+
+@apart
+def _parquet_columns(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    """Columns of a Parquet file, text as such."""
+    with explained(f"{shown(path)} cannot be read as Parquet"):
+        held = pq.read_schema(path)
+        split = _in_nanoseconds(held)
+        table = pq.read_table(path, columns=[name for name in names if name in held.names])
+        columns = {name: _values(table[name]) for name in table.column_names}
+        if split and "time" in columns:
+            columns["time"], columns["time_ns"] = np.divmod(columns["time"], 1_000_000_000)
+    return columns
+
+
+def _values(column: pa.ChunkedArray) -> np.ndarray:
+    """Numbers with NaN, or texts with "", for what is empty."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return column.cast(pa.string()).fill_null("").to_numpy().astype(np.str_)
+    return column.to_numpy()
+
+
+def _in_nanoseconds(held: pa.Schema) -> bool:
+    return "time" in held.names and (held.field("time").metadata or {}).get(b"unit") == b"ns"
+
+
+@apart
 def _hdf5_columns(path: Path, table: str | None) -> dict[str, np.ndarray] | None:
     """Columns of a table that is a group with a data set for each; None if it is one data set, which gwpy reads."""
     with opened(path) as file:
@@ -126,6 +164,8 @@ def _hdf5_columns(path: Path, table: str | None) -> dict[str, np.ndarray] | None
         found = hdf5_table(file, path, table)
         if not isinstance(found, h5py.Group):
             return None
+        if table is None and "triggers" not in names and (by_channel := _snax_columns(file)):
+            return by_channel
         columns = {shown(name): _hdf5_column(member(found, name)) for name in found}
     held = {name: column for name, column in columns.items() if column is not None}
     if len({len(column) for column in held.values()}) != 1:
@@ -135,6 +175,24 @@ def _hdf5_columns(path: Path, table: str | None) -> dict[str, np.ndarray] | None
             f"{lengths or names[:10]}. Name the table or the group in `triggers.table`."
         )
     return held
+
+
+def _snax_columns(file: h5py.File) -> dict[str, np.ndarray] | None:
+    """Columns of SNAX's files, which have a group a channel with a table a span of time; None of other files."""
+    parts: list[np.ndarray] = []
+    channels: list[np.ndarray] = []
+    for name in file:
+        group = member(file, name)
+        tables = [member(group, one) for one in group] if isinstance(group, h5py.Group) else []
+        if not tables or not all(isinstance(one, h5py.Dataset) and one.dtype.names and one.ndim == 1 for one in tables):
+            return None
+        parts += [np.asarray(one[:]) for one in tables]
+        channels += [np.full(len(one), shown(name)) for one in tables]
+    names = [name for name in parts[0].dtype.names or () if name != "channel"] if parts else []
+    if any(not set(names) <= set(part.dtype.names or ()) for part in parts) or not names:
+        return None
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    return {**columns, "channel": np.concatenate(channels)}
 
 
 def _hdf5_column(item: h5py.Group | h5py.Dataset) -> np.ndarray | None:

@@ -1,0 +1,1 @@
+"""Triggers of many channels: one table for all formats, and its storage."""

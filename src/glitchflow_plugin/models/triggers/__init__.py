@@ -1,0 +1,1 @@
+"""Networks and trees that learn from sets of triggers."""

@@ -1,0 +1,1 @@
+"""How models of triggers are learnt and judged."""
