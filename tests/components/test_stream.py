@@ -346,6 +346,19 @@ def test_a_second_subtraction_repeats_the_suffix(made, tmp_path):
         assert set(file) - set(RANKS.values()) == {"V1:GLF-STATE_VECTOR", clean, f"{clean}_clean", f"{clean}_glitch"}
 
 
+@pytest.mark.parametrize(("value", "files"), [(np.nan, 0), (0.0, 1)])
+def test_strain_of_which_nothing_comes_is_told(tmp_path, value, files):
+    strain = data.recordings()[data.STRAIN]
+    folder = write_files(
+        tmp_path / "frames", **{data.STRAIN: replace(strain, series=np.full(len(strain.series), value))}
+    )
+    made = stream(tmp_path / "out", folder, segments=[[data.GPS + 30, data.GPS + 40]])
+    said = json.loads((made / "summary.json").read_text())["warnings"]
+    assert len(list(made.glob("*.h5"))) == files
+    assert any(one.startswith("10 of 10 s are in blocks without any strain") for one in said) == (not files)
+    assert any(one.startswith("nothing was analysed") for one in said)
+
+
 def test_segments_without_a_whole_second_are_told(files, tmp_path):
     with pytest.raises(NoEventsError, match=r"no segment holds a second.*stream\.segments"):
         stream(tmp_path, files, segments=[[data.GPS + 10.2, data.GPS + 10.9], [data.GPS + 20.5, data.GPS + 21.4]])

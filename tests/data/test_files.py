@@ -4,7 +4,16 @@ import os
 import h5py
 import pytest
 
-from glitchflow_plugin.data.files import is_intact, new_hdf5, read_json, read_record, sealed_hdf5, write_json
+from glitchflow_plugin.data.files import (
+    check_file,
+    is_intact,
+    new_hdf5,
+    read_json,
+    read_record,
+    sealed_hdf5,
+    sha256,
+    write_json,
+)
 from glitchflow_plugin.data.splits import SplitSettings
 from glitchflow_plugin.errors import FormatError
 
@@ -51,6 +60,15 @@ def test_a_folder_and_a_pipe_are_no_records(tmp_path):
     for path in (tmp_path, tmp_path / "pipe.json"):
         with pytest.raises(FormatError, match="no file"):
             read_json(path)
+
+
+def test_a_record_that_is_too_large_is_neither_read_nor_hashed(tmp_path):
+    path = tmp_path / "split.json"
+    path.touch()
+    os.truncate(path, 1 << 42)  # takes no room, and would take an hour
+    for look in (read_json, sha256, lambda path: check_file(path, "0" * 64, "the Splitter")):
+        with pytest.raises(FormatError, match="larger than any record"):
+            look(path)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CHECKSUM = "checksum"
 _CHUNK = 1 << 20
+_RECORDS = (".json", ".yaml")
 _LARGEST_RECORD = 1 << 30  # bytes; that of a million events has some 100 MB
 _SEAL_SIZE = 512  # the smallest user block that HDF5 allows
 _SEAL = b"glitchflow sha256 "
@@ -195,16 +196,13 @@ def record_text(path: Path | str, step: str) -> str:
     """
     path = _regular(path)
     try:
-        size = path.stat().st_size
-        if size <= _LARGEST_RECORD:
-            return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise FormatError(f"{path} does not exist. Run {step}, or correct the path.").lacking(path) from error
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror or error}). Check its permissions.") from error
     except UnicodeDecodeError as error:
         raise FormatError(f"{path} is no text ({error}). {_again(step)}") from error
-    raise FormatError(f"{path} is larger than any record of this program: {size} bytes. {_again(step)}")
 
 
 def parsed(content: object, kind: type[T], path: Path | str, step: str) -> T:
@@ -278,7 +276,7 @@ def sha256(path: Path | str) -> str:
     """Checksum of a file's bytes, as 64 hexadecimal digits (FIPS 180-4).
 
     Raises:
-        FormatError: It is a folder or a pipe.
+        FormatError: It is a folder or a pipe, or larger than any record where it is one by its name.
     """
     with _regular(path).open("rb") as file:
         return _digest(file)
@@ -291,14 +289,18 @@ def content_hash(content: object) -> str:
 
 
 def _regular(path: Path | str) -> Path:
-    """The path, unless there is something that is no file: a pipe would be read for ever.
+    """The path, unless reading it would take for ever: a pipe, or a record larger than any.
 
     Raises:
-        FormatError: It is a folder, a pipe or alike.
+        FormatError: It is a folder, a pipe or alike, or too large.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
         raise FormatError(f"{path} is no file. Remove it, and run the step that writes it again.")
+    if path.suffix in _RECORDS and path.exists() and (size := path.stat().st_size) > _LARGEST_RECORD:
+        raise FormatError(
+            f"{path} is larger than any record of this program: {size} bytes. Run the step that writes it again."
+        )
     return path
 
 

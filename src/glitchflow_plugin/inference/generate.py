@@ -238,11 +238,13 @@ def write_pictures(
                 axis=pictures.frequency_axis,
             )
         )
+    named = {f"generated-{place:02d}": figure for place, figure in enumerate(figures, 1)}
+    paths = save_figures(named, folder / IMAGES)
     if board is not None:
         with TensorBoardTracker(board) as tracker:
-            for place, figure in enumerate(figures):
-                tracker.figure("generated", figure, place)
-    return save_figures({f"generated-{place:02d}": figure for place, figure in enumerate(figures, 1)}, folder / IMAGES)
+            for place, path in enumerate(paths):
+                tracker.figure("generated", path, place)
+    return paths
 
 
 def _writers(

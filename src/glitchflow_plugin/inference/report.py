@@ -147,11 +147,11 @@ def write_result(
     if result.loop is not None:
         overview["coupling"] = coupling_figure(result.loop, result)
     examples = example_figures(result, spectrograms, target, settings, **look)
-    written = save_figures({**overview, **examples}, folder / IMAGES)
+    written = {path.stem: path for path in save_figures({**overview, **examples}, folder / IMAGES)}
     if board is not None:
         with TensorBoardTracker(board) as tracker:
             # the examples are there one by one, under the number of their row
-            track_result(tracker, result, overview, settings, classes)
+            track_result(tracker, result, {name: written[name] for name in overview}, settings, classes)
             for row, figure in event_figures(result, spectrograms, target, settings, **look):
                 tracker.figure(picture_name(row), figure, row, gps=float(result.events["gps_event"].iloc[row]))
     flags, losses = write_vetoes(result, target, settings, folder)
@@ -159,6 +159,6 @@ def write_result(
         "maps": str(result.maps.folder),
         **{name: f"{paths['csv']}, {paths['parquet']}" for name, paths in tables.items()},
         **({"vetoes": "; ".join([", ".join(map(str, flags)), *losses])} if flags else {}),
-        "images": f"{folder / IMAGES} ({', '.join(path.stem for path in written)})",
+        "images": f"{folder / IMAGES} ({', '.join(written)})",
         **({"tensorboard": str(board)} if board is not None else {}),
     }

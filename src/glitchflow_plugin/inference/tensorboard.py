@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_n
 def track_result(
     tracker: TensorBoardTracker,
     result: InferenceResult,
-    figures: Mapping[str, Picture],
+    figures: Mapping[str, Picture | Path],
     settings: InferenceSettings,
     classes: Mapping[str, str] = NO_CLASSES,
 ) -> None:
@@ -31,7 +32,7 @@ def track_result(
     Args:
         tracker: TensorBoard.
         result: From `run_inference`.
-        figures: By name.
+        figures: By name, or the files that they were drawn to.
         settings: Most rows and points.
         classes: Class of the glitch by event id, where known.
     """

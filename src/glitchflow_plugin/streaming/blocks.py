@@ -201,7 +201,7 @@ def read_block(model: StreamModel, block: Block) -> tuple[dict[str, Channel], di
     """
     assert block.source is not None  # noqa: S101  # open_blocks gives it one
     recipes = (model.target, *model.witnesses)
-    loaded = _patiently(block.source, [one.name for one in recipes])
+    loaded = read_source(block.source, [one.name for one in recipes])
     channels: dict[str, Channel] = {}
     problems: dict[str, str] = {}
     for recipe in recipes:
@@ -224,8 +224,13 @@ def read_block(model: StreamModel, block: Block) -> tuple[dict[str, Channel], di
     return channels, problems
 
 
-def _patiently(source: EventSource, names: Sequence[str]) -> LoadedEvent:
-    """What is read of a block; a server that fails is asked again, for hours of work hang on it."""
+def read_source(source: EventSource, names: Sequence[str]) -> LoadedEvent:
+    """What is read of a block; a server that fails is asked again, for hours of work hang on it.
+
+    Args:
+        source: Of the block.
+        names: Channels that are read.
+    """
     for wait in WAITS:
         try:
             return source.load(names)

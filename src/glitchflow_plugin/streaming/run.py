@@ -373,12 +373,26 @@ def stream_summary(manifest: Manifest, job: StreamJob, inputs: Mapping[str, obje
         },
         details=noise.details,
         warnings=(
+            *_unused(asked, made, seconds.get("ANALYSED", 0.0)),
             *(f"{name} was missing for {time:.0f} s" for name, time in missing.items()),
             *(f"{name}: {why}" for name, why in problems.items()),
             *([] if watched is None else warnings_of(watched)),
             *([NO_RANKS] if job.products.ranks and job.ranks is None else []),
         ),
     )
+
+
+def _unused(asked: float, made: float, analysed: float) -> list[str]:
+    """What to tell of time, s, of which nothing could be made."""
+    said = []
+    if made < asked:
+        said.append(f"{asked - made:.0f} of {asked:.0f} s are in blocks without any strain, which have no file")
+    if not analysed:
+        said.append(
+            "nothing was analysed: the strain is missing, constant or too short, or no witness is alive. Look at the "
+            "data, or correct stream.segments"
+        )
+    return said
 
 
 def provenance_of(bundle: ModelBundle, settings: StreamSettings, strain: str) -> dict[str, object]:

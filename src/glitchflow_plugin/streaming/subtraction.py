@@ -178,7 +178,7 @@ def told(
         one.name: settings.stride * sum(window.lacking[place] for window in asked)
         for place, one in enumerate(model.witnesses)
     }
-    around = MARGIN + settings.stride
+    around = MARGIN + settings.stride / 2
     near = [one for one in windows if block[0] - around <= one.centre <= block[1] + around]
     energy, band = predicted_energy(near, model, block, settings.stride)
     return Subtraction(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from itwinai.loggers import Logger, LoggersCollection, MLFlowLogger, Prov4MLLogger, TensorBoardLogger
@@ -25,6 +26,7 @@ from glitchflow_plugin.tracking.runs import (
     sign,
     still_running,
 )
+from glitchflow_plugin.tracking.tensorboard import add_png
 from glitchflow_plugin.tracking.versions import PICTURES
 
 logger = logging.getLogger(__name__)
@@ -452,21 +454,31 @@ class ItwinaiTracker:
 
     def figure(self, name: str, figure: Any, step: int) -> None:
         """Record one figure; MLflow knows no steps for figures, so the step goes into its file name."""
-        for each in _leaves(self.loggers):
-            identifier = f"{name}/{step:04d}.png" if isinstance(each, MLFlowLogger) else name
-            each.log(item=figure, identifier=identifier, kind="figure", step=step)
+        self._picture(figure, f"{name}/{step:04d}.png", name, step)
 
     def picture(self, name: str, figure: Any) -> None:
-        """Record a figure for the pages of MLflow, which show it as wide as it is; elsewhere as any figure.
+        """Record a figure for the pages of MLflow, which show it as wide as it is.
 
         Its name is not that of a figure with steps: TensorBoard would show the last one of the two alone.
         """
-        for each in _leaves(self.loggers):
-            if isinstance(each, MLFlowLogger):
-                small = {"dpi": min(_PAGE_DPI, _PAGE_WIDTH / figure.get_figwidth())}
-                each.log(item=figure, identifier=f"{PICTURES}/{name}.png", kind="figure", save_kwargs=small)
-            else:
-                each.log(item=figure, identifier=f"{PICTURES}/{name}", kind="figure", step=0)
+        dpi = min(_PAGE_DPI, _PAGE_WIDTH / figure.get_figwidth())
+        self._picture(figure, f"{PICTURES}/{name}.png", f"{PICTURES}/{name}", 0, dpi=dpi)
+
+    def _picture(self, figure: Any, file: str, tag: str, step: int, **how: float) -> None:
+        """Give all loggers one drawing of a figure, in MLflow as a file, elsewhere by a tag: drawing is what takes."""
+        loggers = [each for each in _leaves(self.loggers) if each.should_log()]
+        if not loggers:
+            return
+        with TemporaryDirectory() as folder:
+            png = Path(folder, Path(file).name)
+            figure.savefig(png, **how)
+            for each in loggers:
+                if isinstance(each, MLFlowLogger):
+                    each.log(item=str(png), identifier=str(Path(file).parent), kind="artifact")
+                elif isinstance(each, RunTensorBoardLogger):
+                    add_png(each.writer, tag, png.read_bytes(), step)
+                else:
+                    each.log(item=figure, identifier=tag, kind="figure", step=step)
 
     def data(self, name: str, digest: str) -> None:
         """Record which data set the run was made from."""

@@ -34,7 +34,8 @@ class TriggerSets(_Rows):
     """Triggers of all channels but the strain about some times.
 
     Attributes:
-        points: `POINT_FEATURES` as measured: scaling is the model's.
+        points: `POINT_FEATURES` as measured, since scaling is the model's; NaN where a format does not know one of the
+            last three.
         channels: Index into the vocabulary; `UNKNOWN` for others.
         mask: Where there is a trigger; the rest is padding.
         globals_: Rates, band-limited RMS, slow channels, as measured.

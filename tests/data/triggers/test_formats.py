@@ -51,7 +51,7 @@ def test_what_a_format_holds_comes_back(
     write_triggers(table, path, kind)
     found, told = in_order(read_triggers(path)), " ".join(lost(table, kind))
     times = found["time"].to_numpy() - table["time"].to_numpy()
-    assert np.all(np.abs(times) <= (125 if "times to 0.1 us" in told else 0))
+    assert np.all(np.abs(times) <= (125 if "times better than 0.1 us" in told else 0))
     assert found["channel"].to_pylist() == table["channel"].to_pylist()
     for name in POINT_COLUMNS:
         if name in lost(table, kind):

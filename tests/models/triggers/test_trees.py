@@ -69,3 +69,13 @@ def test_settings_and_labels_that_make_no_trees_are_told():
         fit_trees("forest", [(sets[quiet], labels[quiet])], **SIZES)
     with pytest.raises(DataError, match="share of the split"):
         fit_trees("forest", [], **SIZES)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_channel_without_triggers_is_no_obstacle(kind):
+    sets, labels = coupled_sets(300)
+    sets.mask[sets.channels == 3] = False  # silent always
+    sets.mask[(sets.channels == 4) & (labels.glitch > 0)[:, None]] = False  # silent in all that has a class
+    told = fit_trees(kind, [(sets, labels)], **SIZES, **SMALL[kind])(sets)
+    assert told.kind.isfinite().all()
+    assert ((told.glitch > 0) == (labels.glitch > 0)).float().mean() > 0.9

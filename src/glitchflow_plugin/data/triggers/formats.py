@@ -34,7 +34,7 @@ ALIASES = {
 """Names that a column goes by, the first that is there."""
 
 _EXTENTS = {"duration": ("tstart", "tend"), "bandwidth": ("fstart", "fend")}
-_FLOAT_TIMES = "times to 0.1 us (float64 seconds)"
+_FLOAT_TIMES = "times better than 0.1 us (float64 seconds)"
 _FILE_NAME = "- and _ in the channel, which the file name tells"
 
 
@@ -331,7 +331,7 @@ FORMATS: Mapping[str, Format] = {
     "omicron": Format(".h5", _ALL, _FLOAT_TIMES, _write_omicron, by_channel=True),
     "omicron_text": Format(".txt", _ALL, _FILE_NAME, _write_omicron_text, by_channel=True),
     "snax": Format(".h5", _ALL, _FLOAT_TIMES, _write_snax),
-    "ligolw": Format(".xml", _ALL[1:], "all but times to 7 digits (float32)", _write_ligolw),
+    "ligolw": Format(".xml", _ALL[1:], "digits beyond the 7th, but of times (float32)", _write_ligolw),
     "csv": Format(".csv", (*_ALL, "event_id", "group"), "", _write_csv),
     "gravityspy": Format(".csv", (*_ALL, "event_id"), "", _write_gravityspy),
 }

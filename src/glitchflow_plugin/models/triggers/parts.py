@@ -45,7 +45,7 @@ class Scaling(nn.Module):
         for sets in batches:
             points = sets.points[sets.mask]
             for total, values, valid in (
-                (sums[0], points, torch.ones_like(points, dtype=torch.bool)),
+                (sums[0], points, points.isfinite()),
                 (sums[1], sets.globals_, sets.globals_valid),
             ):
                 kept = torch.where(valid, values, 0).double()
@@ -57,9 +57,9 @@ class Scaling(nn.Module):
             getattr(self, f"{name}_spread").copy_(torch.where(spread > _SMALLEST_SPREAD, spread, 1.0))
 
     def points(self, sets: TriggerSets) -> Float[Tensor, "set trigger feature"]:
-        """Scaled points, 0 where there is no trigger."""
+        """Scaled points, 0 where there is no trigger, or a number of it is not known."""
         scaled = (sets.points - self.point_mean) / self.point_spread
-        return torch.where(sets.mask[..., None], scaled, 0.0)
+        return torch.where(sets.mask[..., None] & scaled.isfinite(), scaled, 0.0)
 
     def globals(self, sets: TriggerSets) -> Float[Tensor, "set both"]:
         """Scaled globals, 0 where they are unknown, and beside them which are known."""

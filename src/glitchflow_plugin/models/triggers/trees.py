@@ -39,11 +39,13 @@ class TriggerTrees:
 
     Attributes:
         estimators: By task; a task without labels has none.
+        columns: By task the features that were known of any set it was learnt from; scikit-learn takes no others.
         num_channels: Channels of the vocabulary, UNKNOWN included.
         num_kinds: Classes of glitches.
     """
 
     estimators: Mapping[str, Any]
+    columns: Mapping[str, NDArray[np.int64]]
     num_channels: int
     num_kinds: int
 
@@ -52,7 +54,7 @@ class TriggerTrees:
         inputs = set_features(sets, self.num_channels)
         glitch = self._log_shares("glitch", inputs, 2)
         snr = self.estimators.get("log1p_snr")
-        expected = np.zeros(len(inputs)) if snr is None else snr.predict(inputs)
+        expected = np.zeros(len(inputs)) if snr is None else snr.predict(inputs[:, self.columns["log1p_snr"]])
         return TriggerAnswers(
             glitch=_tensor(glitch[:, 1] - glitch[:, 0]),
             kind=_tensor(self._log_shares("kind", inputs, self.num_kinds)),
@@ -63,12 +65,13 @@ class TriggerTrees:
     def _log_shares(self, task: str, inputs: NDArray[np.float64], size: int) -> NDArray[np.float64]:
         shares = np.full((len(inputs), size), _SMALLEST)
         if (estimator := self.estimators.get(task)) is not None:
-            shares[:, estimator.classes_.astype(int)] += estimator.predict_proba(inputs)
+            shares[:, estimator.classes_.astype(int)] += estimator.predict_proba(inputs[:, self.columns[task]])
         return np.log(shares)
 
     def packed(self) -> bytes:
         """Contents of a file that holds no pickle (skops)."""
-        return skops.dumps({"estimators": dict(self.estimators), "sizes": [self.num_channels, self.num_kinds]})
+        sizes = [self.num_channels, self.num_kinds]
+        return skops.dumps({"estimators": dict(self.estimators), "columns": dict(self.columns), "sizes": sizes})
 
 
 def unpacked(content: bytes) -> TriggerTrees:
@@ -79,7 +82,7 @@ def unpacked(content: bytes) -> TriggerTrees:
     """
     try:
         found = skops.loads(content, trusted=list(_TRUSTED))
-        return TriggerTrees(found["estimators"], *found["sizes"])
+        return TriggerTrees(found["estimators"], found["columns"], *found["sizes"])
     except Exception as error:
         raise FormatError(
             f"these are no trees ({type(error).__name__}: {str(error)[:300]}). Train them again."
@@ -113,7 +116,7 @@ def fit_trees(
         raise ConfigurationError(f"expected trees of the kind boosting or forest, got {kind!r}.")
     classifier, regressor = TREES[kind]
     inputs, labels = table(batches, num_channels)
-    estimators = {}
+    estimators, columns = {}, {}
     for task in _TASKS:
         wanted = labels[task]
         known = np.isfinite(wanted) if task == "log1p_snr" else wanted >= 0
@@ -121,14 +124,16 @@ def fit_trees(
             continue
         try:
             estimator = (regressor if task == "log1p_snr" else classifier)(random_state=seed, **settings)
-            estimators[task] = estimator.fit(inputs[known], wanted[known], labels["weights"][known])
+            columns[task] = np.flatnonzero(np.isfinite(inputs[known]).any(axis=0))
+            own = inputs[known][:, columns[task]]
+            estimators[task] = estimator.fit(own, wanted[known], labels["weights"][known])
         except (TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"trees of the kind {kind!r} cannot be fitted with {settings} ({error}). Correct conf/triggers.yaml."
             ) from error
     if "glitch" not in estimators:
         raise DataError("expected sets with and without a glitch to learn from, got one kind alone. Label more times.")
-    return TriggerTrees(estimators, num_channels, num_kinds)
+    return TriggerTrees(estimators, columns, num_channels, num_kinds)
 
 
 def table(

@@ -1,0 +1,226 @@
+"""Triggers of any number of channels from continuous data: blocks in parallel, then clusters, then the table."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from glitchflow_plugin.data.datasets import DatasetSettings
+from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.files import atomic_path, content_hash
+from glitchflow_plugin.data.readers.triggers import TriggerSettings
+from glitchflow_plugin.data.sharded_writer import ShardPlan
+from glitchflow_plugin.data.sources import open_datasets
+from glitchflow_plugin.data.triggers.store import TriggerManifest, TriggerWriter, read_manifest
+from glitchflow_plugin.data.triggers.table import NANOSECONDS, SCHEMA, trigger_table
+from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
+from glitchflow_plugin.signal.qtransform.loud_tiles import Tiles, tile_duration
+from glitchflow_plugin.signal.tile_clusters import cluster_tiles
+from glitchflow_plugin.streaming.blocks import Block, between, read_source
+from glitchflow_plugin.streaming.trigger_search import SearchSettings, search_channel
+
+logger = logging.getLogger(__name__)
+
+_ABOUT = b"glitchflow"
+TILES = "tiles"
+"""Folder of the loud tiles of each block, below that of the triggers."""
+
+
+@dataclass(frozen=True)
+class FinderJob:
+    """What is done with each block.
+
+    Attributes:
+        folder: Where the triggers go.
+        channels: Names of those that are searched.
+        settings: What is looked for.
+        device: Where tiles are computed.
+        inputs: Fingerprint of the data.
+    """
+
+    folder: Path
+    channels: tuple[str, ...]
+    settings: SearchSettings
+    device: str = "cpu"
+    inputs: str = ""
+
+    def path(self, block: Block) -> Path:
+        """File of a block's tiles, another one for other settings or data; how they are clustered changes none."""
+        searched = {**asdict(self.settings), "cluster_gap": None}
+        key = content_hash([self.inputs, self.channels, searched, block.span, block.segment])[:12]
+        return self.folder / TILES / f"{block.span[0]:.0f}-{block.span[1] - block.span[0]:.0f}-{key}.parquet"
+
+    def pending(self, blocks: Sequence[Block]) -> list[Block]:
+        """Blocks whose tiles are not there."""
+        return [one for one in blocks if not self.path(one).is_file()]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a run.
+
+    Attributes:
+        manifest: Of the store.
+        searched: By channel the seconds that had data.
+        broken: By channel what was wrong, and in how many blocks.
+    """
+
+    manifest: TriggerManifest
+    searched: Mapping[str, float]
+    broken: Mapping[str, Mapping[str, int]]
+
+
+def open_search_blocks(
+    datasets: Sequence[DatasetSettings], blocks: Sequence[Block], channels: Sequence[str], around: float
+) -> tuple[list[Block], str]:
+    """Give each block what reads its data, with as much around it as is needed; with the fingerprint of the data.
+
+    Args:
+        datasets: Where the data are.
+        blocks: From `streaming.blocks.plan_blocks`.
+        channels: Names, the first of which must be there.
+        around: How far beyond a block data are read, s.
+    """
+    length = max(one.span[1] - one.span[0] for one in blocks) + 2 * around
+    times = tuple(sum(one.span) / 2 for one in blocks)
+    entries = [
+        replace(
+            one,
+            triggers=TriggerSettings(times=times),
+            segment=length,
+            ch_list=tuple(channels),
+            allow_missing=True,
+            remote=replace(one.remote, cache=True),
+        )
+        for one in datasets
+    ]
+    catalogue = open_datasets(entries, target=channels[0])
+    source_of = {one.event_id: one for one in catalogue.events}
+    opened = []
+    for one in blocks:
+        read = max(one.span[0] - around, one.segment[0]), min(one.span[1] + around, one.segment[1])
+        opened.append(replace(one, source=source_of[one.event_ids[0]].within(*read)))
+    return opened, catalogue.fingerprint
+
+
+def find_triggers(job: FinderJob, blocks: Sequence[Block], engine: EngineSettings) -> Found:
+    """Search the blocks that were not searched yet, and write the triggers of all.
+
+    Args:
+        job: What is done with each.
+        blocks: From `open_search_blocks`.
+        engine: Where.
+
+    Raises:
+        ShareDone: In a task of an array: its share is made, and other blocks are not.
+        ShardError: A block could not be searched; those that were finished stay.
+    """
+    pending = job.pending(blocks)
+    if len(pending) < len(blocks):
+        logger.info("%s: %d of %d blocks are there already.", job.folder, len(blocks) - len(pending), len(blocks))
+    map_shards(partial(search_block, job), pending, engine, "Find", left=partial(job.pending, blocks), unit="block")
+    files = [job.path(one) for one in blocks]
+    # Nothing that decides how it is made but not what: the same triggers have the same files.
+    recipe = {"search": {**asdict(job.settings), "block_length": None}, "channels": list(job.channels)}
+    with TriggerWriter(job.folder, recipe) as writer:
+        for channel in job.channels:
+            writer.write(channel_triggers(files, channel, job.settings.cluster_gap))
+    searched, broken = Counter[str](), dict[str, Counter[str]]()
+    for file in files:
+        told = json.loads((pq.read_schema(file).metadata or {})[_ABOUT])
+        searched.update(told["searched"])
+        for name, reason in told["problems"].items():
+            broken.setdefault(name, Counter())[reason] += 1
+    for name, reasons in broken.items():
+        logger.warning("%s: %s", name, "; ".join(f"{reason} ({count} blocks)" for reason, count in reasons.items()))
+    return Found(read_manifest(job.folder), searched, broken)
+
+
+def search_block(job: FinderJob, plan: ShardPlan) -> None:
+    """Write the loud tiles of a block.
+
+    Args:
+        job: What is done.
+        plan: The block.
+    """
+    if not isinstance(plan, Block) or plan.source is None:
+        raise TypeError(f"expected a block with its source, got {plan!r}")
+    loaded = read_source(plan.source, list(job.channels))
+    tables, searched, problems = [SCHEMA.empty_table()], {}, {}
+    for name in job.channels:
+        found = loaded.event.channels.get(name)
+        channel = None if found is None else between(found, *plan.segment)
+        inside = None if channel is None else between(channel, *plan.span)
+        if channel is None or inside is None or not np.isfinite(inside.series).any():
+            problems[name] = loaded.problems.get(name, "no data").split(":")[0]
+            continue
+        if np.nanmin(inside.series) == np.nanmax(inside.series):
+            problems[name] = "constant"
+            continue
+        try:
+            tables += [
+                _rows(channel, origin, tiles)
+                for origin, tiles in search_channel(channel, plan.span, job.settings, job.device)
+            ]
+            searched[name] = float(np.isfinite(inside.series).sum() / channel.sample_rate)
+        except ValueError as error:
+            problems[name] = str(error)
+    about = {_ABOUT: json.dumps({"searched": searched, "problems": problems}).encode()}
+    path = job.path(plan)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        whole = pa.concat_tables(tables).unify_dictionaries()
+        pq.write_table(whole.replace_schema_metadata(about), temporary, compression="zstd")
+
+
+def _rows(channel: Channel, origin: int, tiles: Tiles) -> pa.Table:
+    lengths = np.asarray(tile_duration(tiles.frequencies, tiles.qs))
+    return trigger_table(
+        {
+            "time": origin + np.round(tiles.times * NANOSECONDS).astype(np.int64),
+            "frequency": tiles.frequencies,
+            "snr": tiles.snrs,
+            "q": tiles.qs,
+            # A sine-Gaussian in noise of unit variance: snr^2 = amplitude^2 / 2 x samples of its effective length.
+            "amplitude": tiles.snrs * np.sqrt(2 / (channel.sample_rate * lengths)),
+            "channel": [channel.name] * len(lengths),
+        }
+    )
+
+
+def channel_triggers(files: Sequence[Path], channel: str, gap: float) -> pa.Table:
+    """The triggers of a channel: clusters of its tiles in all blocks.
+
+    Args:
+        files: Tiles of the blocks.
+        channel: Its name.
+        gap: Longest time between tiles of one cluster, s.
+    """
+    parts = []
+    for file in files:
+        held = pq.read_table(file)
+        parts.append(held.filter(pc.field("channel").cast(pa.string()) == channel))
+    tiles = pa.concat_tables([one.replace_schema_metadata(None) for one in parts], promote_options="permissive")
+    times, frequencies, qs, snrs = (tiles[name].to_numpy() for name in ("time", "frequency", "q", "snr"))
+    clusters = cluster_tiles(times, frequencies, qs, snrs, gap)
+    at = clusters.loudest
+    return trigger_table(
+        {
+            "time": times[at],
+            "frequency": frequencies[at],
+            "snr": snrs[at],
+            "q": qs[at],
+            "duration": clusters.durations,
+            "bandwidth": clusters.bandwidths,
+            "amplitude": tiles["amplitude"].to_numpy()[at],
+            "channel": [channel] * len(at),
+        }
+    )
