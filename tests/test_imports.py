@@ -30,7 +30,7 @@ LIGHT = (
     "components.splitter",
     "components.simulator",
 )
-WITH_TORCH = {"glitchflow_plugin.data.series_dataset", "glitchflow_plugin.data.window_dataset"}
+WITH_TORCH = {f"glitchflow_plugin.data.{name}" for name in ("series_dataset", "triggers.sets", "window_dataset")}
 HEAVY = ("torch", "gwpy", "mlflow", "matplotlib", "ray")
 
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import isotonic_regression
 
 from glitchflow_plugin.errors import ConfigurationError, NoEventsError
 from glitchflow_plugin.signal.false_alarm import FalseAlarm
@@ -142,6 +141,8 @@ def _log_slopes(at_glitches: Float[np.ndarray, " glitch"], false_alarm: FalseAla
     # one more glitch that ranks as clean time does: no rank speaks against a glitch without end
     glitch = (found + clean) / (len(at_glitches) + 1)
     held = clean + glitch > 0
+    from scipy.optimize import isotonic_regression  # noqa: PLC0415  # half a second for all who only read ranks
+
     share = isotonic_regression(glitch[held] / (clean + glitch)[held], weights=(clean + glitch)[held]).x
     slopes = np.log(share / (1 - share))
     return slopes[np.maximum(np.cumsum(held) - 1, 0)]
