@@ -38,6 +38,7 @@ from glitchflow_plugin.products.folder import (
     Manifest,
     ProductFile,
     SeenGain,
+    Stop,
     is_finished,
     is_seen,
     read_block_record,
@@ -57,7 +58,7 @@ from glitchflow_plugin.streaming.blocks import Block, between, read_covered
 from glitchflow_plugin.streaming.loop import left_out, make_watched, warnings_of, watched_in
 from glitchflow_plugin.streaming.noise import keep_noise, tell_noise
 from glitchflow_plugin.streaming.ranks import MARGIN, within_block
-from glitchflow_plugin.streaming.subtraction import subtract
+from glitchflow_plugin.streaming.subtraction import Subtraction, subtract
 from glitchflow_plugin.streaming.vetoes import block_vetoes, veto_boxes
 from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings
 from glitchflow_plugin.types.arrays import Series
@@ -235,39 +236,55 @@ def make_block(job: StreamJob, plan: ShardPlan) -> BlockRecord:
         with single_thread():
             found = subtract(channels, job.model, block.span, block.segment, job.settings, stopped=stopped)
         piece = between(strain, *block.span) or strain
-        size = round((block.span[1] - block.span[0]) * STATE_RATE)
-        vetoes = block_vetoes(found.energy, block.span, job.products.threshold, job.products.veto_padding)
-        own = vetoes.active if job.products.own_vetoes else ()
-        flags = {
-            "ANALYSED": found.analysed,
-            "NOT_VETOED": _outside((*job.vetoes, *own), block.span, size),
-            "NOTHING_SUBTRACTED": found.glitch == 0,
-            "WITNESSES_COMPLETE": found.complete,
-            "IN_DISTRIBUTION": found.familiar,
-            "NO_SIGNAL_SUSPECTED": found.accounted,
-            "STRAIN_AGREES": found.agreed,
-        }
-        state = state_vector(flags, size)
         told = {"glitchflow_stopped": [asdict(one) for one in block.stopped]} if block.stopped else {}
-        clean = CleanStrain(
-            piece, found.glitch, state, job.products.suffix, job.rank_channels(found.energy, block.span[0])
-        )
-        keep_noise(job.folder, block.span, clean, found.quiet)
-        written = write_clean_strain(job.folder, clean, job.products.formats, {**job.provenance, **told})
-        seconds = {name: float(np.count_nonzero(state >> bit & 1)) / STATE_RATE for bit, name in enumerate(flags)}
-        record = replace(
-            record,
-            files=tuple(map(ProductFile.of, written)),
-            seconds=seconds,
-            missing=found.missing,
-            believed=tuple(one.record for one in found.stretches),
-            gains=gains or found.gains,
-            known=vetoes.known,
-            vetoed=vetoes.active,
-            boxes=veto_boxes(found, block.span, job.products.threshold),
-        )
+        content, record = write_found(job, record, piece, found, told)
+        keep_noise(job.folder, block.span, content, found.quiet)
     write_block_record(job.folder, record)
     return record
+
+
+def write_found(
+    job: StreamJob, record: BlockRecord, piece: Channel, found: Subtraction, told: Mapping[str, object]
+) -> tuple[CleanStrain, BlockRecord]:
+    """Write what the model says of a stretch.
+
+    Args:
+        job: Where, in which formats, under which names.
+        record: Of the stretch, as far as it is known.
+        piece: The recorded strain in it.
+        found: What the model says.
+        told: What the files say beside where they come from.
+
+    Returns:
+        What the files hold, and the record, which is not written yet.
+    """
+    span = record.start, record.stop
+    size = round((span[1] - span[0]) * STATE_RATE)
+    vetoes = block_vetoes(found.energy, span, job.products.threshold, job.products.veto_padding)
+    own = vetoes.active if job.products.own_vetoes else ()
+    flags = {
+        "ANALYSED": found.analysed,
+        "NOT_VETOED": _outside((*job.vetoes, *own), span, size),
+        "NOTHING_SUBTRACTED": found.glitch == 0,
+        "WITNESSES_COMPLETE": found.complete,
+        "IN_DISTRIBUTION": found.familiar,
+        "NO_SIGNAL_SUSPECTED": found.accounted,
+        "STRAIN_AGREES": found.agreed,
+    }
+    state = state_vector(flags, size)
+    content = CleanStrain(piece, found.glitch, state, job.products.suffix, job.rank_channels(found.energy, span[0]))
+    written = write_clean_strain(job.folder, content, job.products.formats, {**job.provenance, **told})
+    return content, replace(
+        record,
+        files=tuple(map(ProductFile.of, written)),
+        seconds={name: float(np.count_nonzero(state >> bit & 1)) / STATE_RATE for bit, name in enumerate(flags)},
+        missing=found.missing,
+        believed=tuple(one.record for one in found.stretches),
+        gains=record.gains or found.gains,
+        known=vetoes.known,
+        vetoed=vetoes.active,
+        boxes=veto_boxes(found, span, job.products.threshold),
+    )
 
 
 def run_stream(job: StreamJob, blocks: Sequence[Block], engine: EngineSettings, what: Mapping[str, object]) -> Manifest:
@@ -285,6 +302,20 @@ def run_stream(job: StreamJob, blocks: Sequence[Block], engine: EngineSettings, 
     """
     blocks, watched = make_watched(job, make_block, blocks, engine, "Stream")
     records = tuple(read_block_record(job.folder, *one.span) for one in blocks)
+    return write_whole(job, what, records, () if watched is None else watched.stops)
+
+
+def write_whole(
+    job: StreamJob, what: Mapping[str, object], records: tuple[BlockRecord, ...], stops: tuple[Stop, ...] = ()
+) -> Manifest:
+    """Write down what a folder holds, and the vetoes of all its blocks.
+
+    Args:
+        job: What was done.
+        what: Model, settings and times that decide about it.
+        records: Of all blocks, in order of time.
+        stops: What the closed loop has stopped.
+    """
     flag = folder_flag(what, job.model.target.name, records)
     written = write_folder_flag(flag, job.folder, job.products.veto_formats)
     written += write_veto_table(flag, records, None if job.ranks is None else job.ranks.false_alarm, job.folder)
@@ -295,7 +326,7 @@ def run_stream(job: StreamJob, blocks: Sequence[Block], engine: EngineSettings, 
         job.model.target.name,
         job.products.suffix,
         records,
-        () if watched is None else watched.stops,
+        stops,
         ranks,
         flags,
     )
@@ -392,9 +423,13 @@ def what_is_used(provenance: Mapping[str, object], blocks: Sequence[Block]) -> d
         provenance: From `provenance_of`.
         blocks: All of the run.
     """
-    told = {key.removeprefix("glitchflow_"): value for key, value in provenance.items() if key != "glitchflow_recipe"}
     times = {"blocks": content_hash([one.span for one in blocks]), "gps": [blocks[0].span[0], blocks[-1].span[1]]}
-    return {**told, **times}
+    return {**told_of(provenance), **times}
+
+
+def told_of(provenance: Mapping[str, object]) -> dict[str, object]:
+    """Provenance as a folder of results keeps it: of the recipe its checksum."""
+    return {key.removeprefix("glitchflow_"): value for key, value in provenance.items() if key != "glitchflow_recipe"}
 
 
 def _outside(

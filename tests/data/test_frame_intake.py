@@ -1,0 +1,237 @@
+"""Frames that come late, twice, broken, with a wrong clock, or not at all."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.frame_intake import Expected, FrameIntake, IntakeSettings
+from glitchflow_plugin.data.readers import hdf5
+
+GPS, RATES = 1_400_000_000.0, {"V1:STRAIN": 64.0, "V1:SEIS": 16.0}
+SERIES = {name: np.random.default_rng(0).standard_normal(round(200 * rate)) for name, rate in RATES.items()}
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def pieces(start, length, names=tuple(RATES)):
+    found = {}
+    for name in names:
+        first, last = (round(edge * RATES[name]) for edge in (start, start + length))
+        found[name] = Channel(name, SERIES[name][first:last], GPS + start, RATES[name], "m")
+    return found
+
+
+def put(folder, start, length=1.0, names=tuple(RATES), word="SIM", **changed):
+    path = folder / f"V-{word}-{GPS + start:.0f}-{length:.0f}.h5"
+    hdf5.write(path, {**pieces(start, length, names), **changed})
+    return path
+
+
+@pytest.fixture
+def intake(tmp_path):
+    clock = Clock()
+    made = FrameIntake([tmp_path], {name: Expected("m") for name in RATES}, 1.0, IntakeSettings(patience=4.0), clock)
+    made.wait = lambda seconds: setattr(clock, "now", clock.now + seconds)
+    return made
+
+
+def all_of(intake, most=100):
+    found = []
+    while len(found) < most and (one := intake.next()) is not None:
+        found.append(one)
+    return found
+
+
+def check(arrived, names=tuple(RATES)):
+    assert set(arrived.channels) == set(names)
+    for name, one in arrived.channels.items():
+        first = round((arrived.start - GPS) * RATES[name])
+        np.testing.assert_array_equal(one.series, SERIES[name][first : first + round(RATES[name])])
+        assert (one.t0, one.sample_rate) == (arrived.start, RATES[name])
+
+
+def test_strides_come_in_order_whatever_the_lengths_of_files_and_their_order(intake, tmp_path):
+    put(tmp_path, 4, 4)
+    put(tmp_path, 0, 4)
+    found = all_of(intake)
+    put(tmp_path, 8, 1, ["V1:STRAIN"])
+    put(tmp_path, 8, 2, ["V1:SEIS"], word="AUX")
+    found += all_of(intake)
+    assert [one.start - GPS for one in found] == list(range(9))
+    for one in found:
+        check(one)
+    assert not +intake.counts
+
+
+def test_a_file_is_read_once_it_is_whole(intake, tmp_path):
+    put(tmp_path, 0)
+    whole = put(tmp_path, 1)
+    content = whole.read_bytes()
+    whole.write_bytes(content[: len(content) // 2])
+    assert len(all_of(intake)) == 1
+    intake.wait(1.0)
+    assert intake.next() is None
+    whole.write_bytes(content)
+    (one,) = all_of(intake)
+    check(one)
+    assert not +intake.counts
+
+
+def test_a_broken_file_is_counted_and_its_time_goes_without(intake, tmp_path):
+    put(tmp_path, 0)
+    broken = put(tmp_path, 1)
+    broken.write_bytes(broken.read_bytes()[:-100])
+    put(tmp_path, 2)
+    assert len(all_of(intake)) == 1
+    for _ in range(3):
+        intake.wait(2.0)
+        rest = all_of(intake)
+        if rest:
+            break
+    assert [one.start - GPS for one in rest] == [2]
+    assert intake.counts["broken"] == 1
+
+
+def test_what_is_late_is_told_and_never_handed_out_again(intake, tmp_path):
+    put(tmp_path, 0)
+    put(tmp_path, 2)
+    assert len(all_of(intake)) == 1
+    intake.wait(5.0)
+    assert [one.start - GPS for one in all_of(intake)] == [2]
+    put(tmp_path, 1)
+    put(tmp_path, 3)
+    assert [one.start - GPS for one in all_of(intake)] == [3]
+    assert intake.counts["late"] == 1
+
+
+def test_a_witness_that_is_silent_is_waited_for_once(intake, tmp_path):
+    put(tmp_path, 0)
+    for start in (1, 2, 3):
+        put(tmp_path, start, names=["V1:STRAIN"])
+    assert len(all_of(intake)) == 1
+    intake.wait(5.0)
+    found = all_of(intake)
+    assert [one.start - GPS for one in found] == [1, 2, 3]
+    for one in found:
+        check(one, ["V1:STRAIN"])
+    put(tmp_path, 4)
+    check(all_of(intake)[0])
+    assert intake.counts["missing"] == 3
+
+
+def test_copies_count_once_and_of_what_differs_the_first(intake, tmp_path):
+    put(tmp_path, 0)
+    intake.next()
+    put(tmp_path, 1, word="A")
+    put(tmp_path, 1, word="B")
+    other = pieces(2, 1)
+    put(tmp_path, 2, word="A")
+    put(tmp_path, 2, word="B", **{"V1:SEIS": replace(other["V1:SEIS"], series=other["V1:SEIS"].series + 1)})
+    put(tmp_path, 1, 4, word="LONG")
+    found = all_of(intake)
+    assert [one.start - GPS for one in found] == [1, 2, 3, 4]
+    for one in found:
+        check(one)
+    assert intake.counts["duplicate"] >= 3
+    assert intake.counts["different"] == 1
+
+
+def test_a_stray_file_far_ahead_stops_nothing(intake, tmp_path):
+    put(tmp_path, 0)
+    hdf5.write(tmp_path / "V-SIM-1500000000-1.h5", {name: replace(one, t0=1.5e9) for name, one in pieces(0, 1).items()})
+    assert len(all_of(intake)) == 1
+    intake.wait(100.0)
+    assert all_of(intake) == []
+    put(tmp_path, 1)
+    check(all_of(intake)[0])
+    assert intake.counts["future"] == 1
+
+
+def test_after_a_jump_of_the_clock_it_goes_on_there(intake, tmp_path):
+    put(tmp_path, 0)
+    all_of(intake)
+    for start in (150, 151, 152):
+        put(tmp_path, start)
+    assert all_of(intake) == []
+    intake.wait(9.0)
+    assert [one.start - GPS for one in all_of(intake)] == [150, 151, 152]
+    assert intake.counts["jumps"] == 1
+
+
+def test_a_jump_back_is_refused(intake, tmp_path):
+    put(tmp_path, 100)
+    all_of(intake)
+    put(tmp_path, 5)
+    put(tmp_path, 101)
+    assert [one.start - GPS for one in all_of(intake)] == [101]
+    assert intake.counts["late"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sample_rate": 32.0, "series": np.zeros(32)},
+        {"unit": "V"},
+    ],
+)
+def test_a_channel_that_is_another_thing_is_masked(intake, tmp_path, change, caplog):
+    put(tmp_path, 0)
+    put(tmp_path, 1)
+    for start in (2, 3):
+        put(tmp_path, start, **{"V1:SEIS": replace(pieces(start, 1)["V1:SEIS"], **change)})
+    assert len(all_of(intake)) == 2
+    intake.wait(5.0)
+    for one in all_of(intake):
+        check(one, ["V1:STRAIN"])
+    assert intake.counts["unusable"] == 2
+    assert sum("is not used" in one.message for one in caplog.records) == 1
+
+
+def test_samples_that_lack_within_a_stride_are_nan(intake, tmp_path):
+    put(tmp_path, 0)
+    intake.next()
+    half = pieces(1, 1)["V1:STRAIN"]
+    put(tmp_path, 1, **{"V1:STRAIN": replace(half, series=half.series[:20])})
+    put(tmp_path, 2)
+    assert all_of(intake) == []
+    intake.wait(5.0)
+    first, _ = all_of(intake)
+    series = first.channels["V1:STRAIN"].series
+    np.testing.assert_array_equal(series[:20], half.series[:20])
+    assert np.isnan(series[20:]).all()
+
+
+def test_a_folder_that_vanishes_is_waited_for(intake, tmp_path):
+    put(tmp_path, 0)
+    intake.next()
+    away = tmp_path.rename(tmp_path.with_suffix(".away"))
+    assert intake.next() is None
+    away.rename(tmp_path)
+    put(tmp_path, 1)
+    check(all_of(intake)[0])
+
+
+def test_what_is_deleted_after_it_was_read_is_not_lost(intake, tmp_path):
+    path = put(tmp_path, 0, 4)
+    first = intake.next()
+    path.unlink()
+    found = [first, *all_of(intake)]
+    assert len(found) == 4
+    for one in found:
+        check(one)
+
+
+def test_it_begins_where_it_is_told(intake, tmp_path):
+    put(tmp_path, 0, 4)
+    put(tmp_path, 4, 4)
+    intake.begin(GPS + 5.5)
+    assert [one.start - GPS for one in all_of(intake)] == [5, 6, 7]
+    assert not +intake.counts

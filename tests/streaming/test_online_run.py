@@ -1,0 +1,160 @@
+"""Frames in, clean frames out: the same bytes whoever interrupts it, and what it says of what never came."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.streaming import _streams as data
+
+from glitchflow_plugin.data.files import sha256
+from glitchflow_plugin.data.frame_intake import FrameIntake, IntakeSettings
+from glitchflow_plugin.products.folder_check import flaws
+from glitchflow_plugin.streaming.online import OnlineSettings, OnlineTwin
+from glitchflow_plugin.streaming.online_run import (
+    STATE_NAME,
+    STATUS_NAME,
+    OnlineRun,
+    OnlineRunSettings,
+    expected_channels,
+    last_written,
+    parts_of,
+    read_records,
+)
+from glitchflow_plugin.streaming.run import ProductSettings, StreamJob
+
+SETTINGS = OnlineSettings(1.0, replace(data.SETTINGS, stride=1.0))
+PROVENANCE = {"glitchflow_model": "twin", "glitchflow_model_version": "7"}
+
+
+def online(folder, frames, **changed):
+    model = data.model()
+    job = StreamJob(folder, model, SETTINGS.stream, ProductSettings(ranks=None), PROVENANCE)
+    intake = FrameIntake([frames], expected_channels(job), 1.0, IntakeSettings(poll=0.01, patience=0.2))
+    run = OnlineRun(job, OnlineTwin(model, SETTINGS), intake, OnlineRunSettings(idle=0.3, **changed))
+    run.run()
+    return run
+
+
+def sums(folder):
+    return {path.name: sha256(path) for path in sorted(folder.glob("*-*/[!.]*.h5"))}
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    return data.write_files(tmp_path_factory.mktemp("frames"), length=4.0)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, frames):
+    folder = tmp_path_factory.mktemp("made")
+    return folder, online(folder, frames, checkpoint=16.0, folder_length=64)
+
+
+def test_clean_frames_come_a_stride_each_and_lack_the_glitches(made):
+    folder, run = made
+    assert run.made == 95
+    starts = [one.start for part in parts_of(folder) for one in read_records(part)]
+    assert starts == [data.GPS + second for second in range(95)]
+    for part in parts_of(folder):
+        assert list(flaws(part)) == []
+    told = json.loads((folder / STATUS_NAME).read_text())
+    assert told["gps"] == data.GPS + 95
+    assert told["latency"]["all"]["p50"] > 0
+    assert any(one.vetoed for part in parts_of(folder) for one in read_records(part))
+
+
+@pytest.mark.parametrize("state", ["kept", "lost"])
+def test_a_run_that_was_killed_goes_on_with_the_same_bytes(made, frames, tmp_path, state):
+    folder, _ = made
+    source = tmp_path / "frames"
+    shutil.copytree(frames, source)
+    for path in sorted(source.glob("*.h5"))[13:]:
+        path.rename(path.with_suffix(".later"))
+    killed = tmp_path / "run"
+    online(killed, source, checkpoint=16.0, folder_length=64)
+    before = {path: path.stat().st_mtime_ns for path in killed.glob("*-*/*.h5")}
+    # killed between the files of a stride and its record
+    (parts_of(killed)[-1] / "records" / f"{last_written(killed) - 1:.0f}-1.json").unlink()
+    if state == "lost":
+        (killed / STATE_NAME).unlink()
+    for path in source.glob("*.later"):
+        path.rename(path.with_suffix(".h5"))
+    online(killed, source, checkpoint=16.0, folder_length=64)
+    assert sums(killed) == sums(folder)
+    assert sum(path.stat().st_mtime_ns != when for path, when in before.items()) == 1
+
+
+def test_without_the_frames_of_before_it_goes_on_from_the_state(made, frames, tmp_path):
+    folder, _ = made
+    source = tmp_path / "frames"
+    source.mkdir()
+    every = sorted(frames.glob("*.h5"))
+    for path in every[:12]:
+        shutil.copy(path, source)
+    killed = tmp_path / "run"
+    online(killed, source, checkpoint=16.0, folder_length=64)
+    for path in source.glob("*.h5"):
+        path.unlink()
+    for path in every[12:]:
+        shutil.copy(path, source)
+    online(killed, source, checkpoint=16.0, folder_length=64)
+    assert sums(killed) == sums(folder)
+
+
+def test_with_neither_frames_nor_state_what_is_lost_is_told(frames, tmp_path, caplog):
+    source, killed = tmp_path / "frames", tmp_path / "run"
+    source.mkdir()
+    every = sorted(frames.glob("*.h5"))
+    for path in every[:5]:
+        shutil.copy(path, source)
+    online(killed, source)
+    (killed / STATE_NAME).unlink()
+    shutil.rmtree(source)
+    source.mkdir()
+    for path in every[6:10]:
+        shutil.copy(path, source)
+    online(killed, source)
+    assert "are gone and no state was kept" in caplog.text
+    starts = [one.start - data.GPS for part in parts_of(killed) for one in read_records(part)]
+    assert starts == [*range(19), *range(24, 39)]
+
+
+def test_what_never_came_is_not_written_and_what_follows_is(frames, tmp_path):
+    source = tmp_path / "frames"
+    shutil.copytree(frames, source)
+    for path in sorted(source.glob("*.h5"))[15:17]:
+        path.unlink()
+    run = online(tmp_path / "run", source)
+    starts = [one.start - data.GPS for part in parts_of(run.job.folder) for one in read_records(part)]
+    assert starts == [*range(60), *range(68, 95)]
+
+
+_PROCESS = """
+import sys
+from pathlib import Path
+from tests.streaming.test_online_run import online
+online(Path(sys.argv[1]), Path(sys.argv[2]), checkpoint=16.0, folder_length=64)
+"""
+
+
+@pytest.mark.slow
+def test_kill_minus_nine_loses_nothing(made, frames, tmp_path):
+    folder, _ = made
+    killed, rng = tmp_path / "run", np.random.default_rng(0)
+    for number in range(4):
+        process = subprocess.Popen([sys.executable, "-c", _PROCESS, str(killed), str(frames)], env=dict(os.environ))
+        end = None if number == 3 else len(sums(killed)) + int(rng.integers(5, 25))
+        while process.poll() is None and (end is None or len(sums(killed)) < end):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert sums(killed) == sums(folder)
+    for part in parts_of(killed):
+        assert list(flaws(part)) == []
