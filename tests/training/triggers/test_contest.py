@@ -1,9 +1,14 @@
+import os
+import signal
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests._triggers import CHANNELS, GLOBALS, KINDS, coupled_sets
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.settings import built
+from glitchflow_plugin.training.interruption import Interrupted
 from glitchflow_plugin.training.triggers.contest import ContestSettings, Parts, Sizes, contest
 
 SIZES = Sizes(CHANNELS, GLOBALS, KINDS)
@@ -52,3 +57,16 @@ def test_the_best_on_validation_is_champion_and_what_knows_nothing_is_not():
 def test_an_entrant_without_a_model_is_told():
     with pytest.raises(ConfigurationError, match="expected a model"):
         ContestSettings(entrants={"mine": {"dim": 3}})
+
+
+def test_what_a_signal_cut_short_is_not_judged():
+    whole = parts(20)
+
+    def stopped(epoch):
+        if epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole.training(epoch)
+
+    settings = built(ContestSettings, {"entrants": {"a": {"model": "condonly", "dim": 8}}}, "contest")
+    with pytest.raises(Interrupted, match="SIGTERM ended the teaching of condonly"):
+        contest(replace(whole, training=stopped), SIZES, settings)
