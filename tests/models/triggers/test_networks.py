@@ -122,13 +122,15 @@ def test_what_is_no_network_is_refused():
         build_network("pointvt")
     with pytest.raises(ConfigurationError, match="cannot be built"):
         build_network("pet", depth=3)
+    with pytest.raises(ConfigurationError, match="size out of S, M, L"):
+        build_network("pet", size="XL")
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_sizes_are_settings_of_both_networks_of_points(size):
     for name in ("pointvit", "pet"):
         with torch.device("meta"):
-            network = build_network(name, num_channels=9, num_globals=4, num_kinds=2, **SIZES[size])
+            network = build_network(name, num_channels=9, num_globals=4, num_kinds=2, size=size)
         assert len(network.blocks) == SIZES[size]["layers"]
 
 

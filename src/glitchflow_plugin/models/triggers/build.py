@@ -28,11 +28,12 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 """Sizes of `pointvit` and `pet`."""
 
 
-def build_network(name: str, **settings: Any) -> TriggerNetwork:
+def build_network(name: str, *, size: str | None = None, **settings: Any) -> TriggerNetwork:
     """An untrained network.
 
     Args:
         name: One of `NETWORKS`.
+        size: One of `SIZES`, for what is not among the settings; None: the network's own.
         settings: Its arguments.
 
     Raises:
@@ -42,8 +43,10 @@ def build_network(name: str, **settings: Any) -> TriggerNetwork:
         raise ConfigurationError(
             f"expected a network out of {', '.join(sorted(NETWORKS))}, got {name!r}.{nearest(name, NETWORKS)}"
         )
+    if size is not None and size not in SIZES:
+        raise ConfigurationError(f"expected a size out of {', '.join(SIZES)}, got {size!r}.")
     try:
-        return NETWORKS[name](**settings)
+        return NETWORKS[name](**{**SIZES.get(size or "", {}), **settings})
     except TypeError as error:
         raise ConfigurationError(f"network {name!r} cannot be built of {settings} ({error}).") from error
 

@@ -28,7 +28,6 @@ class TriggerModel:
         sets: What a set held: arguments of `SetSettings`.
         half_width: Half the interval of ln(1 + SNR); infinite where it is not known.
         log_prior: What is added to log-odds, so that they hold for all live time.
-        thresholds: Probabilities of a glitch between which the answer is uncertain.
         metrics: Figures by name.
         notes: What else is told of it.
     """
@@ -41,7 +40,6 @@ class TriggerModel:
     sets: Mapping[str, Any]
     half_width: float
     log_prior: float = 0.0
-    thresholds: tuple[float, float] = (0.2, 0.8)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -66,7 +64,7 @@ def trigger_model(described: Mapping[str, Any], files: Mapping[str, bytes]) -> T
         FormatError: They are of something else.
     """
     if described.get("kind") != _KIND or not {NETWORK_FILE, TREES_FILE} & set(files):
-        raise FormatError("this is no model of triggers. Choose one that triggers_pipeline has registered.")
+        raise FormatError("this is no model of triggers. Choose one that `training.triggers.run` registered.")
     model = load_network(files[NETWORK_FILE]) if NETWORK_FILE in files else unpacked(files[TREES_FILE])
     try:
         half_width = described["half_width"]
@@ -80,7 +78,6 @@ def trigger_model(described: Mapping[str, Any], files: Mapping[str, bytes]) -> T
             described["sets"],
             float("inf") if half_width is None else float(half_width),
             float(described["log_prior"]),
-            tuple(described["thresholds"]),
             described["metrics"],
             described["notes"],
         )

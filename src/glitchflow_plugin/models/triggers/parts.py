@@ -173,7 +173,7 @@ class Block(nn.Module):
     def __init__(self, dim: int, heads: int, projection: Projection = PlainLinear) -> None:
         super().__init__()
         if dim % heads:
-            raise ConfigurationError(f"expected heads that divide dim, got {heads} and {dim}. Correct conf/triggers.")
+            raise ConfigurationError(f"expected heads that divide dim, got {heads} and {dim}.")
         self.heads = heads
         self.norm_attention, self.norm_layers = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.into = projection(dim, 3 * dim)

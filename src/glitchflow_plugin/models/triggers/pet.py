@@ -39,7 +39,7 @@ class PointEdgeTransformer(PointViT):
     ) -> None:
         super().__init__(num_channels, num_globals, num_kinds, dim=dim, **others)
         if neighbours < 1:
-            raise ConfigurationError(f"expected at least 1 of neighbours, got {neighbours}. Correct conf/triggers.")
+            raise ConfigurationError(f"expected at least 1 of neighbours, got {neighbours}.")
         self.neighbours = neighbours
         self.edges = nn.Sequential(nn.Linear(len(POINT_FEATURES) + dim, dim), nn.SiLU(), nn.Linear(dim, dim))
 

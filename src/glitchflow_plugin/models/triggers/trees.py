@@ -129,7 +129,7 @@ def fit_trees(
             estimators[task] = estimator.fit(own, wanted[known], labels["weights"][known])
         except (TypeError, ValueError) as error:
             raise ConfigurationError(
-                f"trees of the kind {kind!r} cannot be fitted with {settings} ({error}). Correct conf/triggers.yaml."
+                f"trees of the kind {kind!r} cannot be fitted with {settings} ({error})."
             ) from error
     if "glitch" not in estimators:
         raise DataError("expected sets with and without a glitch to learn from, got one kind alone. Label more times.")

@@ -17,6 +17,7 @@ from glitchflow_plugin.models.triggers.build import build_network
 from glitchflow_plugin.models.triggers.parts import TriggerNetwork
 from glitchflow_plugin.models.triggers.trees import TREES, TriggerTrees, fit_trees
 from glitchflow_plugin.settings import Fraction, Replicates, section
+from glitchflow_plugin.training.interruption import Interrupted
 from glitchflow_plugin.training.triggers.judge import conformal_half_width, figures_of, lead
 from glitchflow_plugin.training.triggers.learn import Batches, LearningSettings, answers, learn
 from glitchflow_plugin.training.triggers.losses import TaskWeights, task_losses
@@ -134,6 +135,9 @@ def contest(parts: Parts, sizes: Sizes, settings: ContestSettings, device: torch
         sizes: Of the vocabulary.
         settings: Who is taught, and how.
         device: Where networks are taught.
+
+    Raises:
+        Interrupted: A signal asked to end; nothing half-taught is judged.
     """
     true = _joined(labels for _, labels in parts.test(0))
     drawn = {"replicates": settings.replicates, "seed": settings.seed}
@@ -169,6 +173,8 @@ def _taught(
         learnt = learn(
             build_network(entrant["model"], **chosen), parts.training, parts.validation, settings.learning, device
         )
+        if learnt.interrupted:
+            raise Interrupted(f"{learnt.interrupted} ended the teaching of {entrant['model']}. Begin it again.", code=1)
         model, passes = learnt.network, len(learnt.training)
     taught = time.perf_counter() - started
     told, true = _told(model, parts.validation, device)

@@ -81,7 +81,7 @@ def conformal_half_width(told: TriggerAnswers, true: TriggerLabels, coverage: fl
         ConfigurationError: The coverage is no share between 0 and 1.
     """
     if not 0 < coverage < 1:
-        raise ConfigurationError(f"expected a coverage between 0 and 1, got {coverage}. Correct conf/triggers.yaml.")
+        raise ConfigurationError(f"expected a coverage between 0 and 1, got {coverage}.")
     known = true.log1p_snr.isfinite()
     away = np.sort(host((told.log1p_snr - true.log1p_snr)[known].abs().double()))
     place = int(np.ceil(coverage * (len(away) + 1)))

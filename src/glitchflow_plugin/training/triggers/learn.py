@@ -161,5 +161,5 @@ def _epoch(
     if not count:
         raise DataError("expected sets of triggers to learn from, got none. Give training a share of the split.")
     if not math.isfinite(total):
-        raise ConfigurationError("the loss is no longer finite: set a smaller rate in conf/triggers.yaml.")
+        raise ConfigurationError("the loss is no longer finite: set a smaller learning rate (`rate`).")
     return steps, total / count
