@@ -15,6 +15,7 @@ from tests.streaming import _streams as data
 
 from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.frame_intake import FrameIntake, IntakeSettings
+from glitchflow_plugin.products.folder import total
 from glitchflow_plugin.products.folder_check import flaws
 from glitchflow_plugin.streaming.online import OnlineSettings, OnlineTwin
 from glitchflow_plugin.streaming.online_run import (
@@ -64,6 +65,9 @@ def test_clean_frames_come_a_stride_each_and_lack_the_glitches(made):
     assert starts == [data.GPS + second for second in range(95)]
     for part in parts_of(folder):
         assert list(flaws(part)) == []
+    seconds = total(one.seconds for part in parts_of(folder) for one in read_records(part))
+    # what has not come yet is no noise to compare with
+    assert seconds["NO_SIGNAL_SUSPECTED"] > 0.9 * seconds["ANALYSED"] > 60
     told = json.loads((folder / STATUS_NAME).read_text())
     assert told["gps"] == data.GPS + 95
     assert told["latency"]["all"]["p50"] > 0

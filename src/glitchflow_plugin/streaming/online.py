@@ -149,7 +149,9 @@ class OnlineTwin:
             centre = stride.start + self.settings.stream.stride - self._ahead
             looked = self._look(centre)
         with _timed(seconds, "network"), torch.inference_mode():
-            (window,) = predict_windows(lambda _: looked, self.model, np.array([centre]), self.settings.stream, {})
+            (window,) = predict_windows(
+                lambda _: looked, self.model, np.array([centre]), self.settings.stream, {}, ahead=self._ahead
+            )
         self._windows[centre] = window, looked
         for old in [one for one in self._windows if one < stride.start - self._kept]:
             del self._windows[old]

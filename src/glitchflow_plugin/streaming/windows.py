@@ -225,6 +225,8 @@ def predict_windows(
     centres: np.ndarray,
     settings: StreamSettings,
     stopped: Mapping[str, float],
+    *,
+    ahead: float = math.inf,
 ) -> list[Window]:
     """Windows about some times, with what the twin says of them.
 
@@ -234,6 +236,7 @@ def predict_windows(
         centres: Centres of the windows, GPS s.
         settings: Stride, spectra, and from when a window is new or its rest loud.
         stopped: By witness the GPS time, s, from which on it is taken as missing: where a window counts.
+        ahead: How far behind the centre of a window data have come, s.
     """
     windows: list[Window] = []
     half = round(model.duration * model.rate) // 2
@@ -252,13 +255,14 @@ def predict_windows(
             familiar = torch.zeros(len(asked), dtype=torch.bool)
             if explained is not None and explains(model.twin):
                 familiar = model.twin.strangeness(explained.summary, explained.strain) >= settings.novelty
-            accounted = _loudest_left(strain, predicted, model, settings) <= settings.signal_snr2
+            accounted = _loudest_left(strain, predicted, model, settings, ahead) <= settings.signal_snr2
             quiet = accounted.clone()
             # of what is no louder nothing is believed: the strain itself is what is left of it
             believed = predicted.square().sum(dim=-1) > settings.believed_snr[0] ** 2
             if believed.any():
                 own = strain[believed]
-                quiet[believed] = _loudest_left(own, torch.zeros_like(own), model, settings) <= settings.signal_snr2
+                loudest = _loudest_left(own, torch.zeros_like(own), model, settings, ahead)
+                quiet[believed] = loudest <= settings.signal_snr2
             flags = zip(familiar.tolist(), accounted.tolist(), quiet.tolist(), strict=True)
             told = ((one, *held) for one, held in zip(host(predicted).astype(np.float64), flags, strict=True))
             said = dict(zip(asked, told, strict=True))
@@ -290,9 +294,13 @@ def _loudest_left(
     predicted: Float[torch.Tensor, "window time"],
     model: StreamModel,
     settings: StreamSettings,
+    ahead: float,
 ) -> Float[torch.Tensor, " window"]:
     """Largest energy (SNR²) that is left of the strain where a window counts; NaN where there is no strain."""
-    maps = q_transform_relative(strain - predicted, strain, model.rate, model.qtransform)
+    come = strain.shape[-1] // 2 + min(round(min(ahead, model.duration) * model.rate), strain.shape[-1] // 2)
+    # what has not come yet is quieter than noise: by its median all would be loud
+    noise = torch.cat([strain[..., :come], strain[..., 2 * come - strain.shape[-1] : come].flip(-1)], dim=-1)
+    maps = q_transform_relative(strain - predicted, noise, model.rate, model.qtransform)
     times = torch.from_numpy(axes(model.duration, model.qtransform)[1])
     loudest = maps[..., (times - model.duration / 2).abs() <= 0.75 * settings.stride].amax(dim=(-2, -1))
     return torch.where(strain.any(dim=-1), loudest, torch.nan)
