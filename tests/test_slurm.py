@@ -1,6 +1,7 @@
 """The scripts of slurm/ and the presets of conf/slurm/ on a real SLURM of one node, started and ended here."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,11 @@ from pathlib import Path
 import pytest
 import yaml
 from tests import _commands, _warm
+from tests.components.test_stream import WHOLE, turning  # noqa: F401  # one is a fixture
 from tests.preprocessing._runs import TARGET, WITNESS, write_events
+from tests.streaming import _streams
+
+from glitchflow_plugin.tracking import registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
 
@@ -139,6 +144,45 @@ def test_jobs_make_the_sets_that_one_process_makes(tmp_path):
     for kind in ("temp/{}/events", "annalisarun/{}", "QTdatasets/{}"):
         assert checksums(folder / kind.format("array")) == checksums(folder / kind.format("alone"))
     assert not list(folder.rglob("*.tmp.*"))
+
+
+@pytest.mark.usefixtures("slurm")
+def test_an_array_and_a_job_after_it_make_the_products_of_one_process(tmp_path, make_registry, turning):  # noqa: F811
+    folder = tmp_path / "run"
+    run(tmp_path, "glitchflow", "init", folder)
+    registry.register(_streams.bundle(), "twin", make_registry(folder), artifacts=folder / "artifacts")
+    profile = {
+        "stream": {
+            "model": {"name": "twin", "version": 1},
+            "datasets": [{"path": str(turning)}],
+            "segments": WHOLE,
+            "settings": {"block_length": 25, "stride": 1.0, "spectrum": {"length": 48.0}},
+        },
+        "engine": {"workers": 1},
+    }
+    (folder / "conf" / "profile" / "tiny.yaml").write_text(f"# @package _global_\n{yaml.safe_dump(profile)}")
+    submit = ("sbatch", "--parsable", "--cpus-per-task=1", "--mem=1000")
+    stream = ("slurm/stream.sbatch", "conf/profile=tiny", "run_name=array")
+    array = run(folder, *submit, "--array=0-1", *stream).strip()
+    run(folder, *submit, f"--dependency=afterok:{array}", *stream)
+    wait_for(lambda: not run(folder, "squeue", "--noheader"))
+    logs = "\n".join(path.read_text() for path in sorted(folder.glob("slurm-*.out")))
+    assert states(folder) == ["COMPLETED"] * 3, logs
+    assert "of 2 is done" in logs
+    run(folder, "itwinai", "exec-pipeline", "+pipe_key=stream_pipeline", "conf/profile=tiny", "run_name=alone")
+    shared, alone = (products(folder / "stream" / name) for name in ("array", "alone"))
+    assert sum(path.suffix == ".h5" and len(path.parts) == 2 for path in alone) == 4
+    assert shared == alone
+    stopped = {path.name: json.loads(path.read_text())["stopped"] for path in folder.glob("stream/*/*/products.json")}
+    assert [one["part"] for one in stopped["products.json"]] == [_streams.GUIDE]
+    assert not list(folder.rglob("*.tmp.*"))
+
+
+def products(folder):
+    """Checksums of all that lies below a folder but for what tells when it was made."""
+    told = (".lock", "summary.json", "report.html")
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in told]
+    return {path.relative_to(folder): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def states(folder):

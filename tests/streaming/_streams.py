@@ -115,7 +115,7 @@ def bundle(**changes):
         window_size=2,
         frequencies=(8.0, 400.0),
         times=(0.0, 1.0),
-        model={"name": "wiener"},
+        model={"name": "wiener", "filter_size": 33},
         notes={"registered": {"name": "twin", "version": 7}, NOTE: REFERENCE.to_dict(), VETOES: ranks()},
     )
     return replace(content, **changes)
