@@ -18,8 +18,8 @@ from glitchflow_plugin.signal.qtransform.settings import QTransformSettings
 from glitchflow_plugin.signal.qtransform.significance import expected_excursions
 from glitchflow_plugin.signal.qtransform.tiling import tile_rows
 from glitchflow_plugin.signal.tile_clusters import cluster_tiles
-from glitchflow_plugin.streaming.blocks import find_segments, plan_blocks
-from glitchflow_plugin.streaming.find_triggers import FinderJob, find_triggers, open_search_blocks
+from glitchflow_plugin.streaming.blocks import find_segments, plan_blocks, with_sources
+from glitchflow_plugin.streaming.find_triggers import FinderJob, find_triggers
 from glitchflow_plugin.streaming.trigger_search import SearchSettings, search_channel
 
 RATE, START = 512, 1_400_000_000
@@ -139,8 +139,9 @@ def write_data(folder: Path, seconds: int = 96) -> list[DatasetSettings]:
 def run(datasets: list[DatasetSettings], folder: Path, settings: SearchSettings, workers: int = 1) -> dict[str, bytes]:
     channels = ("X1:FAST", "X1:SLOW", "X1:BROKEN", "X1:ABSENT")
     blocks = plan_blocks(find_segments(datasets, channels[0], None), settings.block_length)
-    opened, inputs = open_search_blocks(datasets, blocks, channels, settings.around)
-    found = find_triggers(FinderJob(folder, channels, settings, "cpu", inputs), opened, EngineSettings(workers=workers))
+    opened, catalogue = with_sources(datasets, blocks, channels, settings.around)
+    job = FinderJob(folder, channels, settings, "cpu", catalogue.fingerprint)
+    found = find_triggers(job, opened, EngineSettings(workers=workers))
     assert "X1:ABSENT" in found.broken
     assert found.broken["X1:BROKEN"] == {"constant": len(blocks)}
     assert found.searched["X1:FAST"] == pytest.approx(94)

@@ -15,7 +15,7 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
-from glitchflow_plugin.streaming.blocks import find_segments, plan_blocks
+from glitchflow_plugin.streaming.blocks import find_segments, plan_blocks, with_sources
 from glitchflow_plugin.streaming.trigger_search import SearchSettings
 
 
@@ -65,15 +65,15 @@ class FindTriggers(BaseComponent):
     @holding("folder")
     def execute(self, _before: object = None) -> Path:
         """Search the blocks that were not searched yet; returns the folder of the triggers."""
-        from glitchflow_plugin.streaming.find_triggers import FinderJob, find_triggers, open_search_blocks
+        from glitchflow_plugin.streaming.find_triggers import FinderJob, find_triggers
 
         started, settings = now(), self.settings
         device = choose_device(self.device, self.engine)
         asked = None if self.segments is None else read_segments(self.segments, self.segments_flag).tolist()
         segments = find_segments(self.datasets, self.channels[0], asked)
         blocks = plan_blocks(segments, settings.block_length)
-        blocks, inputs = open_search_blocks(self.datasets, blocks, self.channels, settings.around)
-        job = FinderJob(self.folder, self.channels, settings, device, inputs)
+        blocks, catalogue = with_sources(self.datasets, blocks, self.channels, settings.around)
+        job = FinderJob(self.folder, self.channels, settings, device, catalogue.fingerprint)
         found = find_triggers(job, blocks, self.engine.on_device(device))
         seconds = sum(found.searched.values())
         report(

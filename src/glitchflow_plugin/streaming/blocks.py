@@ -121,22 +121,7 @@ def open_blocks(
         NoEventsError: They hold none of the witnesses.
     """
     names = (model.target.name, *(one.name for one in model.witnesses))
-    around = reach(model, settings)
-    length = max(stop - start for start, stop in (one.span for one in blocks)) + 2 * around
-    times = tuple((one.span[0] + one.span[1]) / 2 for one in blocks)
-    entries = [
-        replace(
-            one,
-            triggers=TriggerSettings(times=times),
-            segment=length,
-            ch_list=names,
-            allow_missing=True,
-            # blocks reach into each other, and into the same files
-            remote=replace(one.remote, cache=True),
-        )
-        for one in datasets
-    ]
-    catalogue = open_datasets(entries, target=model.target.name)
+    opened, catalogue = with_sources(datasets, blocks, names, reach(model, settings))
     there = [name for name in names[1:] if name in catalogue.channels and name not in catalogue.missing]
     if not there:
         raise NoEventsError(
@@ -144,6 +129,38 @@ def open_blocks(
             "Correct stream.datasets, or choose another model."
         )
     check_band(model, catalogue.channels[model.target.name].sample_rate)
+    return opened, catalogue
+
+
+def with_sources(
+    datasets: Sequence[DatasetSettings], blocks: Sequence[Block], channels: Sequence[str], around: float
+) -> tuple[list[Block], Catalogue]:
+    """Give each block what reads some channels of it, with as much around it as is needed.
+
+    Args:
+        datasets: Where the data are.
+        blocks: From `plan_blocks`.
+        channels: Names, the first of which must be there.
+        around: How far beyond a block data are read, s.
+
+    Raises:
+        ConfigurationError: The data sets lack the first channel.
+    """
+    length = max(stop - start for start, stop in (one.span for one in blocks)) + 2 * around
+    times = tuple((one.span[0] + one.span[1]) / 2 for one in blocks)
+    entries = [
+        replace(
+            one,
+            triggers=TriggerSettings(times=times),
+            segment=length,
+            ch_list=tuple(channels),
+            allow_missing=True,
+            # blocks reach into each other, and into the same files
+            remote=replace(one.remote, cache=True),
+        )
+        for one in datasets
+    ]
+    catalogue = open_datasets(entries, target=channels[0])
     source_of = {one.event_id: one for one in catalogue.events}
     opened = []
     for one in blocks:

@@ -4,7 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.files import atomic_path, content_hash
-from glitchflow_plugin.data.readers.triggers import TriggerSettings
 from glitchflow_plugin.data.sharded_writer import ShardPlan
-from glitchflow_plugin.data.sources import open_datasets
 from glitchflow_plugin.data.triggers.store import TriggerManifest, TriggerWriter, read_manifest
 from glitchflow_plugin.data.triggers.table import NANOSECONDS, SCHEMA, trigger_table
 from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
@@ -78,45 +75,12 @@ class Found:
     broken: Mapping[str, Mapping[str, int]]
 
 
-def open_search_blocks(
-    datasets: Sequence[DatasetSettings], blocks: Sequence[Block], channels: Sequence[str], around: float
-) -> tuple[list[Block], str]:
-    """Give each block what reads its data, with as much around it as is needed; with the fingerprint of the data.
-
-    Args:
-        datasets: Where the data are.
-        blocks: From `streaming.blocks.plan_blocks`.
-        channels: Names, the first of which must be there.
-        around: How far beyond a block data are read, s.
-    """
-    length = max(one.span[1] - one.span[0] for one in blocks) + 2 * around
-    times = tuple(sum(one.span) / 2 for one in blocks)
-    entries = [
-        replace(
-            one,
-            triggers=TriggerSettings(times=times),
-            segment=length,
-            ch_list=tuple(channels),
-            allow_missing=True,
-            remote=replace(one.remote, cache=True),
-        )
-        for one in datasets
-    ]
-    catalogue = open_datasets(entries, target=channels[0])
-    source_of = {one.event_id: one for one in catalogue.events}
-    opened = []
-    for one in blocks:
-        read = max(one.span[0] - around, one.segment[0]), min(one.span[1] + around, one.segment[1])
-        opened.append(replace(one, source=source_of[one.event_ids[0]].within(*read)))
-    return opened, catalogue.fingerprint
-
-
 def find_triggers(job: FinderJob, blocks: Sequence[Block], engine: EngineSettings) -> Found:
     """Search the blocks that were not searched yet, and write the triggers of all.
 
     Args:
         job: What is done with each.
-        blocks: From `open_search_blocks`.
+        blocks: From `streaming.blocks.with_sources`.
         engine: Where.
 
     Raises:
