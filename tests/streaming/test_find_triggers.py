@@ -163,3 +163,22 @@ def test_triggers_do_not_depend_on_blocks_or_engine(tmp_path: Path) -> None:
 def test_refuses_blocks_that_cut_windows() -> None:
     with pytest.raises(ConfigurationError, match="multiple of stride"):
         SearchSettings(block_length=100)
+
+
+def test_each_channel_gets_its_own_tiles_beside_one_that_has_none(tmp_path: Path) -> None:
+    rng, times = np.random.default_rng(0), np.arange(64 * RATE) / RATE
+    loud = sine_gaussian(times, 20.0, 60.0, 9.0, 25.0)
+    names = ("X1:A", "X1:SILENT", "X1:B")
+    with h5py.File(tmp_path / f"X-SIM-{START}-64.hdf5", "w") as file:
+        for name in names:
+            series = rng.uniform(-1, 1, len(times)) if name == "X1:SILENT" else rng.standard_normal(len(times)) + loud
+            data = file.create_dataset(name, data=series)
+            data.attrs.update({"x0": float(START), "dx": 1 / RATE, "xunit": "s", "unit": "", "name": name})
+    datasets = DatasetSettings.listed([{"path": str(tmp_path), "format": "hdf5"}])
+    settings = replace(SETTINGS, snr=8.0)
+    blocks = plan_blocks(find_segments(datasets, names[0], None), 32)
+    opened, catalogue = with_sources(datasets, blocks, names, settings.around)
+    job = FinderJob(tmp_path / "out", names, settings, "cpu", catalogue.fingerprint)
+    found = find_triggers(job, opened, EngineSettings(workers=1))
+    assert dict(found.manifest.channels) == {"X1:A": 1, "X1:B": 1}
+    assert found.searched["X1:SILENT"] == 64

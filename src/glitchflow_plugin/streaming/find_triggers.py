@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from glitchflow_plugin.data.event_files import Channel
@@ -99,7 +99,7 @@ def find_triggers(job: FinderJob, blocks: Sequence[Block], engine: EngineSetting
             writer.write(channel_triggers(files, channel, job.settings.cluster_gap))
     searched, broken = Counter[str](), dict[str, Counter[str]]()
     for file in files:
-        told = json.loads((pq.read_schema(file).metadata or {})[_ABOUT])
+        told = _about(pq.read_schema(file))
         searched.update(told["searched"])
         for name, reason in told["problems"].items():
             broken.setdefault(name, Counter())[reason] += 1
@@ -118,7 +118,8 @@ def search_block(job: FinderJob, plan: ShardPlan) -> None:
     if not isinstance(plan, Block) or plan.source is None:
         raise TypeError(f"expected a block with its source, got {plan!r}")
     loaded = read_source(plan.source, list(job.channels))
-    tables, searched, problems = [SCHEMA.empty_table()], {}, {}
+    tables: dict[str, pa.Table] = {}
+    searched, problems = {}, {}
     for name in job.channels:
         found = loaded.event.channels.get(name)
         channel = None if found is None else between(found, *plan.segment)
@@ -130,19 +131,36 @@ def search_block(job: FinderJob, plan: ShardPlan) -> None:
             problems[name] = "constant"
             continue
         try:
-            tables += [
-                _rows(channel, origin, tiles)
-                for origin, tiles in search_channel(channel, plan.span, job.settings, job.device)
-            ]
+            found_in = search_channel(channel, plan.span, job.settings, job.device)
+            rows = [_rows(channel, origin, tiles) for origin, tiles in found_in]
+            loud = pa.concat_tables([SCHEMA.empty_table(), *rows]).unify_dictionaries()
+            # of no rows there is no row group
+            tables |= {name: loud} if len(loud) else {}
             searched[name] = float(np.isfinite(inside.series).sum() / channel.sample_rate)
         except ValueError as error:
             problems[name] = str(error)
-    about = {_ABOUT: json.dumps({"searched": searched, "problems": problems}).encode()}
+    about = {"channels": list(tables), "searched": searched, "problems": problems}
+    schema = SCHEMA.with_metadata({_ABOUT: json.dumps(about).encode()})
     path = job.path(plan)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        whole = pa.concat_tables(tables).unify_dictionaries()
-        pq.write_table(whole.replace_schema_metadata(about), temporary, compression="zstd")
+    # a row group a channel: each is read alone
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for table in tables.values():
+            writer.write_table(table, row_group_size=len(table))
+
+
+def _about(schema: pa.Schema) -> Mapping[str, Any]:
+    """What a file of tiles says of its block: channels by row group, seconds searched, what was wrong."""
+    return json.loads((schema.metadata or {})[_ABOUT])
+
+
+def _tiles_of(file: Path, channel: str) -> pa.Table:
+    """The tiles of a channel in a block."""
+    with pq.ParquetFile(file) as opened:
+        channels = _about(opened.schema_arrow)["channels"]
+        if channel not in channels:
+            return SCHEMA.empty_table()
+        return opened.read_row_group(channels.index(channel)).replace_schema_metadata(None)
 
 
 def _rows(channel: Channel, origin: int, tiles: Tiles) -> pa.Table:
@@ -168,11 +186,7 @@ def channel_triggers(files: Sequence[Path], channel: str, gap: float) -> pa.Tabl
         channel: Its name.
         gap: Longest time between tiles of one cluster, s.
     """
-    parts = []
-    for file in files:
-        held = pq.read_table(file)
-        parts.append(held.filter(pc.field("channel").cast(pa.string()) == channel))
-    tiles = pa.concat_tables([one.replace_schema_metadata(None) for one in parts], promote_options="permissive")
+    tiles = pa.concat_tables([_tiles_of(file, channel) for file in files], promote_options="permissive")
     times, frequencies, qs, snrs = (tiles[name].to_numpy() for name in ("time", "frequency", "q", "snr"))
     clusters = cluster_tiles(times, frequencies, qs, snrs, gap)
     at = clusters.loudest
