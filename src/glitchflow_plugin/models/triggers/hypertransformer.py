@@ -4,17 +4,10 @@ from functools import partial
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from glitchflow_plugin.models.triggers.parts import (
-    Block,
-    PlainLinear,
-    Projection,
-    RelativeBias,
-    TriggerNetwork,
-    without_padding,
-)
+from glitchflow_plugin.models.triggers.parts import PlainLinear, Projection, SetTransformer, Tokens
 from glitchflow_plugin.types.triggers import POINT_FEATURES, TriggerSets
 
 
@@ -45,7 +38,7 @@ class ChannelLinear(nn.Module):
         return self.static(tokens) + self.expand(self.hyper(context) * self.reduce(tokens))
 
 
-class HyperTransformer(TriggerNetwork):
+class HyperTransformer(SetTransformer):
     """Attention over the triggers of all channels about a time, by weights that a hypernetwork makes of the channel.
 
     Args:
@@ -81,28 +74,21 @@ class HyperTransformer(TriggerNetwork):
         self.embed = projection(len(POINT_FEATURES), dim)
         # two more than channels: tokens that are no trigger have contexts of their own
         self.embed_channel = None if context == "static" else nn.Embedding(num_channels + hyper * 2, dim)
-        self.embed_globals = nn.Linear(2 * num_globals, dim)
-        self.class_token = nn.Parameter(torch.randn(dim) * dim**-0.5)
-        self.bias = RelativeBias(heads)
-        self.blocks = nn.ModuleList(Block(dim, heads, projection) for _ in range(layers))
+        self.add_blocks(num_globals, dim=dim, heads=heads, layers=layers, projection=projection)
 
-    def features(self, sets: TriggerSets) -> Float[Tensor, "set feature"]:
-        """The class token after all blocks."""
-        points, channels = self.scaling.points(sets), self.known_channels(sets)
-        others = torch.stack(
-            [self.class_token.expand(len(sets), -1), self.embed_globals(self.scaling.globals(sets))], dim=1
-        )
-        context = None
+    def known_channels(self, sets: TriggerSets) -> Int[Tensor, "set trigger"]:
+        """As of any network; where no weight depends on them, none is told from another."""
+        channels = super().known_channels(sets)
+        return torch.zeros_like(channels) if self.embed_channel is None else channels
+
+    def tokens(
+        self, points: Float[Tensor, "set trigger feature"], channels: Int[Tensor, "set trigger"], sets: TriggerSets
+    ) -> tuple[Tokens, Tensor | None]:
+        """A token for each trigger, and the context of all tokens; padding may give anything."""
         if self.embed_channel is None:
-            channels, tokens = torch.zeros_like(channels), self.embed(points)
-        elif self.context == "one_hot":
-            tokens = self.embed(points) + self.embed_channel(channels)
-        else:
-            context = self.embed_channel(channels)
-            tokens = self.embed(points, context)
-            context = torch.cat([self.embed_channel.weight[-2:].expand(len(sets), -1, -1), context], dim=1)
-        tokens = torch.cat([others, tokens], dim=1)
-        bias = without_padding(self.bias(points, channels, others.shape[1]), sets.mask)
-        for block in self.blocks:
-            tokens = block(tokens, bias, context)
-        return tokens[:, 0]
+            return self.embed(points), None
+        known = self.embed_channel(channels)
+        if self.context == "one_hot":
+            return self.embed(points) + known, None
+        others = self.embed_channel.weight[-2:].expand(len(sets), -1, -1)
+        return self.embed(points, known), torch.cat([others, known], dim=1)

@@ -196,3 +196,46 @@ def without_padding(bias: Bias, mask: Bool[Tensor, "set trigger"]) -> Bias:
     others = bias.shape[-1] - mask.shape[-1]
     seen = functional.pad(mask, (others, 0), value=True)
     return bias.masked_fill(~seen[:, None, None], -torch.inf)
+
+
+class SetTransformer(TriggerNetwork):
+    """A transformer on the triggers of a set, behind a class token, which the heads read, and one of the globals.
+
+    What a token is, and in which context it is mapped, is for those that derive from it to say.
+    """
+
+    def add_blocks(
+        self, num_globals: int, *, dim: int, heads: int, layers: int, projection: Projection = PlainLinear
+    ) -> None:
+        """Add all that comes after the tokens of the triggers.
+
+        Args:
+            num_globals: Globals of a set.
+            dim: Features of a token.
+            heads: Heads of attention.
+            layers: Blocks.
+            projection: As for `Block`.
+        """
+        self.embed_globals = nn.Linear(2 * num_globals, dim)
+        self.class_token = nn.Parameter(torch.randn(dim) * dim**-0.5)
+        self.bias = RelativeBias(heads)
+        self.blocks = nn.ModuleList(Block(dim, heads, projection) for _ in range(layers))
+
+    @abstractmethod
+    def tokens(
+        self, points: Float[Tensor, "set trigger feature"], channels: Int[Tensor, "set trigger"], sets: TriggerSets
+    ) -> tuple[Tokens, Tensor | None]:
+        """A token for each trigger, and the context of all tokens, if any; padding may give anything."""
+
+    def features(self, sets: TriggerSets) -> Float[Tensor, "set feature"]:
+        """The class token after all blocks."""
+        points, channels = self.scaling.points(sets), self.known_channels(sets)
+        others = torch.stack(
+            [self.class_token.expand(len(sets), -1), self.embed_globals(self.scaling.globals(sets))], dim=1
+        )
+        tokens, context = self.tokens(points, channels, sets)
+        tokens = torch.cat([others, tokens], dim=1)
+        bias = without_padding(self.bias(points, channels, others.shape[1]), sets.mask)
+        for block in self.blocks:
+            tokens = block(tokens, bias, context)
+        return tokens[:, 0]

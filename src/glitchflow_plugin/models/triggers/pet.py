@@ -45,15 +45,15 @@ class PointEdgeTransformer(PointViT):
 
     def tokens(
         self, points: Float[Tensor, "set trigger feature"], channels: Int[Tensor, "set trigger"], sets: TriggerSets
-    ) -> Tokens:
+    ) -> tuple[Tokens, None]:
         """A token for each trigger; padding may give anything."""
-        own = super().tokens(points, channels, sets)
+        own, _ = super().tokens(points, channels, sets)
         nearest, there = nearest_points(points[..., :2], sets.mask, self.neighbours)
         rows = torch.arange(len(points), device=points.device)[:, None, None]
         apart = points[rows, nearest] - points[:, :, None]
         edges = self.edges(torch.cat([apart, self.embed_channel(channels[rows, nearest])], dim=-1))
         count = there.sum(-1, keepdim=True).clamp(min=1)
-        return own + torch.where(there[..., None], edges, 0.0).sum(2) / count
+        return own + torch.where(there[..., None], edges, 0.0).sum(2) / count, None
 
 
 def nearest_points(
