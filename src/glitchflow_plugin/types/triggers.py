@@ -1,5 +1,6 @@
 """Sets of triggers about a time, as networks see them: tensors alone, without file or source."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -23,6 +24,11 @@ class _Rows:
     def __getitem__(self, rows: slice | Tensor) -> Self:
         """Some of the sets."""
         return type(self)(*(getattr(self, one.name)[rows] for one in fields(self)))  # type: ignore[arg-type]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The sets of all parts as one."""
+        return cls(*(torch.cat([getattr(part, one.name) for part in parts]) for one in fields(cls)))  # type: ignore[arg-type]
 
     def to(self, device: torch.device | str) -> Self:
         """The same on a device."""

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -139,7 +139,7 @@ def contest(parts: Parts, sizes: Sizes, settings: ContestSettings, device: torch
     Raises:
         Interrupted: A signal asked to end; nothing half-taught is judged.
     """
-    true = _joined(labels for _, labels in parts.test(0))
+    true = TriggerLabels.joined([labels for _, labels in parts.test(0)])
     drawn = {"replicates": settings.replicates, "seed": settings.seed}
     found = {}
     for name, one in settings.entrants.items():
@@ -155,7 +155,7 @@ def contest(parts: Parts, sizes: Sizes, settings: ContestSettings, device: torch
             rival = found[best_tree]
             widths = (one.half_width, rival.half_width)
             over = lead((one.told, rival.told), true, parts.test_groups, half_widths=widths, **drawn)
-        judged[name] = Entrant(**{**vars(one), "figures": own, "lead": over})
+        judged[name] = replace(one, figures=own, lead=over)
     champion = min(judged, key=lambda name: judged[name].validation_loss)
     return Result(judged, champion, _rivals(parts, sizes, true, drawn))
 
@@ -213,17 +213,11 @@ def _told(
     model: TriggerNetwork | TriggerTrees, batches: Batches, device: torch.device | str
 ) -> tuple[TriggerAnswers, TriggerLabels]:
     told, true = zip(*answers(model, batches(0), device), strict=True)
-    return _joined(told), _joined(true)
+    return TriggerAnswers.joined(told), TriggerLabels.joined(true)
 
 
 def _loss(told: TriggerAnswers, true: TriggerLabels, tasks: TaskWeights) -> float:
     return float(task_losses(told, true, tasks).double().mean())
-
-
-def _joined(rows: Iterable[Any]) -> Any:
-    """Answers or labels of all batches as one."""
-    parts = list(rows)
-    return type(parts[0])(*(torch.cat([getattr(one, each.name) for one in parts]) for each in fields(parts[0])))
 
 
 def _rivals(

@@ -1,7 +1,7 @@
 """From a store of triggers and labelled times to a judged model: the one that validation chooses."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow.dataset as ds
@@ -191,10 +191,10 @@ def _joined(batches: Iterable[TriggerSets]) -> TriggerSets:
     held = list(batches)
     width = max(one.mask.shape[1] for one in held)
 
-    def padded(values: torch.Tensor, name: str) -> torch.Tensor:
-        if name not in ("points", "channels", "mask"):
-            return values
+    def padded(values: torch.Tensor) -> torch.Tensor:
         return functional.pad(values, (*(0, 0) * (values.dim() - 2), 0, width - values.shape[1]))
 
-    names = [one.name for one in fields(TriggerSets)]
-    return TriggerSets(*(torch.cat([padded(getattr(one, name), name) for one in held]) for name in names))
+    wide = [
+        replace(one, **{name: padded(getattr(one, name)) for name in ("points", "channels", "mask")}) for one in held
+    ]
+    return TriggerSets.joined(wide)
