@@ -5,7 +5,7 @@ from tests._triggers import CHANNELS, GLOBALS, KINDS, coupled_sets, random_sets
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.models.triggers.build import build_network
 from glitchflow_plugin.models.triggers.bundle import TriggerModel, trigger_model
-from glitchflow_plugin.models.triggers.trees import fit_trees
+from glitchflow_plugin.models.triggers.trees import fit_trees, table
 from glitchflow_plugin.tracking.trigger_models import load_trigger_model, register_trigger_model
 
 SIZES = {"num_channels": CHANNELS, "num_kinds": KINDS}
@@ -13,7 +13,7 @@ SIZES = {"num_channels": CHANNELS, "num_kinds": KINDS}
 
 def models():
     network = {**SIZES, "num_globals": GLOBALS, "dim": 8, "heads": 2, "layers": 1}
-    trees = fit_trees("forest", [coupled_sets(60)], **SIZES, n_estimators=3)
+    trees = fit_trees("forest", *table([coupled_sets(60)], CHANNELS), **SIZES, n_estimators=3)
     given = {"target": "L1:STRAIN", "channels": tuple("ABCDE"), "kinds": ("x", "y", "z"), "sets": {"window": 0.5}}
     return [
         TriggerModel(

@@ -5,7 +5,7 @@ from skops import io as skops
 from tests._triggers import CHANNELS, GLOBALS, KINDS, coupled_sets, random_sets
 
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
-from glitchflow_plugin.models.triggers.trees import fit_trees, set_features, unpacked
+from glitchflow_plugin.models.triggers.trees import fit_trees, set_features, table, unpacked
 from glitchflow_plugin.types.triggers import TriggerSets
 
 SMALL = {"boosting": {"max_iter": 15, "min_samples_leaf": 10}, "forest": {"n_estimators": 15}}
@@ -41,7 +41,7 @@ def test_features_depend_neither_on_order_nor_on_padding():
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_trees_find_what_is_coupled_and_stay_the_same_in_a_file(kind):
-    trees = fit_trees(kind, [coupled_sets(300), coupled_sets(200, seed=5)], **SIZES, **SMALL[kind])
+    trees = fit_trees(kind, *table([coupled_sets(300), coupled_sets(200, seed=5)], CHANNELS), **SIZES, **SMALL[kind])
     sets, true = coupled_sets(400, seed=1)
     told = unpacked(trees.packed())(sets)
     assert torch.equal(told.glitch, trees(sets).glitch)
@@ -61,14 +61,14 @@ def test_what_are_no_trees_is_refused(content):
 def test_settings_and_labels_that_make_no_trees_are_told():
     sets, labels = coupled_sets(40)
     with pytest.raises(ConfigurationError, match="boosting or forest"):
-        fit_trees("oak", [(sets, labels)], **SIZES)
+        fit_trees("oak", *table([(sets, labels)], CHANNELS), **SIZES)
     with pytest.raises(ConfigurationError, match="depth"):
-        fit_trees("forest", [(sets, labels)], **SIZES, depth=3)
+        fit_trees("forest", *table([(sets, labels)], CHANNELS), **SIZES, depth=3)
     quiet = torch.nonzero(labels.glitch == 0)[:, 0]
     with pytest.raises(DataError, match="Label more times"):
-        fit_trees("forest", [(sets[quiet], labels[quiet])], **SIZES)
+        fit_trees("forest", *table([(sets[quiet], labels[quiet])], CHANNELS), **SIZES)
     with pytest.raises(DataError, match="share of the split"):
-        fit_trees("forest", [], **SIZES)
+        fit_trees("forest", *table([], CHANNELS), **SIZES)
 
 
 @pytest.mark.parametrize("kind", SMALL)
@@ -76,6 +76,6 @@ def test_a_channel_without_triggers_is_no_obstacle(kind):
     sets, labels = coupled_sets(300)
     sets.mask[sets.channels == 3] = False  # silent always
     sets.mask[(sets.channels == 4) & (labels.glitch > 0)[:, None]] = False  # silent in all that has a class
-    told = fit_trees(kind, [(sets, labels)], **SIZES, **SMALL[kind])(sets)
+    told = fit_trees(kind, *table([(sets, labels)], CHANNELS), **SIZES, **SMALL[kind])(sets)
     assert told.kind.isfinite().all()
     assert ((told.glitch > 0) == (labels.glitch > 0)).float().mean() > 0.9

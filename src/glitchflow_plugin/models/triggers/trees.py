@@ -91,7 +91,8 @@ def unpacked(content: bytes) -> TriggerTrees:
 
 def fit_trees(
     kind: str,
-    batches: Iterable[tuple[TriggerSets, TriggerLabels]],
+    inputs: Float[np.ndarray, "set feature"],
+    labels: Mapping[str, NDArray[Any]],
     *,
     num_channels: int,
     num_kinds: int,
@@ -102,7 +103,8 @@ def fit_trees(
 
     Args:
         kind: `boosting` or `forest`.
-        batches: What to learn from; unknown labels are left out of their task.
+        inputs: What to learn from, by `table`.
+        labels: Of these by task, with the weights, likewise; unknown ones are left out of their task.
         num_channels: Channels of the vocabulary, UNKNOWN included.
         num_kinds: Classes of glitches.
         seed: Seed of the trees.
@@ -115,7 +117,6 @@ def fit_trees(
     if kind not in TREES:
         raise ConfigurationError(f"expected trees of the kind boosting or forest, got {kind!r}.")
     classifier, regressor = TREES[kind]
-    inputs, labels = table(batches, num_channels)
     estimators, columns = {}, {}
     for task in _TASKS:
         wanted = labels[task]

@@ -15,7 +15,7 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.intervals import Estimate
 from glitchflow_plugin.models.triggers.build import build_network
 from glitchflow_plugin.models.triggers.parts import TriggerNetwork
-from glitchflow_plugin.models.triggers.trees import TREES, TriggerTrees, fit_trees
+from glitchflow_plugin.models.triggers.trees import TREES, TriggerTrees, fit_trees, table
 from glitchflow_plugin.settings import Fraction, Replicates, section
 from glitchflow_plugin.training.interruption import Interrupted
 from glitchflow_plugin.training.triggers.judge import conformal_half_width, figures_of, lead
@@ -198,11 +198,12 @@ def _searched(
     """The trees of the least validation loss over all combinations of the values, and how many there were."""
     keys = [key for key in entrant if key != "model"]
     values = [entrant[key] if isinstance(entrant[key], Sequence) else [entrant[key]] for key in keys]
+    known = {"num_channels": sizes.num_channels, "num_kinds": sizes.num_kinds}
+    inputs, labels = table(parts.training(0), sizes.num_channels)
     tried = []
     for one in product(*values):
         chosen = dict(zip(keys, one, strict=True))
-        known = {"num_channels": sizes.num_channels, "num_kinds": sizes.num_kinds}
-        trees = fit_trees(entrant["model"], parts.training(0), seed=settings.seed, **known, **chosen)
+        trees = fit_trees(entrant["model"], inputs, labels, seed=settings.seed, **known, **chosen)
         loss = _loss(*_told(trees, parts.validation, "cpu"), settings.learning.tasks)
         tried.append((loss, trees, {**known, **chosen}))
     _, trees, chosen = min(tried, key=lambda one: one[0])
