@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glitchflow_plugin.data.event_files import Channel
-from glitchflow_plugin.data.frame_intake import Expected, FrameIntake, IntakeSettings
+from glitchflow_plugin.data.frame_intake import FrameIntake, IntakeSettings
 from glitchflow_plugin.data.readers import hdf5
 
 GPS, RATES = 1_400_000_000.0, {"V1:STRAIN": 64.0, "V1:SEIS": 16.0}
@@ -38,7 +38,7 @@ def put(folder, start, length=1.0, names=tuple(RATES), word="SIM", **changed):
 @pytest.fixture
 def intake(tmp_path):
     clock = Clock()
-    made = FrameIntake([tmp_path], {name: Expected("m") for name in RATES}, 1.0, IntakeSettings(patience=4.0), clock)
+    made = FrameIntake([tmp_path], dict.fromkeys(RATES, "m"), 1.0, IntakeSettings(patience=4.0), clock)
     made.wait = lambda seconds: setattr(clock, "now", clock.now + seconds)
     return made
 

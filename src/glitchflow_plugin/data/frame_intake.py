@@ -46,19 +46,6 @@ class IntakeSettings:
     horizon: Positive = 64.0
 
 
-@dataclass(frozen=True)
-class Expected:
-    """What a channel must be like to be used.
-
-    Attributes:
-        unit: Unit of the recording; None: any.
-        sample_rate: Hz; None: that of the first piece.
-    """
-
-    unit: str | None = None
-    sample_rate: float | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class Arrived:
     """Channels of a stretch of time.
@@ -91,14 +78,14 @@ class FrameIntake:
 
     Args:
         folders: Where frames appear, flat; those that vanish and come back are waited for.
-        expected: By name of a channel what it must be like.
+        expected: By name of a channel its unit; None: any.
         stride: Length of what is handed out at once, s; strides begin at multiples of it in GPS time.
         settings: How long is waited for what.
         clock: Seconds, for the waiting.
     """
 
     folders: Sequence[Path]
-    expected: Mapping[str, Expected]
+    expected: Mapping[str, str | None]
     stride: float
     settings: IntakeSettings = field(default_factory=IntakeSettings)
     clock: Callable[[], float] = time.monotonic
@@ -260,13 +247,13 @@ class FrameIntake:
 
     def _keep(self, name: str, piece: Channel, path: Path) -> None:
         """Put a piece to the others, where it is of the kind that is expected and says nothing that was said."""
-        wanted = self.expected[name]
-        known = wanted.sample_rate or next((one.sample_rate for one in self._pieces.get(name, ())), None)
+        unit = self.expected[name]
+        known = next((one.sample_rate for one in self._pieces.get(name, ())), None)
         if known is not None and piece.sample_rate != known:
             self._unusable(name, f"expected {known:g} Hz, got {piece.sample_rate:g} Hz in {path.name}")
             return
-        if wanted.unit and piece.unit and not same_unit(wanted.unit, piece.unit):
-            self._unusable(name, f"expected {wanted.unit}, got {piece.unit} in {path.name}")
+        if unit and piece.unit and not same_unit(unit, piece.unit):
+            self._unusable(name, f"expected {unit}, got {piece.unit} in {path.name}")
             return
         parts = self._pieces.setdefault(name, [])
         for one in parts:

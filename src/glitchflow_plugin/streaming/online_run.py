@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from glitchflow_plugin.data.files import content_hash, new_hdf5, sealed_hdf5, write_json
-from glitchflow_plugin.data.frame_intake import Arrived, Expected, FrameIntake
+from glitchflow_plugin.data.frame_intake import Arrived, FrameIntake
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.products.folder import (
     RECORDS,
@@ -249,9 +249,9 @@ class OnlineRun:
         self.intake.begin(begin)
 
 
-def expected_channels(job: StreamJob) -> dict[str, Expected]:
-    """What the channels of a model must be like."""
-    return {one.name: Expected(one.unit, None) for one in (job.model.target, *job.model.witnesses)}
+def expected_channels(job: StreamJob) -> dict[str, str | None]:
+    """Units of the channels of a model, by name."""
+    return {one.name: one.unit for one in (job.model.target, *job.model.witnesses)}
 
 
 def part_name(gps: float, length: int) -> str:
