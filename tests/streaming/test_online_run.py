@@ -15,8 +15,9 @@ from tests.streaming import _streams as data
 
 from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.frame_intake import FrameIntake, IntakeSettings
-from glitchflow_plugin.products.folder import total
+from glitchflow_plugin.products.folder import BlockRecord, SeenGain, total, write_block_record
 from glitchflow_plugin.products.folder_check import flaws
+from glitchflow_plugin.streaming.loop import watch
 from glitchflow_plugin.streaming.online import OnlineSettings, OnlineTwin
 from glitchflow_plugin.streaming.online_run import (
     STATE_NAME,
@@ -25,6 +26,7 @@ from glitchflow_plugin.streaming.online_run import (
     OnlineRunSettings,
     expected_channels,
     last_written,
+    part_name,
     parts_of,
     read_records,
 )
@@ -128,6 +130,21 @@ def test_with_neither_frames_nor_state_what_is_lost_is_told(frames, tmp_path, ca
     assert "are gone and no state was kept" in caplog.text
     starts = [one.start - data.GPS for part in parts_of(killed) for one in read_records(part)]
     assert starts == [*range(19), *range(24, 39)]
+
+
+def test_the_closed_loop_says_of_records_one_by_one_what_it_says_of_all(tmp_path):
+    gains = [SeenGain(data.GUIDE, start, start + 4.0, -1.0, 0.01, 1e3, 0.0) for start in data.GPS + 6.0 * np.arange(8)]
+    for one in gains:
+        record = BlockRecord(one.start + 2, one.start + 3, "made before", gains=(one,))
+        write_block_record(tmp_path / part_name(one.start, 4096), record)
+    model = replace(data.model(), reference=data.REFERENCE)
+    job = StreamJob(tmp_path, model, SETTINGS.stream, ProductSettings(ranks=None), PROVENANCE)
+    (tmp_path / "frames").mkdir()
+    intake = FrameIntake([tmp_path / "frames"], expected_channels(job), 1.0)
+    run = OnlineRun(job, OnlineTwin(model, SETTINGS), intake, OnlineRunSettings(), lambda: True)
+    run.run()
+    assert run.stops == watch(gains, data.REFERENCE, SETTINGS.stream.closed_loop).stops
+    assert [one.part for one in run.stops] == run.status()["stopped"] == [data.GUIDE]
 
 
 def test_what_never_came_is_not_written_and_what_follows_is(frames, tmp_path):

@@ -18,7 +18,7 @@ from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.inference.closed_loop import WHOLE, ClosedLoop
 from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
 from glitchflow_plugin.products.folder import SeenGain, Stop
-from glitchflow_plugin.signal.gain_watch import GainReference, MeasuredGains, WatchSettings, watch_gains
+from glitchflow_plugin.signal.gain_watch import GainReference, MeasuredGains, WatchSettings, WatchState, watch_gains
 from glitchflow_plugin.streaming.belief import Stretch
 from glitchflow_plugin.streaming.blocks import Block, after_stops
 from glitchflow_plugin.streaming.windows import Look, StreamModel, StreamSettings, foresight, measure_gains
@@ -76,7 +76,7 @@ class Watched:
     """What the watch says of a run.
 
     Attributes:
-        stops: Parts that are stopped.
+        stops: Parts that were stopped by what was seen.
         loop: Gains and evidence, a row for each window that was asked, in order of time.
     """
 
@@ -84,13 +84,16 @@ class Watched:
     loop: ClosedLoop
 
 
-def watch(seen: Iterable[SeenGain], reference: GainReference, settings: WatchSettings) -> Watched:
+def watch(
+    seen: Iterable[SeenGain], reference: GainReference, settings: WatchSettings, state: WatchState | None = None
+) -> Watched:
     """Go over what all blocks say of the witnesses, in order of time.
 
     Args:
         seen: From `seen_gains`, of all blocks.
         reference: Gains of the validation events.
         settings: When a witness is stopped.
+        state: Where the watch stood before; None: nothing has been seen.
     """
     seen = sorted(seen, key=lambda one: one.start)
     row_of = {span: row for row, span in enumerate(dict.fromkeys((one.start, one.stop) for one in seen))}
@@ -100,11 +103,11 @@ def watch(seen: Iterable[SeenGain], reference: GainReference, settings: WatchSet
         for column, value in zip(gains, (one.gain, one.variance, one.power, one.lag), strict=True):
             column[row_of[one.start, one.stop], reference.parts.index(one.part)] = value
     spans = np.array(list(row_of), dtype=np.float64).reshape(-1, 2)
-    found = watch_gains(gains, spans, reference, settings)
+    found = watch_gains(gains, spans, reference, settings, state)
     stops = tuple(
         Stop(part, float(spans[since, 1]), reason)
         for part, since, reason in zip(reference.parts, found.since, found.reason, strict=True)
-        if reason
+        if since >= 0
     )
     return Watched(stops, ClosedLoop(reference, gains, found, reference.parts, settings.least_power))
 

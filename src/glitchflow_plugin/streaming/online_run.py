@@ -22,13 +22,13 @@ from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.products.folder import (
     RECORDS,
     BlockRecord,
-    SeenGain,
     Stop,
     read_block_record,
     write_block_record,
 )
 from glitchflow_plugin.products.summary import Metric, RunSummary
 from glitchflow_plugin.settings import Count, Positive, section
+from glitchflow_plugin.signal.gain_watch import WatchState
 from glitchflow_plugin.streaming.loop import left_out, watch
 from glitchflow_plugin.streaming.online import OnlineTwin, Output, Stride
 from glitchflow_plugin.streaming.run import StreamJob, told_of, write_found, write_whole
@@ -96,7 +96,7 @@ class OnlineRun:
     made: int = 0
     stops: tuple[Stop, ...] = ()
     _stopped: dict[str, float] = field(default_factory=dict)
-    _gains: list[SeenGain] = field(default_factory=list)
+    _watched: WatchState | None = None
     _records: list[BlockRecord] = field(default_factory=list)
     _part: Path | None = None
     _next: float | None = None
@@ -179,9 +179,10 @@ class OnlineRun:
         reference, settings = self.job.model.reference, self.job.settings.closed_loop
         if not record.gains or reference is None or not settings.enabled:
             return
-        self._gains += record.gains
-        self.stops = watch(self._gains, reference, settings).stops
-        for name in left_out(self.stops, [one.name for one in self.job.model.witnesses]):
+        found = watch(record.gains, reference, settings, self._watched)
+        self._watched = found.loop.watch.state
+        self.stops = tuple(sorted(self.stops + found.stops, key=lambda one: reference.parts.index(one.part)))
+        for name in left_out(found.stops, [one.name for one in self.job.model.witnesses]):
             if name not in self._stopped:
                 self._stopped[name] = record.stop + self.twin.settings.lookahead
                 logger.warning("the strain no longer follows %s: it is left out from now on.", name)
