@@ -158,7 +158,7 @@ def test_what_is_no_stride_is_refused(recorded):
         twin.push(Stride(data.GPS + 1, _stride(recorded, 1, 2.0).channels))
     with pytest.raises(DataError, match="multiple of 1 s"):
         twin.push(_stride(recorded, 3, 0.5))
-    with pytest.raises(ConfigurationError, match="multiple of the stride"):
+    with pytest.raises(ConfigurationError, match=r"online.settings.lookahead must be a multiple"):
         OnlineSettings(0.5, SETTINGS)
-    with pytest.raises(ConfigurationError, match="two thirds"):
+    with pytest.raises(ConfigurationError, match=r"online.settings.stream.stride must be at most two thirds"):
         OnlineTwin(data.model(), OnlineSettings(3.0, replace(SETTINGS, stride=3.0)))

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import h5py
 import numpy as np
 import pytest
 from tests.streaming import _streams as data
@@ -22,6 +23,7 @@ from glitchflow_plugin.streaming.online import OnlineSettings, OnlineTwin
 from glitchflow_plugin.streaming.online_run import (
     STATE_NAME,
     STATUS_NAME,
+    Latency,
     OnlineRun,
     OnlineRunSettings,
     expected_channels,
@@ -132,19 +134,61 @@ def test_with_neither_frames_nor_state_what_is_lost_is_told(frames, tmp_path, ca
     assert starts == [*range(19), *range(24, 39)]
 
 
-def test_the_closed_loop_says_of_records_one_by_one_what_it_says_of_all(tmp_path):
-    gains = [SeenGain(data.GUIDE, start, start + 4.0, -1.0, 0.01, 1e3, 0.0) for start in data.GPS + 6.0 * np.arange(8)]
+FOLLOWED_NO_MORE = [SeenGain(data.GUIDE, one, one + 4.0, -1.0, 0.01, 1e3, 0.0) for one in 6.0 * np.arange(8)]
+"""Gains of the guide by the seconds after some time, of glitches in which the strain no longer follows it."""
+
+
+def followed_no_more(folder, gps):
+    """Records of strides, from a GPS time on, that end with the guide stopped; returns their gains."""
+    gains = [replace(one, start=gps + one.start, stop=gps + one.stop) for one in FOLLOWED_NO_MORE]
     for one in gains:
         record = BlockRecord(one.start + 2, one.start + 3, "made before", gains=(one,))
-        write_block_record(tmp_path / part_name(one.start, 4096), record)
+        write_block_record(folder / part_name(one.start, 4096), record)
+    return gains
+
+
+def watched(folder, frames, ended=lambda: False, **changed):
     model = replace(data.model(), reference=data.REFERENCE)
-    job = StreamJob(tmp_path, model, SETTINGS.stream, ProductSettings(ranks=None), PROVENANCE)
-    (tmp_path / "frames").mkdir()
-    intake = FrameIntake([tmp_path / "frames"], expected_channels(job), 1.0)
-    run = OnlineRun(job, OnlineTwin(model, SETTINGS), intake, OnlineRunSettings(), lambda: True)
+    job = StreamJob(folder, model, SETTINGS.stream, ProductSettings(ranks=None), PROVENANCE)
+    intake = FrameIntake([frames], expected_channels(job), 1.0, IntakeSettings(poll=0.01, patience=0.2))
+    run = OnlineRun(job, OnlineTwin(model, SETTINGS), intake, OnlineRunSettings(**changed), ended)
     run.run()
-    assert run.stops == watch(gains, data.REFERENCE, SETTINGS.stream.closed_loop).stops
-    assert [one.part for one in run.stops] == run.status()["stopped"] == [data.GUIDE]
+    return run
+
+
+def test_the_closed_loop_says_of_records_one_by_one_what_it_says_of_all(tmp_path):
+    gains = followed_no_more(tmp_path, data.GPS)
+    (tmp_path / "frames").mkdir()
+    run = watched(tmp_path, tmp_path / "frames", lambda: True)
+    (found,) = run.stops
+    (stop,) = watch(gains, data.REFERENCE, SETTINGS.stream.closed_loop).stops
+    # the stride whose record told it was made with the guide, up to the newest sample of then
+    (told,) = [one.start + 3 for one in gains if one.stop == stop.since]
+    assert found == replace(stop, since=told + SETTINGS.lookahead)
+    assert run.status()["stopped"] == [data.GUIDE]
+
+
+def test_files_say_which_witness_was_stopped(frames, tmp_path):
+    followed_no_more(tmp_path, data.GPS - 48)
+    run = watched(tmp_path, frames, until=data.GPS + 4)
+    (path, *_) = sorted(tmp_path.glob("*-*/*.h5"))
+    with h5py.File(path) as file:
+        assert json.loads(file.attrs["glitchflow_stopped"]) == [asdict(one) for one in run.stops]
+    assert [one.part for one in run.stops] == [data.GUIDE]
+
+
+def test_figures_of_strides_hold_no_others():
+    latency = Latency()
+    latency.add({"reading": 0.25, "network": 0.5})
+    latency.keeping(4.0)
+    told = latency.told()
+    assert set(told) == {"reading", "network", "all", "keeping"}
+    assert {name: one["max"] for name, one in told.items()} == {
+        "reading": 0.25,
+        "network": 0.5,
+        "all": 0.75,
+        "keeping": 4.0,
+    }
 
 
 def test_what_never_came_is_not_written_and_what_follows_is(frames, tmp_path):

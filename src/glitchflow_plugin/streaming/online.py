@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -53,11 +52,11 @@ class OnlineSettings:
         """Refuse outputs that no window is centred at the end of."""
         if self.stream.stride < _FADE + _EDGE:
             raise ConfigurationError(
-                f"online.stream.stride must be at least {_FADE + _EDGE:g} s, got {self.stream.stride:g} s."
+                f"online.settings.stream.stride must be at least {_FADE + _EDGE:g} s, got {self.stream.stride:g} s."
             )
         if self.lookahead % self.stream.stride:
             raise ConfigurationError(
-                f"online.lookahead must be a multiple of the stride ({self.stream.stride:g} s), got "
+                f"online.settings.lookahead must be a multiple of the stride ({self.stream.stride:g} s), got "
                 f"{self.lookahead:g} s."
             )
 
@@ -109,8 +108,8 @@ class OnlineTwin:
         stream = settings.stream
         if 1.5 * stream.stride > model.duration:
             raise ConfigurationError(
-                f"online.stream.stride must be at most two thirds of the model's windows ({model.duration:g} s), got "
-                f"{stream.stride:g} s."
+                f"online.settings.stream.stride must be at most two thirds of the model's windows "
+                f"({model.duration:g} s), got {stream.stride:g} s."
             )
         # windows are seen whole where there is time for it
         self._ahead = min(settings.lookahead, stream.stride * math.floor(model.duration / 2 / stream.stride))
@@ -207,11 +206,7 @@ class OnlineTwin:
         return held
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from `state` as if there had been no interruption.
-
-        Raises:
-            DataError: It is of another model or other settings.
-        """
+        """Go on from `state` of a twin of the same model and settings as if there had been no interruption."""
         self.__init__(self.model, self.settings)  # type: ignore[misc]
         if not state:
             return
@@ -226,7 +221,7 @@ class OnlineTwin:
             parts = _below(state, f"window/{centre!r}/")
             looked = parts["taps"], parts["series"], parts["witnesses"]
             said = parts["said"] if len(parts["said"]) else None
-            self._windows[centre] = self._window(centre, looked, said, *map(bool, parts["flags"])), looked
+            self._windows[centre] = self._window(centre, looked, said, parts["flags"].tolist()), looked
 
     def _take(self, stride: Stride) -> None:
         length = self.settings.stream.stride
@@ -267,15 +262,24 @@ class OnlineTwin:
                 taps = found[0] if row == 0 else taps
         return taps, series[0], series[1:]
 
-    def _window(self, centre: float, looked: Looked | None = None, *said: Any) -> Window:
-        """A window of which something is known, or of which nothing is."""
+    def _window(
+        self, centre: float, looked: Looked | None = None, said: Series | None = None, flags: Sequence[bool] = ()
+    ) -> Window:
+        """A window of which something is known, or of which nothing is.
+
+        Args:
+            centre: GPS s.
+            looked: From `_look`.
+            said: The prediction.
+            flags: `familiar`, `accounted` and `quiet` of the window.
+        """
         size = round(self.model.duration * self.model.rate)
         start = round(centre * self.model.rate) - size // 2
         nothing = np.zeros(len(self.model.witnesses), dtype=np.bool_)
         if looked is None:
             return Window(centre, start, np.empty(0), ~nothing, nothing, np.zeros(size))
         taps, series, witnesses = looked
-        return Window(centre, start, taps, ~witnesses.any(axis=1), nothing, series.astype(np.float64), *said)
+        return Window(centre, start, taps, ~witnesses.any(axis=1), nothing, series.astype(np.float64), said, *flags)
 
     def _windows_about(self, span: tuple[float, float], newest: float) -> list[Window]:
         """One a stride, by what had come at some time; after the last one, what that says of the time beyond it.

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,8 @@ class Latency:
     """How long strides took, by stage, from when all of a stride had come until its files were there.
 
     Attributes:
-        seconds: By stage the latest of them, s; `all` is their sum.
+        seconds: By stage the latest of them, s; `all` is the sum of a stride's. Beside these stands `keeping`, what is
+            kept every `OnlineRunSettings.checkpoint` seconds, after the files of a stride and before the next one.
     """
 
     seconds: dict[str, deque[float]] = field(default_factory=dict)
@@ -65,7 +66,14 @@ class Latency:
     def add(self, spent: Mapping[str, float]) -> None:
         """One stride."""
         for stage, one in {**spent, "all": sum(spent.values())}.items():
-            self.seconds.setdefault(stage, deque(maxlen=_REMEMBERED)).append(one)
+            self._append(stage, one)
+
+    def keeping(self, spent: float) -> None:
+        """What was kept once, s: of no stride."""
+        self._append("keeping", spent)
+
+    def _append(self, stage: str, spent: float) -> None:
+        self.seconds.setdefault(stage, deque(maxlen=_REMEMBERED)).append(spent)
 
     def told(self) -> dict[str, dict[str, float]]:
         """Median, 99th percentile and largest by stage, s."""
@@ -95,7 +103,6 @@ class OnlineRun:
     latency: Latency = field(default_factory=Latency)
     made: int = 0
     stops: tuple[Stop, ...] = ()
-    _stopped: dict[str, float] = field(default_factory=dict)
     _watched: WatchState | None = None
     _records: list[BlockRecord] = field(default_factory=list)
     _part: Path | None = None
@@ -134,9 +141,8 @@ class OnlineRun:
     def _take(self, arrived: Arrived, reading: float) -> None:
         for output in self._lost(arrived.start):
             self._write(output, reading)
-        used = {
-            name: one for name, one in arrived.channels.items() if arrived.start < self._stopped.get(name, math.inf)
-        }
+        stopped = self._stopped
+        used = {name: one for name, one in arrived.channels.items() if arrived.start < stopped.get(name, math.inf)}
         stride = Stride(arrived.start, used)
         self._next = arrived.stop
         if self._done is not None and arrived.stop - self.twin.settings.lookahead <= self._done:
@@ -146,7 +152,7 @@ class OnlineRun:
         if arrived.stop - self._checked >= self.settings.checkpoint:
             begun = time.perf_counter()
             self.keep()
-            self.latency.add({"keeping": time.perf_counter() - begun})
+            self.latency.keeping(time.perf_counter() - begun)
 
     def _lost(self, start: float) -> Iterator[Output]:
         """Outputs of what was never followed by anything, up to where data begin again."""
@@ -166,7 +172,8 @@ class OnlineRun:
         begun = time.perf_counter()
         job = replace(self.job, folder=self._enter(output.span[0]))
         record = BlockRecord(*output.span, content_hash([self.what, output.span, sorted(self._stopped)]))
-        _, record = write_found(job, record, output.strain, output.found, {})
+        told = {"glitchflow_stopped": [asdict(one) for one in self.stops]} if self.stops else {}
+        _, record = write_found(job, record, output.strain, output.found, told)
         write_block_record(job.folder, record)
         self._records.append(record)
         self._done = output.span[1]
@@ -181,11 +188,16 @@ class OnlineRun:
             return
         found = watch(record.gains, reference, settings, self._watched)
         self._watched = found.loop.watch.state
-        self.stops = tuple(sorted(self.stops + found.stops, key=lambda one: reference.parts.index(one.part)))
-        for name in left_out(found.stops, [one.name for one in self.job.model.witnesses]):
-            if name not in self._stopped:
-                self._stopped[name] = record.stop + self.twin.settings.lookahead
-                logger.warning("the strain no longer follows %s: it is left out from now on.", name)
+        # what has come until then was used already
+        new = [replace(one, since=record.stop + self.twin.settings.lookahead) for one in found.stops]
+        for one in new:
+            logger.warning("the strain no longer follows %s: it is left out from GPS %.3f on.", one.part, one.since)
+        self.stops = tuple(sorted([*self.stops, *new], key=lambda one: reference.parts.index(one.part)))
+
+    @property
+    def _stopped(self) -> dict[str, float]:
+        """By witness that is left out the GPS time from which on it is, s."""
+        return left_out(self.stops, [one.name for one in self.job.model.witnesses])
 
     def _enter(self, gps: float) -> Path:
         """The folder of the products of that time; what the one of the time before holds is written down."""
