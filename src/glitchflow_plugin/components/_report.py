@@ -12,7 +12,16 @@ from glitchflow_plugin.products.summary import RunSummary, format_summary, write
 
 logger = logging.getLogger(__name__)
 
-_PREPARING = ("Simulator", "Data-processor", "Splitter", "Processor", "Load-infdata")
+_PREPARING = (
+    "Simulator",
+    "Data-processor",
+    "Splitter",
+    "Processor",
+    "Load-infdata",
+    "Simulate",
+    "Label",
+    "Split",
+)
 """Steps that only prepare: of what they did the table says enough."""
 
 _applied: Applied | None = None

@@ -11,12 +11,14 @@ from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.channels import read_channel_list
 from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.readers.segments import as_given, read_segments
+from glitchflow_plugin.data.triggers.live import LIVE_NAME, LiveTime
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.streaming.blocks import find_segments, plan_blocks, with_sources
 from glitchflow_plugin.streaming.trigger_search import SearchSettings
+from glitchflow_plugin.types.intervals import union
 
 
 class FindTriggers(BaseComponent):
@@ -65,7 +67,7 @@ class FindTriggers(BaseComponent):
     @holding("folder")
     def execute(self, _before: object = None) -> Path:
         """Search the blocks that were not searched yet; returns the folder of the triggers."""
-        from glitchflow_plugin.streaming.find_triggers import FinderJob, find_triggers
+        from glitchflow_plugin.streaming.find_triggers import FinderJob, find_triggers, searched_spans
 
         started, settings = now(), self.settings
         device = choose_device(self.device, self.engine)
@@ -75,6 +77,10 @@ class FindTriggers(BaseComponent):
         blocks, catalogue = with_sources(self.datasets, blocks, self.channels, settings.around)
         job = FinderJob(self.folder, self.channels, settings, device, catalogue.fingerprint)
         found = find_triggers(job, blocks, self.engine.on_device(device))
+        if live := union(searched_spans(job, blocks, self.channels[0])).tolist():
+            LiveTime(self.channels[0], tuple((start, stop) for start, stop in live)).write(self.folder)
+        else:
+            (self.folder / LIVE_NAME).unlink(missing_ok=True)  # that of a run before
         seconds = sum(found.searched.values())
         report(
             RunSummary(

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from glitchflow_plugin.data.files import atomic_path
+from glitchflow_plugin.data.triggers.live import LiveTime
 from glitchflow_plugin.data.triggers.store import DAY, TriggerManifest, TriggerWriter, read_manifest
 from glitchflow_plugin.data.triggers.table import NANOSECONDS, SCHEMA, trigger_table
 from glitchflow_plugin.errors import ConfigurationError
@@ -33,6 +34,9 @@ _LINE_FREQUENCY = 50.0
 """Hz."""
 _CHAIN_DELAYS = (0.01, 0.2)
 """s."""
+_TRUTH = pa.schema(
+    [SCHEMA.field("time"), ("kind", pa.string()), SCHEMA.field("snr"), ("witnessed", pa.bool_())],
+)
 
 
 @section
@@ -99,7 +103,7 @@ class TriggerLevelSettings:
 
 
 def simulate_triggers(settings: TriggerLevelSettings, folder: Path | str) -> TriggerManifest:
-    """Write the triggers into a store, and what is true of the strain's into `truth.parquet` beside it.
+    """Write the triggers into a store, and beside it the live time and what is true of the strain's (`truth.parquet`).
 
     Args:
         settings: The detector.
@@ -114,7 +118,8 @@ def simulate_triggers(settings: TriggerLevelSettings, folder: Path | str) -> Tri
             writer.write(rows)
             truths.append(truth)
         with atomic_path(Path(folder) / TRUTH_NAME) as path:
-            pq.write_table(pa.concat_tables(truths), path)
+            pq.write_table(pa.concat_tables(truths).cast(_TRUTH), path)
+    LiveTime(settings.strain, ((settings.gps_start, settings.gps_start + settings.duration),)).write(folder)
     return read_manifest(folder)
 
 

@@ -18,7 +18,7 @@ from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.data.triggers.table import NANOSECONDS
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.settings import CountOrNone, Fraction, Positive, section
-from glitchflow_plugin.types.intervals import left_over, union
+from glitchflow_plugin.types.intervals import holds, left_over, union
 
 PARTS = ("training", "validation", "test")
 _COLUMNS = ("time", "glitch", "kind", "snr", "group", "weight", "part")
@@ -34,6 +34,7 @@ class LabelSettings:
             of the strain, and stands for slots of this length.
         quiet: Quiet times for each glitch.
         block_length: Of the blocks of GPS time, s.
+        class_within: How near (s) a glitch of the table of classes is to the trigger that it gives its class.
         seed: Of the drawing.
     """
 
@@ -41,6 +42,7 @@ class LabelSettings:
     separation: Positive = 1.0
     quiet: Positive = 1.0
     block_length: Positive = 4096.0
+    class_within: Positive = 0.1
     seed: CountOrNone = 0
 
 
@@ -141,13 +143,15 @@ def label_times(
     Raises:
         DataError: No trigger is a glitch.
     """
-    chosen = _loudest(time, np.where(snr >= settings.snr, snr, -np.inf), int(settings.separation * NANOSECONDS))
-    if not len(chosen):
-        raise DataError(
-            f"expected triggers of the strain with SNR >= {settings.snr:g}, found none. Lower the threshold."
-        )
     origin = int(live[0, 0])  # s relative to it: float64 rounds GPS ns
     seconds = (time - origin * NANOSECONDS) / NANOSECONDS
+    able = (snr >= settings.snr) & holds(live - origin, seconds)
+    chosen = _loudest(time, np.where(able, snr, -np.inf), int(settings.separation * NANOSECONDS))
+    if not len(chosen):
+        raise DataError(
+            f"expected triggers of the strain with SNR >= {settings.snr:g} in {np.diff(live).sum():g} s of live time, "
+            f"found none among {len(time)}. Lower the threshold, or give other segments."
+        )
     taken = union(np.stack([seconds - settings.separation, seconds + settings.separation], axis=1))
     free = left_over(live - origin, taken)
     blocks = _block(time[chosen], settings.block_length)
