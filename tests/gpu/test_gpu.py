@@ -10,10 +10,17 @@ from tests._rehearsal import rehearse
 from tests.pipelines.test_pipelines import SMALL
 
 from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
 from glitchflow_plugin.models.build import MODELS, build_model, representation
 from glitchflow_plugin.products.summary import read_summary
-from glitchflow_plugin.signal.qtransform import QScan, QTransformSettings, q_transform, q_transform_relative
+from glitchflow_plugin.signal.qtransform import (
+    QScan,
+    QTransformSettings,
+    device_kernels,
+    q_transform,
+    q_transform_relative,
+)
 from glitchflow_plugin.training.precision import has_bf16
 
 pytestmark = pytest.mark.gpu
@@ -55,6 +62,23 @@ def test_q_transform(cuda, norm, q):
     ):
         assert found.device == cuda
         torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_q_transform_runs_its_own_kernels_and_waits_for_nothing(cuda):
+    assert device_kernels.work_on(str(cuda))
+    settings, series = QTransformSettings(q=(12.0, 24.0)), torch.randn(20, 6144, device=cuda)
+    scan = QScan(6.0, 1024.0, (64, 257), qrange=[8, 32])
+    expected = q_transform(series, 1024.0, settings), scan(series, fsearch_range=[20, 200])  # makes what is kept
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = q_transform(series, 1024.0, settings, check=False), scan(series, fsearch_range=[20, 200])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    series[3, 100] = torch.nan
+    with pytest.raises(DataError, match="NaN"):
+        q_transform(series, 1024.0, settings)
 
 
 def test_q_scan(cuda):

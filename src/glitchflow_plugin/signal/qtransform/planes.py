@@ -1,47 +1,82 @@
 """Maps of one Q from spectra: rows of equal length together, then sparse weights from tiles to the axes of the map."""
 
 import math
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from itertools import groupby, pairwise
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from glitchflow_plugin.errors import DataError
-from glitchflow_plugin.signal.interpolation import periodic_taps, spline_matrix
+from glitchflow_plugin.signal.interpolation import periodic_taps, resized_taps, resizing_matrix, spline_matrix
 from glitchflow_plugin.signal.qtransform.settings import Norm, QTransformSettings, axes
 from glitchflow_plugin.signal.qtransform.spectrum import Spectrum
 from glitchflow_plugin.signal.qtransform.threads import in_threads, workspace
 from glitchflow_plugin.signal.qtransform.tiling import TileRow, padded_row
 
-#: What the series transformed at one time may take, bytes: bounds the memory whatever the batch, and fits the caches.
+#: Cubic splines in time and frequency; the others are those of `torch.nn.functional.interpolate`.
+Interpolation = Literal["spline", "bilinear", "bicubic"]
+#: What the series transformed at one time may take on a CPU, bytes: bounds the memory whatever the batch, and fits the
+#: caches.
 _WORKSPACE = 16 * 1024**2
-#: Series that are compared with others at one time.
-_RELATIVE = 16
+#: The same on a GPU, where more is taken if it is free.
+_DEVICE_WORKSPACE = 1024**3
+#: Tiles of a row up to which a product with the weights of all, most of them zero, is faster than gathering those that
+#: count, there and back.
+_DENSE = 8192
+#: What PyTorch's operations take of a group's complex tiles: spectra twice, energies of both, what is gathered of them.
+_BY_TORCH = 6
+#: Norms as the kernels know them; the others are known beforehand.
+_NORMS = {"median": 0, "mean": 1}
 #: Energies are divided by nothing smaller, and by nothing larger than its inverse: float32 could not hold them.
 _SMALLEST = 1e-30
+
+
+@runtime_checkable
+class Kernels(Protocol):
+    """What `device_kernels` holds."""
+
+    def place_windows(self, bins: Tensor, gathered: Tensor, window: Tensor) -> Tensor:
+        """Windowed stretch of each row in its slots of an inverse transform."""
+        ...
+
+    def rows_to_columns(  # noqa: PLR0917  # the order of the CPU's
+        self,
+        tiles: Tensor,
+        units: Tensor | None,
+        norm: int,
+        first_taps: Tensor,
+        weights: Tensor,
+        columns: Tensor,
+        peaks: Tensor,
+        first_row: int,
+    ) -> None:
+        """Energy of the tiles, divided by its norm, at the columns of the map."""
+        ...
 
 
 class _RowGroup:
     """Rows of a plane that have the same number of tiles, and the weights that bring them to the map's columns."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # made by `Plane` alone
         self,
         rows: list[TileRow],
         num_samples: int,
         settings: QTransformSettings,
         device: str,
         padded: list[TileRow],
+        interpolation: Interpolation,
     ) -> None:
-        position = np.arange(settings.num_times) * (rows[0].num_tiles / settings.num_times)
         # In series divided by their largest sample, in spectra that are not doubled.
         known = {"white": [row.white_energy / num_samples / 4 for row in rows], "none": [0.25] * len(rows)}
         self.norm: Norm = settings.norm
-        self.expected = torch.tensor(known.get(settings.norm, [1.0] * len(rows)), dtype=torch.float64, device=device)
+        self.known = known.get(settings.norm, [1.0] * len(rows))
+        self.expected = torch.tensor(self.known, dtype=torch.float64, device=device)
         self._rows, self._device = padded, device
         self.num_rows, self.num_tiles = len(padded), padded[0].num_tiles
-        self.first_taps, weights = periodic_taps(self.num_tiles, position)
+        self.first_taps, weights = _taps_in_time(self.num_tiles, rows[0].num_tiles, settings.num_times, interpolation)
         self.weights = torch.as_tensor(weights, dtype=torch.float32, device=device)
         self.first_bins = np.array([row.first_bin for row in padded])
         self.lengths = np.array([len(row.window) for row in padded])
@@ -50,30 +85,19 @@ class _RowGroup:
             self.windows[place, : len(row.window)] = row.window
 
     @cached_property
-    def _gathered(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Bin and window of each slot, both (row, tile), and all taps one after the other, for PyTorch's indexing."""
+    def _gathered(self) -> tuple[Tensor, Tensor]:
+        """Bin and window of each slot, both (row, tile), for PyTorch's indexing."""
         bins = torch.zeros((self.num_rows, self.num_tiles), dtype=torch.long)
         window = torch.zeros((self.num_rows, self.num_tiles), dtype=torch.float32)
         for place, row in enumerate(self._rows):
             bins[place, row.slots] = torch.arange(row.first_bin, row.first_bin + len(row.window))
             window[place, row.slots] = torch.as_tensor(row.window, dtype=torch.float32)
-        taps = (self.first_taps[:, None] + np.arange(self.weights.shape[1])) % self.num_tiles
-        return bins.to(self._device), window.to(self._device), torch.as_tensor(taps.ravel(), device=self._device)
+        return bins.to(self._device), window.to(self._device)
 
     def units(self, spectrum: Spectrum) -> Tensor:
-        """What energies are divided by where the norm is known beforehand, float32, shape (series, row).
-
-        Raises:
-            DataError: The energies do not fit float32.
-        """
+        """What energies are divided by where the norm is known beforehand, float32, shape (series, row)."""
         # A series that was divided by its largest sample has energies that are smaller by the square.
-        units = self.expected / spectrum.largest[:, None] ** 2
-        if self.norm in ("white", "none") and bool(((units < _SMALLEST) | (units > 1 / _SMALLEST)).any()):
-            raise DataError(
-                f"energies of series with samples of up to {spectrum.largest.max():.3g} do not fit float32 with norm "
-                f"{self.norm}. Scale the series, or take norm median."
-            )
-        return units.to(torch.float32)
+        return (self.expected / spectrum.largest[:, None] ** 2).to(torch.float32)
 
     def compiled(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
         """Write the energies at the map's columns, (series, row, column), and the loudest tile of each row."""
@@ -89,7 +113,7 @@ class _RowGroup:
             operations=math.prod(shape),
         )
         tiles = torch.view_as_real(torch.fft.ifft(slots)).flatten(-2).numpy()
-        norm = {"median": 0, "mean": 1}.get(self.norm, 2)
+        norm = _NORMS.get(self.norm, 2)
         units, weights = self.units(spectrum).numpy(), self.weights.numpy()
         columns, largest = out.numpy(), peaks.numpy()
         in_threads(
@@ -100,9 +124,40 @@ class _RowGroup:
             operations=math.prod(shape[:2]) * (8 * self.num_tiles + weights.size),
         )
 
+    def launch(self, kernels: Kernels, spectrum: Spectrum, out: Tensor, peaks: Tensor, first_row: int) -> None:
+        """The same on a GPU, by three launches; into rows of (series, all rows, column) and (series, all rows)."""
+        gathered, window, first_taps = self._launched
+        slots = kernels.place_windows(spectrum.bins, gathered, window)
+        tiles = torch.fft.ifft(slots, norm="forward")
+        norm = _NORMS.get(self.norm, 2)
+        units = self.units(spectrum) if norm == 2 else None
+        kernels.rows_to_columns(tiles, units, norm, first_taps, self.weights, out, peaks, first_row)
+
+    @cached_property
+    def _launched(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Bin and window of each slot, (row, tile), the window over the number of tiles; first tap of each column."""
+        bins, window = self._gathered
+        first = torch.as_tensor(self.first_taps % self.num_tiles, dtype=torch.int32, device=self._device)
+        return bins.to(torch.int32), window / self.num_tiles, first
+
     def differentiable(self, spectrum: Spectrum, reference: Spectrum | None = None) -> tuple[Tensor, Tensor]:
         """The same by PyTorch alone: on any device, with gradients; divided by the reference's norm if it is given."""
-        taps = self._gathered[2]
+        energy, factor = self._energy_and_factor(spectrum, reference)
+        return self.columns(energy) * factor[..., None], energy.amax(dim=-1) * factor
+
+    def tiles(self, spectrum: Spectrum) -> Tensor:
+        """Energies of the tiles, divided by their norm, (series, row, tile)."""
+        energy, factor = self._energy_and_factor(spectrum, None)
+        return energy * factor[..., None]
+
+    def columns(self, energy: Tensor) -> Tensor:
+        """Energies at the map's columns, (..., row, column), from those of the tiles, (..., row, tile)."""
+        if self.num_tiles <= _DENSE:
+            return energy @ self._interpolation
+        near = energy.index_select(-1, self._taps.flatten()).unflatten(-1, self.weights.shape)
+        return torch.einsum("...ct,ct->...c", near, self.weights)
+
+    def _energy_and_factor(self, spectrum: Spectrum, reference: Spectrum | None) -> tuple[Tensor, Tensor]:
         energy = self._energy(spectrum)
         other, normed = (spectrum, energy) if reference is None else (reference, self._energy(reference))
         if self.norm == "median":
@@ -111,13 +166,21 @@ class _RowGroup:
             unit = normed.mean(dim=-1) if self.norm == "mean" else self.units(other)
         factor = torch.where(unit > 0, 1 / torch.where(unit > 0, unit, 1), 0)
         # each series was divided by its own largest sample
-        factor = factor * (spectrum.largest / other.largest).square().to(factor.dtype)[:, None]
-        near = energy.index_select(-1, taps).unflatten(-1, self.weights.shape)
-        columns = torch.einsum("...ct,ct->...c", near, self.weights) * factor[..., None]
-        return columns, energy.amax(dim=-1) * factor
+        return energy, factor * (spectrum.largest / other.largest).square().to(factor.dtype)[:, None]
+
+    @cached_property
+    def _taps(self) -> Tensor:
+        """Tile that each column is made from, (column, tap)."""
+        taps = self.first_taps[:, None] + np.arange(self.weights.shape[1])
+        return torch.as_tensor(taps % self.num_tiles, device=self._device)
+
+    @cached_property
+    def _interpolation(self) -> Tensor:
+        """Weights of all tiles for each column, (tile, column)."""
+        return self.weights.new_zeros((self.num_tiles, len(self.weights))).scatter_(0, self._taps.T, self.weights.T)
 
     def _energy(self, spectrum: Spectrum) -> Tensor:
-        bins, window, _ = self._gathered
+        bins, window = self._gathered
         amplitude = torch.fft.ifft(spectrum.bins[:, bins] * window)
         return amplitude.real.square() + amplitude.imag.square()
 
@@ -132,6 +195,7 @@ class Plane:
         settings: Band, shape and norm of the maps.
         device: Device of the weights and of the maps.
         padded_samples: Samples with the zeros behind the series, which its spectrum has; none by default.
+        interpolation: How tiles are brought to the axes of the map.
     """
 
     def __init__(
@@ -143,6 +207,7 @@ class Plane:
         device: str,
         *,
         padded_samples: int | None = None,
+        interpolation: Interpolation = "spline",
     ) -> None:
         self.q = q
         rows = settings.rows(num_samples, sample_rate, q)
@@ -157,40 +222,95 @@ class Plane:
                 settings,
                 device,
                 group if extent[0] == extent[1] else [padded_row(row, *extent) for row in group],
+                interpolation,
             )
             for group in by_size
         ]
-        wanted, _ = axes(num_samples / sample_rate, settings)
-        self.mixing = torch.as_tensor(spline_matrix(self.frequencies, wanted), dtype=torch.float32, device=device)
+        #: One past the highest bin under a window.
+        self.num_bins = max(row.first_bin + len(row.window) for row in rows)
+        if interpolation == "spline":
+            mixing = spline_matrix(self.frequencies, axes(num_samples / sample_rate, settings)[0])
+        else:
+            mixing = resizing_matrix(len(rows), settings.num_frequencies, interpolation)
+        self.mixing = torch.as_tensor(mixing, dtype=torch.float32, device=device)
+
+    @cached_property
+    def fitting(self) -> tuple[float, float]:
+        """Least and greatest of the largest samples of series whose energies float32 can hold."""
+        if self.groups[0].norm in _NORMS:
+            return 0.0, math.inf
+        known = [one for group in self.groups for one in group.known]
+        return math.sqrt(max(known) * _SMALLEST), math.sqrt(min(known) / _SMALLEST)
 
     def maps(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
         """Map of each series, (series, frequency, time), and the loudest tile of each row, (series, row)."""
-        number = len(spectrum.bins)
-        tiles = max(group.num_rows * group.num_tiles for group in self.groups)
-        # The largest group's tiles twice, and all rows at the map's columns.
-        series_bytes = 2 * 8 * tiles + 4 * len(self.frequencies) * self.num_times
-        parts = min(number, max(1, math.ceil(number * series_bytes / _WORKSPACE)))
-        edges = [number * part // max(parts, 1) for part in range(parts + 1)]
-        if spectrum.bins.device.type != "cpu" or spectrum.bins.requires_grad:
-            chunks = [self._differentiable(spectrum[slice(*pair)]) for pair in pairwise(edges)]
-            if not chunks:
-                return self.mixing.new_empty((0, len(self.mixing), self.num_times)), self.mixing.new_empty(
-                    (0, len(self.frequencies))
-                )
-            maps, peaks = zip(*chunks, strict=True)
-            return torch.cat(maps), torch.cat(peaks)
-        maps = torch.empty((number, len(self.mixing), self.num_times))
-        peaks = torch.empty((number, len(self.frequencies)))
-        for pair in pairwise(edges):
-            chunk = slice(*pair)
-            self._compiled(spectrum[chunk], maps[chunk], peaks[chunk])
+        if spectrum.bins.requires_grad and len(spectrum.bins):
+            made = [self._differentiable(spectrum[part]) for part in self._parts(spectrum, copies=_BY_TORCH)]
+            maps, peaks = (torch.cat(each) for each in zip(*made, strict=True))
+            return maps, peaks
+        maps = self.mixing.new_empty((len(spectrum.bins), len(self.mixing), self.num_times))
+        peaks = self.mixing.new_empty((len(spectrum.bins), len(self.frequencies)))
+        for part in self._parts(spectrum):
+            if spectrum.bins.device.type == "cpu":
+                self._compiled(spectrum[part], maps[part], peaks[part])
+            elif self._kernels:
+                self.launch(self._kernels, spectrum[part], maps[part], peaks[part])
+            else:
+                maps[part], peaks[part] = self._differentiable(spectrum[part])
         return maps, peaks
+
+    def tiles(self, spectrum: Spectrum) -> list[Tensor]:
+        """Energies of the tiles of each row, (series, tile), by PyTorch."""
+        return [row for group in self.groups for row in group.tiles(spectrum).unbind(dim=1)]
+
+    def interpolate(self, tiles: Sequence[Tensor]) -> Tensor:
+        """Maps, (..., frequency, time), from the energies of the tiles of each row, (..., tile)."""
+        left = iter(tiles)
+        columns = [
+            group.columns(torch.stack([next(left) for _ in range(group.num_rows)], dim=-2)) for group in self.groups
+        ]
+        return torch.matmul(self.mixing, torch.cat(columns, dim=-2)).clamp_min(0)
 
     def relative(self, spectrum: Spectrum, reference: Spectrum) -> Tensor:
         """Map of each series, rows divided by the norm of those of the reference, (series, frequency, time)."""
-        parts = [slice(start, start + _RELATIVE) for start in range(0, len(spectrum.bins), _RELATIVE)]
-        chunks = [self._differentiable(spectrum[part], reference[part])[0] for part in parts]
+        chunks = [
+            self._differentiable(spectrum[part], reference[part])[0] for part in self._parts(spectrum, copies=_BY_TORCH)
+        ]
         return torch.cat(chunks) if chunks else self.mixing.new_empty((0, len(self.mixing), self.num_times))
+
+    @cached_property
+    def _kernels(self) -> Kernels | None:
+        """Kernels for the GPU that the weights are on, where they work."""
+        if not torch.cuda.is_available():
+            return None
+        try:
+            from glitchflow_plugin.signal.qtransform import device_kernels  # noqa: PLC0415  # Triton is not everywhere
+        except ImportError:
+            return None
+        longest = max(group.num_tiles for group in self.groups)
+        fit = longest <= device_kernels.MOST_TILES and device_kernels.work_on(str(self.mixing.device))
+        return device_kernels if fit else None
+
+    def _parts(self, spectrum: Spectrum, copies: int = 2) -> list[slice]:
+        """Series that are transformed at one time."""
+        number, device = len(spectrum.bins), spectrum.bins.device
+        tiles = max(group.num_rows * group.num_tiles for group in self.groups)
+        # The largest group's tiles, and all rows at the map's columns.
+        needed = number * (copies * 8 * tiles + 4 * len(self.frequencies) * self.num_times)
+        room = _WORKSPACE if device.type == "cpu" else _room(device, needed)
+        parts = min(number, max(1, math.ceil(needed / room)))
+        edges = [number * part // max(parts, 1) for part in range(parts + 1)]
+        return [slice(*pair) for pair in pairwise(edges)]
+
+    def launch(self, kernels: Kernels, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
+        """Write the maps and the loudest tile of each row with the kernels of a GPU."""
+        columns = out.new_empty((len(out), len(self.frequencies), self.num_times))
+        start = 0
+        for group in self.groups:
+            group.launch(kernels, spectrum, columns, peaks, start)
+            start += group.num_rows
+        torch.bmm(self.mixing.expand(len(out), -1, -1), columns, out=out)
+        out.clamp_min_(0)
 
     def _compiled(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
         shape = (len(out), len(self.frequencies), self.num_times)
@@ -207,6 +327,23 @@ class Plane:
         made = (group.differentiable(spectrum, reference) for group in self.groups)
         columns, peaks = zip(*made, strict=True)
         return torch.matmul(self.mixing, torch.cat(columns, dim=1)).clamp_min(0), torch.cat(peaks, dim=1)
+
+
+def _taps_in_time(
+    num_tiles: int, over_series: int, num_times: int, interpolation: Interpolation
+) -> tuple[np.ndarray, np.ndarray]:
+    """First tile and weights of each column; `over_series` of the tiles cover the series, what follows are zeros."""
+    if interpolation == "spline":
+        return periodic_taps(num_tiles, np.arange(num_times) * (over_series / num_times))
+    return resized_taps(over_series, num_times, interpolation)
+
+
+def _room(device: torch.device, needed: int) -> float:
+    """Bytes that may be taken on a GPU: asks for what is free only where much is needed, since asking takes time."""
+    if needed <= _DEVICE_WORKSPACE or not torch.cuda.is_available():
+        return _DEVICE_WORKSPACE
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(_DEVICE_WORKSPACE, (torch.cuda.mem_get_info(device)[0] + kept) / 2)
 
 
 plane = lru_cache(maxsize=64)(Plane)  # a bank of Q has a few dozen

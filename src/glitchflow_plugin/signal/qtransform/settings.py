@@ -104,13 +104,14 @@ def lowest_frequency(num_samples: int, sample_rate: float, q: float, mismatch: f
     return (math.ceil(_FEWEST_TILES / 2 * q * distance(mismatch) / (2 * math.pi)) + 1) * sample_rate / num_samples
 
 
-def check_settings(num_samples: int, sample_rate: float, settings: QTransformSettings) -> None:
+def check_settings(num_samples: int, sample_rate: float, settings: QTransformSettings, *, beyond: int = 0) -> None:
     """Compare settings with the data before any work is done.
 
     Args:
         num_samples: Samples of a series.
         sample_rate: Hz.
         settings: What is asked for.
+        beyond: Fourier bins past the Nyquist frequency that a window may reach.
 
     Raises:
         ConfigurationError: A window would reach past the Nyquist frequency, or the series is too short for the lowest
@@ -125,7 +126,7 @@ def check_settings(num_samples: int, sample_rate: float, settings: QTransformSet
     smallest, largest = min(settings.qs), max(settings.qs)
     highest = highest_frequency(num_samples, sample_rate, smallest)
     top = settings.rows(num_samples, sample_rate, smallest)[-1]
-    if top.first_bin + len(top.window) - 1 > num_samples // 2:
+    if top.first_bin + len(top.window) - 1 > num_samples // 2 + beyond:
         raise ConfigurationError(
             f"Q-transform up to {settings.frequency_high:g} Hz with Q = {smallest:g} reaches past the Nyquist "
             f"frequency ({sample_rate / 2:g} Hz at {sample_rate:g} Hz sampling): the highest frequency that fits is "

@@ -12,7 +12,12 @@ from glitchflow_plugin.types.tensors import SeriesTensor
 
 
 def q_transform(
-    series: SeriesTensor, sample_rate: float, settings: QTransformSettings, *, periodic: bool = True
+    series: SeriesTensor,
+    sample_rate: float,
+    settings: QTransformSettings,
+    *,
+    periodic: bool = True,
+    check: bool = True,
 ) -> Float[Tensor, "*batch frequency column"]:
     """Q-transform energy in units of SNR², each row divided by its median (or by what `settings.norm` says).
 
@@ -24,6 +29,8 @@ def q_transform(
         settings: Q, frequency range and shape of the map.
         periodic: Whether the series goes on from its start behind its end, as for gwpy; False: it is zero beyond both.
             The zeros count in medians and means of rows, so this goes with the norms "white" and "none".
+        check: Whether samples are looked at, which waits for a GPU at the end of the call. False: the map of a series
+            with NaN or infinity is NaN, and the call returns as soon as its work is queued.
 
     Returns:
         Maps, float32, shape (..., frequency, time), on the axes that `axes` gives, on the device of `series`.
@@ -38,7 +45,7 @@ def q_transform(
         >>> q_transform(torch.zeros(2, 6144), 1024.0, QTransformSettings()).shape
         torch.Size([2, 64, 257])
     """
-    return q_scan(series, sample_rate, settings, periodic=periodic)[0]
+    return q_scan(series, sample_rate, settings, periodic=periodic, check=check)[0]
 
 
 def q_transform_relative(
@@ -73,17 +80,24 @@ def q_transform_relative(
     check_settings(series.shape[-1], sample_rate, settings)
     num_samples = series.shape[-1]
     own, other = (Spectrum.of(each.reshape(-1, num_samples)) for each in (series, reference))
-    first, *others = _planes(series, sample_rate, settings, num_samples)
+    first, *others = planes = _planes(series, sample_rate, settings, num_samples)
     maps = first.relative(own, other)
     if others:
         chosen = q_scan(reference, sample_rate, settings)[1].reshape(-1)
         for one in others:
             maps = torch.where((chosen == one.q)[:, None, None], one.relative(own, other), maps)
+    for spectrum in (own, other):
+        refuse_unfit(spectrum, planes)
     return maps.reshape(*series.shape[:-1], *maps.shape[1:])
 
 
 def q_scan(
-    series: SeriesTensor, sample_rate: float, settings: QTransformSettings, *, periodic: bool = True
+    series: SeriesTensor,
+    sample_rate: float,
+    settings: QTransformSettings,
+    *,
+    periodic: bool = True,
+    check: bool = True,
 ) -> tuple[Float[Tensor, "*batch frequency column"], Float64[Tensor, "*batch"]]:
     """Map of each series at the Q, among those of the settings, whose plane has the loudest tile.
 
@@ -92,6 +106,7 @@ def q_scan(
         sample_rate: Hz.
         settings: As for `q_transform`; with several Q, all planes are made from one spectrum.
         periodic: As for `q_transform`.
+        check: As for `q_transform`.
 
     Returns:
         Maps as from `q_transform`, and the Q of each, float64, shape (...).
@@ -106,7 +121,11 @@ def q_scan(
     num_samples = series.shape[-1]
     size = num_samples if periodic else padded_size(num_samples, sample_rate, settings)
     spectrum = Spectrum.of(series.reshape(-1, num_samples), size)
-    first, *others = _planes(series, sample_rate, settings, size)
+    first, *others = planes = _planes(series, sample_rate, settings, size)
+    # On a GPU the check comes last: waiting for its answer before would leave the GPU without work.
+    last = check and series.device.type != "cpu"
+    if check and not last:
+        refuse_unfit(spectrum, planes)
     maps, peaks = first.maps(spectrum)
     peak = peaks.amax(dim=-1)
     chosen = torch.full_like(spectrum.largest, first.q)
@@ -115,7 +134,19 @@ def q_scan(
         louder = peaks.amax(dim=-1) > peak
         maps = torch.where(louder[:, None, None], other, maps)
         chosen, peak = torch.where(louder, one.q, chosen), torch.maximum(peak, peaks.amax(dim=-1))
+    if last:
+        refuse_unfit(spectrum, planes)
     return maps.reshape(*series.shape[:-1], *maps.shape[1:]), chosen.reshape(series.shape[:-1])
+
+
+def refuse_unfit(spectrum: Spectrum, planes: list[Plane]) -> None:
+    """See that samples are finite and that energies fit float32; waits once for the device.
+
+    Raises:
+        DataError: They are not, or do not.
+    """
+    low, high = zip(*(one.fitting for one in planes), strict=True)
+    spectrum.refuse_unfit(max(low), min(high), planes[0].groups[0].norm)
 
 
 def _planes(series: Tensor, sample_rate: float, settings: QTransformSettings, size: int) -> list[Plane]:
