@@ -127,6 +127,104 @@ def test_a_witness_that_is_silent_is_waited_for_once(intake, tmp_path):
     assert intake.counts["missing"] == 3
 
 
+def as_it_comes(intake, tmp_path, late, last=30):
+    """What is handed out of strain that comes at once and of a witness that is so late (s), by the second it comes."""
+    found = []
+    for half in range(2 * last):
+        intake.wait(0.5)
+        if half % 2 == 0:
+            put(tmp_path, half // 2, names=["V1:STRAIN"], word="STRAIN")
+        second = half / 2 - late(half / 2)
+        if second >= 0 and second % 1 == 0:
+            put(tmp_path, second, names=["V1:SEIS"], word="SEIS")
+        found += [(half / 2 - (one.start - GPS), one) for one in all_of(intake)]
+    return found
+
+
+def test_a_witness_that_was_given_up_and_then_comes_a_little_later_is_waited_for_again(intake, tmp_path):
+    found = as_it_comes(intake, tmp_path, lambda now: 2.5 if now < 5 or now > 12 else 100.0)
+    lacking = [one.start - GPS for _, one in found if set(one.channels) != set(RATES)]
+    assert [one.start - GPS for _, one in found] == [*range(len(found))]
+    # what came while nobody waited for it is lost, and nothing after that
+    assert lacking == [*range(3, 13)]
+    assert all(after == 2.5 for after, one in found if one.start - GPS > 12)
+    for _, one in found:
+        check(one, tuple(one.channels))
+    assert (intake.counts["late"], intake.counts["missing"]) == (3, 10)
+
+
+@pytest.mark.parametrize("late", [5.5, 7.0, 100.0])
+def test_a_witness_that_is_dead_or_always_too_late_holds_up_nothing_for_long(intake, tmp_path, late):
+    found = as_it_comes(intake, tmp_path, lambda now: late if now > 5 else 0.0)
+    delays = [after for after, one in found if one.start - GPS > 6]
+    assert max(after for after, _ in found) <= 4.0 + 1.5
+    assert delays[4:] == [0.0] * len(delays[4:])
+    assert [one.start - GPS for _, one in found] == [*range(30)]
+
+
+def test_a_late_file_that_cannot_be_read_yet_is_waited_for_once_it_can(intake, tmp_path):
+    put(tmp_path, 0)
+    put(tmp_path, 1, names=["V1:STRAIN"])
+    put(tmp_path, 2, names=["V1:STRAIN"])
+    all_of(intake)
+    intake.wait(5.0)
+    assert len(all_of(intake)) == 2
+    late = put(tmp_path, 2, names=["V1:SEIS"], word="SEIS")
+    content = late.read_bytes()
+    late.write_bytes(content[:-100])
+    put(tmp_path, 3, names=["V1:STRAIN"])
+    assert len(all_of(intake)) == 1
+    late.write_bytes(content)
+    intake.wait(1.0)
+    assert all_of(intake) == []
+    put(tmp_path, 4, names=["V1:STRAIN"])
+    put(tmp_path, 4, names=["V1:SEIS"], word="SEIS")
+    (one,) = all_of(intake)
+    check(one)
+
+
+def test_a_broken_file_that_is_mended_before_its_time_is_over_is_read(intake, tmp_path):
+    put(tmp_path, 0)
+    broken = put(tmp_path, 1)
+    content = broken.read_bytes()
+    broken.write_bytes(content[:-100])
+    all_of(intake)
+    intake.wait(5.0)
+    intake.next()
+    intake.wait(1.0)
+    intake.next()
+    assert intake.counts["broken"] == 1
+    broken.write_bytes(content)
+    (one,) = all_of(intake)
+    check(one)
+    assert not intake.counts["changed"]
+
+
+def test_what_happens_with_each_file_is_counted_and_told_now_and_then(intake, tmp_path, caplog):
+    for start in range(40):
+        put(tmp_path, start)
+        put(tmp_path, start, word="COPY")
+    assert len(all_of(intake)) == 40
+    assert intake.counts["duplicate"] == 80
+    assert sum("the same as another file" in one.message for one in caplog.records) == 2
+
+
+def test_it_is_idle_from_the_first_look_on_or_from_the_last_file(intake, tmp_path):
+    intake.wait(50.0)
+    assert intake.idle() == 0.0
+    assert intake.next() is None
+    intake.wait(2.0)
+    assert (intake.idle(), intake.empty) == (2.0, True)
+    put(tmp_path, 0)
+    all_of(intake)
+    assert (intake.idle(), intake.empty) == (0.0, False)
+    intake.wait(3.0)
+    assert intake.idle() == 3.0
+    put(tmp_path, 1).write_bytes(b"half")
+    intake.next()
+    assert intake.idle() == 0.0
+
+
 def test_copies_count_once_and_of_what_differs_the_first(intake, tmp_path):
     put(tmp_path, 0)
     intake.next()
@@ -153,6 +251,48 @@ def test_a_stray_file_far_ahead_stops_nothing(intake, tmp_path):
     put(tmp_path, 1)
     check(all_of(intake)[0])
     assert intake.counts["future"] == 1
+
+
+def test_a_stray_file_a_little_ahead_holds_up_nothing_and_takes_nothing_away(intake, tmp_path):
+    hdf5.write(tmp_path / f"V-STRAY-{GPS + 20:.0f}-1.h5", {n: replace(o, t0=GPS + 20) for n, o in pieces(0, 1).items()})
+    found = []
+    for start in range(20):
+        put(tmp_path, start)
+        found += all_of(intake)
+        intake.wait(1.0)
+    assert [one.start - GPS for one in found] == [*range(21)]
+    for one in found[:20]:
+        check(one)
+
+
+def test_strays_of_several_clocks_are_no_jump(intake, tmp_path):
+    put(tmp_path, 0)
+    all_of(intake)
+    for start in (2000, 3000, 4000, 5000):
+        hdf5.write(
+            tmp_path / f"V-SIM-{GPS + start:.0f}-1.h5",
+            {name: replace(one, t0=GPS + start) for name, one in pieces(0, 1).items()},
+        )
+    assert all_of(intake) == []
+    intake.wait(100.0)
+    assert all_of(intake) == []
+    put(tmp_path, 1)
+    check(all_of(intake)[0])
+    assert (intake.counts["future"], intake.counts["jumps"]) == (4, 0)
+
+
+def test_after_an_outage_its_backlog_is_one_statement(intake, tmp_path, caplog):
+    put(tmp_path, 0)
+    assert len(all_of(intake)) == 1
+    for start in range(90, 190):
+        put(tmp_path, start)
+        intake.wait(0.01)
+        intake.next()
+    intake.wait(9.0)
+    found = all_of(intake, 200)
+    assert [one.start - GPS for one in found] == [*range(90, 190)]
+    assert +intake.counts == {"jumps": 1}
+    assert len(caplog.records) == 1
 
 
 def test_after_a_jump_of_the_clock_it_goes_on_there(intake, tmp_path):

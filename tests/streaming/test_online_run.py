@@ -223,3 +223,11 @@ def test_kill_minus_nine_loses_nothing(made, frames, tmp_path):
     assert sums(killed) == sums(folder)
     for part in parts_of(killed):
         assert list(flaws(part)) == []
+
+
+@pytest.mark.parametrize(("settings", "least"), [({"idle": 0.5}, 0.5), ({"idle": 0.1, "awaited": 0.6}, 0.6)])
+def test_an_empty_folder_is_waited_for(tmp_path, settings, least):
+    (tmp_path / "frames").mkdir()
+    begun = time.monotonic()
+    assert watched(tmp_path / "run", tmp_path / "frames", **settings).made == 0
+    assert time.monotonic() - begun > least

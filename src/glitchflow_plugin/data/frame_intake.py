@@ -8,8 +8,8 @@ each is counted and told, and no stride is handed out twice.
 import logging
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _PACE = 0.25
 """Least time between two attempts to read a file that could not be read, s."""
 
 _CREDIBLE = 3
-"""Files beyond the horizon that it takes to believe that the clock has jumped."""
+"""Files beyond the horizon, one after the other, that it takes to believe that the clock has jumped."""
 
 LATE, BROKEN, DUPLICATE, DIFFERENT, CHANGED, FUTURE = "late", "broken", "duplicate", "different", "changed", "future"
 MISSING, UNUSABLE, JUMPS = "missing", "unusable", "jumps"
@@ -65,11 +65,29 @@ class Arrived:
 
 @dataclass
 class _Seen:
-    """A file that could not be read yet: its size and time of change, since when, and when to try again."""
+    """A file that could not be read yet: its size and time of change, since when, and when to try again.
+
+    Once it is given up it is tried again only if it changes.
+    """
 
     stat: tuple[int, int]
     since: float
     again: float
+
+
+@dataclass
+class _Far:
+    """A file beyond the horizon.
+
+    Attributes:
+        span: GPS start and end in its name, s.
+        position: What was waited for when it was there already, GPS s; None: nothing was.
+        told: Whether it was counted as a stray one.
+    """
+
+    span: tuple[float, float]
+    position: float | None = None
+    told: bool = False
 
 
 @dataclass(eq=False)
@@ -93,11 +111,13 @@ class FrameIntake:
     counts: Counter[str] = field(default_factory=Counter)
     _read: dict[Path, tuple[int, int]] = field(default_factory=dict)
     _unread: dict[Path, _Seen] = field(default_factory=dict)
-    _far: dict[Path, tuple[float, float]] = field(default_factory=dict)
+    _far: dict[Path, _Far] = field(default_factory=dict)
     _pieces: dict[str, list[Channel]] = field(default_factory=dict)
     _absent: set[str] = field(default_factory=set)
+    _ends: deque[tuple[float, float]] = field(default_factory=deque)
     _later: float | None = None
-    _news: float = -math.inf
+    _began: float | None = None
+    _news: float | None = None
     _told: set[tuple[str, str]] = field(default_factory=set)
 
     def begin(self, gps: float | None) -> None:
@@ -105,9 +125,21 @@ class FrameIntake:
         if gps is not None:
             self.position = self.stride * math.floor(gps / self.stride)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been read yet."""
+        return self._news is None
+
     def idle(self) -> float:
-        """For how long nothing was there to be read, handed out or given up, s."""
-        return 0.0 if self._later is not None else self.clock() - self._news
+        """For how long nothing was there to be read, handed out or given up, s; from the first look on."""
+        if self._later is not None or any(one.again < math.inf for one in self._unread.values()):
+            return 0.0
+        return self.clock() - self._quiet_since()
+
+    def _quiet_since(self) -> float:
+        """When something was read or handed out last, or else when it was looked first; s, by the clock."""
+        self._began = self.clock() if self._began is None else self._began
+        return self._began if self._news is None else self._news
 
     def earliest(self) -> float | None:
         """Start of the earliest data that lie in the folders, GPS s; None: there are none."""
@@ -155,18 +187,40 @@ class FrameIntake:
         return Arrived(start, stop, channels, waited)
 
     def _jumped(self, now: float) -> bool:
-        """Go to what lies beyond the horizon, where nothing nearer comes and it is more than a stray file."""
-        for path in self._far:
-            if ("far", str(path)) not in self._told:
-                self.counts[FUTURE] += 1
-                self._tell("far", str(path), f"{path.name} lies far ahead of GPS {self.position:.3f}: it is set aside.")
-        if len(self._far) < _CREDIBLE or now - self._news <= self.settings.patience:
+        """Go to what lies beyond the horizon, where nothing nearer comes and it is more than stray files."""
+        start = self._credible()
+        if start is None or now - self._quiet_since() <= self.settings.patience:
+            self._tell_strays()
             return False
-        self.begin(min(start for start, _ in self._far.values()))
+        self.begin(start)
         self.counts[JUMPS] += 1
-        logger.warning("the data go on at GPS %.3f: what lies between never came.", self.position)
-        self._far.clear()
+        logger.warning("the data go on at GPS %.3f: what lies between never came.", start)
+        for one in self._far.values():
+            one.position = None
         return True
+
+    def _credible(self) -> float | None:
+        """Start of the first files beyond the horizon of which enough follow each other, GPS s."""
+        run: list[tuple[float, float]] = []
+        for span in sorted({one.span for one in self._far.values()}):
+            run = [*run, span] if run and span[0] < run[-1][1] + self.settings.horizon else [span]
+            if len(run) == _CREDIBLE:
+                return run[0][0]
+        return None
+
+    def _tell_strays(self) -> None:
+        """Count the files beyond the horizon that nearer ones have followed: their clock is wrong."""
+        position = self.position
+        assert position is not None  # noqa: S101  # something is waited for
+        strays = []
+        for path, one in self._far.items():
+            one.position = position if one.position is None else one.position
+            if one.position < position and not one.told:
+                one.told = True
+                strays.append(path.name)
+        if strays:
+            named = strays[0] if len(strays) == 1 else f"{strays[0]} and {len(strays) - 1} more"
+            self._note(FUTURE, f"far ahead of GPS {position:.3f} lies {named}: set aside.", len(strays))
 
     # Files
 
@@ -180,6 +234,9 @@ class FrameIntake:
                     "folder", str(folder), f"{folder} cannot be looked into ({error.strerror}); it is waited for."
                 )
                 continue
+            if ("folder", str(folder)) in self._told:
+                self._told.remove(("folder", str(folder)))
+                logger.info("%s is there again.", folder)
             for path in entries:
                 span = span_in_name(path)
                 if path.suffix not in _READERS or path.name.startswith((".", "_")) or span is None:
@@ -192,6 +249,7 @@ class FrameIntake:
 
     def _look(self) -> None:
         now = self.clock()
+        self._quiet_since()
         here = set()
         listed = sorted(self._listed(), key=lambda one: one[1])
         if self.position is None and listed:
@@ -202,10 +260,10 @@ class FrameIntake:
                 if self._read[path] != stat:
                     self._note(CHANGED, f"{path.name} has changed after it was read: what was read first counts.")
                     self._read[path] = stat
-            elif self.position is not None and span[1] <= self.position:
+            elif self.position is not None and span[1] <= self.position and not self._just_missed(span, now):
                 self._pass_over(path, stat)
             elif self.position is not None and span[0] >= self.position + self.settings.horizon:
-                self._far[path] = span
+                self._far.setdefault(path, _Far(span))
             else:
                 self._far.pop(path, None)
                 self._try(path, stat, now)
@@ -213,12 +271,16 @@ class FrameIntake:
             for path in [one for one in kept if one not in here]:
                 del kept[path]
 
+    def _just_missed(self, span: tuple[float, float], now: float) -> bool:
+        """Whether a file with that span would have come in time, had a channel that lacks been waited for."""
+        return bool(self._absent) and 0 < now - self._followed(span[1], now) <= self.settings.patience
+
     def _pass_over(self, path: Path, stat: tuple[int, int]) -> None:
-        """What comes after its time is over: told but for what lay there at the start."""
-        if self._news > -math.inf:
+        """What comes after its time is over: told but for what lay there at the start, or was given up as broken."""
+        seen = self._unread.pop(path, None)
+        if not self.empty and (seen is None or seen.again < math.inf):
             self._note(LATE, f"{path.name} came after its time was given up, or again: it is not used.")
         self._read[path] = stat
-        self._unread.pop(path, None)
 
     def _try(self, path: Path, stat: tuple[int, int], now: float) -> None:
         seen = self._unread.get(path)
@@ -226,22 +288,48 @@ class FrameIntake:
             seen = self._unread[path] = _Seen(stat, now, now)
         if now < seen.again:
             return
+        span = span_in_name(path) or (-math.inf, math.inf)
         try:
-            span = span_in_name(path) or (-math.inf, math.inf)
-            found = _READERS[path.suffix](path, list(self.expected), *span)
+            read = _READERS[path.suffix](path, list(self.expected), *span)
         except (FormatError, OSError) as error:
             seen.again = now + _PACE
             if now - seen.since >= self.settings.patience:
+                seen.again = math.inf
                 self._note(BROKEN, f"{path.name} cannot be read, and no longer changes: {error}")
-                self._read[path] = stat
-                del self._unread[path]
+            return
+        found = [(name, [one] if isinstance(one, Channel) else one) for name, one in read.items()]
+        if self.position is not None and span[1] <= self.position:
+            self._pass_over(path, stat)
+            self._wait_again(name for name, parts in found if parts)
             return
         self._read[path] = stat
         del self._unread[path]
         self._news = now
-        for name, parts in found.items():
-            for piece in [parts] if isinstance(parts, Channel) else parts:
+        self._note_ends((one.t0 + one.duration for _, parts in found for one in parts), now)
+        for name, parts in found:
+            for piece in parts:
                 self._keep(name, piece, path)
+
+    def _wait_again(self, names: Iterable[str]) -> None:
+        """Let those that lack be waited for, as they come a little later than the others.
+
+        Only a file that waiting would have brought does so: what is dead, or always too late, holds up nothing.
+        """
+        for name in sorted(self._absent.intersection(names)):
+            logger.info("%s comes, but later than the others: it is waited for again.", name)
+            self._absent.discard(name)
+
+    def _note_ends(self, ends: Iterable[float], now: float) -> None:
+        """Remember since when there are data up to where, as far back as anything is waited for."""
+        end = max(ends, default=-math.inf)
+        if not self._ends or end > self._ends[-1][0]:
+            self._ends.append((end, now))
+        while len(self._ends) > 1 and now - self._ends[1][1] > self.settings.patience:
+            self._ends.popleft()
+
+    def _followed(self, gps: float, now: float) -> float:
+        """Since when there are data beyond a GPS time, s by the clock; now where there are none."""
+        return next((when for end, when in self._ends if end > gps + 1e-9), now)
 
     # Samples
 
@@ -313,9 +401,12 @@ class FrameIntake:
         whole = np.isfinite(series).all() and len({one.series.dtype for one in parts}) == 1
         return replace(parts[0], series=series.astype(parts[0].series.dtype) if whole else series, t0=start)
 
-    def _note(self, kind: str, message: str) -> None:
-        self.counts[kind] += 1
-        logger.warning("%s", message)
+    def _note(self, kind: str, message: str, number: int = 1) -> None:
+        """Count, and tell the first of a kind, the tenth, the hundredth and so on; status.json has the number."""
+        before = self.counts[kind]
+        self.counts[kind] += number
+        digits = [len(str(count)) for count in (before, self.counts[kind])]
+        logger.log(logging.WARNING if not before or digits[0] < digits[1] else logging.DEBUG, "%s", message)
 
     def _tell(self, kind: str, whose: str, message: str) -> None:
         if (kind, whose) not in self._told:

@@ -48,6 +48,7 @@ class OnlineRunSettings:
     start: float | None = None
     until: float | None = None
     idle: Positive | None = None
+    awaited: Positive | None = None
     checkpoint: Positive = 256.0
     folder_length: Count = 4096
 
@@ -132,11 +133,14 @@ class OnlineRun:
         self.keep()
 
     def _over(self, gps: float | None) -> bool:
-        idle, until = self.settings.idle, self.settings.until
+        until = self.settings.until
         position = gps if gps is not None else self.intake.position
         if until is not None and position is not None and position >= until + self.twin.settings.lookahead:
             return True
-        return gps is None and idle is not None and self.intake.idle() > idle
+        if gps is not None:
+            return False
+        limit = self.settings.idle if not self.intake.empty or self.settings.awaited is None else self.settings.awaited
+        return limit is not None and self.intake.idle() > limit
 
     def _take(self, arrived: Arrived, reading: float) -> None:
         for output in self._lost(arrived.start):
