@@ -14,13 +14,25 @@ import numpy as np
 import pytest
 from tests.streaming import _streams as data
 
+from glitchflow_plugin.cli import main
 from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.frame_intake import FrameIntake, IntakeSettings
-from glitchflow_plugin.products.folder import BlockRecord, SeenGain, total, write_block_record
+from glitchflow_plugin.products.folder import (
+    BlockRecord,
+    SeenGain,
+    parts_of,
+    read_manifest,
+    record_path,
+    total,
+    write_block_record,
+    write_manifest,
+)
 from glitchflow_plugin.products.folder_check import flaws
+from glitchflow_plugin.streaming import online_run
 from glitchflow_plugin.streaming.loop import watch
 from glitchflow_plugin.streaming.online import OnlineSettings, OnlineTwin
 from glitchflow_plugin.streaming.online_run import (
+    LOOP_NAME,
     STATE_NAME,
     STATUS_NAME,
     Latency,
@@ -29,7 +41,6 @@ from glitchflow_plugin.streaming.online_run import (
     expected_channels,
     last_written,
     part_name,
-    parts_of,
     read_records,
 )
 from glitchflow_plugin.streaming.run import ProductSettings, StreamJob
@@ -78,6 +89,24 @@ def test_clean_frames_come_a_stride_each_and_lack_the_glitches(made):
     assert any(one.vetoed for part in parts_of(folder) for one in read_records(part))
 
 
+def test_the_whole_run_is_checked_at_once_while_it_goes_on(made, tmp_path, capsys):
+    folder = shutil.copytree(made[0], tmp_path / "run")
+    first, last = parts_of(folder)
+    whole = read_manifest(last)
+    write_manifest(last, replace(whole, blocks=whole.blocks[:-3]))
+    assert main(["products", str(folder)]) == 0
+    assert capsys.readouterr().out.count("coverage") == 2
+    path = last / whole.blocks[-1].files[0].name
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["products", str(folder)]) == 1
+    assert f"ERROR  {path.name}: its checksum is another" in capsys.readouterr().out
+    (last / "products.json").unlink()
+    assert main(["products", str(folder)]) == 0
+    assert "not written yet" in capsys.readouterr().out
+    (first / "products.json").unlink()
+    assert main(["products", str(folder)]) == 1
+
+
 @pytest.mark.parametrize("state", ["kept", "lost"])
 def test_a_run_that_was_killed_goes_on_with_the_same_bytes(made, frames, tmp_path, state):
     folder, _ = made
@@ -89,7 +118,7 @@ def test_a_run_that_was_killed_goes_on_with_the_same_bytes(made, frames, tmp_pat
     online(killed, source, checkpoint=16.0, folder_length=64)
     before = {path: path.stat().st_mtime_ns for path in killed.glob("*-*/*.h5")}
     # killed between the files of a stride and its record
-    (parts_of(killed)[-1] / "records" / f"{last_written(killed) - 1:.0f}-1.json").unlink()
+    (parts_of(killed)[-1] / "records" / f"{(last_written(killed) or 0) - 1:.0f}-1.json").unlink()
     if state == "lost":
         (killed / STATE_NAME).unlink()
     for path in source.glob("*.later"):
@@ -166,6 +195,29 @@ def test_the_closed_loop_says_of_records_one_by_one_what_it_says_of_all(tmp_path
     (told,) = [one.start + 3 for one in gains if one.stop == stop.since]
     assert found == replace(stop, since=told + SETTINGS.lookahead)
     assert run.status()["stopped"] == [data.GUIDE]
+
+
+def test_what_the_closed_loop_has_seen_is_not_read_again(tmp_path, monkeypatch):
+    gains = followed_no_more(tmp_path, data.GPS)
+    later = replace(gains[-1], start=gains[-1].start + 6, stop=gains[-1].stop + 6)
+    (tmp_path / "frames").mkdir()
+    first = watched(tmp_path, tmp_path / "frames", lambda: True)
+    read = []
+    real = online_run.read_block_record
+    monkeypatch.setattr(online_run, "read_block_record", lambda *which: read.append(which) or real(*which))
+    again = watched(tmp_path, tmp_path / "frames", lambda: True)
+    assert (again.stops, again._watched) == (first.stops, first._watched)
+    assert len(read) == 1  # the last, which says where to go on
+    read.clear()
+    record = BlockRecord(later.start + 2, later.start + 3, "later", gains=(later,))
+    write_block_record(tmp_path / part_name(later.start, 4096), record)
+    after = watched(tmp_path, tmp_path / "frames", lambda: True)
+    assert len(read) == 2
+    (tmp_path / LOOP_NAME).unlink()
+    assert watched(tmp_path, tmp_path / "frames", lambda: True)._watched == after._watched != first._watched
+    # a record that is gone is made, and its gains are seen, again
+    record_path(tmp_path / part_name(later.start, 4096), record.start, record.stop).unlink()
+    assert watched(tmp_path, tmp_path / "frames", lambda: True)._watched == first._watched
 
 
 def test_files_say_which_witness_was_stopped(frames, tmp_path):

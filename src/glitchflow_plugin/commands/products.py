@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from glitchflow_plugin.products.clean_strain import STATE_BITS, channel_names
-from glitchflow_plugin.products.folder import VETOES, Manifest, read_manifest, total
+from glitchflow_plugin.products.folder import MANIFEST_NAME, VETOES, Manifest, parts_of, read_manifest, total
 from glitchflow_plugin.products.folder_check import flaws
 from glitchflow_plugin.types.intervals import union
 
@@ -13,21 +13,36 @@ _SHOWN = 10
 
 def add_products(parser: argparse.ArgumentParser) -> None:
     """Give the command its arguments."""
-    parser.add_argument("folder", type=Path, help="a folder that stream_pipeline has written")
+    parser.add_argument(
+        "folder", type=Path, help="a folder that stream_pipeline has written, or that of a run of online_pipeline"
+    )
     parser.add_argument("--quick", action="store_true", help="say what lies there, and read none of it")
 
 
 def run_products(options: argparse.Namespace) -> int:
-    """Print what a folder holds and what is wrong with it; status 1 if anything is."""
-    for line in described(read_manifest(options.folder)):
+    """Print what a folder holds, or each that a run has made, and what is wrong with it; status 1 if anything is."""
+    parts = parts_of(options.folder)
+    number = 0
+    for folder in parts or [options.folder]:
+        if parts:
+            print(f"{folder.name}:")
+        if parts and folder == parts[-1] and not (folder / MANIFEST_NAME).exists():
+            print("          its manifest is not written yet")
+            continue
+        number += _tell(folder, quick=options.quick)
+    if not options.quick:
+        print(f"{number} error(s)" if number else "All files are whole.")
+    return 1 if number else 0
+
+
+def _tell(folder: Path, *, quick: bool) -> int:
+    """Print what a folder holds and what is wrong with it; returns how much that is."""
+    for line in described(read_manifest(folder)):
         print(line)
-    if options.quick:
-        return 0
-    found = list(flaws(options.folder))
+    found = [] if quick else list(flaws(folder))
     for flaw in found:
         print(f"ERROR  {flaw}")
-    print(f"{len(found)} error(s)" if found else "All files are whole.")
-    return 1 if found else 0
+    return len(found)
 
 
 def described(manifest: Manifest) -> list[str]:

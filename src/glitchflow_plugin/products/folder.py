@@ -172,6 +172,11 @@ class Manifest:
     flags: tuple[ProductFile, ...] = ()
 
 
+def parts_of(folder: Path) -> list[Path]:
+    """The folders of products below that of a run that goes on and on, in order of time; none of any other run."""
+    return sorted(one for one in folder.glob("*-*") if (one / RECORDS).is_dir())
+
+
 def record_path(folder: Path, start: float, stop: float) -> Path:
     """Where the record of a block is."""
     return folder / RECORDS / f"{start:.0f}-{stop - start:.0f}.json"

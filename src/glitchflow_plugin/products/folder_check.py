@@ -13,7 +13,13 @@ from glitchflow_plugin.data.readers.continuous import span_in_name
 from glitchflow_plugin.data.readers.frame_history import read_history
 from glitchflow_plugin.errors import DataError, FormatError
 from glitchflow_plugin.products.clean_strain import FORMATS, STATE_BITS, STATE_RATE, channel_names
-from glitchflow_plugin.products.folder import BlockRecord, Manifest, ProductFile, read_manifest
+from glitchflow_plugin.products.folder import (
+    BlockRecord,
+    Manifest,
+    ProductFile,
+    read_block_record,
+    read_manifest,
+)
 from glitchflow_plugin.products.folder_vetoes import flaws_of_flags, flaws_of_vetoes
 from glitchflow_plugin.products.rank_channels import QUANTITIES, RANK_RATE, rank_flaws
 
@@ -27,17 +33,22 @@ def flaws(folder: Path) -> Iterator[str]:
 
     Every file is read: its checksum, its samples (clean is strain minus glitch, bit by bit), its state (by its own
     samples and by the record of its block), its ranks and the vetoes that follow from them, its model. Files that no
-    record lists are told, and times that two files have.
+    record lists are told, and times that two files have. A run that goes on has files that are newer than its manifest.
 
     Raises:
         FormatError: The folder does not say what it holds.
     """
     manifest = read_manifest(folder)
     listed = {one.name for block in manifest.blocks for one in block.files}
+    newer: dict[float, BlockRecord] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix in FORMATS.values() and path.name not in listed:
-            yield f"{path.name}: no record lists it. It is of another model or run: move it away."
-    blocks = sorted(manifest.blocks, key=lambda one: one.start)
+            record = _record_of(path)
+            if record is None:
+                yield f"{path.name}: no record lists it. It is of another model or run: move it away."
+            else:
+                newer[record.start] = record
+    blocks = sorted([*manifest.blocks, *newer.values()], key=lambda one: one.start)
     for before, after in pairwise(blocks):
         if after.start < before.stop:
             yield f"GPS {after.start:.0f} to {before.stop:.0f} is in two blocks."
@@ -45,6 +56,18 @@ def flaws(folder: Path) -> Iterator[str]:
         for one in block.files:
             yield from _flaws_of_file(folder / one.name, one, block, manifest)
     yield from flaws_of_flags(folder, manifest)
+
+
+def _record_of(path: Path) -> BlockRecord | None:
+    """The record that lists a file; None where there is none."""
+    span = span_in_name(path)
+    if span is None:
+        return None
+    try:
+        record = read_block_record(path.parent, *span)
+    except FormatError:
+        return None
+    return record if path.name in {one.name for one in record.files} else None
 
 
 def _flaws_of_file(path: Path, entry: ProductFile, block: BlockRecord, manifest: Manifest) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Frames in, clean frames out, stride by stride: what is kept so that a killed run goes on where it was.
 
 A stride is finished once its record is there, which is written after its files. A run that begins again reads the last
-record, and feeds the twin what decides about the next stride: out of the frames that still lie there, else out of the
-state that was kept a while ago.
+record and those after the last state of the closed loop, and feeds the twin what decides about the next stride: out of the
+frames that still lie there, else out of the state that was kept a while ago. It takes no longer after a longer run.
 """
 
 import logging
@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from glitchflow_plugin.data.files import content_hash, new_hdf5, sealed_hdf5, write_json
+from glitchflow_plugin.data.files import content_hash, new_hdf5, read_record, sealed_hdf5, write_json
 from glitchflow_plugin.data.frame_intake import Arrived, FrameIntake
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.products.folder import (
     RECORDS,
     BlockRecord,
     Stop,
+    parts_of,
     read_block_record,
     write_block_record,
 )
@@ -35,7 +36,7 @@ from glitchflow_plugin.streaming.run import StreamJob, told_of, write_found, wri
 
 logger = logging.getLogger(__name__)
 
-STATUS_NAME, STATE_NAME = "status.json", "state.h5"
+STATUS_NAME, STATE_NAME, LOOP_NAME = "status.json", "state.h5", "closed_loop.json"
 
 _REMEMBERED = 3600
 """Strides of which the status tells how long they took."""
@@ -82,6 +83,23 @@ class Latency:
             stage: dict(zip(("p50", "p99", "max"), map(float, np.quantile(list(one), (0.5, 0.99, 1.0))), strict=True))
             for stage, one in self.seconds.items()
         }
+
+
+@dataclass(frozen=True)
+class KeptLoop:
+    """Where the closed loop stands.
+
+    Attributes:
+        what: Checksum of all that decides about the products.
+        until: End of the last stride whose gains it has seen, GPS s.
+        stops: What it has stopped.
+        watched: From where it goes on; None where no gain was seen yet.
+    """
+
+    what: str
+    until: float
+    stops: tuple[Stop, ...] = ()
+    watched: WatchState | None = None
 
 
 @dataclass(eq=False)
@@ -218,8 +236,11 @@ class OnlineRun:
             write_whole(job, {**self.what, "gps": span}, tuple(self._records), self.stops)
 
     def keep(self) -> None:
-        """Write down what the folder holds, how the run is, and the state of the twin."""
+        """Write down what the folder holds, how the run is, and the states of closed loop and twin."""
         self._close()
+        if self._done is not None:
+            loop = KeptLoop(content_hash(self.what), self._done, self.stops, self._watched)
+            write_json(self.job.folder / LOOP_NAME, asdict(loop))
         write_json(self.job.folder / STATUS_NAME, self.status())
         if self._next is not None:
             self._checked = self._next
@@ -244,9 +265,7 @@ class OnlineRun:
         if self._done is None:
             self.intake.begin(self.settings.start)
             return
-        for part in parts_of(self.job.folder):
-            for record in read_records(part):
-                self._watch(record)
+        self._resume_loop(self._done)
         needed = self._done + self.twin.settings.lookahead - self.twin.memory
         there = self.intake.earliest()
         kept = read_state(self.job.folder / STATE_NAME, self.what)
@@ -265,6 +284,19 @@ class OnlineRun:
         logger.info("%s: it goes on at GPS %.3f.", self.job.folder, self._done)
         self.intake.begin(begin)
 
+    def _resume_loop(self, done: float) -> None:
+        """Bring the closed loop to the end of the last stride, GPS s: records that it has seen are not read again."""
+        kept = None
+        with suppress(FormatError):
+            kept = read_record(self.job.folder / LOOP_NAME, KeptLoop, "online_pipeline")
+        seen = -math.inf
+        # what was kept may be of strides whose records are gone: they are made, and seen, again
+        if kept is not None and kept.what == content_hash(self.what) and kept.until <= done:
+            seen, self.stops, self._watched = kept.until, kept.stops, kept.watched
+        for part in parts_of(self.job.folder):
+            for record in read_records(part, seen):
+                self._watch(record)
+
 
 def expected_channels(job: StreamJob) -> dict[str, str | None]:
     """Units of the channels of a model, by name."""
@@ -280,24 +312,36 @@ def part_name(gps: float, length: int) -> str:
     return f"{math.floor(gps / length) * length}-{length}"
 
 
-def parts_of(folder: Path) -> list[Path]:
-    """Folders of products below that of a run, in order of time."""
-    return sorted(one for one in folder.glob("*-*") if (one / RECORDS).is_dir())
-
-
-def read_records(folder: Path) -> list[BlockRecord]:
-    """The records of a folder in order of time; one that is damaged does not count, and its stride is made again."""
+def record_spans(folder: Path) -> list[tuple[float, float]]:
+    """Start and end of the strides that a folder has records of, in order of time, GPS s; none is read."""
     found = []
     for path in (folder / RECORDS).glob("*-*.json"):
         start, _, length = path.stem.partition("-")
-        with suppress(FormatError, ValueError):
-            found.append(read_block_record(folder, float(start), float(start) + float(length)))
-    return sorted(found, key=lambda one: one.start)
+        with suppress(ValueError):
+            found.append((float(start), float(start) + float(length)))
+    return sorted(found)
+
+
+def read_records(folder: Path, since: float = -math.inf) -> list[BlockRecord]:
+    """The records of a folder from a GPS time on (s), in order of time.
+
+    One that is damaged does not count, and its stride is made again.
+    """
+    found = []
+    for span in record_spans(folder):
+        if span[0] >= since:
+            with suppress(FormatError):
+                found.append(read_block_record(folder, *span))
+    return found
 
 
 def last_written(folder: Path) -> float | None:
     """End of the last stride that a run has finished, GPS s; None: there is none."""
-    return next((found[-1].stop for one in reversed(parts_of(folder)) if (found := read_records(one))), None)
+    for part in reversed(parts_of(folder)):
+        for span in reversed(record_spans(part)):
+            with suppress(FormatError):
+                return read_block_record(part, *span).stop
+    return None
 
 
 def write_state(path: Path, gps: float, what: Mapping[str, object], state: Mapping[str, np.ndarray]) -> None:
