@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.data._replayer import PATIENCE, Replayer
 
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.frame_intake import FrameIntake, IntakeSettings
 from glitchflow_plugin.data.readers import hdf5
+from glitchflow_plugin.data.readers.continuous import description_in_name, span_in_name
 
 GPS, RATES = 1_400_000_000.0, {"V1:STRAIN": 64.0, "V1:SEIS": 16.0}
 SERIES = {name: np.random.default_rng(0).standard_normal(round(200 * rate)) for name, rate in RATES.items()}
@@ -223,6 +225,52 @@ def test_it_is_idle_from_the_first_look_on_or_from_the_last_file(intake, tmp_pat
     put(tmp_path, 1).write_bytes(b"half")
     intake.next()
     assert intake.idle() == 0.0
+
+
+def replayed(folder, seed, harmful=0.0, last=60):
+    """What is handed out of strain and a witness in files of their own, by a channel's name and second."""
+    store, frames = folder / "store", folder / "frames"
+    for one in (store, frames):
+        one.mkdir()
+    files = [
+        put(store, second, names=[name], word=word)
+        for second in range(last)
+        for name, word in (("V1:STRAIN", "STRAIN"), ("V1:SEIS", "SEIS"))
+    ]
+    replayer = Replayer(files, frames, seed, harmful)
+    intake = FrameIntake([frames], dict.fromkeys(RATES, "m"), 1.0, IntakeSettings(patience=PATIENCE), replayer.clock)
+    found = []
+    intake.begin(GPS)
+    while replayer.step() or intake.idle() < 2 * PATIENCE:
+        found += all_of(intake)
+    lost = {(f"V1:{description_in_name(name)[2:]}", span_in_name(name)[0] - GPS) for name in replayer.lost}
+    return found, lost, intake
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_lost_nor_handed_out_twice_whatever_happens_to_files_that_come(tmp_path, seed):
+    found, _, intake = replayed(tmp_path, seed)
+    assert [one.start - GPS for one in found] == [*range(60)]
+    for one in found:
+        check(one)
+    assert set(+intake.counts) <= {"late", "duplicate", "different", "changed", "future", "broken"}
+    assert intake.counts["duplicate"] * intake.counts["future"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_lost_costs_its_own_channel_a_few_strides(tmp_path, seed):
+    found, lost, _ = replayed(tmp_path, seed, harmful=0.1)
+    starts = [one.start - GPS for one in found]
+    assert lost
+    assert starts == sorted(set(starts))
+    there = {(name, one.start - GPS) for one in found for name in one.channels}
+    assert not there & lost
+    for one in found:
+        check(one, tuple(one.channels))
+    # nothing ever follows the last second, so that its lost files are still waited for
+    lacking = {(name, second) for name in RATES for second in range(59)} - there
+    for name, second in lacking:
+        assert any(whose == name and second - 2 * PATIENCE < other <= second for whose, other in lost)
 
 
 def test_copies_count_once_and_of_what_differs_the_first(intake, tmp_path):

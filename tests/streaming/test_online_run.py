@@ -2,21 +2,24 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import asdict, replace
 
 import h5py
 import numpy as np
 import pytest
+from tests import _warm
+from tests.data._replayer import PATIENCE, Replayer
 from tests.streaming import _streams as data
 
 from glitchflow_plugin.cli import main
+from glitchflow_plugin.data import files
 from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.frame_intake import FrameIntake, IntakeSettings
+from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.products.folder import (
     BlockRecord,
     SeenGain,
@@ -49,11 +52,14 @@ SETTINGS = OnlineSettings(1.0, replace(data.SETTINGS, stride=1.0))
 PROVENANCE = {"glitchflow_model": "twin", "glitchflow_model_version": "7"}
 
 
+def _job(folder):
+    return StreamJob(folder, data.model(), SETTINGS.stream, ProductSettings(ranks=None), PROVENANCE)
+
+
 def online(folder, frames, **changed):
-    model = data.model()
-    job = StreamJob(folder, model, SETTINGS.stream, ProductSettings(ranks=None), PROVENANCE)
+    job = _job(folder)
     intake = FrameIntake([frames], expected_channels(job), 1.0, IntakeSettings(poll=0.01, patience=0.2))
-    run = OnlineRun(job, OnlineTwin(model, SETTINGS), intake, OnlineRunSettings(idle=0.3, **changed))
+    run = OnlineRun(job, OnlineTwin(job.model, SETTINGS), intake, OnlineRunSettings(idle=0.3, **changed))
     run.run()
     return run
 
@@ -253,28 +259,86 @@ def test_what_never_came_is_not_written_and_what_follows_is(frames, tmp_path):
     assert starts == [*range(60), *range(68, 95)]
 
 
-_PROCESS = """
-import sys
-from pathlib import Path
-from tests.streaming.test_online_run import online
-online(Path(sys.argv[1]), Path(sys.argv[2]), checkpoint=16.0, folder_length=64)
-"""
+def _killed_at(number, folder, frames):
+    """The run in a process of its own, which dies when it has something flushed to the disk for the n-th time."""
+    flush, left = files.flush, iter(range(number))
+
+    def counted(path):
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(path)
+
+    files.flush = counted
+    online(folder, frames, checkpoint=16.0, folder_length=64)
 
 
 @pytest.mark.slow
-def test_kill_minus_nine_loses_nothing(made, frames, tmp_path):
+def test_kill_minus_nine_loses_nothing_wherever_it_comes(made, frames, tmp_path):
+    """Each file is flushed before it is renamed and its folder after that: between any two of these a run may end."""
     folder, _ = made
-    killed, rng = tmp_path / "run", np.random.default_rng(0)
-    for number in range(4):
-        process = subprocess.Popen([sys.executable, "-c", _PROCESS, str(killed), str(frames)], env=dict(os.environ))
-        end = None if number == 3 else len(sums(killed)) + int(rng.integers(5, 25))
-        while process.poll() is None and (end is None or len(sums(killed)) < end):
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    killed, rng, written = tmp_path / "run", np.random.default_rng(0), {}
+    status, kills = -signal.SIGKILL, 0
+    while status == -signal.SIGKILL:
+        number = int(rng.integers(2, 90)) if kills < 8 else 10**6
+        status = _warm.start(_killed_at, number, killed, frames, output=tmp_path / "said").wait()
+        kills += status == -signal.SIGKILL
+        for path in killed.glob("*-*/[!.]*.h5"):
+            identity = path.stat().st_ino, path.stat().st_mtime_ns
+            record = path.parent / "records" / "-".join(path.stem.split("-")[-2:])
+            if record.with_suffix(".json").exists():
+                assert written.setdefault(path, identity) == identity
+    assert (status, kills) == (0, 8), (tmp_path / "said").read_text()[-2000:]
     assert sums(killed) == sums(folder)
     for part in parts_of(killed):
         assert list(flaws(part)) == []
+
+
+def test_faults_on_the_way_change_no_byte(made, frames, tmp_path, caplog):
+    """Files late, half-written, there twice, folders that vanish; a disk that is full now and then."""
+    folder, seen = tmp_path / "frames", []
+    folder.mkdir()
+    every = sorted(frames.glob("*.h5"))
+    replayer = Replayer(every[:11], folder, seed=0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def goes_on():
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        more = replayer.step()
+        full = 20 < replayer.now < 24
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000 if full else before[0], before[1]))
+        seen.append(full)
+        return not (more or run.intake.idle() < 2 * PATIENCE)
+
+    intake = FrameIntake(
+        [folder], expected_channels(_job(tmp_path)), 1.0, IntakeSettings(poll=0.001, patience=PATIENCE), replayer.clock
+    )
+    run = OnlineRun(
+        _job(tmp_path / "run"),
+        OnlineTwin(data.model(), SETTINGS),
+        intake,
+        OnlineRunSettings(checkpoint=16.0, folder_length=64),
+        goes_on,
+    )
+    try:
+        run.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert any(seen)
+    assert run.made == 43
+    assert sums(tmp_path / "run").items() <= sums(made[0]).items()
+    assert len(sums(tmp_path / "run")) == 43
+    assert caplog.text.count("It is tried again until it can be done") == 1
+    assert main(["products", str(tmp_path / "run")]) == 0
+
+
+def test_a_full_disk_ends_a_run_that_shall_end(frames, tmp_path):
+    asked = iter([False] * 3)
+    job = _job(tmp_path / "run")
+    intake = FrameIntake([frames], expected_channels(job), 1.0, IntakeSettings(poll=0.001))
+    run = OnlineRun(job, OnlineTwin(job.model, SETTINGS), intake, OnlineRunSettings(), lambda: next(asked, True))
+    (tmp_path / "run").write_text("a file is in the place of the folder")
+    with pytest.raises(DataError, match=r"Cannot write .*Check the folder"):
+        run.run()
 
 
 @pytest.mark.parametrize(("settings", "least"), [({"idle": 0.5}, 0.5), ({"idle": 0.1, "awaited": 0.6}, 0.6)])

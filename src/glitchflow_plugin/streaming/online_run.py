@@ -1,8 +1,9 @@
 """Frames in, clean frames out, stride by stride: what is kept so that a killed run goes on where it was.
 
 A stride is finished once its record is there, which is written after its files. A run that begins again reads the last
-record and those after the last state of the closed loop, and feeds the twin what decides about the next stride: out of the
-frames that still lie there, else out of the state that was kept a while ago. It takes no longer after a longer run.
+record and those after the last state of the closed loop, and feeds the twin what decides about the next stride: from
+the state that was kept a while ago on, or out of frames that still lie there. It takes no longer after a longer run.
+A disk that is full holds the run up, and ends nothing.
 """
 
 import logging
@@ -12,13 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from glitchflow_plugin.data.files import content_hash, new_hdf5, read_record, sealed_hdf5, write_json
 from glitchflow_plugin.data.frame_intake import Arrived, FrameIntake
-from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.errors import DataError, FormatError
 from glitchflow_plugin.products.folder import (
     RECORDS,
     BlockRecord,
@@ -150,6 +152,24 @@ class OnlineRun:
             self._take(arrived, time.perf_counter() - before)
         self.keep()
 
+    def _persist(self, work: Callable[[], None]) -> None:
+        """Write something; where the disk is full or the folder cannot be written, wait until it can.
+
+        Raises:
+            DataError: Somebody asked for an end meanwhile, or it is something else.
+        """
+        told = False
+        while True:
+            try:
+                return work()
+            except DataError as error:
+                if not isinstance(error.__cause__, OSError) or self.ended():
+                    raise
+                if not told:
+                    logger.warning("%s It is tried again until it can be done.", error)
+                told = True
+                time.sleep(self.intake.settings.poll)
+
     def _over(self, gps: float | None) -> bool:
         until = self.settings.until
         position = gps if gps is not None else self.intake.position
@@ -162,7 +182,7 @@ class OnlineRun:
 
     def _take(self, arrived: Arrived, reading: float) -> None:
         for output in self._lost(arrived.start):
-            self._write(output, reading)
+            self._persist(partial(self._write, output, reading))
         stopped = self._stopped
         used = {name: one for name, one in arrived.channels.items() if arrived.start < stopped.get(name, math.inf)}
         stride = Stride(arrived.start, used)
@@ -170,10 +190,10 @@ class OnlineRun:
         if self._done is not None and arrived.stop - self.twin.settings.lookahead <= self._done:
             self.twin.feed(stride)
         else:
-            self._write(self.twin.push(stride), reading)
+            self._persist(partial(self._write, self.twin.push(stride), reading))
         if arrived.stop - self._checked >= self.settings.checkpoint:
             begun = time.perf_counter()
-            self.keep()
+            self._persist(self.keep)
             self.latency.keeping(time.perf_counter() - begun)
 
     def _lost(self, start: float) -> Iterator[Output]:
@@ -266,14 +286,17 @@ class OnlineRun:
             self.intake.begin(self.settings.start)
             return
         self._resume_loop(self._done)
-        needed = self._done + self.twin.settings.lookahead - self.twin.memory
+        newest = self._done + self.twin.settings.lookahead
+        needed = newest - self.twin.memory
         there = self.intake.earliest()
+        fed = there is not None and there <= needed
         kept = read_state(self.job.folder / STATE_NAME, self.what)
-        if there is not None and there <= needed:
-            begin = needed
-        elif kept is not None and kept[0] <= self._done + self.twin.settings.lookahead + 1e-9:
+        # the state is of what came in time, and spares feeding again what it has seen
+        if kept is not None and kept[0] <= newest + 1e-9 and (kept[0] >= needed or not fed):
             self.twin.restore(kept[1])
             begin = self._next = kept[0]
+        elif fed:
+            begin = needed
         else:
             begin = max(needed, there if there is not None else needed)
             logger.warning(

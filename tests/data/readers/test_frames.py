@@ -1,4 +1,5 @@
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers import frames
 from glitchflow_plugin.data.readers.continuous import cut, list_files
-from glitchflow_plugin.errors import FormatError, MissingDependencyError
+from glitchflow_plugin.errors import DataError, FormatError, MissingDependencyError
 
 T0 = 1_264_000_000.0
 ODD_NAMES = ("a:b", "a,b", r"a\b", "[1]", "a b", "a%20b", "a#b", "é", "file:", "http:x", "a*b?", "'\"$`", "-x", "~")
@@ -285,3 +286,21 @@ def test_a_file_with_flipped_bits_gives_what_it_held_or_a_reason(tmp_path):
         for name in set(found) - set(problems):
             first = round((found[name].t0 - T0) * 16)
             np.testing.assert_array_equal(found[name].series, np.arange(first, first + len(found[name].series)))
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_frame_that_a_full_disk_cuts_short_is_told_and_not_left(tmp_path, share):
+    noise = Channel("V1:STRAIN", np.random.default_rng(0).standard_normal(4096), 1.4e9, 4096.0, "strain")
+    path = tmp_path / "V-SIM-1400000000-1.gwf"
+    frames.write(path, {noise.name: noise})
+    size = path.stat().st_size
+    path.unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), before[1]))
+    try:
+        with pytest.raises(DataError, match=r"Cannot write .*V-SIM-1400000000-1.gwf: .*the disk may be full"):
+            frames.write(path, {noise.name: noise})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

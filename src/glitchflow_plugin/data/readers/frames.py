@@ -5,6 +5,7 @@ from where the table says. LALFrame's streams, which gwpy reads through, search 
 any hole in a file for the end of the data, and any path for a URL.
 """
 
+import errno
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -121,6 +122,7 @@ def write(path: Path | str, channels: Mapping[str, Channel], *, history: Mapping
 
     Raises:
         MissingDependencyError: There is no frame library.
+        DataError: The disk is full or the folder cannot be written.
     """
     require_backend()
     import lalframe
@@ -142,7 +144,14 @@ def write(path: Path | str, channels: Mapping[str, Channel], *, history: Mapping
         record = lalframe.FrameUFrHistoryAlloc(name, int(start), text)
         lalframe.FrameUFrameHFrHistoryAdd(frame, record)
     with atomic_path(path) as temporary:
-        gwpy_frames.write_frames(str(temporary), [frame])
+        try:
+            gwpy_frames.write_frames(str(temporary), [frame])
+            # the library does not tell where the disk is full only when it closes the file
+            whole = lalframe.FrameUFileCksumValid(lalframe.FrameUFrFileOpen(str(temporary), "r"))
+        except RuntimeError:
+            whole = False
+        if not whole:
+            raise OSError(errno.EIO, "the frame library could not write all of it; the disk may be full")
 
 
 def as_channel(name: str, series: "TimeSeries") -> Channel:
