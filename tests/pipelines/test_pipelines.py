@@ -10,9 +10,12 @@ from tests import _commands, _warm
 from tests._configuration import section
 
 from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME
+from glitchflow_plugin.data.readers.continuous import span_in_name
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.truth_file import read_truth
 from glitchflow_plugin.inference.trivial import TRIVIAL
+from glitchflow_plugin.products.folder import parts_of, read_manifest
+from glitchflow_plugin.products.folder_check import flaws
 from glitchflow_plugin.products.summary import read_summary
 from glitchflow_plugin.signal.columns import Columns
 
@@ -217,3 +220,19 @@ def test_one_command_makes_the_leaderboard_and_keeps_what_is_there(run):
     assert set(table.index) == {"zero", "wiener", "unet", *TRIVIAL}
     assert table.loc["zero", "median_net_removed"] == 0
     assert read_summary(run / "benchmark/small").events.kept == 12
+
+
+def test_frames_are_cleaned_as_they_appear(run):
+    frames = run / "datasets/small/stream/frames"
+    execute(run, "+pipe_key=online_pipeline", f"online.frames=[{frames}]", "online.run.idle=0.5")
+    folder = only(run / "online/small", "glitchflow-small-champion")
+    starts, stops = zip(*filter(None, map(span_in_name, frames.iterdir())), strict=True)
+    status = json.loads((folder / "status.json").read_text())
+    assert status["gps"] == max(stops) - status["lookahead"]
+    (part,) = parts_of(folder)
+    blocks = read_manifest(part).blocks
+    # before as much as a window lies behind the newest sample nothing can be said, and the strain comes out as it is
+    assert [one.start for one in blocks] == list(np.arange(min(starts), status["gps"]))
+    assert sum(one.seconds["ANALYSED"] for one in blocks) > 10
+    assert read_summary(folder).metrics["strides"].value == len(blocks)
+    assert list(flaws(part)) == []
