@@ -42,7 +42,8 @@ def flaws(folder: Path) -> Iterator[str]:
     listed = {one.name for block in manifest.blocks for one in block.files}
     newer: dict[float, BlockRecord] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix in FORMATS.values() and path.name not in listed:
+        # what a killed run has left half-written goes when the next one begins
+        if path.suffix in FORMATS.values() and path.name not in listed and not path.name.startswith("."):
             record = _record_of(path)
             if record is None:
                 yield f"{path.name}: no record lists it. It is of another model or run: move it away."
