@@ -2,6 +2,8 @@
 
 import torch
 
+from glitchflow_plugin.training.triggers.learn import learn
+from glitchflow_plugin.training.triggers.learner import HeldSets
 from glitchflow_plugin.types.triggers import POINT_FEATURES, TriggerLabels, TriggerSets
 
 CHANNELS, GLOBALS, KINDS = 6, 3, 3
@@ -38,3 +40,35 @@ def coupled_sets(number, *, seed=0, rate=4.0):
     kinds = torch.where(glitch, kind, -1)
     unknown = torch.full((number,), -1)
     return sets, TriggerLabels(glitch.float(), kinds, log1p, unknown, torch.ones(number))
+
+
+def coupled(number, seed=0):
+    """The same in memory with their labels."""
+    return HeldSets(*coupled_sets(number, seed=seed))
+
+
+class Quiet:
+    """A tracker that keeps the numbers alone, by name."""
+
+    def __init__(self):
+        self.numbers = {}
+
+    def metric(self, name, value, step):
+        del step
+        self.numbers.setdefault(name, []).append(value)
+
+    def figure(self, *_): ...
+
+    def params(self, *_): ...
+
+    def text(self, *_): ...
+
+
+def teaching(folder, config, epochs=2):
+    """How a contest teaches networks in a test: by the loop, in this process."""
+
+    def teach(name, learner, own, validation):
+        given = config.model_copy(update=own)
+        return learn(learner, validation, given, epochs=epochs, checkpoints=folder / name, tracker=Quiet())
+
+    return teach

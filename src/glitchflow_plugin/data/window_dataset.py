@@ -241,8 +241,11 @@ class BatchOrder(Sampler[list[int]]):
         for _, whole in self.shares():
             # as in `__iter__`: the first window for a process that has none
             mine = range(place + self.rank, place + whole, self.world_size) or range(place, place + 1)
-            draws = [np.random.default_rng([seed, self.epoch, each]).random(num_channels) for each in mine]
-            yield np.stack(draws) < probability
+            if probability:
+                draws = [np.random.default_rng([seed, self.epoch, each]).random(num_channels) for each in mine]
+                yield np.stack(draws) < probability
+            else:
+                yield np.zeros((len(mine), num_channels), dtype=bool)
             place += whole
 
     def __len__(self) -> int:

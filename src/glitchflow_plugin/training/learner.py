@@ -58,34 +58,17 @@ class Review:
     ranks: Mapping[str, Float[np.ndarray, " time"]] = field(default_factory=dict)
 
 
-class Learner(Protocol):
-    """One way to show witnesses and strain to a network: data, network, loss, judgement and what is registered.
+class Learnable(Protocol):
+    """What the loop must know of whatever it teaches: network, loss and judgement.
 
-    The loop owns devices, order, steps and checkpoints; it passes batches of `dataset` to `losses` and to the
-    `predict` of `judge` and looks at neither. A learner must survive pickling (Ray).
+    The loop owns devices, order, steps and checkpoints; it passes batches to `losses` and to the `predict` of `judge`
+    and looks at neither. What it calls witnesses and strain, input and truth of a batch, can be cut into rows, has a
+    length and goes to a device. A learner must survive pickling (Ray).
     """
-
-    @property
-    def training_set(self) -> TrainingSet:
-        """Windows, split and scaling."""
-        ...
-
-    @property
-    def events(self) -> EventSet | None:
-        """The event set that the maps were made of, where it is at hand."""
-        ...
 
     @property
     def witnesses(self) -> tuple[str, ...]:
         """Witness channels, in the order of the network's input."""
-        ...
-
-    def dataset(self, part: str) -> CachedEvents:
-        """Windows of `train`, `validation` or `test`."""
-        ...
-
-    def training_windows(self) -> CachedEvents:
-        """Windows of `train` as `losses` wants them, which may have more strain channels than was measured."""
         ...
 
     def network(self) -> nn.Module:
@@ -100,7 +83,7 @@ class Learner(Protocol):
         """The network with the scaling about it, an nn.Module on the network's device that shares its weights."""
         ...
 
-    def losses(self, network: Callable[..., Any], twin: Any, witnesses: Tensor, strain: Tensor) -> Tensor:
+    def losses(self, network: Callable[..., Any], twin: Any, witnesses: Any, strain: Any) -> Tensor:
         """One float32 number a window, differentiable.
 
         `network` runs the one that learns (distributed, compiled, in low precision); that of the twin may be its moving
@@ -110,14 +93,40 @@ class Learner(Protocol):
 
     def judge(
         self,
-        predict: Callable[[Tensor], Tensor],
-        batches: Batches,
+        predict: Callable[[Any], Any],
+        batches: Iterable[tuple[Any, Any]],
         twin: Any,
         *,
         device: torch.device,
         threshold: float,
     ) -> Results:
         """Loss and figures of predictions over batches, in the scaling of `twin`. No gradient is kept."""
+        ...
+
+    def origin(self) -> dict[str, str]:
+        """Checksums by name of what a resumed run must share with the one that it goes on from."""
+        ...
+
+
+class Learner(Learnable, Protocol):
+    """One way to show witnesses and strain to a network: data, network, loss, judgement and what is registered."""
+
+    @property
+    def training_set(self) -> TrainingSet:
+        """Windows, split and scaling."""
+        ...
+
+    @property
+    def events(self) -> EventSet | None:
+        """The event set that the maps were made of, where it is at hand."""
+        ...
+
+    def dataset(self, part: str) -> CachedEvents:
+        """Windows of `train`, `validation` or `test`."""
+        ...
+
+    def training_windows(self) -> CachedEvents:
+        """Windows of `train` as `losses` wants them, which may have more strain channels than was measured."""
         ...
 
     def examples(
@@ -131,10 +140,6 @@ class Learner(Protocol):
         classes: Mapping[str, str] | None = None,
     ) -> Picture:
         """Figure of a few telling windows of a data set: measured, predicted, what is left; see `plot_cleaning`."""
-        ...
-
-    def origin(self) -> dict[str, str]:
-        """Checksums by name of what a resumed run must share with the one that it goes on from."""
         ...
 
     # once, after training

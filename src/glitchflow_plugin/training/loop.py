@@ -28,7 +28,7 @@ from glitchflow_plugin.training.checkpoints import (
 )
 from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.interruption import Interrupted, Request, stop_requests
-from glitchflow_plugin.training.learner import Learner
+from glitchflow_plugin.training.learner import Learnable
 from glitchflow_plugin.training.network import make_stepper, network_in_training, to_device
 from glitchflow_plugin.training.processes import Processes
 from glitchflow_plugin.training.progress import EpochResult, Progress
@@ -140,7 +140,7 @@ class Loop:
 
     def __init__(
         self,
-        learner: Learner,
+        learner: Learnable,
         batches: WindowBatches,
         settings: LoopSettings,
         *,
@@ -266,7 +266,8 @@ class Loop:
         dropout = getattr(model.network, "channel_dropout", 0.0)
         left_out = order.left_out(len(self.learner.witnesses), dropout, self.settings.random_seed or 0)
         for (witnesses, strain), (mine, whole), missing in zip(bar, order.shares(), left_out, strict=True):
-            witnesses[torch.from_numpy(missing)] = 0.0
+            if missing.any():
+                witnesses[torch.from_numpy(missing)] = 0.0
             warm_up(model.optimizer, self.config.optim_lr, state.step, self._warmup_steps)
             state.loss_sum += self.stepper.step(witnesses, strain, mine, whole)
             state.loss_count += mine
@@ -295,7 +296,7 @@ class Loop:
         figures = here.concatenate(self.processes.gather(here)).figures()
         return _finite(figures.pop("loss"), "validation", self.state.epoch), figures
 
-    def predict(self, witnesses: Tensor) -> Tensor:
+    def predict(self, witnesses: Any) -> Any:
         """Strain as the network that is judged foretells it, from windows on whatever device."""
         return self.model.twin(to_device(witnesses, self.device, channels_last=self.config.channels_last))
 

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from glitchflow_plugin.training.checkpoints import load_weights
 from glitchflow_plugin.training.configuration import TrainingConfiguration
-from glitchflow_plugin.training.learner import Learner
+from glitchflow_plugin.training.learner import Learnable
 from glitchflow_plugin.training.precision import choose_precision, in_precision
 from glitchflow_plugin.training.processes import Processes
 from glitchflow_plugin.training.steps import Stepper, build_optimizer, moving_average, parameter_groups
@@ -57,7 +57,7 @@ class NetworkInTraining:
 
 
 def network_in_training(
-    learner: Learner,
+    learner: Learnable,
     config: TrainingConfiguration,
     device: torch.device,
     processes: Processes,
@@ -112,7 +112,7 @@ def network_in_training(
 
 
 def make_stepper(
-    learner: Learner,
+    learner: Learnable,
     model: NetworkInTraining,
     config: TrainingConfiguration,
     device: torch.device,
@@ -138,7 +138,9 @@ def make_stepper(
     )
 
 
-def to_device(windows: Tensor, device: torch.device, *, channels_last: bool) -> Tensor:
-    """Bring windows to the device, images in the memory layout of the network."""
+def to_device(windows: Any, device: torch.device, *, channels_last: bool) -> Any:
+    """Bring windows to the device, images in the memory layout of the network; a record of tensors as it can."""
+    if not isinstance(windows, Tensor):
+        return windows.to(device)
     layout = torch.channels_last if channels_last and windows.dim() == 4 else torch.contiguous_format
     return windows.to(device, memory_format=layout, non_blocking=True)

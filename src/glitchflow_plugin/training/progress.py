@@ -66,7 +66,9 @@ class Progress:
             self.epochs,
             result.train_loss,
             result.loss,
-            ", ".join(f"{key} {value:.3f}" for key, value in result.figures.items() if "accuracy" in key),
+            ", ".join(
+                f"{key} {value:.3f}" for key, value in result.figures.items() if "accuracy" in key or key == "auc"
+            ),
             result.learning_rate,
         )
 

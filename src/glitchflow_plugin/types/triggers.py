@@ -30,6 +30,16 @@ class _Rows:
         """The sets of all parts as one."""
         return cls(*(torch.cat([getattr(part, one.name) for part in parts]) for one in fields(cls)))  # type: ignore[arg-type]
 
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return getattr(self, fields(self)[0].name).device  # type: ignore[arg-type]
+
+    def float(self) -> Self:
+        """The same with its real numbers as float32."""
+        held = (getattr(self, one.name) for one in fields(self))  # type: ignore[arg-type]
+        return type(self)(*(one.float() if one.is_floating_point() else one for one in held))
+
     def to(self, device: torch.device | str) -> Self:
         """The same on a device."""
         return type(self)(*(getattr(self, one.name).to(device) for one in fields(self)))  # type: ignore[arg-type]

@@ -1,32 +1,37 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from tests._triggers import CHANNELS, GLOBALS, KINDS, coupled_sets
+from tests._triggers import CHANNELS, GLOBALS, KINDS, Quiet, coupled, coupled_sets
 
-from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.models.triggers.build import build_network
+from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.steps import Stepper
-from glitchflow_plugin.training.triggers.learn import LearningSettings, answers, learn, mean_loss
+from glitchflow_plugin.training.triggers.learn import answers, learn
+from glitchflow_plugin.training.triggers.learner import HeldSets, TriggerLearner
 from glitchflow_plugin.training.triggers.losses import TaskWeights, task_losses
 from glitchflow_plugin.types.triggers import TriggerAnswers, TriggerLabels
 
-SETTINGS = {"num_channels": CHANNELS, "num_globals": GLOBALS, "num_kinds": KINDS}
+SETTINGS = {"num_channels": CHANNELS, "num_globals": GLOBALS, "num_kinds": KINDS, "dim": 16, "heads": 2, "layers": 1}
+CONFIG = TrainingConfiguration(batch_size=64, optim_lr=5e-3, gradient_clip=1.0, lr_scheduler=None, precision="float32")
 
 
-def small(name="pointvit", **others):
+def small():
     torch.manual_seed(0)
-    return build_network(name, **SETTINGS, dim=16, heads=2, layers=1, **others)
+    return build_network("pointvit", **SETTINGS)
 
 
-def batches(number, seed, size=64):
-    sets, labels = coupled_sets(number, seed=seed)
+def learner(training):
+    return TriggerLearner("pointvit", SETTINGS, TaskWeights(), training)
 
-    def of(epoch):
-        order = torch.randperm(number, generator=torch.Generator().manual_seed(epoch))
-        return ((sets[rows], labels[rows]) for rows in order.split(size))
 
-    return of
+def taught(folder, training, validation, epochs, **config):
+    tracker = Quiet()
+    given = CONFIG.model_copy(update=config)
+    lesson = learn(learner(training), validation, given, epochs=epochs, checkpoints=folder, tracker=tracker)
+    return lesson, tracker.numbers
 
 
 def test_losses_by_hand():
@@ -53,27 +58,37 @@ def test_a_label_that_is_not_known_gives_no_gradient():
     assert all(one.grad.isfinite().all() and not one.grad.any() for one in network.parameters())
 
 
-def test_it_learns_what_is_coupled():
-    learnt = learn(small(), batches(600, 0), batches(200, 1), LearningSettings(epochs=12, rate=5e-3, warm_up_steps=10))
-    test = batches(300, 2)
-    ((told, true),) = ((told, true) for told, true in answers(learnt.network, [next(iter(batches(300, 2, 300)(0)))]))
+def loss_of(network, held):
+    with torch.no_grad():
+        return float(task_losses(network(held.sets), held.labels, TaskWeights()).mean())
+
+
+def test_it_learns_what_is_coupled(tmp_path):
+    lesson, numbers = taught(tmp_path, coupled(600), coupled(200, 1), epochs=12, warmup_epochs=1)
+    test = coupled(300, 2)
+    ((told, true),) = answers(lesson.network, test.batches(300))
     assert ((told.glitch > 0) == (true.glitch > 0)).float().mean() > 0.9
-    assert learnt.validation[learnt.best_epoch] == min(learnt.validation)
-    assert mean_loss(learnt.network, test(0), TaskWeights()) < 0.5 * learnt.validation[0]
+    losses = numbers["validation_loss"]
+    assert loss_of(lesson.network, coupled(200, 1)) == pytest.approx(min(losses), rel=1e-4)
+    assert loss_of(lesson.network, test) < 0.5 * losses[0]
+    assert max(numbers["validation_auc"]) > 0.95
 
 
-def test_it_ends_where_validation_gains_nothing_and_keeps_the_best():
-    noise = torch.Generator().manual_seed(1)
-    sets, labels = coupled_sets(64)
-    wrong = TriggerLabels(
-        torch.randint(0, 2, (64,), generator=noise).float(),
-        *(getattr(labels, name) for name in ("kind", "log1p_snr", "channel", "weights")),
-    )
-    settings = LearningSettings(epochs=40, rate=2e-2, patience=2, warm_up_steps=0)
-    learnt = learn(small(), batches(64, 0), lambda _: [(sets, wrong)], settings)
-    assert len(learnt.validation) == learnt.best_epoch + 3 < 40
-    again = mean_loss(learnt.network, [(sets, wrong)], settings.tasks)
-    assert again == pytest.approx(learnt.validation[learnt.best_epoch], rel=1e-5)
+def test_it_ends_where_validation_gains_nothing_and_keeps_the_best(tmp_path):
+    held = coupled(64)
+    wrong = replace(held.labels, glitch=torch.randint(0, 2, (64,), generator=torch.Generator().manual_seed(1)).float())
+    validation = HeldSets(held.sets, wrong)
+    lesson, numbers = taught(tmp_path, held, validation, epochs=40, optim_lr=2e-2, early_stopping=2)
+    losses = numbers["validation_loss"]
+    assert len(losses) == lesson.epochs == losses.index(min(losses)) + 3 < 40
+    assert loss_of(lesson.network, validation) == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_scaling_is_that_of_the_training_sets_alone():
+    network = small()
+    learner(held := coupled(100)).initialise(network)
+    points = held.sets.points[held.sets.mask]
+    torch.testing.assert_close(network.scaling.point_mean, points.mean(0))
 
 
 def test_where_memory_runs_out_the_step_stays_the_same():
@@ -95,10 +110,11 @@ def test_where_memory_runs_out_the_step_stays_the_same():
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
 
 
-def test_parts_without_sets_and_a_rate_too_large_are_told():
+def test_parts_without_sets_and_a_rate_too_large_are_told(tmp_path):
+    empty = HeldSets(*coupled(1)[:0])
     with pytest.raises(DataError, match="learn from, got none"):
-        learn(small(), lambda _: [], batches(9, 0), LearningSettings())
+        taught(tmp_path, empty, coupled(9), 1)
     with pytest.raises(DataError, match="validate with, got none"):
-        learn(small(), batches(9, 0), lambda _: [], LearningSettings())
-    with pytest.raises(ConfigurationError, match="smaller rate"):
-        learn(small(), batches(256, 0), batches(9, 0), LearningSettings(rate=1e30, warm_up_steps=0))
+        taught(tmp_path, coupled(9), empty, 1)
+    with pytest.raises(DataError, match="Lower optim_lr"):
+        taught(tmp_path, coupled(256), coupled(9), 3, optim_lr=1e30)

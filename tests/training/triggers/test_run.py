@@ -1,18 +1,25 @@
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tests._triggers import teaching
 
 from glitchflow_plugin.data.triggers.labels import LabelSettings, TriggerSplitSettings, label_times, split_times
 from glitchflow_plugin.data.triggers.sets import SetSettings
 from glitchflow_plugin.data.triggers.store import open_triggers, read_manifest
 from glitchflow_plugin.errors import DataError
+from glitchflow_plugin.inference.classify_triggers import known_ranks
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.simulation.trigger_level import TRUTH_NAME, TriggerLevelSettings, simulate_triggers
 from glitchflow_plugin.tracking.trigger_models import load_trigger_model
+from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.registration import RegistrySettings
 from glitchflow_plugin.training.triggers.contest import ContestSettings
 from glitchflow_plugin.training.triggers.run import (
-    glitch_loss,
+    glitch_losses,
+    glitch_scores,
     leaderboard,
     log_prior,
     register_champion,
@@ -37,11 +44,16 @@ def simulated(tmp_path_factory):
 
 def trained(simulated, entrants):
     folder, times = simulated
-    settings = {"entrants": entrants, "learning": {"epochs": 1}, "replicates": 100}
-    return train_triggers(
-        open_triggers(folder), read_manifest(folder).channels, times, DETECTOR.strain,
-        sets=SetSettings(), settings=built(ContestSettings, settings, "contest"),
-    )  # fmt: skip
+    settings = {"entrants": entrants, "replicates": 100}
+    config = TrainingConfiguration(batch_size=128, optim_lr=5e-4, precision="float32")
+    with tempfile.TemporaryDirectory() as checkpoints:
+        made = train_triggers(
+            open_triggers(folder), read_manifest(folder).channels, times, DETECTOR.strain,
+            sets=SetSettings(), settings=built(ContestSettings, settings, "contest"),
+            teach=teaching(Path(checkpoints), config, epochs=1), fingerprint="of the times",
+        )  # fmt: skip
+    assert made is not None
+    return made
 
 
 @pytest.mark.slow
@@ -53,16 +65,27 @@ def test_the_best_model_is_registered_and_gives_way_only_to_a_better_one(simulat
     assert told["entrants"]["forest"]["figures"]["auc"]["low"] > 0.8
     assert DETECTOR.strain not in good.model.channels
     registry = RegistrySettings(f"sqlite:///{tmp_path}/mlflow.db", "triggers", artifacts=str(tmp_path / "artifacts"))
-    assert register_champion(good, registry)[1]
+    assert register_champion(good, registry).promoted
     poor = trained(simulated, {"floor": {"model": "condonly", "dim": 8}})
-    version, promoted = register_champion(poor, registry)
-    assert (version.version, promoted) == (2, False)
+    version = register_champion(poor, registry)
+    assert (version.version, version.promoted) == (2, False)
+    assert "against version 1: loss of glitch or not lower by -" in version.reason
+    # the same again is no better with confidence
+    assert not register_champion(good, registry).promoted
     champion, kept = load_trigger_model("triggers", "champion", registry.tracking_uri)
     assert kept.version == 1
     folder, times = simulated
     test = times.of("test")
-    losses = [glitch_loss(one, open_triggers(folder), test) for one in (champion, good.model, poor.model)]
+    losses = [glitch_losses(one, open_triggers(folder), test).mean() for one in (champion, good.model, poor.model)]
     assert losses[0] == losses[1] < losses[2]
+    # what is claimed of ranks holds on times that the model never saw
+    ranks = known_ranks(champion)
+    assert ranks is not None
+    scores = glitch_scores(champion, open_triggers(folder), test)
+    claimed = ranks.false_alarm(scores[~test.glitch])
+    assert (claimed <= 0.1).mean() < 0.16
+    assert np.median(ranks.efficiency(scores[test.glitch])) == pytest.approx(0.5, abs=0.15)
+    assert ranks.rate == pytest.approx(times.of("validation").glitch.sum() / times.of("validation").weight.sum())
 
 
 def test_the_prior_is_that_of_live_time(simulated):

@@ -146,7 +146,7 @@ def label_times(
     origin = int(live[0, 0])  # s relative to it: float64 rounds GPS ns
     seconds = (time - origin * NANOSECONDS) / NANOSECONDS
     able = (snr >= settings.snr) & holds(live - origin, seconds)
-    chosen = _loudest(time, np.where(able, snr, -np.inf), int(settings.separation * NANOSECONDS))
+    chosen = loudest_of(time, np.where(able, snr, -np.inf), int(settings.separation * NANOSECONDS))
     if not len(chosen):
         raise DataError(
             f"expected triggers of the strain with SNR >= {settings.snr:g} in {np.diff(live).sum():g} s of live time, "
@@ -217,8 +217,14 @@ def _block(time: NDArray[np.int64], block_length: float) -> NDArray[np.int64]:
     return time // int(block_length * NANOSECONDS)
 
 
-def _loudest(time: NDArray[np.int64], snr: NDArray[np.float64], near: int) -> NDArray[np.int64]:
-    """The triggers that none louder is near to, by the loudest first."""
+def loudest_of(time: NDArray[np.int64], snr: NDArray[np.float64], near: int) -> NDArray[np.int64]:
+    """Places of the triggers that no louder one is near to, rising.
+
+    Args:
+        time: Rising, ns.
+        snr: Of each; minus infinity: it is none.
+        near: How near, ns.
+    """
     kept: list[int] = []
     taken = np.isneginf(snr)
     for place in np.argsort(-snr, kind="stable").tolist():

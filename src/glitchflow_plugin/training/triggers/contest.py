@@ -10,21 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
+from numpy.typing import NDArray
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.intervals import Estimate
 from glitchflow_plugin.models.triggers.build import build_network
 from glitchflow_plugin.models.triggers.parts import TriggerNetwork
 from glitchflow_plugin.models.triggers.trees import TREES, TriggerTrees, fit_trees, table
-from glitchflow_plugin.settings import Fraction, Replicates, section
-from glitchflow_plugin.training.interruption import Interrupted
+from glitchflow_plugin.settings import Fraction, Replicates, built, section
+from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.triggers.judge import conformal_half_width, figures_of, lead
-from glitchflow_plugin.training.triggers.learn import Batches, LearningSettings, answers, learn
+from glitchflow_plugin.training.triggers.learn import Teach, answers
+from glitchflow_plugin.training.triggers.learner import HeldSets, TriggerLearner
 from glitchflow_plugin.training.triggers.losses import TaskWeights, task_losses
 from glitchflow_plugin.training.triggers.rivals import logistic, loudest
+from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.types.triggers import TriggerAnswers, TriggerLabels
 
 logger = logging.getLogger(__name__)
+
+_OWN_KEYS = ("model", "config")
+"""Keys of an entrant that are no arguments of its model."""
 
 
 @section
@@ -32,25 +38,39 @@ class ContestSettings:
     """Who is taught, and how it is judged.
 
     Attributes:
-        entrants: By a name of its own, `model` (a network, boosting or forest) and its arguments. Of trees, a list of
-            values is a search: the validation part chooses.
-        learning: How networks are learnt.
+        entrants: By a name of its own, `model` (a network, boosting or forest) and its arguments; of networks also
+            `config`, keys of the training's configuration that are its own. Of trees, a list of values is a search: the
+            validation part chooses. Those that are None are left out.
+        tasks: What each task counts for. With `channel` above 0, one trigger of each set is held out.
         coverage: Share of the SNRs that their intervals shall hold.
         replicates: Of the bootstrap.
         seed: Of the trees, the networks' first weights and the bootstrap.
     """
 
-    entrants: Mapping[str, Mapping[str, Any]]
-    learning: LearningSettings = field(default_factory=LearningSettings)
+    entrants: Mapping[str, Mapping[str, Any] | None]
+    tasks: TaskWeights = field(default_factory=TaskWeights)
     coverage: Fraction = 0.9
     replicates: Replicates = 1000
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse an entrant without a model."""
-        for name, entrant in self.entrants.items():
+        """Refuse an entrant without a model, and networks that cannot be built, before anything is read."""
+        for name, entrant in self.asked.items():
             if "model" not in entrant:
                 raise ConfigurationError(f"entrants.{name}: expected a model, got the keys {sorted(entrant)}.")
+            built(TrainingConfiguration, entrant.get("config"), f"entrants.{name}.config")
+            if entrant["model"] not in TREES:
+                build_network(
+                    entrant["model"], **{**_arguments(entrant), "num_channels": 2, "num_kinds": 1}, num_globals=1
+                )
+        if not self.asked:
+            raise ConfigurationError("entrants: expected one at least, got none.")
+
+    @property
+    def asked(self) -> dict[str, Mapping[str, Any]]:
+        """The entrants that are not left out: networks first, for which several processes work together."""
+        there = {name: entrant for name, entrant in self.entrants.items() if entrant is not None}
+        return dict(sorted(there.items(), key=lambda one: one[1].get("model") in TREES))
 
 
 @dataclass(frozen=True)
@@ -77,12 +97,14 @@ class Parts:
         validation: Ends the teaching, chooses settings and champion, and gives the width of intervals.
         test: Chooses nothing.
         test_groups: What varies independently in the test part, in its order.
+        times: Checksum of the times.
     """
 
-    training: Batches
-    validation: Batches
-    test: Batches
+    training: HeldSets
+    validation: HeldSets
+    test: HeldSets
     test_groups: Int[np.ndarray, " set"]
+    times: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +119,8 @@ class Entrant:
         told: Its answers on the test part.
         figures: On the test part.
         lead: The same, over the best of the trees on validation; empty for that one and without trees.
-        training_rate: Sets a second while it was taught, passes over validation included.
+        training_rate: Sets a second while it was taught, passes over validation included; None: it went on from a
+            checkpoint.
         inference_rate: Sets a second on the test part.
     """
 
@@ -108,7 +131,7 @@ class Entrant:
     told: TriggerAnswers
     figures: Mapping[str, Estimate] = field(default_factory=dict)
     lead: Mapping[str, Estimate] = field(default_factory=dict)
-    training_rate: float = 0.0
+    training_rate: float | None = None
     inference_rate: float = 0.0
 
 
@@ -119,7 +142,8 @@ class Result:
     Attributes:
         entrants: By name.
         champion: The one with the least validation loss.
-        rivals: Area under the ROC and efficiencies of the loudest trigger alone and of logistic regression.
+        rivals: What they must beat: area under the ROC and efficiencies of the loudest trigger alone and of logistic
+            regression, and how often the channel held out is the commonest one.
     """
 
     entrants: Mapping[str, Entrant]
@@ -127,24 +151,40 @@ class Result:
     rivals: Mapping[str, Mapping[str, Estimate]]
 
 
-def contest(parts: Parts, sizes: Sizes, settings: ContestSettings, device: torch.device | str = "cpu") -> Result:
+def contest(
+    parts: Parts, sizes: Sizes, settings: ContestSettings, teach: Teach, device: torch.device | str = "cpu"
+) -> Result | None:
     """Teach all entrants, choose on validation, judge on the test part.
 
     Args:
         parts: What to teach, choose and judge with.
         sizes: Of the vocabulary.
-        settings: Who is taught, and how.
-        device: Where networks are taught.
+        settings: Who is taught, and how it is judged.
+        teach: Teaches a network.
+        device: Where networks are judged.
+
+    Returns:
+        What came of it; None in a process that another one goes on for.
 
     Raises:
         Interrupted: A signal asked to end; nothing half-taught is judged.
     """
-    true = TriggerLabels.joined([labels for _, labels in parts.test(0)])
+    true = parts.test.labels
     drawn = {"replicates": settings.replicates, "seed": settings.seed}
-    found = {}
-    for name, one in settings.entrants.items():
-        found[name] = _taught(parts, sizes, one, settings, device)
-        logger.info("%s: validation loss %.4f", name, found[name].validation_loss)
+    found: dict[str, Entrant] = {}
+    trees_in: tuple[NDArray[np.float64], dict[str, NDArray[Any]]] | None = None
+    for name, one in settings.asked.items():
+        if one["model"] in TREES:
+            trees_in = trees_in or table(parts.training.batches(), sizes.num_channels)
+            entrant = _searched(parts, trees_in, sizes, one, settings)
+        else:
+            entrant = _taught(name, one, parts, sizes=sizes, settings=settings, teach=teach, device=device)
+        if entrant is None:
+            continue
+        found[name] = entrant
+        logger.info("%s: validation loss %.4f", name, entrant.validation_loss)
+    if not found:
+        return None
     trees = [name for name, one in found.items() if isinstance(one.model, TriggerTrees)]
     best_tree = min(trees, key=lambda name: found[name].validation_loss, default=None)
     judged = {}
@@ -157,63 +197,87 @@ def contest(parts: Parts, sizes: Sizes, settings: ContestSettings, device: torch
             over = lead((one.told, rival.told), true, parts.test_groups, half_widths=widths, **drawn)
         judged[name] = replace(one, figures=own, lead=over)
     champion = min(judged, key=lambda name: judged[name].validation_loss)
-    return Result(judged, champion, _rivals(parts, sizes, true, drawn))
+    return Result(judged, champion, _rivals(parts, sizes, drawn))
+
+
+def _arguments(entrant: Mapping[str, Any]) -> dict[str, Any]:
+    """What an entrant's model is made of."""
+    return {key: value for key, value in entrant.items() if key not in _OWN_KEYS}
 
 
 def _taught(
-    parts: Parts, sizes: Sizes, entrant: Mapping[str, Any], settings: ContestSettings, device: torch.device | str
+    name: str,
+    entrant: Mapping[str, Any],
+    parts: Parts,
+    *,
+    sizes: Sizes,
+    settings: ContestSettings,
+    teach: Teach,
+    device: torch.device | str,
+) -> Entrant | None:
+    chosen = {**vars(sizes), **_arguments(entrant)}
+    learner = TriggerLearner(entrant["model"], chosen, settings.tasks, parts.training, parts.times)
+    lesson = teach(name, learner, entrant.get("config") or {}, parts.validation)
+    if lesson is None:
+        return None
+    rate = lesson.epochs * len(parts.training) / lesson.seconds if lesson.seconds else None
+    return _asked(lesson.network, {**chosen, "model": entrant["model"]}, parts, settings, rate=rate, device=device)
+
+
+def _searched(
+    parts: Parts,
+    learnt_from: tuple[NDArray[np.float64], dict[str, NDArray[Any]]],
+    sizes: Sizes,
+    entrant: Mapping[str, Any],
+    settings: ContestSettings,
 ) -> Entrant:
+    """The trees of the least validation loss over all combinations of the values."""
     started = time.perf_counter()
-    tasks = settings.learning.tasks
-    if entrant["model"] in TREES:
-        model, chosen, passes = _searched(parts, sizes, entrant, settings)
-    else:
-        torch.manual_seed(settings.seed)
-        chosen = {**vars(sizes), **{key: value for key, value in entrant.items() if key != "model"}}
-        learnt = learn(
-            build_network(entrant["model"], **chosen), parts.training, parts.validation, settings.learning, device
-        )
-        if learnt.interrupted:
-            raise Interrupted(f"{learnt.interrupted} ended the teaching of {entrant['model']}. Begin it again.", code=1)
-        model, passes = learnt.network, len(learnt.training)
-    taught = time.perf_counter() - started
+    given = _arguments(entrant)
+    values = [
+        value if isinstance(value, Sequence) and not isinstance(value, str) else [value] for value in given.values()
+    ]
+    known = {"num_channels": sizes.num_channels, "num_kinds": sizes.num_kinds}
+    tried = []
+    for one in product(*values):
+        chosen: dict[str, Any] = dict(zip(given, one, strict=True))
+        trees = fit_trees(entrant["model"], *learnt_from, seed=settings.seed, **known, **chosen)
+        loss = _loss(*_told(trees, parts.validation, "cpu"), settings.tasks)
+        tried.append((loss, trees, {**known, **chosen}))
+    _, trees, chosen = min(tried, key=lambda one: one[0])
+    rate = len(tried) * len(parts.training) / (time.perf_counter() - started)
+    return _asked(trees, {**chosen, "model": entrant["model"]}, parts, settings, rate=rate, device="cpu")
+
+
+def _asked(
+    model: TriggerNetwork | TriggerTrees,
+    chosen: Mapping[str, Any],
+    parts: Parts,
+    settings: ContestSettings,
+    *,
+    rate: float | None,
+    device: torch.device | str,
+) -> Entrant:
+    """What a model that was taught says of the other parts."""
     told, true = _told(model, parts.validation, device)
     started = time.perf_counter()
     tested, _ = _told(model, parts.test, device)
     asked = time.perf_counter() - started
     return Entrant(
         model,
-        {**chosen, "model": entrant["model"]},
-        _loss(told, true, tasks),
+        chosen,
+        _loss(told, true, settings.tasks),
         conformal_half_width(told, true, settings.coverage),
         tested,
-        training_rate=passes * sum(len(labels) for _, labels in parts.training(0)) / taught,
+        training_rate=rate,
         inference_rate=len(tested) / asked,
     )
 
 
-def _searched(
-    parts: Parts, sizes: Sizes, entrant: Mapping[str, Any], settings: ContestSettings
-) -> tuple[TriggerTrees, dict[str, Any], int]:
-    """The trees of the least validation loss over all combinations of the values, and how many there were."""
-    keys = [key for key in entrant if key != "model"]
-    values = [entrant[key] if isinstance(entrant[key], Sequence) else [entrant[key]] for key in keys]
-    known = {"num_channels": sizes.num_channels, "num_kinds": sizes.num_kinds}
-    inputs, labels = table(parts.training(0), sizes.num_channels)
-    tried = []
-    for one in product(*values):
-        chosen = dict(zip(keys, one, strict=True))
-        trees = fit_trees(entrant["model"], inputs, labels, seed=settings.seed, **known, **chosen)
-        loss = _loss(*_told(trees, parts.validation, "cpu"), settings.learning.tasks)
-        tried.append((loss, trees, {**known, **chosen}))
-    _, trees, chosen = min(tried, key=lambda one: one[0])
-    return trees, chosen, len(tried)
-
-
 def _told(
-    model: TriggerNetwork | TriggerTrees, batches: Batches, device: torch.device | str
+    model: TriggerNetwork | TriggerTrees, held: HeldSets, device: torch.device | str
 ) -> tuple[TriggerAnswers, TriggerLabels]:
-    told, true = zip(*answers(model, batches(0), device), strict=True)
+    told, true = zip(*answers(model, held.batches(), device), strict=True)
     return TriggerAnswers.joined(told), TriggerLabels.joined(true)
 
 
@@ -221,15 +285,21 @@ def _loss(told: TriggerAnswers, true: TriggerLabels, tasks: TaskWeights) -> floa
     return float(task_losses(told, true, tasks).double().mean())
 
 
-def _rivals(
-    parts: Parts, sizes: Sizes, true: TriggerLabels, drawn: Mapping[str, int]
-) -> dict[str, dict[str, Estimate]]:
-    known = logistic(parts.training(0), num_channels=sizes.num_channels)
+def _rivals(parts: Parts, sizes: Sizes, drawn: Mapping[str, int]) -> dict[str, dict[str, Estimate]]:
+    known, true = logistic(parts.training.batches(), num_channels=sizes.num_channels), parts.test.labels
     found = {}
     for name, rival in (("loudest", loudest), ("logistic", known)):
-        scores = torch.from_numpy(np.concatenate([rival(sets) for sets, _ in parts.test(0)]))
+        scores = torch.from_numpy(np.concatenate([rival(sets) for sets, _ in parts.test.batches()]))
         nothing = torch.zeros(len(scores), 1)
         told = TriggerAnswers(scores, nothing, nothing[:, 0], nothing)
         every = figures_of(told, true, parts.test_groups, half_width=0.0, **drawn)
         found[name] = {key: value for key, value in every.items() if key == "auc" or key.startswith("efficiency")}
+    channels = host(parts.training.labels.channel)
+    if (channels >= 0).any():
+        commonest = np.zeros((len(parts.test), sizes.num_channels), dtype=np.float32)
+        commonest[:, np.bincount(channels[channels >= 0]).argmax()] = 1.0
+        nothing = torch.zeros(len(parts.test), 1)
+        told = TriggerAnswers(nothing[:, 0], nothing, nothing[:, 0], torch.from_numpy(commonest))
+        every = figures_of(told, true, parts.test_groups, half_width=0.0, **drawn)
+        found["commonest"] = {"channel_accuracy": every["channel_accuracy"]}
     return found

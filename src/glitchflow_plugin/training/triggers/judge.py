@@ -17,7 +17,14 @@ from glitchflow_plugin.types.triggers import TriggerAnswers, TriggerLabels
 FALSE_ALARMS = (1e-2, 1e-3)
 """False-alarm probabilities at which the efficiency is told."""
 
-_NAMES = ("auc", *(f"efficiency_{alarm:g}" for alarm in FALSE_ALARMS), "macro_f1", "snr_r2", "snr_coverage")
+_NAMES = (
+    "auc",
+    *(f"efficiency_{alarm:g}" for alarm in FALSE_ALARMS),
+    "macro_f1",
+    "snr_r2",
+    "snr_coverage",
+    "channel_accuracy",
+)
 
 
 def figures_of(
@@ -26,7 +33,7 @@ def figures_of(
     """Figures of a model, each with its interval by group.
 
     Area under the ROC; efficiency at each of `FALSE_ALARMS`; macro-F1 over the classes that the truth has; R2 of
-    ln(1 + SNR), and how often it lies within the interval.
+    ln(1 + SNR), and how often it lies within the interval; how often the channel of a trigger held out is told.
 
     Args:
         told: Answers on the test part.
@@ -35,7 +42,7 @@ def figures_of(
         half_width: Half the interval of ln(1 + SNR), from `conformal_half_width` of validation.
         drawn: `replicates` and `seed` of the bootstrap.
     """
-    return _estimated(lambda weights: _figures(told, true, weights, half_width), groups, drawn)
+    return _estimated(lambda weights: _figures(told, true, weights, half_width), true, groups, drawn)
 
 
 def lead(
@@ -60,7 +67,7 @@ def lead(
         own, rival = (_figures(answers, true, weights, width) for answers, width in zip(told, half_widths, strict=True))
         return own - rival
 
-    return _estimated(difference, groups, drawn)
+    return _estimated(difference, true, groups, drawn)
 
 
 def conformal_half_width(told: TriggerAnswers, true: TriggerLabels, coverage: float = 0.9) -> float:
@@ -135,6 +142,10 @@ def _figures(
     spread = own @ np.square(wanted) - own.sum(1) * np.square(mean)
     columns.append(1 - ratio(own @ np.square(wanted - got), spread))
     columns.append(ratio(own @ (np.abs(wanted - got) <= half_width).astype(float), own.sum(1)))
+    channel = host(true.channel)
+    held = weights[:, channel >= 0]
+    right = (host(told.channel.argmax(1)) == channel)[channel >= 0]
+    columns.append(ratio(held @ right.astype(float), held.sum(1)))
     return np.column_stack(columns)
 
 
@@ -156,6 +167,7 @@ def _macro_f1(
 
 def _estimated(
     figures: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    true: TriggerLabels,
     groups: Int[np.ndarray, " set"],
     drawn: Mapping[str, int],
 ) -> dict[str, Estimate]:
@@ -165,9 +177,11 @@ def _estimated(
     def resampled(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.concatenate([figures(part[:, place]) for part in in_memory(weights, len(place))])
 
+    held_out = bool((true.channel >= 0).any())
     values = figures(np.ones((1, len(place))))[0]
     ends = bootstrap(resampled, number, **{"replicates": 1000, **drawn})
     return {
         name: estimate(value, pair, few_groups(number))
         for name, value, pair in zip(_NAMES, values, ends.T, strict=True)
+        if held_out or name != _NAMES[-1]
     }

@@ -1,26 +1,33 @@
 """From a store of triggers and labelled times to a judged model: the one that validation chooses."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow.dataset as ds
 import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from glitchflow_plugin.data.triggers.labels import LabelledTimes
 from glitchflow_plugin.data.triggers.sets import SetSettings, Vocabulary, trigger_sets
 from glitchflow_plugin.errors import DataError
+from glitchflow_plugin.inference.classify_triggers import RANKS
 from glitchflow_plugin.models.triggers.bundle import TriggerModel
+from glitchflow_plugin.signal.false_alarm import calibrate_false_alarm
+from glitchflow_plugin.signal.rank_calibration import calibrate_ranks
 from glitchflow_plugin.tracking.trigger_models import load_trigger_model, register_trigger_model
 from glitchflow_plugin.tracking.versions import Decision, ModelVersion, list_versions, settle
+from glitchflow_plugin.training.mean_interval import mean_interval
 from glitchflow_plugin.training.registration import RegistrySettings
 from glitchflow_plugin.training.triggers.contest import ContestSettings, Parts, Result, Sizes, contest
-from glitchflow_plugin.training.triggers.learn import Batches, answers
+from glitchflow_plugin.training.triggers.hold_out import hold_out
+from glitchflow_plugin.training.triggers.learn import Teach, answers
+from glitchflow_plugin.training.triggers.learner import HeldSets
+from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.types.triggers import TriggerLabels, TriggerSets
-
-#: Sets that are told or judged at once.
-_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +37,27 @@ class Trained:
     Attributes:
         result: Of the contest.
         model: Its champion.
-        worse_than: Asks whether another model says better which validation times hold a glitch.
+        triggers: What it was taught on.
+        validation: Times by which it is compared with another champion.
     """
 
     result: Result
     model: TriggerModel
-    worse_than: Callable[[TriggerModel], bool]
+    triggers: ds.Dataset
+    validation: LabelledTimes
+
+    def gain(self, other: TriggerModel, *, replicates: int, seed: int) -> tuple[float, float, float]:
+        """By how much its loss of glitch or not is below another model's on validation, and the ends of that.
+
+        Args:
+            other: Of whatever vocabulary.
+            replicates: Of the bootstrap by block of time.
+            seed: Of the same.
+        """
+        own, others = (glitch_losses(one, self.triggers, self.validation) for one in (self.model, other))
+        found = mean_interval(others - own, self.validation.group, replicates=replicates, seed=seed)
+        mean, low, high = (float(one) for one in found)
+        return mean, low, high
 
 
 def train_triggers(
@@ -46,8 +68,11 @@ def train_triggers(
     *,
     sets: SetSettings,
     settings: ContestSettings,
+    teach: Teach,
+    separation: float = 1.0,
+    fingerprint: str = "",
     device: torch.device | str = "cpu",
-) -> Trained:
+) -> Trained | None:
     """Teach all entrants on times with labels, choose one and judge it. The sets of all times lie in memory.
 
     Args:
@@ -56,8 +81,14 @@ def train_triggers(
         times: Each with its part.
         target: Channel whose triggers no model sees.
         sets: What a set holds.
-        settings: Who is taught, and how.
-        device: Where networks are taught.
+        settings: Who is taught, and how it is judged.
+        teach: Teaches a network.
+        separation: Length of the slots of time that quiet times stand for, s.
+        fingerprint: Of the times.
+        device: Where networks are judged.
+
+    Returns:
+        What came of it; None in a process that another one goes on for.
 
     Raises:
         DataError: A part has no times with and without a glitch.
@@ -66,23 +97,22 @@ def train_triggers(
         glitch = times.of(part).glitch
         if not glitch.any() or glitch.all():
             raise DataError(f"expected times with and without a glitch in the part {part}, got {len(glitch)} times.")
-    teaching, test = times.of("training"), times.of("test")
+    teaching, validation, test = (times.of(part) for part in ("training", "validation", "test"))
     kinds = tuple(sorted({str(one) for one in teaching.kind if one}))
     vocabulary = Vocabulary(tuple(sorted(set(channels) - {target})), kinds)
-    held = {
-        part: (_joined(trigger_sets(triggers, own.time, vocabulary, target, sets)), labels_of(own, kinds))
-        for part in ("training", "validation", "test")
-        for own in [times.of(part)]
-    }
-    size, seed = settings.learning.batch_size, settings.seed
-    parts = Parts(
-        _batches(*held["training"], size, seed),
-        _batches(*held["validation"], _AT_ONCE),
-        _batches(*held["test"], _AT_ONCE),
-        test.group,
+
+    def held(own: LabelledTimes, seed: int) -> HeldSets:
+        found = HeldSets(_joined(trigger_sets(triggers, own.time, vocabulary, target, sets)), labels_of(own, kinds))
+        return hold_out(found, seed) if settings.tasks.channel else found
+
+    training, judging, testing = (
+        held(own, settings.seed + number) for number, own in enumerate((teaching, validation, test))
     )
+    parts = Parts(training, judging, testing, test.group, fingerprint)
     sizes = Sizes(vocabulary.num_channels, len(vocabulary.channels), max(1, len(kinds)))
-    result = contest(parts, sizes, settings, device)
+    result = contest(parts, sizes, settings, teach, device)
+    if result is None:
+        return None
     champion = result.entrants[result.champion]
     model = TriggerModel(
         champion.model,
@@ -95,39 +125,56 @@ def train_triggers(
         log_prior=log_prior(teaching),
         metrics={f"test_{name}": one.value for name, one in champion.figures.items()},
         notes={
-            "events": {part: len(own) for part, (own, _) in held.items()},
+            "dataset": fingerprint,
+            "events": {"training": len(teaching), "validation": len(validation), "test": len(test)},
             "test": {"model": {name: one.to_dict() for name, one in champion.figures.items()}},
         },
     )
-    validation = times.of("validation")
-    own_loss = glitch_loss(model, triggers, validation)
-    return Trained(result, model, lambda other: glitch_loss(other, triggers, validation) < own_loss)
+    ranks = rank_notes(glitch_scores(model, triggers, validation), validation, separation)
+    return Trained(result, replace(model, notes={**model.notes, RANKS: ranks}), triggers, validation)
 
 
-def register_champion(trained: Trained, settings: RegistrySettings) -> tuple[ModelVersion, bool]:
-    """Register the model, and give it the alias unless the present champion tells better which times have a glitch.
+def register_champion(
+    trained: Trained, settings: RegistrySettings, *, run_id: str | None = None, tags: Mapping[str, str] | None = None
+) -> ModelVersion:
+    """Register the model, and give it the alias where it tells better which times have a glitch than the present one.
+
+    Better is what is better with confidence: the whole interval by block of validation lies above 0.
 
     Args:
         trained: What was trained.
         settings: Where models are kept.
+        run_id: MLflow run that taught it; None: one of its own.
+        tags: Kept with the version.
 
     Returns:
-        The version, and whether it got the alias.
+        The version.
 
     Raises:
         RegistryError: The registry refused it, or the name is that of other models.
         FormatError: The present champion is no model of triggers.
     """
     uri, name = settings.tracking_uri, settings.name
-    settings.reachable()
     version = register_trigger_model(
-        trained.model, name, uri, experiment=settings.experiment, artifacts=settings.artifacts, alias=settings.alias
+        trained.model,
+        name,
+        uri,
+        experiment=settings.experiment,
+        artifacts=settings.artifacts,
+        alias=settings.alias,
+        run_id=run_id,
+        tags=tags,
     )
     held = next((one.version for one in list_versions(name, uri) if settings.alias in one.aliases), None)
-    better = held is not None and trained.worse_than(load_trigger_model(name, held, uri)[0])
-    reason = "no champion before" if held is None else f"glitches of validation against version {held}"
-    decision: Decision = {"promoted": not better, "reason": reason, "figures": {}, "against": held}
-    return settle(version, decision, settings.alias), not better
+    decision: Decision = {"promoted": True, "reason": "no champion before", "figures": {}, "against": None}
+    if held is not None and held != version.version:
+        gate = settings.gate
+        rival = load_trigger_model(name, held, uri)[0]
+        mean, low, high = trained.gain(rival, replicates=gate.replicates, seed=gate.seed)
+        reason = f"against version {held}: loss of glitch or not lower by {mean:.4f} [{low:.4f}, {high:.4f}]"
+        figures = {"gate_gain": mean, "gate_gain_low": low, "gate_gain_high": high}
+        decision = {"promoted": low > 0, "reason": reason, "figures": figures, "against": held}
+    return settle(version, decision, settings.alias)
 
 
 def leaderboard(result: Result) -> dict[str, object]:
@@ -146,13 +193,36 @@ def leaderboard(result: Result) -> dict[str, object]:
     return {"champion": result.champion, "entrants": entrants, "rivals": rivals}
 
 
-def glitch_loss(model: TriggerModel, triggers: ds.Dataset, times: LabelledTimes) -> float:
-    """Mean cross-entropy of glitch or not, by which models of any vocabulary can be compared."""
+def glitch_scores(model: TriggerModel, triggers: ds.Dataset, times: LabelledTimes) -> Float[np.ndarray, " time"]:
+    """Log-odds of a glitch at each time, as they were learnt: for drawn times."""
     vocabulary, given = Vocabulary(model.channels, model.kinds), SetSettings(**model.sets)
     asked = trigger_sets(triggers, times.time, vocabulary, model.target, given)
-    labels = labels_of(times, model.kinds)
-    told = torch.cat([one.glitch for one, _ in answers(model.model, ((each, labels[:0]) for each in asked))])
-    return float(functional.binary_cross_entropy_with_logits(told, labels.glitch))
+    nothing = labels_of(times, model.kinds)[:0]
+    told = [host(one.glitch.double()) for one, _ in answers(model.model, ((each, nothing) for each in asked))]
+    return np.concatenate(told)
+
+
+def glitch_losses(model: TriggerModel, triggers: ds.Dataset, times: LabelledTimes) -> Float[np.ndarray, " time"]:
+    """Cross-entropy of glitch or not at each time, by which models of any vocabulary can be compared."""
+    scores = torch.from_numpy(glitch_scores(model, triggers, times))
+    true = torch.from_numpy(times.glitch.astype(np.float64))
+    return host(functional.binary_cross_entropy_with_logits(scores, true, reduction="none"))
+
+
+def rank_notes(scores: NDArray[np.float64], times: LabelledTimes, separation: float) -> dict[str, Any]:
+    """What is known of log-odds as ranks: false-alarm probability and efficiency, from times that taught no weight.
+
+    Args:
+        scores: Log-odds of a glitch at each time.
+        times: Those of validation.
+        separation: Length of the slots of time that they stand for, s.
+    """
+    quiet = ~times.glitch
+    false_alarm = calibrate_false_alarm(scores[quiet, None], np.ones((int(quiet.sum()), 1), bool), times.group[quiet])
+    ranks = calibrate_ranks(scores[times.glitch], times.group[times.glitch], false_alarm, separation)
+    # of times that are drawn as many are quiet as are not
+    live = times.weight.sum() * separation
+    return {"false_alarm": false_alarm.to_dict(), "ranks": ranks.at_rate(times.glitch.sum() / live).to_dict()}
 
 
 def labels_of(times: LabelledTimes, kinds: tuple[str, ...]) -> TriggerLabels:
@@ -172,18 +242,6 @@ def log_prior(times: LabelledTimes) -> float:
     drawn = times.glitch.sum() / (~times.glitch).sum()
     live = times.weight[times.glitch].sum() / times.weight[~times.glitch].sum()
     return float(np.log(live / drawn))
-
-
-def _batches(sets: TriggerSets, labels: TriggerLabels, size: int, seed: int | None = None) -> Batches:
-    """In order; with a seed, in another order each epoch."""
-
-    def of(epoch: int) -> list[tuple[TriggerSets, TriggerLabels]]:
-        rows = torch.arange(len(sets))
-        if seed is not None:
-            rows = torch.randperm(len(sets), generator=torch.Generator().manual_seed(1_000_003 * seed + epoch))
-        return [(sets[own], labels[own]) for own in rows.split(size)]
-
-    return of
 
 
 def _joined(batches: Iterable[TriggerSets]) -> TriggerSets:

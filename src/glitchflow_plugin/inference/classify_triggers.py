@@ -1,0 +1,91 @@
+"""What a registered model says of times, from the triggers about them: probabilities, SNR, ranks, and what to veto."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from torch import nn
+
+from glitchflow_plugin.data.triggers.sets import SetSettings, Vocabulary, trigger_sets
+from glitchflow_plugin.models.triggers.bundle import TriggerModel
+from glitchflow_plugin.signal.false_alarm import FalseAlarm
+from glitchflow_plugin.signal.rank_calibration import RankCalibration
+from glitchflow_plugin.types.tensors import host
+from glitchflow_plugin.types.triggers import UNKNOWN, TriggerAnswers
+
+RANKS = "ranks"
+"""Note of a model: what is known of its log-odds as ranks."""
+
+
+def known_ranks(model: TriggerModel) -> RankCalibration | None:
+    """What a model knows of its ranks; None where it does not."""
+    note = model.notes.get(RANKS)
+    return None if note is None else RankCalibration.from_dict(note["ranks"], FalseAlarm.from_dict(note["false_alarm"]))
+
+
+def classified(
+    model: TriggerModel,
+    triggers: ds.Dataset,
+    times: Int[np.ndarray, " time"],
+    device: torch.device | str = "cpu",
+) -> Iterator[pa.Table]:
+    """A row a time, some at a time: see `rows_of`.
+
+    Args:
+        model: The model.
+        triggers: As `open_triggers` gives them; channels that the model does not know count as UNKNOWN.
+        times: Rising, GPS ns.
+        device: Where networks compute.
+    """
+    vocabulary, settings = Vocabulary(model.channels, model.kinds), SetSettings(**model.sets)
+    ranks, start = known_ranks(model), 0
+    if isinstance(model.model, nn.Module):
+        model.model.to(device)
+    for sets in trigger_sets(triggers, times, vocabulary, model.target, settings):
+        with torch.no_grad():
+            told = model.model(sets.to(device)).to("cpu").float()
+        counts = {
+            "triggers": host(sets.mask.sum(1)),
+            "unknown_triggers": host((sets.mask & (sets.channels == UNKNOWN)).sum(1)),
+        }
+        yield rows_of(model, told, times[start : start + len(sets)], ranks, counts)
+        start += len(sets)
+
+
+def rows_of(
+    model: TriggerModel,
+    told: TriggerAnswers,
+    times: Int[np.ndarray, " time"],
+    ranks: RankCalibration | None,
+    counts: Mapping[str, NDArray[np.int64]],
+) -> pa.Table:
+    """The table of some times.
+
+    `time` is in GPS ns. `glitch` is the probability that a slot of live time, of the length that labels were separated
+    by, has a glitch: log-odds that were learnt of drawn times, with the prior of live time added. `rank` is these
+    log-odds; `false_alarm` and `efficiency` are the shares of quiet times and of glitches of validation with at least
+    such a rank. `kind` is the likeliest class and `kind_X` the probability of class X, if it is a glitch; `snr` is the
+    SNR expected of it, with its interval from `snr_low` to `snr_high`.
+    """
+    rank = host(told.glitch.double()) + model.log_prior
+    columns: dict[str, Any] = {"time": times, "glitch": 1 / (1 + np.exp(-rank)), "rank": rank}
+    if ranks is not None:
+        drawn = rank - model.log_prior
+        columns |= {"false_alarm": ranks.false_alarm(drawn), "efficiency": ranks.efficiency(drawn)}
+    if model.kinds:
+        shares = host(told.kind.double().softmax(1))
+        columns["kind"] = np.array(model.kinds)[shares.argmax(1)]
+        columns |= {f"kind_{kind}": shares[:, place] for place, kind in enumerate(model.kinds)}
+    expected = host(told.log1p_snr.double())
+    columns["snr"] = np.maximum(np.expm1(expected), 0.0)
+    if np.isfinite(model.half_width):
+        ends = (("snr_low", -model.half_width), ("snr_high", model.half_width))
+        columns |= {name: np.maximum(np.expm1(expected + away), 0.0) for name, away in ends}
+    table = pa.table({**columns, **counts})
+    unit = pa.field("time", pa.int64(), nullable=False, metadata={"unit": "ns", "description": "GPS time"})
+    return table.set_column(0, unit, table["time"])

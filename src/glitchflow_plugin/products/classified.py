@@ -1,0 +1,59 @@
+"""Tables of what a model says of times, on disk: Parquet, and text whose times are as exact."""
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from glitchflow_plugin.data.files import atomic_path
+
+STEM = "classified"
+FORMATS = ("parquet", "csv")
+_NANOSECONDS = 1_000_000_000
+
+
+def write_classified(tables: Iterable[pa.Table], folder: Path | str, *, text: bool) -> tuple[list[Path], pa.Table]:
+    """Write tables one after the other as one, each file whole or not at all.
+
+    Args:
+        tables: With the same columns; `time` in GPS ns. One at least.
+        folder: Where the files go.
+        text: Whether `classified.csv` is wanted beside `classified.parquet`; its times are s with nine decimals.
+
+    Returns:
+        What was written, and the columns of numbers that summaries and flags are made of.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{STEM}.{kind}" for kind in FORMATS[: 1 + text]]
+    kept: list[pa.Table] = []
+    with ExitStack() as stack:
+        temporary = [stack.enter_context(atomic_path(path)) for path in paths]
+        writer: pq.ParquetWriter | None = None
+        for table in tables:
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(temporary[0], table.schema, compression="zstd"))
+            writer.write_table(table)
+            if text:
+                frame = table.to_pandas()
+                frame["time"] = exact_seconds(table["time"])
+                frame.to_csv(temporary[1], index=False, header=not kept, mode="a" if kept else "w")
+            kept.append(table.select([name for name in _KEPT if name in table.column_names]))
+    return paths, pa.concat_tables(kept)
+
+
+_KEPT = ("time", "glitch", "false_alarm", "kind", "triggers", "unknown_triggers")
+
+
+def exact_seconds(time: pa.ChunkedArray) -> list[str]:
+    """GPS ns as s with nine decimals.
+
+    >>> exact_seconds(pa.chunked_array([[1400000000000000001]]))
+    ['1400000000.000000001']
+    """
+    whole, rest = np.divmod(pc.cast(time, pa.int64()).to_numpy(), _NANOSECONDS)
+    return [f"{one}.{other:09d}" for one, other in zip(whole.tolist(), rest.tolist(), strict=True)]

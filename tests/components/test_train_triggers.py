@@ -1,0 +1,208 @@
+"""Train and Classify of triggers: what was killed goes on, the champion is registered, and answers for any files."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from gwpy.segments import DataQualityFlag
+from mlflow import MlflowClient
+from tests._triggers import CHANNELS, GLOBALS, KINDS, coupled
+
+from glitchflow_plugin.components._configuration import StrictConfiguration
+from glitchflow_plugin.components._trigger_trainer import TriggerTrainer
+from glitchflow_plugin.components.classify_triggers import ClassifyTriggers
+from glitchflow_plugin.components.label_triggers import LabelTriggers
+from glitchflow_plugin.components.simulate_triggers import SimulateTriggers
+from glitchflow_plugin.components.split_triggers import SplitTriggers
+from glitchflow_plugin.components.train_triggers import TrainTriggers
+from glitchflow_plugin.data.triggers.formats import read_triggers, write_triggers
+from glitchflow_plugin.data.triggers.table import NANOSECONDS
+from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError
+from glitchflow_plugin.products.summary import read_summary
+from glitchflow_plugin.training.triggers.learner import TriggerLearner
+from glitchflow_plugin.training.triggers.losses import TaskWeights
+
+STRAIN = "V1:Hrec_hoft"
+NETWORK = {"num_channels": CHANNELS, "num_globals": GLOBALS, "num_kinds": KINDS, "dim": 8, "heads": 2, "layers": 1}
+CONFIG = {"batch_size": 32, "optim_lr": 1e-3, "warmup_epochs": 1, "precision": "float32", "channels_last": False}
+
+
+class KilledError(Exception):
+    """In place of SIGKILL: nothing is written after it."""
+
+
+class Mortal(TriggerLearner):
+    """Ends the process in the middle of an epoch."""
+
+    steps = 0
+
+    def losses(self, *given):
+        Mortal.steps += 1
+        if Mortal.steps == 12:
+            raise KilledError
+        return super().losses(*given)
+
+
+def trainer(folder, kind=TriggerLearner, **others):
+    learner = kind("pointvit", NETWORK, TaskWeights(), coupled(256), "times")
+    given = {
+        "config": StrictConfiguration.checked(CONFIG), "registry": None, "epochs": 3, "strategy": None, "device": "cpu",
+        "random_seed": 5, "checkpoints": str(folder), "tensorboard": None, "resume": True, "checkpoint_minutes": 1e-9,
+        "max_minutes": None, "checkpoint_every": 1, "disable_tqdm": True, "run_name": "test", **others,
+    }  # fmt: skip
+    return TriggerTrainer(learner, **given)
+
+
+def test_what_was_killed_goes_on_at_the_same_batch_to_the_last_bit(tmp_path):
+    whole = trainer(tmp_path / "whole", checkpoint_minutes=None).taught(coupled(64, 1))
+    with pytest.raises(KilledError):
+        trainer(tmp_path / "cut", Mortal).taught(coupled(64, 1))
+    again = trainer(tmp_path / "cut").taught(coupled(64, 1))
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+    assert (whole.epochs, again.epochs) == (3, 2)
+    # what is finished is not learnt again
+    assert trainer(tmp_path / "cut").taught(coupled(64, 1)).epochs == 0
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A store, times in parts, and what Train needs."""
+    folder = tmp_path_factory.mktemp("run")
+    SimulateTriggers({"duration": 24_000.0, "num_distractors": 1}, str(folder / "store")).execute()
+    labels = LabelTriggers({"block_length": 500.0}, str(folder / "store"), str(folder / "labels")).execute()
+    SplitTriggers({}, "unused", str(folder / "split")).execute(labels)
+    registry = {
+        "tracking_uri": f"sqlite:///{folder}/mlflow.db", "name": "twin", "artifacts": str(folder / "artifacts"),
+        "system_metrics": False, "gate": {"replicates": 200},
+    }  # fmt: skip
+    return folder, registry
+
+
+def train(made, entrants, **others):
+    folder, registry = made
+    given = {
+        "contest": {"entrants": entrants, "replicates": 100}, "sets": {}, "times": str(folder / "split"),
+        "folder": str(folder / "training"), "registered_model": "triggers", "registry": registry, "epochs": 1,
+        "config": {**CONFIG, "batch_size": 128}, "device": "cpu", "disable_tqdm": True, "run_name": "mine",
+        "tensorboard": str(folder / "board"), **others,
+    }  # fmt: skip
+    return TrainTriggers(**given)
+
+
+@pytest.fixture(scope="module")
+def champion(made):
+    """A registered model, the better one of two."""
+    forest = {"model": "forest", "n_estimators": 20, "min_samples_leaf": 3, "n_jobs": 1}
+    return train(made, {"trees": forest, "net": {"model": "pointvit", "dim": 8, "heads": 2, "layers": 1}}).execute()
+
+
+def test_entrants_are_judged_tracked_and_the_champion_is_registered(made, champion):
+    folder, registry = made
+    assert (champion.name, champion.version, champion.promoted) == ("triggers", 1, True)
+    board = json.loads((folder / "training" / "leaderboard.json").read_text())
+    assert board["champion"] == "trees"
+    assert set(board["entrants"]) == {"trees", "net"}
+    assert board["entrants"]["net"]["lead_over_trees"]["auc"]["high"] is not None
+    summary = read_summary(folder / "training")
+    assert summary.metrics["auc"].baseline.keys() == {"net", "loudest", "logistic"}
+    assert summary.metrics["auc"].low > 0.8
+    client = MlflowClient(registry["tracking_uri"], registry["tracking_uri"])
+    (experiment,) = [one.experiment_id for one in client.search_experiments() if one.name == "glitchflow"]
+    runs = {one.info.run_name: one for one in client.search_runs([experiment])}
+    net = runs["mine-net"]
+    assert net.info.status == "FINISHED"
+    assert net.data.params["model"] == "pointvit"
+    assert net.data.metrics["test_auc"] == pytest.approx(board["entrants"]["net"]["figures"]["auc"]["value"])
+    assert {"train_loss", "validation_loss", "validation_auc"} <= set(net.data.metrics)
+    assert list((folder / "board" / "net").glob("events.out.*"))
+
+
+def test_a_misspelt_key_is_told_before_anything_is_read(made):
+    with pytest.raises(ConfigurationError, match="optim_lrr"):
+        train(made, {"net": {"model": "condonly", "config": {"optim_lrr": 1.0}}})
+    with pytest.raises(ConfigurationError, match="cannot be built"):
+        train(made, {"net": {"model": "condonly", "hheads": 2}})
+
+
+def classify(made, **others):
+    folder, registry = made
+    given = {
+        "settings": {}, "model": {"name": "triggers", "version": "champion"}, "tracking_uri": registry["tracking_uri"],
+        "triggers": str(folder / "store"), "folder": str(folder / "classified"), "device": "cpu", **others,
+    }  # fmt: skip
+    return ClassifyTriggers(**given).execute()
+
+
+@pytest.mark.usefixtures("champion")
+def test_a_store_is_classified_and_vetoed_when_it_ranks_high(made):
+    folder, _ = made
+    place = classify(made, settings={"false_alarm": 0.2})
+    table = pq.read_table(place / "classified.parquet").to_pandas()
+    truth = pq.read_table(folder / "store" / "truth.parquet").to_pandas().query("snr > 8 and witnessed")
+    assert (np.diff(table["time"]) > 0).all()
+    assert table["glitch"].between(0, 1).all()
+    shares = table.filter(regex="^kind_")
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0)
+    assert (table["kind"] == shares.idxmax(axis=1).str.removeprefix("kind_")).all()
+    assert (table["snr_low"] <= table["snr"]).all()
+    # the text has the same times, to the nanosecond
+    text = pd.read_csv(place / "classified.csv", dtype={"time": str})["time"].str.replace(".", "").astype(np.int64)
+    assert (text == table["time"]).all()
+    # of log-odds of drawn times the prior has made those of live time: as many are expected as there are
+    assert table["glitch"].sum() == pytest.approx(len(truth), rel=0.35)
+    flag = DataQualityFlag.read(place / "vetoes" / "vetoes.h5", format="hdf5")
+    assert abs(flag.known) == pytest.approx(24_000, abs=0.01)
+    within = np.array([any(float(time) / NANOSECONDS in segment for segment in flag.active) for time in truth["time"]])
+    assert within.mean() > 0.5 > 5 * abs(flag.active) / abs(flag.known)
+    # of so few blocks nobody knows of one in a thousand
+    assert "nothing is vetoed" in read_summary(classify(made, settings={"false_alarm": 1e-3})).warnings[-1]
+
+
+@pytest.mark.usefixtures("champion")
+@pytest.mark.parametrize("kind", ["csv", "omicron"])
+def test_files_of_others_get_the_same_answers_at_times_that_are_asked(made, kind, tmp_path):
+    folder, _ = made
+    table = read_triggers(folder / "store")
+    early = table.filter(table["time"].to_numpy() < (1_400_000_000 + 3000) * NANOSECONDS)
+    write_triggers(early, tmp_path / ("theirs.csv" if kind == "csv" else "theirs"), kind)
+    times = np.array([1_400_000_100_000_000_001, 1_400_002_000_500_000_003])
+    pd.DataFrame({"time": [f"{one // NANOSECONDS}.{one % NANOSECONDS:09d}" for one in times]}).to_csv(
+        tmp_path / "times.csv", index=False
+    )
+    sources = (folder / "store", tmp_path / ("theirs.csv" if kind == "csv" else "theirs"))
+    places = [
+        classify(made, triggers=str(one), times=str(tmp_path / "times.csv"), folder=str(tmp_path / f"from{number}"))
+        for number, one in enumerate(sources)
+    ]
+    answers = [pq.read_table(one / "classified.parquet").to_pandas() for one in places]
+    np.testing.assert_array_equal(answers[0]["time"], times)
+    # Omicron's times are known to 0.1 us, which may move a trigger over an edge of the trees
+    pd.testing.assert_frame_equal(*answers, rtol=1e-9 if kind == "csv" else 0.05)
+    assert any("no veto flag" in one for one in read_summary(places[1]).warnings)
+
+
+@pytest.mark.usefixtures("champion")
+def test_channels_that_the_model_does_not_know_are_told_and_counted(made, tmp_path):
+    folder, _ = made
+    table = read_triggers(folder / "store").slice(0, 3000).to_pandas()
+    known = table["channel"].astype(str)
+    table["channel"] = np.where(known == "V1:AUX-000", "V1:NEW", known)
+    table["time"] = [f"{one // NANOSECONDS}.{one % NANOSECONDS:09d}" for one in table["time"]]
+    table.to_csv(tmp_path / "some.csv", index=False)
+    place = classify(made, triggers=str(tmp_path / "some.csv"), folder=str(tmp_path / "classified"))
+    summary = read_summary(place)
+    number = int((table["channel"] == "V1:NEW").sum())
+    assert summary.metrics["triggers_unknown"].value == number > 0
+    assert summary.details["unknown_channels"] == {"V1:NEW": number}
+    assert any("UNKNOWN: V1:NEW" in one for one in summary.warnings)
+    told = pq.read_table(place / "classified.parquet").to_pandas()
+    assert 0 < told["unknown_triggers"].sum() < told["triggers"].sum()
+    table.assign(channel="V1:NEW").to_csv(tmp_path / "none.csv", index=False)
+    with pytest.raises(ChannelMismatchError, match=r"none of the \d+ channels that triggers version 1 knows"):
+        classify(made, triggers=str(tmp_path / "none.csv"), folder=str(tmp_path / "classified"))
+    with pytest.raises(FormatError, match="no such table"):
+        classify(made, triggers=str(tmp_path / "nowhere.csv"), folder=str(tmp_path / "classified"))
