@@ -16,6 +16,7 @@ import torch
 from tests._networks import NETWORKS
 from tests._pretended import CALLS, passes, pretended_cuda
 from tests._rehearsal import rehearse
+from tests._triggers import CHANNELS, GLOBALS, KINDS, Quiet, coupled
 from torch._subclasses import FakeTensorMode
 
 import glitchflow_plugin
@@ -49,10 +50,14 @@ from glitchflow_plugin.signal.qtransform import (
     q_transform_relative,
     tile_p_value,
 )
+from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.evaluation import ZeroTwin
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.judged_events import gate_notes
 from glitchflow_plugin.training.run import make_gate
+from glitchflow_plugin.training.triggers.learn import answers, learn
+from glitchflow_plugin.training.triggers.learner import TriggerLearner
+from glitchflow_plugin.training.triggers.losses import TaskWeights
 from glitchflow_plugin.training.trust import trust
 
 SOURCE = Path(glitchflow_plugin.__file__).parent
@@ -392,6 +397,26 @@ def test_what_a_twin_says_of_itself_stays_with_it(cuda, make_bundle):
     assert twin.strangeness(summary).tolist() == [0.5]
 
 
+# triggers
+
+
+@pytest.mark.parametrize("name", ["pointvit", "pet", "hypertransformer", "condonly"])
+def test_a_network_of_triggers_is_taught_and_asked(cuda, name, tmp_path):
+    settings = {"num_channels": CHANNELS, "num_globals": GLOBALS, "num_kinds": KINDS, "dim": 8, "layers": 1}
+    learner = TriggerLearner(name, settings, TaskWeights(), coupled(32))
+    config = TrainingConfiguration(batch_size=16, precision="float32", ema=0.9)
+    taught = [
+        learn(learner, coupled(16, 1), config, epochs=1, checkpoints=tmp_path / str(one), tracker=Quiet(), device=one)
+        for one in ("cpu", cuda)
+    ]
+    assert there(taught[1].network.state_dict().values(), cuda)
+    told = [
+        next(answers(one.network, coupled(16, 1).batches(), where))[0]
+        for one, where in zip(taught, ("cpu", cuda), strict=True)
+    ]
+    torch.testing.assert_close(told[0].glitch, told[1].glitch, rtol=1e-3, atol=1e-4)
+
+
 # the rule
 
 
@@ -408,6 +433,8 @@ def test_tensors_leave_the_device_in_known_places_alone():
         "training/calibration.py": "pixels drawn from all events",
         "signal/relation.py": "cross spectra of all quiet events",
         "training/triggers/learn.py": "answers about all sets, gathered",
+        "training/triggers/learner.py": "answers about validation sets, gathered",
+        "inference/classify_triggers.py": "answers, which go into a table",
         "training/checkpoints.py": "states of the CPU's generators",
         "tracking/registry.py": "weights into a file",
         "streaming/run.py": "a model for other processes",

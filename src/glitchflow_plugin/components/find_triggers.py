@@ -54,11 +54,8 @@ class FindTriggers(BaseComponent):
         super().__init__(name)
         self.datasets, self.folder, self.device = DatasetSettings.listed(datasets), Path(folder), device
         self.channels = tuple(map(str, channels or _named(self.datasets)))
-        if not self.channels or isinstance(channels, str):
-            raise ConfigurationError(
-                f"triggers.find.channels: expected a list of names, got {channels!r}, and no data set names any. "
-                "Give the channels that shall be searched."
-            )
+        if isinstance(channels, str):
+            raise ConfigurationError(f"triggers.find.channels: expected a list of names, got {channels!r}.")
         self.segments, self.segments_flag = None if segments is None else as_given(segments), segments_flag
         self.settings = built(SearchSettings, settings, "triggers.find.settings")
         self.engine = EngineSettings.of(engine)
@@ -69,6 +66,11 @@ class FindTriggers(BaseComponent):
         """Search the blocks that were not searched yet; returns the folder of the triggers."""
         from glitchflow_plugin.streaming.find_triggers import FinderJob, find_triggers, searched_spans
 
+        if not self.channels:  # told now: the other steps of the pipeline need none
+            raise ConfigurationError(
+                "triggers.find.channels: expected a list of names, got none, and no data set names any. Give the "
+                "channels that shall be searched."
+            )
         started, settings = now(), self.settings
         device = choose_device(self.device, self.engine)
         asked = None if self.segments is None else read_segments(self.segments, self.segments_flag).tolist()

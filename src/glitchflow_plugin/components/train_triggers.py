@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from itwinai.components import BaseComponent, monitor_exec
+from itwinai.distributed import detect_distributed_environment
 
 from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
@@ -16,6 +17,7 @@ from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.triggers.labelled import LabelledSet
 from glitchflow_plugin.data.triggers.sets import SetSettings
 from glitchflow_plugin.data.triggers.store import open_triggers, read_manifest
+from glitchflow_plugin.models.triggers.trees import TREES
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.runs import named_for_test
@@ -99,6 +101,9 @@ class TrainTriggers(BaseComponent):
     def execute(self, labelled: LabelledSet | None = None) -> ModelVersion | None:
         """Teach, judge, register; returns the version, None without a registry and in all processes but the first."""
         started = now()
+        alone = all(entrant["model"] in TREES for entrant in self.contest.asked.values())
+        if alone and detect_distributed_environment().global_rank != 0:
+            return None  # trees need no company
         given = labelled or LabelledSet.open(self.times)
         store = given.check_store()
         times = given.times()

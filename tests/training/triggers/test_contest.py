@@ -61,8 +61,10 @@ def test_an_entrant_without_a_model_and_one_that_cannot_be_built_are_told_at_onc
         ContestSettings(entrants={"mine": None})
 
 
-def test_where_another_process_goes_on_nothing_is_judged():
-    settings = built(ContestSettings, {"entrants": {"a": {"model": "condonly", "dim": 8}}}, "contest")
+def test_where_another_process_goes_on_nothing_is_fitted_or_judged(monkeypatch):
+    entrants = {"trees": {"model": "forest"}, "a": {"model": "condonly", "dim": 8}}
+    settings = built(ContestSettings, {"entrants": entrants}, "contest")
+    monkeypatch.setattr("glitchflow_plugin.training.triggers.contest.fit_trees", lambda *_, **__: pytest.fail("fitted"))
     assert contest(parts(20), SIZES, settings, lambda *_: None) is None
 
 

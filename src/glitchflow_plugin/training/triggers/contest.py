@@ -172,18 +172,22 @@ def contest(
     true = parts.test.labels
     drawn = {"replicates": settings.replicates, "seed": settings.seed}
     found: dict[str, Entrant] = {}
+    elsewhere = False
     trees_in: tuple[NDArray[np.float64], dict[str, NDArray[Any]]] | None = None
     for name, one in settings.asked.items():
         if one["model"] in TREES:
+            if elsewhere:  # trees are fitted by the process that goes on
+                continue
             trees_in = trees_in or table(parts.training.batches(), sizes.num_channels)
             entrant = _searched(parts, trees_in, sizes, one, settings)
         else:
             entrant = _taught(name, one, parts, sizes=sizes, settings=settings, teach=teach, device=device)
         if entrant is None:
+            elsewhere = True
             continue
         found[name] = entrant
         logger.info("%s: validation loss %.4f", name, entrant.validation_loss)
-    if not found:
+    if elsewhere:
         return None
     trees = [name for name, one in found.items() if isinstance(one.model, TriggerTrees)]
     best_tree = min(trees, key=lambda name: found[name].validation_loss, default=None)
