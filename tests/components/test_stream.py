@@ -25,7 +25,9 @@ from glitchflow_plugin.preprocessing.engine import ShareDone
 from glitchflow_plugin.products.clean_strain import STATE_BITS
 from glitchflow_plugin.products.folder import ProductFile, read_manifest, record_path, write_manifest
 from glitchflow_plugin.products.rank_channels import QUANTITIES
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.streaming.blocks import check_band, plan_blocks
+from glitchflow_plugin.streaming.run import ProductSettings, stream_ranks
 from glitchflow_plugin.tracking import registry
 
 SEGMENTS = [[data.GPS + 2.5, data.GPS + 60], [data.GPS + 62, data.GPS + 96]]
@@ -117,6 +119,21 @@ def test_each_file_says_which_model_made_it(made):
     assert (told["glitchflow_model"], told["glitchflow_model_version"]) == ("twin", "7")
     assert len(told["glitchflow_model_sha256"]) == 64
     assert json.loads(told["glitchflow_recipe"])["events"]["target"] == data.STRAIN
+    ranks = json.loads(told["glitchflow_ranks"])
+    assert (ranks["glitch_snr_lowest"], ranks["glitch_snr_exponent"], ranks["validation_glitches"]) == (5.0, 3.0, 100)
+    assert 1 < ranks["effective_glitches"] < 100
+    inputs = json.loads((made / "summary.json").read_text())["inputs"]
+    assert inputs["efficiency_of"] == "dN/dSNR ~ SNR^-3 from 5 on"
+
+
+def test_ranks_are_of_the_glitches_that_are_named():
+    usual, as_they_are, louder = (
+        stream_ranks(data.bundle(), built(ProductSettings, {"glitch_snr": one}, "stream.products"))
+        for one in ({}, {"exponent": None}, {"lowest": 1000.0})
+    )
+    energy = np.array([30.0, 300.0])
+    assert (usual.efficiency(energy) < 0.6 * as_they_are.efficiency(energy)).all()
+    assert louder is None
 
 
 def test_vetoes_are_a_bit_of_the_state(tmp_path, files):
@@ -323,6 +340,7 @@ def test_a_witness_that_is_nowhere_is_masked_and_told(tmp_path):
         ({"veto_formats": ["root"]}, "veto_formats"),
         ({"veto_padding": 1.5}, "veto_padding"),
         ({"ranks": "ovl"}, "ranks"),
+        ({"glitch_snr": {"exponent": 0.5}}, "glitch_snr.exponent"),
     ],
 )
 def test_names_that_no_file_can_hold_are_refused_before_anything_is_read(products, told, tmp_path):

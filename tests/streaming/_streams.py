@@ -19,7 +19,7 @@ from glitchflow_plugin.signal.continuous import SpectrumSettings
 from glitchflow_plugin.signal.false_alarm import calibrate_false_alarm
 from glitchflow_plugin.signal.gain_watch import GainReference
 from glitchflow_plugin.signal.qtransform import QTransformSettings
-from glitchflow_plugin.signal.rank_calibration import calibrate_ranks
+from glitchflow_plugin.signal.rank_calibration import RankedGlitches
 from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings
 
 STRAIN, GUIDE, OTHER = "V1:STRAIN", "V1:GUIDE", "V1:OTHER"
@@ -102,7 +102,8 @@ def ranks():
     """What a model would know of its ranks: clean time up to an energy of 12, glitches above 8."""
     clean = np.random.default_rng(0).uniform(0, 12, (400, 10))
     false_alarm = calibrate_false_alarm(clean, np.ones_like(clean, bool), np.arange(400))
-    glitches = calibrate_ranks(np.geomspace(8, 2000, 100), np.arange(100), false_alarm, 4 / 128)
+    loud = np.geomspace(8, 2000, 100)
+    glitches = RankedGlitches.of(loud, np.sqrt(4 * loud), np.arange(100), 4 / 128)
     return {"false_alarm": false_alarm.to_dict(), rank_report.GLITCHES: glitches.to_dict()}
 
 

@@ -65,11 +65,13 @@ class Glitches:
         event: Row of the event.
         time: Middle of the loudest column, s from the event's left edge.
         inside: Columns that belong to a glitch, (event, time).
+        snr: Root of the largest energy.
     """
 
     event: Int[np.ndarray, " glitch"]
     time: Float[np.ndarray, " glitch"]
     inside: Bool[np.ndarray, "event time"]
+    snr: Float[np.ndarray, " glitch"]
 
     def __len__(self) -> int:
         return len(self.event)
@@ -90,4 +92,5 @@ def find_glitches(
     near = np.lib.stride_tricks.sliding_window_view(np.pad(loud, ((0, 0), (margin, margin))), 2 * margin + 1, axis=1)
     inside = near.any(axis=-1)
     runs = runs_of(inside, columns)
-    return Glitches(runs.event, columns.centre[runs.loudest(measured)], inside)
+    loudest = runs.loudest(measured)
+    return Glitches(runs.event, columns.centre[loudest], inside, np.sqrt(measured[runs.event, loudest]))

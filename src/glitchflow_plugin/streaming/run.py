@@ -52,6 +52,7 @@ from glitchflow_plugin.products.summary import Metric, RunSummary, versions
 from glitchflow_plugin.products.veto_formats import VetoFormat
 from glitchflow_plugin.settings import Positive, section
 from glitchflow_plugin.signal.gain_watch import GainReference
+from glitchflow_plugin.signal.glitch_snr import GlitchSNR
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.signal.rank_calibration import RankCalibration
 from glitchflow_plugin.streaming.blocks import Block, between, read_covered
@@ -68,7 +69,7 @@ logger = logging.getLogger(__name__)
 
 NO_RANKS = (
     "The model carries no calibration of its ranks (an earlier version registered it, or its validation events hold no "
-    "glitch): the rank channels are left out. Train it again for these."
+    "glitch as loud as stream.products.glitch_snr.lowest): the rank channels are left out. Train it again for these."
 )
 """What is told where rank channels were asked for and cannot be made."""
 
@@ -81,6 +82,7 @@ class ProductSettings:
     suffix: Annotated[str, Field(pattern="^[A-Za-z0-9_]+$", description="letters, digits and underscores")] = "clean"
     target: str | None = None
     ranks: RankNames | None = "glf"
+    glitch_snr: GlitchSNR = GlitchSNR()
     glitch_rate: Positive | None = None
     threshold: Positive = 16.0
     veto_padding: Annotated[float, Field(ge=0, le=MARGIN)] = 0.05
@@ -153,6 +155,12 @@ class StreamJob:
         return read_block_record(self.folder, *block.span).gains
 
     @property
+    def told(self) -> dict[str, object]:
+        """What each file says of where it comes from, and of its ranks."""
+        ranks = {"glitchflow_ranks": self.ranks.told()} if self.ranks is not None and self.rank_names else {}
+        return {**self.provenance, **ranks}
+
+    @property
     def rank_names(self) -> dict[str, str]:
         """Names of the rank channels by what they tell; empty where there are none."""
         if self.ranks is None or self.products.ranks is None:
@@ -176,18 +184,18 @@ class StreamJob:
 
 
 def stream_ranks(bundle: ModelBundle, products: ProductSettings) -> RankCalibration | None:
-    """What a model knows of its ranks, for the rate of glitches that is expected; None where it writes no channels.
+    """What a model knows of its ranks, for the glitches that are expected; None where it writes no channels.
 
     Args:
         bundle: The model.
-        products: Which channels are asked for, and the rate.
+        products: Which channels are asked for, of which glitches and how many.
 
     Raises:
         ConfigurationError: There cannot be so many glitches.
     """
     if products.ranks is None:
         return None
-    ranks = known_ranks(bundle.notes.get(VETOES))
+    ranks = known_ranks(bundle.notes.get(VETOES), products.glitch_snr)
     if ranks is None:
         logger.warning("%s", NO_RANKS)
     return None if ranks is None else ranks.at_rate(products.glitch_rate)
@@ -273,7 +281,7 @@ def write_found(
     }
     state = state_vector(flags, size)
     content = CleanStrain(piece, found.glitch, state, job.products.suffix, job.rank_channels(found.energy, span[0]))
-    written = write_clean_strain(job.folder, content, job.products.formats, {**job.provenance, **told})
+    written = write_clean_strain(job.folder, content, job.products.formats, {**job.told, **told})
     return content, replace(
         record,
         files=tuple(map(ProductFile.of, written)),
@@ -361,7 +369,13 @@ def stream_summary(manifest: Manifest, job: StreamJob, inputs: Mapping[str, obje
     return RunSummary(
         pipeline="stream_pipeline/Stream",
         started=started,
-        inputs={**inputs, "strain": manifest.strain, "seconds": asked, "blocks": len(manifest.blocks)},
+        inputs={
+            **inputs,
+            "strain": manifest.strain,
+            "seconds": asked,
+            "blocks": len(manifest.blocks),
+            **({} if job.ranks is None else {"efficiency_of": str(job.ranks.glitch_snr)}),
+        },
         metrics={
             **{name: Metric(float(value)) for name, value in {**shares, **dict(sorted(counts.items()))}.items()},
             **noise.metrics,

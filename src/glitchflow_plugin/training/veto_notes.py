@@ -1,6 +1,6 @@
 """What a model carries about its vetoes: chosen and calibrated on events that no figure is made of.
 
-The false-alarm probability and what ranks say of glitches are kept with the model, not computed from a background file:
+The false-alarm probability and the ranks of glitches are kept with the model, not computed from a background file:
 whoever uses a version gets those of this version, and the checksums of the registry cover them. They are those of the
 validation events, which chose among the epochs but trained no weight; the rivals get the training events as well.
 """
@@ -22,8 +22,8 @@ from glitchflow_plugin.inference.veto_report import VETOES
 from glitchflow_plugin.inference.veto_rivals import choose_rivals, column_peaks
 from glitchflow_plugin.inference.veto_worth import Judged, best_padding, rank_at_glitches
 from glitchflow_plugin.signal.columns import Columns
-from glitchflow_plugin.signal.false_alarm import FalseAlarm, calibrate_false_alarm
-from glitchflow_plugin.signal.rank_calibration import calibrate_ranks
+from glitchflow_plugin.signal.false_alarm import calibrate_false_alarm
+from glitchflow_plugin.signal.rank_calibration import RankedGlitches
 from glitchflow_plugin.signal.vetoes import find_glitches
 from glitchflow_plugin.training.evaluation import pixels_inside
 from glitchflow_plugin.training.trained_twin import TrainedTwin
@@ -74,20 +74,18 @@ def veto_notes(trained: TrainedTwin, ranks: Mapping[str, Float[np.ndarray, " tim
             "false_alarm": false_alarm.to_dict(),
             "padding": best_padding(rank, judged),
             "rivals": rivals.to_dict(),
-            **_of_glitches(rank, judged, false_alarm),
+            **_of_glitches(rank, judged),
         }
     }
 
 
-def _of_glitches(
-    rank: Float[np.ndarray, "event time"], judged: Judged, false_alarm: FalseAlarm
-) -> dict[str, dict[str, object]]:
-    """What the ranks of glitches say, under `GLITCHES`; nothing without a glitch."""
-    at_glitches = rank_at_glitches(rank, judged)
-    if not len(at_glitches):
+def _of_glitches(rank: Float[np.ndarray, "event time"], judged: Judged) -> dict[str, dict[str, object]]:
+    """How glitches rank and how loud they are, under `GLITCHES`; nothing without a glitch."""
+    if not len(judged.glitches):
         return {}
     groups = judged.groups[judged.glitches.event]
-    return {GLITCHES: calibrate_ranks(at_glitches, groups, false_alarm, judged.columns.width).to_dict()}
+    ranks = rank_at_glitches(rank, judged)
+    return {GLITCHES: RankedGlitches.of(ranks, judged.glitches.snr, groups, judged.columns.width).to_dict()}
 
 
 def _rows(maps: SpectrogramSet, parts: Iterable[SplitPart]) -> Int[np.ndarray, " event"]:
