@@ -27,6 +27,14 @@ need-itwinai() {
     fi
 }
 
+# A pipeline that makes blocks of continuous data: all of them, or in a task of an array its share.
+blocks-launcher() { # PIPELINE [OVERRIDE...]
+    local engine=local pipeline="$1"
+    need-itwinai
+    if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then engine=slurm-array; fi
+    exec srun itwinai exec-pipeline "+pipe_key=$pipeline" "engine.name=$engine" "${@:2}"
+}
+
 # itwinai's name for what starts the processes of ddp and deepspeed: here tasks of SLURM with the environment that torchrun
 # would give them, so that signals reach the training itself and its exit status reaches the job.
 # One process a GPU; without GPUs GLITCHFLOW_PROCESSES on each node, 1 if it is not set.
@@ -65,20 +73,39 @@ torchrun-launcher-container() { # COMMAND
 # to the training, which writes a checkpoint and ends with status 75; then the job goes back into the queue. Where the first
 # process to leave takes others with it srun says 143, and where USR1 comes after the training 138: any failure counts.
 requeue-launcher() { # COMMAND
-    local training status=0 ended asked='' woken
-    trap 'woken=yes asked=yes; scancel --signal=USR1 "$SLURM_JOB_ID"' USR1
-    torchrun-launcher "$1" &
-    training=$!
-    while # a signal ends the waiting, not the training
-        woken=''
-        wait "$training"
-        ended=$?
-        ((ended == 127)) || status=$ended
-        [[ -n $woken ]]
-    do :; done
+    local status=0 asked=''
+    handing-on torchrun-launcher "$1"
     if [[ $status != 0 && -n $asked ]]; then
         echo "asked to end (status $status): job $SLURM_JOB_ID goes back into the queue"
         scontrol requeue "$SLURM_JOB_ID"
     fi
     return "$status"
+}
+
+# What runs until it is told to end, and goes on where it was: asked two minutes before the time limit, it ends in good
+# order with status 0, and the job goes back into the queue.
+endless-launcher() { # PIPELINE [OVERRIDE...]
+    local status=0 asked=''
+    need-itwinai
+    handing-on srun itwinai exec-pipeline "+pipe_key=$1" "${@:2}"
+    if [[ -n $asked ]]; then
+        echo "asked to end (status $status): job $SLURM_JOB_ID goes back into the queue"
+        scontrol requeue "$SLURM_JOB_ID"
+    fi
+    return "$status"
+}
+
+# Runs something in steps of the job and hands USR1 on to it. Sets `status`, and `asked` if it came.
+handing-on() { # COMMAND...
+    local running ended woken
+    trap 'woken=yes asked=yes; scancel --signal=USR1 "$SLURM_JOB_ID"' USR1
+    "$@" &
+    running=$!
+    while # a signal ends the waiting, not what runs
+        woken=''
+        wait "$running"
+        ended=$?
+        ((ended == 127)) || status=$ended
+        [[ -n $woken ]]
+    do :; done
 }

@@ -216,16 +216,27 @@ signal.signal(signal.SIGUSR1, stop)
 pathlib.Path(f"running-{{rank}}").touch()
 time.sleep(300)
 """
+# What runs until USR1, as online_pipeline does: it ends with status 0, and goes on at the next start.
+ENDLESS = """#!{python}
+import os, pathlib, signal, sys, time
+with open("started", "a") as file:
+    file.write(" ".join(sys.argv[1:]) + os.linesep)
+if len(pathlib.Path("started").read_text().splitlines()) > 2:
+    sys.exit(3)
+signal.signal(signal.SIGUSR1, lambda *_: sys.exit(0))
+pathlib.Path("running").touch()
+time.sleep(300)
+"""
 HOST = socket.gethostname().partition(".")[0]
 ACCOUNT = {"SBATCH_ACCOUNT": "physics", "SBATCH_PARTITION": "debug"}
 
 
 @pytest.fixture
-def stand_in(tmp_path):
-    """An environment whose itwinai is TRAINING, with a space in its path."""
+def stand_in(tmp_path, request):
+    """An environment whose itwinai is TRAINING, or what the test names, with a space in its path."""
     program = tmp_path / "an environment" / "bin" / "itwinai"
     program.parent.mkdir(parents=True)
-    program.write_text(TRAINING.format(python=sys.executable))
+    program.write_text(getattr(request, "param", TRAINING).format(python=sys.executable))
     program.chmod(0o755)
     return str(program.parents[1])
 
@@ -254,6 +265,26 @@ def test_a_training_at_its_time_limit_comes_back(tmp_path, stand_in):
     assert "goes back into the queue" in (folder / f"slurm-{job}.out").read_text()
 
 
+@pytest.mark.parametrize("stand_in", [ENDLESS], indirect=True)
+@pytest.mark.usefixtures("slurm")
+def test_what_follows_frames_comes_back_until_it_fails(tmp_path, stand_in):
+    folder = tmp_path / "run"
+    run(tmp_path, "glitchflow", "init", folder)
+    options = ("--cpus-per-task=1", "--mem=1000", f"--export=GLITCHFLOW_VENV={stand_in}")
+    job = run(folder, "sbatch", "--parsable", *options, "slurm/online.sbatch", "online.frames=[a b]").strip()
+    for _ in range(2):
+        wait_for((folder / "running").exists)
+        (folder / "running").unlink()
+        run(folder, "scancel", "--signal=USR1", "--batch", job)
+    wait_for(lambda: not run(folder, "squeue", "--noheader"))
+    told = "exec-pipeline +pipe_key=online_pipeline online.frames=[a b]"
+    assert (folder / "started").read_text().splitlines() == [told] * 3
+    described = run(folder, "scontrol", "show", "job", job)
+    assert "JobState=FAILED" in described  # with the status of its third start
+    assert "Restarts=2" in described
+    assert "ExitCode=3:0" in described
+
+
 PRESETS = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "slurm").glob("*.yaml"))
 
 
@@ -276,9 +307,11 @@ def test_scripts_are_accepted_and_their_logs_are_found(tmp_path, stand_in):
     assert refused.returncode == 1
     assert "refused a job of Data-processor" in refused.stderr
     assert not run(folder, "squeue", "--noheader")
-    for script in ("train.sbatch", "preprocess.sbatch", "stream.sbatch"):
-        assert "gpu" not in "".join(re.findall("^#SBATCH.*", (folder / "slurm" / script).read_text(), re.MULTILINE))
-        run(folder, "sbatch", "--test-only", f"slurm/{script}")
+    for script in ("train", "preprocess", "stream", "harm", "online"):
+        assert "gpu" not in "".join(
+            re.findall("^#SBATCH.*", (folder / f"slurm/{script}.sbatch").read_text(), re.MULTILINE)
+        )
+        run(folder, "sbatch", "--test-only", f"slurm/{script}.sbatch")
 
     # saved in the run folder, submitted elsewhere: four processes for four GPUs
     for rank in range(4):
