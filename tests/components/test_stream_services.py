@@ -10,7 +10,7 @@ import pytest
 from scipy import signal
 from tests.components.test_stream import _glitches, register, stream
 from tests.data.readers.test_gwosc import write_like_gwosc
-from tests.data.readers.test_remote import serve  # noqa: F401  # a fixture
+from tests.data.readers.test_remote import DRIPPING, SILENT, serve  # noqa: F401  # the last is a fixture
 from tests.streaming import _streams as data
 from tests.streaming._streams import write_files
 
@@ -123,15 +123,26 @@ def test_a_fault_passes_and_one_that_stays_ends_the_run_which_goes_on_later(arch
     assert all(one.seconds["ANALYSED"] > 10 for one in read_manifest(made).blocks)
 
 
+def test_a_server_that_falls_silent_is_asked_again(archive, tmp_path):
+    answers, service, _, witnesses = archive
+    first, *_, last = sorted(path for path in answers if path.endswith(".hdf5"))
+    answers.faults[first], answers.faults[last] = [SILENT], [DRIPPING]
+    waiting = {**service, "remote": {**service["remote"], "timeout": 3.0}}
+    segments = [[data.GPS, data.GPS + data.LENGTH]]
+    made = made_from(tmp_path / "out", waiting, witnesses, segments=segments)
+    assert all(one.seconds["ANALYSED"] > 10 for one in read_manifest(made).blocks)
+    assert [answers.asked[path] for path in (first, last)] == [2, 2]
+
+
 def test_what_is_kept_stays_below_its_bound(archive, monkeypatch):
     answers, service, _, _ = archive
     monkeypatch.setattr(open_data, "_PATIENCE", 1.0)
     settings = RemoteSettings(**service["remote"])
     urls = [f"{settings.host}{path}" for path in sorted(answers) if path.endswith(".hdf5")]
     one = len(answers[urlparse(urls[0]).path]) / 2**30
-    with open_data.downloaded(urls[0], 1.5 * one), open_data.downloaded(urls[1], 1.5 * one) as second:
+    with open_data.downloaded(urls[0], 1.5 * one, 60), open_data.downloaded(urls[1], 1.5 * one, 60) as second:
         assert len(list(second.parent.glob("*.hdf5"))) == 2  # what is in use stays
-    with open_data.downloaded(urls[2], 1.5 * one) as third:
+    with open_data.downloaded(urls[2], 1.5 * one, 60) as third:
         assert [path.name for path in third.parent.glob("*.hdf5")] == [third.name]
 
 

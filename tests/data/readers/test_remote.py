@@ -1,11 +1,14 @@
 """The clients against local stand-ins: a datafind server, a GWOSC server, and gwpy's NDS2 call replaced."""
 
+import contextlib
 import http.client
 import json
 import sys
 import threading
+import time
 import types
 import urllib.error
+from collections import defaultdict
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlparse
@@ -15,7 +18,7 @@ import numpy as np
 import pytest
 
 from glitchflow_plugin.data.event_files import Channel
-from glitchflow_plugin.data.readers import frames, remote
+from glitchflow_plugin.data.readers import frames, open_data, remote
 from glitchflow_plugin.data.readers.remote import RemoteSettings
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, FormatError, MissingDependencyError
 
@@ -24,19 +27,35 @@ T0 = 1_126_259_447.0
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 
+SILENT, DRIPPING = object(), object()
+
+
 @pytest.fixture
 def serve():
     """Start a server that answers paths from a table: a JSON value, bytes, an HTTP status (int), or a pair.
 
-    The pair is bytes, and of how many the server says that they are.
+    The pair is bytes, and of how many the server says that they are. `SILENT`: it accepts, and never says anything;
+    `DRIPPING`: it says that a file is large, and sends it byte by byte.
     """
-    servers = []
+    servers, ended = [], threading.Event()
 
     def start(answers):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 path = urlparse(self.path).path
-                body = answers.get(path, 404)
+                body = answers[path] if isinstance(answers, defaultdict) else answers.get(path, 404)
+                if body is SILENT:
+                    ended.wait()
+                    return
+                if body is DRIPPING:
+                    self.send_response(200)
+                    self.send_header("Content-Length", str(2**30))
+                    self.end_headers()
+                    while not ended.wait(0.02):
+                        try:
+                            self.wfile.write(b"x")
+                        except OSError:
+                            return
                 self.send_response(body if isinstance(body, int) else 200)
                 body, promised = body if isinstance(body, tuple) else (body, None)
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -54,16 +73,21 @@ def serve():
         return f"http://127.0.0.1:{server.server_port}"
 
     yield start
+    ended.set()
     for server in servers:
         server.shutdown()
         server.server_close()
 
 
-def test_datafind_finds_frames_through_a_server(tmp_path, serve):
+def with_frames():
     try:
         frames.require_backend()
     except MissingDependencyError:
         pytest.skip("no frame library")
+
+
+def test_datafind_finds_frames_through_a_server(tmp_path, serve):
+    with_frames()
     path = tmp_path / f"V-V1Online-{T0:.0f}-16.gwf"
     series = np.random.default_rng(0).normal(size=16 * 64)
     frames.write(path, {"V1:A": Channel("V1:A", series, T0, 64.0, "m")})
@@ -158,12 +182,41 @@ def test_only_not_found_means_that_there_are_no_data(serve, status, kind):
     base = "/api/v1/gwf/V/V1Online"
     answers = {f"{base}/{T0 + 4:.0f},{T0 + 8:.0f}/file.json": status, f"{base}.json": ["V1Online"]}
     settings = RemoteSettings(host=serve(answers), frametype="V1Online")
-    try:
-        frames.require_backend()
-    except MissingDependencyError:
-        pytest.skip("no frame library")
+    with_frames()
     with pytest.raises(kind):
         remote.fetch("datafind", settings, ["V1:A"], T0 + 4, T0 + 8)
+
+
+@pytest.mark.parametrize("kind", ["open_data", "datafind"])
+@pytest.mark.parametrize("answer", [SILENT, DRIPPING])
+def test_a_server_that_never_ends_its_answer_is_left(serve, kind, answer):
+    """Whatever the client waits for: none of them sets a limit that a byte now and then would not meet."""
+    if kind == "datafind":
+        with_frames()
+    host = serve(defaultdict(lambda: answer))
+    settings = RemoteSettings(host=host, detectors=("H1",), frametype="V1Online", timeout=0.4)
+    begun = time.monotonic()
+    with pytest.raises(ConnectionFailedError, match=r"no whole answer within 0\.4 s \(`remote\.timeout`\)"):
+        remote.fetch(kind, settings, ["H1:GWOSC-4KHZ_R1_STRAIN"], T0, T0 + 2)
+    assert time.monotonic() - begun < 20
+
+
+def test_a_line_that_breaks_is_no_fault_of_the_disk(monkeypatch, tmp_path):
+    """Errors of sockets are OSErrors, as those of files are."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    broken = types.SimpleNamespace(read1=lambda _: (_ for _ in ()).throw(ConnectionResetError("reset by peer")))
+    monkeypatch.setattr(open_data.urllib.request, "urlopen", lambda *_, **__: contextlib.nullcontext(broken))
+    with pytest.raises(http.client.HTTPException, match="reset"), open_data.downloaded("http://x/H-H1-1-2.hdf5", 1, 9):
+        pass
+
+
+@pytest.mark.parametrize("answer", [SILENT, DRIPPING])
+def test_a_download_is_left_where_next_to_nothing_comes(serve, answer, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    url = f"{serve(defaultdict(lambda: answer))}/H-H1_GWOSC_4KHZ_R1-{T0:.0f}-32.hdf5"
+    with pytest.raises((TimeoutError, http.client.HTTPException), match="within"), open_data.downloaded(url, 1.0, 0.4):
+        pass
+    assert not list(tmp_path.rglob("*.hdf5*[!k]"))  # but for the lock
 
 
 def failures():

@@ -3,12 +3,13 @@
 import http.client
 import math
 import os
-import shutil
+import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlparse
 
 from glitchflow_plugin.data.event_files import Channel
@@ -16,10 +17,11 @@ from glitchflow_plugin.data.files import atomic_path, content_hash
 from glitchflow_plugin.data.lock import take
 from glitchflow_plugin.data.readers import gwosc
 from glitchflow_plugin.data.readers.continuous import GAP, cut
+from glitchflow_plugin.data.readers.time_limit import within
 from glitchflow_plugin.errors import BusyError, FormatError
 
-_TIMEOUT = 60.0
-"""How long a server may be silent, s."""
+_LEAST = 2**20
+"""Bytes that must come in the time that a server may be silent, as long as there are more."""
 
 _PATIENCE = 3600.0
 """How long another process may take for its download of the same file, s."""
@@ -57,23 +59,24 @@ def locate(
 
 
 @contextmanager
-def downloaded(url: str, limit: float) -> Iterator[Path]:
+def downloaded(url: str, limit: float, timeout: float) -> Iterator[Path]:
     """The file of an address, which stays while it is used; afterwards the oldest go if there are too many.
 
     Args:
         url: Of http or https.
         limit: Size of all files that may be kept beside this one, GiB.
+        timeout: How long a server may be silent, or send next to nothing, s.
 
     Raises:
-        OSError: The server cannot be reached, or fails.
-        http.client.HTTPException: It breaks off.
+        OSError: The server cannot be reached, fails, or is silent.
+        http.client.HTTPException: It breaks off, or falls silent.
         DataError: The folder cannot be written.
     """
     path = store() / f"{content_hash(url)[:12]}-{Path(urlparse(url).path).name}"
     hold = take(_lock_of(path), f"the download of {url}", patience=_PATIENCE)
     try:
         if not path.exists():
-            _download(url, path)
+            _download(url, path, timeout)
             _make_room(path, limit)
         os.utime(path)
         yield path
@@ -81,7 +84,7 @@ def downloaded(url: str, limit: float) -> Iterator[Path]:
         hold.close()
 
 
-def read(urls: Sequence[str], name: str, start: float, stop: float, limit: float) -> Channel:
+def read(urls: Sequence[str], name: str, start: float, stop: float, *, limit: float, timeout: float) -> Channel:
     """Strain between two GPS times out of files, as far as they hold it.
 
     Args:
@@ -89,7 +92,8 @@ def read(urls: Sequence[str], name: str, start: float, stop: float, limit: float
         name: What the channel is called.
         start: GPS s.
         stop: GPS s.
-        limit: As for `downloaded`.
+        limit: As for `downloaded`, likewise the next.
+        timeout: s.
 
     Raises:
         http.client.HTTPException: What came is no file of open data.
@@ -104,7 +108,7 @@ def read(urls: Sequence[str], name: str, start: float, stop: float, limit: float
     with ExitStack() as held:
         files = []
         for url in urls:
-            path = held.enter_context(downloaded(url, limit))
+            path = held.enter_context(downloaded(url, limit, timeout))
             try:
                 files.append(gwosc.describe(path))
             except FormatError as error:
@@ -117,18 +121,38 @@ def read(urls: Sequence[str], name: str, start: float, stop: float, limit: float
     return channels[name]
 
 
-def _download(url: str, path: Path) -> None:
+def _download(url: str, path: Path, timeout: float) -> None:
     if urlparse(url).scheme not in ("http", "https"):
         raise http.client.InvalidURL(f"expected an address of http or https, got {url}")
     with (
-        urllib.request.urlopen(url, timeout=_TIMEOUT) as answer,  # noqa: S310  # the scheme is checked
+        within(timeout, lambda: urllib.request.urlopen(url, timeout=timeout)) as answer,  # noqa: S310  # it is checked
         atomic_path(path) as part,
         part.open("wb") as file,
     ):
-        shutil.copyfileobj(answer, file, 2**20)
+        _copy(answer, file, timeout)
         expected = int(answer.headers.get("Content-Length") or file.tell())
         if file.tell() != expected:
             raise http.client.IncompleteRead(b"", expected - file.tell())
+
+
+def _copy(answer: http.client.HTTPResponse, file: BinaryIO, timeout: float) -> None:
+    """Write what comes, as long as enough of it comes: the limit of the socket is met by a byte now and then."""
+    begun, come = time.monotonic(), 0
+    while part := _next(answer):
+        file.write(part)
+        come += len(part)
+        if time.monotonic() - begun > timeout:
+            if come < _LEAST:
+                raise http.client.HTTPException(f"{come} bytes came within {timeout:g} s (`remote.timeout`)")
+            begun, come = time.monotonic(), 0
+
+
+def _next(answer: http.client.HTTPResponse) -> bytes:
+    """What has come; a fault of the line is none of the file that is written."""
+    try:
+        return answer.read1(2**20)
+    except OSError as error:
+        raise http.client.HTTPException(f"the server broke off: {error}") from error
 
 
 def _make_room(new: Path, limit: float) -> None:

@@ -14,6 +14,7 @@ from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers import open_data
 from glitchflow_plugin.data.readers.frames import as_channel, require_backend
 from glitchflow_plugin.data.readers.gwosc import channel_name
+from glitchflow_plugin.data.readers.time_limit import within
 from glitchflow_plugin.errors import (
     ConfigurationError,
     ConnectionFailedError,
@@ -48,6 +49,7 @@ class RemoteSettings:
         urltype: For datafind: `file` for a file system at hand, `osdf` or `https` elsewhere.
         cache: For open data: read whole files, which are kept for the next that asks; on continuous data always.
         cache_size: Size of all that is kept, GiB; what was used least lately goes.
+        timeout: Time that an answer may take, s; of whole files of open data, that nearly nothing of one may come.
         release: For open data: release of the files, R2 in their names; the latest is fetched and called R1 if None.
     """
 
@@ -59,11 +61,12 @@ class RemoteSettings:
     urltype: str = "file"
     cache: bool = False
     cache_size: Positive = 4.0
+    timeout: Positive = 300.0
     release: Count | None = None
 
     def decisive(self) -> dict[str, object]:
         """The settings that may change what is read."""
-        return {key: value for key, value in vars(self).items() if key != "cache_size"}
+        return {key: value for key, value in vars(self).items() if key not in ("cache_size", "timeout")}
 
 
 def channels_offered(kind: str, remote: RemoteSettings) -> tuple[str, ...]:
@@ -91,7 +94,8 @@ def fetch(kind: str, remote: RemoteSettings, channels: Sequence[str], start: flo
         Channels by name.
 
     Raises:
-        ConnectionFailedError: The server cannot be reached, fails, is busy, refuses the credentials, or breaks off.
+        ConnectionFailedError: The server cannot be reached, fails, is busy, refuses the credentials, breaks off, or is
+            silent for `timeout`.
         MissingDependencyError: The client is not installed.
         FormatError: The server has no such data.
     """
@@ -115,13 +119,21 @@ def _open_data(remote: RemoteSettings, channels: Sequence[str], start: float, st
         detector = name.split(":", 1)[0]
         what = f"open data of {detector} from {remote.host or 'gwosc.org'}"
         if remote.cache:
-            urls = _asked(lambda detector=detector: open_data.locate(detector, start, stop, **where), what)
+            urls = _asked(
+                lambda detector=detector: open_data.locate(detector, start, stop, **where), what, remote.timeout
+            )
+            # how long files take depends on their size: each is watched while it comes
             found[name] = _asked(
-                lambda urls=urls, name=name: open_data.read(urls, name, start, stop, remote.cache_size), what
+                lambda urls=urls, name=name: open_data.read(
+                    urls, name, start, stop, limit=remote.cache_size, timeout=remote.timeout
+                ),
+                what,
             )
             continue
         series = _asked(
-            lambda detector=detector: TimeSeries.fetch_open_data(detector, start, stop, cache=False, **where), what
+            lambda detector=detector: TimeSeries.fetch_open_data(detector, start, stop, cache=False, **where),
+            what,
+            remote.timeout,
         )
         channel = as_channel(name, series)
         found[name] = Channel(name, channel.series, channel.t0, channel.sample_rate, "strain")
@@ -138,6 +150,7 @@ def _nds2(remote: RemoteSettings, channels: Sequence[str], start: float, stop: f
     series = _asked(
         lambda: TimeSeriesDict.fetch(list(channels), start, stop, host=remote.host, port=remote.port),
         f"NDS2 data from {remote.host or 'the default server'}",
+        remote.timeout,
     )
     return _channels(series)
 
@@ -152,6 +165,7 @@ def _datafind(remote: RemoteSettings, channels: Sequence[str], start: float, sto
             list(channels), start, stop, frametype=remote.frametype, urltype=remote.urltype, pad=math.nan, **where
         ),
         f"frames of type {remote.frametype} from {remote.host or 'the default datafind server'}",
+        remote.timeout,
     )
     return _channels(series)
 
@@ -160,9 +174,9 @@ def _channels(series: "dict[str, TimeSeries]") -> dict[str, Channel]:
     return {str(name): as_channel(str(name), one) for name, one in series.items()}
 
 
-def _asked(call: Callable, what: str):  # noqa: ANN202  # whatever the client returns
+def _asked(call: Callable, what: str, timeout: float | None = None):  # noqa: ANN202  # whatever the client returns
     try:
-        return call()
+        return call() if timeout is None else within(timeout, call)
     except GlitchflowError:
         raise
     except ImportError as error:
@@ -171,8 +185,8 @@ def _asked(call: Callable, what: str):  # noqa: ANN202  # whatever the client re
         if any(_is_connection_error(one) for one in _chain(error)):
             raise ConnectionFailedError(
                 f"Cannot reach {what}: {_said(error)}. Check the network and `remote` in datasets.yaml, renew your "
-                "credentials if they are refused, run again later if the server is busy, or fetch the files elsewhere "
-                "and read them with format gwosc, gwf or hdf5."
+                "credentials if they are refused, run again later if the server is busy or silent, or fetch the files "
+                "elsewhere and read them with format gwosc, gwf or hdf5."
             ) from error
         raise FormatError(f"The server has no {what}: {_said(error)}.") from error
 
