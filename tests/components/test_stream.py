@@ -196,6 +196,11 @@ def test_triggers_and_candidates_are_told_what_the_folder_says(made, tmp_path, c
     triggers.write_text("time,snr\n" + "".join(f"{one},8.5\n" for one in times))
     assert main(["vetoes", "apply", str(triggers), str(made), str(out)]) == 0
     assert "4 triggers" in capsys.readouterr().out
+    # what is there is not written over
+    before = out.read_bytes()
+    assert main(["vetoes", "apply", str(triggers), str(made), str(out)]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert out.read_bytes() == before
     found = read_csv(out)
     assert found["snr"] == ["8.5"] * 4
     assert found["vetoed"] == ["1", "0", "0", "1"]
@@ -210,7 +215,7 @@ def test_triggers_and_candidates_are_told_what_the_folder_says(made, tmp_path, c
     assert read_csv(tmp_path / "by_flag.csv")["decision"] == found["decision"]
     report = tmp_path / "data.json"
     for gps, state in ((times[0], "done"), (times[1], "done"), (times[2], "missing")):
-        assert main(["vetoes", "event", str(gps), str(made), str(report)]) == 0
+        assert main(["vetoes", "event", str(gps), str(made), str(report), "--replace"]) == 0
         record = json.loads(report.read_text())
         assert record["state"] == state
         required = ("date", "hostname", "process_name", "process_version", "state", "summary", "username")
@@ -219,6 +224,12 @@ def test_triggers_and_candidates_are_told_what_the_folder_says(made, tmp_path, c
         if gps == times[0]:
             ranks = TimeSeries.read(made / "V-V1_GLF_STRAIN_CLEAN-1400000062-13.h5", RANKS["FAP"])
             assert record["p_value"] == ranks.crop(gps - 0.5, gps + 0.5).value.min()
+    assert main(["vetoes", "event", str(times[0]), str(made), str(report)]) == 1
+    for gps, window in (("nan", "1"), ("1400000020", "0"), ("1400000020", "-1"), ("1400000020", "1e9")):
+        asked = ["vetoes", "event", gps, str(made), str(tmp_path / "none.json"), "--window", window]
+        assert main(asked) == 1
+        assert "expected a GPS time and a window" in capsys.readouterr().err
+    assert not (tmp_path / "none.json").exists()
 
 
 def test_the_models_own_vetoes_unset_the_bit_where_that_is_asked_for(tmp_path, files, registered):
@@ -306,6 +317,23 @@ def test_what_is_wrong_with_the_data_is_told(tmp_path, files, registered):
         stream(tmp_path / "out", files)
     with pytest.raises(ConfigurationError, match=r"predicts strain up to 200 Hz.*at 256 Hz"):
         check_band(data.model(), 256.0)
+
+
+def test_times_that_were_asked_for_and_are_in_no_file_are_told(tmp_path):
+    """A file that is damaged is one that is not there: what it held is not made, and nobody would notice."""
+    recorded = data.recordings()
+    guide = recorded[data.GUIDE]
+    slow = replace(guide, series=guide.series[::64].copy(), sample_rate=guide.sample_rate / 64)
+    folder = write_files(tmp_path / "half", **{data.GUIDE: slow})
+    damaged = folder / f"V-SIM-{data.GPS + 32:.0f}-32.h5"
+    damaged.write_bytes(damaged.read_bytes()[:20_000])
+    made = stream(tmp_path / "out", folder, segments=[[data.GPS + 20, data.GPS + 60]])
+    warnings = json.loads((made / "summary.json").read_text())["warnings"]
+    assert warnings[0].startswith("no file gives strain for 28 of 40 s that are asked for, first from GPS 1400000032")
+    assert warnings[1].startswith(f"{damaged} is not used") or damaged.name in warnings[1]
+    assert any(one.startswith(f"{data.GUIDE}: sample rate: a band of 10-200 Hz") for one in warnings)
+    with pytest.raises(ConfigurationError, match=r"got \[1400000045, 1400000003\]"):
+        stream(tmp_path / "out", folder, segments=[[data.GPS + 45, data.GPS + 3]])
 
 
 def test_the_same_stretch_twice_is_the_same_as_once(made, tmp_path):

@@ -13,7 +13,7 @@ from glitchflow_plugin.data.readers.segments import as_given, read_segments
 from glitchflow_plugin.data.results import claim, place
 from glitchflow_plugin.inference.subject import check_model
 from glitchflow_plugin.preprocessing.engine import EngineSettings
-from glitchflow_plugin.streaming.blocks import Block, find_segments, open_blocks, plan_blocks
+from glitchflow_plugin.streaming.blocks import Block, find_segments, not_held, open_blocks, plan_blocks
 from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings
 
 
@@ -75,8 +75,9 @@ class ContinuousStep(BaseComponent):
 
     def blocks_of(self, strain: str, block_length: int) -> list[Block]:
         """The times that are looked at, in blocks of a length, s."""
-        asked = None if self.segments is None else read_segments(self.segments, self.segments_flag).tolist()
-        return plan_blocks(find_segments(self.datasets, strain, asked), block_length)
+        self._asked = None if self.segments is None else read_segments(self.segments, self.segments_flag).tolist()
+        self._found = find_segments(self.datasets, strain, self._asked)
+        return plan_blocks(self._found, block_length)
 
     def find_place(self, job: BlockJob, blocks: Sequence[Block]) -> None:
         """From then on `place` is the folder of what comes of a job, to be held and claimed."""
@@ -86,7 +87,11 @@ class ContinuousStep(BaseComponent):
         self.place = place(self.folder, span, self._what, chosen=self.result)
 
     def claimed(self, job: Job, blocks: Sequence[Block], settings: StreamSettings) -> tuple[Job, list[Block]]:
-        """Write down what the results in `place` are of, and open the data: the job and its blocks, ready to be run."""
+        """Write down what the results in `place` are of, and open the data: the job and its blocks, ready to be run.
+
+        From then on `lacks` is what to tell of data that are not there.
+        """
         claim(self.place, self._what, replace=self.replace, section=self.section)
         blocks, catalogue = open_blocks(self.datasets, blocks, job.model, settings)
+        self.lacks = not_held(self._asked, self._found, catalogue.unreadable)
         return job.at(self.place, catalogue.fingerprint), blocks

@@ -112,6 +112,7 @@ class Harm(ContinuousStep):
                 metrics=harm_metrics(table, self.settings),
                 outputs={**{name: str(path) for name, path in paths.items()}, "pictures": str(self.place / IMAGES)},
                 warnings=(
+                    *self.lacks,
                     *harm_warnings(table, safety, records, self.settings),
                     *([] if watched is None else warnings_of(watched)),
                 ),

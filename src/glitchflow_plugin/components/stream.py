@@ -1,6 +1,7 @@
 """Stream: clean strain from continuous data and a registered model."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,4 +90,5 @@ class Stream(ContinuousStep):
     def _make(self, job: StreamJob, blocks: Sequence[Block], bundle: ModelBundle, started: str) -> None:
         job, blocks = self.claimed(job, blocks, self.settings)
         manifest = run_stream(job, blocks, self.engine, self._what)
-        report(stream_summary(manifest, job, model_inputs(bundle), started), self.place)
+        summary = stream_summary(manifest, job, model_inputs(bundle), started)
+        report(replace(summary, warnings=(*self.lacks, *summary.warnings)), self.place)

@@ -95,7 +95,7 @@ def claim(folder: Path, what: Mapping[str, object], *, replace: bool = False, se
         )
     if there and found is not None and not replace:
         known = [key for key in wanted if key in found and found[key] != wanted[key]]
-        other = "; ".join(f"{key} {found[key]}, here {wanted[key]}" for key in known)
+        other = "; ".join(f"{key} {found[key]}, here {wanted[key]}" for key in known) or "of another kind of step"
         raise ConfigurationError(
             f"{folder} holds another result ({other[:400]}). Choose another {section}.result (null: a name is made "
             f"from data, model and settings), or replace it: {section}.replace=true."

@@ -14,11 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from glitchflow_plugin.data.files import atomic_path
+from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.folder_lookup import Said, said_by_folder
 from glitchflow_plugin.products.rank_channels import RANK_RATE
 from glitchflow_plugin.products.summary import versions
 
 PROCESS = "glitchflow"
+
+LONGEST = 3600.0
+"""Longest time that is looked at about a candidate, s: the longer, the smaller is the smallest value by chance."""
 
 
 def dqr_record(folder: Path | str, gps: float, window: float = 1.0) -> dict[str, object]:
@@ -34,8 +38,13 @@ def dqr_record(folder: Path | str, gps: float, window: float = 1.0) -> dict[str,
         holds no ranks.
 
     Raises:
+        ConfigurationError: There is no such time or window.
         FormatError: The folder cannot be read.
     """
+    if not (np.isfinite(gps) and 1 / RANK_RATE <= window <= LONGEST):
+        raise ConfigurationError(
+            f"expected a GPS time and a window of {1 / RANK_RATE:g} to {LONGEST:g} s, got {gps:g} and {window:g} s."
+        )
     times = gps + (np.arange(round(window * RANK_RATE)) + 0.5) / RANK_RATE - window / 2
     said = said_by_folder(folder, np.append(times, gps))
     about, said = said.decision[-1], said.of(slice(len(times)))

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,15 +19,19 @@ from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.data.sources import Catalogue, open_datasets
 from glitchflow_plugin.data.units import same_unit
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, FormatError, NoEventsError
+from glitchflow_plugin.preprocessing.channel_recipe import ChannelRecipe
 from glitchflow_plugin.products.folder import Stop
 from glitchflow_plugin.signal import filters
 from glitchflow_plugin.streaming.windows import StreamModel, StreamSettings, reach
-from glitchflow_plugin.types.intervals import common, union
+from glitchflow_plugin.types.intervals import common, left_over, union
 
 logger = logging.getLogger(__name__)
 
 WAITS = (2.0, 10.0, 30.0)
 """After a server's fault it is asked again after so many seconds."""
+
+_MOST_FILES = 5
+"""Files that cannot be read of which each is named."""
 
 _HOLES = (GAP, OUTSIDE, UNREADABLE)
 """What a reader says of a stretch that is not there; all else is wrong with the channel as a whole."""
@@ -109,6 +113,31 @@ def find_segments(
             f"{len(wanted)} segment(s) from {wanted[0][0]:.0f} to {wanted[-1][1]:.0f}. Correct stream.segments."
         )
     return [(float(start), float(stop)) for start, stop in found]
+
+
+def not_held(
+    asked: Sequence[tuple[float, float]] | None, found: Sequence[tuple[float, float]], unreadable: Mapping[str, str]
+) -> list[str]:
+    """What to tell of times that are asked for and not made, and of files that might hold them.
+
+    Args:
+        asked: GPS intervals, s; None: all that there is.
+        found: Those that are made, from `find_segments`.
+        unreadable: By file why it cannot be read.
+
+    >>> not_held([(100.0, 200.0)], [(100.0, 150.0)], {"a.h5": "damaged"})
+    ['no file gives strain for 50 of 100 s that are asked for, first from GPS 150 to 200', 'a.h5 is not used: damaged']
+    """
+    said = [f"{name} is not used: {why}" for name, why in list(unreadable.items())[:_MOST_FILES]]
+    if len(unreadable) > _MOST_FILES:
+        said.append(f"{len(unreadable) - _MOST_FILES} more files are not used, which cannot be read either")
+    wanted = union(asked or ())
+    rest = left_over(wanted, union(found))
+    if len(rest):
+        lost, whole = (float((one[:, 1] - one[:, 0]).sum()) for one in (rest, wanted))
+        first = f"first from GPS {rest[0, 0]:.12g} to {rest[0, 1]:.12g}"
+        said.insert(0, f"no file gives strain for {lost:g} of {whole:g} s that are asked for, {first}")
+    return said
 
 
 def open_blocks(
@@ -228,6 +257,8 @@ def read_block(model: StreamModel, block: Block) -> tuple[dict[str, Channel], di
             problems[recipe.name] = problem
         elif found is not None and recipe.unit and found.unit and not same_unit(found.unit, recipe.unit):
             problems[recipe.name] = f"unit: expected {recipe.unit}, got {found.unit}"
+        elif found is not None and recipe is not model.target and (slow := _too_slow(recipe, found.sample_rate)):
+            problems[recipe.name] = slow
         elif found is not None:
             cut = between(found, *block.segment)
             if cut is not None:
@@ -239,6 +270,16 @@ def read_block(model: StreamModel, block: Block) -> tuple[dict[str, Channel], di
             f"{problems[target]}. Bring it as in training and each time once, or choose another target."
         )
     return channels, problems
+
+
+def _too_slow(witness: ChannelRecipe, sample_rate: float) -> str:
+    """Why nothing of a witness at some rate (Hz) can be used; empty where it can."""
+    band = witness.settings.low, witness.settings.high
+    try:
+        filters.usable_band(*band, sample_rate, witness.settings.sample_rate)
+    except ValueError as error:
+        return f"sample rate: {error}"
+    return ""
 
 
 def read_source(source: EventSource, names: Sequence[str]) -> LoadedEvent:

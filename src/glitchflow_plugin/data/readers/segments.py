@@ -82,7 +82,7 @@ def _checked(pair: Any, where: str) -> tuple[float, float]:
     if not 0 <= start < end < LATEST:
         kind = ConfigurationError if where in (_key(vetoes=False), _key(vetoes=True)) else FormatError
         raise kind(
-            f"{where}: a segment must be [start, end] in GPS seconds, start before end, got [{start:g}, {end:g}]."
+            f"{where}: a segment must be [start, end] in GPS seconds, start before end, got [{start:.12g}, {end:.12g}]."
         )
     return start, end
 
