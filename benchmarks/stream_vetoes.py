@@ -2,13 +2,15 @@
 
     python benchmarks/stream_vetoes.py FRAMES --model glitchflow-demo --version 1 --tracking-uri sqlite:///mlflow.db
 
-The strain's own loud columns are the glitches (`docs/vetoes.md`); intervals are those of a bootstrap by stretches of
-`--group` seconds, in the middle of which the simulator's streams have their glitches.
+The strain's own loud columns are the glitches (`docs/vetoes.md`), from an SNR of `--lowest` on, below which many are of
+the noise; intervals are those of a bootstrap by stretches of `--group` seconds, in the middle of which the simulator's
+streams have their glitches. `--energies FILE` keeps what costs the time, so that figures can be made again.
 """
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from glitchflow_plugin.inference.veto_worth import Judged, Worth, judge_rank, le
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.rank_channels import RANK_RATE
 from glitchflow_plugin.signal.columns import Columns
+from glitchflow_plugin.signal.glitch_snr import GlitchSNR, fitted_exponent
 from glitchflow_plugin.signal.qtransform import axes, q_transform_relative
 from glitchflow_plugin.signal.vetoes import find_glitches
 from glitchflow_plugin.streaming.blocks import find_segments, open_blocks, plan_blocks, read_block
@@ -77,22 +80,32 @@ def _loudest(series: torch.Tensor, model: StreamModel) -> np.ndarray:
     return q_transform_relative(series, series, model.rate, model.qtransform).amax(dim=-2).double().numpy()
 
 
-def judge(
-    energies: Mapping[str, np.ndarray], notes: Mapping[str, Any], duration: float, beside: int
-) -> tuple[Judged, dict[str, Worth], dict[str, Estimate], dict[str, Estimate], pd.DataFrame, pd.DataFrame]:
-    """Worths by name, leads, what the vetoes are worth as written, and the two tables of reliability.
+def judged_above(energies: np.ndarray, threshold: float, duration: float, beside: int) -> Judged:
+    """The stretches with their glitches.
 
     Args:
-        energies: By name, (group, sample).
-        notes: What the model carries about its vetoes.
+        energies: Of the strain, (group, sample).
+        threshold: Energy above which a column is loud, SNR².
         duration: Length of a group, s.
         beside: Samples on either side of a loud one that belong to its glitch.
     """
     columns = Columns(np.arange(round(duration * RANK_RATE)) / RANK_RATE)
-    held = ~np.isnan(energies["strain"])
-    live = held.all(axis=0)
-    measured = np.where(live, energies["strain"], 0.0)
-    judged = Judged(columns, live, find_glitches(measured, THRESHOLD, columns, beside), np.arange(len(measured)))
+    live = (~np.isnan(energies)).all(axis=0)
+    measured = np.where(live, energies, 0.0)
+    return Judged(columns, live, find_glitches(measured, threshold, columns, beside), np.arange(len(measured)))
+
+
+def judge(
+    energies: Mapping[str, np.ndarray], notes: Mapping[str, Any], judged: Judged
+) -> tuple[dict[str, Worth], dict[str, Estimate], dict[str, Estimate]]:
+    """Worths by name, leads, and what the vetoes are worth as written.
+
+    Args:
+        energies: By name, (group, sample).
+        notes: What the model carries about its vetoes.
+        judged: From `judged_above`.
+    """
+    columns, live = judged.columns, judged.live
     rivals = Rivals.from_dict(notes["rivals"])
     peaks = np.stack([energies[name] for name in rivals.channels], axis=1)
     made = ranks_of_peaks(rivals, np.nan_to_num(peaks), columns)
@@ -108,12 +121,31 @@ def judge(
     leads = {
         name: lead_at_half(worths[MODEL], worths[name], replicates=REPLICATES) for name in (LINEAR, CHANNEL, ROUNDS)
     }
-    written = worth_at(own, judged, THRESHOLD, PADDING, replicates=REPLICATES)
-    rate = len(judged.glitches) / (live.sum() / RANK_RATE * len(measured))
-    ranks_at_rate = known_ranks(notes).at_rate(rate)
-    reliable = false_alarm_reliability(own, judged, notes, InferenceSettings(replicates=REPLICATES))
-    of_ranks = rank_reliability(own, judged, ranks_at_rate, replicates=REPLICATES)
-    return judged, worths, leads, written, reliable, of_ranks
+    return worths, leads, worth_at(own, judged, THRESHOLD, PADDING, replicates=REPLICATES)
+
+
+def reliability(
+    energies: Mapping[str, np.ndarray], notes: Mapping[str, Any], judged: Judged, laws: Sequence[GlitchSNR]
+) -> pd.DataFrame:
+    """What is claimed of ranks and what is found, for glitches of several distributions, at their rate in the stream.
+
+    Args:
+        energies: By name, (group, sample).
+        notes: What the model carries about its vetoes.
+        judged: From `judged_above`.
+        laws: The distributions.
+    """
+    own, seconds = np.nan_to_num(energies[MODEL]), judged.live.sum() / RANK_RATE * len(energies[MODEL])
+    tables = [false_alarm_reliability(own, judged, notes, InferenceSettings(replicates=REPLICATES)).assign(law="clean")]
+    for law in laws:
+        known = known_ranks(notes, law)
+        if known is not None:
+            louder = np.count_nonzero(judged.glitches.snr >= law.lowest)
+            found = rank_reliability(own, judged, known.at_rate(louder / seconds), replicates=REPLICATES)
+            tables.append(
+                found.assign(law=f"{law}; {known.glitches} validation glitches, {known.effective:.0f} effective")
+            )
+    return pd.concat(tables, ignore_index=True)
 
 
 def main() -> None:
@@ -124,18 +156,27 @@ def main() -> None:
     parser.add_argument("--version", default="champion", help="a number, or an alias")
     parser.add_argument("--tracking-uri", default="sqlite:///mlflow.db")
     parser.add_argument("--group", type=float, default=16.0, help="s of a stretch that counts as one case")
+    parser.add_argument("--lowest", type=float, default=GlitchSNR().lowest, help="SNR from which on a glitch counts")
+    parser.add_argument("--energies", type=Path, help="file (.npz) in which energies are kept, or from which they come")
     options = parser.parse_args()
     bundle = registry.load(options.model, options.version, options.tracking_uri)
     model, settings = stream_model(bundle), StreamSettings()
-    energies, start = loudest_along_time(options.frames, bundle, settings)
+    energies, start = kept(options.energies, lambda: loudest_along_time(options.frames, bundle, settings))
     size = round(options.group * RANK_RATE)
     whole = len(energies["strain"]) // size - 2
     # the first and the last stretch reach to where no window fits
     energies = {name: one[size : (whole + 1) * size].reshape(whole, size) for name, one in energies.items()}
     column = model.duration / len(axes(model.duration, model.qtransform)[1])
     beside = round(COLUMNS_BESIDE * column * RANK_RATE)
-    judged, worths, leads, written, reliable, of_ranks = judge(energies, bundle.notes[VETOES], options.group, beside)
-    print(f"GPS {start:.0f}: {whole} stretches of {options.group:g} s, {len(judged.glitches)} glitches")
+    notes = bundle.notes[VETOES]
+    judged, loud = (
+        judged_above(energies["strain"], one, options.group, beside) for one in (THRESHOLD, options.lowest**2)
+    )
+    worths, leads, written = judge(energies, notes, loud)
+    own = fitted_exponent(judged.glitches.snr, options.lowest)
+    print(
+        f"GPS {start:.0f}: {whole} stretches of {options.group:g} s, {len(loud.glitches)} glitches, exponent {own:.2f}"
+    )
     for name, worth in worths.items():
         shown = {**worth.at_half, "ROC area": worth.roc_area}
         print(f"{name:13}", *(f"{what} {_interval(one)}" for what, one in shown.items()))
@@ -143,7 +184,21 @@ def main() -> None:
         print(f"lead over {name} {_interval(one)}")
     for name, one in written.items():
         print(f"as written: {name} {_interval(one)}")
-    print(reliable.to_string(), of_ranks.to_string(), sep="\n")
+    laws = [GlitchSNR(options.lowest, exponent) for exponent in (GlitchSNR().exponent, 2.0, own, None)]
+    print(reliability(energies, notes, judged, laws).to_string())
+
+
+def kept(
+    path: Path | None, make: Callable[[], tuple[dict[str, np.ndarray], float]]
+) -> tuple[dict[str, np.ndarray], float]:
+    """What `make` gives, or gave when the file was written."""
+    if path is not None and path.exists():
+        with np.load(path) as file:
+            return {name: file[name] for name in file.files if name != "start"}, float(file["start"])
+    energies, start = make()
+    if path is not None:
+        np.savez(path, start=start, **energies)
+    return energies, start
 
 
 def _interval(one: Estimate) -> str:
