@@ -44,7 +44,7 @@ REPLICATES = 1000
 
 
 def loudest_along_time(
-    frames: str, bundle: ModelBundle, settings: StreamSettings
+    frames: str, bundle: ModelBundle, settings: StreamSettings, seconds: float = math.inf
 ) -> tuple[dict[str, np.ndarray], float]:
     """Largest energies at `RANK_RATE`, SNR², by what they are of: strain, model, linear rival, and each witness.
 
@@ -53,7 +53,8 @@ def loudest_along_time(
     """
     datasets = DatasetSettings.listed([{"path": frames}])
     model = stream_model(bundle)
-    blocks = plan_blocks(find_segments(datasets, bundle.target, None), settings.block_length)
+    (start, stop), *_ = find_segments(datasets, bundle.target, None)
+    blocks = plan_blocks([(start, min(stop, start + seconds))], settings.block_length)
     blocks, _ = open_blocks(datasets, blocks, model, settings)
     parts: dict[str, list[np.ndarray]] = {}
     for block in blocks:
@@ -157,11 +158,14 @@ def main() -> None:
     parser.add_argument("--tracking-uri", default="sqlite:///mlflow.db")
     parser.add_argument("--group", type=float, default=16.0, help="s of a stretch that counts as one case")
     parser.add_argument("--lowest", type=float, default=GlitchSNR().lowest, help="SNR from which on a glitch counts")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of the stream, from its beginning")
     parser.add_argument("--energies", type=Path, help="file (.npz) in which energies are kept, or from which they come")
     options = parser.parse_args()
     bundle = registry.load(options.model, options.version, options.tracking_uri)
     model, settings = stream_model(bundle), StreamSettings()
-    energies, start = kept(options.energies, lambda: loudest_along_time(options.frames, bundle, settings))
+    energies, start = kept(
+        options.energies, lambda: loudest_along_time(options.frames, bundle, settings, options.seconds)
+    )
     size = round(options.group * RANK_RATE)
     whole = len(energies["strain"]) // size - 2
     # the first and the last stretch reach to where no window fits
