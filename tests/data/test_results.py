@@ -37,6 +37,8 @@ def test_another_result_of_a_chosen_name_is_replaced_when_asked_for_alone(tmp_pa
     assert folder == tmp_path / "mine"
     with pytest.raises(ConfigurationError, match=r"threshold 16.0, here 20.0\)\..*inference\.replace=true"):
         claim(folder, OTHER)
+    with pytest.raises(ConfigurationError, match=r"holds another result \(of another kind of step\)"):
+        claim(folder, {"data": "a", "passes": 2})
     assert (folder / "events.csv").read_text() == "16.0"
     claim(folder, OTHER, replace=True)
     assert not (folder / "events.csv").exists()
