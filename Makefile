@@ -75,7 +75,7 @@ lint: setup
 	@ruff format --check .
 	@ruff check .
 	@lint-imports
-	@shellcheck setup.sh .ci/run docker-entrypoint.sh slurm/*
+	@shellcheck setup.sh .ci/run docker-entrypoint.sh slurm/* benchmarks/gpu.sh
 	@hadolint Dockerfile
 
 types: setup

@@ -99,6 +99,22 @@ def test_peak_memory_is_what_a_call_adds(harness):
     assert harness.peak_of(lambda: np.ones(2**22).sum(), "cpu") > 30 * 2**20
 
 
+@pytest.mark.usefixtures("harness")
+def test_maps_of_batches_are_timed_beside_those_of_ml4gw(monkeypatch, tmp_path, capsys):
+    import batches
+
+    record = tmp_path / "batches.json"
+    options = ["--numbers", "1", "2", "--rounds", "1", "--threads", "1", "--json", str(record)]
+    monkeypatch.setattr(sys, "argv", ["batches.py", *options])
+    batches.main()
+    rows = json.loads(record.read_text())["rows"]
+    assert [(row["series"], row["what"]) for row in rows] == [
+        (number, what) for number in (1, 2) for what in ("one Q", "best of four", "gradients")
+    ]
+    assert all(row["ratio"] > 0 for row in rows)
+    assert "best of four" in capsys.readouterr().out
+
+
 @pytest.fixture
 def training(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
