@@ -9,9 +9,10 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+from matplotlib.figure import Figure
 
 from glitchflow_plugin import plots
-from glitchflow_plugin.plots.style import look, new_figure, picture, short_name
+from glitchflow_plugin.plots.style import Picture, look, new_figure, picture, short_name
 
 
 @pytest.mark.parametrize("length", [10, 34])
@@ -56,6 +57,32 @@ def test_a_name_with_markup_is_drawn_as_it_is():
 
     for name in ("$x^{2$", r"\frac{", "<b>a</b> & $b$"):
         named(name).savefig(io.BytesIO(), format="png")
+
+
+def test_a_picture_is_drawn_once_and_as_matplotlib_draws_it_in_two_passes(monkeypatch):
+    drawn = []
+
+    @picture
+    def curves():
+        figure = new_figure(4, 3)
+        left, right = figure.subplots(1, 2)
+        (line,) = left.semilogy([1, 20, 300], label="a name that takes room")
+        draw = line.draw
+        line.draw = lambda renderer: drawn.append(line) or draw(renderer)
+        left.legend()
+        right.set_title("two\nlines")
+        return figure
+
+    def written(**options):
+        curves().savefig(file := io.BytesIO(), format="png", **options)
+        return file.getvalue()
+
+    tight = {"bbox_inches": "tight"}
+    once = [written(), written(**tight)]
+    assert len(drawn) == 2
+    monkeypatch.setattr(Picture, "draw", Figure.draw)
+    assert [written(), written(**tight)] == once
+    assert len(drawn) == 6
 
 
 #: Draws one figure of each kind, before and after gwpy is imported, and prints the checksums of the pixels.

@@ -16,6 +16,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
 
 #: Colours that stay apart for colour-blind readers (Okabe and Ito, https://jfly.uni-koeln.de/color/).
@@ -75,6 +76,8 @@ def _plain_numbers(axis: Axis) -> None:
 class Picture(Figure):
     """A figure that is drawn under `look`, whoever draws it, with matplotlib's own axes."""
 
+    _writing = False
+
     def add_subplot(self, *arguments: Any, **keywords: Any) -> Any:
         """Add axes of matplotlib's own class, not of what is registered under its name."""
         return super().add_subplot(*arguments, **{"axes_class": Axes, **keywords})
@@ -85,14 +88,25 @@ class Picture(Figure):
         return super().add_axes(*arguments, **{**own, **keywords})
 
     def draw(self, renderer: Any) -> None:
-        """Draw."""
+        """Draw; what is being written, and whose parts have yet to find their places, is only laid out."""
+        engine = self.get_layout_engine()
         with look():
-            super().draw(renderer)
+            if self._writing and self.axes and isinstance(engine, ConstrainedLayoutEngine):
+                engine.execute(self)
+            else:
+                super().draw(renderer)
 
     def savefig(self, *arguments: Any, **keywords: Any) -> None:
-        """Write to a file."""
+        """Write to a file.
+
+        Matplotlib draws a figure with a layout twice for that, the first time for the layout alone.
+        """
         with look():
-            super().savefig(*arguments, **keywords)
+            self._writing = True
+            try:
+                super().savefig(*arguments, **keywords)
+            finally:
+                self._writing = False
 
 
 def new_figure(width: float = 8.0, height: float = 4.5, layout: Any = "constrained") -> Picture:
