@@ -120,9 +120,13 @@ def _checked(request, monkeypatch):
 
 @pytest.fixture(scope="session", autouse=True)
 def _parsed_once():
-    from tests._configuration import parsed_once
+    from omegaconf import OmegaConf
 
-    with parsed_once():
+    from glitchflow_plugin.commands.configuration import parse_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", OmegaConf.load)  # as it is now, afterwards
+        parse_once()
         yield
 
 

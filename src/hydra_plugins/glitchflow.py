@@ -57,10 +57,11 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _check(folder: Path, overrides: list[str]) -> None:
-    from glitchflow_plugin.commands.configuration import compose
+    from glitchflow_plugin.commands.configuration import compose, parse_once
     from glitchflow_plugin.components.callback import end, full_errors
     from glitchflow_plugin.errors import ConfigurationError
 
+    parse_once()
     if full_errors():  # hydra tells it at length
         return
     try:
