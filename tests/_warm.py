@@ -5,8 +5,8 @@
 
 A fork is a process like any other, with memory, locks and workers of its own. The one that is forked has done nothing
 but import, so that no test finds traces of another. A fresh interpreter (`tests._commands`) remains where its beginning
-matters: torchrun, SLURM and Ray start theirs, threads are counted by an import, and the demo, `test_own_data` and the
-inference of `test_pipelines` start as a user starts them.
+matters: torchrun (in `test_callback`), SLURM and Ray start theirs, threads are counted by an import, and the demo and
+`test_own_data` start as a user starts them.
 """
 
 import atexit
@@ -70,7 +70,7 @@ def run(folder, *command, code=0, timeout=500, **environment):
     words = [str(word) for word in command]
     said = [Path(folder).parent / f".{name}-{os.getpid()}" for name in ("stdout", "stderr")]
     try:
-        status = start(_program, words, folder=folder, output=said, **environment).wait(timeout)
+        status = start(program, words, folder=folder, output=said, **environment).wait(timeout)
         stdout, stderr = (path.read_text(errors="backslashreplace") for path in said)
     finally:
         for path in said:
@@ -171,7 +171,7 @@ def _work(
     os._exit(status if isinstance(status, int) else int(status is not None))
 
 
-def _program(words: list[str]) -> None:
+def program(words: list[str]) -> None:
     """What the command of that name does, in an interpreter that has begun already."""
     path = shutil.which(words[0])
     assert path is not None, f"there is no {words[0]}"

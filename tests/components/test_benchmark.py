@@ -76,6 +76,12 @@ def make(data, tmp_path):
     return _make
 
 
+@pytest.fixture
+def _undrawn(monkeypatch):
+    """The pictures, which take half of the time of a leaderboard that is there, are not of interest."""
+    monkeypatch.setattr("glitchflow_plugin.inference.leaderboard_page.save_figure", lambda *_: None)
+
+
 def test_entrants_of_both_kinds_are_trained_judged_and_shown(make, tmp_path):
     page = tmp_path / "docs" / "results.md"
     page.parent.mkdir()
@@ -126,6 +132,7 @@ def test_entrants_of_both_kinds_are_trained_judged_and_shown(make, tmp_path):
             assert (page.parent / line[line.index("(") + 1 : -1]).exists()
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_a_run_goes_on_at_the_entrants_that_are_missing_or_changed(make, monkeypatch, tmp_path):
     make(("zero", "network")).execute()
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "benchmark/entrants").iterdir()}
@@ -186,6 +193,7 @@ def test_a_curve_of_fewer_events_goes_on_and_ends_at_the_entrants_of_the_leaderb
     make(("wiener", "network"), learning_curve=curve).execute()
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_own_events_are_judged_by_what_their_maps_show(make, data, tmp_path):
     result = make(
         ("zero", "wiener"), held_out={"datasets": [{"path": str(data / "inference")}], "truth": None}

@@ -10,6 +10,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tests import _commands, _warm
+from tests.pipelines import _two_processes
 
 from glitchflow_plugin import cli
 from glitchflow_plugin.components.callback import check_names, explained
@@ -245,13 +246,20 @@ def test_a_run_ends_in_one_message_and_with_the_traceback_on_request(folder):
 
 
 @pytest.mark.slow
-def test_of_several_processes_one_speaks(folder):
-    torchrun = ("torchrun", "--standalone", "--nproc_per_node=2", "--no-python", "itwinai", "exec-pipeline")
-    for words in (["+pipe_steps=[Trainr]"], ["+pipe_steps=[Splitter]"]):
-        status, said = run(folder, *torchrun, *words, start=_commands.run)
-        assert status == 1
-        assert said.count("glitchflow: ") == 1, said
-        assert "glitchflow (process" not in said
+def test_of_several_processes_one_speaks(folder, tmp_path):
+    torchrun = ("torchrun", "--standalone", "--nproc_per_node=2", "--no-python")
+    program, log = ("itwinai", "exec-pipeline"), tmp_path / "said.txt"
+    status, said = run(folder, *torchrun, *program, "+pipe_steps=[Trainr]", start=_commands.run)
+    one_speaks(status, said)
+    words = [*program, "+pipe_steps=[Splitter]"]
+    status = _warm.start(_two_processes.run_program, words, folder=folder, output=log).wait()
+    one_speaks(status, log.read_text())
+
+
+def one_speaks(status, said):
+    assert status == 1
+    assert said.count("glitchflow: ") == 1, said
+    assert "glitchflow (process" not in said
 
 
 # what overrules the files

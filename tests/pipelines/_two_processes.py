@@ -6,6 +6,7 @@ import signal
 import time
 import traceback
 
+from tests import _warm
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -77,21 +78,33 @@ def end_in_each_way(training_set, results, ways):
     for way in ways:
         folder = results / way
         folder.mkdir(parents=True)
-        settings = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=2,
-            rdzv_backend="c10d",
-            rdzv_endpoint="127.0.0.1:0",
-            run_id=way,
-            max_restarts=0,
-            start_method="fork",
-            monitor_interval=0.1,
-            logs_specs=DefaultLogsSpecs(),
-        )
         failed = {}
         try:
-            elastic_launch(settings, train)(training_set, folder, way)
+            elastic_launch(_settings(way), train)(training_set, folder, way)
         except ChildFailedError as error:
             failed = {str(rank): failure.exitcode for rank, failure in error.failures.items()}
         (folder / "ended.json").write_text(json.dumps(failed))
+
+
+def run_program(words):
+    """`torchrun --standalone --nproc_per_node=2 --no-python` with these words.
+
+    Raises:
+        ChildFailedError: A rank failed.
+    """
+    elastic_launch(_settings("program"), _warm.program)(words)
+
+
+def _settings(name):
+    return LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        run_id=name,
+        max_restarts=0,
+        start_method="fork",
+        monitor_interval=0.1,
+        logs_specs=DefaultLogsSpecs(),
+    )

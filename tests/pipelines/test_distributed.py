@@ -1,15 +1,12 @@
 """Training by two processes for real: the same as by one, and never without end when one of them is lost."""
 
 import json
-import os
 import signal
-import sys
 
 import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
-from tests import _commands as commands
 from tests import _warm
 from tests._networks import NETWORKS
 from tests.pipelines import _two_processes
@@ -27,12 +24,6 @@ WAYS = ("exit", "kill", "error", "hang")
 #: The default network, with whatever is drawn at random in its training; and one whose learning is ours alone.
 COUPLING = {"name": "coupling", **NETWORKS["coupling"], "channel_dropout": 0.3}
 UNET = {"name": "unet", "base": 4, "depth": 2, "attention_heads": 2}
-
-
-def run(command, folder, seconds):
-    # the processes must find what is tested where the test does
-    found = {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path[1:])}
-    return commands.run(folder, *command, code=None, timeout=seconds, **found)
 
 
 @pytest.fixture
@@ -65,7 +56,7 @@ def test_two_processes_learn_what_one_learns(make_coupled_events, make_registry,
     alone.execute()
     expected = read_summary(training_set.folder)
 
-    run(["glitchflow", "init", tmp_path / "run"], tmp_path, 60)
+    _warm.run(tmp_path, "glitchflow", "init", tmp_path / "run")
     uri = make_registry(tmp_path / "run")
     settings = {f"model.{key}": value for key, value in model.items() if key != "name"} | {
         "conf/model": model["name"],
@@ -86,10 +77,15 @@ def test_two_processes_learn_what_one_learns(make_coupled_events, make_registry,
         "training.config.warmup_epochs": alone.config.warmup_epochs,
         "training.config.ema": "null",
     }
-    torchrun = ["torchrun", "--standalone", "--nproc_per_node=2", "--no-python", "itwinai", "exec-pipeline"]
-    overrides = [f"{key}={value}" for key, value in settings.items()]
-    together = run([*torchrun, "+pipe_steps=[Trainer]", *overrides], tmp_path / "run", 240)
-    assert together.returncode == 0, f"{together.stdout[-2000:]}\n{together.stderr[-4000:]}"
+    words = [
+        "itwinai",
+        "exec-pipeline",
+        "+pipe_steps=[Trainer]",
+        *(f"{key}={value}" for key, value in settings.items()),
+    ]
+    log = tmp_path / "said.txt"
+    process = _warm.start(_two_processes.run_program, words, folder=tmp_path / "run", output=log)
+    assert process.wait(240) == 0, log.read_text()[-4000:]
 
     checkpoints = tmp_path / "run/temp/two/checkpoints"
     for name in ("last", "best_model"):

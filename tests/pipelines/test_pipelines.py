@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from tests import _commands, _warm
+from tests import _warm
 from tests._configuration import section
 
 from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME
@@ -46,17 +46,14 @@ SMALL = (
 )
 
 
-def execute(folder, *overrides, code=0, start=_warm.run):
-    done = start(folder, "itwinai", "exec-pipeline", *overrides, *SMALL, code=code)
+def execute(folder, *overrides, code=0):
+    done = _warm.run(folder, "itwinai", "exec-pipeline", *overrides, *SMALL, code=code)
     return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder, empty before, in which pipelines of the demo have run, each in a process of its own as there.
-
-    One of them in a fresh interpreter; `test_own_data` prepares data so, and `test_distributed` trains.
-    """
+    """A folder, empty before, in which pipelines of the demo have run, each in a process of its own as there."""
     folder = tmp_path_factory.mktemp("run")
     _warm.run(folder, "glitchflow", "init", folder)
     for pipeline in ("simulate_pipeline", "preproc_pipeline"):
@@ -64,8 +61,7 @@ def run(tmp_path_factory):
     execute(folder)  # training_pipeline is the default
     # of so few events the gate promotes nothing
     _warm.run(folder, "glitchflow", "models", "promote", "glitchflow-small", "1")
-    execute(folder, "+pipe_key=inference_pipeline", start=_commands.run)
-    for pipeline in ("stream_pipeline", "glitchflow_pipeline", "vis_dts"):
+    for pipeline in ("inference_pipeline", "stream_pipeline", "glitchflow_pipeline", "vis_dts"):
         execute(folder, f"+pipe_key={pipeline}")
     return folder
 
