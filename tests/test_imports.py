@@ -47,10 +47,10 @@ def light_modules():
     return found
 
 
-def loaded_by(modules):
+def loaded_by(modules, heavy=HEAVY):
     """The heavy libraries that a fresh interpreter has loaded after importing some modules."""
     code = f"import importlib, sys\nfor m in {list(modules)!r}: importlib.import_module(m)\n"
-    code += f"print([h for h in {HEAVY!r} if h in sys.modules])"
+    code += f"print([h for h in {heavy!r} if h in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout.strip().splitlines()[-1]
@@ -63,6 +63,11 @@ def test_data_only_modules_start_without_heavy_libraries():
         return
     culprits = {module: heavy for module in modules if (heavy := loaded_by([module])) != "[]"}
     pytest.fail(f"modules that load heavy libraries: {culprits}")
+
+
+def test_a_command_starts_without_pandas():
+    # it takes as long as all else that is imported before the command line is read
+    assert loaded_by(["glitchflow_plugin.cli"], ("pandas",)) == "[]"
 
 
 def test_every_room_stands_in_the_layers_contract():

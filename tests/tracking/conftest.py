@@ -8,7 +8,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import mlflow.cli
 import pytest
 import requests
 import torch
@@ -66,7 +65,9 @@ class Server:
         self.process = None
 
     def start(self):
-        # forked: importing MLflow's commands takes as long as the server itself
+        # forked: importing MLflow's commands takes as long as the server itself; who starts none goes without
+        import mlflow.cli  # noqa: F401
+
         self.process = multiprocessing.get_context("fork").Process(target=self._serve)
         self.process.start()
         for _ in range(400):
@@ -79,6 +80,8 @@ class Server:
         pytest.fail("the server did not start")
 
     def _serve(self):
+        from mlflow.cli import cli
+
         os.setsid()
         os.chdir(self.folder)
         os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
@@ -87,7 +90,7 @@ class Server:
                 os.dup2(log.fileno(), stream)
         command = ["server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
-        mlflow.cli.cli([*command, "--artifacts-destination", str(self.artifacts)])
+        cli([*command, "--artifacts-destination", str(self.artifacts)])
 
     def signal(self, number):
         os.killpg(self.process.pid, number)

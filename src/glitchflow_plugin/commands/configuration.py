@@ -84,13 +84,13 @@ def parse_once() -> None:
     load = OmegaConf.load
     parsed: dict[tuple[object, ...], bytes] = {}
 
-    def load_once(file: Any) -> Any:
-        if not hasattr(file, "fileno"):
-            return load(file)
-        found = os.fstat(file.fileno())
-        version = file.name, found.st_ino, found.st_mtime_ns, found.st_size
+    def load_once(file_: Any) -> Any:
+        if not hasattr(file_, "fileno"):
+            return load(file_)
+        found = os.fstat(file_.fileno())
+        version = file_.name, found.st_ino, found.st_mtime_ns, found.st_size
         if version not in parsed:
-            parsed[version] = pickle.dumps(load(file))
+            parsed[version] = pickle.dumps(load(file_))
         # hydra takes the defaults out of what it is given; to unpickle is a tenth of the work of a deep copy
         return pickle.loads(parsed[version])  # noqa: S301  # our own
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from glitchflow_plugin.products.clean_strain import STATE_BITS, channel_names
 from glitchflow_plugin.products.folder import MANIFEST_NAME, VETOES, Manifest, parts_of, read_manifest, total
-from glitchflow_plugin.products.folder_check import flaws
 from glitchflow_plugin.types.intervals import union
 
 _SHOWN = 10
@@ -37,6 +36,8 @@ def run_products(options: argparse.Namespace) -> int:
 
 def _tell(folder: Path, *, quick: bool) -> int:
     """Print what a folder holds and what is wrong with it; returns how much that is."""
+    from glitchflow_plugin.products.folder_check import flaws  # pandas is a third of the start of any other command
+
     for line in described(read_manifest(folder)):
         print(line)
     found = [] if quick else list(flaws(folder))

@@ -13,17 +13,19 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from glitchflow_plugin.data.files import atomic_path, content_hash, read_record, sha256, write_json
 from glitchflow_plugin.data.triggers.table import NANOSECONDS, SCHEMA, checked, in_order
 from glitchflow_plugin.errors import ConfigurationError, FormatError
+
+if TYPE_CHECKING:  # it loads pandas, which takes as long as all else that a command needs to start
+    import pyarrow.dataset as ds
 
 logger = logging.getLogger(__name__)
 
@@ -216,6 +218,8 @@ def _parted(table: pa.Table, group_of: Callable[[str], str]) -> Iterator[tuple[t
 
 def _pieces(folder: Path, most: int) -> Iterator[tuple[int, int, pa.Table]]:
     """The rows of one group and day in order, in pieces from and to a GPS second."""
+    import pyarrow.dataset as ds
+
     runs = ds.dataset(folder, schema=SCHEMA)
     start = int(folder.name)
     pieces = -(-runs.count_rows() // most)
@@ -246,7 +250,7 @@ def read_manifest(folder: Path | str) -> TriggerManifest:
     return read_record(Path(folder) / MANIFEST_NAME, TriggerManifest, "the step that writes the triggers")
 
 
-def open_triggers(path: Path | str) -> ds.Dataset:
+def open_triggers(path: Path | str) -> "ds.Dataset":
     """Triggers as a data set of pyarrow, from which rows are taken by filters; nothing is read yet.
 
     Args:
@@ -255,6 +259,8 @@ def open_triggers(path: Path | str) -> ds.Dataset:
     Raises:
         FormatError: There is none, a file of the store is missing or another one, or columns are.
     """
+    import pyarrow.dataset as ds
+
     path = Path(path)
     files = [(path / one.file, one.rows) for one in read_manifest(path).files] if path.is_dir() else [(path, None)]
     if not files:
