@@ -30,7 +30,10 @@ LIGHT = (
     "components.splitter",
     "components.simulator",
 )
-WITH_TORCH = {f"glitchflow_plugin.data.{name}" for name in ("series_dataset", "triggers.sets", "window_dataset")}
+WITH_TORCH = {
+    f"glitchflow_plugin.data.{name}"
+    for name in ("series_dataset", "triggers.sets", "triggers.stream", "window_dataset")
+}
 HEAVY = ("torch", "gwpy", "mlflow", "matplotlib", "ray")
 
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from glitchflow_plugin.data.files import atomic_path, content_hash, read_record, sha256, write_json
-from glitchflow_plugin.data.triggers.table import NANOSECONDS, SCHEMA, checked, in_order
+from glitchflow_plugin.data.triggers.table import NANOSECONDS, SCHEMA, checked, checked_schema, in_order
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
 if TYPE_CHECKING:  # it loads pandas, which takes as long as all else that a command needs to start
@@ -280,5 +280,5 @@ def _rows(path: Path) -> int:
         footer = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{path} cannot be read as Parquet ({error}). Bring it or make it again.") from error
-    checked(footer.schema_arrow.empty_table(), path)
+    checked_schema(footer.schema_arrow, path)
     return footer.metadata.num_rows

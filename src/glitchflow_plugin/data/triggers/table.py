@@ -114,6 +114,32 @@ def checked(table: pa.Table, where: object) -> pa.Table:
     return pa.table(columns, schema=SCHEMA)
 
 
+def checked_schema(schema: pa.Schema, where: object) -> None:
+    """Refuse columns that cannot be those of triggers, before a row of them is read.
+
+    Args:
+        schema: Of a file.
+        where: Its name, for messages.
+
+    Raises:
+        FormatError: A required column is missing, or a column has another type.
+    """
+    checked(schema.empty_table(), where)
+    for field in SCHEMA:  # of no rows each type can become each other one
+        place = schema.get_field_index(field.name)
+        if (
+            place >= 0
+            and not pa.types.is_null(kind := schema.field(place).type)
+            and _is_text(kind) != _is_text(field.type)
+        ):
+            raise FormatError(f"{where}: the column {field.name} is {kind}, expected {field.type}.")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
 def without_bad_rows(table: pa.Table) -> tuple[pa.Table, dict[str, int]]:
     """The rows that can be triggers, and by reason how many cannot.
 
