@@ -13,11 +13,11 @@ from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.triggers.store import open_triggers
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
-from glitchflow_plugin.signal.qtransform.loud_tiles import loud_tiles, q_planes, tile_band
+from glitchflow_plugin.signal.qtransform.loud_tiles import Tiles, loud_tiles, q_planes, tile_band
 from glitchflow_plugin.signal.qtransform.settings import QTransformSettings
 from glitchflow_plugin.signal.qtransform.significance import expected_excursions
 from glitchflow_plugin.signal.qtransform.tiling import tile_rows
-from glitchflow_plugin.signal.tile_clusters import cluster_tiles
+from glitchflow_plugin.signal.tile_clusters import LoudTiles, cluster_tiles
 from glitchflow_plugin.streaming.blocks import find_segments, plan_blocks, with_sources
 from glitchflow_plugin.streaming.find_triggers import FinderJob, find_triggers
 from glitchflow_plugin.streaming.trigger_search import SearchSettings, search_channel
@@ -32,14 +32,19 @@ def sine_gaussian(times: np.ndarray, at: float, frequency: float, q: float, snr:
     return wave * snr / np.sqrt(np.sum(wave**2))
 
 
-def tiles_of(channel: Channel, span: tuple[float, float], settings: SearchSettings) -> tuple[np.ndarray, ...]:
-    """GPS ns, frequency, Q and SNR of all loud tiles."""
-    found = list(search_channel(channel, span, settings, "cpu"))
-    times = np.concatenate([origin + np.round(one.times * 1e9).astype(np.int64) for origin, one in found])
-    return times, *(np.concatenate([getattr(one, name) for _, one in found]) for name in ("frequencies", "qs", "snrs"))
+def tiles_of(channel: Channel, span: tuple[float, float], settings: SearchSettings) -> LoudTiles:
+    """All loud tiles."""
+    return LoudTiles.joined([placed(one, origin) for origin, one in search_channel(channel, span, settings, "cpu")])
 
 
-def test_recovers_injected_sine_gaussians_in_coloured_noise() -> None:
+def placed(tiles: Tiles, origin: int) -> LoudTiles:
+    """Tiles with GPS times; amplitudes are not looked at here."""
+    times = origin + np.round(tiles.times * 1e9).astype(np.int64)
+    return LoudTiles(times, tiles.frequencies, tiles.qs, tiles.snrs, tiles.snrs)
+
+
+@pytest.mark.parametrize("in_frequency", [False, True])
+def test_recovers_injected_sine_gaussians_in_coloured_noise(in_frequency: bool) -> None:
     rng = np.random.default_rng(1)
     size = RATE * 256
     times = np.arange(size) / RATE
@@ -55,9 +60,10 @@ def test_recovers_injected_sine_gaussians_in_coloured_noise() -> None:
         )
         for at, f, q, _ in injected
     ]
-    ns, f, q, snr = tiles_of(Channel("X", coloured, float(START), RATE), (START, START + 256), SETTINGS)
-    loudest = cluster_tiles(ns, f, q, snr, 0.1).loudest
-    near = [loudest[np.argmin(np.abs(ns[loudest] / 1e9 - START - one[0]))] for one in injected]
+    tiles = tiles_of(Channel("X", coloured, float(START), RATE), (START, START + 256), SETTINGS)
+    loudest = cluster_tiles(tiles, 0.1, in_frequency=in_frequency).loudest
+    ns, f, snr = loudest.times, loudest.frequencies, loudest.snrs
+    near = [np.argmin(np.abs(ns / 1e9 - START - one[0]) - snr / 1e3) for one in injected]
     delays = np.array([ns[i] / 1e9 - START - one[0] for i, one in zip(near, injected, strict=True)])
     assert np.mean(np.abs(delays) < 0.05) == 1, "efficiency at SNR 8 and more"
     assert np.sqrt(np.mean(delays**2)) < 0.01, "s"
@@ -107,18 +113,10 @@ def test_noise_has_as_many_loud_places_as_computed() -> None:
         noise = torch.as_tensor(rng.standard_normal(size), dtype=torch.float32)
         for q, band in zip(qs, bands, strict=True):
             found = loud_tiles(noise, RATE, (q,), band, mismatch=0.2, threshold=level, within=(0, 64))
-            ns = np.round(found.times * 1e9).astype(np.int64)
-            seen += len(cluster_tiles(ns, found.frequencies, found.qs, found.snrs, 0.0).loudest)
+            seen += len(cluster_tiles(placed(found, 0), 0.0))
             settings = QTransformSettings(q=q, frequency_low=band[0], frequency_high=band[1], norm="white")
             expected += float(expected_excursions(np.array([level**2 / 2]), size, RATE, settings)[0])
     assert abs(seen - expected) < 3.5 * np.sqrt(expected)
-
-
-def test_clusters_join_what_is_near_and_keep_the_loudest() -> None:
-    ns = np.array([0, 10**8, 3 * 10**9], dtype=np.int64)
-    found = cluster_tiles(ns, np.array([100.0, 120.0, 50.0]), np.full(3, 10.0), np.array([6.0, 9.0, 7.0]), 0.1)
-    assert found.loudest.tolist() == [1, 2]
-    assert found.durations[0] == pytest.approx(0.1 + (10 / 100 + 10 / 120) / (4 * np.sqrt(np.pi)), abs=1e-8)
 
 
 def write_data(folder: Path, seconds: int = 96) -> list[DatasetSettings]:
@@ -153,6 +151,9 @@ def test_triggers_do_not_depend_on_blocks_or_engine(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
     first = run(data, tmp_path / "a", SETTINGS)
     assert run(data, tmp_path / "b", replace(SETTINGS, block_length=96)) == first
+    assert run(data, tmp_path / "a", replace(SETTINGS, cluster_tiles=7)) == first, "joined a few at once"
+    apart = replace(SETTINGS, cluster_in_frequency=True)
+    assert run(data, tmp_path / "b", replace(apart, block_length=96)) == run(data, tmp_path / "a", apart) != first
     assert run(data, tmp_path / "a", SETTINGS) == first, "again"
     table = open_triggers(tmp_path / "a").to_table()
     rows = table.to_pylist()

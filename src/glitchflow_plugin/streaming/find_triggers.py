@@ -3,8 +3,8 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,21 @@ import pyarrow.parquet as pq
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.files import atomic_path, content_hash
 from glitchflow_plugin.data.sharded_writer import ShardPlan
-from glitchflow_plugin.data.triggers.store import TriggerManifest, TriggerWriter, read_manifest
+from glitchflow_plugin.data.triggers.store import ROW_GROUP, TriggerManifest, TriggerWriter, read_manifest
 from glitchflow_plugin.data.triggers.table import NANOSECONDS, SCHEMA, trigger_table
 from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
 from glitchflow_plugin.signal.qtransform.loud_tiles import Tiles, tile_duration
-from glitchflow_plugin.signal.tile_clusters import cluster_tiles
+from glitchflow_plugin.signal.tile_clusters import Clusters, LoudTiles, TileClusters
 from glitchflow_plugin.streaming.blocks import Block, between, read_source
-from glitchflow_plugin.streaming.trigger_search import SearchSettings, search_channel
+from glitchflow_plugin.streaming.trigger_search import CLUSTERING, SearchSettings, search_channel
 
 logger = logging.getLogger(__name__)
 
-_ABOUT = b"glitchflow"
+_ABOUT = "glitchflow"
+_TILES_VERSION = 2
+"""Of the files of tiles: in order of time, in row groups that are read one by one."""
+_TILE = ("time", "frequency", "q", "snr", "amplitude")
+"""Columns of a tile, in the order of `LoudTiles`."""
 TILES = "tiles"
 """Folder of the loud tiles of each block, below that of the triggers."""
 
@@ -51,8 +55,8 @@ class FinderJob:
 
     def path(self, block: Block) -> Path:
         """File of a block's tiles, another one for other settings or data; how they are clustered changes none."""
-        searched = {**asdict(self.settings), "cluster_gap": None}
-        key = content_hash([self.inputs, self.channels, searched, block.span, block.segment])[:12]
+        searched = {name: value for name, value in asdict(self.settings).items() if name not in CLUSTERING}
+        key = content_hash([_TILES_VERSION, self.inputs, self.channels, searched, block.span, block.segment])[:12]
         return self.folder / TILES / f"{block.span[0]:.0f}-{block.span[1] - block.span[0]:.0f}-{key}.parquet"
 
     def pending(self, blocks: Sequence[Block]) -> list[Block]:
@@ -93,13 +97,15 @@ def find_triggers(job: FinderJob, blocks: Sequence[Block], engine: EngineSetting
     map_shards(partial(search_block, job), pending, engine, "Find", left=partial(job.pending, blocks), unit="block")
     files = [job.path(one) for one in blocks]
     # Nothing that decides how it is made but not what: the same triggers have the same files.
-    recipe = {"search": {**asdict(job.settings), "block_length": None}, "channels": list(job.channels)}
+    unimportant = {"block_length": None, "cluster_tiles": None}
+    recipe = {"search": {**asdict(job.settings), **unimportant}, "channels": list(job.channels)}
     with TriggerWriter(job.folder, recipe) as writer:
         for channel in job.channels:
-            writer.write(channel_triggers(files, channel, job.settings.cluster_gap))
+            for triggers in channel_triggers(files, channel, job.settings):
+                writer.write(triggers)
     searched, broken = Counter[str](), dict[str, Counter[str]]()
     for file in files:
-        told = _about(pq.read_schema(file))
+        told = _about(pq.read_metadata(file))
         searched.update(told["searched"])
         for name, reason in told["problems"].items():
             broken.setdefault(name, Counter())[reason] += 1
@@ -124,49 +130,49 @@ def search_block(job: FinderJob, plan: ShardPlan) -> None:
     if not isinstance(plan, Block) or plan.source is None:
         raise TypeError(f"expected a block with its source, got {plan!r}")
     loaded = read_source(plan.source, list(job.channels))
-    tables: dict[str, pa.Table] = {}
-    searched, problems = {}, {}
-    for name in job.channels:
-        found = loaded.event.channels.get(name)
-        channel = None if found is None else between(found, *plan.segment)
-        inside = None if channel is None else between(channel, *plan.span)
-        if channel is None or inside is None or not np.isfinite(inside.series).any():
-            problems[name] = loaded.problems.get(name, "no data").split(":")[0]
-            continue
-        if np.nanmin(inside.series) == np.nanmax(inside.series):
-            problems[name] = "constant"
-            continue
-        try:
-            found_in = search_channel(channel, plan.span, job.settings, job.device)
-            rows = [_rows(channel, origin, tiles) for origin, tiles in found_in]
-            loud = pa.concat_tables([SCHEMA.empty_table(), *rows]).unify_dictionaries()
-            # of no rows there is no row group
-            tables |= {name: loud} if len(loud) else {}
-            searched[name] = float(np.isfinite(inside.series).sum() / channel.sample_rate)
-        except ValueError as error:
-            problems[name] = str(error)
-    about = {"channels": list(tables), "searched": searched, "problems": problems}
-    schema = SCHEMA.with_metadata({_ABOUT: json.dumps(about).encode()})
+    row_groups: dict[str, list[int]] = {}
+    searched, problems, written = {}, {}, 0
     path = job.path(plan)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a row group a channel: each is read alone
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for table in tables.values():
-            writer.write_table(table, row_group_size=len(table))
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+        for name in job.channels:
+            found = loaded.event.channels.get(name)
+            channel = None if found is None else between(found, *plan.segment)
+            inside = None if channel is None else between(channel, *plan.span)
+            if channel is None or inside is None or not np.isfinite(inside.series).any():
+                problems[name] = loaded.problems.get(name, "no data").split(":")[0]
+                continue
+            if np.nanmin(inside.series) == np.nanmax(inside.series):
+                problems[name] = "constant"
+                continue
+            try:
+                found_in = search_channel(channel, plan.span, job.settings, job.device)
+                rows = [_rows(channel, origin, tiles) for origin, tiles in found_in]
+            except ValueError as error:
+                problems[name] = str(error)
+                continue
+            loud = pa.concat_tables([SCHEMA.empty_table(), *rows]).unify_dictionaries().sort_by("time")
+            searched[name] = float(np.isfinite(inside.series).sum() / channel.sample_rate)
+            if len(loud):  # of no rows there is no row group
+                writer.write_table(loud, row_group_size=ROW_GROUP)
+                row_groups[name] = list(range(written, written + -(-len(loud) // ROW_GROUP)))
+                written += len(row_groups[name])
+        about = {"row_groups": row_groups, "searched": searched, "problems": problems}
+        writer.add_key_value_metadata({_ABOUT: json.dumps(about)})
 
 
-def _about(schema: pa.Schema) -> Mapping[str, Any]:
-    """What a file of tiles says of its block: channels by row group, seconds searched, what was wrong."""
-    return json.loads((schema.metadata or {})[_ABOUT])
+def _about(footer: pq.FileMetaData) -> Mapping[str, Any]:
+    """What a file of tiles says of its block: row groups by channel, seconds searched, what was wrong."""
+    return json.loads((footer.metadata or {})[_ABOUT.encode()])
 
 
-def _tiles_of(file: Path, channel: str) -> pa.Table:
-    """The tiles of a channel in a block."""
+def _tiles_of(file: Path, channel: str, most: int) -> Iterator[LoudTiles]:
+    """The tiles of a channel in a block, in order of time, some at once."""
     with pq.ParquetFile(file) as opened:
-        channels = _about(opened.schema_arrow)["channels"]
-        if channel not in channels:
-            return SCHEMA.empty_table()
-        return opened.read_row_group(channels.index(channel)).replace_schema_metadata(None)
+        row_groups = _about(opened.metadata)["row_groups"].get(channel, [])
+        if row_groups:
+            for batch in opened.iter_batches(most, row_groups=row_groups, columns=list(_TILE)):
+                yield LoudTiles(*(batch.column(name).to_numpy() for name in _TILE))
 
 
 def _rows(channel: Channel, origin: int, tiles: Tiles) -> pa.Table:
@@ -184,27 +190,28 @@ def _rows(channel: Channel, origin: int, tiles: Tiles) -> pa.Table:
     )
 
 
-def channel_triggers(files: Sequence[Path], channel: str, gap: float) -> pa.Table:
+def channel_triggers(files: Sequence[Path], channel: str, settings: SearchSettings) -> Iterator[pa.Table]:
     """The triggers of a channel: clusters of its tiles in all blocks.
 
     Args:
-        files: Tiles of the blocks.
+        files: Tiles of the blocks, in order of time.
         channel: Its name.
-        gap: Longest time between tiles of one cluster, s.
+        settings: How tiles are joined, and how many at once.
     """
-    tiles = pa.concat_tables([_tiles_of(file, channel) for file in files], promote_options="permissive")
-    times, frequencies, qs, snrs = (tiles[name].to_numpy() for name in ("time", "frequency", "q", "snr"))
-    clusters = cluster_tiles(times, frequencies, qs, snrs, gap)
-    at = clusters.loudest
+    clusters = TileClusters(settings.cluster_gap, settings.longest_tile, in_frequency=settings.cluster_in_frequency)
+    for file in files:
+        for tiles in _tiles_of(file, channel, settings.cluster_tiles):
+            yield _triggers(clusters.add(tiles), channel)
+    yield _triggers(clusters.finish(), channel)
+
+
+def _triggers(clusters: Clusters, channel: str) -> pa.Table:
+    loudest = clusters.loudest
     return trigger_table(
         {
-            "time": times[at],
-            "frequency": frequencies[at],
-            "snr": snrs[at],
-            "q": qs[at],
+            **{name: getattr(loudest, one.name) for name, one in zip(_TILE, fields(LoudTiles), strict=True)},
             "duration": clusters.durations,
             "bandwidth": clusters.bandwidths,
-            "amplitude": tiles["amplitude"].to_numpy()[at],
-            "channel": [channel] * len(at),
+            "channel": [channel] * len(clusters),
         }
     )

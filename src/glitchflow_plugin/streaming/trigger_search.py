@@ -23,6 +23,10 @@ _KEPT = 0.95
 """Share of the Nyquist frequency up to which data are whitened."""
 
 
+CLUSTERING = ("cluster_gap", "cluster_in_frequency", "cluster_tiles")
+"""Settings that say how tiles are joined: another one searches nothing again."""
+
+
 @section
 class SearchSettings:
     """How triggers are found; conf/triggers.yaml explains the keys."""
@@ -32,6 +36,8 @@ class SearchSettings:
     mismatch: Fraction = 0.2
     snr: Positive = 5.5
     cluster_gap: Positive = 0.1
+    cluster_in_frequency: bool = False
+    cluster_tiles: Count = 262_144
     stride: Count = 16
     margin: Count = 4
     spectrum_length: Count = 64
@@ -47,7 +53,7 @@ class SearchSettings:
             )
         if self.q[0] <= LOWEST_Q:
             raise ConfigurationError(f"triggers.find.settings.q must be above {LOWEST_Q:.2f}, got {self.q[0]:g}")
-        longest = float(tile_duration(self.band[0], self.q[1]))
+        longest = self.longest_tile
         if 2 * longest > self.margin:
             raise ConfigurationError(
                 f"triggers.find.settings: a tile of Q {self.q[1]:g} at {self.band[0]:g} Hz lasts {longest:.2f} s, more "
@@ -58,6 +64,11 @@ class SearchSettings:
     def qs(self) -> tuple[float, ...]:
         """Quality factors of the planes."""
         return q_planes(*self.q, self.mismatch)
+
+    @property
+    def longest_tile(self) -> float:
+        """Of any plane, s."""
+        return float(tile_duration(self.band[0], self.q[1]))
 
     @property
     def around(self) -> float:

@@ -210,10 +210,12 @@ def _parted(table: pa.Table, group_of: Callable[[str], str]) -> Iterator[tuple[t
         raise ConfigurationError(f"expected channel groups of letters, digits, _ and ., got {wrong[0]!r}.")
     place = np.array([groups.index(group_of(name)) for name in names], dtype=np.int64)
     days = table["time"].to_numpy() // (DAY * NANOSECONDS)
-    keys = np.stack([place[channels.indices.to_numpy()], days], axis=1) if len(table) else np.empty((0, 2), np.int64)
-    found, member = np.unique(keys, axis=0, return_inverse=True)
-    for index, (group, day) in enumerate(found.tolist()):
-        yield (groups[group], day * DAY), table.filter(pa.array(member.ravel() == index))
+    among = place[channels.indices.to_numpy()] if len(table) else days
+    latest = int(days.max(initial=0)) + 1
+    found, member = np.unique(among * latest + days, return_inverse=True)
+    for index, key in enumerate(found.tolist()):
+        group, day = divmod(key, latest)
+        yield (groups[group], day * DAY), table.filter(pa.array(member == index))
 
 
 def _pieces(folder: Path, most: int) -> Iterator[tuple[int, int, pa.Table]]:
