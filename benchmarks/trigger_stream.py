@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,9 @@ from glitchflow_plugin.data.triggers.labels import LabelSettings, label_times
 from glitchflow_plugin.data.triggers.store import DAY, open_triggers, read_manifest
 from glitchflow_plugin.simulation.trigger_level import TRUTH_NAME, TriggerLevelSettings, simulate_triggers
 from scan_memory import peak_memory
+
+if TYPE_CHECKING:
+    from glitchflow_plugin.data.triggers.stream import TriggerStream
 
 TURN = 10
 """Turns that a whole pass would take."""

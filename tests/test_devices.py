@@ -21,6 +21,7 @@ from torch._subclasses import FakeTensorMode
 
 import glitchflow_plugin
 from glitchflow_plugin.components._device import choose_device
+from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.inference.attribution import AttributionSettings
 from glitchflow_plugin.inference.generate import GenerateSettings, generate_glitches
 from glitchflow_plugin.inference.leaderboard import HeldOut, LeaderboardSettings, judge_entrant
@@ -50,6 +51,7 @@ from glitchflow_plugin.signal.qtransform import (
     q_transform_relative,
     tile_p_value,
 )
+from glitchflow_plugin.streaming.trigger_search import SearchSettings, search_channel
 from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.evaluation import ZeroTwin
 from glitchflow_plugin.training.gate import GateSettings
@@ -187,6 +189,22 @@ def test_significance(cuda):
         found = law(energy.to(cuda))
         assert found.device == cuda
         torch.testing.assert_close(found.cpu(), law(energy))
+
+
+def test_triggers_are_searched_there(cuda):
+    generator = np.random.default_rng(0)
+    series = generator.standard_normal(40 * 256)
+    series[5000:5030] += 8.0
+    settings = SearchSettings(q=(4.0, 16.0), band=(20.0, 80.0), margin=2, snr=4.5)
+    channel = Channel("X", series, 1_400_000_000.0, 256.0)
+    found, expected = (
+        list(search_channel(channel, (1_400_000_000, 1_400_000_040), settings, device)) for device in (str(cuda), "cpu")
+    )
+    assert sum(len(tiles.times) for _, tiles in expected) > 10
+    for (origin, tiles), (same, others) in zip(found, expected, strict=True):
+        assert origin == same
+        for one, other in zip(vars(tiles).values(), vars(others).values(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
 # preprocessing

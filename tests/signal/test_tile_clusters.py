@@ -20,8 +20,8 @@ TILES = st.lists(
 
 
 def loud(rows: list[tuple[int, float, float, float]]) -> LoudTiles:
-    columns = [np.array(column) for column in zip(*sorted(rows), strict=True)]
-    return LoudTiles(START + columns[0].astype(np.int64), *columns[1:], columns[3] / 10)
+    times, frequencies, qs, snrs = (np.array(column) for column in zip(*sorted(rows), strict=True))
+    return LoudTiles(START + times.astype(np.int64), frequencies, qs, snrs, snrs / 10)
 
 
 def told(clusters: Clusters) -> list[tuple[float, ...]]:

@@ -1,5 +1,6 @@
 """Find: triggers of continuous data."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.channels import read_channel_list
 from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.readers.segments import as_given, read_segments
+from glitchflow_plugin.data.triggers.glitchgram import glitchgram
 from glitchflow_plugin.data.triggers.live import LIVE_NAME, LiveTime
+from glitchflow_plugin.data.triggers.store import TriggerManifest, open_triggers
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
+from glitchflow_plugin.products.pictures import IMAGES, save_figures
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.streaming.blocks import find_segments, plan_blocks, with_sources
@@ -32,6 +36,7 @@ class FindTriggers(BaseComponent):
         segments: Times that are searched: a file that gwpy reads, several, or pairs of GPS s; None: all that there is.
         segments_flag: Name of the flag in such files where they hold several.
         settings: The keys of `find.settings` in triggers.yaml.
+        drawn: Pictures are made of so many channels, those with the most triggers.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         engine: Where the blocks are searched: the keys of engine.yaml, or an engine's name.
         name: Name of the step.
@@ -47,6 +52,7 @@ class FindTriggers(BaseComponent):
         segments: object = None,
         segments_flag: str | None = None,
         settings: Mapping[str, object] | None = None,
+        drawn: int = 12,
         device: str = "auto",
         engine: Mapping[str, object] | str | None = None,
         name: str | None = None,
@@ -59,6 +65,9 @@ class FindTriggers(BaseComponent):
         self.segments, self.segments_flag = None if segments is None else as_given(segments), segments_flag
         self.settings = built(SearchSettings, settings, "triggers.find.settings")
         self.engine = EngineSettings.of(engine)
+        if isinstance(drawn, bool) or not isinstance(drawn, int) or drawn < 0:
+            raise ConfigurationError(f"triggers.find.drawn: expected a number of channels, got {drawn!r}.")
+        self.drawn = drawn
 
     @monitor_exec
     @holding("folder")
@@ -84,6 +93,7 @@ class FindTriggers(BaseComponent):
         else:
             (self.folder / LIVE_NAME).unlink(missing_ok=True)  # that of a run before
         seconds = sum(found.searched.values())
+        span = blocks[0].span[0], blocks[-1].span[1]
         report(
             RunSummary(
                 pipeline="triggers_pipeline/Find",
@@ -91,8 +101,8 @@ class FindTriggers(BaseComponent):
                 inputs={
                     "channels": len(self.channels),
                     "planes": ", ".join(f"Q {q:.1f}" for q in settings.qs),
-                    "from GPS": blocks[0].span[0],
-                    "to GPS": blocks[-1].span[1],
+                    "from GPS": span[0],
+                    "to GPS": span[1],
                 },
                 events=EventCounts(found.manifest.rows, found.manifest.rows),
                 metrics={
@@ -101,7 +111,7 @@ class FindTriggers(BaseComponent):
                     "searched_seconds": Metric(seconds),
                     "triggers_per_second": Metric(found.manifest.rows / seconds if seconds else None),
                 },
-                outputs={"triggers": str(self.folder)},
+                outputs={"triggers": str(self.folder), "pictures": str(self._draw(found.manifest, span))},
                 warnings=tuple(
                     f"{name}: {reason} ({count} of {len(blocks)} blocks)"
                     for name, why in found.broken.items()
@@ -112,6 +122,20 @@ class FindTriggers(BaseComponent):
             self.folder,
         )
         return self.folder
+
+    def _draw(self, manifest: TriggerManifest, span: tuple[float, float]) -> Path:
+        """Draw the channels with the most triggers; returns the folder of the pictures."""
+        from glitchflow_plugin.plots.triggers import plot_glitchgram
+
+        triggers, folder = open_triggers(self.folder), self.folder / IMAGES
+        most = sorted(manifest.channels, key=lambda name: (-manifest.channels[name], name))[: self.drawn]
+        figures = {}
+        for place, name in enumerate(most, start=1):
+            found = glitchgram(triggers, name, span, self.settings.band)
+            file = f"{place:02d}-" + re.sub(r"[^\w.-]", "_", name)  # a channel's name may hold what no file's can
+            figures[file] = plot_glitchgram(found, name, threshold=self.settings.snr)
+        save_figures(figures, folder)
+        return folder
 
 
 def _named(datasets: Sequence[DatasetSettings]) -> list[str]:

@@ -7,7 +7,7 @@ kept, some runs of tiles for each frequency, and the clusters are those of all t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Self
 
@@ -170,7 +170,7 @@ class TileClusters:
         alive = np.zeros(len(clusters), dtype=bool)
         alive[label[live]] = True
         place = np.cumsum(alive) - 1
-        self._runs = _Runs(*(getattr(runs, one.name)[live] for one in fields(_Runs)[:-1]), place[label[live]])
+        self._runs = replace(runs[live], cluster=place[label[live]])
         self._open = clusters[alive]
         return clusters[~alive]
 
