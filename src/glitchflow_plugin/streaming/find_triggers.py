@@ -117,7 +117,7 @@ def find_triggers(job: FinderJob, blocks: Sequence[Block], engine: EngineSetting
 def searched_spans(job: FinderJob, blocks: Sequence[Block], channel: str) -> list[tuple[float, float]]:
     """Start and end (GPS s) of the blocks in which a channel was searched, which have all been looked at."""
     files = [(one.span, job.path(one)) for one in blocks]
-    return [span for span, file in files if channel in _about(pq.read_schema(file))["searched"]]
+    return [span for span, file in files if channel in _about(pq.read_metadata(file))["searched"]]
 
 
 def search_block(job: FinderJob, plan: ShardPlan) -> None:
