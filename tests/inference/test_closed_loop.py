@@ -19,6 +19,7 @@ from glitchflow_plugin.inference.closed_loop import (
     measure_gains,
 )
 from glitchflow_plugin.inference.report import run_warnings
+from glitchflow_plugin.inference.residual import NOTE as RESIDUAL
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.twins import WaveformTwin
@@ -28,7 +29,9 @@ from glitchflow_plugin.products.summary import EventCounts
 from glitchflow_plugin.signal.drift import DriftReport
 from glitchflow_plugin.signal.gain_watch import WatchSettings, watch_gains
 from glitchflow_plugin.signal.qtransform import QTransformSettings
+from glitchflow_plugin.signal.residual_watch import ResidualSettings
 from glitchflow_plugin.tracking.versions import ModelVersion
+from glitchflow_plugin.training.residual import events_left, watch_residual
 from glitchflow_plugin.training.retraining import Finding, decide, pinned
 from glitchflow_plugin.training.signals import whitened_mergers
 
@@ -213,11 +216,16 @@ def test_a_network_that_is_no_sum_is_stopped_as_a_whole(make_case, tmp_path):
     assert result.events["peak_snr2_predicted"].to_numpy(float)[stopped].max() == 0
 
 
+def retraining_step(folder):
+    registry = {"name": "twin", "tracking_uri": "sqlite:///none.db", "gate": {"min_groups": 5}}
+    step = Retrain({"buffer": "none"}, registry, str(folder / "retrain"), split={}, windows={}, trainer={})
+    step.cycle.mkdir(parents=True)
+    return step
+
+
 def test_retraining_finds_the_change_in_its_buffer_and_names_it(make_case, tmp_path):
     bundle, maps, events = make_case(coupled_series(24, 10, reversed_from=6))
-    registry = {"name": "twin", "tracking_uri": "sqlite:///none.db", "gate": {"min_groups": 5}}
-    step = Retrain({"buffer": "none"}, registry, str(tmp_path / "retrain"), split={}, windows={}, trainer={})
-    step.cycle.mkdir(parents=True)
+    step = retraining_step(tmp_path)
     pinned(step.cycle).symlink_to(events.folder)
     loop = step._loop(bundle, maps)
     champion = ModelVersion("twin", 1, "sqlite:///none.db", "run")
@@ -228,6 +236,49 @@ def test_retraining_finds_the_change_in_its_buffer_and_names_it(make_case, tmp_p
     assert (status["decision"], status["reason"]) == ("train", "coupling changed: WITNESS_1 (gain_low)")
     assert status["coupling"]["WITNESS_1"]["now"]["value"] < -0.8
     assert status["coupling"]["WITNESS_2"]["stopped"] is None
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_retraining_notices_that_more_is_left_though_the_gain_is_the_same(make_case, tmp_path, changed):
+    """Of what one witness sees a part no longer comes from it; of what the other one sees nothing has changed."""
+    quiet = np.random.default_rng(1).standard_normal((8, 3, 1024)).astype(np.float32)
+    step = retraining_step(tmp_path)
+    bundle, maps, events = make_case(np.concatenate([coupled_series(40, 11), quiet]))
+    pinned(step.cycle).symlink_to(events.folder)
+    before = events_left(bundle, maps, step._loop(bundle, maps), 100.0)
+    classes = {name: ("both", "one", "one")[row % 3] for row, name in enumerate(events.event_ids[:40])}
+    bundle = replace(bundle, notes={**bundle.notes, RESIDUAL: before.reference(classes).to_dict()})
+    new = coupled_series(36, 12)
+    if changed:
+        generator = np.random.default_rng(13)
+        for event in np.flatnonzero(np.arange(36) % 3):
+            seen = np.abs(new[event, 1]) > 6
+            new[event, 0, seen] += 6 * generator.standard_normal(seen.sum())
+    _, maps, events = make_case(np.concatenate([new, quiet]), name="new")
+    pinned(step.cycle).unlink()
+    pinned(step.cycle).symlink_to(events.folder)
+    loop = step._loop(bundle, maps)
+    report = watch_residual(bundle, maps, loop, classes, ResidualSettings(), block_length=100.0)
+    assert loop.stopped == []
+    assert {each.kind for each in report.changes} == {"all", "class", "witness"}
+    found = decide(DriftReport((), 44), loop.stopped, report.grown)
+    grown = {(each.kind, each.name) for each in report.changes if each.grown}
+    if changed:
+        assert {("class", "one"), ("witness", "WITNESS_1")} <= grown
+        assert not {("class", "both"), ("witness", "WITNESS_2")} & grown
+        assert found.action == "train"
+        assert found.reason.startswith("more is left: ")
+        assert "class one at 8 to 512 Hz (0.30 -> " in found.reason
+    else:
+        assert grown == set()
+        assert found.action == "keep"
+        assert found.reason.endswith("and of no kind of glitch more is left")
+    status = Finding(
+        ModelVersion("twin", 1, "sqlite:///none.db", "run"), found, EventCounts(44, 44), residual=report
+    ).to_status()
+    assert len(json.loads(json.dumps(status, allow_nan=False))["residual"]) == len(report.changes)
+    # a model of an earlier version
+    assert watch_residual(replace(bundle, notes={}), maps, loop, classes, ResidualSettings(), block_length=1.0) is None
 
 
 def test_there_is_no_loop_without_a_reference_series_or_strain(make_case):

@@ -120,6 +120,11 @@ def test_a_review_says_what_each_look_by_itself_would_say(make_learner, model, m
     assert sorted(review.ranks) == sorted(learner.dataset("validation").event_ids)
     found = learner.predictor(again)(maps.read(rows, [maps.target, *learner.witnesses]))
     np.testing.assert_allclose(np.stack(list(review.ranks.values())), found.loudest, rtol=1e-4, atol=1e-4)
+    # and what is left is what inference says of the same events
+    left, own = review.left, [maps.row_of[name] for name in review.left.event_ids]
+    found = learner.predictor(again)(maps.read(own, [maps.target, *learner.witnesses]))
+    np.testing.assert_allclose(left.power, found.power, rtol=1e-4)
+    assert left.groups.tolist() == groups.tolist()
 
 
 def test_the_loss_is_the_share_of_excess_power_that_is_left(make_learner):

@@ -1,4 +1,4 @@
-"""Retrain: looks whether the latest events have drifted away from the champion's training data, and trains if so."""
+"""Retrain: looks whether the latest events are no longer what the champion was trained for, and trains if so."""
 
 import os
 import shutil
@@ -22,6 +22,7 @@ from glitchflow_plugin.data.splits import Split, SplitSettings
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, GlitchflowError, RegistryError
 from glitchflow_plugin.inference.drift import drift_or_refuse, drift_warnings
 from glitchflow_plugin.preprocessing.engine import EngineSettings
+from glitchflow_plugin.products.pictures import PictureSettings
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.training import retraining
@@ -30,13 +31,14 @@ from glitchflow_plugin.training.retraining import Finding, GateNeeds, RetrainDec
 if TYPE_CHECKING:
     from glitchflow_plugin.inference.closed_loop import ClosedLoop
     from glitchflow_plugin.models.bundle import ModelBundle
+    from glitchflow_plugin.signal.residual_watch import ResidualReport
     from glitchflow_plugin.tracking.versions import ModelVersion
 
 STATUS_NAME = "status.json"
 
 
 class Retrain(BaseComponent):
-    """Check the latest events for drift; where there is some, split, process, train, and let the gate decide.
+    """Look at the latest events; where something has changed, split, process, train, and let the gate decide.
 
     It needs nobody who watches: two at once are impossible, a killed run continues with the events that it began with,
     and status.json says what was done and why.
@@ -133,13 +135,15 @@ class Retrain(BaseComponent):
         maps, counts, quality = self._maps(bundle)
         drift = None if settings.force else drift_or_refuse(maps, bundle.witnesses, bundle.notes, settings.drift)
         loop = None if settings.force else self._loop(bundle, maps)
+        left = None if loop is None else self._left(bundle, maps, loop)
         found = Finding(
             champion,
-            retraining.decide(drift, None if loop is None else loop.stopped),
+            retraining.decide(drift, None if loop is None else loop.stopped, None if left is None else left.grown),
             counts,
             drift,
             None if loop is None else loop_details(loop, maps),
-            (*quality, *drift_warnings(drift), *loop_warnings(loop, maps)),
+            left,
+            (*quality, *drift_warnings(drift), *loop_warnings(loop, maps), *retraining.residual_warnings(left)),
         )
         if found.decision.action == "keep":
             return found
@@ -180,6 +184,14 @@ class Retrain(BaseComponent):
 
         events = EventSet.open(self._events) if bundle.representation == "waveform" else None
         return close_loop(bundle, maps, events, self.settings.closed_loop, device=choose_device(self.device))
+
+    def _left(self, bundle: "ModelBundle", maps: SpectrogramSet, loop: "ClosedLoop") -> "ResidualReport | None":
+        """Whether the champion leaves more of some kind of glitch than it did."""
+        from glitchflow_plugin.training.residual import watch_residual
+
+        classes = built(PictureSettings, self.trainer.get("pictures"), "pictures").classes()
+        block_length = built(SplitSettings, self.split, "split").block_length
+        return watch_residual(bundle, maps, loop, classes, self.settings.residual, block_length=block_length)
 
     def _train(self, maps: SpectrogramSet, split: Split) -> "ModelVersion | None":
         from glitchflow_plugin.components.trainer import Trainer

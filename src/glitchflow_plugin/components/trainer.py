@@ -185,7 +185,7 @@ class Trainer(LoopTrainer):
 
     def _finish(self, started: str) -> ModelVersion | None:
         trained, registry = self.trained_twin, self.registry
-        result = run.finish(trained, run.Conditions(self.run_name, self.epochs, self.random_seed))
+        result = run.finish(trained, run.Conditions(self.run_name, self.epochs, self.random_seed, self._classes))
         run_id = self._log_result(result)
         checkpoint, outcome = self._checkpoints / BEST, Outcome()
         if registry is not None:

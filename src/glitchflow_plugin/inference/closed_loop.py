@@ -4,8 +4,8 @@ Nothing is fitted to the strain: a stopped witness is left out of later predicti
 is all that the strain can bring about. No event is judged by its own strain, and none stops a witness alone.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +19,8 @@ from glitchflow_plugin.inference.predict import evaluating, read_series
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.products.summary import Metric
+from glitchflow_plugin.signal.agreement import agreed
+from glitchflow_plugin.signal.band_power import power_left
 from glitchflow_plugin.signal.gain_watch import (
     RECENT,
     SIDES,
@@ -32,6 +34,7 @@ from glitchflow_plugin.signal.gain_watch import (
     watch_gains,
 )
 from glitchflow_plugin.signal.witness_gain import measured_gains
+from glitchflow_plugin.types.tensors import host
 
 NOTE = "coupling"
 """Name of the reference gains among the notes of a model."""
@@ -50,6 +53,8 @@ class ClosedLoop:
         watch: What follows from them.
         witnesses: Witness channels of the model.
         least_power: SNR² that a part must predict for its gain to be told.
+        power: Power of the strain by band, before and after cleaning by all witnesses, SNR²; None where only gains were
+            measured.
     """
 
     reference: GainReference
@@ -57,6 +62,7 @@ class ClosedLoop:
     watch: GainWatch
     witnesses: tuple[str, ...]
     least_power: float
+    power: Float[np.ndarray, "event band 2"] | None = None
 
     @property
     def told(self) -> Bool[np.ndarray, "event part"]:
@@ -101,7 +107,11 @@ class ClosedLoop:
 
 
 def measure_gains(
-    twin: WaveformTwin, batches: Iterable[tuple[Tensor, Tensor]], sample_rate: float, settings: WatchSettings
+    twin: WaveformTwin,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    sample_rate: float,
+    settings: WatchSettings,
+    also: Callable[[Tensor, Tensor], None] | None = None,
 ) -> MeasuredGains:
     """Gains of the parts of a twin's prediction, some events at a time, on its device.
 
@@ -110,12 +120,16 @@ def measure_gains(
         batches: Whitened witnesses (event, witness, time) and strain (event, 1, time), of zeros where there is none.
         sample_rate: Hz.
         settings: How far a part is moved.
+        also: Is handed strain and prediction, (event, time).
     """
     device, found = twin.variance_noise.device, []
     for witnesses, strain in batches:
+        measured = strain.to(device)[:, 0]
         with evaluating(twin), torch.no_grad():
             parts = twin.contributions(witnesses.to(device))
-        found.append(measured_gains(strain.to(device)[:, 0], parts, sample_rate, settings.longest_lag))
+        found.append(measured_gains(measured, parts, sample_rate, settings.longest_lag))
+        if also is not None:
+            also(measured, parts.sum(dim=1))
     return MeasuredGains.joined(found)
 
 
@@ -214,10 +228,15 @@ def close_loop(
     loop = begin_loop(bundle, spectrograms, events, settings, state=state)
     if loop is None or events is None:
         return None
-    twin = cast("WaveformTwin", bundle.twin.to(device))
-    gains = measure_gains(twin, _series(bundle, spectrograms, events, batch_events), events.sample_rate, settings)
+    twin, rate = cast("WaveformTwin", bundle.twin.to(device)), events.sample_rate
+    power: list[Float[np.ndarray, "event band 2"]] = []
+
+    def look(strain: Tensor, predicted: Tensor) -> None:
+        power.append(host(power_left(strain, agreed(predicted, strain), rate)))
+
+    gains = measure_gains(twin, _series(bundle, spectrograms, events, batch_events), rate, settings, look)
     loop.follow(gains, event_spans(spectrograms, events.duration))
-    return loop.closed()
+    return replace(loop.closed(), power=np.concatenate(power))
 
 
 def event_spans(spectrograms: SpectrogramSet, duration: float) -> Float[np.ndarray, "event 2"]:

@@ -21,7 +21,7 @@ from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.models.stft import ShortTimeFourier
 from glitchflow_plugin.models.twins import Explained, WaveformTwin
 from glitchflow_plugin.signal.agreement import agreed
-from glitchflow_plugin.signal.band_power import band_power
+from glitchflow_plugin.signal.band_power import power_left
 from glitchflow_plugin.signal.columns import Columns, tile_length
 from glitchflow_plugin.signal.gain_watch import MeasuredGains
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes, q_transform, q_transform_relative
@@ -224,7 +224,7 @@ class SeriesPredictor:
             expected_residual=residual,
             strangeness=strangeness,
             agreement=_share(taken, predicted, measured_strain),
-            power=torch.stack([band_power(each, rate) for each in (measured_strain, measured_strain - taken)], dim=-1),
+            power=power_left(measured_strain, taken, rate),
             loudest=loudest,
             gains=gains,
         )

@@ -1,20 +1,36 @@
-"""What cleaning leaves of the power of glitches, by time, band, class, and witness."""
+"""What cleaning leaves of the power of glitches, by time, band, class, and witness; and whether it grows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from glitchflow_plugin.inference.closed_loop import ClosedLoop
 from glitchflow_plugin.signal.band_power import EDGES
+from glitchflow_plugin.signal.residual_watch import (
+    FEWEST_QUIET,
+    Noise,
+    ResidualReference,
+    ResidualReport,
+    ResidualSettings,
+    by_kind,
+    compare_residuals,
+    residual_reference,
+    shares_left,
+)
+
+NOTE = "residual"
+"""Name of what was left of validation events among the notes of a model."""
+
+NOBODY = "none"
+"""Stands for the witness of a glitch of which nothing is predicted."""
 
 #: Periods of equal length into which a run is divided, at most, and events that one holds on average, at least.
 _PERIODS, _EVENTS = 8, 20
-#: Quiet events that tell how much of the power is noise, at least.
-_FEWEST_QUIET = 5
 #: All bands together, then each.
 _BANDS = (
     (EDGES[0], EDGES[-1], slice(None)),
@@ -44,7 +60,7 @@ def residual_table(
     """
     glitch = events["glitch"].fillna(value=False).to_numpy(dtype=bool)
     quiet = events["glitch"].notna().to_numpy(dtype=bool) & ~glitch
-    silence = power[quiet, :, 0] if quiet.sum() >= _FEWEST_QUIET else np.full((1, power.shape[1]), np.nan)
+    silence = power[quiet, :, 0] if quiet.sum() >= FEWEST_QUIET else np.full((1, power.shape[1]), np.nan)
     edges, period = _periods(events["gps_event"].to_numpy(dtype=np.float64))
     rows = []
     for kind, names in _names(events, loop, classes).items():
@@ -95,7 +111,70 @@ def _names(events: pd.DataFrame, loop: ClosedLoop | None, classes: Mapping[str, 
     if classes:
         names["class"] = np.array([classes.get(each, "unknown") for each in events["event_id"]], dtype=object)
     if loop is not None:
-        parts = np.array([*loop.reference.parts, "none"], dtype=object)
-        power = np.where(loop.told, loop.gains.power, 0)
-        names["witness"] = parts[np.where(power.any(axis=1), power.argmax(axis=1), len(parts) - 1)]
+        names["witness"] = strongest_part(loop.reference.parts, np.where(loop.told, loop.gains.power, 0))
     return names
+
+
+def strongest_part(parts: Sequence[str], power: Float[np.ndarray, "event part"]) -> NDArray[np.object_]:
+    """The part of the prediction that tells most of each event; `none` where all power is 0.
+
+    Args:
+        parts: Their names.
+        power: What each tells, SNR², 0 where that is too little.
+    """
+    return np.array([*parts, NOBODY], dtype=object)[np.where(power.any(axis=1), power.argmax(axis=1), len(parts))]
+
+
+@dataclass(frozen=True, eq=False)
+class EventsLeft:
+    """What cleaning left of some events.
+
+    Attributes:
+        event_ids: One id an event.
+        groups: Number of its group.
+        power: Power by band before and after cleaning, SNR².
+        glitch: Whether it holds a glitch; not without strain.
+        witness: From `strongest_part`.
+    """
+
+    event_ids: tuple[str, ...]
+    groups: Int[np.ndarray, " event"]
+    power: Float[np.ndarray, "event band 2"]
+    glitch: Bool[np.ndarray, " event"]
+    witness: NDArray[np.object_]
+
+    def reference(self, classes: Mapping[str, str]) -> ResidualReference:
+        """What a model keeps of its validation events; `classes` are those of glitches by event id, where known."""
+        power = _with_whole(self.power)[..., 0]
+        noise = Noise.of(power[~self.glitch & (power[:, 0] > 0)])
+        bands = [(low, high) for low, high, _ in _BANDS]
+        return residual_reference(bands, {} if noise is None else self._shares(noise, classes), noise)
+
+    def compare(
+        self, classes: Mapping[str, str], reference: ResidualReference, settings: ResidualSettings
+    ) -> ResidualReport:
+        """Whether more is left than was of the validation events.
+
+        Noise has the power of quiet validation events, for whitening gives it the same in all: what that mean is off by
+        is then the same before and now.
+        """
+        noise = reference.quiet
+        return compare_residuals({} if noise is None else self._shares(noise, classes), reference, settings)
+
+    def _shares(
+        self, noise: Noise, classes: Mapping[str, str]
+    ) -> dict[tuple[str, str], Float[np.ndarray, "group band"]]:
+        """By kind of glitch; those of which nothing is predicted are none, as nothing of them can be left undone."""
+        shares = shares_left(_with_whole(self.power)[self.glitch], noise)
+        ids = np.array(self.event_ids, dtype=object)[self.glitch]
+        names = {"all": np.full(len(ids), "glitches", dtype=object), "witness": self.witness[self.glitch]}
+        if classes:
+            names["class"] = np.array([classes.get(each, "unknown") for each in ids], dtype=object)
+        found = by_kind(shares, self.groups[self.glitch], names)
+        found.pop(("witness", NOBODY), None)
+        return found
+
+
+def _with_whole(power: Float[np.ndarray, "event band 2"]) -> Float[np.ndarray, "event band+1 2"]:
+    """Power of all bands together first, as in `_BANDS`."""
+    return np.concatenate([power.sum(axis=1, keepdims=True), power], axis=1)

@@ -21,3 +21,16 @@ def band_power(series: Float[Tensor, "event time"], sample_rate: float) -> Float
     frequency = torch.arange(power.shape[-1], device=series.device) * (sample_rate / num_samples)
     below = torch.stack([(power * (frequency < edge)).sum(dim=-1) for edge in EDGES], dim=-1)
     return below.diff(dim=-1)
+
+
+def power_left(
+    measured: Float[Tensor, "event time"], taken: Float[Tensor, "event time"], sample_rate: float
+) -> Float[Tensor, "event band 2"]:
+    """Power by band before and after something is taken away, SNR².
+
+    Args:
+        measured: Whitened strain.
+        taken: What is taken away of it, whitened.
+        sample_rate: Hz.
+    """
+    return torch.stack([band_power(each, sample_rate) for each in (measured, measured - taken)], dim=-1)

@@ -13,6 +13,7 @@ from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.data.window_dataset import CachedEvents
 from glitchflow_plugin.inference.predict import Prediction, Predictor
+from glitchflow_plugin.inference.residual import EventsLeft
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.plots.maps import FrequencyAxis
@@ -49,12 +50,14 @@ class Review:
     Attributes:
         results: Loss and figures.
         gains: How the strain follows each witness; None where that cannot be told.
+        left: What cleaning leaves of each event; None likewise.
         ranks: Largest predicted energy of each column of whole maps, SNR², (time,), by event id; of events that are not
             there nobody has predicted it yet.
     """
 
     results: Results
     gains: GainReference | None = None
+    left: EventsLeft | None = None
     ranks: Mapping[str, Float[np.ndarray, " time"]] = field(default_factory=dict)
 
 

@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
 from glitchflow_plugin.settings import Count, section
 from glitchflow_plugin.signal.drift import DriftReport, DriftSettings
 from glitchflow_plugin.signal.gain_watch import WatchSettings
+from glitchflow_plugin.signal.residual_watch import ResidualReport, ResidualSettings
 
 if TYPE_CHECKING:
     from glitchflow_plugin.tracking.versions import ModelVersion
@@ -38,6 +40,7 @@ class RetrainSettings:
     force: bool = False
     drift: DriftSettings = field(default_factory=DriftSettings)
     closed_loop: WatchSettings = field(default_factory=WatchSettings)
+    residual: ResidualSettings = field(default_factory=ResidualSettings)
 
     def __post_init__(self) -> None:
         """Refuse what is never looked at."""
@@ -89,22 +92,33 @@ def too_few(num_events: int, settings: RetrainSettings, needs: GateNeeds) -> str
     return None
 
 
-def decide(drift: DriftReport | None, changed: Sequence[str] | None = None) -> RetrainDecision:
-    """Train where a channel has drifted or a coupling has changed, or where nobody has looked, since it is forced.
+def decide(
+    drift: DriftReport | None, changed: Sequence[str] | None = None, grown: Sequence[str] | None = None
+) -> RetrainDecision:
+    """Train where something has changed, or where nobody has looked, since it is forced.
 
     Args:
         drift: Distance of the events from the training data; None where training is forced.
         changed: Witnesses that the strain no longer follows as it did; None where that cannot be told.
+        grown: Kinds of glitches of which more is left than in validation; None likewise.
     """
     if drift is None:
         return RetrainDecision("train", "forced")
     drifted = [channel.channel for channel in drift.drifted]
-    found = {"drifted": drifted, "coupling changed": changed}
+    found = {"drifted": drifted, "coupling changed": changed, "more is left": grown}
     reasons = [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
-    if not reasons:
-        same = "no channel has drifted" if changed is None else "no channel has drifted and no coupling has changed"
-        return RetrainDecision("keep", same)
-    return RetrainDecision("train", "; ".join(reasons))
+    if reasons:
+        return RetrainDecision("train", "; ".join(reasons))
+    known = [changed is not None, grown is not None]
+    same = ["no coupling has changed", "of no kind of glitch more is left"]
+    return RetrainDecision("keep", " and ".join(["no channel has drifted", *compress(same, known)]))
+
+
+def residual_warnings(report: ResidualReport | None) -> tuple[str, ...]:
+    """For the run summary."""
+    if report is None:
+        return ()
+    return tuple(f"More is left than of the champion's validation glitches: {kind}" for kind in report.grown)
 
 
 def with_groups(decision: RetrainDecision, num_groups: int, needs: GateNeeds, *, force: bool) -> RetrainDecision:
@@ -128,6 +142,7 @@ class Finding:
         events: Counts.
         drift: Distance of the events from the champion's training data; None where nobody has looked.
         coupling: By witness, its gain in training and now; None where that cannot be told.
+        residual: What is left of kinds of glitches, in validation and now; None likewise.
         warnings: What the user should know.
         trained: The new version; None where nothing was trained.
     """
@@ -137,6 +152,7 @@ class Finding:
     events: EventCounts
     drift: DriftReport | None = None
     coupling: Mapping[str, Any] | None = None
+    residual: ResidualReport | None = None
     warnings: tuple[str, ...] = ()
     trained: "ModelVersion | None" = None
 
@@ -150,6 +166,7 @@ class Finding:
             "trained": None if new is None else {key: getattr(new, key) for key in ("version", "promoted", "reason")},
             "drift": None if self.drift is None else self.drift.to_dict(),
             "coupling": self.coupling,
+            "residual": None if self.residual is None else self.residual.to_dict(),
         }
 
     def summary(self, *, started: str, buffer: str, status: Path) -> RunSummary:
@@ -173,7 +190,10 @@ class Finding:
             metrics={**drift_metrics(self.drift), "trained": Metric(float(action == "train"))},
             outputs=outputs,
             warnings=self.warnings,
-            details={} if self.coupling is None else {"coupling": dict(self.coupling)},
+            details={
+                **({} if self.coupling is None else {"coupling": dict(self.coupling)}),
+                **({} if self.residual is None else {"residual": self.residual.to_dict()}),
+            },
         )
 
 

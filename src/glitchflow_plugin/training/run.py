@@ -1,7 +1,7 @@
 """What follows the last epoch: the best network is calibrated, judged beside its rivals, and described."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from glitchflow_plugin.data.splits import PARTS
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.inference.closed_loop import NOTE
 from glitchflow_plugin.inference.figures import score_figures
+from glitchflow_plugin.inference.residual import NOTE as RESIDUAL
 from glitchflow_plugin.inference.score import Scores
 from glitchflow_plugin.models.build import full_settings
 from glitchflow_plugin.models.bundle import ModelBundle
@@ -27,11 +28,19 @@ from glitchflow_plugin.training.veto_notes import veto_notes
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is kept with a network of how it was trained, beside `training.config`."""
+    """What is kept with a network of how it was trained, beside `training.config`.
+
+    Attributes:
+        run_name: Name of the MLflow run.
+        epochs: At most.
+        random_seed: Of weights and order.
+        classes: Class of the glitch by event id, where known.
+    """
 
     run_name: str | None
     epochs: int
     random_seed: int | None
+    classes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,12 +125,22 @@ def describe(
         "events": {name: len(training_set.split.part(name)) for name in PARTS},
         **gate_notes(training_set),
         "threshold": config.threshold,
-        **({NOTE: review.gains.to_dict()} if review is not None and review.gains is not None else {}),
+        **_reviewed(review, conditions.classes),
         "baseline": {"representation": baseline.representation, "ridge": baseline.ridge},
         **veto_notes(trained, {} if review is None else review.ranks),
     }
     metrics = {f"validation_{key}": value for key, value in figures.items()}
     return trained.learner.bundle(trained.twin, baseline, metrics, notes)
+
+
+def _reviewed(review: Review | None, classes: Mapping[str, str]) -> dict[str, Any]:
+    """What later events are compared with: gains of witnesses, and what is left of glitches."""
+    found: dict[str, Any] = {}
+    if review is not None and review.gains is not None:
+        found[NOTE] = review.gains.to_dict()
+    if review is not None and review.left is not None:
+        found[RESIDUAL] = review.left.reference(classes).to_dict()
+    return found
 
 
 def make_gate(trained: TrainedTwin, challenger: ModelBundle, settings: GateSettings) -> Gate:

@@ -31,6 +31,7 @@ from glitchflow_plugin.inference.predict import (
     expected_maps,
     expected_maps_and_peaks,
 )
+from glitchflow_plugin.inference.residual import EventsLeft, strongest_part
 from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.models.coupling import CouplingNet
 from glitchflow_plugin.models.twins import WaveformTwin
@@ -40,6 +41,8 @@ from glitchflow_plugin.plots.maps import FrequencyAxis
 from glitchflow_plugin.plots.style import Picture
 from glitchflow_plugin.preprocessing.channel_recipe import slow_channels
 from glitchflow_plugin.preprocessing.truth import read_glitch_truth
+from glitchflow_plugin.signal.agreement import agreed
+from glitchflow_plugin.signal.band_power import power_left
 from glitchflow_plugin.signal.gain_watch import MeasuredGains, WatchSettings
 from glitchflow_plugin.signal.qtransform import QTransformSettings, q_transform, q_transform_relative
 from glitchflow_plugin.signal.witness_gain import measured_gains
@@ -306,12 +309,15 @@ class WaveformLearner(JudgedOnMaps):
         results: list[WindowResults] = []
         gains: list[MeasuredGains] = []
         ranks: list[np.ndarray] = []
+        power: list[np.ndarray] = []
 
         def look(strain: Tensor, predicted: Tensor, parts: Tensor) -> None:
             expected, loudest = expected_maps_and_peaks(predicted[:, 0], rate, self.qtransform)
             results.append(self._judged(strain, predicted, expected, threshold))
             gains.append(measured_gains(strain[:, 0], parts, rate, watch.longest_lag))
             ranks.append(host(loudest.double()))
+            taken = agreed(predicted[:, 0], strain[:, 0])
+            power.append(host(power_left(strain[:, 0], taken, rate)))
 
         if twin.explains:
             calibrate(twin, batches("train"), batches("validation"), self._validation_groups(), look)
@@ -319,8 +325,17 @@ class WaveformLearner(JudgedOnMaps):
             with torch.no_grad():
                 for witnesses, strain in batches("validation"):
                     look(strain.to(device), *twin.apart(witnesses.to(device)))
-        reference = reference_of(self.witnesses, MeasuredGains.joined(gains), self._validation_groups(), watch)
-        return Review(WindowResults.concatenate(results), reference, self._whole_ranks(np.concatenate(ranks)))
+        joined, judged = MeasuredGains.joined(gains), WindowResults.concatenate(results)
+        groups = self._validation_groups()
+        reference = reference_of(self.witnesses, joined, groups, watch)
+        left = EventsLeft(
+            event_ids=tuple(map(str, self.dataset("validation").event_ids)),
+            groups=groups,
+            power=np.concatenate(power),
+            glitch=judged.statistics.glitch,
+            witness=strongest_part(reference.parts, np.where(joined.power >= watch.least_power, joined.power, 0)),
+        )
+        return Review(judged, reference, left, self._whole_ranks(np.concatenate(ranks)))
 
     def _whole_ranks(self, ranks: Float[np.ndarray, "event time"]) -> dict[str, Float[np.ndarray, " time"]]:
         """Those of the validation events of which maps and series have the same witnesses, and any."""
