@@ -17,11 +17,13 @@ from glitchflow_plugin.inference.closed_loop import (
     gain_table,
     loop_details,
     measure_gains,
+    reference_of,
 )
 from glitchflow_plugin.inference.report import run_warnings
 from glitchflow_plugin.inference.residual import NOTE as RESIDUAL
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
 from glitchflow_plugin.models.bundle import ModelBundle
+from glitchflow_plugin.models.coupling import CouplingNet
 from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.models.wiener import WienerFilter
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
@@ -30,10 +32,12 @@ from glitchflow_plugin.signal.drift import DriftReport
 from glitchflow_plugin.signal.gain_watch import WatchSettings, watch_gains
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.signal.residual_watch import ResidualSettings
+from glitchflow_plugin.signal.slow import SHARE
 from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.residual import events_left, watch_residual
 from glitchflow_plugin.training.retraining import Finding, decide, pinned
 from glitchflow_plugin.training.signals import whitened_mergers
+from glitchflow_plugin.training.slow_start import Context, set_context
 
 TRANSFORM = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=64, num_times=64)
 WITNESSES = ("WITNESS_1", "WITNESS_2")
@@ -194,6 +198,47 @@ def test_mergers_in_every_event_stop_nothing(twin):
     series[:, 1] *= -1
     gains = measure_gains(twin, [(series[:, 1:], series[:, :1])], 1024.0, settings)
     assert watch_gains(gains, spans, reference, settings).reason == ("gain_low", "")
+
+
+def swinging(num_events, seed):
+    """A burst in the first channel whose sign in the strain is the direction in which the second one swings, 0.6 Hz."""
+    generator, time = np.random.default_rng(seed), np.arange(2048) / 1024.0
+    spectra = np.fft.rfft(generator.standard_normal((num_events, 3, 2048)))
+    spectra[..., : round(8.0 * 2)] = 0  # as whitening leaves it
+    series = np.fft.irfft(spectra, n=2048)
+    phase = 2 * np.pi * generator.uniform(size=(num_events, 2, 1))
+    angle = 2 * np.pi * 0.6 * time + phase[:, 0]
+    burst = 8 * np.exp(-(((time - 1.0) / 0.1) ** 2)) * np.sin(2 * np.pi * 60.0 * time + phase[:, 1])
+    series[:, 0] += burst * np.tanh(3 * np.cos(angle))
+    series[:, 1] += burst
+    series[:, 2] += SHARE * np.sin(angle)
+    return torch.from_numpy(series).float()
+
+
+def test_a_sign_that_follows_slow_motion_is_ordinary_until_the_slow_channel_is_turned():
+    """So it is with scattered light: the twin that knows the direction is right of either, and the other way round."""
+    torch.manual_seed(0)
+    network = CouplingNet(2, features=4, filter_size=65, slow_context=True)
+    set_context(network, [1], [Context(0, 1, None)], 1024.0)
+    with torch.no_grad():
+        network.filters.zero_()
+        network.filters[0, -1, 32] = 5.0
+    twin, settings = WaveformTwin(network).eval(), WatchSettings()
+    spans = np.arange(30)[:, None] * 10.0 + np.array([0.0, 2.0])
+
+    def gains(series):
+        return measure_gains(twin, [(series[:, 1:], series[:, :1])], 1024.0, settings)
+
+    usual, later = swinging(30, 1), swinging(30, 2)
+    reference = reference_of(WITNESSES, gains(usual), np.arange(30), settings)
+    assert reference.gain[0] == pytest.approx(1.0, abs=0.2)
+    assert reference.gain[1] is None  # it shapes what another one foretells, and foretells nothing itself
+    assert not watch_gains(gains(later), spans, reference, settings).stopped.any()
+    turned = later.clone()
+    turned[:, 2] *= -1
+    watch = watch_gains(gains(turned), spans, reference, settings)
+    assert watch.reason == ("gain_low", "")
+    assert 4 <= watch.counted[: watch.since[0] + 1, 0].sum() <= 8
 
 
 def test_a_network_that_is_no_sum_is_stopped_as_a_whole(make_case, tmp_path):

@@ -3,7 +3,9 @@ import pickle
 
 import numpy as np
 import pytest
+from tests._configuration import section
 
+from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.event_files import list_event_files, read_event
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.preprocessing.engine import ShardError
@@ -159,3 +161,13 @@ def test_what_all_events_share_goes_to_the_workers_as_it_is():
     (here, _), (there, _) = made.event(0), arrived.event(0)
     for name, channel in here.channels.items():
         np.testing.assert_array_equal(there.channels[name].series, channel.series)
+
+
+def test_the_slow_channels_that_the_leaderboard_names_are_there():
+    profile = "conf/profile=leaderboard"
+    (entry,) = section("datasets", profile)
+    simulated = {**section("simulate.detector", profile), "num_events": 1, "duration": 8.0}
+    event, _ = Detector(built(SimulationSettings, simulated, "simulate")).event(0)
+    named = built(DatasetSettings, entry, "datasets").channels.slow
+    assert named
+    assert set(named) <= set(event.channels)
