@@ -9,6 +9,7 @@ import torch
 from tests.inference._reference import measure_reference
 
 from glitchflow_plugin.components.retrain import Retrain
+from glitchflow_plugin.data.files import read_json
 from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.inference.closed_loop import (
     NOTE,
@@ -28,7 +29,7 @@ from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.models.wiener import WienerFilter
 from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
 from glitchflow_plugin.products.summary import EventCounts
-from glitchflow_plugin.signal.drift import DriftReport
+from glitchflow_plugin.signal.drift import DriftReport, ExceedanceCount
 from glitchflow_plugin.signal.gain_watch import WatchSettings, watch_gains
 from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.signal.residual_watch import ResidualSettings
@@ -42,6 +43,7 @@ from glitchflow_plugin.training.slow_start import Context, set_context
 TRANSFORM = QTransformSettings(q=8.0, frequency_low=20.0, frequency_high=350.0, num_frequencies=64, num_times=64)
 WITNESSES = ("WITNESS_1", "WITNESS_2")
 SETTINGS = InferenceSettings(batch_events=7, replicates=0)
+QUIET = np.random.default_rng(1).standard_normal((8, 3, 1024)).astype(np.float32)
 
 
 def coupled_series(num_events, seed, *, reversed_from=10**9, num_samples=1024):
@@ -261,10 +263,11 @@ def test_a_network_that_is_no_sum_is_stopped_as_a_whole(make_case, tmp_path):
     assert result.events["peak_snr2_predicted"].to_numpy(float)[stopped].max() == 0
 
 
-def retraining_step(folder):
+def retraining_step(folder, settings=None, **arguments):
     registry = {"name": "twin", "tracking_uri": "sqlite:///none.db", "gate": {"min_groups": 5}}
-    step = Retrain({"buffer": "none"}, registry, str(folder / "retrain"), split={}, windows={}, trainer={})
-    step.cycle.mkdir(parents=True)
+    given = {"split": {}, "windows": {}, "trainer": {}, "device": "cpu", **arguments}
+    step = Retrain(settings or {"buffer": "none"}, registry, str(folder / "retrain"), **given)
+    step.cycle.mkdir(parents=True, exist_ok=True)
     return step
 
 
@@ -283,47 +286,68 @@ def test_retraining_finds_the_change_in_its_buffer_and_names_it(make_case, tmp_p
     assert status["coupling"]["WITNESS_2"]["stopped"] is None
 
 
-@pytest.mark.parametrize("changed", [True, False])
-def test_retraining_notices_that_more_is_left_though_the_gain_is_the_same(make_case, tmp_path, changed):
-    """Of what one witness sees a part no longer comes from it; of what the other one sees nothing has changed."""
-    quiet = np.random.default_rng(1).standard_normal((8, 3, 1024)).astype(np.float32)
+@pytest.fixture
+def a_champion(make_case, tmp_path):
+    """With what it left of 40 validation events and its witnesses' statistics, and the classes of all events."""
+    bundle, maps, events = make_case(np.concatenate([coupled_series(40, 11), QUIET]))
     step = retraining_step(tmp_path)
-    bundle, maps, events = make_case(np.concatenate([coupled_series(40, 11), quiet]))
     pinned(step.cycle).symlink_to(events.folder)
-    before = events_left(bundle, maps, step._loop(bundle, maps), 100.0)
-    classes = {name: ("both", "one", "one")[row % 3] for row, name in enumerate(events.event_ids[:40])}
-    bundle = replace(bundle, notes={**bundle.notes, RESIDUAL: before.reference(classes).to_dict()})
+    pairs = [(name, ("both", "one", "one")[row % 3]) for row, name in enumerate(events.event_ids[:40])]
+    (tmp_path / "labels.csv").write_text("event_id,label\n" + "".join(f"{name},{label}\n" for name, label in pairs))
+    left = events_left(bundle, maps, step._loop(bundle, maps), 100.0)
+    seen = ExceedanceCount(WITNESSES)
+    for batch in maps.batches(16, channels=list(WITNESSES)):
+        seen.add(batch.maps, batch.valid)
+    notes = {RESIDUAL: left.reference(dict(pairs)).to_dict(), "reference": seen.reference().to_dict()}
+    return replace(bundle, notes={**bundle.notes, **notes})
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_retraining_notices_that_more_is_left_though_the_gain_is_the_same(
+    a_champion, make_case, tmp_path, monkeypatch, changed
+):
+    """Of what one witness sees a part no longer comes from it; of what the other one sees nothing has changed."""
     new = coupled_series(36, 12)
     if changed:
         generator = np.random.default_rng(13)
         for event in np.flatnonzero(np.arange(36) % 3):
             seen = np.abs(new[event, 1]) > 6
             new[event, 0, seen] += 6 * generator.standard_normal(seen.sum())
-    _, maps, events = make_case(np.concatenate([new, quiet]), name="new")
-    pinned(step.cycle).unlink()
-    pinned(step.cycle).symlink_to(events.folder)
-    loop = step._loop(bundle, maps)
-    report = watch_residual(bundle, maps, loop, classes, ResidualSettings(), block_length=100.0)
-    assert loop.stopped == []
-    assert {each.kind for each in report.changes} == {"all", "class", "witness"}
-    found = decide(DriftReport((), 44), loop.stopped, report.grown)
-    grown = {(each.kind, each.name) for each in report.changes if each.grown}
+    _, maps, events = make_case(np.concatenate([new, QUIET]), name="new")
+    step = retraining_step(
+        tmp_path,
+        {"buffer": str(events.folder), "min_events": 8},
+        split={"block_length": 100.0},
+        trainer={"pictures": {"labels": [str(tmp_path / "labels.csv")]}},
+    )
+    champion = ModelVersion("twin", 1, "sqlite:///none.db", "run")
+    monkeypatch.setattr("glitchflow_plugin.tracking.versions.find", lambda *_: champion)
+    monkeypatch.setattr("glitchflow_plugin.tracking.registry.load", lambda *_: a_champion)
+    made = (maps, EventCounts(44, 44), ())
+    monkeypatch.setattr("glitchflow_plugin.inference.model_data.make_maps", lambda *_, **__: made)
+    monkeypatch.setattr(Retrain, "_train", lambda *_: None)
+    summary, status = step.execute(), read_json(tmp_path / "retrain" / "status.json")
+    assert {each["kind"] for each in status["residual"]} == {"all", "class", "witness"}
+    grown = {(each["kind"], each["name"]) for each in status["residual"] if each["grown"]}
+    assert all(each["stopped"] is None for each in status["coupling"].values())
     if changed:
         assert {("class", "one"), ("witness", "WITNESS_1")} <= grown
         assert not {("class", "both"), ("witness", "WITNESS_2")} & grown
-        assert found.action == "train"
-        assert found.reason.startswith("more is left: ")
-        assert "class one at 8 to 512 Hz (0.30 -> " in found.reason
+        assert status["decision"] == "train"
+        assert status["reason"].startswith("more is left: ")
+        assert "class one at 8 to 512 Hz (0.30 -> " in status["reason"]
+        assert any("More is left than of the champion's validation glitches: class one" in w for w in summary.warnings)
     else:
         assert grown == set()
-        assert found.action == "keep"
-        assert found.reason.endswith("and of no kind of glitch more is left")
-    status = Finding(
-        ModelVersion("twin", 1, "sqlite:///none.db", "run"), found, EventCounts(44, 44), residual=report
-    ).to_status()
-    assert len(json.loads(json.dumps(status, allow_nan=False))["residual"]) == len(report.changes)
-    # a model of an earlier version
-    assert watch_residual(replace(bundle, notes={}), maps, loop, classes, ResidualSettings(), block_length=1.0) is None
+        wanted = "no channel has drifted, no coupling has changed and of no kind of glitch more is left"
+        assert (status["decision"], status["reason"]) == ("keep", wanted)
+
+
+def test_of_a_champion_that_kept_nothing_of_its_validation_nothing_is_compared(make_case):
+    bundle, maps, events = make_case(coupled_series(12, 10))
+    loop = close_loop(bundle, maps, events, WatchSettings())
+    assert watch_residual(bundle, maps, loop, {}, ResidualSettings(), block_length=100.0) is None
+    assert events_left(bundle, maps, replace(loop, power=None), 100.0) is None
 
 
 def test_there_is_no_loop_without_a_reference_series_or_strain(make_case):

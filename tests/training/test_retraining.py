@@ -50,6 +50,8 @@ def test_drift_decides_unless_training_is_forced():
     assert decide(drifted(), []).reason == "no channel has drifted and no coupling has changed"
     assert decide(drifted(), ["A (gain_low)"]) == RetrainDecision("train", "coupling changed: A (gain_low)")
     assert decide(drifted("B"), ["A (gain_low)"]).reason == "drifted: B; coupling changed: A (gain_low)"
+    assert decide(drifted(), [], []).reason.endswith(", no coupling has changed and of no kind of glitch more is left")
+    assert decide(drifted(), [], ["class blip"]) == RetrainDecision("train", "more is left: class blip")
 
 
 def test_too_few_groups_wait_unless_training_is_forced(caplog):

@@ -111,7 +111,8 @@ def decide(
         return RetrainDecision("train", "; ".join(reasons))
     known = [changed is not None, grown is not None]
     same = ["no coupling has changed", "of no kind of glitch more is left"]
-    return RetrainDecision("keep", " and ".join(["no channel has drifted", *compress(same, known)]))
+    *most, last = ["no channel has drifted", *compress(same, known)]
+    return RetrainDecision("keep", f"{', '.join(most)} and {last}" if most else last)
 
 
 def residual_warnings(report: ResidualReport | None) -> tuple[str, ...]:
