@@ -447,6 +447,7 @@ def test_tensors_leave_the_device_in_known_places_alone():
         "models/linear.py": "sums in float64",
         "models/wiener.py": "sums in float64",
         "models/triggers/build.py": "weights into a file",
+        "models/triggers/bundle.py": "a program into a file",
         "models/weights.py": "weights into a file",
         "training/calibration.py": "pixels drawn from all events",
         "signal/relation.py": "cross spectra of all quiet events",

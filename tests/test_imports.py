@@ -32,7 +32,7 @@ LIGHT = (
 )
 WITH_TORCH = {
     f"glitchflow_plugin.data.{name}"
-    for name in ("series_dataset", "triggers.sets", "triggers.stream", "window_dataset")
+    for name in ("series_dataset", "triggers.series", "triggers.sets", "triggers.stream", "window_dataset")
 }
 HEAVY = ("torch", "gwpy", "mlflow", "matplotlib", "ray")
 

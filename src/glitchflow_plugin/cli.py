@@ -10,7 +10,7 @@ glitchflow products FOLDER  what lies in a folder of clean strain, and whether i
 glitchflow vetoes ...       what such a folder, or a flag, says of triggers and of a candidate
 glitchflow triggers ...     convert tables of triggers from and to the formats of others, and tell what is in them
 glitchflow folders FOLDER   make the run folders that conf/saveconf.yaml names
-glitchflow models ...       list, compare, promote, roll back, upload and relocate models; rename or drop what waits
+glitchflow models ...       list, compare, promote, roll back, export, upload, relocate; rename or drop what waits
 """
 
 import argparse

@@ -72,6 +72,13 @@ def test_the_command_line_lists_compares_promotes_and_rolls_back(registry, capsy
     assert [line.split()[0] for line in lines[2:]] == ["3", "2", "1"]
     assert "champion" in lines[3]
     assert "yes: looked better" in lines[3]
+    status, shown, _ = say("export", "twin", "--version", "1")
+    assert (status, shown.split(":")[0]) == (0, "twin-1.pt2")
+    assert "registered" in shown
+    assert (tmp_path / "twin-1.pt2").stat().st_size > 1000
+    status, _, told = say("export", "twin", "--format", "onnx")
+    assert status == 1
+    assert "is a twin" in told
     status, shown, _ = say("compare", "twin/1", "twin/3")
     assert status == 0
     assert ["gate_loss", "1.0", "3.0"] in [line.split() for line in shown.splitlines()]

@@ -33,6 +33,11 @@ def add_models(models: argparse.ArgumentParser) -> None:
     for action in (promoting, going_back):
         action.add_argument("--reason", default="by hand", help="kept with the version")
         action.add_argument("--alias", default="champion")
+    exporting = add("export", _export, "write a version as one file for other tools")
+    exporting.add_argument("name")
+    exporting.add_argument("--version", default="champion", help="a number or an alias (default: champion)")
+    exporting.add_argument("--format", default="pt2", choices=["pt2", "onnx"], help="default: pt2, of torch.export")
+    exporting.add_argument("--out", type=Path, help="the file (default: NAME-VERSION.FORMAT here)")
     uploading = add("upload", _upload, "register what training kept while the registry was down")
     relocating = add("relocate", _relocate, "go on with a registry whose folder or files were moved or copied")
     relocating.add_argument(
@@ -130,6 +135,18 @@ def _rollback(options: argparse.Namespace) -> int:
 
     now = rollback(options.name, _uri(options), alias=options.alias, reason=options.reason)
     print(f"{now.name} version {now.version} is {options.alias} again.")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from glitchflow_plugin.data.files import atomic_path
+    from glitchflow_plugin.tracking.export import export
+
+    content, version, told = export(options.name, options.version, _uri(options), options.format)
+    path = options.out or Path(f"{version.name}-{version.version}.{options.format}")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    print(f"{path}: {version.name} version {version.version}, {told}, {len(content) / 1e6:.3g} MB")
     return 0
 
 

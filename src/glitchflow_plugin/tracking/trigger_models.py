@@ -20,6 +20,9 @@ from glitchflow_plugin.tracking.versions import (
     parse_description,
 )
 
+PROGRAM_FILE = "program.pt2"
+"""The network for other tools, which is never read here, since parsing one can run code."""
+
 
 def register_trigger_model(model: TriggerModel, name: str, tracking_uri: str, **where: Any) -> ModelVersion:
     """Store a model of triggers as the next version of a registered model.
@@ -42,6 +45,8 @@ def register_trigger_model(model: TriggerModel, name: str, tracking_uri: str, **
         (own / BUNDLE_FILE).write_text(json.dumps(content, indent=2), encoding="utf-8")
         for file, held in model.packed().items():
             (own / file).write_bytes(held)
+        if (program := model.program()) is not None:
+            (folder / PROGRAM_FILE).write_bytes(program)
         # MLflow's note of what is in a folder; without flavours, since its loaders run what they find
         Model(metadata={"target": model.target}).save(str(folder / "MLmodel"))
         return register_files(folder, content, name, tracking_uri, **where)

@@ -15,7 +15,7 @@ UNKNOWN = 0
 """Channel that the vocabulary does not have."""
 
 
-class _Rows:
+class Rows:
     """A frozen dataclass of tensors with one row a set: as many rows, parts and devices as a tensor has."""
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class _Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class TriggerSets(_Rows):
+class TriggerSets(Rows):
     """Triggers of all channels but the strain about some times.
 
     Attributes:
@@ -66,7 +66,7 @@ class TriggerSets(_Rows):
 
 
 @dataclass(frozen=True, eq=False)
-class TriggerLabels(_Rows):
+class TriggerLabels(Rows):
     """What is true of some times.
 
     Attributes:
@@ -85,7 +85,7 @@ class TriggerLabels(_Rows):
 
 
 @dataclass(frozen=True, eq=False)
-class TriggerAnswers(_Rows):
+class TriggerAnswers(Rows):
     """What a model says of some times.
 
     Attributes:

@@ -1,12 +1,14 @@
 """A model of triggers with all that is needed to ask it: what a registered version of it holds."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from glitchflow_plugin.errors import FormatError
+from glitchflow_plugin.errors import DataError, FormatError
 from glitchflow_plugin.models.triggers.build import load_network, save_network
 from glitchflow_plugin.models.triggers.parts import TriggerNetwork
+from glitchflow_plugin.models.triggers.program import packed_onnx, packed_program
 from glitchflow_plugin.models.triggers.trees import TriggerTrees, unpacked
 from glitchflow_plugin.types.plain import plain
 
@@ -55,6 +57,26 @@ class TriggerModel:
             return {TREES_FILE: self.model.packed()}
         settings = {key: value for key, value in self.settings.items() if key != "model"}
         return {NETWORK_FILE: save_network(self.model, str(self.settings["model"]), settings)}
+
+    def program(self) -> bytes | None:
+        """The network as a pt2 file with this description in it; None of trees, which are no program of torch."""
+        return None if isinstance(self.model, TriggerTrees) else packed_program(_apart(self.model), self.to_dict())
+
+    def onnx(self) -> tuple[bytes, float]:
+        """The network as an ONNX file, and by how much its answers differ: `packed_onnx`.
+
+        Raises:
+            DataError: These are trees, or the file would be too large or wrong.
+            MissingDependencyError: The extra `onnx` is not installed.
+        """
+        if isinstance(self.model, TriggerTrees):
+            raise DataError("expected a network to export, got trees. Choose another version: glitchflow models list.")
+        return packed_onnx(_apart(self.model), self.to_dict())
+
+
+def _apart(network: TriggerNetwork) -> TriggerNetwork:
+    """A copy that can be traced, whatever goes on with the network itself."""
+    return copy.deepcopy(network).cpu().eval()
 
 
 def trigger_model(described: Mapping[str, Any], files: Mapping[str, bytes]) -> TriggerModel:

@@ -90,5 +90,5 @@ class HyperTransformer(SetTransformer):
         known = self.embed_channel(channels)
         if self.context == "one_hot":
             return self.embed(points) + known, None
-        others = self.embed_channel.weight[-2:].expand(len(sets), -1, -1)
+        others = self.embed_channel.weight[-2:].expand(sets.mask.shape[0], -1, -1)
         return self.embed(points, known), torch.cat([others, known], dim=1)

@@ -12,8 +12,6 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.types.triggers import POINT_FEATURES, UNKNOWN, TriggerAnswers, TriggerSets
 
 _SMALLEST_SPREAD = 1e-6
-#: dt, dlog f and dlog SNR, each with its size, and whether both points are of one known channel.
-_RELATIVE = 7
 
 Tokens = Float[Tensor, "set token feature"]
 Bias = Float[Tensor, "set head token token"]
@@ -131,18 +129,21 @@ class RelativeBias(nn.Module):
 
     Args:
         heads: Heads.
+        axes: What a place is made of: the first of a point's features; 3: dt, log f and log SNR.
     """
 
-    def __init__(self, heads: int) -> None:
+    def __init__(self, heads: int, axes: int = 3) -> None:
         super().__init__()
-        self.weights = nn.Linear(_RELATIVE, heads, bias=False)
+        self.axes = axes
+        # how far apart along each axis, its size, and whether both points are of one known channel
+        self.weights = nn.Linear(2 * axes + 1, heads, bias=False)
         nn.init.zeros_(self.weights.weight)
 
     def forward(
         self, points: Float[Tensor, "set trigger feature"], channels: Int[Tensor, "set trigger"], others: int
     ) -> Bias:
         """Bias over `others` tokens and the triggers after them, from scaled points."""
-        place = points[..., :3]
+        place = points[..., : self.axes]
         apart = place[:, :, None] - place[:, None]
         same = (channels[:, :, None] == channels[:, None]) & (channels[:, None] != UNKNOWN)
         bias = self.weights(torch.cat([apart, apart.abs(), same[..., None].to(apart.dtype)], dim=-1))
@@ -230,9 +231,8 @@ class SetTransformer(TriggerNetwork):
     def features(self, sets: TriggerSets) -> Float[Tensor, "set feature"]:
         """The class token after all blocks."""
         points, channels = self.scaling.points(sets), self.known_channels(sets)
-        others = torch.stack(
-            [self.class_token.expand(len(sets), -1), self.embed_globals(self.scaling.globals(sets))], dim=1
-        )
+        embedded = self.embed_globals(self.scaling.globals(sets))
+        others = torch.stack([self.class_token.expand_as(embedded), embedded], dim=1)
         tokens, context = self.tokens(points, channels, sets)
         tokens = torch.cat([others, tokens], dim=1)
         bias = without_padding(self.bias(points, channels, others.shape[1]), sets.mask)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.models.triggers.parts import Tokens
@@ -49,7 +50,7 @@ class PointEdgeTransformer(PointViT):
         """A token for each trigger; padding may give anything."""
         own, _ = super().tokens(points, channels, sets)
         nearest, there = nearest_points(points[..., :2], sets.mask, self.neighbours)
-        rows = torch.arange(len(points), device=points.device)[:, None, None]
+        rows = torch.arange(points.shape[0], device=points.device)[:, None, None]
         apart = points[rows, nearest] - points[:, :, None]
         edges = self.edges(torch.cat([apart, self.embed_channel(channels[rows, nearest])], dim=-1))
         count = there.sum(-1, keepdim=True).clamp(min=1)
@@ -72,5 +73,6 @@ def nearest_points(
     apart = (places[:, :, None] - places[:, None]).square().sum(-1)
     itself = torch.eye(places.shape[1], dtype=torch.bool, device=places.device)
     apart = apart.masked_fill(~mask[:, None] | itself, torch.inf)
-    distances, nearest = apart.topk(min(count, places.shape[1]), dim=-1, largest=False)
-    return nearest, distances.isfinite()
+    # as many as are wanted, far away: how many there are does not decide how many are taken
+    distances, nearest = functional.pad(apart, (0, count), value=torch.inf).topk(count, dim=-1, largest=False)
+    return nearest.clamp(max=places.shape[1] - 1), distances.isfinite()
