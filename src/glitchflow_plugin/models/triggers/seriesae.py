@@ -163,7 +163,7 @@ class SeriesEncoder(nn.Module):
         order = torch.where(there, series.times, torch.inf).argsort(dim=1, stable=True)
         ordered = torch.cat([self._alone(series), tokens.gather(1, order[..., None].expand_as(tokens))], 1)
         lengths = there.sum(1) + 1
-        packed = pack_padded_sequence(ordered, lengths.to("cpu"), batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(ordered, lengths.tolist(), batch_first=True, enforce_sorted=False)
         states, last = recurrent(packed)
         states = pad_packed_sequence(states, batch_first=True, total_length=ordered.shape[1])[0]
         seen = torch.arange(ordered.shape[1], device=there.device) < lengths[:, None]
