@@ -109,9 +109,7 @@ def test_what_is_hidden_is_told_after_teaching_better_than_by_the_mean(kind):
     losses = teach_series(network, lambda _: batches, settings)
     assert losses[-1] < losses[0]
     with torch.no_grad():
-        left = hidden_loss(
-            network, random_series([40] * 64, seed=99), torch.Generator().manual_seed(1), settings
-        )
+        left = hidden_loss(network, random_series([40] * 64, seed=99), torch.Generator().manual_seed(1), settings)
     assert left < 0.5  # of a spread squared of 1: what the mean of each channel leaves
 
 
