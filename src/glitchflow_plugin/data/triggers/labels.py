@@ -150,7 +150,8 @@ def label_times(
     if not len(chosen):
         raise DataError(
             f"expected triggers of the strain with SNR >= {settings.snr:g} in {np.diff(live).sum():g} s of live time, "
-            f"found none among {len(time)}. Lower the threshold, or give other segments."
+            f"found none among {len(time)}, the loudest of {max(snr, default=0.0):.3g}. Lower the threshold, or give "
+            "other segments."
         )
     taken = union(np.stack([seconds - settings.separation, seconds + settings.separation], axis=1))
     free = left_over(live - origin, taken)

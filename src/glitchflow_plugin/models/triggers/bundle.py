@@ -86,7 +86,9 @@ def trigger_model(described: Mapping[str, Any], files: Mapping[str, bytes]) -> T
         FormatError: They are of something else.
     """
     if described.get("kind") != _KIND or not {NETWORK_FILE, TREES_FILE} & set(files):
-        raise FormatError("this is no model of triggers. Choose one that `training.triggers.run` registered.")
+        raise FormatError(
+            "this is no model of triggers. Choose one that the step Train of triggers_pipeline registered."
+        )
     model = load_network(files[NETWORK_FILE]) if NETWORK_FILE in files else unpacked(files[TREES_FILE])
     try:
         half_width = described["half_width"]
