@@ -14,7 +14,8 @@ from torch import nn
 from glitchflow_plugin.data.triggers.sets import SetSettings, Vocabulary, trigger_sets
 from glitchflow_plugin.models.triggers.bundle import TriggerModel
 from glitchflow_plugin.signal.false_alarm import FalseAlarm
-from glitchflow_plugin.signal.rank_calibration import RankCalibration
+from glitchflow_plugin.signal.glitch_snr import GlitchSNR
+from glitchflow_plugin.signal.rank_calibration import RankCalibration, RankedGlitches, calibrate_ranks
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.types.triggers import UNKNOWN, TriggerAnswers
 
@@ -25,7 +26,11 @@ RANKS = "ranks"
 def known_ranks(model: TriggerModel) -> RankCalibration | None:
     """What a model knows of its ranks; None where it does not."""
     note = model.notes.get(RANKS)
-    return None if note is None else RankCalibration.from_dict(note["ranks"], FalseAlarm.from_dict(note["false_alarm"]))
+    if note is None:
+        return None
+    seen, false_alarm = RankedGlitches.from_dict(note["glitches"]), FalseAlarm.from_dict(note["false_alarm"])
+    as_they_were = GlitchSNR(lowest=float(seen.snr.min()), exponent=None)
+    return calibrate_ranks(seen, false_alarm, as_they_were).at_rate(note["rate"])
 
 
 def classified(

@@ -17,7 +17,7 @@ from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.inference.classify_triggers import RANKS
 from glitchflow_plugin.models.triggers.bundle import TriggerModel
 from glitchflow_plugin.signal.false_alarm import calibrate_false_alarm
-from glitchflow_plugin.signal.rank_calibration import calibrate_ranks
+from glitchflow_plugin.signal.rank_calibration import RankedGlitches
 from glitchflow_plugin.tracking.trigger_models import load_trigger_model, register_trigger_model
 from glitchflow_plugin.tracking.versions import Decision, ModelVersion, list_versions, settle
 from glitchflow_plugin.training.mean_interval import mean_interval
@@ -219,10 +219,11 @@ def rank_notes(scores: NDArray[np.float64], times: LabelledTimes, separation: fl
     """
     quiet = ~times.glitch
     false_alarm = calibrate_false_alarm(scores[quiet, None], np.ones((int(quiet.sum()), 1), bool), times.group[quiet])
-    ranks = calibrate_ranks(scores[times.glitch], times.group[times.glitch], false_alarm, separation)
+    own = times[times.glitch]
+    seen = RankedGlitches.of(scores[times.glitch], own.snr, own.group, separation)
     # of times that are drawn as many are quiet as are not
     live = times.weight.sum() * separation
-    return {"false_alarm": false_alarm.to_dict(), "ranks": ranks.at_rate(times.glitch.sum() / live).to_dict()}
+    return {"false_alarm": false_alarm.to_dict(), "glitches": seen.to_dict(), "rate": len(own) / live}
 
 
 def labels_of(times: LabelledTimes, kinds: tuple[str, ...]) -> TriggerLabels:
