@@ -102,8 +102,8 @@ def teach_classifier(
     """
 
     def loss(batch: tuple[SeriesSets, TriggerLabels]) -> torch.Tensor:
-        series, labels = (one.to(device) for one in batch)
-        return task_losses(network(series), labels, tasks).mean()
+        series, labels = batch
+        return task_losses(network(series.to(device)), labels.to(device), tasks).mean()
 
     return _taught(network, batches, loss, settings, device)
 
