@@ -13,6 +13,7 @@ from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers import hdf5
 from glitchflow_plugin.models.build import build_model
+from glitchflow_plugin.models.coupling import CouplingNet
 from glitchflow_plugin.models.twins import WaveformTwin
 from glitchflow_plugin.preprocessing.channel_recipe import ChannelRecipe
 from glitchflow_plugin.preprocessing.engine import IN_PROCESS
@@ -26,6 +27,9 @@ GPS, STRAIN, RATE, FILE = 1_400_000_000.0, "V1:STRAIN", 16384.0, 64.0
 WITNESS_RATES = (256.0, 512.0, 1024.0, 2048.0)
 SPACING = 16.0
 """Time from glitch to glitch, s; the strain and every fourth witness show each."""
+
+REFERENCES = 500
+"""Validation events that the twin compares with."""
 
 CONDITIONING = ConditioningSettings(low=8.0, high=400.0, sample_rate=1024.0, duration=6.0)
 
@@ -57,12 +61,29 @@ def coupling(witnesses: int) -> nn.Module:
     return network
 
 
+def _known_events(network: nn.Module, witnesses: int) -> dict[str, torch.Tensor]:
+    """What a calibrated twin knows of validation events, of noise: with it each window is told familiar or new."""
+    torch.manual_seed(1)
+    noise = torch.randn(8, witnesses, round(CONDITIONING.duration * CONDITIONING.sample_rate))
+    with torch.inference_mode():
+        summaries = network.foretell(noise)[1] if isinstance(network, CouplingNet) else torch.zeros(0, 0)
+    if not summaries.numel():
+        return {}
+    mean, spread = summaries.mean(dim=0), summaries.std(dim=0).clamp(min=0.1)
+    return {
+        "summary_references": mean + spread * torch.randn(REFERENCES, len(mean)),
+        "summary_mean": mean,
+        "summary_covariance": torch.diag(spread.square()),
+    }
+
+
 def job(folder: Path, network: nn.Module, witnesses: int) -> StreamJob:
     """All that is needed to make a block, with the default settings."""
     names = [f"V1:WITNESS_{row:02d}" for row in range(witnesses)]
     recipes = tuple(ChannelRecipe(name, CONDITIONING, "V", WITNESS_RATES[row % 4]) for row, name in enumerate(names))
     # as stream_model does
     twin = WaveformTwin(network).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    twin.keep(**_known_events(network, witnesses))
     model = StreamModel(twin, ChannelRecipe(STRAIN, CONDITIONING, "strain", RATE), recipes)
     return StreamJob(
         folder,

@@ -102,3 +102,11 @@ def test_maps_are_those_of_the_columns_and_peaks_no_smaller():
     torch.testing.assert_close(maps, expected_maps(series, RATE, TRANSFORM), rtol=1e-4, atol=1e-4)
     assert (loudest >= maps.amax(dim=1)).all()
     assert loudest.shape == (4, 257)
+
+
+def test_some_columns_are_those_of_all_to_the_edges():
+    series = torch.randn(2, int(DURATION * RATE), generator=torch.Generator().manual_seed(3))
+    whole = expected_maps_and_peaks(series, RATE, TRANSFORM)
+    for columns in ((0, 5), (100, 150), (250, 257)):
+        for some, of_all in zip(expected_maps_and_peaks(series, RATE, TRANSFORM, columns), whole, strict=True):
+            torch.testing.assert_close(some, of_all[..., slice(*columns)], rtol=1e-5, atol=1e-5)

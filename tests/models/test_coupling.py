@@ -276,3 +276,26 @@ def test_slow_motion_is_known_at_its_time(length):
     gain = float(net.transform.window.sum()) / 32**0.5
     torch.testing.assert_close((found / gain)[..., 60:-60], motion[..., 60:-60], atol=3e-3, rtol=0)
     torch.testing.assert_close(speed[..., 10:-10] / gain, torch.full_like(speed[..., 10:-10], 8 * 2 / (length - 1)))
+
+
+def test_foretold_are_strain_and_summary_of_what_is_explained(net):
+    twin, series = WaveformTwin(net, summary_size=12), pulse(2)
+    explained = twin.explain(series)
+    strain, summary = twin.foretell(series)
+    assert torch.equal(strain, explained.strain)
+    assert torch.equal(summary, explained.summary)
+
+
+def test_what_distances_need_is_made_anew_once_its_source_has_changed(net):
+    twin = WaveformTwin(net, summary_size=12, num_references=40)
+    twin.summary_references[:, 0] = torch.arange(40.0)
+    summary = torch.zeros(1, 12)
+    summary[:, 0] = 30.5
+    assert twin.strangeness(summary).tolist() == pytest.approx([10 / 41])
+    assert twin.strangeness(summary).tolist() == pytest.approx([10 / 41])
+    twin.summary_references[:, 0] += 5.0
+    assert twin.strangeness(summary).tolist() == pytest.approx([15 / 41])
+    twin.keep(summary_mean=torch.full((12,), 25.0))
+    assert twin.strangeness(summary).tolist() == pytest.approx([30 / 41])
+    twin.keep(summary_references=torch.full((40, 12), 25.0))
+    assert twin.strangeness(summary).tolist() == pytest.approx([1 / 41])

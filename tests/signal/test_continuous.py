@@ -5,6 +5,7 @@ from glitchflow_plugin.signal.conditioning import ConditioningSettings, conditio
 from glitchflow_plugin.signal.continuous import (
     SpectrumSettings,
     conditioned,
+    filling,
     grid_times,
     measure_spectra,
     usable_runs,
@@ -91,3 +92,25 @@ def test_a_slow_channel_is_filled_with_the_same_noise_each_time_and_each_channel
     other = _whitened(slow, GPS, GPS + 60, rate=128.0, name="V1:B")
     assert np.abs(one - again).max() < 1e-4
     assert np.abs(one - other).std() > 0.1
+
+
+def test_flat_stretches_are_those_that_a_count_finds():
+    rng = np.random.default_rng(5)
+    for size in (1, 2, 400):
+        series = rng.integers(0, 2, size).astype(np.float64)
+        series[rng.random(size) < 0.05] = np.nan
+        expected = np.isfinite(series)
+        for first in range(size - 3):
+            if (series[first : first + 4] == series[first]).all():
+                expected[first : first + 4] = False
+        found = np.zeros(size, dtype=np.bool_)
+        for start, stop in usable_runs(series, 4):
+            found[start:stop] = True
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_noise_that_fills_is_the_same_by_the_second_and_in_one_go():
+    first = round(GPS) * 512
+    whole = filling("V1:A", (first, first + 40 * 512), (10.0, 57.6), SETTINGS)
+    parts = [filling("V1:A", (one, one + 512), (10.0, 57.6), SETTINGS) for one in range(first, first + 40 * 512, 512)]
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-12)

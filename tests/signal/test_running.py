@@ -5,7 +5,15 @@ from scipy import signal
 from glitchflow_plugin.signal import filters
 from glitchflow_plugin.signal.conditioning import ConditioningSettings, at_common_rate
 from glitchflow_plugin.signal.psd import welch_psd
-from glitchflow_plugin.signal.running import Forwards, ending, foretold, forward_taps, run_forwards, whitened_ending
+from glitchflow_plugin.signal.running import (
+    Foretelling,
+    Forwards,
+    ending,
+    foretold,
+    forward_taps,
+    run_forwards,
+    whitened_ending,
+)
 from glitchflow_plugin.signal.whitening import whiten
 
 SETTINGS = ConditioningSettings(low=10.0, high=200.0, sample_rate=512.0, duration=4.0)
@@ -65,6 +73,6 @@ def test_a_series_goes_on_as_an_autoregression_of_first_order_does():
     predictor = np.zeros(64)
     predictor[0] = 0.8
     series = np.random.default_rng(0).standard_normal(100)
-    ahead = foretold(series, predictor, 64)
+    ahead = foretold(series, Foretelling.of(predictor), 64)
     fading = np.cos(0.5 * np.pi * np.arange(64) / 64) ** 2
     np.testing.assert_allclose(ahead, series[-1] * 0.8 ** np.arange(1, 65) * fading, atol=1e-12)

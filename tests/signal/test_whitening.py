@@ -4,7 +4,7 @@ from scipy import signal as scipy_signal
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.signal.psd import Psd, welch_psd
-from glitchflow_plugin.signal.whitening import WhiteningSettings, unwhiten, whiten, whitening_filter
+from glitchflow_plugin.signal.whitening import WhiteningSettings, unwhiten, unwhitened, whiten, whitening_filter
 
 RATE = 1024
 
@@ -153,6 +153,7 @@ def test_a_whitened_burst_comes_back_in_the_unit_it_had():
     taps = whitening_filter(Psd(psd.values * 1e-46, psd.spacing), RATE, 2.0, (8.0, 400.0))
     back, _ = unwhiten(whiten(burst, taps)[0], taps, RATE, (8.0, 400.0))
     np.testing.assert_allclose(back, burst, rtol=0, atol=1e-6 * burst.max())
+    np.testing.assert_array_equal(unwhitened(whiten(burst, taps)[0], taps, RATE, (8.0, 400.0)), back)
 
 
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-3])

@@ -7,8 +7,9 @@ from tests.streaming import _streams as data
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.signal import filters
 from glitchflow_plugin.signal.psd import Psd
+from glitchflow_plugin.streaming import ranks
 from glitchflow_plugin.streaming.online import OnlineSettings, OnlineTwin, Stride
-from glitchflow_plugin.streaming.ranks import within_block
+from glitchflow_plugin.streaming.ranks import window_columns, within_block
 from glitchflow_plugin.streaming.subtraction import subtract
 
 SPAN = (data.GPS, data.GPS + data.LENGTH)
@@ -162,3 +163,27 @@ def test_what_is_no_stride_is_refused(recorded):
         OnlineSettings(0.5, SETTINGS)
     with pytest.raises(ConfigurationError, match=r"online.settings.stream.stride must be at most two thirds"):
         OnlineTwin(data.model(), OnlineSettings(3.0, replace(SETTINGS, stride=3.0)))
+
+
+def test_of_a_window_that_is_held_the_columns_are_made_once(run, monkeypatch):
+    asked = []
+
+    def counted(windows, model, stride):
+        asked.extend(one.centre for one in windows)
+        return window_columns(windows, model, stride)
+
+    monkeypatch.setattr(ranks, "window_columns", counted)
+    windows = [window for window, _ in run[0]._windows.values() if window.predicted][:3]
+    remembered = ranks.RememberedColumns()
+    for known in (windows[:2], windows):
+        found = remembered(known, run[0].model, 1.0)
+        np.testing.assert_array_equal(found, window_columns(known, run[0].model, 1.0))
+    assert asked == [one.centre for one in windows]
+
+
+def test_warmed_up_it_says_the_same(recorded, run):
+    twin = OnlineTwin(data.model(), OnlineSettings(1.0, SETTINGS))
+    twin.warm_up()
+    outputs = [twin.push(_stride(recorded, number)) for number in range(24)]
+    for one in outputs[20:]:
+        _same(one, run[1][round(one.span[0] - data.GPS)])

@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import signal
+from scipy import ndimage, signal
 from tests.streaming import _streams as data
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.rank_channels import RANK_RATE
 from glitchflow_plugin.signal import filters
-from glitchflow_plugin.streaming.belief import ask, belief, snr_in_time
+from glitchflow_plugin.streaming.belief import BELIEF_EDGE, ask, belief, snr_in_time
 from glitchflow_plugin.streaming.ranks import MARGIN, within_block
 from glitchflow_plugin.streaming.subtraction import subtract, window_weight
 from glitchflow_plugin.streaming.windows import StreamSettings, reach
@@ -214,3 +214,15 @@ def test_a_long_stretch_is_divided_by_gps_time_and_its_parts_add_up():
     for one in parts:
         together[one.first - 1_000_000 * 512 :][: len(one.weight)] += one.weight
     np.testing.assert_allclose(together, trusted, atol=1e-12)
+
+
+def test_belief_is_softened_as_by_a_convolution_of_the_whole():
+    rate, size = 128.0, 4000
+    snr = np.zeros(size)
+    for place, loud in ((0, 5.0), (900, 3.0), (1010, 9.0), (2500, 2.5), (3999, 4.0)):
+        snr[place] = loud
+    edge = round(BELIEF_EDGE * rate)
+    reached = ndimage.maximum_filter1d(np.clip((snr - 2) / 2, 0, 1), 4 * edge + 1, mode="constant")
+    window = signal.windows.hann(2 * edge + 1)
+    expected = np.minimum(np.convolve(reached, window / window.sum(), mode="same"), 1)
+    np.testing.assert_allclose(belief(snr, rate, (2.0, 4.0)), expected, atol=1e-12)

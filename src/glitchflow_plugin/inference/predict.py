@@ -338,7 +338,7 @@ def make_predictor(
 
 def predict_strain(
     twin: nn.Module, witnesses: Float[Tensor, "event witness time"], batch_size: int = 16
-) -> tuple[Float[Tensor, "event time"], Explained | None]:
+) -> tuple[Float[Tensor, "event time"], Float[Tensor, "event feature"] | None]:
     """Whitened strain that the witnesses explain, some events at a time, on the device of the twin.
 
     Args:
@@ -348,15 +348,22 @@ def predict_strain(
         batch_size: Events in one call; bounds the memory.
 
     Returns:
-        Strain; and, from a twin that says how sure it is, what `WaveformTwin.explain` gives, else None.
+        Strain; and, from a twin that says how sure it is, the summary of each event (`WaveformTwin.explain`), else
+        None.
     """
-    return _foretold(twin, witnesses, batch_size, apart=False)[:2]
+    device = _device_of(twin, witnesses)
+    with evaluating(twin), torch.no_grad():
+        series = [part.to(device) for part in witnesses.split(batch_size)]
+        if explains(twin):
+            strain, summary = map(torch.cat, zip(*(twin.foretell(shown) for shown in series), strict=True))
+            return strain[:, 0], summary
+        return torch.cat([twin(part)[:, 0] for part in series]), None
 
 
 def _foretold(
     twin: nn.Module, witnesses: Float[Tensor, "event witness time"], batch_size: int, *, apart: bool
 ) -> tuple[Float[Tensor, "event time"], Explained | None, Float[Tensor, "event part time"] | None]:
-    """What `predict_strain` says, and what each witness adds to it; None where that is not asked for."""
+    """What a twin explains, and what each witness adds to it; None where that is not asked for."""
     device = _device_of(twin, witnesses)
     with evaluating(twin), torch.no_grad():
         series = [part.to(device) for part in witnesses.split(batch_size)]
@@ -375,7 +382,10 @@ def _foretold(
 
 
 def expected_maps(
-    strain: Float[Tensor, "event time"], sample_rate: float, qtransform: QTransformSettings
+    strain: Float[Tensor, "event time"],
+    sample_rate: float,
+    qtransform: QTransformSettings,
+    columns: tuple[int, int] | None = None,
 ) -> Float[Tensor, "event frequency time"]:
     """Map of a strain without noise, in the unit of measured maps.
 
@@ -387,12 +397,17 @@ def expected_maps(
         strain: Whitened, (event, time).
         sample_rate: Hz.
         qtransform: Settings of the measured maps.
+        columns: First and one past the last column that is wanted; None: all.
     """
-    return q_transform(strain, sample_rate, replace(qtransform, norm="white"), periodic=False) * _unit(qtransform)
+    white = replace(qtransform, norm="white")
+    return q_transform(strain, sample_rate, white, periodic=False, columns=columns) * _unit(qtransform)
 
 
 def expected_maps_and_peaks(
-    strain: Float[Tensor, "event time"], sample_rate: float, qtransform: QTransformSettings
+    strain: Float[Tensor, "event time"],
+    sample_rate: float,
+    qtransform: QTransformSettings,
+    columns: tuple[int, int] | None = None,
 ) -> tuple[Float[Tensor, "event frequency time"], Float[Tensor, "event time"]]:
     """Maps as from `expected_maps`, and the largest energy at any time of each column.
 
@@ -403,22 +418,24 @@ def expected_maps_and_peaks(
         strain: As for `expected_maps`.
         sample_rate: Hz.
         qtransform: As there.
+        columns: As there.
 
     Returns:
         The maps, and the largest energies, (event, time); both SNR².
     """
     frequencies, times = axes(strain.shape[-1] / sample_rate, qtransform)
-    columns = Columns(times)
+    edges = Columns(times)
     shortest = tile_length(frequencies[-1:], min(qtransform.qs))[0]
     # an odd number, so that the samples in the middle are those of the map
-    finer = 2 * math.ceil((columns.width / shortest - 1) / 2) + 1 if columns.width > shortest else 1
-    fine = expected_maps(strain, sample_rate, replace(qtransform, num_times=finer * qtransform.num_times))
-    of_column = np.searchsorted(
-        columns.right[:-1], axes(columns.duration, replace(qtransform, num_times=fine.shape[-1]))[1]
-    )
-    index = torch.from_numpy(of_column).to(fine.device).expand(len(fine), -1)
-    loudest = fine.new_zeros(len(fine), len(columns)).scatter_reduce(1, index, fine.amax(dim=-2), "amax")
-    return fine[..., ::finer].contiguous(), loudest
+    finer = 2 * math.ceil((edges.width / shortest - 1) / 2) + 1 if edges.width > shortest else 1
+    finely = replace(qtransform, num_times=finer * qtransform.num_times)
+    first, stop = columns or (0, len(edges))
+    of_column = np.searchsorted(edges.right[:-1], axes(edges.duration, finely)[1])
+    wanted = int(np.searchsorted(of_column, first)), int(np.searchsorted(of_column, stop))
+    fine = expected_maps(strain, sample_rate, finely, wanted)
+    index = torch.from_numpy(of_column[slice(*wanted)] - first).to(fine.device).expand(len(fine), -1)
+    loudest = fine.new_zeros(len(fine), stop - first).scatter_reduce(1, index, fine.amax(dim=-2), "amax")
+    return fine[..., first * finer - wanted[0] :: finer].contiguous(), loudest
 
 
 def _unit(qtransform: QTransformSettings) -> float:

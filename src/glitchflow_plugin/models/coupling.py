@@ -219,6 +219,11 @@ class CouplingNet(nn.Module):
         found = self._parts(seen)
         return self._explained(seen, found) if explained else self._sum(found, seen.num_samples)
 
+    def foretell(self, witnesses: SeriesBatch) -> tuple[StrainSeries, Tensor]:
+        """Strain and summary of an `Explanation`, without how sure the prediction is."""
+        seen = self.look(witnesses)
+        return self._sum(self._parts(seen), seen.num_samples), _summary(seen)
+
     def tell(self, seen: Seen) -> tuple[Explanation, SeriesBatch]:
         """What `forward` explains and what each witness adds (`contributions`), of what `look` has seen."""
         found = self._parts(seen)
@@ -362,8 +367,12 @@ class CouplingNet(nn.Module):
         num_samples = laws.shape[-1]
         # long enough that nothing wraps around
         size = _fast_length(num_samples + self.filter_size)
-        spectra = torch.fft.rfft(laws, n=size) * torch.fft.rfft(self.filters, n=size)
-        arrived = torch.fft.irfft(spectra.sum(2), n=size)
+        spectra, responses = torch.fft.rfft(laws, n=size), torch.fft.rfft(self.filters, n=size)
+        # one law after the other: all products at once are more than the caches hold
+        summed = spectra[:, :, 0] * responses[:, 0]
+        for law in range(1, self.num_laws):
+            summed = summed + spectra[:, :, law] * responses[:, law]
+        arrived = torch.fft.irfft(summed, n=size)
         return arrived[..., self.filter_size // 2 : self.filter_size // 2 + num_samples]
 
 
@@ -422,7 +431,8 @@ def _fast_length(size: int) -> int:
 
 
 def _enlarged(maps: Tensor, size: torch.Size) -> Tensor:
-    return functional.interpolate(maps, size=(size[0], size[1]), mode="bilinear")
+    # two channels that lie side by side in memory would take several times as long
+    return functional.interpolate(maps.contiguous(), size=(size[0], size[1]), mode="bilinear")
 
 
 def _power(coefficients: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Twins: a network with what leads from physical units to its own and back, and what calibrates it."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.models.coupling import CouplingNet, Explanation
-from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries, StrainWindows, WindowBatch
+from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries, StrainWindows, WindowBatch, host
 from glitchflow_plugin.verdict import TOLD_SNR2
 
 Energies: TypeAlias = Float[Tensor, "*pixels"]
@@ -22,6 +23,8 @@ PROBABILITIES = (0.5, 0.68, 0.9, 0.95, 0.99)
 SPOKEN_POWER = TOLD_SNR2
 #: Groups of references below which a p-value cannot reach 0.05.
 _FEWEST_REFERENCES = 19
+#: Sets of known features for which the way to distances is kept.
+_KEPT_METRICS = 8
 
 TRANSFORMS = ("sqrt", "log1p", "none")
 
@@ -169,6 +172,7 @@ class WaveformTwin(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
+        self._metrics: dict[bytes, _Metric] = {}
         self.register_buffer("levels", torch.arange(float(num_levels)))
         self.register_buffer("variance_noise", torch.ones(num_levels))
         self.register_buffer("variance_factor", torch.ones(num_levels))
@@ -229,6 +233,18 @@ class WaveformTwin(nn.Module):
             FormatError: The network does not say.
         """
         return self._calibrated(self._said(witnesses), witnesses)
+
+    def foretell(self, witnesses: SeriesBatch) -> tuple[StrainSeries, Tensor]:
+        """Strain and summary as from `explain`, without how far they can be trusted.
+
+        Raises:
+            FormatError: The network does not say.
+        """
+        network = self.network
+        if isinstance(network, CouplingNet):
+            return network.foretell(witnesses)
+        said = self._said(witnesses)
+        return said.strain, said.summary
 
     def explain_apart(self, witnesses: SeriesBatch) -> "tuple[Explained, SeriesBatch]":
         """What `explain` says, and the `contributions`, of one run of the network."""
@@ -356,7 +372,7 @@ class WaveformTwin(nn.Module):
     def _beyond(self, summary: Tensor, known: Tensor, among: Tensor) -> Tensor:
         """Share of groups of some references that are at least as far from the training events, (event,)."""
         _, group, sizes = torch.unique(self.summary_groups[among], return_inverse=True, return_counts=True)
-        usual, own = self._distances(self.summary_references[among], known), self._distances(summary, known)
+        usual, own = self._usual(known)[among], self._distances(summary, known)
         beyond = ((usual[None, :] >= own[:, None]) / sizes.double()[group]).sum(dim=1)
         return (beyond + 1) / (len(sizes) + 1)
 
@@ -364,8 +380,47 @@ class WaveformTwin(nn.Module):
         if not len(known):
             return summary.new_zeros(len(summary), dtype=torch.float64)
         away = (summary - self.summary_mean)[:, known].double()
-        root = torch.linalg.cholesky(self.summary_covariance[known][:, known].double())
-        return torch.linalg.solve_triangular(root, away.T, upper=False).square().mean(dim=0)
+        return torch.linalg.solve_triangular(self._metric(known).root, away.T, upper=False).square().mean(dim=0)
+
+    def _usual(self, known: Tensor) -> Tensor:
+        """Distances of the references by some features, (reference,); NaN where these are not known."""
+        metric = self._metric(known)
+        if metric.usual is None:
+            metric.usual = self._distances(self.summary_references, known)
+        return metric.usual
+
+    def _metric(self, known: Tensor) -> "_Metric":
+        """What distances by some features need; kept, since of many events the same features are known."""
+        now = tuple(
+            (one, one._version) for one in (self.summary_mean, self.summary_covariance, self.summary_references)
+        )
+        key = host(known).tobytes()
+        kept = self._metrics.get(key)
+        if kept is None or any(one is not other or a != b for (one, a), (other, b) in zip(kept.of, now, strict=True)):
+            root = torch.linalg.cholesky(self.summary_covariance[known][:, known].double())
+            kept = _Metric(now, root)
+            self._metrics = {} if len(self._metrics) >= _KEPT_METRICS else self._metrics
+            self._metrics[key] = kept
+        return kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to other processes: without what can be computed anew."""
+        return self.__dict__ | {"_metrics": {}}
+
+
+@dataclass
+class _Metric:
+    """How far summaries of which some features are known lie from the training events.
+
+    Attributes:
+        of: Mean, covariance and references that it was made of, each with its version.
+        root: Lower Cholesky factor of the covariance of these features, (feature, feature).
+        usual: Distances of the references, once they were asked for.
+    """
+
+    of: tuple[tuple[Tensor, int], ...]
+    root: Tensor
+    usual: Tensor | None = None
 
 
 class Explained(NamedTuple):

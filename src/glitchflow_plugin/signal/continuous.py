@@ -9,9 +9,11 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Complex, Int
+from scipy import fft
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.settings import Positive, section
@@ -30,6 +32,9 @@ from glitchflow_plugin.types.arrays import Series
 
 _SHORTEST_FLAT = 16
 """Equal samples that are no sign of a dead channel: slow digital ones repeat a few."""
+
+_SHORT_FILLING = 2**14
+"""Samples of noise up to which it is filtered in one transform, by a response that is kept."""
 
 
 @section
@@ -84,9 +89,10 @@ def usable_runs(series: Series, flat_size: int) -> list[tuple[int, int]]:
     >>> usable_runs(np.array([1.0, 2.0, np.nan, 3.0, 3.0, 3.0, 4.0]), 3)
     [(0, 2), (6, 7)]
     """
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(series) != 0) + 1])
-    lengths = np.diff(np.concatenate([starts, [len(series)]]))
-    good = np.isfinite(series) & np.repeat(lengths < flat_size, lengths)
+    good = np.isfinite(series)
+    equal = raised_runs(series[1:] == series[:-1])
+    for start, stop in equal[equal[:, 1] - equal[:, 0] + 1 >= flat_size]:
+        good[start : stop + 1] = False
     return [(int(start), int(stop)) for start, stop in raised_runs(good)]
 
 
@@ -159,7 +165,18 @@ def filling(
     taps = fill_filter(rate, whitening.filter_length, *band, settings.high)
     half = len(taps) // 2
     noise = _white_noise(name, span[0] - half, span[1] - span[0] + 2 * half, round(rate))
-    return whiten(noise, taps)[0][half : len(noise) - half]
+    if len(noise) > _SHORT_FILLING:
+        return whiten(noise, taps)[0][half : len(noise) - half]
+    response = _fill_response(len(noise), rate, whitening.filter_length, (*band, settings.high))
+    return fft.irfft(fft.rfft(noise) * response, len(noise))[2 * half :]
+
+
+@lru_cache(maxsize=16)
+def _fill_response(
+    size: int, rate: float, length: float, edges: tuple[float, float, float]
+) -> Complex[np.ndarray, " frequency"]:
+    """Transform of `fill_filter` with zeros behind it up to some size."""
+    return fft.rfft(fill_filter(rate, length, *edges), size)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import signal
+from scipy import fft, signal
 
 from glitchflow_plugin.types.arrays import PowerSpectrum, Series
 
@@ -102,7 +102,8 @@ def segment_powers(
         return np.zeros((0, size // 2 + 1))
     segments = np.lib.stride_tricks.sliding_window_view(series, size)[::step]
     windowed = (segments - segments.mean(axis=-1, keepdims=True)) * hann(size)
-    return np.abs(np.fft.rfft(windowed, axis=-1)) ** 2
+    spectra = fft.rfft(windowed, axis=-1)
+    return np.square(spectra.real) + np.square(spectra.imag)
 
 
 def averaged(

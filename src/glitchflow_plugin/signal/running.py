@@ -9,8 +9,8 @@ farther from the end than the filters reach come out as they would offline.
 """
 
 import math
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Complex
@@ -101,20 +101,28 @@ def run_forwards(
     size = round(forwards.stride * rate)
     if not good.any():
         return np.zeros(size), np.zeros(size, dtype=np.bool_)
+    whole = bool(good.all())
     # the mean passes nothing, but rounding errors of it would
-    centred = np.where(good, recorded - recorded[good].mean(), 0.0)
-    passed = signal.oaconvolve(centred, taps)[: len(recorded)]
-    series = filters.resample(passed, own, rate, forwards.band[1])[0]
-    stop = round(len(recorded) / own * rate) - forwards.delay
+    centred = recorded - recorded.mean() if whole else np.where(good, recorded - recorded[good].mean(), 0.0)
+    response = _forward_response(len(centred), own, forwards.band, settings.order)
+    passed = fft.irfft(fft.rfft(centred) * response, len(centred))
     loudest = np.abs(passed[-round(forwards.stride * own) :]).max()
-    if loudest <= _ROUNDING * np.abs(recorded[good]).max():
+    if loudest <= _ROUNDING * np.abs(recorded if whole else recorded[good]).max():
         return np.zeros(size), np.zeros(size, dtype=np.bool_)
+    # what the transform has carried round from the end lies farther back, where the taps reach before the start
+    strides = 1 + math.ceil(2 * forwards.delay / size)
+    series = filters.resample(passed[-strides * round(forwards.stride * own) :], own, rate, forwards.band[1])[0]
+    stop = strides * size - forwards.delay
+    found = series[stop - size : stop]
+    if whole:
+        return found, np.ones(size, dtype=np.bool_)
+    stop = round(len(recorded) / own * rate) - forwards.delay
     seen = np.concatenate([[0], np.cumsum(~good)])
     at = (np.arange(stop - size, stop) / rate * own).astype(int)
     beside = math.ceil(forwards.delay / rate * own)
     low, high = np.maximum(at - beside - len(taps), 0), np.minimum(at + beside + 1, len(recorded))
     usable = seen[high] == seen[low]
-    return np.where(usable, series[stop - size : stop], 0.0), usable
+    return np.where(usable, found, 0.0), usable
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,11 +142,27 @@ class Ending:
     band: tuple[float, float]
     own_rate: float
     settling: int
+    _responses: dict[int, Complex[np.ndarray, " frequency"]] = field(default_factory=dict, repr=False)
 
     @property
     def reach(self) -> int:
         """Samples beside a window that the filters see."""
         return len(self.taps) // 2 + self.settling
+
+    @cached_property
+    def foretelling(self) -> "Foretelling":
+        """How a series goes on."""
+        return Foretelling.of(self.predictor)
+
+    def response(self, length: int, settings: ConditioningSettings) -> Complex[np.ndarray, " frequency"]:
+        """Of the way backwards and of whitening, at the frequencies of a real transform of some length."""
+        if length not in self._responses:
+            half = len(self.taps) // 2
+            centred = np.zeros(length)
+            centred[: half + 1], centred[length - half :] = self.taps[half:], self.taps[:half]
+            backwards = _backwards(length, settings.sample_rate, self.own_rate, self.band, settings.order)
+            self._responses[length] = backwards * fft.rfft(centred).real
+        return self._responses[length]
 
 
 def ending(forwards_psd: Psd, forwards: Forwards, settings: ConditioningSettings) -> Ending:
@@ -179,29 +203,56 @@ def whitened_ending(series: Series, start: int, size: int, one: Ending, settings
     known = series[low:high]
     lacking = high - low - len(known)
     if lacking:
-        ahead = foretold(series, one.predictor, min(lacking, len(one.predictor)))
+        ahead = foretold(series, one.foretelling, min(lacking, len(one.predictor)))
         known = np.concatenate([known, ahead, np.zeros(lacking - len(ahead))])
     length = _fast_size(len(known))
-    response = _backwards(length, settings.sample_rate, one.own_rate, one.band, settings.order)
-    half = len(one.taps) // 2
-    centred = np.zeros(length)
-    centred[: half + 1], centred[length - half :] = one.taps[half:], one.taps[:half]
-    spectrum = np.fft.rfft(known, length) * response * np.fft.rfft(centred).real
-    return np.fft.irfft(spectrum, length)[one.reach : one.reach + size]
+    spectrum = fft.rfft(known, length) * one.response(length, settings)
+    return fft.irfft(spectrum, length)[one.reach : one.reach + size]
 
 
-def foretold(series: Series, predictor: Series, size: int) -> Series:
+@dataclass(frozen=True, eq=False)
+class Foretelling:
+    """Linear prediction as two convolutions: of the latest samples with the predictor, of that with what follows.
+
+    Attributes:
+        size: Weights of the predictor.
+        predictor: Its transform, of `_fast_size(2 * size)` samples.
+        impulse: Transform of the response of the recursion to an impulse, likewise.
+    """
+
+    size: int
+    predictor: Complex[np.ndarray, " frequency"]
+    impulse: Complex[np.ndarray, " frequency"]
+
+    @classmethod
+    def of(cls, predictor: Series) -> "Foretelling":
+        """Of the weights of the latest samples, the newest first, (sample,)."""
+        size = len(predictor)
+        impulse = signal.lfilter([1.0], np.concatenate([[1.0], -predictor]), np.eye(1, size)[0])
+        return cls(size, *(fft.rfft(one, _fast_size(2 * size)) for one in (predictor, impulse)))
+
+
+def foretold(series: Series, foretelling: Foretelling, size: int) -> Series:
     """What follows a series as its spectrum foretells, (size,), fading to zero.
 
     Args:
         series: (time,), at least as long as the predictor.
-        predictor: Weights of the latest samples, the newest first.
-        size: Samples.
+        foretelling: Of the predictor.
+        size: Samples, at most those of the predictor.
     """
-    latest = series[: -len(predictor) - 1 : -1]
-    state = np.correlate(predictor, latest, "full")[len(latest) - 1 :]
-    ahead = signal.lfilter([1.0], np.concatenate([[1.0], -predictor]), np.zeros(size), zi=state)[0]
-    return ahead * np.cos(0.5 * np.pi * np.arange(size) / len(predictor)) ** 2
+    past, length = foretelling.size, _fast_size(2 * foretelling.size)
+    # what the known samples give to each of those that follow, were all between them zero
+    given = fft.irfft(fft.rfft(series[-past:], length) * foretelling.predictor, length)[past - 1 : 2 * past - 1]
+    ahead = fft.irfft(fft.rfft(given, length) * foretelling.impulse, length)[:size]
+    return ahead * np.cos(0.5 * np.pi * np.arange(size) / past) ** 2
+
+
+@lru_cache(maxsize=64)
+def _forward_response(
+    length: int, own_rate: float, band: tuple[float, float], order: int
+) -> Complex[np.ndarray, " frequency"]:
+    """Transform of `forward_taps` with zeros behind them up to some length."""
+    return fft.rfft(forward_taps(own_rate, *band, order), length)
 
 
 @lru_cache(maxsize=64)

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 import numpy as np
-from scipy import signal
+from scipy import fft, signal
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.settings import NotNegative, Positive, section
@@ -116,23 +116,54 @@ def unwhiten(
     Raises:
         ValueError: The filter passes nothing of the band.
     """
-    # Twice the length keeps what leaves at one end from entering at the other.
-    size = 1 << (2 * max(len(series), 8 * len(taps))).bit_length()
+    inverse = _inverse(taps.tobytes(), _size_of(series, taps), sample_rate, band)
+    power = fft.irfft(inverse) ** 2
+    # Of noise of unit density, the inverse response beyond n samples is what is missing n samples from an end.
+    missing = np.cumsum(power[len(power) // 2 : 0 : -1])[::-1]
+    lost = int(np.count_nonzero(missing > tolerance**2 * power.sum()))
+    return unwhitened(series, taps, sample_rate, band), lost
+
+
+def unwhitened(series: Series, taps: np.ndarray, sample_rate: float, band: tuple[float, float]) -> Series:
+    """The series that `unwhiten` gives, without looking how many samples are inaccurate: for bursts.
+
+    Args:
+        series: Whitened, shape (time,).
+        taps: Those it was whitened with.
+        sample_rate: Hz.
+        band: The edges (Hz) given to `whitening_filter`.
+
+    Raises:
+        ValueError: The filter passes nothing of the band.
+    """
+    size = _size_of(series, taps)
+    inverse = _inverse(taps.tobytes(), size, sample_rate, band)
+    return fft.irfft(fft.rfft(series, size) * inverse, size)[: len(series)]
+
+
+def _size_of(series: Series, taps: np.ndarray) -> int:
+    """Samples of a transform: twice the length keeps what leaves at one end from entering at the other."""
+    return 1 << (2 * max(len(series), 8 * len(taps))).bit_length()
+
+
+@lru_cache(maxsize=8)
+def _inverse(filtered_by: bytes, size: int, sample_rate: float, band: tuple[float, float]) -> np.ndarray:
+    """Response that undoes whitening taps (float64, as bytes), (frequency,), of a real transform of some size.
+
+    Raises:
+        ValueError: The taps pass nothing of the band.
+    """
+    taps = np.frombuffer(filtered_by, dtype=np.float64)
     half = len(taps) // 2
     centred = np.zeros(size)
     centred[: half + 1] = taps[half:]
     centred[size - half :] = taps[:half]
-    response = np.fft.rfft(centred).real
+    response = fft.rfft(centred).real
     gain = _band_gain(size, sample_rate, *band, 2 * sample_rate / (len(taps) + 1))
     typical = float(np.median(np.abs(response[gain == 1]))) if np.any(gain == 1) else 0.0
     if typical <= 0:
         raise ValueError(f"the whitening filter passes nothing between {band[0]:g} and {band[1]:g} Hz")
-    inverse = gain * response / np.maximum(response**2, (_SMALLEST_RESPONSE * typical) ** 2)
-    power = np.fft.irfft(inverse, size) ** 2
-    # Of noise of unit density, the inverse response beyond n samples is what is missing n samples from an end.
-    missing = np.cumsum(power[size // 2 : 0 : -1])[::-1]
-    lost = int(np.count_nonzero(missing > tolerance**2 * power.sum()))
-    return np.fft.irfft(np.fft.rfft(series, size) * inverse, size)[: len(series)], lost
+    return gain * response / np.maximum(response**2, (_SMALLEST_RESPONSE * typical) ** 2)
 
 
 @lru_cache(maxsize=64)

@@ -182,7 +182,9 @@ def _softened(shares: Series, rate: float, beside: float) -> Series:
     if not reached.any():
         return reached
     window = hann(2 * edge + 1, symmetric=True)
-    soft = np.convolve(reached, window / window.sum(), mode="same")
-    untouched = ndimage.maximum_filter1d(reached, 2 * edge + 1, mode="constant") == 0
-    soft[untouched] = 0.0
+    touched = ndimage.maximum_filter1d(reached, 2 * edge + 1, mode="constant") > 0
+    soft = np.zeros(len(shares))
+    # beside what is touched there is nothing: each run can be softened by itself
+    for start, stop in raised_runs(touched):
+        soft[start:stop] = np.convolve(reached[start:stop], window / window.sum())[edge : edge + stop - start]
     return np.minimum(soft, 1.0)

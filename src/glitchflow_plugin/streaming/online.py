@@ -22,6 +22,7 @@ from glitchflow_plugin.streaming.belief import Stretch
 from glitchflow_plugin.streaming.blocks import check_band
 from glitchflow_plugin.streaming.loop import seen_gains
 from glitchflow_plugin.streaming.online_channel import OnlineChannel
+from glitchflow_plugin.streaming.ranks import RememberedColumns, window_columns
 from glitchflow_plugin.streaming.subtraction import Subtraction, at_own_rate, summed_glitch, told
 from glitchflow_plugin.streaming.windows import Looked, StreamModel, StreamSettings, Window, beyond, predict_windows
 from glitchflow_plugin.types.arrays import Series
@@ -122,6 +123,16 @@ class OnlineTwin:
         self._strains: dict[float, Channel | None] = {}
         self._windows: dict[float, tuple[Window, Looked]] = {}
         self._sums: dict[float, _Sum] = {}
+        self._columns_of = RememberedColumns()
+
+    def warm_up(self) -> None:
+        """Do for the first time what then takes long (compile, plan transforms), on noise, before data come."""
+        size = round(self.model.duration * self.model.rate)
+        noise = np.random.default_rng(0).standard_normal((len(self._channels), size)).astype(np.float32)
+        looked: Looked = np.eye(1, 9)[0], noise[0], noise[1:]
+        stream, centre = self.settings.stream, np.array([self.model.duration])
+        windows = predict_windows(lambda _: looked, self.model, centre, stream, {}, ahead=self._ahead)
+        window_columns(windows, self.model, stream.stride)
 
     @property
     def memory(self) -> float:
@@ -343,6 +354,7 @@ class OnlineTwin:
                 block=span,
                 usable=usable,
                 glitch=glitch,
+                columns_of=self._columns_of,
             )
             known = [one for one in found.stretches if self._nearest(one.peak) in self._windows]
             return replace(found, gains=seen_gains(self._seen, self.model, known, stream))

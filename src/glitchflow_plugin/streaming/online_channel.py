@@ -41,6 +41,7 @@ class OnlineChannel:
         self._series = np.zeros(round(self._history * self._rate))
         self._usable = np.zeros(len(self._series), dtype=np.bool_)
         self._endings: dict[float, Ending | None] = {}
+        self._noise: dict[int, Series] = {}
 
     @property
     def _history(self) -> float:
@@ -71,12 +72,12 @@ class OnlineChannel:
         if self.forwards is not None:
             own = round(self._stride * self.forwards.own_rate)
             values = np.full(own, np.nan) if found is None else np.asarray(found.series, dtype=np.float64)
-            self._raw = np.concatenate([self._raw[own:], values])
+            _append(self._raw, values)
             new, usable = run_forwards(
                 self._raw[-(self.forwards.before + 1) * own :], self.forwards, self.recipe.settings
             )
-        self._series = np.concatenate([self._series[size:], new])
-        self._usable = np.concatenate([self._usable[size:], usable])
+        _append(self._series, new)
+        _append(self._usable, usable)
 
     def window(self, start: int, size: int) -> tuple[Series, Series] | None:
         """Whitening filter and whitened window; None where a part of what has come of it cannot be used.
@@ -94,7 +95,7 @@ class OnlineChannel:
             return None
         settings = self.recipe.settings
         found = whitened_ending(self._series, start - first, size, one, settings)
-        noise = filling(self.recipe.name, (start, start + size), one.band, settings)
+        noise = self._filling(start, size, one.band)
         found = found if noise is None else found + noise
         if self.recipe.slow is not None:
             began = self._newest - len(self._raw) / one.own_rate
@@ -120,9 +121,9 @@ class OnlineChannel:
         return {
             "newest": np.array(self._newest),
             "rate": np.array(rate),
-            "raw": self._raw,
-            "series": self._series,
-            "usable": self._usable,
+            "raw": self._raw.copy(),
+            "series": self._series.copy(),
+            "usable": self._usable.copy(),
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
@@ -130,7 +131,7 @@ class OnlineChannel:
         self._newest = float(state["newest"])
         if state["rate"]:
             self._begin(float(state["rate"]))
-        self._raw, self._series, self._usable = state["raw"], state["series"], state["usable"]
+        self._raw, self._series, self._usable = (np.array(state[one]) for one in ("raw", "series", "usable"))
 
     def _begin(self, own_rate: float) -> None:
         """Forget what came at another rate."""
@@ -145,7 +146,22 @@ class OnlineChannel:
             kept = max(kept, math.ceil((1.5 * whole.duration + _SLOW_MARGIN) / self._stride) + 1)
         self._raw = np.full(round(kept * self._stride * own_rate), np.nan)
         self._usable = np.zeros(len(self._series), dtype=np.bool_)
-        self._endings = {}
+        self._endings, self._noise = {}, {}
+
+    def _filling(self, start: int, size: int, band: tuple[float, float]) -> Series | None:
+        """As `filling`, made second by second and once for all windows that hold the second."""
+        settings, rate = self.recipe.settings, round(self._rate)
+        seconds = range(start // rate, (start + size - 1) // rate + 1)
+        made: dict[int, Series] = {}
+        for second in seconds:
+            noise = self._noise.get(second)
+            if noise is None:
+                noise = filling(self.recipe.name, (second * rate, (second + 1) * rate), band, settings)
+            if noise is None:
+                return None
+            made[second] = noise
+        self._noise = made
+        return np.concatenate(list(made.values()))[start - seconds.start * rate :][:size]
 
     def _ending(self) -> Ending | None:
         """Filters by the spectrum at the last time of its grid, or of now where there was none then."""
@@ -181,3 +197,9 @@ class OnlineChannel:
             return ending(found, forwards, settings)
         except ValueError:
             return None
+
+
+def _append(latest: np.ndarray, new: np.ndarray) -> None:
+    """Move what is known to the front by as much as comes behind it: no memory is asked for."""
+    latest[: -len(new)] = latest[len(new) :]
+    latest[-len(new) :] = new

@@ -138,6 +138,7 @@ class OnlineRun:
 
     def run(self) -> None:
         """Work until the end that the settings name, or until somebody asks for one."""
+        self.twin.warm_up()
         self._resume()
         while not self.ended():
             before = time.perf_counter()

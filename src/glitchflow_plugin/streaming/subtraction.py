@@ -19,10 +19,10 @@ from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.folder import SeenGain
 from glitchflow_plugin.signal import filters
-from glitchflow_plugin.signal.whitening import unwhiten
+from glitchflow_plugin.signal.whitening import unwhitened
 from glitchflow_plugin.streaming.belief import Stretch, ask, belief, kept, of_octaves, snr_in_time
 from glitchflow_plugin.streaming.loop import seen_gains
-from glitchflow_plugin.streaming.ranks import MARGIN, predicted_energy
+from glitchflow_plugin.streaming.ranks import MARGIN, ColumnsOf, predicted_energy, window_columns
 from glitchflow_plugin.streaming.windows import (
     StreamModel,
     StreamSettings,
@@ -154,6 +154,7 @@ def told(
     block: tuple[float, float],
     usable: Bool[np.ndarray, " sample"],
     glitch: Series,
+    columns_of: ColumnsOf = window_columns,
 ) -> Subtraction:
     """What is known of a block, beside what is taken from it.
 
@@ -166,6 +167,7 @@ def told(
         block: Start and end, GPS s.
         usable: Where there is strain in the block, at the common rate.
         glitch: What is taken from it, from `at_own_rate`.
+        columns_of: What gives the columns of the windows' maps.
     """
     rate = model.rate
     inner = slice(round(block[0] * rate) - outer[0], round(block[1] * rate) - outer[0])
@@ -180,7 +182,7 @@ def told(
     }
     around = MARGIN + settings.stride / 2
     near = [one for one in windows if block[0] - around <= one.centre <= block[1] + around]
-    energy, band = predicted_energy(near, model, block, settings.stride)
+    energy, band = predicted_energy(near, model, block, settings.stride, columns_of)
     return Subtraction(
         glitch,
         analysed=of_windows["predicted"] & usable,
@@ -245,7 +247,7 @@ def _unwhitened(
                     taken = of_octaves(np.pad(window.strain * weight * share, tail), one.octaves)
                     _add(part, taken, window.start - first)
         if part.any():
-            _add(summed, unwhiten(part, taps, rate, band)[0], first - tail - outer[0])
+            _add(summed, unwhitened(part, taps, rate, band), first - tail - outer[0])
     return summed * kept(stretches, outer[0], size, rate)
 
 

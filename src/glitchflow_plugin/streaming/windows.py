@@ -251,10 +251,10 @@ def predict_windows(
         if asked:
             strain = torch.from_numpy(np.stack([looked[place][1] for place in asked]))
             witnesses = torch.from_numpy(np.stack([seen[place] for place in asked]))
-            predicted, explained = predict_strain(model.twin, witnesses, settings.batch_size)
+            predicted, summary = predict_strain(model.twin, witnesses, settings.batch_size)
             familiar = torch.zeros(len(asked), dtype=torch.bool)
-            if explained is not None and explains(model.twin):
-                familiar = model.twin.strangeness(explained.summary, explained.strain) >= settings.novelty
+            if summary is not None and explains(model.twin):
+                familiar = model.twin.strangeness(summary, predicted[:, None]) >= settings.novelty
             accounted = _loudest_left(strain, predicted, model, settings, ahead) <= settings.signal_snr2
             quiet = accounted.clone()
             # of what is no louder nothing is believed: the strain itself is what is left of it
@@ -300,9 +300,11 @@ def _loudest_left(
     come = strain.shape[-1] // 2 + min(round(min(ahead, model.duration) * model.rate), strain.shape[-1] // 2)
     # what has not come yet is quieter than noise: by its median all would be loud
     noise = torch.cat([strain[..., :come], strain[..., 2 * come - strain.shape[-1] : come].flip(-1)], dim=-1)
-    maps = q_transform_relative(strain - predicted, noise, model.rate, model.qtransform)
-    times = torch.from_numpy(axes(model.duration, model.qtransform)[1])
-    loudest = maps[..., (times - model.duration / 2).abs() <= 0.75 * settings.stride].amax(dim=(-2, -1))
+    times = axes(model.duration, model.qtransform)[1]
+    counting = np.flatnonzero(np.abs(times - model.duration / 2) <= 0.75 * settings.stride)
+    columns = int(counting[0]), int(counting[-1]) + 1
+    maps = q_transform_relative(strain - predicted, noise, model.rate, model.qtransform, columns=columns)
+    loudest = maps.amax(dim=(-2, -1))
     return torch.where(strain.any(dim=-1), loudest, torch.nan)
 
 

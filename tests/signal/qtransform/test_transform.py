@@ -406,6 +406,20 @@ class TestRelative:
             atol=1e-3,
         )
 
+    @pytest.mark.parametrize("norm", ["median", "mean", "white", "none"])
+    def test_the_compiled_way_gives_what_pytorch_gives(self, norm):
+        settings = replace(self.SETTINGS, norm=norm)
+        series, reference = torch.randn(3, 3072), 5 * torch.randn(3, 3072)
+        compiled = q_transform_relative(series, reference, 1024.0, settings)
+        graded = q_transform_relative(series.requires_grad_(), reference, 1024.0, settings)
+        torch.testing.assert_close(compiled, graded.detach(), rtol=1e-4, atol=1e-5)
+
+    def test_some_columns_are_those_of_all(self):
+        series, reference = torch.randn(2, 3072), torch.randn(2, 3072)
+        whole = q_transform_relative(series, reference, 1024.0, self.SETTINGS)
+        some = q_transform_relative(series, reference, 1024.0, self.SETTINGS, columns=(50, 61))
+        torch.testing.assert_close(some, whole[..., 50:61], rtol=1e-5, atol=1e-5)
+
     def test_a_silent_reference_gives_silence(self):
         assert q_transform_relative(torch.randn(1, 3072), torch.zeros(1, 3072), 1024.0, self.SETTINGS).max() == 0
 

@@ -108,6 +108,30 @@ def rows_to_columns(tiles, scales, norm, first_taps, weights, columns, peaks) ->
                 target[column] = value * factor
 
 
+@_compiled
+def row_norms(tiles, norm, norms) -> None:  # noqa: ANN001
+    """Median or mean energy of the tiles of each row.
+
+    Args:
+        tiles: As for `rows_to_columns`.
+        norm: 0 median, 1 mean.
+        norms: Result, float32, shape (series, row).
+    """
+    num_tiles = tiles.shape[2] // 2
+    energy = np.empty(num_tiles, dtype=np.float32)
+    for series in range(tiles.shape[0]):
+        for row in range(tiles.shape[1]):
+            amplitude = tiles[series, row]
+            largest, total = np.float32(0), np.float32(0)
+            for k in range(num_tiles):
+                value = amplitude[2 * k] * amplitude[2 * k] + amplitude[2 * k + 1] * amplitude[2 * k + 1]
+                energy[k] = value
+                largest = max(largest, value)
+                total += value
+            mean = total / np.float32(num_tiles)
+            norms[series, row] = median(energy, mean, largest) if norm == 0 else mean
+
+
 @njit(**_OPTIONS)
 def median(values, mean, largest) -> np.float32:  # noqa: ANN001
     """Exact median of an even number of values that are not negative: the mean of the two in the middle.

@@ -68,6 +68,7 @@ class _RowGroup:
         device: str,
         padded: list[TileRow],
         interpolation: Interpolation,
+        columns: slice,
     ) -> None:
         # In series divided by their largest sample, in spectra that are not doubled.
         known = {"white": [row.white_energy / num_samples / 4 for row in rows], "none": [0.25] * len(rows)}
@@ -76,7 +77,8 @@ class _RowGroup:
         self.expected = torch.tensor(self.known, dtype=torch.float64, device=device)
         self._rows, self._device = padded, device
         self.num_rows, self.num_tiles = len(padded), padded[0].num_tiles
-        self.first_taps, weights = _taps_in_time(self.num_tiles, rows[0].num_tiles, settings.num_times, interpolation)
+        first_taps, weights = _taps_in_time(self.num_tiles, rows[0].num_tiles, settings.num_times, interpolation)
+        self.first_taps, weights = first_taps[columns], weights[columns]
         self.weights = torch.as_tensor(weights, dtype=torch.float32, device=device)
         self.first_bins = np.array([row.first_bin for row in padded])
         self.lengths = np.array([len(row.window) for row in padded])
@@ -99,22 +101,28 @@ class _RowGroup:
         # A series that was divided by its largest sample has energies that are smaller by the square.
         return (self.expected / spectrum.largest[:, None] ** 2).to(torch.float32)
 
-    def compiled(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
-        """Write the energies at the map's columns, (series, row, column), and the loudest tile of each row."""
+    def compiled(self, spectrum: Spectrum, out: Tensor, peaks: Tensor, reference: Spectrum | None = None) -> None:
+        """Write the energies at the map's columns, (series, row, column), and the loudest tile of each row.
+
+        They are divided by the norm of their own rows, or by that of the rows of a reference.
+        """
         # numba takes most of a second to import; only who transforms pays for it.
-        from glitchflow_plugin.signal.qtransform.kernels import place_windows, rows_to_columns  # noqa: PLC0415
+        from glitchflow_plugin.signal.qtransform.kernels import row_norms, rows_to_columns  # noqa: PLC0415
 
         shape = (len(out), self.num_rows, self.num_tiles)
-        slots = workspace("slots", math.prod(shape), torch.complex64).view(shape)
-        bins, placed = spectrum.bins.numpy(), slots.numpy()
-        in_threads(
-            lambda part: place_windows(bins[part], self.first_bins, self.windows, self.lengths, placed[part]),
-            shape[0],
-            operations=math.prod(shape),
-        )
-        tiles = torch.view_as_real(torch.fft.ifft(slots)).flatten(-2).numpy()
         norm = _NORMS.get(self.norm, 2)
-        units, weights = self.units(spectrum).numpy(), self.weights.numpy()
+        # a unit that is known beforehand is that of the reference as well
+        if reference is None or norm == 2:
+            units = self.units(spectrum).numpy()
+        else:
+            units, others = np.empty(shape[:2], dtype=np.float32), self._tiles(reference)
+            in_threads(
+                lambda part: row_norms(others[part], norm, units[part]), shape[0], operations=8 * math.prod(shape)
+            )
+            # each series was divided by its own largest sample
+            units *= (reference.largest / spectrum.largest).square().to(torch.float32).numpy()[:, None]
+            norm = 2
+        tiles, weights = self._tiles(spectrum), self.weights.numpy()
         columns, largest = out.numpy(), peaks.numpy()
         in_threads(
             lambda part: rows_to_columns(
@@ -123,6 +131,20 @@ class _RowGroup:
             shape[0],
             operations=math.prod(shape[:2]) * (8 * self.num_tiles + weights.size),
         )
+
+    def _tiles(self, spectrum: Spectrum) -> np.ndarray:
+        """Amplitudes, real and imaginary parts in turn, float32, (series, row, 2 tile)."""
+        from glitchflow_plugin.signal.qtransform.kernels import place_windows  # noqa: PLC0415
+
+        shape = (len(spectrum.bins), self.num_rows, self.num_tiles)
+        slots = workspace("slots", math.prod(shape), torch.complex64).view(shape)
+        bins, placed = spectrum.bins.numpy(), slots.numpy()
+        in_threads(
+            lambda part: place_windows(bins[part], self.first_bins, self.windows, self.lengths, placed[part]),
+            shape[0],
+            operations=math.prod(shape),
+        )
+        return torch.view_as_real(torch.fft.ifft(slots)).flatten(-2).numpy()
 
     def launch(self, kernels: Kernels, spectrum: Spectrum, out: Tensor, peaks: Tensor, first_row: int) -> None:
         """The same on a GPU, by three launches; into rows of (series, all rows, column) and (series, all rows)."""
@@ -196,6 +218,7 @@ class Plane:
         device: Device of the weights and of the maps.
         padded_samples: Samples with the zeros behind the series, which its spectrum has; none by default.
         interpolation: How tiles are brought to the axes of the map.
+        columns: First and one past the last column that is made; all by default.
     """
 
     def __init__(
@@ -208,11 +231,13 @@ class Plane:
         *,
         padded_samples: int | None = None,
         interpolation: Interpolation = "spline",
+        columns: tuple[int, int] | None = None,
     ) -> None:
         self.q = q
+        made = columns or (0, settings.num_times)
         rows = settings.rows(num_samples, sample_rate, q)
         self.frequencies = np.array([row.frequency for row in rows])
-        self.num_times = settings.num_times
+        self.num_times = made[1] - made[0]
         by_size = [list(group) for _, group in groupby(rows, key=lambda row: row.num_tiles)]
         extent = num_samples, padded_samples or num_samples, sample_rate, q
         self.groups = [
@@ -223,6 +248,7 @@ class Plane:
                 device,
                 group if extent[0] == extent[1] else [padded_row(row, *extent) for row in group],
                 interpolation,
+                slice(*made),
             )
             for group in by_size
         ]
@@ -273,6 +299,12 @@ class Plane:
 
     def relative(self, spectrum: Spectrum, reference: Spectrum) -> Tensor:
         """Map of each series, rows divided by the norm of those of the reference, (series, frequency, time)."""
+        if spectrum.bins.device.type == "cpu" and not (spectrum.bins.requires_grad or reference.bins.requires_grad):
+            maps = self.mixing.new_empty((len(spectrum.bins), len(self.mixing), self.num_times))
+            for part in self._parts(spectrum):
+                peaks = self.mixing.new_empty((len(maps[part]), len(self.frequencies)))
+                self._compiled(spectrum[part], maps[part], peaks, reference[part])
+            return maps
         chunks = [
             self._differentiable(spectrum[part], reference[part])[0] for part in self._parts(spectrum, copies=_BY_TORCH)
         ]
@@ -312,13 +344,13 @@ class Plane:
         torch.bmm(self.mixing.expand(len(out), -1, -1), columns, out=out)
         out.clamp_min_(0)
 
-    def _compiled(self, spectrum: Spectrum, out: Tensor, peaks: Tensor) -> None:
+    def _compiled(self, spectrum: Spectrum, out: Tensor, peaks: Tensor, reference: Spectrum | None = None) -> None:
         shape = (len(out), len(self.frequencies), self.num_times)
         columns = workspace("columns", math.prod(shape), torch.float32).view(shape)
         start = 0
         for group in self.groups:
             rows = slice(start, start + group.num_rows)
-            group.compiled(spectrum, columns[:, rows], peaks[:, rows])
+            group.compiled(spectrum, columns[:, rows], peaks[:, rows], reference)
             start = rows.stop
         torch.matmul(self.mixing, columns, out=out)
         out.clamp_min_(0)  # a spline may swing below zero beside a peak

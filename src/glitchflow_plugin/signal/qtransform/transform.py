@@ -18,6 +18,7 @@ def q_transform(
     *,
     periodic: bool = True,
     check: bool = True,
+    columns: tuple[int, int] | None = None,
 ) -> Float[Tensor, "*batch frequency column"]:
     """Q-transform energy in units of SNR², each row divided by its median (or by what `settings.norm` says).
 
@@ -31,6 +32,7 @@ def q_transform(
             The zeros count in medians and means of rows, so this goes with the norms "white" and "none".
         check: Whether samples are looked at, which waits for a GPU at the end of the call. False: the map of a series
             with NaN or infinity is NaN, and the call returns as soon as its work is queued.
+        columns: First and one past the last column of the map that is wanted; None: all. Norms are of the whole.
 
     Returns:
         Maps, float32, shape (..., frequency, time), on the axes that `axes` gives, on the device of `series`.
@@ -45,7 +47,7 @@ def q_transform(
         >>> q_transform(torch.zeros(2, 6144), 1024.0, QTransformSettings()).shape
         torch.Size([2, 64, 257])
     """
-    return q_scan(series, sample_rate, settings, periodic=periodic, check=check)[0]
+    return q_scan(series, sample_rate, settings, periodic=periodic, check=check, columns=columns)[0]
 
 
 def q_transform_relative(
@@ -53,6 +55,8 @@ def q_transform_relative(
     reference: Float[Tensor, "..."],
     sample_rate: float,
     settings: QTransformSettings,
+    *,
+    columns: tuple[int, int] | None = None,
 ) -> Float[Tensor, "*batch frequency column"]:
     """Q-transform energy in the unit of another series' map: each row divided by what that row of the other is.
 
@@ -65,6 +69,7 @@ def q_transform_relative(
         reference: The series that give the unit (and, with several Q, the Q), same shape.
         sample_rate: Hz.
         settings: As for `q_transform`.
+        columns: As for `q_transform`.
 
     Returns:
         Maps as from `q_transform`; zero where a row of the reference is.
@@ -80,7 +85,7 @@ def q_transform_relative(
     check_settings(series.shape[-1], sample_rate, settings)
     num_samples = series.shape[-1]
     own, other = (Spectrum.of(each.reshape(-1, num_samples)) for each in (series, reference))
-    first, *others = planes = _planes(series, sample_rate, settings, num_samples)
+    first, *others = planes = _planes(series, sample_rate, settings, num_samples, columns)
     maps = first.relative(own, other)
     if others:
         chosen = q_scan(reference, sample_rate, settings)[1].reshape(-1)
@@ -98,6 +103,7 @@ def q_scan(
     *,
     periodic: bool = True,
     check: bool = True,
+    columns: tuple[int, int] | None = None,
 ) -> tuple[Float[Tensor, "*batch frequency column"], Float64[Tensor, "*batch"]]:
     """Map of each series at the Q, among those of the settings, whose plane has the loudest tile.
 
@@ -107,6 +113,7 @@ def q_scan(
         settings: As for `q_transform`; with several Q, all planes are made from one spectrum.
         periodic: As for `q_transform`.
         check: As for `q_transform`.
+        columns: As for `q_transform`; the loudest tile may lie in others.
 
     Returns:
         Maps as from `q_transform`, and the Q of each, float64, shape (...).
@@ -121,7 +128,7 @@ def q_scan(
     num_samples = series.shape[-1]
     size = num_samples if periodic else padded_size(num_samples, sample_rate, settings)
     spectrum = Spectrum.of(series.reshape(-1, num_samples), size)
-    first, *others = planes = _planes(series, sample_rate, settings, size)
+    first, *others = planes = _planes(series, sample_rate, settings, size, columns)
     # On a GPU the check comes last: waiting for its answer before would leave the GPU without work.
     last = check and series.device.type != "cpu"
     if check and not last:
@@ -149,7 +156,10 @@ def refuse_unfit(spectrum: Spectrum, planes: list[Plane]) -> None:
     spectrum.refuse_unfit(max(low), min(high), planes[0].groups[0].norm)
 
 
-def _planes(series: Tensor, sample_rate: float, settings: QTransformSettings, size: int) -> list[Plane]:
+def _planes(
+    series: Tensor, sample_rate: float, settings: QTransformSettings, size: int, columns: tuple[int, int] | None
+) -> list[Plane]:
     """The plane of each Q, for spectra of series with zeros behind them up to `size` samples."""
-    num_samples, device = series.shape[-1], str(series.device)
-    return [plane(num_samples, float(sample_rate), q, settings, device, padded_samples=size) for q in settings.qs]
+    of = series.shape[-1], float(sample_rate)
+    device = str(series.device)
+    return [plane(*of, q, settings, device, padded_samples=size, columns=columns) for q in settings.qs]
