@@ -19,9 +19,8 @@ import torch
 from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.truth_file import EventTruth, read_truth
-from glitchflow_plugin.errors import ChannelRejectedError
 from glitchflow_plugin.inference.predict import predict_strain
-from glitchflow_plugin.signal.conditioning import condition, condition_together
+from glitchflow_plugin.signal.conditioning import ChannelRejectedError, condition, condition_together
 from glitchflow_plugin.streaming.blocks import between, find_segments, open_blocks, plan_blocks, read_block
 from glitchflow_plugin.streaming.run import stream_model
 from glitchflow_plugin.streaming.subtraction import subtract
