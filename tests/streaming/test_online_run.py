@@ -1,5 +1,6 @@
 """Frames in, clean frames out: the same bytes whoever interrupts it, and what it says of what never came."""
 
+import errno
 import json
 import os
 import resource
@@ -149,6 +150,17 @@ def test_without_the_frames_of_before_it_goes_on_from_the_state(made, frames, tm
         shutil.copy(path, source)
     online(killed, source, checkpoint=16.0, folder_length=64)
     assert sums(killed) == sums(folder)
+
+
+def test_what_a_killed_run_left_is_listed_though_all_that_follows_lies_in_another_folder(made, frames, tmp_path):
+    folder = shutil.copytree(made[0], tmp_path / "run")
+    first, last = parts_of(folder)
+    whole = read_manifest(first)
+    write_manifest(first, replace(whole, blocks=whole.blocks[:-3]))
+    shutil.rmtree(last)
+    online(folder, frames, checkpoint=16.0, folder_length=64)
+    assert read_manifest(first) == whole
+    assert sums(folder) == sums(made[0])
 
 
 def test_with_neither_frames_nor_state_what_is_lost_is_told(frames, tmp_path, caplog):
@@ -342,6 +354,20 @@ def test_a_full_disk_ends_a_run_that_shall_end(frames, tmp_path):
     (tmp_path / "run").write_text("a file is in the place of the folder")
     with pytest.raises(DataError, match=r"Cannot write .*Check the folder"):
         run.run()
+
+
+def test_a_full_disk_is_waited_for_at_the_end_too(tmp_path, monkeypatch):
+    (tmp_path / "frames").mkdir()
+    faults, write = [OSError(errno.ENOSPC, "full")], online_run.write_json
+
+    def full_at_first(path, content):
+        if faults:
+            raise DataError("Cannot write it.") from faults.pop()
+        write(path, content)
+
+    monkeypatch.setattr(online_run, "write_json", full_at_first)
+    assert watched(tmp_path / "run", tmp_path / "frames", idle=0.1).made == 0
+    assert (tmp_path / "run" / STATUS_NAME).exists()
 
 
 @pytest.mark.parametrize(("settings", "least"), [({"idle": 0.5}, 0.5), ({"idle": 0.1, "awaited": 0.6}, 0.6)])

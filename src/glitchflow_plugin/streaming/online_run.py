@@ -151,7 +151,7 @@ class OnlineRun:
             if self._over(arrived.start):
                 break
             self._take(arrived, time.perf_counter() - before)
-        self.keep()
+        self._persist(self.keep)
 
     def _persist(self, work: Callable[[], None]) -> None:
         """Write something; where the disk is full or the folder cannot be written, wait until it can.
@@ -246,6 +246,10 @@ class OnlineRun:
         """The folder of the products of that time; what the one of the time before holds is written down."""
         part = self.job.folder / part_name(gps, self.settings.folder_length)
         if part != self._part:
+            there = parts_of(self.job.folder)
+            # a run that was killed may not have written down what its last folder holds
+            if self._part is None and there and there[-1] != part:
+                self._part, self._records = there[-1], read_records(there[-1])
             self._close()
             self._part, self._records = part, read_records(part)
         return part
