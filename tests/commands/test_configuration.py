@@ -1,3 +1,5 @@
+import io
+
 from omegaconf import OmegaConf
 
 from glitchflow_plugin.commands.configuration import parse_once
@@ -24,3 +26,5 @@ def test_a_file_is_parsed_again_when_it_has_changed_and_nobody_changes_what_anot
     # a path may be another file by now
     assert OmegaConf.load(file) == OmegaConf.load(file) == {"q": 12}
     assert len(parsed) == 4
+    # text that lies in no file has no version to tell
+    assert OmegaConf.load(io.StringIO("q: 4")) == {"q": 4}

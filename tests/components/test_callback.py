@@ -135,6 +135,11 @@ def test_names_that_exist_pass(folder, files):
     [
         (["conf/profile=dmo"], r"no profile 'dmo'\. Nearest: demo\. There are demo, gwosc, leaderboard, o3_glitches\."),
         (["conf/profile=full"], "Where none is named, the files of conf/ apply as they are"),
+        (
+            ["online.products.formats=[gwf]"],
+            r"online\.products is what stream\.products is: set stream\.products\.formats\.",
+        ),
+        (["online.products.format=[gwf]"], r"stream\.products has no key 'format'\. Nearest: formats"),
         (["scan.treshold=3"], r"scan has no key 'treshold'\. Nearest: threshold"),
         (["profile=demo"], "Nearest: conf/profile"),
         (["~scan.treshold"], "Nearest: threshold"),

@@ -26,6 +26,8 @@ _TWICE = re.compile(r"Multiple values for ([^.\s]+)\.")
 _THERE = re.compile(r"An item is already at '([^']+)'")
 #: and of a section that has the name of a folder, which it takes for a choice between files.
 _FOLDER = re.compile(r"No match in the defaults list|Config group override must be")
+#: A value that is another one.
+_SAME = re.compile(r"\$\{(\w[\w.]*)\}")
 
 
 def compose(folder: Path, overrides: Sequence[str] = ()) -> "DictConfig":
@@ -85,9 +87,10 @@ def parse_once() -> None:
     parsed: dict[tuple[object, ...], bytes] = {}
 
     def load_once(file_: Any) -> Any:
-        if not hasattr(file_, "fileno"):
+        try:
+            found = os.fstat(file_.fileno())
+        except (AttributeError, OSError):  # a path, or text that lies in no file
             return load(file_)
-        found = os.fstat(file_.fileno())
         version = file_.name, found.st_ino, found.st_mtime_ns, found.st_size
         if version not in parsed:
             parsed[version] = pickle.dumps(load(file_))
@@ -146,9 +149,12 @@ def _no_such_key(key: str, config: "DictConfig") -> str:
     if key in _ADDED:
         return f"{key} is in no file of conf/, so it is added by a plus: +{key}=..."
     content: object = OmegaConf.to_container(config, resolve=False)
-    above = ""
-    for part in key.split("."):
+    parts, above = key.split("."), ""
+    for place, part in enumerate(parts):
         if not isinstance(content, dict):
+            if same := _SAME.fullmatch(str(content)):
+                there = ".".join([same.group(1), *parts[place:]])
+                return _no_such_key(there, config) or f"{above} is what {same.group(1)} is: set {there}."
             return f"{above} has no keys of its own, got {key!r}."
         if part not in content:
             known = [*map(str, content), *(() if above else _GROUPS)]
