@@ -32,6 +32,7 @@ from glitchflow_plugin.products.folder import (
     write_manifest,
 )
 from glitchflow_plugin.products.folder_check import flaws
+from glitchflow_plugin.products.folder_lookup import said_by_folder
 from glitchflow_plugin.streaming import online_run
 from glitchflow_plugin.streaming.loop import watch
 from glitchflow_plugin.streaming.online import OnlineSettings, OnlineTwin
@@ -112,6 +113,17 @@ def test_the_whole_run_is_checked_at_once_while_it_goes_on(made, tmp_path, capsy
     assert "not written yet" in capsys.readouterr().out
     (first / "products.json").unlink()
     assert main(["products", str(folder)]) == 1
+
+
+def test_triggers_are_asked_about_in_the_whole_run(made):
+    folder, _ = made
+    times = data.GPS + np.arange(0.25, 95.0, 0.5)
+    whole = said_by_folder(folder, times)
+    first, last = (said_by_folder(part, times) for part in parts_of(folder))
+    assert first.known.any()
+    assert last.known.any()
+    assert whole.decision.tolist() == np.where(first.known, first.decision, last.decision).tolist()
+    assert set(whole.decision) > {"pass", "unknown"}
 
 
 @pytest.mark.parametrize("state", ["kept", "lost"])

@@ -10,13 +10,15 @@ from glitchflow_plugin.products.dqr import dqr_record, write_dqr
 from glitchflow_plugin.products.folder_lookup import said_by_flag, said_by_folder
 from glitchflow_plugin.products.trigger_vetoes import add_columns
 
+_PRODUCTS = "a folder that stream_pipeline has written, or that of a run of online_pipeline"
+
 
 def add_vetoes(parser: argparse.ArgumentParser) -> None:
     """Give the command its own commands and their arguments."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     apply = commands.add_parser("apply", help="write a table of triggers with columns that say what to do with each")
     apply.add_argument("triggers", type=Path, help="text, Omicron's HDF5 or LIGO_LW")
-    apply.add_argument("source", type=Path, help="a folder that stream_pipeline has written, or a file of vetoes")
+    apply.add_argument("source", type=Path, help=f"{_PRODUCTS}; or a file of vetoes")
     apply.add_argument("out", type=Path, help="the table with vetoes, in the same format")
     apply.add_argument("--table", help="name of the table within the file")
     apply.add_argument("--time-column", help="column of the GPS times (default: told by its name)")
@@ -24,7 +26,7 @@ def add_vetoes(parser: argparse.ArgumentParser) -> None:
     apply.set_defaults(run=run_apply)
     event = commands.add_parser("event", help="write data.json of a candidate for the data-quality report")
     event.add_argument("gps", type=float, help="when it is, GPS s")
-    event.add_argument("folder", type=Path, help="a folder that stream_pipeline has written")
+    event.add_argument("folder", type=Path, help=_PRODUCTS)
     event.add_argument("out", type=Path, help="the file, by convention data.json")
     event.add_argument("--window", type=float, default=1.0, help="length of the time about it, s (default: 1)")
     event.add_argument("--replace", action="store_true", help="write the file even if it is there already")

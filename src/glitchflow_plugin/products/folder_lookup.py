@@ -1,5 +1,6 @@
 """What a folder of clean strain, or a flag in a file, says of single times."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers import frames, hdf5
 from glitchflow_plugin.data.readers.segments import read_segments
 from glitchflow_plugin.products.clean_strain import FORMATS, STATE_BITS, STATE_RATE, channel_names
-from glitchflow_plugin.products.folder import BlockRecord, Manifest, read_manifest
+from glitchflow_plugin.products.folder import MANIFEST_NAME, BlockRecord, Manifest, parts_of, read_manifest
 from glitchflow_plugin.products.rank_channels import QUANTITIES, RANK_RATE
 from glitchflow_plugin.products.veto_formats import FORMATS as VETO_FORMATS
 from glitchflow_plugin.products.veto_formats import read_flag
@@ -42,6 +43,17 @@ class Said:
     def of(self, rows: slice) -> "Said":
         """What is said of some of the times."""
         return Said(self.known[rows], self.vetoed[rows], self.rank[rows], self.false_alarm[rows], self.subtracted[rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence["Said"]) -> "Said":
+        """What parts of a run, of which no two know the same time, say together."""
+        return cls(
+            np.any([one.known for one in parts], axis=0),
+            np.any([one.vetoed for one in parts], axis=0),
+            np.fmax.reduce([one.rank for one in parts]),
+            np.fmin.reduce([one.false_alarm for one in parts]),
+            np.any([one.subtracted for one in parts], axis=0),
+        )
 
     @property
     def decision(self) -> np.ndarray:
@@ -90,13 +102,18 @@ def said_by_folder(folder: Path | str, times: Float[np.ndarray, " time"]) -> Sai
     """What a folder of clean strain says, from its vetoes, ranks and state.
 
     Args:
-        folder: From stream_pipeline.
+        folder: From stream_pipeline, or that of a run of online_pipeline; of the latter, what its manifests list.
         times: GPS s, in any order.
 
     Raises:
         FormatError: The folder does not say what it holds, or a file of it cannot be read.
     """
     folder = Path(folder)
+    parts = [one for one in parts_of(folder) if (one / MANIFEST_NAME).exists()]
+    return Said.joined([_said_by_part(one, times) for one in parts or [folder]])
+
+
+def _said_by_part(folder: Path, times: Float[np.ndarray, " time"]) -> Said:
     manifest = read_manifest(folder)
     known, vetoed = (
         holds(union([span for one in manifest.blocks for span in getattr(one, name)]), times)
