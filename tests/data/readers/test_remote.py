@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import math
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers import frames, open_data, remote
 from glitchflow_plugin.data.readers.remote import RemoteSettings
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, FormatError, MissingDependencyError
+from glitchflow_plugin.settings import built
 
 pytest.importorskip("gwpy.timeseries")
 T0 = 1_126_259_447.0
@@ -253,5 +255,7 @@ def test_what_the_clients_raise_is_told_apart(monkeypatch):
 def test_wrong_settings_are_refused():
     with pytest.raises(ConfigurationError, match=r"remote\.detectors"):
         remote.channels_offered("open_data", RemoteSettings())
+    with pytest.raises(ConfigurationError, match=r"remote\.timeout: .*86400"):
+        built(RemoteSettings, {"timeout": math.inf}, "remote")
     with pytest.raises(ConfigurationError, match="must be one of"):
         remote.fetch("ftp", RemoteSettings(), ["V1:A"], T0, T0 + 1)

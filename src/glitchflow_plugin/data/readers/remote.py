@@ -7,8 +7,10 @@ import importlib.util
 import math
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.error import URLError
+
+from pydantic import Field
 
 from glitchflow_plugin.data.event_files import Channel
 from glitchflow_plugin.data.readers import open_data
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from gwpy.timeseries import TimeSeries
 
 FORMATS = ("open_data", "nds2", "datafind")
+
+_LONGEST = 86400.0
+"""No answer is worth a longer time, s; far longer ones are beyond the clocks of threads and sockets."""
 
 _NOT_FOUND = (404, 410)
 """HTTP statuses by which a server says that it has no such data."""
@@ -61,7 +66,7 @@ class RemoteSettings:
     urltype: str = "file"
     cache: bool = False
     cache_size: Positive = 4.0
-    timeout: Positive = 300.0
+    timeout: Annotated[float, Field(gt=0, le=_LONGEST)] = 300.0
     release: Count | None = None
 
     def decisive(self) -> dict[str, object]:
