@@ -82,6 +82,14 @@ class Changed:
     file: object
     by: str
 
+    def told(self, longest: int | None = None) -> str:
+        """In words; of values that are longer than so many characters, the beginning.
+
+        >>> Changed("coupling", None, "command line").told(6)
+        'coupli..., by command line; the files have null'
+        """
+        return f"{_short(self.used, longest)}, by {self.by}; the files have {_short(self.file, longest)}"
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -157,7 +165,7 @@ def format_summary(summary: RunSummary, width: int = 110, place: Path | None = N
         table.add_section()
         table.add_row("profile", summary.profile)
     for key, one in summary.changed.items():
-        table.add_row(f"set {key}", f"{_short(one.used)}, by {one.by}; the files have {_short(one.file)}")
+        table.add_row(f"set {key}", one.told(_LONGEST_VALUE))
     if summary.metrics:
         table.add_section()
     for name, metric in summary.metrics.items():
@@ -173,9 +181,9 @@ def format_summary(summary: RunSummary, width: int = 110, place: Path | None = N
     return stream.getvalue()
 
 
-def _short(value: object) -> str:
+def _short(value: object, longest: int | None) -> str:
     text = "null" if value is None else str(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+    return text if longest is None or len(text) <= longest else f"{text[:longest]}..."
 
 
 def _format_metric(metric: Metric) -> str:

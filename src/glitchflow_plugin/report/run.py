@@ -137,9 +137,7 @@ def _overview(summary: RunSummary) -> Section:
         rejected = "".join(f"; rejected {number}: {reason}" for reason, number in counts.rejected.items())
         facts["events"] = f"{counts.read} read, {counts.kept} kept{rejected}"
     facts |= {"profile": summary.profile} if summary.profile else {}
-    facts |= {
-        f"set {key}": f"{one.used}, by {one.by}; the files have {one.file}" for key, one in summary.changed.items()
-    }
+    facts |= {f"set {key}": one.told() for key, one in summary.changed.items()}
     facts |= {name: value for name, value in summary.outputs.items() if not _is_place(value)}
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in summary.versions.items())
     rows = [
