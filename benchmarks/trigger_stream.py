@@ -25,8 +25,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from glitchflow_plugin.data.triggers.labels import LabelSettings, label_times
-from glitchflow_plugin.data.triggers.store import DAY, open_triggers, read_manifest
-from glitchflow_plugin.simulation.trigger_level import TRUTH_NAME, TriggerLevelSettings, simulate_triggers
+from glitchflow_plugin.data.triggers.store import DAY, TRUTH_NAME, open_triggers, read_manifest
+from glitchflow_plugin.simulation.trigger_level import TriggerLevelSettings, simulate_triggers
 from scan_memory import peak_memory
 
 if TYPE_CHECKING:

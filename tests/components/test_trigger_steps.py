@@ -10,8 +10,8 @@ from glitchflow_plugin.components.simulate_triggers import SimulateTriggers
 from glitchflow_plugin.components.split_triggers import SplitTriggers
 from glitchflow_plugin.data.triggers.formats import read_triggers, write_triggers
 from glitchflow_plugin.data.triggers.labelled import LabelledSet
-from glitchflow_plugin.data.triggers.live import LIVE_NAME, LiveTime
-from glitchflow_plugin.data.triggers.store import open_triggers
+from glitchflow_plugin.data.triggers.live import LiveTime
+from glitchflow_plugin.data.triggers.store import LIVE_NAME, TRUTH_NAME, open_triggers
 from glitchflow_plugin.data.triggers.table import NANOSECONDS
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.products.summary import read_summary
@@ -96,6 +96,18 @@ def test_triggers_of_others_need_a_strain_and_its_live_time(store, tmp_path):
         labelled(tmp_path / "theirs", tmp_path / "labels", target=STRAIN)
     live = [live_time(store).live[0]]
     assert (labelled(tmp_path / "theirs", tmp_path / "labels", target=STRAIN, segments=live).times().kind == "").all()
+
+
+def test_what_is_told_of_triggers_goes_with_them(tmp_path):
+    store = SimulateTriggers({**DETECTOR, "duration": 2000.0}, str(tmp_path)).execute()
+    assert (store / LIVE_NAME).is_file()
+    assert (store / TRUTH_NAME).is_file()
+    write_triggers(read_triggers(store).slice(1), store, "parquet")
+    with pytest.raises(ConfigurationError, match="which channel is the strain"):
+        labelled(store, tmp_path / "labels")
+    # nor has a later label a class of those that are gone
+    times = labelled(store, tmp_path / "labels", target=STRAIN, segments=[[1_400_000_000, 1_400_002_000]]).times()
+    assert (times.kind == "").all()
 
 
 def test_labels_of_other_triggers_and_files_that_changed_are_refused(store, tmp_path):

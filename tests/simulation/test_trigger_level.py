@@ -3,11 +3,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from glitchflow_plugin.data.triggers.store import open_triggers
+from glitchflow_plugin.data.triggers.store import TRUTH_NAME, open_triggers
 from glitchflow_plugin.data.triggers.table import NANOSECONDS
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.simulation.trigger_level import (
-    TRUTH_NAME,
     TriggerLevelSettings,
     drawn_blocks,
     simulate_triggers,

@@ -18,14 +18,11 @@ from glitchflow_plugin.data.triggers.classes import classes_near, read_classes
 from glitchflow_plugin.data.triggers.labelled import Labelled, LabelledSet, chosen_target
 from glitchflow_plugin.data.triggers.labels import LabelSettings, label_times
 from glitchflow_plugin.data.triggers.live import LiveTime
-from glitchflow_plugin.data.triggers.store import open_triggers, read_manifest
+from glitchflow_plugin.data.triggers.store import TRUTH_NAME, open_triggers, read_manifest
 from glitchflow_plugin.data.triggers.table import in_order
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
-
-TRUTH_NAME = "truth.parquet"
-"""Classes that the simulator leaves beside its triggers."""
 
 
 class LabelTriggers(BaseComponent):

@@ -9,10 +9,10 @@ from itwinai.components import DataGetter, monitor_exec
 
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
-from glitchflow_plugin.data.triggers.live import LIVE_NAME
+from glitchflow_plugin.data.triggers.store import LIVE_NAME, TRUTH_NAME
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
-from glitchflow_plugin.simulation.trigger_level import TRUTH_NAME, TriggerLevelSettings, simulate_triggers
+from glitchflow_plugin.simulation.trigger_level import TriggerLevelSettings, simulate_triggers
 
 
 class SimulateTriggers(DataGetter):

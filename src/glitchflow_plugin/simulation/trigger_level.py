@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.data.triggers.live import LiveTime
-from glitchflow_plugin.data.triggers.store import DAY, TriggerManifest, TriggerWriter, read_manifest
+from glitchflow_plugin.data.triggers.store import DAY, TRUTH_NAME, TriggerManifest, TriggerWriter, read_manifest
 from glitchflow_plugin.data.triggers.table import NANOSECONDS, SCHEMA, trigger_table
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.settings import Count, CountOrNone, NotNegative, Positive, Range, Share, section
 from glitchflow_plugin.simulation.families import FAMILIES
 
-TRUTH_NAME = "truth.parquet"
 FAINTEST = 5.5
 """SNR of the weakest trigger."""
 
@@ -117,8 +116,8 @@ def simulate_triggers(settings: TriggerLevelSettings, folder: Path | str) -> Tri
         for rows, truth in drawn_blocks(settings):
             writer.write(rows)
             truths.append(truth)
-        with atomic_path(Path(folder) / TRUTH_NAME) as path:
-            pq.write_table(pa.concat_tables(truths).cast(_TRUTH), path)
+    with atomic_path(Path(folder) / TRUTH_NAME) as path:
+        pq.write_table(pa.concat_tables(truths).cast(_TRUTH), path)
     LiveTime(settings.strain, ((settings.gps_start, settings.gps_start + settings.duration),)).write(folder)
     return read_manifest(folder)
 

@@ -8,11 +8,11 @@ from tests._triggers import teaching
 
 from glitchflow_plugin.data.triggers.labels import LabelSettings, TriggerSplitSettings, label_times, split_times
 from glitchflow_plugin.data.triggers.sets import SetSettings
-from glitchflow_plugin.data.triggers.store import open_triggers, read_manifest
+from glitchflow_plugin.data.triggers.store import TRUTH_NAME, open_triggers, read_manifest
 from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.inference.classify_triggers import known_ranks
 from glitchflow_plugin.settings import built
-from glitchflow_plugin.simulation.trigger_level import TRUTH_NAME, TriggerLevelSettings, simulate_triggers
+from glitchflow_plugin.simulation.trigger_level import TriggerLevelSettings, simulate_triggers
 from glitchflow_plugin.tracking.trigger_models import load_trigger_model
 from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.registration import RegistrySettings

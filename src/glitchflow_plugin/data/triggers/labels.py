@@ -157,7 +157,7 @@ def label_times(
     free = left_over(live - origin, taken)
     blocks = _block(time[chosen], settings.block_length)
     rng = np.random.default_rng(settings.seed)
-    drawn, weights = [np.zeros(0)], [np.zeros(0)]
+    drawn, weights, stood_for = [np.zeros(0)], [np.zeros(0)], 0.0
     for block, number in zip(*np.unique(blocks, return_counts=True), strict=True):
         edges = np.array([[block, block + 1]]) * settings.block_length - origin
         own = left_over(free, np.array([[-np.inf, edges[0, 0]], [edges[0, 1], np.inf]]))
@@ -165,6 +165,9 @@ def label_times(
         size = round(number * settings.quiet) if length > 0.0 else 0
         drawn.append(_within(own, rng.uniform(0.0, length, size)))
         weights.append(np.full(size, length / (settings.separation * max(size, 1))))
+        stood_for += length if size else 0.0
+    # they stand for the blocks of which none is drawn as well: else a block without a glitch would be no live time
+    scale = float(np.diff(free, axis=1).sum()) / stood_for if stood_for else 1.0
     quiet = origin * NANOSECONDS + np.round(np.concatenate(drawn) * NANOSECONDS).astype(np.int64)
     both = np.concatenate([time[chosen], quiet])
     order = np.argsort(both, kind="stable")
@@ -174,7 +177,7 @@ def label_times(
         np.concatenate([kind[chosen], np.full(len(quiet), "", dtype="U1")]),
         np.concatenate([snr[chosen], np.full(len(quiet), np.nan)]),
         _block(both, settings.block_length),
-        np.concatenate([np.ones(len(chosen)), *weights]),
+        np.concatenate([np.ones(len(chosen)), scale * np.concatenate(weights)]),
         np.full(len(both), "", dtype="U10"),
     )[order]
 

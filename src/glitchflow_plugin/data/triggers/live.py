@@ -7,10 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from glitchflow_plugin.data.files import read_record, write_json
+from glitchflow_plugin.data.triggers.store import LIVE_NAME
 from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.types.intervals import union
-
-LIVE_NAME = "live.json"
 
 
 @dataclass(frozen=True)

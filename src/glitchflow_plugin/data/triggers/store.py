@@ -30,6 +30,10 @@ if TYPE_CHECKING:  # it loads pandas, which takes as long as all else that a com
 logger = logging.getLogger(__name__)
 
 MANIFEST_NAME = "triggers.json"
+LIVE_NAME = "live.json"
+"""When the strain was looked at, where that is known."""
+TRUTH_NAME = "truth.parquet"
+"""Times and classes of the strain's glitches, where a simulation knows them."""
 DAY = 86_400
 """s."""
 ROW_GROUP = 131_072
@@ -175,7 +179,8 @@ class TriggerWriter:
     def _finish(self) -> None:
         self._spill()
         old = _files_of(self.folder)
-        (self.folder / MANIFEST_NAME).unlink(missing_ok=True)  # it tells of files that are about to change
+        for name in (MANIFEST_NAME, LIVE_NAME, TRUTH_NAME):  # they tell of triggers that are about to change
+            (self.folder / name).unlink(missing_ok=True)
         files: list[TriggerFile] = []
         counts: dict[str, int] = {}
         for day in sorted(self._home.glob("*/*")):
