@@ -125,6 +125,15 @@ def test_scaling_is_by_channel_and_weight():
         torch.testing.assert_close(scaling.mean[channel], mean, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(scaling.spread[channel], spread, atol=1e-3, rtol=1e-3)
     assert scaling.reach == series.times[series.mask].abs().max()
+    # the unit of a channel, such as that of strain, is none of its concern
+    faint = replace(series, values=series.values * 2.0**-75, uncertainties=series.uncertainties * 2.0**-75)
+    own, told = SeriesScaling(CHANNELS), scaling(series)
+    own.fit([faint])
+    torch.testing.assert_close(own(faint).values, told.values)
+    torch.testing.assert_close(own(faint).uncertainties, told.uncertainties)
+    # and of a channel that does not move nothing is made
+    own.fit([replace(series, values=torch.full_like(series.values, 0.1))])
+    assert (own.spread == 1.0).all()
     assert scaling(series).values.isfinite().all()
 
 

@@ -12,9 +12,29 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.types.triggers import POINT_FEATURES, UNKNOWN, TriggerAnswers, TriggerSets
 
 _SMALLEST_SPREAD = 1e-6
+"""Of the root mean square: what spreads less does not move, but for rounding."""
 
 Tokens = Float[Tensor, "set token feature"]
 Bias = Float[Tensor, "set head token token"]
+
+
+def mean_and_spread(
+    count: Float[Tensor, " feature"], first: Float[Tensor, " feature"], second: Float[Tensor, " feature"]
+) -> tuple[Float[Tensor, " feature"], Float[Tensor, " feature"]]:
+    """Mean and standard deviation of numbers in any unit; 1 for those that do not move.
+
+    Args:
+        count: How many there are, or the sum of their weights, float64.
+        first: Their sum, by weight.
+        second: That of their squares.
+
+    >>> mean_and_spread(*torch.tensor([[2.0, 2.0, 0.0], [2e-23, 6.0, 0.0], [4e-46, 18.0, 0.0]], dtype=float))[1]
+    tensor([1.0000e-23, 1.0000e+00, 1.0000e+00], dtype=torch.float64)
+    """
+    there = torch.where(count > 0, count, 1.0)
+    mean, square = first / there, second / there
+    spread = (square - mean.square()).clamp(min=0).sqrt()
+    return mean, torch.where(spread > _SMALLEST_SPREAD * square.sqrt(), spread, 1.0)
 
 
 class Scaling(nn.Module):
@@ -49,10 +69,9 @@ class Scaling(nn.Module):
                 kept = torch.where(valid, values, 0).double()
                 total.add_(torch.stack([valid.double().sum(0), kept.sum(0), kept.square().sum(0)]))
         for name, (count, first, second) in zip(("point", "global"), sums, strict=True):
-            mean = first / count.clamp(min=1)
-            spread = (second / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
+            mean, spread = mean_and_spread(count, first, second)
             getattr(self, f"{name}_mean").copy_(mean)
-            getattr(self, f"{name}_spread").copy_(torch.where(spread > _SMALLEST_SPREAD, spread, 1.0))
+            getattr(self, f"{name}_spread").copy_(spread)
 
     def points(self, sets: TriggerSets) -> Float[Tensor, "set trigger feature"]:
         """Scaled points, 0 where there is no trigger, or a number of it is not known."""

@@ -16,11 +16,10 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from glitchflow_plugin.errors import ConfigurationError, nearest
-from glitchflow_plugin.models.triggers.parts import Bias, Block, Heads, RelativeBias, Tokens
+from glitchflow_plugin.models.triggers.parts import Bias, Block, Heads, RelativeBias, Tokens, mean_and_spread
 from glitchflow_plugin.types.series import SeriesQueries, SeriesSets
 from glitchflow_plugin.types.triggers import TriggerAnswers
 
-_SMALLEST_SPREAD = 1e-6
 _WAVES = 6
 """Sines and cosines by which a time is told; each has twice the period of the one before."""
 
@@ -52,11 +51,9 @@ class SeriesScaling(nn.Module):
             weights = series.weights[there].double()
             sums.index_add_(1, channels, torch.stack([weights, weights * values, weights * values.square()]))
             reach = max(reach, float(series.times[there].abs().max()) if there.any() else 0.0)
-        count = sums[0].clamp(min=_SMALLEST_SPREAD)
-        mean = sums[1] / count
-        spread = (sums[2] / count - mean.square()).clamp(min=0).sqrt()
+        mean, spread = mean_and_spread(*sums)
         self.mean.copy_(mean)
-        self.spread.copy_(torch.where(spread > _SMALLEST_SPREAD, spread, 1.0))
+        self.spread.copy_(spread)
         self.reach.fill_(reach or 1.0)
 
     def forward(self, series: SeriesSets) -> SeriesSets:
