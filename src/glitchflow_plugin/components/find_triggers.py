@@ -13,7 +13,7 @@ from glitchflow_plugin.data.channels import read_channel_list
 from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.readers.segments import as_given, read_segments
 from glitchflow_plugin.data.triggers.glitchgram import glitchgram
-from glitchflow_plugin.data.triggers.live import LiveTime
+from glitchflow_plugin.data.triggers.live import LIVE_NAME, LiveTime
 from glitchflow_plugin.data.triggers.store import TriggerManifest, open_triggers
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
@@ -90,6 +90,8 @@ class FindTriggers(BaseComponent):
         found = find_triggers(job, blocks, self.engine.on_device(device))
         if live := union(searched_spans(job, blocks, self.channels[0])).tolist():
             LiveTime(self.channels[0], tuple((start, stop) for start, stop in live)).write(self.folder)
+        else:
+            (self.folder / LIVE_NAME).unlink(missing_ok=True)  # that of a run before
         seconds = sum(found.searched.values())
         span = blocks[0].span[0], blocks[-1].span[1]
         report(
