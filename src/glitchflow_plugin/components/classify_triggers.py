@@ -40,6 +40,11 @@ from glitchflow_plugin.types.intervals import common, union
 STORE = "triggers"
 """Store below a result, of triggers that came in files of others."""
 
+_CHOSEN_BY_TRIGGERS = (
+    "times were chosen by triggers of the witnesses: of such, glitch claims too much and false_alarm too little, since "
+    "the quiet times of the labels are drawn without regard to them (triggers.classify.times)"
+)
+
 
 @section
 class ClassifySettings:
@@ -152,6 +157,7 @@ class ClassifyTriggers(BaseComponent):
                     *_named(unknown, "channels that the model does not know count as UNKNOWN"),
                     *_named(missing, "channels of the model have no trigger here"),
                     *live,
+                    *(() if self.times else (_CHOSEN_BY_TRIGGERS,)),
                 ),
                 details={"kinds": dict(sorted(kinds.items())), "unknown_channels": unknown},
             ),
