@@ -13,10 +13,10 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Complex, Int
-from scipy import fft
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.settings import Positive, section
+from glitchflow_plugin.signal import fourier
 from glitchflow_plugin.signal.conditioning import (
     ChannelRejectedError,
     ConditioningSettings,
@@ -168,7 +168,7 @@ def filling(
     if len(noise) > _SHORT_FILLING:
         return whiten(noise, taps)[0][half : len(noise) - half]
     response = _fill_response(len(noise), rate, whitening.filter_length, (*band, settings.high))
-    return fft.irfft(fft.rfft(noise) * response, len(noise))[2 * half :]
+    return fourier.irfft(fourier.rfft(noise) * response, len(noise))[2 * half :]
 
 
 @lru_cache(maxsize=16)
@@ -176,7 +176,7 @@ def _fill_response(
     size: int, rate: float, length: float, edges: tuple[float, float, float]
 ) -> Complex[np.ndarray, " frequency"]:
     """Transform of `fill_filter` with zeros behind it up to some size."""
-    return fft.rfft(fill_filter(rate, length, *edges), size)
+    return fourier.rfft(fill_filter(rate, length, *edges), size)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,9 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import fft, signal
+from scipy import signal
 
+from glitchflow_plugin.signal import fourier
 from glitchflow_plugin.types.arrays import PowerSpectrum, Series
 
 PsdMethod = Literal["median", "mean", "median-mean"]
@@ -102,7 +103,7 @@ def segment_powers(
         return np.zeros((0, size // 2 + 1))
     segments = np.lib.stride_tricks.sliding_window_view(series, size)[::step]
     windowed = (segments - segments.mean(axis=-1, keepdims=True)) * hann(size)
-    spectra = fft.rfft(windowed, axis=-1)
+    spectra = fourier.rfft(windowed, axis=-1)
     return np.square(spectra.real) + np.square(spectra.imag)
 
 

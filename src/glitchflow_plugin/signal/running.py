@@ -14,9 +14,9 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Complex
-from scipy import fft, linalg, signal
+from scipy import linalg, signal
 
-from glitchflow_plugin.signal import filters
+from glitchflow_plugin.signal import filters, fourier
 from glitchflow_plugin.signal.conditioning import ConditioningSettings, usable_band
 from glitchflow_plugin.signal.continuous import usable_runs
 from glitchflow_plugin.signal.psd import Psd
@@ -105,7 +105,7 @@ def run_forwards(
     # the mean passes nothing, but rounding errors of it would
     centred = recorded - recorded.mean() if whole else np.where(good, recorded - recorded[good].mean(), 0.0)
     response = _forward_response(len(centred), own, forwards.band, settings.order)
-    passed = fft.irfft(fft.rfft(centred) * response, len(centred))
+    passed = fourier.irfft(fourier.rfft(centred) * response, len(centred))
     loudest = np.abs(passed[-round(forwards.stride * own) :]).max()
     if loudest <= _ROUNDING * np.abs(recorded if whole else recorded[good]).max():
         return np.zeros(size), np.zeros(size, dtype=np.bool_)
@@ -161,7 +161,7 @@ class Ending:
             centred = np.zeros(length)
             centred[: half + 1], centred[length - half :] = self.taps[half:], self.taps[:half]
             backwards = _backwards(length, settings.sample_rate, self.own_rate, self.band, settings.order)
-            self._responses[length] = backwards * fft.rfft(centred).real
+            self._responses[length] = backwards * fourier.rfft(centred).real
         return self._responses[length]
 
 
@@ -206,8 +206,8 @@ def whitened_ending(series: Series, start: int, size: int, one: Ending, settings
         ahead = foretold(series, one.foretelling, min(lacking, len(one.predictor)))
         known = np.concatenate([known, ahead, np.zeros(lacking - len(ahead))])
     length = _fast_size(len(known))
-    spectrum = fft.rfft(known, length) * one.response(length, settings)
-    return fft.irfft(spectrum, length)[one.reach : one.reach + size]
+    spectrum = fourier.rfft(known, length) * one.response(length, settings)
+    return fourier.irfft(spectrum, length)[one.reach : one.reach + size]
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,8 +228,8 @@ class Foretelling:
     def of(cls, predictor: Series) -> "Foretelling":
         """Of the weights of the latest samples, the newest first, (sample,)."""
         size = len(predictor)
-        impulse = signal.lfilter([1.0], np.concatenate([[1.0], -predictor]), np.eye(1, size)[0])
-        return cls(size, *(fft.rfft(one, _fast_size(2 * size)) for one in (predictor, impulse)))
+        impulse = np.asarray(signal.lfilter([1.0], np.concatenate([[1.0], -predictor]), np.eye(1, size)[0]))
+        return cls(size, *(fourier.rfft(one, _fast_size(2 * size)) for one in (predictor, impulse)))
 
 
 def foretold(series: Series, foretelling: Foretelling, size: int) -> Series:
@@ -242,8 +242,8 @@ def foretold(series: Series, foretelling: Foretelling, size: int) -> Series:
     """
     past, length = foretelling.size, _fast_size(2 * foretelling.size)
     # what the known samples give to each of those that follow, were all between them zero
-    given = fft.irfft(fft.rfft(series[-past:], length) * foretelling.predictor, length)[past - 1 : 2 * past - 1]
-    ahead = fft.irfft(fft.rfft(given, length) * foretelling.impulse, length)[:size]
+    given = fourier.irfft(fourier.rfft(series[-past:], length) * foretelling.predictor, length)[past - 1 : 2 * past - 1]
+    ahead = fourier.irfft(fourier.rfft(given, length) * foretelling.impulse, length)[:size]
     return ahead * np.cos(0.5 * np.pi * np.arange(size) / past) ** 2
 
 
@@ -252,12 +252,12 @@ def _forward_response(
     length: int, own_rate: float, band: tuple[float, float], order: int
 ) -> Complex[np.ndarray, " frequency"]:
     """Transform of `forward_taps` with zeros behind them up to some length."""
-    return fft.rfft(forward_taps(own_rate, *band, order), length)
+    return fourier.rfft(forward_taps(own_rate, *band, order), length)
 
 
 @lru_cache(maxsize=64)
 def _fast_size(size: int) -> int:
-    return int(fft.next_fast_len(size, real=True))  # pyright: ignore
+    return fourier.next_fast_len(size)
 
 
 @lru_cache(maxsize=64)

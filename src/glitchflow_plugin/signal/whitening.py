@@ -3,10 +3,11 @@
 from functools import lru_cache
 
 import numpy as np
-from scipy import fft, signal
+from scipy import signal
 
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.settings import NotNegative, Positive, section
+from glitchflow_plugin.signal import fourier
 from glitchflow_plugin.signal.psd import Psd, PsdMethod, hann
 from glitchflow_plugin.types.arrays import Series
 
@@ -117,7 +118,7 @@ def unwhiten(
         ValueError: The filter passes nothing of the band.
     """
     inverse = _inverse(taps.tobytes(), _size_of(series, taps), sample_rate, band)
-    power = fft.irfft(inverse) ** 2
+    power = fourier.irfft(inverse) ** 2
     # Of noise of unit density, the inverse response beyond n samples is what is missing n samples from an end.
     missing = np.cumsum(power[len(power) // 2 : 0 : -1])[::-1]
     lost = int(np.count_nonzero(missing > tolerance**2 * power.sum()))
@@ -138,7 +139,7 @@ def unwhitened(series: Series, taps: np.ndarray, sample_rate: float, band: tuple
     """
     size = _size_of(series, taps)
     inverse = _inverse(taps.tobytes(), size, sample_rate, band)
-    return fft.irfft(fft.rfft(series, size) * inverse, size)[: len(series)]
+    return fourier.irfft(fourier.rfft(series, size) * inverse, size)[: len(series)]
 
 
 def _size_of(series: Series, taps: np.ndarray) -> int:
@@ -158,7 +159,7 @@ def _inverse(filtered_by: bytes, size: int, sample_rate: float, band: tuple[floa
     centred = np.zeros(size)
     centred[: half + 1] = taps[half:]
     centred[size - half :] = taps[:half]
-    response = fft.rfft(centred).real
+    response = fourier.rfft(centred).real
     gain = _band_gain(size, sample_rate, *band, 2 * sample_rate / (len(taps) + 1))
     typical = float(np.median(np.abs(response[gain == 1]))) if np.any(gain == 1) else 0.0
     if typical <= 0:

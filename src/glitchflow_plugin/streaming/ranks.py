@@ -53,7 +53,7 @@ def window_columns(
     found = np.full((3, len(windows), len(times)), np.nan)
     for start in range(0, len(windows), _BATCH):
         rows = slice(start, start + _BATCH)
-        strain = torch.from_numpy(np.stack([one.strain for one in windows[rows]]).astype(np.float32))
+        strain = torch.from_numpy(np.stack([np.asarray(one.strain) for one in windows[rows]]).astype(np.float32))
         maps, loudest = map(host, expected_maps_and_peaks(strain, model.rate, model.qtransform, read))
         loud = maps >= 0.5 * maps.max(axis=1, keepdims=True)
         lowest, highest = loud.argmax(axis=1), len(frequencies) - 1 - loud[:, ::-1].argmax(axis=1)
