@@ -34,7 +34,7 @@ _ITWINAI = ("pipe_key", "pipe_steps", "strategy", "run_name")
 _ALSO_NAMES = ("engine",)
 _ALIKE = 0.85
 """Similarity from which a new key is taken for a misspelt one; a key of the user's own is welcome."""
-_PATIENCE = 5.0
+_PATIENCE = 15.0
 """Seconds in which the first process has said the same, and whoever started all of them has ended the others."""
 
 
