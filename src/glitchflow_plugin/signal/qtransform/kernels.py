@@ -81,13 +81,7 @@ def rows_to_columns(tiles, scales, norm, first_taps, weights, columns, peaks) ->
     energy = padded[num_taps : num_taps + num_tiles]
     for series in range(tiles.shape[0]):
         for row in range(tiles.shape[1]):
-            amplitude = tiles[series, row]
-            largest, total = np.float32(0), np.float32(0)
-            for k in range(num_tiles):
-                value = amplitude[2 * k] * amplitude[2 * k] + amplitude[2 * k + 1] * amplitude[2 * k + 1]
-                energy[k] = value
-                largest = max(largest, value)
-                total += value
+            largest, total = energies(tiles[series, row], energy)
             if norm == 0:
                 unit = median(energy, total / np.float32(num_tiles), largest)
             elif norm == 1:
@@ -121,15 +115,26 @@ def row_norms(tiles, norm, norms) -> None:  # noqa: ANN001
     energy = np.empty(num_tiles, dtype=np.float32)
     for series in range(tiles.shape[0]):
         for row in range(tiles.shape[1]):
-            amplitude = tiles[series, row]
-            largest, total = np.float32(0), np.float32(0)
-            for k in range(num_tiles):
-                value = amplitude[2 * k] * amplitude[2 * k] + amplitude[2 * k + 1] * amplitude[2 * k + 1]
-                energy[k] = value
-                largest = max(largest, value)
-                total += value
+            largest, total = energies(tiles[series, row], energy)
             mean = total / np.float32(num_tiles)
             norms[series, row] = median(energy, mean, largest) if norm == 0 else mean
+
+
+@njit(**_OPTIONS)
+def energies(amplitude, energy) -> tuple[np.float32, np.float32]:  # noqa: ANN001
+    """Write the energies of a row of tiles; returns the largest and the sum.
+
+    Args:
+        amplitude: Real and imaginary parts in turn, float32, shape (2 tile,).
+        energy: Result, float32, shape (tile,).
+    """
+    largest, total = np.float32(0), np.float32(0)
+    for k in range(energy.size):
+        value = amplitude[2 * k] * amplitude[2 * k] + amplitude[2 * k + 1] * amplitude[2 * k + 1]
+        energy[k] = value
+        largest = max(largest, value)
+        total += value
+    return largest, total
 
 
 @njit(**_OPTIONS)

@@ -276,11 +276,13 @@ class Plane:
             return maps, peaks
         maps = self.mixing.new_empty((len(spectrum.bins), len(self.mixing), self.num_times))
         peaks = self.mixing.new_empty((len(spectrum.bins), len(self.frequencies)))
-        for part in self._parts(spectrum):
-            if spectrum.bins.device.type == "cpu":
+        compiled = spectrum.bins.device.type == "cpu"
+        kernels = None if compiled else self._kernels
+        for part in self._parts(spectrum, copies=2 if compiled or kernels else _BY_TORCH):
+            if compiled:
                 self._compiled(spectrum[part], maps[part], peaks[part])
-            elif self._kernels:
-                self.launch(self._kernels, spectrum[part], maps[part], peaks[part])
+            elif kernels:
+                self.launch(kernels, spectrum[part], maps[part], peaks[part])
             else:
                 maps[part], peaks[part] = self._differentiable(spectrum[part])
         return maps, peaks
