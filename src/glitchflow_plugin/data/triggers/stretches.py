@@ -122,23 +122,23 @@ class RowGroups:
         """
         low, high = span[0] - far, span[1] + far
         wanted = np.flatnonzero((self.start <= high) & (self.end >= low))
-        tables: dict[int, list[pa.Table]] = {}
-        for group in wanted[np.lexsort((self.place[wanted], self.file[wanted]))].tolist():
-            inside = self.start[group] <= span[1] + near and self.end[group] >= span[0] - near
-            table = self._row_group(group, columns if inside else _FAR)
-            time = table["time"].to_numpy()
-            first, last = np.searchsorted(time, low, "left"), np.searchsorted(time, high, "right")
-            part = _filled(table.slice(first, last - first), columns)
-            tables.setdefault(int(self.file[group]), []).append(part)
-        return [pa.concat_tables(parts) for parts in tables.values()]
-
-    def _row_group(self, group: int, columns: Sequence[str]) -> pa.Table:
-        path = self.files[self.file[group]]
-        try:
-            with pq.ParquetFile(path) as opened:
-                return opened.read_row_group(int(self.place[group]), columns=list(columns), use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise FormatError(f"{path} is damaged ({error}). Make the store again.") from error
+        tables = []
+        for file in np.unique(self.file[wanted]).tolist():
+            own = wanted[self.file[wanted] == file]
+            parts = []
+            try:
+                with pq.ParquetFile(self.files[file]) as opened:
+                    for group in own[np.argsort(self.place[own])].tolist():
+                        inside = self.start[group] <= span[1] + near and self.end[group] >= span[0] - near
+                        read = list(columns if inside else _FAR)
+                        table = opened.read_row_group(int(self.place[group]), columns=read, use_threads=False)
+                        time = table["time"].to_numpy()
+                        first, last = np.searchsorted(time, low, "left"), np.searchsorted(time, high, "right")
+                        parts.append(_filled(table.slice(first, last - first), columns))
+            except (pa.ArrowException, OSError) as error:
+                raise FormatError(f"{self.files[file]} is damaged ({error}). Make the store again.") from error
+            tables.append(pa.concat_tables(parts))
+        return tables
 
 
 def _filled(table: pa.Table, columns: Sequence[str]) -> pa.Table:
