@@ -122,9 +122,9 @@ class TrainTriggers(BaseComponent):
         if trained is None:
             return None
         version = self._register(trained)
-        result = trained.result
+        result, figures = trained.result, leaderboard(trained.result)
         board = self.folder / LEADERBOARD_NAME
-        write_json(board, leaderboard(result))
+        write_json(board, figures)
         kept = sum(trained.model.notes["events"].values())
         report(
             RunSummary(
@@ -143,7 +143,7 @@ class TrainTriggers(BaseComponent):
                     **({} if version is None else {"model": f"{version.name} version {version.version}"}),
                 },
                 warnings=() if version is None or version.promoted else (f"not promoted: {version.reason}",),
-                details={"leaderboard": leaderboard(result)},
+                details={"leaderboard": figures},
             ),
             self.folder,
         )

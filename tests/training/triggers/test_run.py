@@ -76,7 +76,10 @@ def test_the_best_model_is_registered_and_gives_way_only_to_a_better_one(simulat
     assert kept.version == 1
     folder, times = simulated
     test = times.of("test")
-    losses = [glitch_losses(one, open_triggers(folder), test).mean() for one in (champion, good.model, poor.model)]
+    losses = [
+        glitch_losses(glitch_scores(one, open_triggers(folder), test), test).mean()
+        for one in (champion, good.model, poor.model)
+    ]
     assert losses[0] == losses[1] < losses[2]
     # what is claimed of ranks holds on times that the model never saw
     ranks = known_ranks(champion)

@@ -39,12 +39,14 @@ class Trained:
         model: Its champion.
         triggers: What it was taught on.
         validation: Times by which it is compared with another champion.
+        scores: Its log-odds of a glitch there, as they were learnt.
     """
 
     result: Result
     model: TriggerModel
     triggers: ds.Dataset
     validation: LabelledTimes
+    scores: Float[np.ndarray, " time"]
 
     def gain(self, other: TriggerModel, *, replicates: int, seed: int) -> tuple[float, float, float]:
         """By how much its loss of glitch or not is below another model's on validation, and the ends of that.
@@ -54,7 +56,8 @@ class Trained:
             replicates: Of the bootstrap by block of time.
             seed: Of the same.
         """
-        own, others = (glitch_losses(one, self.triggers, self.validation) for one in (self.model, other))
+        others = glitch_losses(glitch_scores(other, self.triggers, self.validation), self.validation)
+        own = glitch_losses(self.scores, self.validation)
         found = mean_interval(others - own, self.validation.group, replicates=replicates, seed=seed)
         mean, low, high = (float(one) for one in found)
         return mean, low, high
@@ -130,8 +133,9 @@ def train_triggers(
             "test": {"model": {name: one.to_dict() for name, one in champion.figures.items()}},
         },
     )
-    ranks = rank_notes(glitch_scores(model, triggers, validation), validation, separation)
-    return Trained(result, replace(model, notes={**model.notes, RANKS: ranks}), triggers, validation)
+    scores = glitch_scores(model, triggers, validation)
+    notes = {**model.notes, RANKS: rank_notes(scores, validation, separation)}
+    return Trained(result, replace(model, notes=notes), triggers, validation, scores)
 
 
 def register_champion(
@@ -202,11 +206,10 @@ def glitch_scores(model: TriggerModel, triggers: ds.Dataset, times: LabelledTime
     return np.concatenate(told)
 
 
-def glitch_losses(model: TriggerModel, triggers: ds.Dataset, times: LabelledTimes) -> Float[np.ndarray, " time"]:
+def glitch_losses(scores: Float[np.ndarray, " time"], times: LabelledTimes) -> Float[np.ndarray, " time"]:
     """Cross-entropy of glitch or not at each time, by which models of any vocabulary can be compared."""
-    scores = torch.from_numpy(glitch_scores(model, triggers, times))
     true = torch.from_numpy(times.glitch.astype(np.float64))
-    return host(functional.binary_cross_entropy_with_logits(scores, true, reduction="none"))
+    return host(functional.binary_cross_entropy_with_logits(torch.from_numpy(scores), true, reduction="none"))
 
 
 def rank_notes(scores: NDArray[np.float64], times: LabelledTimes, separation: float) -> dict[str, Any]:
