@@ -12,7 +12,7 @@ from glitchflow_plugin.commands.printing import print_columns
 from glitchflow_plugin.data.triggers.formats import FORMATS, lost, read_triggers, trigger_parts, write_triggers
 from glitchflow_plugin.data.triggers.overview import by_channel
 from glitchflow_plugin.data.triggers.store import TriggerWriter, read_manifest
-from glitchflow_plugin.data.triggers.table import NANOSECONDS, SCHEMA, without_bad_rows
+from glitchflow_plugin.data.triggers.table import SCHEMA, exact_seconds, without_bad_rows
 
 _SHOWN = 20
 """Channels that are printed unless more are asked for."""
@@ -69,12 +69,12 @@ def run_describe(options: argparse.Namespace) -> int:
     channels = by_channel(table)
     if channels:
         times = table["time"].to_numpy()
-        low, high = (_seconds(one) for one in (int(times.min()), int(times.max())))
+        low, high = (exact_seconds(one) for one in (int(times.min()), int(times.max())))
         print(f"{len(table)} triggers of {len(channels)} channels, GPS {low} to {high}")
         rows = [("channel", "triggers", "rate (Hz)", "frequency (Hz)", "loudest SNR", "at GPS")]
         for one in channels[: options.most]:
             band = f"{one.frequencies[0]:.4g} to {one.frequencies[1]:.4g}"
-            loudest = (f"{one.loudest_snr:.4g}", _seconds(one.loudest_time))
+            loudest = (f"{one.loudest_snr:.4g}", exact_seconds(one.loudest_time))
             rows.append((one.channel, str(one.triggers), f"{one.rate:.3g}", band, *loudest))
         print_columns(rows)
         if len(channels) > options.most:
@@ -88,8 +88,3 @@ def run_describe(options: argparse.Namespace) -> int:
 def _tell_bad(bad: Mapping[str, int]) -> None:
     for reason, number in bad.items():
         print(f"{number} row(s) left out: {reason}", file=sys.stderr)
-
-
-def _seconds(nanoseconds: int) -> str:
-    whole, rest = divmod(nanoseconds, NANOSECONDS)
-    return f"{whole}.{rest:09d}"

@@ -4,16 +4,14 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from glitchflow_plugin.data.files import atomic_path
+from glitchflow_plugin.data.triggers.table import exact_seconds
 
 STEM = "classified"
 FORMATS = ("parquet", "csv")
-_NANOSECONDS = 1_000_000_000
 
 
 def write_classified(tables: Iterable[pa.Table], folder: Path | str, *, text: bool) -> tuple[list[Path], pa.Table]:
@@ -40,20 +38,10 @@ def write_classified(tables: Iterable[pa.Table], folder: Path | str, *, text: bo
             writer.write_table(table)
             if text:
                 frame = table.to_pandas()
-                frame["time"] = exact_seconds(table["time"])
+                frame["time"] = [exact_seconds(one) for one in table["time"].to_pylist()]
                 frame.to_csv(temporary[1], index=False, header=not kept, mode="a" if kept else "w")
             kept.append(table.select([name for name in _KEPT if name in table.column_names]))
     return paths, pa.concat_tables(kept)
 
 
 _KEPT = ("time", "glitch", "false_alarm", "kind", "triggers", "unknown_triggers")
-
-
-def exact_seconds(time: pa.ChunkedArray) -> list[str]:
-    """GPS ns as s with nine decimals.
-
-    >>> exact_seconds(pa.chunked_array([[1400000000000000001]]))
-    ['1400000000.000000001']
-    """
-    whole, rest = np.divmod(pc.cast(time, pa.int64()).to_numpy(), _NANOSECONDS)
-    return [f"{one}.{other:09d}" for one, other in zip(whole.tolist(), rest.tolist(), strict=True)]

@@ -390,6 +390,19 @@ def gps_nanoseconds(columns: Mapping[str, object], path: Path | str, name: str |
     return whole.astype(np.int64) * 1_000_000_000 + np.rint((times - whole) * 1e9).astype(np.int64)
 
 
+def peak_nanoseconds(columns: Mapping[str, object], path: Path | str) -> np.ndarray:
+    """Times of triggers or glitches as of `gps_nanoseconds`: of their peaks, where whole ns stand beside these.
+
+    Args:
+        columns: As there.
+        path: As there.
+
+    Raises:
+        FormatError: As there.
+    """
+    return gps_nanoseconds(columns, path, "peak_time" if {"peak_time", "peak_time_ns"} <= set(columns) else None)
+
+
 def time_columns(names: Sequence[str], path: Path | str, name: str | None = None) -> tuple[str, set[str]]:
     """The column of GPS times, and all that `gps_times` looks at beside it.
 

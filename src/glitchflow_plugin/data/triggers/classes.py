@@ -7,7 +7,7 @@ import pyarrow as pa
 from jaxtyping import Int
 from numpy.typing import NDArray
 
-from glitchflow_plugin.data.readers.tables import gps_nanoseconds
+from glitchflow_plugin.data.readers.tables import peak_nanoseconds
 from glitchflow_plugin.data.readers.trigger_files import table_columns, table_kind, trigger_files
 from glitchflow_plugin.data.triggers.table import NANOSECONDS
 from glitchflow_plugin.errors import FormatError
@@ -35,8 +35,7 @@ def read_classes(path: Path | str, table: str | None = None) -> tuple[Int[np.nda
                 f"{file}: expected a column of classes, one of {list(CLASS_COLUMNS)}, got {list(columns)[:16]}. "
                 "Rename it."
             )
-        exact = "peak_time" if {"peak_time", "peak_time_ns"} <= set(columns) else None
-        times.append(gps_nanoseconds(columns, file, exact))
+        times.append(peak_nanoseconds(columns, file))
         classes.append(np.array(pa.array(columns[held]).cast(pa.string()).fill_null("").to_pylist(), dtype=np.str_))
     joined, names = np.concatenate(times), np.concatenate(classes)
     order = np.argsort(joined, kind="stable")

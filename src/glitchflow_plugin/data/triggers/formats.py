@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from glitchflow_plugin.data.files import atomic_path, new_hdf5
-from glitchflow_plugin.data.readers.tables import gps_nanoseconds
+from glitchflow_plugin.data.readers.tables import peak_nanoseconds
 from glitchflow_plugin.data.readers.trigger_files import table_columns, table_kind, trigger_files
 from glitchflow_plugin.data.triggers.store import MANIFEST_NAME, ROW_GROUP, TriggerWriter, open_triggers
-from glitchflow_plugin.data.triggers.table import NANOSECONDS, POINT_COLUMNS, SCHEMA, trigger_table
+from glitchflow_plugin.data.triggers.table import NANOSECONDS, POINT_COLUMNS, SCHEMA, exact_seconds, trigger_table
 from glitchflow_plugin.errors import ConfigurationError, FormatError, nearest
 
 ALIASES = {
@@ -91,8 +91,7 @@ def trigger_parts(path: Path | str, *, table: str | None = None, channel: str | 
 def _read_file(path: Path, table: str | None, channel: str | None) -> pa.Table:
     kind = table_kind(path, "auto")
     columns = table_columns(path, kind, table, list)
-    exact = "peak_time" if {"peak_time", "peak_time_ns"} <= set(columns) else None
-    found: dict[str, Any] = {"time": gps_nanoseconds(columns, path, exact)}
+    found: dict[str, Any] = {"time": peak_nanoseconds(columns, path)}
     for name, aliases in ALIASES.items():
         held = next((one for one in aliases if one in columns), None)
         # the event_id of LIGO_LW numbers the rows
@@ -266,7 +265,7 @@ def _write_omicron_text(table: pa.Table, path: Path) -> None:
 
 
 def _decimal(table: pa.Table) -> list[str]:
-    return [f"{whole}.{rest:09d}" for whole, rest in zip(*(one.tolist() for one in _seconds(table)), strict=True)]
+    return [exact_seconds(one) for one in table["time"].to_pylist()]
 
 
 def _write_csv(table: pa.Table, path: Path) -> None:

@@ -224,15 +224,24 @@ def trigger_sets(
     Raises:
         ConfigurationError: Times do not rise, or the vocabulary has the target.
     """
-    if target in vocabulary.channels:
-        raise ConfigurationError(f"expected a vocabulary without the target {target}, whose triggers are the answer.")
-    if (np.diff(times) < 0).any():
-        raise ConfigurationError("expected rising times of sets. Sort them.")
+    check_asked(times, vocabulary, target)
     for first in range(0, len(times), settings.batch):
         own = times[first : first + settings.batch]
         about = (pc.field("time") >= int(own[0]) - settings.reach) & (pc.field("time") <= int(own[-1]) + settings.reach)
         table = in_order(triggers.to_table(filter=about))
         yield Points.of([table], vocabulary, target).about(own, vocabulary.num_channels, settings).padded()
+
+
+def check_asked(times: Int[np.ndarray, " set"], vocabulary: Vocabulary, target: str) -> None:
+    """See that sets can be made about times in turn, and that none holds its answer.
+
+    Raises:
+        ConfigurationError: Times do not rise, or the vocabulary has the target.
+    """
+    if target in vocabulary.channels:
+        raise ConfigurationError(f"expected a vocabulary without the target {target}, whose triggers are the answer.")
+    if (np.diff(times) < 0).any():
+        raise ConfigurationError("expected rising times of sets. Sort them.")
 
 
 def _codes(column: pa.ChunkedArray, rank: Mapping[str, int]) -> NDArray[np.int32]:

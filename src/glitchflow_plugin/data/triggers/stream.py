@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.parent import end_with_parent
 from glitchflow_plugin.data.triggers.epochs import StretchOrder, balanced, reading
-from glitchflow_plugin.data.triggers.sets import COLUMNS, Flat, Points, SetSettings, Vocabulary
+from glitchflow_plugin.data.triggers.sets import COLUMNS, Flat, Points, SetSettings, Vocabulary, check_asked
 from glitchflow_plugin.data.triggers.stretches import RowGroups
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.settings import Count, CountOrNone, Positive, Share, section
@@ -115,12 +115,9 @@ class TriggerStream:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if target in vocabulary.channels:
-            raise ConfigurationError(
-                f"expected a vocabulary without the target {target}, whose triggers are the answer."
-            )
-        if (np.diff(times) < 0).any() or len(times) != len(labels):
-            raise ConfigurationError("expected rising times of sets, as many as labels. Sort them.")
+        check_asked(times, vocabulary, target)
+        if len(times) != len(labels):
+            raise ConfigurationError(f"expected as many times of sets as labels, got {len(times)} and {len(labels)}.")
         self.settings, self.rank, self.world_size = settings, rank, world_size
         groups = RowGroups.of(store)
         known = _known(times, groups.lost_spans, sets.reach)
