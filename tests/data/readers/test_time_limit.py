@@ -1,8 +1,10 @@
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 
+from glitchflow_plugin.data.readers import time_limit
 from glitchflow_plugin.data.readers.time_limit import within
 
 
@@ -28,3 +30,15 @@ def test_a_late_call_is_left_behind():
     assert left.daemon  # it does not hold up the end of the program
     ended.set()
     left.join(10)
+
+
+def test_an_answer_at_the_last_moment_counts(monkeypatch):
+    class LastMoment(Future):
+        def result(self, timeout=None):
+            found = super().result(60)
+            if timeout is not None:
+                raise TimeoutError
+            return found
+
+    monkeypatch.setattr(time_limit, "Future", LastMoment)
+    assert within(1.0, lambda: "answer") == "answer"

@@ -37,6 +37,6 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     try:
         return answer.result(seconds)
     except TimeoutError:
-        if answer.done():
-            raise
+        if answer.done():  # the call's own limit, or an answer at the last moment
+            return answer.result()
         raise TimeoutError(f"no whole answer within {seconds:g} s (`remote.timeout`)") from None
