@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glitchflow_plugin.data.event_files import Channel
+from glitchflow_plugin.data.event_source import LoadedEvent
 from glitchflow_plugin.data.files import atomic_path, content_hash
 from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.data.triggers.store import ROW_GROUP, TriggerManifest, TriggerWriter, read_manifest
@@ -136,29 +137,36 @@ def search_block(job: FinderJob, plan: ShardPlan) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
         for name in job.channels:
-            found = loaded.event.channels.get(name)
-            channel = None if found is None else between(found, *plan.segment)
-            inside = None if channel is None else between(channel, *plan.span)
-            if channel is None or inside is None or not np.isfinite(inside.series).any():
-                problems[name] = loaded.problems.get(name, "no data").split(":")[0]
-                continue
-            if np.nanmin(inside.series) == np.nanmax(inside.series):
-                problems[name] = "constant"
-                continue
             try:
-                found_in = search_channel(channel, plan.span, job.settings, job.device)
-                rows = [_rows(channel, origin, tiles) for origin, tiles in found_in]
+                loud, searched[name] = _searched(job, plan, loaded, name)
             except ValueError as error:
                 problems[name] = str(error)
                 continue
-            loud = pa.concat_tables([SCHEMA.empty_table(), *rows]).unify_dictionaries().sort_by("time")
-            searched[name] = float(np.isfinite(inside.series).sum() / channel.sample_rate)
             if len(loud):  # of no rows there is no row group
                 writer.write_table(loud, row_group_size=ROW_GROUP)
                 row_groups[name] = list(range(written, written + -(-len(loud) // ROW_GROUP)))
                 written += len(row_groups[name])
         about = {"row_groups": row_groups, "searched": searched, "problems": problems}
         writer.add_key_value_metadata({_ABOUT: json.dumps(about)})
+
+
+def _searched(job: FinderJob, block: Block, loaded: LoadedEvent, name: str) -> tuple[pa.Table, float]:
+    """The loud tiles of a channel in a block, in order of time, and how many seconds were searched.
+
+    Raises:
+        ValueError: The channel cannot be searched there, and why.
+    """
+    found = loaded.event.channels.get(name)
+    channel = None if found is None else between(found, *block.segment)
+    inside = None if channel is None else between(channel, *block.span)
+    if channel is None or inside is None or not np.isfinite(inside.series).any():
+        raise ValueError(loaded.problems.get(name, "no data").split(":")[0])
+    if np.nanmin(inside.series) == np.nanmax(inside.series):
+        raise ValueError("constant")
+    found_in = search_channel(channel, block.span, job.settings, job.device)
+    rows = [_rows(channel, origin, tiles) for origin, tiles in found_in]
+    loud = pa.concat_tables([SCHEMA.empty_table(), *rows]).unify_dictionaries().sort_by("time")
+    return loud, float(np.isfinite(inside.series).sum() / channel.sample_rate)
 
 
 def _about(footer: pq.FileMetaData) -> Mapping[str, Any]:
