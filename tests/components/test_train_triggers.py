@@ -9,6 +9,7 @@ import pytest
 import torch
 from gwpy.segments import DataQualityFlag
 from mlflow import MlflowClient
+from scipy import stats
 from tests._triggers import CHANNELS, GLOBALS, KINDS, coupled
 
 from glitchflow_plugin.components._configuration import StrictConfiguration
@@ -110,6 +111,10 @@ def test_entrants_are_judged_tracked_and_the_champion_is_registered(made, champi
     summary = read_summary(folder / "training")
     assert summary.metrics["auc"].baseline.keys() == {"net", "loudest", "logistic"}
     assert summary.metrics["auc"].low > 0.8
+    # both pages tell the same of how far it can be trusted
+    trust = summary.details["trust"]
+    assert sum(map(sum, trust["confusion"]["counts"])) == sum(trust["reliability"]["times"])
+    assert read_summary(classify(made)).details["trust"] == trust
     client = MlflowClient(registry["tracking_uri"], registry["tracking_uri"])
     (experiment,) = [one.experiment_id for one in client.search_experiments() if one.name == "glitchflow"]
     runs = {one.info.run_name: one for one in client.search_runs([experiment])}
@@ -137,6 +142,14 @@ def classify(made, **others):
     return ClassifyTriggers(**given).execute()
 
 
+def assert_loudest(table, store):
+    """See that the channel of some times is that of the loudest trigger within half a second."""
+    triggers = read_triggers(store).to_pandas().query("channel != @STRAIN")
+    for one in table.iloc[::500].itertuples():
+        near = triggers[(triggers["time"] - one.time).abs() <= NANOSECONDS // 2]
+        assert one.channel == near.loc[near["snr"].idxmax(), "channel"]
+
+
 @pytest.mark.usefixtures("champion")
 def test_a_store_is_classified_and_vetoed_when_it_ranks_high(made):
     folder, _ = made
@@ -149,6 +162,10 @@ def test_a_store_is_classified_and_vetoed_when_it_ranks_high(made):
     np.testing.assert_allclose(shares.sum(axis=1), 1.0)
     assert (table["kind"] == shares.idxmax(axis=1).str.removeprefix("kind_")).all()
     assert (table["snr_low"] <= table["snr"]).all()
+    # of quiet or one of the classes, all told
+    answers = np.column_stack([1 - table["glitch"], shares.mul(table["glitch"], axis=0)])
+    np.testing.assert_allclose(table["entropy"], stats.entropy(answers, axis=1, base=2), atol=1e-9)
+    assert_loudest(table, folder / "store")
     # the text has the same times, to the nanosecond
     text = pd.read_csv(place / "classified.csv", dtype={"time": str})["time"].str.replace(".", "").astype(np.int64)
     assert (text == table["time"]).all()
@@ -205,6 +222,7 @@ def test_channels_that_the_model_does_not_know_are_told_and_counted(made, tmp_pa
     assert any("UNKNOWN: V1:NEW" in one for one in summary.warnings)
     told = pq.read_table(place / "classified.parquet").to_pandas()
     assert 0 < told["unknown_triggers"].sum() < told["triggers"].sum()
+    assert "UNKNOWN" in set(told["channel"])
     table.assign(channel="V1:NEW").to_csv(tmp_path / "none.csv", index=False)
     with pytest.raises(ChannelMismatchError, match=r"none of the \d+ channels that triggers version 1 knows"):
         classify(made, triggers=str(tmp_path / "none.csv"), folder=str(tmp_path / "classified"))

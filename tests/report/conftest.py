@@ -148,17 +148,23 @@ def visit(browser):
     """Open a page at a width; whatever it asks of the network, and whatever goes wrong in it, fails the test."""
     opened, troubles = [], []
 
-    def visit(file, width=1440, part=""):
+    def visit(file, width=1440, part="", wait="#events table.dataTable tbody tr td"):
         page = browser.new_page(viewport={"width": width, "height": 900})
         opened.append(page)
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
         page.on("request", lambda asked: troubles.append(asked.url) if asked.url.startswith(("http", "//")) else None)
         page.goto(file.as_uri() + part)
-        page.wait_for_selector("#events table.dataTable tbody tr td")
+        page.wait_for_selector(wait)
         return page
 
     yield visit
     for page in opened:
         page.close()
     assert not troubles
+
+
+def flaws(page):
+    """What is wrong with a page for those who do not see it, or not well."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    return [(one["id"], one["nodes"][0]["html"]) for one in axe.run(page).response["violations"]]

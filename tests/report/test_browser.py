@@ -1,7 +1,7 @@
 """The page as a reader sees it, in a real browser."""
 
 import pytest
-from tests.report.conftest import tables
+from tests.report.conftest import flaws, tables
 
 from glitchflow_plugin.report.run import write_report
 
@@ -16,11 +16,6 @@ def column(page, number):
 def filtered(page):
     """Return once the table shows what was asked for: it is drawn after the browser has told of the keys."""
     page.locator("#events .dt-info", has_text="filtered").wait_for()
-
-
-def flaws(page):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    return [(one["id"], one["nodes"][0]["html"]) for one in axe.run(page).response["violations"]]
 
 
 def test_a_reader_sorts_filters_and_follows_a_time_to_its_scans(visit, page_file):

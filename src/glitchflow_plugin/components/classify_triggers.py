@@ -1,7 +1,7 @@
 """Classify: what a registered model says of the triggers in a store or in files of others."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
+from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.readers.segments import as_given, read_segments
 from glitchflow_plugin.data.readers.tables import gps_nanoseconds, time_columns
@@ -26,7 +27,7 @@ from glitchflow_plugin.data.triggers.live import LiveTime
 from glitchflow_plugin.data.triggers.store import MANIFEST_NAME, TriggerWriter, open_triggers, read_manifest
 from glitchflow_plugin.data.triggers.table import NANOSECONDS, in_order, without_bad_rows
 from glitchflow_plugin.errors import ChannelMismatchError, NoEventsError
-from glitchflow_plugin.inference.classify_triggers import classified
+from glitchflow_plugin.inference.classify_triggers import TRUST, classified
 from glitchflow_plugin.models.triggers.bundle import TriggerModel
 from glitchflow_plugin.products.classified import write_classified
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
@@ -36,6 +37,7 @@ from glitchflow_plugin.settings import Fraction, NotNegative, Positive, built, s
 from glitchflow_plugin.tracking.trigger_models import load_trigger_model
 from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.types.intervals import common, union
+from glitchflow_plugin.types.plain import plain
 
 STORE = "triggers"
 """Store below a result, of triggers that came in files of others."""
@@ -71,6 +73,7 @@ class ClassifyTriggers(BaseComponent):
         times: Table of the times that are asked about; None: the loudest triggers of the witnesses.
         segments: Live time for the flag of vetoes; None: what lies beside a store.
         segments_flag: Name of the flag in such files where they hold several.
+        series: Entries as in datasets.yaml: of what they hold, the page of the result has scans.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         name: Name of the step.
     """
@@ -89,6 +92,7 @@ class ClassifyTriggers(BaseComponent):
         times: str | None = None,
         segments: object = None,
         segments_flag: str | None = None,
+        series: Sequence[Mapping[str, Any]] = (),
         device: str = "auto",
         name: str | None = None,
     ) -> None:
@@ -98,6 +102,8 @@ class ClassifyTriggers(BaseComponent):
         check_name(str(self.model["name"]), "triggers.classify.model.name")
         self.triggers, self.folder, self.table, self.channel = triggers, Path(folder), table, channel
         self.times, self.segments_flag = times, segments_flag
+        DatasetSettings.listed(series)  # what is wrong with them is told before work begins
+        self.series = plain(series)
         self.segments = None if segments is None else as_given(segments)
 
     @monitor_exec
@@ -159,7 +165,12 @@ class ClassifyTriggers(BaseComponent):
                     *live,
                     *(() if self.times else (_CHOSEN_BY_TRIGGERS,)),
                 ),
-                details={"kinds": dict(sorted(kinds.items())), "unknown_channels": unknown},
+                details={
+                    "kinds": dict(sorted(kinds.items())),
+                    "unknown_channels": unknown,
+                    TRUST: model.notes.get(TRUST),  # a model of an earlier version has none
+                    "series": self.series,
+                },
             ),
             self.place,
         )

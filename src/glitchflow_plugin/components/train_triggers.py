@@ -17,6 +17,7 @@ from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.triggers.labelled import LabelledSet
 from glitchflow_plugin.data.triggers.sets import SetSettings
 from glitchflow_plugin.data.triggers.store import open_triggers, read_manifest
+from glitchflow_plugin.inference.classify_triggers import TRUST
 from glitchflow_plugin.models.triggers.trees import TREES
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.settings import built
@@ -143,7 +144,7 @@ class TrainTriggers(BaseComponent):
                     **({} if version is None else {"model": f"{version.name} version {version.version}"}),
                 },
                 warnings=() if version is None or version.promoted else (f"not promoted: {version.reason}",),
-                details={"leaderboard": figures},
+                details={"leaderboard": figures, TRUST: trained.model.notes[TRUST]},
             ),
             self.folder,
         )

@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from scipy.special import entr, expit
 from torch import nn
 
 from glitchflow_plugin.data.triggers.sets import SetSettings, Vocabulary, trigger_sets
@@ -17,10 +18,16 @@ from glitchflow_plugin.signal.false_alarm import FalseAlarm
 from glitchflow_plugin.signal.glitch_snr import GlitchSNR
 from glitchflow_plugin.signal.rank_calibration import RankCalibration, RankedGlitches, calibrate_ranks
 from glitchflow_plugin.types.tensors import host
-from glitchflow_plugin.types.triggers import UNKNOWN, TriggerAnswers
+from glitchflow_plugin.types.triggers import POINT_FEATURES, UNKNOWN, TriggerAnswers, TriggerSets
+
+UNKNOWN_NAME = "UNKNOWN"
+"""What a channel is called that the model does not know."""
 
 RANKS = "ranks"
 """Note of a model: what is known of its log-odds as ranks."""
+
+TRUST = "trust"
+"""Note of a model: how far its answers hold on times that it never saw."""
 
 
 def known_ranks(model: TriggerModel) -> RankCalibration | None:
@@ -54,11 +61,7 @@ def classified(
     for sets in trigger_sets(triggers, times, vocabulary, model.target, settings):
         with torch.no_grad():
             told = model.model(sets.to(device)).to("cpu").float()
-        counts = {
-            "triggers": host(sets.mask.sum(1)),
-            "unknown_triggers": host((sets.mask & (sets.channels == UNKNOWN)).sum(1)),
-        }
-        yield rows_of(model, told, times[start : start + len(sets)], ranks, counts)
+        yield rows_of(model, told, times[start : start + len(sets)], ranks, _seen(sets, model.channels))
         start += len(sets)
 
 
@@ -67,7 +70,7 @@ def rows_of(
     told: TriggerAnswers,
     times: Int[np.ndarray, " time"],
     ranks: RankCalibration | None,
-    counts: Mapping[str, NDArray[np.int64]],
+    seen: Mapping[str, NDArray[Any]],
 ) -> pa.Table:
     """The table of some times.
 
@@ -75,10 +78,13 @@ def rows_of(
     by, has a glitch: log-odds that were learnt of drawn times, with the prior of live time added. `rank` is these
     log-odds; `false_alarm` and `efficiency` are the shares of quiet times and of glitches of validation with at least
     such a rank. `kind` is the likeliest class and `kind_X` the probability of class X, if it is a glitch; `snr` is the
-    SNR expected of it, with its interval from `snr_low` to `snr_high`.
+    SNR expected of it, with its interval from `snr_low` to `snr_high`. `entropy` is what is not known of the answer, be
+    it quiet or one of the classes, in bits: 0 where one is certain. What was `seen` follows.
     """
     rank = host(told.glitch.double()) + model.log_prior
-    columns: dict[str, Any] = {"time": times, "glitch": 1 / (1 + np.exp(-rank)), "rank": rank}
+    glitch = expit(rank)
+    columns: dict[str, Any] = {"time": times, "glitch": glitch, "rank": rank}
+    shares = np.ones((len(rank), 1))
     if ranks is not None:
         drawn = rank - model.log_prior
         columns |= {"false_alarm": ranks.false_alarm(drawn), "efficiency": ranks.efficiency(drawn)}
@@ -91,6 +97,36 @@ def rows_of(
     if np.isfinite(model.half_width):
         ends = (("snr_low", -model.half_width), ("snr_high", model.half_width))
         columns |= {name: np.maximum(np.expm1(expected + away), 0.0) for name, away in ends}
-    table = pa.table({**columns, **counts})
+    columns["entropy"] = entropy(glitch, shares)
+    table = pa.table({**columns, **seen})
     unit = pa.field("time", pa.int64(), nullable=False, metadata={"unit": "ns", "description": "GPS time"})
     return table.set_column(0, unit, table["time"])
+
+
+def entropy(glitch: Float[np.ndarray, " time"], shares: Float[np.ndarray, "time kind"]) -> Float[np.ndarray, " time"]:
+    """Entropy of what a time holds, a glitch of one of the classes or none, in bits.
+
+    Args:
+        glitch: Probability of a glitch.
+        shares: Probability of each class, if it is one.
+
+    >>> entropy(np.array([0.5, 1.0, 1.0]), np.array([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0]]))
+    array([1., 1., 0.])
+    """
+    return (entr(1 - glitch) + entr(glitch[:, None] * shares).sum(1)) / np.log(2)
+
+
+def _seen(sets: TriggerSets, channels: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """What is about each time: how many triggers, and the channel of the loudest; empty where there is none."""
+    counts = sets.mask.sum(1)
+    loudness = sets.points[:, :, POINT_FEATURES.index("log_snr")].where(sets.mask, -torch.inf)
+    names = np.array(["", UNKNOWN_NAME, *channels])
+    place = torch.zeros_like(counts)
+    if sets.mask.any():
+        loudest = sets.channels.gather(1, loudness.argmax(1, keepdim=True))[:, 0]
+        place = torch.where(counts > 0, loudest + 1, 0)
+    return {
+        "channel": names[host(place)],
+        "triggers": host(counts),
+        "unknown_triggers": host((sets.mask & (sets.channels == UNKNOWN)).sum(1)),
+    }

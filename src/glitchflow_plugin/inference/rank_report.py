@@ -80,7 +80,7 @@ def rank_reliability(
     group = np.unique(judged.groups[events], return_inverse=True)[1]
     parts = small & loudest, within & loudest, within * claimed
     wholes = loudest | np.zeros_like(small), within, within
-    top, bottom = (np.hstack([_by_group(weights * part, group) for part in each]) for each in (parts, wholes))
+    top, bottom = (np.hstack([by_group(weights * part, group) for part in each]) for each in (parts, wholes))
 
     def _shares(weights: Float[np.ndarray, "replicate group"]) -> Float[np.ndarray, "replicate figure"]:
         return ratio(weights @ top, weights @ bottom)
@@ -93,7 +93,7 @@ def rank_reliability(
     return pd.DataFrame(dict(zip(names, (quantity, means, found[:told], low[:told], high[:told]), strict=True)))
 
 
-def _by_group(
+def by_group(
     values: Float[np.ndarray, "stride part"], group: Int[np.ndarray, " stride"]
 ) -> Float[np.ndarray, "group part"]:
     """Sums over the strides of each group."""

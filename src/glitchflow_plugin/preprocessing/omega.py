@@ -87,17 +87,23 @@ class WindowScan:
 
 
 def channels_at(
-    datasets: Sequence[Mapping[str, object] | DatasetSettings], whitening: Mapping[str, object] | None, gps: float
+    datasets: Sequence[Mapping[str, object] | DatasetSettings],
+    whitening: Mapping[str, object] | None,
+    gps: float,
+    *,
+    channels: Sequence[str] | None = None,
 ) -> ChannelsAtTime:
-    """Read and whiten all channels about a time.
+    """Read and whiten channels about a time.
 
     Args:
         datasets: Entries of datasets.yaml; their triggers, ranges of events and lengths are not used.
         whitening: Content of whiten.yaml.
         gps: The time, GPS s.
+        channels: Exactly these, the target first; None for all that the data sets name.
 
     Raises:
         ConfigurationError: An entry is wrong, or the time is none.
+        ChannelMismatchError: No data set has one of the channels that are asked for.
         DataError: The data sets hold nothing at this time, or too little to whiten the target.
     """
     if not (math.isfinite(gps) and gps > 0):
@@ -112,7 +118,7 @@ def channels_at(
         )
         for one in DatasetSettings.listed(datasets)
     ]
-    catalogue = open_datasets(entries)
+    catalogue = open_datasets(entries, target=channels[0] if channels else None, needed=channels)
     settings, files, quantity = whitening_of(whitening)
     recipes = channel_recipes(catalogue, settings, files, quantity)
     loaded = _covering(catalogue, gps)

@@ -4,14 +4,35 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.data.triggers.table import exact_seconds
 
 STEM = "classified"
 FORMATS = ("parquet", "csv")
+TABLE_NAME = f"{STEM}.{FORMATS[0]}"
+"""Name of the table below a result."""
+
+QUIET = "quiet"
+"""What a time is called that has no glitch."""
+
+GLITCH = "glitch"
+"""What a time is called that has one, where no class is known."""
+
+
+def said(table: pd.DataFrame) -> NDArray[np.object_]:
+    """What a model says of times, in a word each: quiet where a glitch is less likely than none, else its class.
+
+    >>> said(pd.DataFrame({"glitch": [0.2, 0.7], "kind": ["blip", "blip"]}))
+    array(['quiet', 'blip'], dtype=object)
+    """
+    kind = table["kind"].to_numpy(dtype=object) if "kind" in table else GLITCH
+    return np.where(table["glitch"].to_numpy() < 0.5, QUIET, kind)
 
 
 def write_classified(tables: Iterable[pa.Table], folder: Path | str, *, text: bool) -> tuple[list[Path], pa.Table]:

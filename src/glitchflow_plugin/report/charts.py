@@ -118,6 +118,7 @@ def curves(
     labels: tuple[str, str],
     *,
     points: Mapping[str, tuple[float, float]] | None = None,
+    marked: bool = False,
     **axes: Any,
 ) -> Chart:
     """Curves with the bands of their intervals.
@@ -128,6 +129,7 @@ def curves(
         content: By name of the curve, where it is known and its values.
         labels: Of both axes.
         points: A dot by name of the curve: the setting in use.
+        marked: Whether each value has a dot.
         axes: What Bokeh's `figure` takes, such as `x_axis_type`.
     """
     figure = _figure(
@@ -137,6 +139,8 @@ def curves(
         if np.isfinite(band.low).any():
             figure.varea(x, band.low, band.high, fill_color=colour, fill_alpha=0.15)
         figure.line(x, band.value, color=colour, line_width=2, legend_label=label)
+        if marked:
+            figure.scatter(x, band.value, color=colour, size=6, legend_label=label)
         if points and label in points:
             figure.scatter(*([value] for value in points[label]), color=colour, size=9)
     _legend(figure)

@@ -46,7 +46,7 @@ def write_omega(path: Path, found: ChannelsAtTime, *, shown: int = 20) -> Path:
             "time", "What is looked at", [rendered("facts.html", facts=facts), rendered("notes.html", notes=notes)]
         ),
         Section("channels", "Channels", [table("table-channels", ranking, _CAPTION, leaves=True)]),
-        Section("scans", "Scans", [_scans(found, windows, order[:shown])], _SCANS),
+        Section("scans", "Scans", [channel_scans("channel", found, windows, order[:shown])], _SCANS),
         Section("series", "Series", _series(found, order[: 1 + _LINES])),
     ]
     return write_page(
@@ -88,15 +88,23 @@ def _ranking(found: ChannelsAtTime, windows: Sequence[WindowScan]) -> pd.DataFra
     return content.sort_values("loudest [SNR²]", ascending=False, kind="stable")
 
 
-def _scans(found: ChannelsAtTime, windows: Sequence[WindowScan], rows: Sequence[int]) -> Markup:
+def channel_scans(name: str, found: ChannelsAtTime, windows: Sequence[WindowScan], rows: Sequence[int]) -> Markup:
+    """Scans of some channels one below the other, and the scale of their colours.
+
+    Args:
+        name: Beginning of the names of elements.
+        found: The channels.
+        windows: Q-scans of each of `WINDOWS`.
+        rows: The channels that are shown, by their place in `found`.
+    """
     peak = top_of_scale([window.maps[list(rows)] for window in windows])
     scans: list[Scan] = []
     for row in rows:
         maps = [TimeFrequencyMap(one.maps[row], one.frequencies, one.start, one.length) for one in windows]
         q = ", ".join(f"{one.q[row]:g}" for one in windows)
         title = found.channels[row] + (" (target)" if row == 0 else "")
-        scans.append(scan(f"channel-{row}", title, maps, peak, note=f"Q {q}"))
-    return drawn("channels", scans, found.gps) + scale("scale-channels", peak)
+        scans.append(scan(f"{name}-{row}", title, maps, peak, note=f"Q {q}"))
+    return drawn(f"{name}s", scans, found.gps) + scale(f"scale-{name}s", peak)
 
 
 def _series(found: ChannelsAtTime, rows: Sequence[int]) -> list[Chart]:

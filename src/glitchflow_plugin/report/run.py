@@ -15,10 +15,13 @@ from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.errors import GlitchflowError
 from glitchflow_plugin.inference.figures import LABELS, VETO_LABELS
 from glitchflow_plugin.plots.curves import Band
+from glitchflow_plugin.products.classified import STEM, TABLE_NAME
 from glitchflow_plugin.products.folder import MANIFEST_NAME, read_manifest
 from glitchflow_plugin.products.pictures import IMAGES
 from glitchflow_plugin.products.summary import Metric, RunSummary, read_summary
 from glitchflow_plugin.report.charts import Chart, curves, series
+from glitchflow_plugin.report.classified import classified_sections, trust_section
+from glitchflow_plugin.report.contest import contest_sections
 from glitchflow_plugin.report.events import RunMaps, event_parts, event_sections, most_telling
 from glitchflow_plugin.report.markup import picture_uri, rendered
 from glitchflow_plugin.report.page import PAGE_NAME, Page, Section, write_page
@@ -87,7 +90,7 @@ _TABLES: Mapping[str, str] = {
 }
 """What known tables hold; the others are called by their names."""
 
-_SHOWN_ELSEWHERE = ("events", "ranking", "veto_figures")
+_SHOWN_ELSEWHERE = ("events", "ranking", "veto_figures", STEM)
 """Tables that other sections show."""
 
 _LINKS = 200
@@ -112,6 +115,13 @@ def write_report(folder: Path | str, *, scans: int = SCANS) -> Path:
     sections = [_overview(summary), *_scan_sections(folder)]
     told, parts = _events(folder, summary, scans)
     sections += told
+    if isinstance(board := summary.details.get("leaderboard"), Mapping) and "entrants" in board:
+        sections += contest_sections(board)
+    if (folder / TABLE_NAME).is_file():
+        times, more = _classified(folder, summary, scans)
+        sections, parts = [*sections, *times], [*parts, *more]
+    if isinstance(trust := summary.details.get("trust"), Mapping):
+        sections.append(trust_section(trust))
     sections += [*_curve_sections(folder, summary), *_stream_sections(folder)]
     sections += [
         *_table_sections(folder),
@@ -226,6 +236,13 @@ def _events(folder: Path, summary: RunSummary, scans: int) -> tuple[list[Section
     sections = event_sections(events, vetoes, chosen, threshold)
     sections += [Section("scans", "Scans", [rendered("notes.html", notes=[why])])] if why else []
     return sections, [] if maps is None else list(event_parts(events, chosen, maps))
+
+
+def _classified(folder: Path, summary: RunSummary, scans: int) -> tuple[list[Section], list[Markup]]:
+    """Sections on the times that a model of triggers was asked about, and the part of the page of each with scans."""
+    told, series = pd.read_parquet(folder / TABLE_NAME), summary.details.get("series")
+    listed = series if isinstance(series, list) else []
+    return classified_sections(told, str(summary.inputs["target"]), listed, folder, scans)
 
 
 def _maps(folder: Path, summary: RunSummary, events: pd.DataFrame) -> RunMaps | None:

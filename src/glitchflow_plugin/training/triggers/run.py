@@ -14,7 +14,7 @@ from torch.nn import functional
 from glitchflow_plugin.data.triggers.labels import LabelledTimes
 from glitchflow_plugin.data.triggers.sets import SetSettings, Vocabulary, trigger_sets
 from glitchflow_plugin.errors import DataError
-from glitchflow_plugin.inference.classify_triggers import RANKS
+from glitchflow_plugin.inference.classify_triggers import RANKS, TRUST
 from glitchflow_plugin.models.triggers.bundle import TriggerModel
 from glitchflow_plugin.signal.false_alarm import calibrate_false_alarm
 from glitchflow_plugin.signal.rank_calibration import RankedGlitches
@@ -26,6 +26,7 @@ from glitchflow_plugin.training.triggers.contest import ContestSettings, Parts, 
 from glitchflow_plugin.training.triggers.hold_out import hold_out
 from glitchflow_plugin.training.triggers.learn import Teach, answers
 from glitchflow_plugin.training.triggers.learner import HeldSets
+from glitchflow_plugin.training.triggers.trust import trust
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.types.triggers import TriggerLabels, TriggerSets
 
@@ -134,7 +135,8 @@ def train_triggers(
         },
     )
     scores = glitch_scores(model, triggers, validation)
-    notes = {**model.notes, RANKS: rank_notes(scores, validation, separation)}
+    trusted = trust(model, champion.told, test, replicates=settings.replicates, seed=settings.seed)
+    notes = {**model.notes, RANKS: rank_notes(scores, validation, separation), TRUST: trusted}
     return Trained(result, replace(model, notes=notes), triggers, validation, scores)
 
 
