@@ -221,6 +221,21 @@ def test_a_download_is_left_where_next_to_nothing_comes(serve, answer, monkeypat
     assert not list(tmp_path.rglob("*.hdf5*[!k]"))  # but for the lock
 
 
+def test_the_limit_of_the_socket_is_told_as_our_own(monkeypatch, tmp_path):
+    """Both are as long; on a busy machine the socket's is noticed first."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def open_late(*_, **__):
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(open_data.urllib.request, "urlopen", open_late)
+    with (
+        pytest.raises(TimeoutError, match=r"within 9 s \(`remote\.timeout`\)"),
+        open_data.downloaded("http://x/H-H1-1-2.hdf5", 1, 9),
+    ):
+        pass
+
+
 def failures():
     """What clients raise, and whether the server has answered that there is no such data."""
     requests, urllib3 = pytest.importorskip("requests"), pytest.importorskip("urllib3")

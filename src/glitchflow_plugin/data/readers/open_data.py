@@ -125,7 +125,7 @@ def _download(url: str, path: Path, timeout: float) -> None:
     if urlparse(url).scheme not in ("http", "https"):
         raise http.client.InvalidURL(f"expected an address of http or https, got {url}")
     with (
-        within(timeout, lambda: urllib.request.urlopen(url, timeout=timeout)) as answer,  # noqa: S310  # it is checked
+        _opened(url, timeout) as answer,
         atomic_path(path) as part,
         part.open("wb") as file,
     ):
@@ -133,6 +133,14 @@ def _download(url: str, path: Path, timeout: float) -> None:
         expected = int(answer.headers.get("Content-Length") or file.tell())
         if file.tell() != expected:
             raise http.client.IncompleteRead(b"", expected - file.tell())
+
+
+def _opened(url: str, timeout: float) -> http.client.HTTPResponse:
+    """The answer's beginning; its socket has the same limit, and whichever notices first, the words are the same."""
+    try:
+        return within(timeout, lambda: urllib.request.urlopen(url, timeout=timeout))  # noqa: S310  # it is checked
+    except TimeoutError as error:
+        raise TimeoutError(f"no answer within {timeout:g} s (`remote.timeout`)") from error
 
 
 def _copy(answer: http.client.HTTPResponse, file: BinaryIO, timeout: float) -> None:
