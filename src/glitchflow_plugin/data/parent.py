@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
 _PAUSE = 1.0
@@ -22,6 +23,16 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     watch = _watch_starter if parent is None else parent.join
     threading.Thread(target=_outlive, args=(watch,), name="ends with its parent", daemon=True).start()
+
+
+def clean_start() -> BaseContext:
+    """How workers of `multiprocessing` are started: light, and without the locks that a fork would copy.
+
+    A thread of whatever this process has loaded may hold one, and what waits for it in the fork waits for ever.
+    """
+    return multiprocessing.get_context(
+        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    )
 
 
 @contextmanager

@@ -5,7 +5,6 @@ which sees nothing but its plan.
 """
 
 import logging
-import multiprocessing
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
@@ -17,7 +16,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BeforeValidator
 from tqdm import tqdm
 
-from glitchflow_plugin.data.parent import end_at_once, end_with_parent, starting_workers
+from glitchflow_plugin.data.parent import clean_start, end_at_once, end_with_parent, starting_workers
 from glitchflow_plugin.data.sharded_writer import ShardPlan
 from glitchflow_plugin.errors import (
     ConfigurationError,
@@ -250,10 +249,7 @@ def _finished(
     if workers <= 1:
         yield from ((position, partial(function, plan)) for position, plan in enumerate(plans))
         return
-    # fork would copy the threads' locks of whatever the parent has loaded; forkserver starts clean and light
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_remember, initargs=(function,))
+    executor = ProcessPoolExecutor(workers, mp_context=clean_start(), initializer=_remember, initargs=(function,))
     try:
         with starting_workers() as started:
             positions = {executor.submit(_call, plan): position for position, plan in enumerate(plans)}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from glitchflow_plugin.data.parent import clean_start
 from glitchflow_plugin.data.window_dataset import BatchOrder, CachedEvents, Share, share_cache
 from glitchflow_plugin.data.window_order import WindowOrder, balancing_weights, read_labels
 from glitchflow_plugin.training.configuration import TrainingConfiguration
@@ -69,6 +70,7 @@ def window_batches(
         num_workers=config.num_workers_dataloader,
         pin_memory=config.pin_gpu_memory or device.type == "cuda",
         persistent_workers=config.num_workers_dataloader > 0,
+        multiprocessing_context=clean_start() if config.num_workers_dataloader else None,
         worker_init_fn=ignore_signals,
         # of its own: a loader draws a number whenever it starts, and a resumed run starts it once more
         generator=torch.Generator(),

@@ -1,7 +1,6 @@
 """Streams of sets: every example once, the same whatever reads it and wherever it begins again, damage told."""
 
 import logging
-import multiprocessing
 import os
 import signal
 from collections import Counter
@@ -17,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests import _warm
 
 from glitchflow_plugin.data.triggers.epochs import StretchOrder, balanced, reading
 from glitchflow_plugin.data.triggers.sets import SetSettings, Vocabulary, trigger_sets
@@ -218,10 +218,8 @@ def _learn(store: Path, notes: Path, until: int) -> None:
 
 
 def test_a_run_that_was_killed_goes_on_at_the_batch(store: Path, tmp_path: Path) -> None:
-    run = multiprocessing.get_context("fork").Process(target=_learn, args=(store, tmp_path / "seen", 7))
-    run.start()
-    run.join()
-    assert run.exitcode == -signal.SIGKILL
+    run = _warm.start(_learn, store, tmp_path / "seen", 7, output=tmp_path / "log")
+    assert run.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
     seen = [[int(one) for one in line.strip("[]").split(",")] for line in (tmp_path / "seen").read_text().splitlines()]
     assert len(seen) == 7
     rest = numbers(stream(store).resume(stream(store).state(0, len(seen))))

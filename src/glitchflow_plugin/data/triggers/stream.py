@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from glitchflow_plugin.data.files import content_hash
-from glitchflow_plugin.data.parent import end_with_parent
+from glitchflow_plugin.data.parent import clean_start, end_with_parent
 from glitchflow_plugin.data.triggers.epochs import StretchOrder, balanced, reading
 from glitchflow_plugin.data.triggers.sets import COLUMNS, Flat, Points, SetSettings, Vocabulary, check_asked
 from glitchflow_plugin.data.triggers.stretches import RowGroups
@@ -293,6 +293,7 @@ def _loader(stretches: _Stretches, wanted: Sequence[int], workers: int) -> Itera
         sampler=list(wanted),
         num_workers=workers,
         prefetch_factor=1 if workers else None,
+        multiprocessing_context=clean_start() if workers else None,
         worker_init_fn=_begin_worker,
         generator=torch.Generator(),  # of its own: a loader draws a number whenever it starts
     )

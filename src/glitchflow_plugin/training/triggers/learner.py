@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from glitchflow_plugin.data.files import content_hash
+from glitchflow_plugin.data.parent import clean_start
 from glitchflow_plugin.data.window_dataset import BatchOrder, Share
 from glitchflow_plugin.data.window_order import WindowOrder, WindowPlaces
 from glitchflow_plugin.errors import DataError
@@ -179,6 +180,7 @@ def set_batches(
     common: dict[str, Any] = {
         "num_workers": config.num_workers_dataloader,
         "collate_fn": _as_it_is,
+        "multiprocessing_context": clean_start() if config.num_workers_dataloader else None,
         "worker_init_fn": ignore_signals,
         # of its own: a loader draws a number whenever it starts, and a resumed run starts it once more
         "generator": torch.Generator(),
