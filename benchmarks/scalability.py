@@ -24,7 +24,6 @@ import torch.distributed as dist
 from mlflow import MlflowClient
 from torch import nn
 
-from glitchflow_plugin.components._strategies import choose_backend
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.data.records import SpectrogramBatch
@@ -32,6 +31,7 @@ from glitchflow_plugin.data.sharded_writer import ShardedWriter
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.models.build import build_model
 from glitchflow_plugin.training.losses import LossSettings, map_loss
+from glitchflow_plugin.training.processes import choose_backend
 
 STEPS, ROUNDS = 6, 5
 CHANNELS = ("STRAIN", *(f"WITNESS_{row}" for row in range(1, 8)))

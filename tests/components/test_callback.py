@@ -13,9 +13,9 @@ from tests import _commands, _warm
 from tests.pipelines import _two_processes
 
 from glitchflow_plugin import cli
-from glitchflow_plugin.components.callback import check_names, explained
 from glitchflow_plugin.data.files import read_json
 from glitchflow_plugin.errors import ConfigurationError, FormatError
+from glitchflow_plugin.products.composed import check_names, explained
 from glitchflow_plugin.products.overrides import Applied, differences
 from glitchflow_plugin.products.summary import RunSummary, format_summary
 

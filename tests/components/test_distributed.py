@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import subprocess
 import sys
+import types
 
 import itwinai.torch.distributed as itwinai_distributed
 import itwinai.torch.trainer as itwinai_trainer
@@ -14,7 +15,6 @@ from itwinai.torch.distributed import NonDistributedStrategy, TorchDDPStrategy
 from ray.train import ScalingConfig
 
 import glitchflow_plugin.components._strategies as ours
-from glitchflow_plugin.components._ray_room import check_room, default_scaling, missing_room
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.errors import (
     ConfigurationError,
@@ -23,6 +23,7 @@ from glitchflow_plugin.errors import (
     MissingDependencyError,
 )
 from glitchflow_plugin.training.processes import lost_processes_explained
+from glitchflow_plugin.training.ray_room import check_room, default_scaling, missing_room
 
 TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
 
@@ -195,14 +196,14 @@ def test_a_ray_cluster_is_joined_without_a_word_about_passwords(monkeypatch):
 
 
 def test_a_failed_ray_trial_is_an_error(make, monkeypatch, cluster):
-    trainer = make()
+    monkeypatch.setattr(ours, "ray_cluster_is_running", lambda: True)
+    monkeypatch.setattr(itwinai_distributed, "initialize_ray", lambda: None)
+    trainer = make(strategy="ddp")
     cluster(2.0)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
-
-    def run(self, *_, **__):
-        errors = [ValueError("no memory")]
-        self.tune_result_grid = type("Grid", (), {"num_errors": 1, "errors": errors})()
-
-    monkeypatch.setattr(itwinai_trainer.TorchTrainer, "_execute_with_ray", run)
+    grid = types.SimpleNamespace(num_errors=1, errors=[ValueError("no memory")])
+    monkeypatch.setattr(itwinai_trainer, "RayTorchTrainer", lambda **_: None)
+    monkeypatch.setattr(ray.tune, "with_parameters", lambda function, **_: function)
+    monkeypatch.setattr(ray.tune, "Tuner", lambda **_: types.SimpleNamespace(fit=lambda: grid))
     with pytest.raises(GlitchflowError, match="no memory"):
-        trainer._execute_with_ray(None)
+        trainer.train_on(None, None)

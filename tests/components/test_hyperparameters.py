@@ -65,7 +65,7 @@ def test_what_is_drawn_depends_on_the_seed_alone(make):
 
 
 def test_the_best_comes_first_and_a_failure_fails_the_search(make, monkeypatch):
-    def run(search, pending):
+    def run(search, pending, _train):
         # veto efficiency, power removed, share harmed
         ends = {0: (0.5, 0.2, 0.0), 1: (0.9, 0.8, 0.5), 2: (0.7, 0.6, 0.0)}
         for number in pending:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests import _warm
 
-from glitchflow_plugin.components.trainer import Trainer
+from glitchflow_plugin.components._twin_trainer import TwinTrainer
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.training import loop
 from glitchflow_plugin.training.checkpoints import read_checkpoint, run_of
@@ -31,16 +31,18 @@ CONFIG = {
 }
 
 
+#: Arguments of a Trainer that a TwinTrainer chooses.
+GIVEN = ("registry", "pictures_every")
+
+
 @pytest.fixture
 def training_set(make_training_set):
     return make_training_set(16)
 
 
 @pytest.fixture
-def make_trainer(training_set, tmp_path, monkeypatch):
-    # the figures at the end take most of the time and are not of interest here
-    monkeypatch.setattr(Trainer, "_finish", lambda *_: None)
-
+def make_trainer(training_set, tmp_path):
+    # the figures at the end take most of the time and are not of interest here: a TwinTrainer makes none
     def make(checkpoints="checkpoints", config=None, **changes):
         keywords = {
             "folder": str(training_set.folder),
@@ -51,9 +53,8 @@ def make_trainer(training_set, tmp_path, monkeypatch):
             "checkpoints": str(tmp_path / checkpoints),
             "device": "cpu",
             "disable_tqdm": True,
-            "pictures_every": 0,
         }
-        return Trainer(**{**keywords, **changes})
+        return TwinTrainer(**{**keywords, **changes})
 
     return make
 
@@ -146,7 +147,7 @@ def test_a_damaged_last_checkpoint_costs_only_time(make_trainer, tmp_path, monke
 
 
 def test_ray_restores_by_itself(make_trainer, monkeypatch):
-    monkeypatch.setattr(Trainer, "uses_ray", property(lambda _: True))
+    monkeypatch.setattr(TwinTrainer, "uses_ray", property(lambda _: True))
     with pytest.raises(ConfigurationError, match=r"Ray.*training\.resume=false"):
         make_trainer(resume=True)
 
@@ -350,8 +351,7 @@ def train_slowly(arguments, threads):
         after_step(self)
 
     Loop.after_step = slow  # type: ignore[method-assign]
-    Trainer._finish = lambda *_: None  # type: ignore[method-assign]
-    Trainer(**arguments).execute()
+    TwinTrainer(**arguments).execute()
 
 
 @pytest.mark.slow
@@ -359,7 +359,7 @@ def test_what_is_killed_and_started_again_ends_as_if_it_never_was(make_trainer, 
     make_trainer("whole", epochs=4).execute()
     parts = tmp_path / "parts"
     described = make_trainer("parts", epochs=4, resume=True, checkpoint_minutes=1e-6).to_dict()
-    arguments = {key: value for key, value in described.items() if key not in ("_target_", "name")}
+    arguments = {key: value for key, value in described.items() if key not in ("_target_", "name", *GIVEN)}
     log = tmp_path / "said.txt"
 
     def steps():

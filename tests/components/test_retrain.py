@@ -21,6 +21,7 @@ from glitchflow_plugin.errors import (
 )
 from glitchflow_plugin.products.summary import EventCounts
 from glitchflow_plugin.tracking.versions import list_versions, promote
+from glitchflow_plugin.training import run as training_run
 from glitchflow_plugin.training.interruption import Interrupted
 from glitchflow_plugin.training.loop import Loop
 
@@ -120,14 +121,14 @@ def test_it_waits_keeps_trains_and_continues(station, tmp_path, monkeypatch):
     # new events, and the detector has changed; the run is killed in the middle of training
     fill(tmp_path / "buffer", 32, 1)
     station.drifted = True
-    whole = trainer_module.Trainer._finish
 
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer_module.Trainer, "_finish", killed)
-    with pytest.raises(Interrupted, match="Ctrl-C"):
-        station.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "finish", killed)
+        with pytest.raises(Interrupted, match="Ctrl-C"):
+            station.run()
     status = read_json(tmp_path / "retrain" / "status.json")
     assert (status["state"], status["decision"]) == ("running", "train")
     assert "GUIDE" in status["reason"]
@@ -135,7 +136,6 @@ def test_it_waits_keeps_trains_and_continues(station, tmp_path, monkeypatch):
 
     # more events have come: the killed run continues with those that it began with, and trains nothing twice
     fill(tmp_path / "buffer", 33, 1)
-    monkeypatch.setattr(trainer_module.Trainer, "_finish", whole)
     monkeypatch.setattr(Loop, "train_epoch", lambda _: pytest.fail("trained again"))
     summary, status = station.run()
     assert station.seen[-1] == station.seen[-2]

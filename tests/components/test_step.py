@@ -18,7 +18,6 @@ from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.components.pipeline import NamedPipeline
 from glitchflow_plugin.components.simulator import Simulator
 from glitchflow_plugin.components.splitter import Splitter
-from glitchflow_plugin.data import lock
 from glitchflow_plugin.errors import BusyError, ConfigurationError, DataError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 
@@ -110,9 +109,7 @@ def test_a_folder_that_is_named_in_two_ways_is_no_other_run(tmp_path, monkeypatc
         assert Both(folder, work=lambda: 7).execute() == 7
 
 
-def test_tasks_of_an_array_share_a_folder_as_long_as_their_settings_agree(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "_SETTLE", 0.2)
-
+def test_tasks_of_an_array_share_a_folder_as_long_as_their_settings_agree(tmp_path):
     def task(index, setting=1, work=lambda: "done"):
         engine = {"name": "slurm-array", "share_index": index, "share_count": 2}
         return Step(tmp_path, setting=setting, engine=engine, work=work)

@@ -134,9 +134,8 @@ def test_a_server_that_falls_silent_is_asked_again(archive, tmp_path):
     assert [answers.asked[path] for path in (first, last)] == [2, 2]
 
 
-def test_what_is_kept_stays_below_its_bound(archive, monkeypatch):
+def test_what_is_kept_stays_below_its_bound(archive):
     answers, service, _, _ = archive
-    monkeypatch.setattr(open_data, "_PATIENCE", 1.0)
     settings = RemoteSettings(**service["remote"])
     urls = [f"{settings.host}{path}" for path in sorted(answers) if path.endswith(".hdf5")]
     one = len(answers[urlparse(urls[0]).path]) / 2**30

@@ -24,13 +24,12 @@ def test_a_misspelt_key_raises():
     assert StrictConfiguration.checked(None).optim_lr == 1e-4
 
 
-def test_a_misspelt_key_of_a_search_space_raises(make, monkeypatch):
-    trainer = make()
-    monkeypatch.setattr(trainer, "_choose_learner", lambda: None)
+def test_a_misspelt_key_of_a_search_space_raises():
+    config = StrictConfiguration.checked({"batch_size": 7})
     with pytest.raises(ConfigurationError, match="optim_lrr"):
-        trainer._override_config({"optim_lrr": 5})
-    trainer._override_config({"optim_lr": 5})
-    assert trainer.config.optim_lr == 5
+        config.changed({"optim_lrr": 5})
+    changed = config.changed({"optim_lr": 5})
+    assert (changed.optim_lr, changed.batch_size) == (5, 7)
 
 
 def test_an_unusable_checkpoint_is_named(make, tmp_path):

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -16,6 +17,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import glitchflow_plugin.training.energy as energy_module
+from glitchflow_plugin.components._twin_trainer import TwinTrainer
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
 from glitchflow_plugin.components.trainer import Trainer
@@ -56,7 +58,7 @@ def training_set(make_coupled_maps, tmp_path):
 
 @pytest.fixture
 def make_trainer(training_set, tmp_path):
-    def make(**changes):
+    def make(kind=Trainer, **changes):
         keywords = {
             "folder": str(training_set.folder),
             "model": SMALL,
@@ -67,18 +69,18 @@ def make_trainer(training_set, tmp_path):
             "device": "cpu",
             "disable_tqdm": True,
             "run_name": "test",
-            "pictures_every": 0,
+            **({"pictures_every": 0} if kind is Trainer else {}),
         }
         keywords.update(changes)
-        return Trainer(**keywords)
+        return kind(**keywords)
 
     return make
 
 
 @pytest.fixture
-def unjudged(monkeypatch):
+def make_unjudged(make_trainer):
     """What follows the last epoch takes longer than the epochs do, and leaves the weights alone."""
-    monkeypatch.setattr(Trainer, "_finish", lambda *_: None)
+    return partial(make_trainer, TwinTrainer)
 
 
 @pytest.fixture
@@ -190,8 +192,7 @@ def test_the_best_on_validation_is_taken_and_the_test_set_decides_nothing(make_t
     assert seen == [set(training_set.split.test.event_ids)] * 3
 
 
-@pytest.mark.usefixtures("unjudged")
-def test_the_learning_rate_falls_on_validation(make_trainer, monkeypatch):
+def test_the_learning_rate_falls_on_validation(make_unjudged, monkeypatch):
     losses = iter([0.5, 0.4, 0.45, 0.45])
     rates = []
 
@@ -205,27 +206,25 @@ def test_the_learning_rate_falls_on_validation(make_trainer, monkeypatch):
 
     monkeypatch.setattr(energy_module.EnergyLearner, "judge", lambda *_, **__: Same())
     monkeypatch.setattr(Progress, "validated", lambda _, result: rates.append(result.learning_rate))
-    trainer = make_trainer(epochs=4, config={"batch_size": 8, "lr_scheduler_patience": 0, "optim_lr": 1e-3})
+    trainer = make_unjudged(epochs=4, config={"batch_size": 8, "lr_scheduler_patience": 0, "optim_lr": 1e-3})
     trainer.execute()
     assert rates == [1e-3, 1e-3, 1e-3, 5e-4]
     assert trainer.optimizer.param_groups[0]["lr"] == 2.5e-4
 
 
-@pytest.mark.usefixtures("unjudged")
-def test_the_same_seed_gives_the_same_network(make_trainer, tmp_path):
+def test_the_same_seed_gives_the_same_network(make_unjudged, tmp_path):
     for name in ("a", "b"):
-        make_trainer(checkpoints=str(tmp_path / name)).execute()
-    make_trainer(checkpoints=str(tmp_path / "c"), random_seed=2).execute()
+        make_unjudged(checkpoints=str(tmp_path / name)).execute()
+    make_unjudged(checkpoints=str(tmp_path / "c"), random_seed=2).execute()
     first, second, other = (weights(tmp_path / name / "last") for name in "abc")
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
-@pytest.mark.usefixtures("unjudged")
-def test_resuming_is_as_if_it_had_never_stopped(make_trainer, tmp_path):
-    make_trainer(checkpoints=str(tmp_path / "whole"), epochs=4).execute()
-    make_trainer(checkpoints=str(tmp_path / "parts"), epochs=2).execute()
-    resumed = make_trainer(
+def test_resuming_is_as_if_it_had_never_stopped(make_unjudged, tmp_path):
+    make_unjudged(checkpoints=str(tmp_path / "whole"), epochs=4).execute()
+    make_unjudged(checkpoints=str(tmp_path / "parts"), epochs=2).execute()
+    resumed = make_unjudged(
         checkpoints=str(tmp_path / "parts"), epochs=4, from_checkpoint=str(tmp_path / "parts" / "last")
     )
     resumed.execute()
@@ -234,40 +233,37 @@ def test_resuming_is_as_if_it_had_never_stopped(make_trainer, tmp_path):
         assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
-@pytest.mark.usefixtures("unjudged")
-def test_a_new_training_does_not_end_with_an_old_network(make_trainer, tmp_path, monkeypatch):
+def test_a_new_training_does_not_end_with_an_old_network(make_unjudged, tmp_path, monkeypatch):
     best = tmp_path / "checkpoints" / "best_model"
-    make_trainer().execute()
+    make_unjudged().execute()
     old = run_of(best)
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "train_epoch", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(SystemExit):
-            make_trainer().execute()
+            make_unjudged().execute()
     assert run_of(best) == old  # there is no better one yet
-    trainer = make_trainer(resume=True)
+    trainer = make_unjudged(resume=True)
     trainer.execute()
     assert run_of(best) == trainer.run_id
 
 
-@pytest.mark.usefixtures("unjudged")
-def test_resuming_elsewhere_brings_the_best_network_along(make_trainer, tmp_path):
-    make_trainer(epochs=1).execute()
+def test_resuming_elsewhere_brings_the_best_network_along(make_unjudged, tmp_path):
+    make_unjudged(epochs=1).execute()
     best = weights(tmp_path / "checkpoints" / "best_model")
-    trainer = make_trainer(
+    trainer = make_unjudged(
         checkpoints=str(tmp_path / "elsewhere"), epochs=1, from_checkpoint=str(tmp_path / "checkpoints" / "last")
     )
     trainer.execute()
     assert all(torch.equal(best[key], value) for key, value in trainer.model.state_dict().items())
 
 
-@pytest.mark.usefixtures("unjudged")
-def test_a_checkpoint_of_another_split_or_scaling_is_refused(make_trainer, training_set, tmp_path):
-    make_trainer(epochs=1).execute()
+def test_a_checkpoint_of_another_split_or_scaling_is_refused(make_unjudged, training_set, tmp_path):
+    make_unjudged(epochs=1).execute()
     maps, folder = training_set.open_spectrograms(), str(tmp_path / "training")
     split = Splitter({"block_length": 100.0, "seed": 5}, str(maps.folder), folder).execute(maps)
     Processor({"clamp": 50.0}, str(maps.folder), folder).execute(split)
     with pytest.raises(ConfigurationError, match="trained with another split and scaling"):
-        make_trainer(epochs=2, from_checkpoint=str(tmp_path / "checkpoints" / "last")).execute()
+        make_unjudged(epochs=2, from_checkpoint=str(tmp_path / "checkpoints" / "last")).execute()
 
 
 def test_a_registry_that_goes_down_costs_no_training(make_trainer, training_set, registry, monkeypatch):
@@ -330,7 +326,7 @@ def test_a_training_that_is_asked_to_end_is_killed_in_mlflow_until_it_goes_on(
 ):
     client = MlflowClient(registry["tracking_uri"])
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "after_step", Loop._interrupt)
+        patch.setattr(Loop, "after_step", Loop.interrupt)
         with pytest.raises(SystemExit):
             make_trainer(registry=registry, epochs=1).execute()
     (path,) = tmp_path.rglob("mlflow_run.json")
@@ -368,9 +364,7 @@ def test_what_a_silent_server_has_not_taken_is_sent_by_the_next_training(
 
     with monkeypatch.context() as patch:
         patch.setattr(MLFlowLogger, "log", silent)
-        patch.setattr(
-            Loop, "run_epochs", lambda self: (self.progress.tracker.metric("loss", 0.5, 7), self._interrupt())
-        )
+        patch.setattr(Loop, "run_epochs", lambda self: (self.progress.tracker.metric("loss", 0.5, 7), self.interrupt()))
         with pytest.raises(SystemExit):
             make_trainer(registry=registry, epochs=1).execute()
     kept = json.loads((tmp_path / "checkpoints" / "mlflow_run.json").read_text())
@@ -546,11 +540,10 @@ def test_a_diverged_training_says_so(make_trainer):
         make_trainer(config={"batch_size": 8, "optim_lr": 1e30, "gradient_clip": 1e30, "optimizer": "sgd"}).execute()
 
 
-@pytest.mark.usefixtures("unjudged")
-def test_gradients_are_clipped(make_trainer, monkeypatch):
+def test_gradients_are_clipped(make_unjudged, monkeypatch):
     seen = []
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda _, largest: seen.append(largest))
-    make_trainer(epochs=1).execute()
+    make_unjudged(epochs=1).execute()
     assert set(seen) == {5.0}
 
 

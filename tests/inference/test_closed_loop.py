@@ -1,6 +1,7 @@
 """The loop from series to verdicts: a witness that changes is left out, and nothing else is."""
 
 import json
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import torch
 from tests.inference._reference import measure_reference
 
+import glitchflow_plugin.components.trainer as trainer_module
+from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.retrain import Retrain
 from glitchflow_plugin.data.files import read_json
 from glitchflow_plugin.data.sharded import EventSet
@@ -275,7 +278,7 @@ def test_retraining_finds_the_change_in_its_buffer_and_names_it(make_case, tmp_p
     bundle, maps, events = make_case(coupled_series(24, 10, reversed_from=6))
     step = retraining_step(tmp_path)
     pinned(step.cycle).symlink_to(events.folder)
-    loop = step._loop(bundle, maps)
+    loop = step.look.coupling(bundle, maps)
     champion = ModelVersion("twin", 1, "sqlite:///none.db", "run")
     finding = Finding(
         champion, decide(DriftReport((), 24), loop.stopped), EventCounts(24, 24), coupling=loop_details(loop, maps)
@@ -294,7 +297,7 @@ def a_champion(make_case, tmp_path):
     pinned(step.cycle).symlink_to(events.folder)
     pairs = [(name, ("both", "one", "one")[row % 3]) for row, name in enumerate(events.event_ids[:40])]
     (tmp_path / "labels.csv").write_text("event_id,label\n" + "".join(f"{name},{label}\n" for name, label in pairs))
-    left = events_left(bundle, maps, step._loop(bundle, maps), 100.0)
+    left = events_left(bundle, maps, step.look.coupling(bundle, maps), 100.0)
     seen = ExceedanceCount(WITNESSES)
     for batch in maps.batches(16, channels=list(WITNESSES)):
         seen.add(batch.maps, batch.valid)
@@ -325,7 +328,8 @@ def test_retraining_notices_that_more_is_left_though_the_gain_is_the_same(
     monkeypatch.setattr("glitchflow_plugin.tracking.registry.load", lambda *_: a_champion)
     made = (maps, EventCounts(44, 44), ())
     monkeypatch.setattr("glitchflow_plugin.inference.model_data.make_maps", lambda *_, **__: made)
-    monkeypatch.setattr(Retrain, "_train", lambda *_: None)
+    monkeypatch.setattr(Processor, "execute", lambda *_: None)
+    monkeypatch.setattr(trainer_module, "Trainer", lambda **_: types.SimpleNamespace(execute=lambda _: None))
     summary, status = step.execute(), read_json(tmp_path / "retrain" / "status.json")
     assert {each["kind"] for each in status["residual"]} == {"all", "class", "witness"}
     grown = {(each["kind"], each["name"]) for each in status["residual"] if each["grown"]}

@@ -70,11 +70,11 @@ def test_numbers_of_a_training_wait_while_the_server_is_away(server, tmp_path):
     assert len(unsent(loggers)) == 50
     server.signal(signal.SIGCONT)
     server.kill()
-    patient._wait_until = 0.0
+    patient.try_again()
     tracker.text("note.txt", "written while it was down")
     assert len(unsent(loggers)) == 51
     server.start()
-    patient._wait_until = 0.0
+    patient.try_again()
     tracker.metric("loss", 0.01, 50)
     assert unsent(loggers) == []
     loggers.destroy_logger_context()
@@ -264,7 +264,7 @@ def test_waiting_for_a_server_that_stalls_has_one_budget(proxy, make_bundle, tmp
     assert (len(proxy.seen), patience.used_up) == (2, True)
     asked = []
     for step in range(1, 4):
-        patient._wait_until = 0.0
+        patient.try_again()
         proxy.seen.clear()
         with quick():
             asked.append((os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"], os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]))

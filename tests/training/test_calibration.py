@@ -8,7 +8,7 @@ from glitchflow_plugin.models.coupling import Explanation
 from glitchflow_plugin.models.stft import ShortTimeFourier
 from glitchflow_plugin.models.twins import PROBABILITIES, WaveformTwin
 from glitchflow_plugin.models.wiener import WienerFilter
-from glitchflow_plugin.training.calibration import _upper_quantiles, calibrate, coverage, leave_out
+from glitchflow_plugin.training.calibration import calibrate, coverage, leave_out, upper_quantiles
 
 
 class Announces(nn.Module):
@@ -254,7 +254,7 @@ def test_limits_cover_other_groups_whatever_their_sizes(common, num_groups):
         groups = np.repeat(unequal(num_groups, rng), 40)
         sizes = np.bincount(groups)
         ratios = np.exp(common * rng.standard_normal(num_groups))[groups] * rng.exponential(size=len(groups))
-        limits = _upper_quantiles(ratios, 1 / sizes[groups], groups)
+        limits = upper_quantiles(ratios, 1 / sizes[groups], groups)
         others = np.exp(common * rng.standard_normal((2000, 1))) * rng.exponential(size=(2000, 1))
         found.append((others < limits).mean(axis=0))
     coverage_found = np.mean(found, axis=0)
@@ -279,10 +279,10 @@ def test_a_large_group_has_one_voice(twin):
 
 
 def test_memory_does_not_grow_with_the_pixels(twin):
-    from glitchflow_plugin.training.calibration import _observed
+    from glitchflow_plugin.training.calibration import observed
 
     calibrate(twin, made(8), made(8))
-    assert len(_observed(twin, made(8), 0).power) <= 8 * 1500
+    assert len(observed(twin, made(8), 0).power) <= 8 * 1500
 
 
 def test_what_was_never_seen_is_strange(twin):

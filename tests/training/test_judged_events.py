@@ -16,6 +16,7 @@ from glitchflow_plugin.signal.qtransform import QTransformSettings
 from glitchflow_plugin.training.energy import EnergyLearner
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.judged_events import Gate, gate_notes
+from glitchflow_plugin.training.seen import contents
 from glitchflow_plugin.training.waveform import WaveformLearner
 
 RATE, SIZE, DELAY = 1024.0, 3072, 37
@@ -157,7 +158,7 @@ def test_a_champion_is_compared_with_on_what_neither_has_seen(made):
     spans = [[float(split.gate.gps_start[row]), float(split.gate.gps_stop[row])] for row in range(6)]
     verdict = better.decide(replace(weak, notes={"seen_events": {**seen, "gps": [*seen["gps"], *spans]}}))
     assert verdict.figures["compared_events"] == 24
-    copies = better._contents[:8]
+    copies = contents(made[0].open_spectrograms(), list(split.gate.event_ids)[:8])
     verdict = better.decide(replace(weak, notes={"seen_events": {**seen, "contents": copies}}))
     assert verdict.figures["compared_events"] == 22
     # of an earlier version one knows from when to when its data were, or nothing

@@ -128,7 +128,7 @@ def test_it_learns_and_tells(make_loop):
 def test_time_that_is_up_within_an_epoch_costs_nothing(make_loop, tmp_path, monkeypatch, step):
     make_loop(folder="whole").run()
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "after_step", lambda self: setattr(self, "_time_is_up", self.state.step == step))
+        patch.setattr(Loop, "after_step", lambda self: setattr(self, "time_is_up", self.state.step == step))
         make_loop(folder="parts").run()
     cut = read_checkpoint(tmp_path / "parts" / LAST)
     assert (cut["state"]["step"], cut["state"]["epoch"]) == (step, (step - 1) // 5 - 1)

@@ -20,8 +20,7 @@ def test_auto_follows_the_device(monkeypatch):
 
 
 def test_a_cpu_without_the_instructions_has_no_bf16(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(precision, "cpu_instructions", lambda: frozenset({"avx2", "avx512f"}))
     assert not precision.has_bf16(CPU)
 
 

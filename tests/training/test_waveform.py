@@ -95,16 +95,18 @@ def test_calibration_knows_the_groups_of_the_split(make_learner):
 
 
 @pytest.mark.parametrize("model", [SMALL, {"name": "wiener", "filter_size": 65}])
-def test_a_review_says_what_each_look_by_itself_would_say(make_learner, model, monkeypatch):
+def test_a_review_says_what_each_look_by_itself_would_say(make_learner, model):
     valid = np.ones((24, 4), dtype=bool)
     valid[::5, 2] = False
     learner = make_learner(model, num_events=24, valid=valid)
     cpu, batches = torch.device("cpu"), batches_of(learner)
     twin, again = learner.twin(learner.network()).eval(), learner.twin(learner.network()).eval()
     again.load_state_dict(twin.state_dict())
-    predictions, parts = [], CouplingNet._parts
-    monkeypatch.setattr(CouplingNet, "_parts", lambda net, seen: predictions.append(seen) or parts(net, seen))
+    predictions, gain = [], getattr(twin.network, "gain", None)  # of each prediction the network asks once how strong
+    counter = None if gain is None else gain.register_forward_hook(lambda *_: predictions.append(None))
     review = learner.review(twin, batches, threshold=16.0)
+    if counter is not None:
+        counter.remove()
     if model is SMALL:
         # each batch as it is, without one of the two witnesses and without both
         assert len(predictions) == 3 * len(batches("validation"))
@@ -113,7 +115,7 @@ def test_a_review_says_what_each_look_by_itself_would_say(make_learner, model, m
         assert found.equal(wanted) or (found.isnan() == wanted.isnan()).all(), name
     judged = learner.judge(again, batches("validation"), again, device=cpu, threshold=16.0)
     assert review.results.figures() == judged.figures()
-    groups = learner._validation_groups()
+    groups = learner.validation_groups()
     assert review.gains == measure_reference(again, learner.witnesses, batches("validation"), groups, 1024.0)
     maps = learner.maps
     rows = [maps.row_of[name] for name in review.ranks]
@@ -296,7 +298,7 @@ def test_where_the_truth_is_known_the_glitch_alone_is_learnt(simulated, tmp_path
     known = read_glitch_truth(made.folder, events.recipe, list(windows.event_ids), windows.gps_start)
     np.testing.assert_allclose(strain[:, 1], known.strain, atol=1e-4)
     # the glitch itself loses its own power, and nothing else does
-    glitch, worth = strain[:, 1:], learner._worth(strain[:, :1])
+    glitch, worth = strain[:, 1:], learner.worth(strain[:, :1])
     left = learner.losses(lambda _: glitch, learner.twin(WienerFilter(1, filter_size=65)), witnesses, strain)
     torch.testing.assert_close(left, 1 - glitch.square().sum(dim=(1, 2)) / worth)
     # what judges, and the rival, see the strain as it was measured

@@ -25,3 +25,7 @@ class StrictConfiguration(TrainingConfiguration, ItwinaiConfiguration):  # pyrig
             ConfigurationError: A key is unknown or a value has the wrong type; the message names it.
         """
         return built(cls, values, "training.config")
+
+    def changed(self, sample: Mapping[str, object]) -> "StrictConfiguration":
+        """The same with a sample of a search space, whose keys and types are checked as those of YAML are."""
+        return self.checked({**self.model_dump(), **sample})

@@ -13,13 +13,17 @@ from typing import Any
 import torch
 from itwinai.distributed import detect_distributed_environment
 from itwinai.loggers import Logger, get_mlflow_logger
-from itwinai.torch.distributed import NonDistributedStrategy, RayTorchDistributedStrategy, TorchDistributedStrategy
+from itwinai.torch.distributed import (
+    DeepSpeedStrategy,
+    NonDistributedStrategy,
+    RayTorchDistributedStrategy,
+    TorchDistributedStrategy,
+)
 from itwinai.torch.trainer import TorchTrainer
 
 from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._ray_room import copy_best, raise_failure, training_room
-from glitchflow_plugin.components._strategies import StrategyProcesses, choose_strategy
+from glitchflow_plugin.components._strategies import choose_strategy
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.parent import end_with_parent
 from glitchflow_plugin.errors import ConfigurationError
@@ -53,8 +57,9 @@ from glitchflow_plugin.training.checkpoints import (
 from glitchflow_plugin.training.interruption import Interrupted
 from glitchflow_plugin.training.learner import Learnable
 from glitchflow_plugin.training.loop import Loop, LoopSettings
-from glitchflow_plugin.training.processes import OneProcess, Processes, lost_processes_explained
+from glitchflow_plugin.training.processes import OneProcess, Processes, SeveralProcesses, lost_processes_explained
 from glitchflow_plugin.training.progress import EpochResult, Progress
+from glitchflow_plugin.training.ray_room import copy_best, raise_failure, training_room
 from glitchflow_plugin.training.registration import RegistrySettings
 
 logger = logging.getLogger(__name__)
@@ -228,17 +233,18 @@ class LoopTrainer(TorchTrainer):
         self.random_seed = self.checkpoint["state"]["random_seed"]
 
     def _override_config(self, config: Mapping[str, object]) -> None:
-        """Take a sample of a search space, keys and types checked as in YAML; it may concern the learner."""
+        """Take a sample of a search space; it may concern the learner."""
         if config:
-            self.config = StrictConfiguration.checked({**self.config.model_dump(), **config})
+            self.config = self.config.changed(config)
             self.learner = self._choose_learner()
 
     def create_dataloaders(self, train_dataset: Any, validation_dataset: Any = None, test_dataset: Any = None) -> None:
         """Batches whose order depends on seed and epoch alone (itwinai's shuffling ignores the seeded generator)."""
         del test_dataset
-        options = self.get_default_distributed_kwargs()
-        alone = not self.strategy.is_distributed
-        self.processes: Processes = OneProcess() if alone else StrategyProcesses(self.strategy, options)
+        self.processes: Processes = OneProcess()
+        if self.strategy.is_distributed:
+            options, deepspeed = self.get_default_distributed_kwargs(), isinstance(self.strategy, DeepSpeedStrategy)
+            self.processes = SeveralProcesses(self.strategy, options, through_engine=deepspeed)
         self.batches = self._make_batches(train_dataset, validation_dataset)
 
     def create_model_loss_optimizer(self) -> None:

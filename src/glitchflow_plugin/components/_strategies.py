@@ -6,10 +6,9 @@ others of a rank that has ended stop with a message, and Ray is given only what 
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,8 +24,6 @@ from itwinai.torch.distributed import (
     ray_cluster_is_running,
 )
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from glitchflow_plugin.errors import (
     ConfigurationError,
@@ -34,7 +31,7 @@ from glitchflow_plugin.errors import (
     MissingDependencyError,
     nearest,
 )
-from glitchflow_plugin.training.processes import brief
+from glitchflow_plugin.training.processes import Backend, brief, choose_backend
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +42,6 @@ logging.getLogger("itwinai.torch.distributed").addFilter(
 )
 
 STRATEGIES = ("ddp", "deepspeed", "horovod")
-Backend = Literal["nccl", "gloo", "mpi"]
-_Value = TypeVar("_Value")
 
 _HOW = "torchrun --standalone --nproc_per_node=2 --no-python itwinai exec-pipeline ... training.strategy={}"
 
@@ -96,73 +91,6 @@ class GradientsOnlyDeepSpeedStrategy(DeepSpeedStrategy):
         model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         engine, _, _ = super().distributed(model, optimizer, None, **keywords)
         return engine, optimizer, lr_scheduler
-
-
-class StrategyProcesses:
-    """`Processes` of a strategy that is initialised.
-
-    Args:
-        strategy: One of itwinai's.
-        options: What its `distributed` takes besides the network.
-    """
-
-    def __init__(self, strategy: TorchDistributedStrategy, options: Mapping[str, Any]) -> None:
-        self.strategy, self.options = strategy, options
-        self.rank, self.size = strategy.global_rank(), strategy.global_world_size()
-
-    def gather(self, value: _Value) -> list[_Value]:
-        """The values of all processes by rank, in each of them."""
-        return self.strategy.allgather_obj(value)
-
-    def any(self, flags: Sequence[bool]) -> tuple[bool, ...]:
-        """For each flag whether one process or more has set it."""
-        if not dist.is_initialized():
-            return tuple(any(each) for each in zip(*self.gather(tuple(flags)), strict=True))
-        device = self.strategy.device() if dist.get_backend() == "nccl" else "cpu"
-        together = torch.tensor(flags, dtype=torch.int32, device=device)
-        dist.all_reduce(together, op=dist.ReduceOp.MAX)
-        return tuple(bool(flag) for flag in together.tolist())
-
-    def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Overwrite tensors by those of the first process."""
-        for tensor in tensors:
-            dist.broadcast(tensor, src=0)
-
-    def wrap(
-        self, network: nn.Module, optimizer: Optimizer, scheduler: ReduceLROnPlateau | None
-    ) -> tuple[nn.Module, Optimizer, ReduceLROnPlateau | None]:
-        """What to run and step in their place, so that gradients are averaged over the processes."""
-        distributed: Any = self.strategy.distributed
-        return distributed(network, optimizer, scheduler, **self.options)
-
-    def backward(self, network: nn.Module, loss: torch.Tensor) -> None:
-        """Gradients of a loss, averaged over the processes."""
-        # an engine of DeepSpeed's exchanges nothing after a loss's own
-        engine: Any = network
-        if isinstance(self.strategy, DeepSpeedStrategy):
-            engine.backward(loss)
-        else:
-            loss.backward()
-
-
-def choose_backend(chosen: str) -> Backend:
-    """What processes talk through: by the device, unless the user says otherwise.
-
-    Args:
-        chosen: `auto`, `nccl`, `gloo` or `mpi`.
-
-    Raises:
-        ConfigurationError: nccl without GPUs, or a backend that this torch was built without.
-    """
-    gpus = torch.cuda.is_available()
-    backend: Any = ("nccl" if gpus else "gloo") if chosen == "auto" else chosen
-    if backend == "nccl" and not gpus:
-        message = "dist_backend: nccl needs GPUs and there are none. Use auto or gloo."
-        raise ConfigurationError(message)
-    if not dist.is_backend_available(backend):
-        message = f"dist_backend: this torch was built without {backend}. Use auto."
-        raise ConfigurationError(message)
-    return backend
 
 
 def choose_strategy(name: str | None, *, device: str, backend: str, timeout: float) -> TorchDistributedStrategy:

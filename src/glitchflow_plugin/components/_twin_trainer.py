@@ -4,6 +4,9 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
+from itwinai.components import monitor_exec
+
+from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.components.trainer import Trainer
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.training.trained_twin import TrainedTwin
@@ -27,16 +30,15 @@ class TwinTrainer(Trainer):
         super().train()
         self.minutes = (perf_counter() - begun) / 60
 
-    def trained(self, training_set: TrainingSet | None = None) -> TrainedTwin:
-        """Train the network."""
-        self.execute(training_set)
-        return replace(self.trained_twin, minutes=self.minutes, epochs=self.current_epoch + 1)
+    @monitor_exec
+    @holding("checkpoints_location", reads=("folder",))
+    def execute(self, training_set: TrainingSet | None = None) -> TrainedTwin:  # pyright: ignore
+        """Train in this process alone, and return the twin."""
+        self.learn(training_set)
+        return replace(self.best_twin(), minutes=self.minutes, epochs=self.current_epoch + 1)
 
     def how_to_go_on(self) -> str:
         """What to tell the user of a training that was asked to end."""
         if self.resume:
             return super().how_to_go_on()
         return "The same command goes on: entrants that are finished are kept, this one begins anew."
-
-    def _finish(self, *_: Any) -> None:  # type: ignore[override]  # pyright: ignore
-        """The twin is judged by whoever asked for it."""

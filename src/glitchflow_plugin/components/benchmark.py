@@ -9,7 +9,6 @@ from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.components._twin_trainer import TwinTrainer
 from glitchflow_plugin.data.names import check_name
@@ -22,6 +21,7 @@ from glitchflow_plugin.inference.leaderboard_page import write_leaderboard
 from glitchflow_plugin.inference.learning_curve import write_curve
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.training.contest import Budget, Contest, Entrant, compete, entrants_of, hold_out, summarize
 from glitchflow_plugin.training.learning_curve import CurveSettings, draw_samples, learning_curve
@@ -139,4 +139,4 @@ class Leaderboard(BaseComponent):
             disable_tqdm=self.disable_tqdm,
             run_name=f"{self.run_name}-{name}",
             **self.budget.keywords(),
-        ).trained(training_set)
+        ).execute(training_set)

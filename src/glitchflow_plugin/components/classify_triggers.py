@@ -13,7 +13,6 @@ from itwinai.components import BaseComponent, monitor_exec
 from numpy.typing import NDArray
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.names import check_name
@@ -33,6 +32,7 @@ from glitchflow_plugin.products.classified import write_classified
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.products.veto_flag import flag_name, veto_flag
 from glitchflow_plugin.products.veto_formats import write_flag
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import Fraction, NotNegative, Positive, built, section
 from glitchflow_plugin.tracking.trigger_models import load_trigger_model
 from glitchflow_plugin.tracking.versions import ModelVersion

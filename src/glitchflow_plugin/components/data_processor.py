@@ -6,7 +6,6 @@ from pathlib import Path
 
 from itwinai.components import DataGetter, monitor_exec
 
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.sharded import EventSet
@@ -15,6 +14,7 @@ from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ingest import IngestSettings, ingest, jitter_lacking
 from glitchflow_plugin.preprocessing.quality import QUALITY_NAME, RECORDS_NAME, read_quality
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.results import claim, place
 from glitchflow_plugin.data.sharded import SpectrogramSet
@@ -15,6 +14,7 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.model_data import gps_of
 from glitchflow_plugin.products.pictures import PictureSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.channels import read_channel_list
 from glitchflow_plugin.data.datasets import DatasetSettings
@@ -19,6 +18,7 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.pictures import IMAGES, save_figures
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.streaming.blocks import find_segments, plan_blocks, with_sources
 from glitchflow_plugin.streaming.trigger_search import SearchSettings

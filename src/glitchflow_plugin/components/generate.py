@@ -4,20 +4,20 @@ from itwinai.components import monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._inference import InferenceStep
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.inference.generate import (
     GenerateSettings,
     generate_glitches,
-    generated_metrics,
+    generated_summary,
     write_pictures,
 )
 from glitchflow_plugin.inference.generated_bank import write_banks
-from glitchflow_plugin.inference.subject import Subject, model_inputs, registered
+from glitchflow_plugin.inference.subject import Subject, registered
 from glitchflow_plugin.models.bundle import ModelBundle
-from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
+from glitchflow_plugin.products.summary import now
 from glitchflow_plugin.products.veto_table import write_table
+from glitchflow_plugin.report.step import report
 
 
 class GenerateGlitches(InferenceStep[GenerateSettings]):
@@ -59,29 +59,6 @@ class GenerateGlitches(InferenceStep[GenerateSettings]):
             board=self.board,
             pictures=self.pictures,
         )
-        report(
-            RunSummary(
-                pipeline="glitchflow_pipeline/Generate",
-                started=started,
-                inputs={
-                    **model_inputs(bundle),
-                    "witnesses": str(witnesses.folder),
-                    "target": bundle.target,
-                    "threshold_snr2": settings.threshold,
-                    "changes": ", ".join(map(str, settings.interventions)) or "none",
-                    "wanted_snr": "any" if settings.snr is None else f"{list(settings.snr)} by the {settings.scale}",
-                },
-                events=EventCounts.from_reasons(len(made.spectrograms), made.spectrograms.manifest.rejected.values()),
-                metrics=generated_metrics(made),
-                outputs={
-                    "spectrograms": str(made.spectrograms.folder),
-                    "strain": str(made.strain.folder) if made.strain is not None else "none (a model of energies)",
-                    "bank": ", ".join(map(str, banks)) or "none",
-                    "labels": f"{labels['csv']}, {labels['parquet']}",
-                    "images": ", ".join(map(str, images)) or "none",
-                },
-                warnings=() if made.glitches.any() else ("The model generated no glitch: every map is background.",),
-            ),
-            self.place,
-        )
+        tables = {"bank": banks, "labels": [labels["csv"], labels["parquet"]], "images": images}
+        report(generated_summary(made, bundle, witnesses, settings, written=tables, started=started), self.place)
         return made.spectrograms

@@ -1,23 +1,22 @@
 """The step Hyperparameter-search: many trainings with drawn settings, judged on validation windows."""
 
 import logging
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from itwinai.components import BaseComponent, monitor_exec
 
-from glitchflow_plugin.components._ray_trials import draw, prepare_environment, run_trials
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import GlitchflowError
 from glitchflow_plugin.models.build import check_network
 from glitchflow_plugin.products.summary import now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.training.objectives import ObjectiveSettings
+from glitchflow_plugin.training.ray_trials import draw, prepare_environment, run_trials
 from glitchflow_plugin.training.search import (
     Drawn,
     Search,
@@ -29,6 +28,7 @@ from glitchflow_plugin.training.search import (
     trouble,
     write_results,
 )
+from glitchflow_plugin.training.trained_twin import TrainedTwin
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class HyperparameterSearch(BaseComponent):
         if len(pending) < len(known):
             logger.info("%d of %d trials are there already", len(known) - len(pending), len(known))
         if pending:
-            run_trials(search, pending)
+            run_trials(search, pending, train_trial)
         trials = ranked(search.trials(), self.objective)
         report(summarize(trials, found, write_results(trials, self.folder), started), self.folder)
         wrong = trouble(trials, allow_failures=self.settings.allow_failures)
@@ -115,9 +115,11 @@ class HyperparameterSearch(BaseComponent):
 
     def drawn(self) -> list[Drawn]:
         """Settings of all trials, each of which a training can have."""
+        from itwinai.torch.tuning import search_space
+
         from glitchflow_plugin.components._configuration import StrictConfiguration
 
-        trials = draw(self.settings)
+        trials = draw(self.settings, search_space)
         for drawn in trials:
             StrictConfiguration.checked({**self.trainer["config"], **drawn.get("config", {})})
             check_network({**self.trainer["model"], **drawn.get("model", {})})
@@ -126,18 +128,15 @@ class HyperparameterSearch(BaseComponent):
     def _track(self, trials: Sequence[Trial], status: str) -> None:
         if self.registry is None:
             return
-        from glitchflow_plugin.tracking.connection import ensure_experiment, guarded
-        from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, make_loggers
+        from glitchflow_plugin.tracking.itwinai_tracker import tracked_run
 
-        uri, experiment = self.registry["tracking_uri"], self.registry["experiment"]
-        with guarded(uri):
-            ensure_experiment(uri, experiment, self.registry["artifacts"])
-            # what the machine does now tells nothing of the trials
-            loggers = make_loggers(uri, experiment, None, self.folder / "logs", system_metrics=False)
-            assert loggers is not None  # noqa: S101
-            loggers.create_logger_context(rank=0, run_name=f"{self.run_name}-hpo")
-            tracker = ItwinaiTracker(loggers)
+        where = [self.registry[key] for key in ("tracking_uri", "experiment", "artifacts")]
+        with tracked_run(*where, name=f"{self.run_name}-hpo", status=status, scratch=self.folder / "logs") as tracker:
             track(tracker, trials, self.settings)
-            tracker.end_as(status)
-            loggers.destroy_logger_context()
-        shutil.rmtree(self.folder / "logs", ignore_errors=True)
+
+
+def train_trial(keywords: Mapping[str, Any]) -> TrainedTwin:
+    """Train as one trial of a search, in a process of Ray's; it goes on from its last checkpoint."""
+    from glitchflow_plugin.components._twin_trainer import TwinTrainer
+
+    return TwinTrainer(**keywords, resume=True, checkpoint_every=1, disable_tqdm=True).execute()

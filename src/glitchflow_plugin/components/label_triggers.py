@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from itwinai.components import BaseComponent, monitor_exec
 from numpy.typing import NDArray
 
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.readers.segments import as_given, read_segments
@@ -22,6 +21,7 @@ from glitchflow_plugin.data.triggers.store import TRUTH_NAME, open_triggers, rea
 from glitchflow_plugin.data.triggers.table import in_order
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 
 

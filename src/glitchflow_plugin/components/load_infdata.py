@@ -6,7 +6,6 @@ from pathlib import Path
 from itwinai.components import DataGetter, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.datasets import DatasetSettings
 from glitchflow_plugin.data.results import claim
@@ -17,6 +16,7 @@ from glitchflow_plugin.inference.subject import check_model, load_model, model_i
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.report.step import report
 
 
 class LoadInfdata(DataGetter):

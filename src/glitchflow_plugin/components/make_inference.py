@@ -8,24 +8,18 @@ from itwinai.components import monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._inference import InferenceStep
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.sharded import SpectrogramSet
-from glitchflow_plugin.inference.drift import drift_metrics, drift_of, drift_warnings
+from glitchflow_plugin.inference.drift import drift_of
 from glitchflow_plugin.inference.loop_state import LoopFile
-from glitchflow_plugin.inference.report import (
-    run_warnings,
-    summary_details,
-    summary_metrics,
-    time_metrics,
-    write_result,
-)
+from glitchflow_plugin.inference.report import inference_summary, write_result
 from glitchflow_plugin.inference.run import InferenceSettings, run_inference
-from glitchflow_plugin.inference.subject import Subject, model_inputs, registered
+from glitchflow_plugin.inference.subject import Subject, registered
 from glitchflow_plugin.inference.veto_report import VETOES, veto_report, with_false_alarms
 from glitchflow_plugin.models.bundle import ModelBundle
-from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
+from glitchflow_plugin.products.summary import RunSummary, now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.signal.drift import DriftSettings
 
 MAPS = "maps"
@@ -96,31 +90,15 @@ class MakeInference(InferenceStep[InferenceSettings]):
         if self.loop_file is not None:
             self.loop_file.keep(result.loop, spectrograms)
         drift = drift_of(spectrograms, bundle.witnesses, bundle.notes, DriftSettings())
-        return report(
-            RunSummary(
-                pipeline="inference_pipeline/Make-inference",
-                started=started,
-                inputs={
-                    **model_inputs(bundle),
-                    "spectrograms": str(spectrograms.folder),
-                    "target": bundle.target,
-                    "threshold_snr2": self.settings.threshold,
-                },
-                events=EventCounts.from_reasons(len(spectrograms), spectrograms.manifest.rejected.values()),
-                metrics={
-                    **summary_metrics(result.scores),
-                    **({} if vetoes is None else vetoes.metrics(self.settings.threshold)),
-                    **time_metrics(result),
-                    **drift_metrics(drift),
-                },
-                outputs=outputs,
-                warnings=(
-                    *run_warnings(result),
-                    *([] if self.loop_file is None else self.loop_file.how_to_reset(result.loop)),
-                    *([] if vetoes is None else vetoes.warnings()),
-                    *drift_warnings(drift),
-                ),
-                details={**summary_details(result), **({} if drift is None else {"drift": drift.to_dict()})},
-            ),
-            self.place,
+        summary = inference_summary(
+            bundle,
+            spectrograms,
+            result,
+            self.settings,
+            vetoes=vetoes,
+            drift=drift,
+            how_to_reset=() if self.loop_file is None else self.loop_file.how_to_reset(result.loop),
+            outputs=outputs,
+            started=started,
         )
+        return report(summary, self.place)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from itwinai.components import BaseComponent, monitor_exec
 
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.frame_intake import FrameIntake, IntakeSettings
 from glitchflow_plugin.data.names import check_name
@@ -14,6 +13,7 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.subject import check_model, load_model, model_inputs
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.summary import now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.streaming.online import OnlineSettings, OnlineTwin
 from glitchflow_plugin.streaming.online_run import OnlineRun, OnlineRunSettings, expected_channels, online_summary

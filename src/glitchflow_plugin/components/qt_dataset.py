@@ -3,20 +3,18 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
-from glitchflow_plugin.components._whitening import check_whitening
 from glitchflow_plugin.data.channels import read_channel_list
 from glitchflow_plugin.data.ranking_file import ChannelRanking, read_ranking
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.preprocessing.ranking import Witnesses, selected_witnesses
-from glitchflow_plugin.products.pictures import PictureSettings, save_figure
-from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.products.pictures import PictureSettings
+from glitchflow_plugin.products.summary import now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 
 
@@ -64,11 +62,12 @@ class QTDataset(BaseComponent):
     @holding("folder", reads=("events_folder", "scan_folder"))
     def execute(self, events: EventSet | None = None, ranking: ChannelRanking | None = None) -> SpectrogramSet:
         """Make what is missing of the set and return it."""
+        from glitchflow_plugin.preprocessing.overview import draw_loudest, map_peaks, set_summary
         from glitchflow_plugin.preprocessing.spectrograms import event_transform, make_spectrograms
 
         started = now()
         events = events or EventSet.open(self.events_folder)
-        check_whitening(events, self.settings.whiten, "process")
+        self.settings.check_whitening(events, "process")
         given = read_channel_list(self.ch_list)
         if given is None:
             witnesses = selected_witnesses(ranking or read_ranking(self.scan_folder), events, self.scan_folder)
@@ -84,50 +83,7 @@ class QTDataset(BaseComponent):
             batch_size=self.settings.num_batch,
             selection=witnesses.selection,
         )
-        # largest energy of each map, shape (event, channel)
-        peaks = np.concatenate([batch.maps.max(axis=(2, 3)) for batch in made.batches(16)])
-        pictures = self._pictures(made, peaks)
-        report(
-            RunSummary(
-                pipeline="preproc_pipeline/QT-dataset",
-                started=started,
-                inputs={"events": str(events.folder), "target": made.target, "channels": ", ".join(made.channels[1:])},
-                events=EventCounts.from_reasons(len(made), made.manifest.rejected.values()),
-                metrics={
-                    "channels": Metric(float(len(made.channels))),
-                    "rows": Metric(float(len(made.frequencies))),
-                    "columns": Metric(float(len(made.times))),
-                    "median_target_peak_snr2": Metric(float(np.median(peaks[:, 0]))),
-                },
-                outputs={"spectrograms": str(self.folder), "pictures": ", ".join(map(str, pictures))},
-                warnings=witnesses.warnings,
-            ),
-            self.folder,
-        )
+        peaks = map_peaks(made)
+        pictures = draw_loudest(made, peaks, self.folder / "pictures", self.num_pictures, self.pictures)
+        report(set_summary(made, events, peaks, pictures, warnings=witnesses.warnings, started=started), self.folder)
         return made
-
-    def _pictures(self, made: SpectrogramSet, peaks: np.ndarray) -> list[Path]:
-        from glitchflow_plugin.plots.spectrograms import plot_event
-
-        folder = self.folder / "pictures"
-        for old in folder.glob("event-*.png"):
-            old.unlink(missing_ok=True)
-        written, classes = [], self.pictures.classes()
-        # Events that are loud in the strain and in a witness show what the network will have to learn.
-        loud = np.minimum(peaks[:, 0], peaks[:, 1:].max(axis=1)) if peaks.shape[1] > 1 else peaks[:, 0]
-        for place, row in enumerate(np.argsort(-loud, kind="stable")[: self.num_pictures], start=1):
-            event = made.read([int(row)])
-            figure = plot_event(
-                event.maps[0],
-                made.channels,
-                made.frequencies,
-                made.times,
-                gps_start=float(event.gps_start[0]),
-                gps_event=float(event.gps_event[0]),
-                event_id=event.event_ids[0],
-                label=classes.get(event.event_ids[0], ""),
-                valid=event.valid[0],
-                axis=self.pictures.frequency_axis,
-            )
-            written.append(save_figure(figure, folder / f"event-{place:02d}.png"))
-        return written

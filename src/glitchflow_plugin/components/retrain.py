@@ -10,29 +10,25 @@ from typing import TYPE_CHECKING, Any
 from itwinai.components import BaseComponent, monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.components.processor import Processor
 from glitchflow_plugin.components.splitter import Splitter
-from glitchflow_plugin.data.buffer import buffered_events, is_event_set
-from glitchflow_plugin.data.files import content_hash, read_json, write_json
+from glitchflow_plugin.data.files import read_json, write_json
 from glitchflow_plugin.data.names import LONGEST_MODEL, check_alias, check_name
-from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
+from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.splits import Split, SplitSettings
 from glitchflow_plugin.errors import ConfigurationError, ConnectionFailedError, GlitchflowError, RegistryError
-from glitchflow_plugin.inference.drift import drift_or_refuse, drift_warnings
 from glitchflow_plugin.preprocessing.engine import EngineSettings
 from glitchflow_plugin.products.pictures import PictureSettings
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.training import retraining
-from glitchflow_plugin.training.retraining import Finding, GateNeeds, RetrainDecision, RetrainSettings
+from glitchflow_plugin.training.retraining import Finding, GateNeeds, RetrainDecision, RetrainSettings, Waiting
 
 if TYPE_CHECKING:
-    from glitchflow_plugin.inference.closed_loop import ClosedLoop
-    from glitchflow_plugin.models.bundle import ModelBundle
-    from glitchflow_plugin.signal.residual_watch import ResidualReport
     from glitchflow_plugin.tracking.versions import ModelVersion
+    from glitchflow_plugin.training.latest_events import Look
 
 STATUS_NAME = "status.json"
 
@@ -112,39 +108,19 @@ class Retrain(BaseComponent):
 
     def _look(self, status: dict[str, Any]) -> Finding:
         """Look at the latest events, and train if that is to be done; what is known goes into `status` meanwhile."""
-        from glitchflow_plugin.inference.closed_loop import loop_details, loop_warnings
         from glitchflow_plugin.tracking.registry import load
         from glitchflow_plugin.tracking.versions import find
 
         settings, uri = self.settings, self.registry["tracking_uri"]
-        before = read_json(self.status, "Retrain") if self.status.exists() else {}
+        last = read_json(self.status, "Retrain") if self.status.exists() else {}
         champion = find(self.registry["name"], self.registry.get("alias", "champion"), uri)
-        plan = retraining.resume(self.cycle, before.get("state"))
-        if plan is None:
-            events = buffered_events(settings.buffer, settings.max_events)
-            buffer, reason = content_hash(events), retraining.too_few(len(events), settings, self.needs)
-            same = before.get("buffer") == buffer and before.get("champion") == champion.version
-            if reason is None and same and not settings.force:
-                status["buffer"], reason = buffer, "no new event and no new champion since the last run"
-            if reason is not None:
-                return Finding(champion, RetrainDecision("wait", reason), EventCounts(len(events), 0))
-            plan = retraining.begin(self.cycle, buffer, settings)
+        plan = retraining.next_plan(self.cycle, last, champion.version, settings, self.needs)
+        if isinstance(plan, Waiting):
+            status |= {} if plan.seen is None else {"buffer": plan.seen}
+            return Finding(champion, RetrainDecision("wait", plan.reason), EventCounts(plan.num_events, 0))
         status |= {"buffer": plan.buffer, "attempt": plan.attempts}
         write_json(self.status, status)
-        bundle = load(champion.name, champion.version, uri)
-        maps, counts, quality = self._maps(bundle)
-        drift = None if settings.force else drift_or_refuse(maps, bundle.witnesses, bundle.notes, settings.drift)
-        loop = None if settings.force else self._loop(bundle, maps)
-        left = None if loop is None else self._left(bundle, maps, loop)
-        found = Finding(
-            champion,
-            retraining.decide(drift, None if loop is None else loop.stopped, None if left is None else left.grown),
-            counts,
-            drift,
-            None if loop is None else loop_details(loop, maps),
-            left,
-            (*quality, *drift_warnings(drift), *loop_warnings(loop, maps), *retraining.residual_warnings(left)),
-        )
+        maps, found = self.look.at(champion, load(champion.name, champion.version, uri))
         if found.decision.action == "keep":
             return found
         split = Splitter(self.split, str(maps.folder), str(self.cycle / "training")).execute(maps)
@@ -156,45 +132,19 @@ class Retrain(BaseComponent):
         write_json(self.status, {**status, "decision": "train", "reason": decision.reason})
         return replace(found, trained=self._train(maps, split))
 
-    def _maps(self, bundle: "ModelBundle") -> tuple[SpectrogramSet, EventCounts, tuple[str, ...]]:
-        """The events through the champion's recipe, so that both can be judged on the same maps."""
-        from glitchflow_plugin.inference.model_data import make_maps
-
-        events = retraining.pinned(self.cycle)
-        return make_maps(
-            bundle,
-            EventSet.open(events) if is_event_set(events) else [{"path": str(events)}],
-            self.cycle,
-            engine=self.engine,
-            device=choose_device(self.device, self.engine),
-            require_target=True,
-        )
-
     @property
-    def _events(self) -> Path:
-        """The event set that the maps are made of."""
-        from glitchflow_plugin.inference.model_data import EVENTS
+    def look(self) -> "Look":
+        """How the latest events are looked at."""
+        from glitchflow_plugin.training.latest_events import Look
 
-        events = retraining.pinned(self.cycle)
-        return events if is_event_set(events) else self.cycle / EVENTS
-
-    def _loop(self, bundle: "ModelBundle", maps: SpectrogramSet) -> "ClosedLoop | None":
-        """Whether the strain still follows the champion's witnesses as it did."""
-        from glitchflow_plugin.inference.closed_loop import close_loop
-
-        events = EventSet.open(self._events) if bundle.representation == "waveform" else None
-        return close_loop(bundle, maps, events, self.settings.closed_loop, device=choose_device(self.device))
-
-    def _left(self, bundle: "ModelBundle", maps: SpectrogramSet, loop: "ClosedLoop") -> "ResidualReport | None":
-        """Whether the champion leaves more of some kind of glitch than it did."""
-        from glitchflow_plugin.training.residual import watch_residual
-
-        classes = built(PictureSettings, self.trainer.get("pictures"), "pictures").classes()
+        pictures = built(PictureSettings, self.trainer.get("pictures"), "pictures")
         block_length = built(SplitSettings, self.split, "split").block_length
-        return watch_residual(bundle, maps, loop, classes, self.settings.residual, block_length=block_length)
+        devices = choose_device(self.device), choose_device(self.device, self.engine)
+        return Look(self.cycle, self.settings, pictures, block_length, self.engine, *devices)
 
     def _train(self, maps: SpectrogramSet, split: Split) -> "ModelVersion | None":
         from glitchflow_plugin.components.trainer import Trainer
+        from glitchflow_plugin.training.latest_events import event_set_of
 
         training, checkpoints, outbox = (self.cycle / name for name in ("training", "checkpoints", "outbox"))
         windows = Processor(self.windows, str(maps.folder), str(training)).execute(split)
@@ -204,7 +154,7 @@ class Retrain(BaseComponent):
         return Trainer(
             **self.trainer,
             folder=str(training),
-            events=str(self._events),
+            events=str(event_set_of(self.cycle)),
             checkpoints=str(checkpoints),
             registry={**self.registry, "outbox": str(outbox)},
             resume=True,

@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from itwinai.components import DataGetter, monitor_exec
 
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.triggers.store import LIVE_NAME, TRUTH_NAME
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.simulation.trigger_level import TriggerLevelSettings, simulate_triggers
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from itwinai.components import DataGetter, monitor_exec
 
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.truth_file import truth_path
 from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.simulation.continuous import SimulatedStream, simulate_stream
 from glitchflow_plugin.simulation.detector import SimulatedSet, simulate
 from glitchflow_plugin.simulation.sets import Own, settings_by_set

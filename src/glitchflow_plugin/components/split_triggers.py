@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from itwinai.components import BaseComponent, monitor_exec
 
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.triggers.labelled import LabelledSet
 from glitchflow_plugin.data.triggers.labels import PARTS, TriggerSplitSettings, split_times
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from itwinai.components import BaseComponent, monitor_exec
 
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.split_drawing import make_split, share_warnings
 from glitchflow_plugin.data.splits import PARTS, Split, SplitSettings
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.columns import Columns
 

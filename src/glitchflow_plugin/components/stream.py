@@ -8,12 +8,12 @@ from typing import Any
 from itwinai.components import monitor_exec
 
 from glitchflow_plugin.components._continuous import ContinuousStep
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.readers.segments import as_given, read_segments
 from glitchflow_plugin.inference.subject import load_model, model_inputs
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.summary import now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.streaming.blocks import Block
 from glitchflow_plugin.streaming.run import (

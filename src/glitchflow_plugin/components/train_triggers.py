@@ -9,7 +9,6 @@ from itwinai.distributed import detect_distributed_environment
 
 from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._device import choose_device
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.components._trigger_trainer import TriggerTrainer
 from glitchflow_plugin.data.files import content_hash, write_json
@@ -20,6 +19,7 @@ from glitchflow_plugin.data.triggers.store import open_triggers, read_manifest
 from glitchflow_plugin.inference.classify_triggers import TRUST
 from glitchflow_plugin.models.triggers.trees import TREES
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.runs import named_for_test
 from glitchflow_plugin.tracking.versions import ModelVersion

@@ -10,13 +10,13 @@ from itwinai.components import monitor_exec
 
 from glitchflow_plugin.components._configuration import StrictConfiguration
 from glitchflow_plugin.components._loop_trainer import LoopTrainer
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.training_set import TrainingSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.models.build import check_network
 from glitchflow_plugin.products.pictures import PictureSettings
 from glitchflow_plugin.products.summary import now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.tracking.itwinai_tracker import ItwinaiTracker, log_results, unsent
 from glitchflow_plugin.tracking.training_run import last_status
@@ -126,17 +126,27 @@ class Trainer(LoopTrainer):
             The registered version; None without a registry, and in all processes but the first.
         """
         started = now()
+        if not self.learn(training_set):
+            return None
+        with last_status(self._mlflow, self._run_id):
+            return self._finish(self.best_twin(), started)
+
+    def learn(self, training_set: TrainingSet | None = None) -> bool:
+        """Train; no test event is looked at.
+
+        Args:
+            training_set: Windows and scaling; opened from `folder` if None.
+
+        Returns:
+            Whether this process is the one that goes on with what was learnt.
+        """
         self.training_set = training_set or TrainingSet.open(self.folder)
         self.learner = self._choose_learner()
         windows = self.learner.training_windows(), self.learner.dataset("validation")
         trained_here = self.train_on(*windows)
         for dataset in windows:
             dataset.forget()
-        if not trained_here:
-            return None
-        with last_status(self._mlflow, self._run_id):
-            self._load_best()
-            return self._finish(started)
+        return trained_here
 
     # what the training asks for
 
@@ -178,15 +188,15 @@ class Trainer(LoopTrainer):
 
     # afterwards, in the first process
 
-    @property
-    def trained_twin(self) -> TrainedTwin:
-        """The twin, for whoever judges it."""
+    def best_twin(self) -> TrainedTwin:
+        """The twin that was best on validation, for whoever judges it."""
+        self._load_best()
         return TrainedTwin(self.learner, self.twin, self.config)
 
-    def _finish(self, started: str) -> ModelVersion | None:
-        trained, registry = self.trained_twin, self.registry
+    def _finish(self, trained: TrainedTwin, started: str) -> ModelVersion | None:
+        registry = self.registry
         result = run.finish(trained, run.Conditions(self.run_name, self.epochs, self.random_seed, self._classes))
-        run_id = self._log_result(result)
+        run_id = self._log_result(trained, result)
         checkpoint, outcome = self._checkpoints / BEST, Outcome()
         if registry is not None:
             outcome = register_trained(
@@ -203,12 +213,12 @@ class Trainer(LoopTrainer):
         outcome.raise_if(registry is not None and registry.required)
         return outcome.version
 
-    def _log_result(self, result: run.TrainingResult) -> str | None:
+    def _log_result(self, trained: TrainedTwin, result: run.TrainingResult) -> str | None:
         """Log test figures and pictures to the run of the training, and return its id."""
         if self.logger is None:
             return self._run_id
         axis, classes = self.pictures.frequency_axis, self._classes
-        figures = run.pictures(self.trained_twin, result.scores, axis=axis, classes=classes)
+        figures = run.pictures(trained, result.scores, axis=axis, classes=classes)
         return log_results(self.logger, self._run_id, self.run_name, result.test_figures, figures)
 
     @cached_property

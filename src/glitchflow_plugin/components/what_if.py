@@ -1,6 +1,7 @@
 """What-if: what a registered model would foretell of other witnesses, and which of them its predictions come from."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,17 @@ from itwinai.components import monitor_exec
 
 from glitchflow_plugin.components._device import choose_device
 from glitchflow_plugin.components._inference import InferenceStep
-from glitchflow_plugin.components._report import report
 from glitchflow_plugin.components._step import holding, keeping_arguments
 from glitchflow_plugin.data.ranking_file import RESULTS_NAME, read_ranking
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.data.truth_file import read_truth, truth_path
-from glitchflow_plugin.inference.subject import Subject, model_inputs
+from glitchflow_plugin.inference.subject import Subject
 from glitchflow_plugin.inference.what_if import WhatIfSettings
-from glitchflow_plugin.inference.what_if_report import what_if_details, what_if_metrics, write_what_if
+from glitchflow_plugin.inference.what_if_report import what_if_summary, write_what_if
 from glitchflow_plugin.inference.what_if_run import Known, run_what_if
 from glitchflow_plugin.models.bundle import ModelBundle
-from glitchflow_plugin.products.summary import EventCounts, RunSummary, now
+from glitchflow_plugin.products.summary import RunSummary, now
+from glitchflow_plugin.report.step import report
 from glitchflow_plugin.simulation.coupling import linear_response
 
 logger = logging.getLogger(__name__)
@@ -65,25 +66,8 @@ class WhatIf(InferenceStep[WhatIfSettings]):
             subject, self.place, self.settings, known, device=choose_device(self.device)
         )
         outputs = write_what_if(result, asked, self.place, examples=self.settings.examples, pictures=self.pictures)
-        return report(
-            RunSummary(
-                pipeline="what_if_pipeline/What-if",
-                started=started,
-                inputs={
-                    **model_inputs(subject.bundle),
-                    "spectrograms": str(subject.spectrograms.folder),
-                    "target": subject.bundle.target,
-                    "cases": len(result.answers.cases) - 1,
-                    "truth": str(known.folder or "none"),
-                },
-                events=EventCounts(len(subject.spectrograms), len(result.attributed.rows)),
-                metrics=what_if_metrics(result),
-                outputs=outputs,
-                warnings=warnings,
-                details=what_if_details(result),
-            ),
-            self.place,
-        )
+        summary = what_if_summary(result, subject, str(known.folder or "none"), started)
+        return report(replace(summary, outputs=outputs, warnings=tuple(warnings)), self.place)
 
     def _known(self) -> Known:
         """What is known beside the model; what is not there is passed over."""

@@ -14,7 +14,11 @@ from glitchflow_plugin.harm.run import HarmRecord
 from glitchflow_plugin.harm.ways import WAYS
 from glitchflow_plugin.inference.excess import paired_medians, snr_kinds
 from glitchflow_plugin.inference.intervals import Estimate, bootstrap, estimate, few_groups
-from glitchflow_plugin.products.summary import Metric
+from glitchflow_plugin.plots.harm import plot_change, plot_recovered
+from glitchflow_plugin.plots.style import Picture
+from glitchflow_plugin.products.summary import Metric, RunSummary
+from glitchflow_plugin.streaming.blocks import Block
+from glitchflow_plugin.streaming.loop import Watched, warnings_of
 
 PLACES = ("quiet", "beside", "near")
 """Where signals lie: far from every glitch, in between, at one."""
@@ -280,3 +284,69 @@ def harm_warnings(
     empty = [f"GPS {one.start:.0f} to {one.stop:.0f}: {one.found.problem}" for one in records if not one.found.judged]
     problems = {name: why for one in records for name, why in one.problems.items()}
     return (*unsafe, *unmeasured, *fell, *nowhere, *empty, *(f"{name}: {why}" for name, why in problems.items()))
+
+
+def harm_pictures(table: pd.DataFrame, settings: HarmSettings) -> dict[str, Picture]:
+    """SNR before and after, and its change by distance, of the signals that no witness holds."""
+    table = own_signals(table)
+
+    def _pairs(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        parts = {where: table[table["place"] == where] for where in PLACES}
+        return {
+            where: (part[f"{name}_before"].to_numpy(), part[f"{name}_after"].to_numpy())
+            for where, part in parts.items()
+            if len(part)
+        }
+
+    change = 100 * (table["snr_after"] / table["snr_before"] - 1)
+    kinds = {kind: table["kind"] == kind for kind in settings.kinds if (table["kind"] == kind).any()}
+    return {
+        "recovered": plot_recovered(
+            {"SNR": _pairs("snr"), "re-weighted SNR": _pairs("reweighted")}, threshold=settings.threshold
+        ),
+        "distance": plot_change(
+            {kind: (table["distance"][rows].to_numpy(), change[rows].to_numpy()) for kind, rows in kinds.items()},
+            near=settings.near,
+            quiet=settings.quiet,
+        ),
+    }
+
+
+def harm_summary(
+    tables: Mapping[str, pd.DataFrame],
+    blocks: Sequence[Block],
+    records: Sequence[HarmRecord],
+    watched: Watched | None,
+    settings: HarmSettings,
+    *,
+    inputs: Mapping[str, object],
+    started: str,
+) -> RunSummary:
+    """What was found, without where it lies.
+
+    Args:
+        tables: `injections` and `safety` among them.
+        blocks: The times that were looked at.
+        records: What came of each.
+        watched: What the closed loop saw; None: it was off.
+        settings: The keys of `settings` in harm.yaml.
+        inputs: Model and strain.
+        started: When, ISO 8601, UTC.
+    """
+    table = tables["injections"]
+    return RunSummary(
+        pipeline="harm_pipeline/Harm",
+        started=started,
+        inputs={
+            **inputs,
+            "seconds": sum(one.span[1] - one.span[0] for one in blocks),
+            "blocks": len(blocks),
+            "glitches": sum(len(one.found.glitches) for one in records),
+            "witnesses_stopped": 0 if watched is None else len(watched.stops),
+        },
+        metrics=harm_metrics(table, settings),
+        warnings=(
+            *harm_warnings(table, tables["safety"], records, settings),
+            *([] if watched is None else warnings_of(watched)),
+        ),
+    )

@@ -1,6 +1,6 @@
 """A synthetic glitch data set: strain that a registered twin makes from its witnesses, as they were or changed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +19,13 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.asked import AskedSeries, AskedTwin, ask
 from glitchflow_plugin.inference.attribution import term_shares
 from glitchflow_plugin.inference.run import UNITS
-from glitchflow_plugin.inference.subject import weights_fingerprint
+from glitchflow_plugin.inference.subject import model_inputs, weights_fingerprint
 from glitchflow_plugin.inference.wanted_snr import by_drive, by_waveform, drawn_snr
 from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.plots.spectrograms import plot_event
 from glitchflow_plugin.preprocessing.channel_recipe import slow_channels
 from glitchflow_plugin.products.pictures import IMAGES, PictureSettings, save_figures
-from glitchflow_plugin.products.summary import Metric
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
 from glitchflow_plugin.settings import Count, CountOrNone, Positive, Range, section
 from glitchflow_plugin.signal.columns import Columns
 from glitchflow_plugin.signal.intervention import Intervention
@@ -194,6 +194,47 @@ def generated_metrics(made: GeneratedSet) -> dict[str, Metric]:
         "median_glitch_peak_snr2": Metric(float(np.median(peaks)) if peaks.size else None),
         "median_glitch_snr": Metric(float(np.median(snr)) if snr.size else None),
     }
+
+
+def generated_summary(
+    made: GeneratedSet,
+    bundle: ModelBundle,
+    witnesses: SpectrogramSet,
+    settings: GenerateSettings,
+    *,
+    written: Mapping[str, Sequence[object]],
+    started: str,
+) -> RunSummary:
+    """What was generated.
+
+    Args:
+        made: From `generate_glitches`.
+        bundle: The model.
+        witnesses: The maps that it was made from.
+        settings: The keys of `inference.generate`.
+        written: Other files by what they hold.
+        started: When, ISO 8601, UTC.
+    """
+    return RunSummary(
+        pipeline="glitchflow_pipeline/Generate",
+        started=started,
+        inputs={
+            **model_inputs(bundle),
+            "witnesses": str(witnesses.folder),
+            "target": bundle.target,
+            "threshold_snr2": settings.threshold,
+            "changes": ", ".join(map(str, settings.interventions)) or "none",
+            "wanted_snr": "any" if settings.snr is None else f"{list(settings.snr)} by the {settings.scale}",
+        },
+        events=EventCounts.from_reasons(len(made.spectrograms), made.spectrograms.manifest.rejected.values()),
+        metrics=generated_metrics(made),
+        outputs={
+            "spectrograms": str(made.spectrograms.folder),
+            "strain": str(made.strain.folder) if made.strain is not None else "none (a model of energies)",
+            **{name: ", ".join(map(str, paths)) or "none" for name, paths in written.items()},
+        },
+        warnings=() if made.glitches.any() else ("The model generated no glitch: every map is background.",),
+    )
 
 
 def write_pictures(

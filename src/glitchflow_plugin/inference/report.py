@@ -1,10 +1,11 @@
 """What a run tells: the figures and warnings of its summary, and what is written of its result."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from glitchflow_plugin.data.sharded import SpectrogramSet
 from glitchflow_plugin.inference.closed_loop import gain_table, loop_details, loop_metrics, loop_warnings
+from glitchflow_plugin.inference.drift import drift_metrics, drift_warnings
 from glitchflow_plugin.inference.figures import (
     coupling_figure,
     event_figures,
@@ -16,12 +17,15 @@ from glitchflow_plugin.inference.figures import (
 from glitchflow_plugin.inference.residual import residual_table
 from glitchflow_plugin.inference.run import MODEL, InferenceResult, InferenceSettings
 from glitchflow_plugin.inference.score import Scores
+from glitchflow_plugin.inference.subject import model_inputs
 from glitchflow_plugin.inference.tensorboard import track_result
 from glitchflow_plugin.inference.veto_report import VetoReport
 from glitchflow_plugin.inference.vetoes import write_vetoes
+from glitchflow_plugin.models.bundle import ModelBundle
 from glitchflow_plugin.products.pictures import IMAGES, PictureSettings, save_figures
-from glitchflow_plugin.products.summary import Metric
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
 from glitchflow_plugin.products.veto_table import covered_seconds, write_table
+from glitchflow_plugin.signal.drift import DriftReport
 from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name
 
 
@@ -162,3 +166,55 @@ def write_result(
         "images": f"{folder / IMAGES} ({', '.join(written)})",
         **({"tensorboard": str(board)} if board is not None else {}),
     }
+
+
+def inference_summary(
+    bundle: ModelBundle,
+    spectrograms: SpectrogramSet,
+    result: InferenceResult,
+    settings: InferenceSettings,
+    *,
+    vetoes: VetoReport | None,
+    drift: DriftReport | None,
+    how_to_reset: Sequence[str],
+    outputs: Mapping[str, str],
+    started: str,
+) -> RunSummary:
+    """What a run found.
+
+    Args:
+        bundle: The model.
+        spectrograms: The maps that it was run on.
+        result: From `run_inference`.
+        settings: The keys of `inference.settings`.
+        vetoes: Their figures; None where there is no glitch to find.
+        drift: From the model's training data; None where that cannot be told.
+        how_to_reset: How a state of the closed loop that stays between runs is begun anew.
+        outputs: From `write_result`.
+        started: When, ISO 8601, UTC.
+    """
+    return RunSummary(
+        pipeline="inference_pipeline/Make-inference",
+        started=started,
+        inputs={
+            **model_inputs(bundle),
+            "spectrograms": str(spectrograms.folder),
+            "target": bundle.target,
+            "threshold_snr2": settings.threshold,
+        },
+        events=EventCounts.from_reasons(len(spectrograms), spectrograms.manifest.rejected.values()),
+        metrics={
+            **summary_metrics(result.scores),
+            **({} if vetoes is None else vetoes.metrics(settings.threshold)),
+            **time_metrics(result),
+            **drift_metrics(drift),
+        },
+        outputs=outputs,
+        warnings=(
+            *run_warnings(result),
+            *how_to_reset,
+            *([] if vetoes is None else vetoes.warnings()),
+            *drift_warnings(drift),
+        ),
+        details={**summary_details(result), **({} if drift is None else {"drift": drift.to_dict()})},
+    )

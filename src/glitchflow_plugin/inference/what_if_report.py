@@ -13,6 +13,7 @@ from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.inference.asked import AskedTwin
 from glitchflow_plugin.inference.attribution import Attributed
 from glitchflow_plugin.inference.named_witnesses import TWIN, NamesJudged
+from glitchflow_plugin.inference.subject import Subject, model_inputs
 from glitchflow_plugin.inference.transfer_map import TRUE, gain_errors
 from glitchflow_plugin.inference.what_if import DELAY, GAIN, SERIES, UNCHANGED, Answers
 from glitchflow_plugin.plots.style import Picture
@@ -25,7 +26,7 @@ from glitchflow_plugin.plots.what_if import (
     plot_transfer,
 )
 from glitchflow_plugin.products.pictures import IMAGES, PictureSettings, save_figures
-from glitchflow_plugin.products.summary import Metric
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
 from glitchflow_plugin.products.veto_table import write_table
 
 _BARS = 40
@@ -197,3 +198,28 @@ def _responses(table: pd.DataFrame) -> dict[str, Sequence[ResponseCurve]]:
             curves.append(ResponseCurve(label, *columns, reference=model == TRUE))
         found[str(witness)] = curves
     return found
+
+
+def what_if_summary(result: WhatIfResult, subject: Subject, truth: str, started: str) -> RunSummary:
+    """What was answered, without where it lies.
+
+    Args:
+        result: From `run_what_if`.
+        subject: What was asked.
+        truth: Where it is known what is true, in words.
+        started: When, ISO 8601, UTC.
+    """
+    return RunSummary(
+        pipeline="what_if_pipeline/What-if",
+        started=started,
+        inputs={
+            **model_inputs(subject.bundle),
+            "spectrograms": str(subject.spectrograms.folder),
+            "target": subject.bundle.target,
+            "cases": len(result.answers.cases) - 1,
+            "truth": truth,
+        },
+        events=EventCounts(len(subject.spectrograms), len(result.attributed.rows)),
+        metrics=what_if_metrics(result),
+        details=what_if_details(result),
+    )

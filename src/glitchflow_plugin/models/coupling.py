@@ -269,7 +269,7 @@ class CouplingNet(nn.Module):
         cleaned, direction = self._in_context(cleaned, coefficients)
         arrived = self._filtered(self._laws(cleaned, direction))
         if self.event_gain is not None:
-            arrived = arrived * self._whole_gain(cleaned)[..., None]
+            arrived = arrived * self.whole_gain(cleaned)[..., None]
             if not self.training:  # where it would keep a filter from beginning to learn
                 arrived = arrived * _believed(arrived)[..., None]
         gain = _enlarged(self.gain(hidden), size).float()
@@ -328,7 +328,7 @@ class CouplingNet(nn.Module):
         gate = torch.sigmoid(self.steepness * (smooth - self.threshold) + opened).float()
         return self.transform.inverse(coefficients * gate[:, 0], num_samples)
 
-    def _whole_gain(self, cleaned: Tensor) -> Tensor:
+    def whole_gain(self, cleaned: Tensor) -> Tensor:
         """One gain an event and witness, (event, witness), from its cleaned series as a whole."""
         assert self.event_gain is not None  # noqa: S101
         found = (_transient(cleaned, self.transform.frame_size) * self.event_gain[:, :-1]).sum(dim=-1)

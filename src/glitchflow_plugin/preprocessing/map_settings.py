@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from glitchflow_plugin.data.sharded import EventSet
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.settings import Count, Finite, Number, PositiveNumber, section
 from glitchflow_plugin.signal.qtransform import QTransformSettings
@@ -33,6 +34,25 @@ class MapSettings:
     def __post_init__(self) -> None:
         """Refuse maps that no event has."""
         self.transform(2 * (self.tres or 1))  # the range of tres depends on the event
+
+    def check_whitening(self, events: EventSet, group: str) -> None:
+        """Refuse an event set that Data-processor whitened where these settings say otherwise, or the reverse.
+
+        Args:
+            events: The event set.
+            group: Name of the file that the settings are from.
+
+        Raises:
+            ConfigurationError: They differ; whitening needs the margins that only Data-processor sees.
+        """
+        is_whitened = events.manifest.units == "whitened"
+        if self.whiten in (None, is_whitened):
+            return
+        raise ConfigurationError(
+            f"{group}.yaml asks for whiten: {str(self.whiten).lower()}, but the series of {events.folder} are "
+            f"{'whitened' if is_whitened else 'not whitened'}. Run Data-processor with `whiten` in datasets.yaml set "
+            f"that way, or set whiten: null in {group}.yaml to take the event set as it is."
+        )
 
     def transform(self, duration: float) -> QTransformSettings:
         """The Q-transform of events of this length, s.

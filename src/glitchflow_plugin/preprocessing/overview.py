@@ -1,14 +1,17 @@
-"""A spectrogram set in TensorBoard: maps of its first events, statistics by channel, and tables."""
+"""What a spectrogram set shows: its loudest events as pictures and a summary, or all of it in TensorBoard."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from glitchflow_plugin.data.sharded import SpectrogramSet
+from glitchflow_plugin.data.sharded import EventSet, SpectrogramBatch, SpectrogramSet
 from glitchflow_plugin.plots.maps import FrequencyAxis, colour_image, energy_scale
 from glitchflow_plugin.plots.spectrograms import plot_event, plot_peak_histograms
-from glitchflow_plugin.plots.style import short_name
+from glitchflow_plugin.plots.style import Picture, short_name
+from glitchflow_plugin.products.pictures import PictureSettings, save_figure
+from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
 from glitchflow_plugin.tracking.tensorboard import TensorBoardTracker, picture_name
 
 #: Pixels of the shown image for one of the map.
@@ -42,7 +45,7 @@ def show_set(
     Returns:
         Largest energy of each map.
     """
-    peaks = np.concatenate([batch.maps.max(axis=(2, 3)) for batch in shown.batches(16)])
+    peaks = map_peaks(shown)
     channels = shown.channels[:num_channels]
     for row in range(min(num_events, len(shown))):
         _show_event(shown, tracker, row, channels=channels, axis=axis, classes=classes or {})
@@ -53,6 +56,96 @@ def show_set(
     _channel_table(tracker, shown, peaks)
     tracker.params({"recipe": shown.recipe, "set": {"folder": str(shown.folder), "events": len(shown)}})
     return peaks
+
+
+def map_peaks(shown: SpectrogramSet) -> Peaks:
+    """Largest energy of each map."""
+    return np.concatenate([batch.maps.max(axis=(2, 3)) for batch in shown.batches(16)])
+
+
+def draw_loudest(
+    shown: SpectrogramSet, peaks: Peaks, folder: Path, count: int, pictures: PictureSettings
+) -> list[Path]:
+    """Draw the events that are loud in the strain and in a witness, which a network will have to learn.
+
+    Args:
+        shown: The set.
+        peaks: From `map_peaks`.
+        folder: Folder for the pictures, in place of those of before.
+        count: How many events.
+        pictures: How they look.
+
+    Returns:
+        The files.
+    """
+    for old in folder.glob("event-*.png"):
+        old.unlink(missing_ok=True)
+    loud = np.minimum(peaks[:, 0], peaks[:, 1:].max(axis=1)) if peaks.shape[1] > 1 else peaks[:, 0]
+    look = {"axis": pictures.frequency_axis, "classes": pictures.classes()}
+    return [
+        save_figure(_event_figure(shown, shown.read([int(row)]), **look), folder / f"event-{place:02d}.png")
+        for place, row in enumerate(np.argsort(-loud, kind="stable")[:count], start=1)
+    ]
+
+
+def set_summary(
+    made: SpectrogramSet,
+    events: EventSet,
+    peaks: Peaks,
+    pictures: Sequence[Path],
+    *,
+    warnings: Sequence[str],
+    started: str,
+) -> RunSummary:
+    """What was made of an event set.
+
+    Args:
+        made: The spectrogram set.
+        events: The event set.
+        peaks: From `map_peaks`.
+        pictures: From `draw_loudest`.
+        warnings: What a user must know of the witnesses.
+        started: When, ISO 8601, UTC.
+    """
+    return RunSummary(
+        pipeline="preproc_pipeline/QT-dataset",
+        started=started,
+        inputs={"events": str(events.folder), "target": made.target, "channels": ", ".join(made.channels[1:])},
+        events=EventCounts.from_reasons(len(made), made.manifest.rejected.values()),
+        metrics={
+            "channels": Metric(float(len(made.channels))),
+            "rows": Metric(float(len(made.frequencies))),
+            "columns": Metric(float(len(made.times))),
+            "median_target_peak_snr2": Metric(float(np.median(peaks[:, 0]))),
+        },
+        outputs={"spectrograms": str(made.folder), "pictures": ", ".join(map(str, pictures))},
+        warnings=tuple(warnings),
+    )
+
+
+def _event_figure(
+    shown: SpectrogramSet,
+    batch: SpectrogramBatch,
+    *,
+    axis: FrequencyAxis,
+    classes: Mapping[str, str],
+    channels: Sequence[str] | None = None,
+) -> Picture:
+    """The maps of one event; of so many channels as are drawn by default, or of those that are named."""
+    some = {} if channels is None else {"max_channels": len(channels)}
+    return plot_event(
+        batch.maps[0],
+        shown.channels if channels is None else channels,
+        shown.frequencies,
+        shown.times,
+        gps_start=float(batch.gps_start[0]),
+        gps_event=float(batch.gps_event[0]),
+        event_id=batch.event_ids[0],
+        label=classes.get(batch.event_ids[0], ""),
+        valid=batch.valid[0],
+        axis=axis,
+        **some,
+    )
 
 
 def _show_event(
@@ -66,19 +159,7 @@ def _show_event(
 ) -> None:
     batch = shown.read([row], channels)
     gps = float(batch.gps_event[0])
-    figure = plot_event(
-        batch.maps[0],
-        channels,
-        shown.frequencies,
-        shown.times,
-        gps_start=float(batch.gps_start[0]),
-        gps_event=gps,
-        event_id=batch.event_ids[0],
-        label=classes.get(batch.event_ids[0], ""),
-        valid=batch.valid[0],
-        max_channels=len(channels),
-        axis=axis,
-    )
+    figure = _event_figure(shown, batch, axis=axis, classes=classes, channels=channels)
     tracker.figure(picture_name(row), figure, row, gps=gps)
     scale = energy_scale(batch.maps)
     for column, channel in enumerate(channels):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,15 @@ from itwinai.loggers import Logger, LoggersCollection, MLFlowLogger, Prov4MLLogg
 from mlflow import MlflowClient
 
 from glitchflow_plugin.errors import MissingDependencyError
-from glitchflow_plugin.tracking.connection import environment, is_server, nonsense, patience, quick
+from glitchflow_plugin.tracking.connection import (
+    ensure_experiment,
+    environment,
+    guarded,
+    is_server,
+    nonsense,
+    patience,
+    quick,
+)
 from glitchflow_plugin.tracking.runs import (
     Unsent,
     add_part,
@@ -131,9 +140,13 @@ class BufferedMLFlowLogger(MLFlowLogger):
         if kind in _KEPT:
             self.unsent.append(kept)
 
+    def try_again(self) -> None:
+        """Ask a server that has failed at the next occasion, however long it was to be left alone."""
+        self._wait_until = 0.0
+
     def destroy_logger_context(self) -> None:
         """Send what is left, read back what was sent, and end the run."""
-        self._wait_until = 0.0
+        self.try_again()
         try:
             if not self._offline and self.should_log():
                 self._flush()
@@ -392,6 +405,36 @@ def search_run(mlflow: Logger | None, name: str | None) -> Iterator[str | None]:
     except BaseException as error:
         mlflow.end_as(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
+
+
+@contextmanager
+def tracked_run(
+    tracking_uri: str, experiment: str, artifacts: str, *, name: str, status: str, scratch: Path
+) -> Iterator["ItwinaiTracker"]:
+    """A run of MLflow's that tells of what has ended already.
+
+    Args:
+        tracking_uri: Address of the registry.
+        experiment: Its experiment, which is made where there is none.
+        artifacts: Folder for the artifacts of a new experiment.
+        name: Name of the run.
+        status: `FINISHED`, `FAILED` or `KILLED`.
+        scratch: Folder for what is written before it is sent; gone afterwards.
+
+    Yields:
+        What the run is told with.
+    """
+    with guarded(tracking_uri):
+        ensure_experiment(tracking_uri, experiment, artifacts)
+        # what the machine does now tells nothing of what has ended
+        loggers = make_loggers(tracking_uri, experiment, None, scratch, system_metrics=False)
+        assert loggers is not None  # noqa: S101
+        loggers.create_logger_context(rank=0, run_name=name)
+        tracker = ItwinaiTracker(loggers)
+        yield tracker
+        tracker.end_as(status)
+        loggers.destroy_logger_context()
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def log_results(

@@ -173,12 +173,12 @@ def _fit(seen: "_Observed") -> tuple[float, float, Tensor]:
             limits.append(limits[-1])
             continue
         ratios = host(seen.power[chosen] / expected[chosen])
-        found = _upper_quantiles(ratios, host(seen.weight[chosen]), host(seen.group[chosen]))
+        found = upper_quantiles(ratios, host(seen.weight[chosen]), host(seen.group[chosen]))
         limits.append(torch.from_numpy(found).to(limits[0]))
     return noise, factor, torch.stack(limits[1:])
 
 
-def _upper_quantiles(values: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def upper_quantiles(values: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Limits below which a value of another group lies with each of `PROBABILITIES`, (probability,).
 
     Of n independent values, the share p (n + 1) / n lies below the limit that a further one keeps with probability p
@@ -208,7 +208,7 @@ def coverage(twin: WaveformTwin, batches: _Batches, missing: int = 0) -> Coverag
     Raises:
         NoEventsError: All events lack more witnesses than that.
     """
-    seen = _observed(twin, batches, missing)
+    seen = observed(twin, batches, missing)
     if seen is None:
         raise NoEventsError(f"expected events that lack at most {missing} witnesses, got none.")
     level = int(twin.level_of(torch.tensor(missing)))
@@ -339,9 +339,7 @@ class _Drawn:
 
 
 @torch.no_grad()
-def _observed(
-    twin: WaveformTwin, batches: _Batches, missing: int, groups: np.ndarray | None = None
-) -> _Observed | None:
+def observed(twin: WaveformTwin, batches: _Batches, missing: int, groups: np.ndarray | None = None) -> _Observed | None:
     """Pixels of events that lack so many witnesses; None if no event can be used."""
     drawn = _Drawn(missing)
     for witnesses, strain in batches:

@@ -165,7 +165,7 @@ class Loop:
         steps = math.ceil(len(batches.order.order(self.state.epoch)) / batches.order.global_size)
         self._warmup_steps = round(self.config.warmup_epochs * steps)
         self._request = Request()
-        self._time_is_up = False
+        self.time_is_up = False
         self._started = self._last_checkpoint = perf_counter()
 
     def _go_on(self, state: Mapping[str, Any]) -> None:
@@ -219,9 +219,9 @@ class Loop:
             self._run_epoch()
             asked, time_is_up, _ = self._agreed()
             if asked:
-                self._interrupt()
-            if self._time_is_up or time_is_up:
-                place, minutes = "in" if self._time_is_up else "after", self._seconds() / 60
+                self.interrupt()
+            if self.time_is_up or time_is_up:
+                place, minutes = "in" if self.time_is_up else "after", self._seconds() / 60
                 logger.info("%.1f minutes are used: training ends %s epoch %d", minutes, place, epoch + 1)
                 return
 
@@ -234,11 +234,11 @@ class Loop:
         loss, figures = self.validation_epoch()
         rate = float(model.optimizer.param_groups[0]["lr"])
         result = EpochResult(epoch, train_loss, loss, figures, rate)
-        if model.scheduler is not None and state.step >= self._warmup_steps and not self._time_is_up:
+        if model.scheduler is not None and state.step >= self._warmup_steps and not self.time_is_up:
             model.scheduler.step(loss)  # on validation, never on test
         self.progress.validated(result)
         gained = loss < state.best_loss
-        if not self._time_is_up:
+        if not self.time_is_up:
             state.epochs_without_gain = 0 if gained else state.epochs_without_gain + 1
             state.begin_epoch(epoch + 1)
         best = None
@@ -246,7 +246,7 @@ class Loop:
             state.best_loss = loss
             best = self.save_checkpoint(BEST)
         every, last = settings.checkpoint_every, None
-        if self._time_is_up or (every and (epoch + 1) % every == 0):
+        if self.time_is_up or (every and (epoch + 1) % every == 0):
             last = self.save_checkpoint(LAST)
         self.progress.saved(result, perf_counter() - started, best or last)
 
@@ -275,7 +275,7 @@ class Loop:
             state.step += 1
             state.piece_size = self.stepper.piece_size
             self.after_step()
-            if self._time_is_up:
+            if self.time_is_up:
                 break
         totals = self.processes.gather((float(state.loss_sum), state.loss_count))
         loss = sum(total for total, _ in totals) / sum(number for _, number in totals)
@@ -308,9 +308,9 @@ class Loop:
         """
         if self.processes.size > 1 and self.device.type != "cpu" and self.state.step % _AGREE_EVERY:
             return
-        asked, self._time_is_up, due = self._agreed()
+        asked, self.time_is_up, due = self._agreed()
         if asked:
-            self._interrupt()
+            self.interrupt()
         if due:
             self.save_checkpoint(LAST)
 
@@ -318,7 +318,7 @@ class Loop:
         """Batches of validation, which can end between two of them too; several processes end after the last."""
         for batch in batches:
             if self._request.name is not None and self.processes.size == 1:
-                self._interrupt()
+                self.interrupt()
             yield batch
 
     def _agreed(self) -> tuple[bool, ...]:
@@ -330,7 +330,8 @@ class Loop:
         due = often is not None and unsaved > 60 * often
         return self.processes.any((asked, time_is_up, due))
 
-    def _interrupt(self) -> None:
+    def interrupt(self) -> None:
+        """End in good order: a checkpoint, and a message that says how to go on."""
         self.save_checkpoint(LAST)
         # whoever leaves first may take the one that writes with it
         self.processes.gather(None)

@@ -1,6 +1,8 @@
 """In what precision a network is run while it learns."""
 
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -9,12 +11,22 @@ from torch import Tensor
 from glitchflow_plugin.errors import ConfigurationError
 
 
+@cache
+def cpu_instructions() -> frozenset[str]:
+    """Names of the instructions that the processor has beyond the usual ones; none where the system does not tell."""
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    return frozenset(next((line for line in told.splitlines() if line.startswith("flags")), "").split())
+
+
 def has_bf16(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 matrices natively; elsewhere they cost more time than they save."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        native = not cpu_instructions().isdisjoint({"amx_tile", "avx512_bf16"})
         return native and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return False
 

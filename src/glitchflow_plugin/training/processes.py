@@ -1,16 +1,18 @@
-"""Several processes that train one network together, as the loop sees them; and the one that trains alone."""
+"""Processes that train one network together, as the loop sees them: one alone, or several by a strategy."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from glitchflow_plugin.errors import GlitchflowError
+from glitchflow_plugin.errors import ConfigurationError, GlitchflowError
 
+Backend = Literal["nccl", "gloo", "mpi"]
 _Value = TypeVar("_Value")
 
 
@@ -76,6 +78,97 @@ class OneProcess:
         """Gradients of a loss."""
         del network
         loss.backward()
+
+
+class Strategy(Protocol):
+    """What wraps a network for several processes, once they have met."""
+
+    def global_rank(self) -> int:
+        """Number of this process."""
+        ...
+
+    def global_world_size(self) -> int:
+        """Number of processes."""
+        ...
+
+    def device(self) -> str:
+        """Where this process computes."""
+        ...
+
+    def allgather_obj(self, obj: Any) -> list[Any]:
+        """An object of each process, by rank."""
+        ...
+
+    @property
+    def distributed(self) -> Callable[..., Any]:
+        """Network, optimizer and scheduler as they are run and stepped in the place of those given."""
+        ...
+
+
+class SeveralProcesses:
+    """`Processes` of a strategy that is initialised.
+
+    Args:
+        strategy: How they train together.
+        options: What its `distributed` takes besides the network.
+        through_engine: Whether it wraps the network in an engine that alone exchanges gradients, as DeepSpeed's.
+    """
+
+    def __init__(self, strategy: Strategy, options: Mapping[str, Any], *, through_engine: bool = False) -> None:
+        self.strategy, self.options, self.through_engine = strategy, options, through_engine
+        self.rank, self.size = strategy.global_rank(), strategy.global_world_size()
+
+    def gather(self, value: _Value) -> list[_Value]:
+        """The values of all processes by rank, in each of them."""
+        return self.strategy.allgather_obj(value)
+
+    def any(self, flags: Sequence[bool]) -> tuple[bool, ...]:
+        """For each flag whether one process or more has set it."""
+        if not dist.is_initialized():
+            return tuple(any(each) for each in zip(*self.gather(tuple(flags)), strict=True))
+        device = self.strategy.device() if dist.get_backend() == "nccl" else "cpu"
+        together = torch.tensor(flags, dtype=torch.int32, device=device)
+        dist.all_reduce(together, op=dist.ReduceOp.MAX)
+        return tuple(bool(flag) for flag in together.tolist())
+
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors by those of the first process."""
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+    def wrap(
+        self, network: nn.Module, optimizer: Optimizer, scheduler: ReduceLROnPlateau | None
+    ) -> tuple[nn.Module, Optimizer, ReduceLROnPlateau | None]:
+        """What to run and step in their place, so that gradients are averaged over the processes."""
+        return self.strategy.distributed(network, optimizer, scheduler, **self.options)
+
+    def backward(self, network: nn.Module, loss: Tensor) -> None:
+        """Gradients of a loss, averaged over the processes."""
+        engine: Any = network
+        if self.through_engine:
+            engine.backward(loss)
+        else:
+            loss.backward()
+
+
+def choose_backend(chosen: str) -> Backend:
+    """What processes talk through: by the device, unless the user says otherwise.
+
+    Args:
+        chosen: `auto`, `nccl`, `gloo` or `mpi`.
+
+    Raises:
+        ConfigurationError: nccl without GPUs, or a backend that this torch was built without.
+    """
+    gpus = torch.cuda.is_available()
+    backend: Any = ("nccl" if gpus else "gloo") if chosen == "auto" else chosen
+    if backend == "nccl" and not gpus:
+        message = "dist_backend: nccl needs GPUs and there are none. Use auto or gloo."
+        raise ConfigurationError(message)
+    if not dist.is_backend_available(backend):
+        message = f"dist_backend: this torch was built without {backend}. Use auto."
+        raise ConfigurationError(message)
+    return backend
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from glitchflow_plugin.data.buffer import pin_events
-from glitchflow_plugin.data.files import read_record, write_json
+from glitchflow_plugin.data.buffer import buffered_events, pin_events
+from glitchflow_plugin.data.files import content_hash, read_record, write_json
 from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.inference.drift import drift_metrics
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary
@@ -207,6 +207,45 @@ class Plan:
 
     buffer: str
     attempts: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Why nothing is begun.
+
+    Attributes:
+        reason: For the user.
+        num_events: In the buffer.
+        seen: Content of the events, where the last run has looked at the same; None: nobody has looked at them.
+    """
+
+    reason: str
+    num_events: int
+    seen: str | None = None
+
+
+def next_plan(
+    cycle: Path, last: Mapping[str, Any], champion: int, settings: RetrainSettings, needs: GateNeeds
+) -> Plan | Waiting:
+    """Go on with what was begun, or begin with the latest events, if they are worth a look.
+
+    Args:
+        cycle: Folder of one set of events.
+        last: What the last run has written of itself.
+        champion: The present version.
+        settings: Where the events are, and how many are looked at.
+        needs: What it takes for the gate to decide.
+    """
+    plan = resume(cycle, last.get("state"))
+    if plan is not None:
+        return plan
+    events = buffered_events(settings.buffer, settings.max_events)
+    if reason := too_few(len(events), settings, needs):
+        return Waiting(reason, len(events))
+    buffer = content_hash(events)
+    if last.get("buffer") == buffer and last.get("champion") == champion and not settings.force:
+        return Waiting("no new event and no new champion since the last run", len(events), buffer)
+    return begin(cycle, buffer, settings)
 
 
 def pinned(cycle: Path) -> Path:

@@ -223,9 +223,9 @@ class WaveformLearner(JudgedOnMaps):
         """
         target = strain if target is None else target
         before, after = target.square().sum(dim=(1, 2)), (target - predicted).square().sum(dim=(1, 2))
-        return 1 + (after - before) / self._worth(strain)
+        return 1 + (after - before) / self.worth(strain)
 
-    def _worth(self, strain: Tensor) -> Tensor:
+    def worth(self, strain: Tensor) -> Tensor:
         """Power that counts as one in the loss of each event, (event,)."""
         return (strain.square().sum(dim=(1, 2)) - self.noise_power).clamp(min=0) + self.loss.floor
 
@@ -301,7 +301,7 @@ class WaveformLearner(JudgedOnMaps):
     def calibrate(self, twin: WaveformTwin, batches: Callable[[str], Batches]) -> None:
         """Fit what the twin says about itself on validation events."""
         if twin.explains:
-            calibrate(twin, batches("train"), batches("validation"), self._validation_groups())
+            calibrate(twin, batches("train"), batches("validation"), self.validation_groups())
 
     def review(self, twin: WaveformTwin, batches: Callable[[str], Batches], *, threshold: float) -> Review:
         """Calibrate, judge, and measure how the strain follows each witness, which the closed loop compares with."""
@@ -320,13 +320,13 @@ class WaveformLearner(JudgedOnMaps):
             power.append(host(power_left(strain[:, 0], taken, rate)))
 
         if twin.explains:
-            calibrate(twin, batches("train"), batches("validation"), self._validation_groups(), look)
+            calibrate(twin, batches("train"), batches("validation"), self.validation_groups(), look)
         else:
             with torch.no_grad():
                 for witnesses, strain in batches("validation"):
                     look(strain.to(device), *twin.apart(witnesses.to(device)))
         joined, judged = MeasuredGains.joined(gains), WindowResults.concatenate(results)
-        groups = self._validation_groups()
+        groups = self.validation_groups()
         reference = reference_of(self.witnesses, joined, groups, watch)
         left = EventsLeft(
             event_ids=tuple(map(str, self.dataset("validation").event_ids)),
@@ -347,7 +347,8 @@ class WaveformLearner(JudgedOnMaps):
         alike = (of_maps == of_series).all(axis=1) & of_maps.any(axis=1)
         return {name: rank for name, rank, known in zip(names, ranks, alike, strict=True) if known}
 
-    def _validation_groups(self) -> Int[np.ndarray, " event"]:
+    def validation_groups(self) -> Int[np.ndarray, " event"]:
+        """Number of the group of each validation event that is looked at."""
         split = self.training_set.split
         numbers = split.validation.group_of(split.block_length)
         return np.array([numbers[str(event_id)] for event_id in self.dataset("validation").event_ids])
@@ -360,7 +361,7 @@ class WaveformLearner(JudgedOnMaps):
 
         def weighed() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             for witnesses, strain in DataLoader(dataset, batch_size=_START_BATCH):
-                yield witnesses, strain[:, -1:], self._worth(strain[:, :1]).rsqrt()[:, None, None]
+                yield witnesses, strain[:, -1:], self.worth(strain[:, :1]).rsqrt()[:, None, None]
 
         slow = self._slow if network.place is not None else []
         if slow:
@@ -420,7 +421,7 @@ class WaveformLearner(JudgedOnMaps):
             device: The one that predicts.
         """
         for witnesses, strain in batches("train"):
-            root = self._worth(strain).rsqrt()[:, None, None]
+            root = self.worth(strain).rsqrt()[:, None, None]
             sums.add(root * witnesses, root * strain)
         ridges = self.baseline_settings.ridges
         rivals = [self.twin(solve(ridge).to(device)).eval() for ridge in ridges]

@@ -4,7 +4,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from glitchflow_plugin.components._ray_room import check_room
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.training.ray_room import check_room
 from glitchflow_plugin.training.search import Drawn, Search, SearchSettings, nested
 from glitchflow_plugin.training.trained_twin import TrainedTwin
+
+Train = Callable[[Mapping[str, Any]], TrainedTwin]
 
 _OBJECT_STORE = 200_000_000
 """Bytes of shared memory of a Ray of its own: nothing large is passed."""
@@ -34,18 +36,21 @@ def prepare_environment(settings: SearchSettings) -> None:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
 
 
-def draw(settings: SearchSettings) -> list[Drawn]:
+def draw(settings: SearchSettings, parse: Callable[[dict[str, Any]], dict[str, Any]]) -> list[Drawn]:
     """Settings of all trials: the same for a seed, however many are asked for.
+
+    Args:
+        settings: What is drawn, and how often.
+        parse: Makes Ray Tune's domains of how each key is to be drawn.
 
     Raises:
         ConfigurationError: Ray Tune cannot draw so.
     """
-    from itwinai.torch.tuning import search_space
     from ray.tune.search.variant_generator import generate_variants
 
     flat = {f"{part}.{key}": how for part, keys in settings.search_space.items() for key, how in keys.items()}
     try:
-        space = search_space(deepcopy(flat))
+        space = parse(deepcopy(flat))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"hpo.search_space: {error}. Expected for each key a mapping such as {{type: loguniform, lower: 1e-4, "
@@ -56,8 +61,14 @@ def draw(settings: SearchSettings) -> list[Drawn]:
     return [nested(spec["drawn"]) for _, spec in islice(chain.from_iterable(rounds), settings.trials)]
 
 
-def run_trials(search: Search, pending: Sequence[int]) -> None:
+def run_trials(search: Search, pending: Sequence[int], train: Train) -> None:
     """Run some of the trials; each leaves its own file.
+
+    Args:
+        search: The search.
+        pending: Numbers of the trials.
+        train: Trains with keywords of `Search.trainer`, and goes on from its last checkpoint where it was cut off; a
+            function of a module, which Ray's processes import.
 
     Raises:
         ConfigurationError: The cluster has no room for a trial.
@@ -70,7 +81,9 @@ def run_trials(search: Search, pending: Sequence[int]) -> None:
     with _connected(settings):
         check_room([{kind: amount for kind, amount in resources.items() if amount}], "Lower hpo.cpus_per_trial")
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_run_trial, search=search, run_folder=Path.cwd()), resources),
+            tune.with_resources(
+                tune.with_parameters(_run_trial, search=search, train=train, run_folder=Path.cwd()), resources
+            ),
             param_space={"number": tune.grid_search(list(pending))},
             tune_config=tune.TuneConfig(
                 metric="veto_efficiency", mode="max", reuse_actors=True, time_budget_s=settings.time_limit
@@ -111,14 +124,9 @@ def _connected(settings: SearchSettings) -> Iterator[None]:
         ray.shutdown()
 
 
-def _run_trial(config: Mapping[str, int], search: Search, run_folder: Path) -> None:
-    """One trial, in a process of Ray's. It goes on from its last checkpoint where it was cut off."""
+def _run_trial(config: Mapping[str, int], search: Search, train: Train, run_folder: Path) -> None:
+    """One trial, in a process of Ray's."""
     from ray import tune
-
-    from glitchflow_plugin.components._twin_trainer import TwinTrainer
-
-    def train(keywords: Mapping[str, Any]) -> TrainedTwin:
-        return TwinTrainer(**keywords, resume=True, checkpoint_every=1, disable_tqdm=True).trained()
 
     os.chdir(run_folder)
     torch.set_num_threads(search.settings.cpus_per_trial)

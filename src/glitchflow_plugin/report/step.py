@@ -27,9 +27,9 @@ _PREPARING = (
 _applied: Applied | None = None
 
 
-def remember(applied: Applied) -> None:
-    """Keep it for the reports of this process; without hydra there is nothing to keep."""
-    global _applied  # noqa: PLW0603  # itwinai hands a step its own arguments alone
+def remember(applied: Applied | None) -> None:
+    """Keep it for the reports of this process; None: forget it. Without hydra there is nothing to keep."""
+    global _applied  # noqa: PLW0603  # a step is handed its own arguments alone
     _applied = applied
 
 
