@@ -95,7 +95,7 @@ def test_new_writes_nothing_where_nothing_can_be_proposed(tmp_path, capsys):
     ("folder", "name"), [("my run!", "my-run"), ("2024", "run-2024"), ("null", "run-null"), ("é", "mine")]
 )
 def test_a_run_is_called_like_its_folder_as_far_as_that_goes(folder, name):
-    assert making._run_name(Path("/data") / folder) == name
+    assert making.run_name_of(Path("/data") / folder) == name
 
 
 def test_run_folders_are_the_first_parts_of_relative_paths(run_folder):

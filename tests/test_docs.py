@@ -182,7 +182,7 @@ def check_call(words, composes):
             is_override = re.match(r"[+~-]|[^ ]*=", inside[0])
             check_call(["itwinai", "exec-pipeline", *inside] if is_override else inside, composes)
         case ["glitchflow", *arguments]:
-            cli._parser().parse_args(arguments)
+            cli.parser().parse_args(arguments)
         case ["make", *arguments]:
             tried = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
             assert tried.returncode == 0, tried.stderr
@@ -215,7 +215,7 @@ def test_commands_within_sentences_exist(page, composes, tmp_path, monkeypatch):
     for words in commands("\n".join(inline_commands(page)), tmp_path):
         if words[0] == "glitchflow":
             with pytest.raises(SystemExit, match=r"^0$"):
-                cli._parser().parse_args([*words[1:], "--help"])
+                cli.parser().parse_args([*words[1:], "--help"])
         else:
             check_call(words, composes)
 

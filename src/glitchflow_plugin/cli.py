@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 success, 1 a failure that the message explains, 2 a wrong command line, 130 Ctrl-C.
     """
     never_fail_on_output()
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return options.run(options)
     except KeyboardInterrupt:
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="glitchflow", description="Helpers around the pipelines, which `itwinai exec-pipeline` runs."
     )

@@ -35,37 +35,33 @@ def path(tmp_path):
         ("deep", r"data\.h5 cannot be read \(maximum recursion"),
     ],
 )
-def test_whatever_a_file_does_is_a_format_error_and_the_next_is_read(tmp_path, path, monkeypatch, what, match):
-    monkeypatch.setattr(apart, "_PATIENCE", 1.0)
-    monkeypatch.setattr(apart, "_SHARED_WITH", 2.0 if what == "hang" else 100.0)
+def test_whatever_a_file_does_is_a_format_error_and_the_next_is_read(tmp_path, path, what, match):
     other = tmp_path / "other.h5"
     other.write_bytes(b"")
-    with pytest.raises(FormatError, match=match):
+    patience = apart.Patience(1.0, 2.0 if what == "hang" else 100.0)
+    with apart.waiting(patience), pytest.raises(FormatError, match=match):
         _misbehaving.read(path, what)
     assert _misbehaving.read(other, "") != os.getpid()
 
 
-def test_a_file_is_waited_for_once(path, monkeypatch):
-    monkeypatch.setattr(apart, "_PATIENCE", 1.0)
-    monkeypatch.setattr(apart, "_SHARED_WITH", 2.0)
-    with pytest.raises(FormatError, match="within 2 s"):
+def test_a_file_is_waited_for_once(path):
+    with apart.waiting(apart.Patience(1.0, 2.0)), pytest.raises(FormatError, match="within 2 s"):
         _misbehaving.read(path, "hang")
-    monkeypatch.setattr(apart, "_PATIENCE", 1000.0)
     with pytest.raises(FormatError, match="within 2 s"):
         _misbehaving.read(path, "hang")
     path.write_bytes(b"another file")
     assert _misbehaving.read(path, "")
 
 
-def test_of_many_files_those_that_end_the_companion_or_are_missing_take_no_other_along(tmp_path, monkeypatch):
-    monkeypatch.setattr(apart, "_PATIENCE", 1.0)
-    monkeypatch.setattr(apart, "_SHARED_WITH", 2.0)
+def test_of_many_files_those_that_end_the_companion_or_are_missing_take_no_other_along(tmp_path):
     names = ["good", "hang", "gone", "raise", "crash", "crash", "large", "good"]
     paths = [tmp_path / f"{number}-{name}.h5" for number, name in enumerate(names)]
     for path in paths:
         if "gone" not in path.name:
             path.write_bytes(b"some")
-    for answers in (apart.each(_misbehaving.read_by_name, paths), apart.each(_misbehaving.read_by_name, paths)):
+    with apart.waiting(apart.Patience(1.0, 2.0)):
+        both = [apart.each(_misbehaving.read_by_name, paths) for _ in range(2)]
+    for answers in both:
         found = [answer if isinstance(answer, str) else str(answer) for answer in answers]
         assert [answer if isinstance(answer, str) else type(answer) for answer in answers] == [
             "0-good",

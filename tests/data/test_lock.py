@@ -1,4 +1,3 @@
-import errno
 import json
 import os
 import signal
@@ -49,15 +48,14 @@ def test_the_second_is_told_who_is_at_work_and_a_killed_one_holds_nothing(tmp_pa
     assert (tmp_path / LOCK_NAME).read_text() == ""
 
 
-def test_those_with_the_same_settings_share_and_others_do_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "_SETTLE", 0.3)
+def test_those_with_the_same_settings_share_and_others_do_not(tmp_path):
     with another(f"at_work({str(tmp_path)!r}, 'Data-processor', shared='one')") as process:
         with at_work(tmp_path, "Data-processor", shared="one"):
             first, second = (json.loads(line)["pid"] for line in (tmp_path / LOCK_NAME).read_text().splitlines())
             assert (first, second) == (process.pid, os.getpid())
         for different in ("two", None):
             with pytest.raises(BusyError, match=f"process {process.pid}"):
-                take(tmp_path / LOCK_NAME, "Data-processor", shared=different)
+                take(tmp_path / LOCK_NAME, "Data-processor", shared=different, patience=0.3)
     with at_work(tmp_path, "Data-processor", shared="two"):
         pass
 
@@ -141,11 +139,8 @@ def test_without_locks_the_work_goes_on(tmp_path, monkeypatch, caplog):
     assert "cannot be locked" in caplog.text
 
 
-def test_a_full_disk_hinders_who_writes_and_not_who_reads(tmp_path, monkeypatch, caplog):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(lock, "_add", full)
+def test_a_full_disk_hinders_who_writes_and_not_who_reads(tmp_path, caplog):
+    (tmp_path / LOCK_NAME).symlink_to("/dev/full")
     with pytest.raises(DataError, match="No space left"), at_work(tmp_path, "Trainer"):
         pass
     with in_use(tmp_path, "Processor"):

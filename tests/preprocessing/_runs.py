@@ -17,7 +17,7 @@ from glitchflow_plugin.preprocessing.engine import EngineSettings, map_shards
 
 TARGET, WITNESS = "V1:STRAIN", "V1:SEIS"
 T0 = 1_264_000_000.0
-make_shard = ingest._make_shard
+make_shard = ingest.make_shard
 
 
 def write_events(folder, number):
@@ -55,17 +55,15 @@ def events(source, folder, engine):
 
 def maps(source, folder, engine):
     """Two events a shard, of which one a batch."""
-    from glitchflow_plugin.preprocessing import spectrograms
+    from glitchflow_plugin.preprocessing.spectrograms import make_spectrograms
     from glitchflow_plugin.signal.qtransform import QTransformSettings
 
-    spectrograms._LARGEST_SHARD = 2
-    return spectrograms.make_spectrograms(
-        EventSet.open(source), (WITNESS,), QTransformSettings(), folder, engine=engine, batch_size=1
-    )
+    source, settings = EventSet.open(source), QTransformSettings()
+    return make_spectrograms(source, (WITNESS,), settings, folder, engine=engine, batch_size=1, largest_shard=2)
 
 
 def dying(source, folder, engine):
-    ingest._make_shard = dying_shard
+    ingest.make_shard = dying_shard
     return events(source, folder, engine)
 
 

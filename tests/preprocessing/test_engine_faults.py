@@ -62,8 +62,7 @@ def test_a_full_disk(run_engine, raw_events, small_disk, reference, checksums):
     assert checksums(small_disk / "events") == checksums(reference / "events")
 
 
-def test_a_truncated_input_is_named_and_the_mended_one_completes_the_set(tmp_path, reference, checksums, monkeypatch):
-    monkeypatch.setattr(spectrograms, "_LARGEST_SHARD", 2)
+def test_a_truncated_input_is_named_and_the_mended_one_completes_the_set(tmp_path, reference, checksums):
     source = tmp_path / "events"
     shutil.copytree(reference / "events", source)
     damaged = source / "shard-00003.h5"
@@ -71,7 +70,7 @@ def test_a_truncated_input_is_named_and_the_mended_one_completes_the_set(tmp_pat
 
     def make(events):
         return spectrograms.make_spectrograms(
-            events, (_runs.WITNESS,), QTransformSettings(), tmp_path / "maps", batch_size=1
+            events, (_runs.WITNESS,), QTransformSettings(), tmp_path / "maps", batch_size=1, largest_shard=2
         )
 
     opened = EventSet.open(source)

@@ -103,11 +103,10 @@ def test_witnesses_alone_are_enough_where_the_target_is_not_required(make_event_
 
 
 def test_killed_run_goes_on_at_the_missing_shard(make_event_set, series, tmp_path, monkeypatch):
-    monkeypatch.setattr(spectrograms, "_LARGEST_SHARD", 2)
     events = make_event_set(series)
 
     def make():
-        return make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "maps")
+        return make_spectrograms(events, ("WITNESS_1",), SMALL, tmp_path / "maps", largest_shard=2)
 
     calls = []
     transform = spectrograms.q_transform

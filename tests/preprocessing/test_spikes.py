@@ -29,8 +29,7 @@ def test_killed_search_goes_on_at_the_missing_shards(make_event_set, tmp_path, m
     series = rng.standard_normal((9, 3, 4096))
     series[:, :, 2000:2010] += 9.0
     events = make_event_set(series)
-    monkeypatch.setattr("glitchflow_plugin.preprocessing.spikes._SHARD_MAPS", 6)
-    whole = event_spikes(events, SETTINGS, tmp_path / "whole", batch=BatchSettings(50.0))
+    whole = event_spikes(events, SETTINGS, tmp_path / "whole", batch=BatchSettings(50.0, shard_maps=6))
     assert len(list((tmp_path / "whole").iterdir())) == 5  # two events of three channels each
     assert set(whole.event) == set(range(9))
     write, written = SpikeStore.write, []
@@ -43,7 +42,7 @@ def test_killed_search_goes_on_at_the_missing_shards(make_event_set, tmp_path, m
 
     monkeypatch.setattr(SpikeStore, "write", killed)
     with pytest.raises(ShardError, match="run the step again"):
-        event_spikes(events, SETTINGS, tmp_path / "parts", batch=BatchSettings(50.0))
+        event_spikes(events, SETTINGS, tmp_path / "parts", batch=BatchSettings(50.0, shard_maps=6))
     assert written == [0, 1]
 
     def counted(store, plan, columns):
@@ -51,7 +50,7 @@ def test_killed_search_goes_on_at_the_missing_shards(make_event_set, tmp_path, m
         write(store, plan, columns)
 
     monkeypatch.setattr(SpikeStore, "write", counted)
-    resumed = event_spikes(events, SETTINGS, tmp_path / "parts", batch=BatchSettings(50.0))
+    resumed = event_spikes(events, SETTINGS, tmp_path / "parts", batch=BatchSettings(50.0, shard_maps=6))
     assert written == [0, 1, 2, 3, 4]
     for name in ("event", "channel", "time", "frequency", "energy"):
         np.testing.assert_array_equal(getattr(resumed, name), getattr(whole, name))

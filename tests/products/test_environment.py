@@ -19,29 +19,27 @@ def git(folder, *words):
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch):
+def checkout(tmp_path):
     (tmp_path / "src" / "glitchflow_plugin").mkdir(parents=True)
     (tmp_path / "file").write_text("one")
     git(tmp_path, "init")
     git(tmp_path, "add", "file")
     git(tmp_path, "commit", "-m", "first")
-    monkeypatch.setattr(module, "_CHECKOUT", tmp_path)
     return tmp_path
 
 
 def test_the_commit_of_a_checkout_is_known_and_its_changes(checkout):
     head = git(checkout, "rev-parse", "HEAD")
-    assert git_commit() == head
+    assert git_commit(checkout) == head
     (checkout / "file").write_text("two")
-    assert git_commit() == f"{head}+changes"
+    assert git_commit(checkout) == f"{head}+changes"
 
 
-def test_an_installed_package_has_no_commit(checkout, monkeypatch):
+def test_an_installed_package_has_no_commit(checkout):
     # somebody's own repository, in which the package happens to be installed
     (checkout / "src" / "glitchflow_plugin").rmdir()
-    assert git_commit() is None
-    monkeypatch.setattr(module, "_CHECKOUT", checkout / "nowhere")
-    assert git_commit() is None
+    assert git_commit(checkout) is None
+    assert git_commit(checkout / "nowhere") is None
 
 
 def test_all_packages_are_listed():

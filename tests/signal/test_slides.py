@@ -6,7 +6,7 @@ from scipy.stats import binom, kstest
 
 from glitchflow_plugin.signal.clusters import Spikes
 from glitchflow_plugin.signal.coincidence import Tolerance, coincidence
-from glitchflow_plugin.signal.slides import slide_statistics
+from glitchflow_plugin.signal.slides import Together, slide_statistics
 
 
 def tolerance_of(world, time=0.25, octaves=None):
@@ -138,12 +138,10 @@ def test_silence_and_short_events_give_no_verdict(spiking):
     assert short.p_value[0] > 0.5
 
 
-def test_blocks_do_not_change_the_result(spiking, monkeypatch):
+def test_blocks_do_not_change_the_result(spiking):
     world = spiking(8)
     reference, witness = world.noise(20, 1, 2.0), world.noise(20, 30, 2.0)
     whole = statistics_of(world, reference, witness, 20, 30)
-    monkeypatch.setattr("glitchflow_plugin.signal.slides._PAIRS", 50)
-    monkeypatch.setattr("glitchflow_plugin.signal.slides._CHANNELS", 7)
-    parts = statistics_of(world, reference, witness, 20, 30)
+    parts = statistics_of(world, reference, witness, 20, 30, together=Together(pairs=50, channels=7))
     for name in ("p_value", "p_common", "chance"):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-12)

@@ -10,7 +10,6 @@ from mlflow import MlflowClient
 
 from glitchflow_plugin.cli import main
 from glitchflow_plugin.errors import FormatError, RegistryError
-from glitchflow_plugin.tracking import connection
 from glitchflow_plugin.tracking.connection import ensure_experiment
 from glitchflow_plugin.tracking.registry import load, register
 from glitchflow_plugin.tracking.relocation import Move, moved, relocate
@@ -27,11 +26,6 @@ def original(make_registry, tmp_path_factory, make_bundle):
     register(make_bundle(0.5), "twin", uri, artifacts=folder / "store" / "files")
     promote("twin", 1, uri)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _another_process(monkeypatch):
-    monkeypatch.setattr(connection, "_in_place", set())
 
 
 def uri_of(folder):

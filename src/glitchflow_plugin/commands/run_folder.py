@@ -118,7 +118,7 @@ def run_new(options: argparse.Namespace) -> int:
     _to_copy(options.folder, options.force)  # refused before minutes of looking
     survey = look(options.data, options.triggers)
     proposal = propose(survey, options.target)
-    run_name = _run_name(options.folder)
+    run_name = run_name_of(options.folder)
     init(options.folder, force=options.force)
     written = write_proposal(options.folder, proposal, run_name)
     for line in data_lines(survey):
@@ -136,7 +136,7 @@ def run_new(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_name(folder: Path) -> str:
+def run_name_of(folder: Path) -> str:
     """The folder's own name, as far as a run can be called so."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")[:80] or "mine"
     # on the command line 12 would be a number, and null nothing

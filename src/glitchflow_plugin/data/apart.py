@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from multiprocessing import Pipe
@@ -33,10 +34,6 @@ from glitchflow_plugin.errors import DataError, FormatError, GlitchflowError
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
 
-_PATIENCE = 30.0
-"""Seconds of computing for any file."""
-_SHARED_WITH = 10.0
-"""So many times longer it may take by the clock: others use the processors and the storage as well."""
 _SLOWEST = 4e6
 """Bytes a second of the slowest storage: a large file gets more time."""
 _GRACE = 30.0
@@ -53,6 +50,32 @@ _SHARED = 1 << 26
 """Bytes that both processes see; pages exist once they are used, and what does not fit goes through the pipe."""
 
 _within = False
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a file may take.
+
+    Attributes:
+        computing: Seconds of computing for any file; a large one gets more.
+        shared_with: So many times longer it may take by the clock: others use the processors and the storage as well.
+    """
+
+    computing: float = 30.0
+    shared_with: float = 10.0
+
+
+_patience = ContextVar("_patience", default=Patience())  # noqa: B039  # it cannot be changed
+
+
+@contextmanager
+def waiting(patience: Patience) -> Iterator[None]:
+    """Give the files that are asked about meanwhile another time, for instance where storage is slow."""
+    before = _patience.set(patience)
+    try:
+        yield
+    finally:
+        _patience.reset(before)
 
 
 def apart(function: Callable[Args, Result]) -> Callable[Args, Result]:
@@ -166,8 +189,10 @@ class _Call:
         """
         state = require_regular(args[0])
         version = (os.path.abspath(args[0]), state.st_size, state.st_mtime_ns)  # noqa: PTH100  # as above
-        limit = _PATIENCE + state.st_blocks * 512 / _SLOWEST
-        return cls(function.__module__, function.__qualname__, args, kwargs, version, limit, limit * _SHARED_WITH)
+        patience = _patience.get()
+        limit = patience.computing + state.st_blocks * 512 / _SLOWEST
+        wait = limit * patience.shared_with
+        return cls(function.__module__, function.__qualname__, args, kwargs, version, limit, wait)
 
 
 class _Companion:

@@ -68,20 +68,21 @@ class Hold:
         self.file.close()
 
 
-def take(path: Path | str, work: str, *, shared: str | None = None, patience: float = 0.0) -> Hold:
+def take(path: Path | str, work: str, *, shared: str | None = None, patience: float | None = None) -> Hold:
     """Take a lock.
 
     Args:
         path: File of the lock, which is made, with its folders, and stays.
         work: What is done under it, for the messages that others get: the name of a step.
         shared: Others who give the same text may have the lock at the same time; None: nobody else may.
-        patience: Seconds to wait for others.
+        patience: Seconds to wait for others; None: not at all, or, for those who share, until it is settled who came
+            first.
 
     Raises:
         BusyError: Somebody else has it; the message says who, and since when.
         DataError: The folder cannot be written.
     """
-    path, end = Path(path), time.monotonic() + max(patience, _SETTLE if shared else 0.0)
+    path, end = Path(path), time.monotonic() + (patience if patience is not None else _SETTLE if shared else 0.0)
     try:
         while True:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +185,8 @@ def _locked(file: IO[str], work: str, shared: str | None) -> bool:
         if shared is None:
             return False
     else:
-        file.truncate(0)
+        if os.fstat(file.fileno()).st_size:
+            file.truncate(0)
         _add(file, mine)
         if shared is None:
             return True

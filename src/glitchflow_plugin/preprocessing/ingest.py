@@ -187,7 +187,7 @@ def _run(
         logger.info("%s: %d events are there already, %d to go.", folder, done, len(catalogue.events) - done)
     # a job carries the sources of its own shard only; the whole catalogue would be sent to the workers for every shard
     jobs = [_Job(plan.index, plan.event_ids, tuple(sources[name] for name in plan.event_ids)) for plan in pending]
-    work = partial(_make_shard, writer, expected, require_target=require_target)
+    work = partial(make_shard, writer, expected, require_target=require_target)
     map_shards(work, jobs, engine, "Data-processor", left=writer.pending)
     return _finished(writer, catalogue)
 
@@ -217,7 +217,7 @@ class _Job(ShardPlan):
     sources: tuple[EventSource, ...] = ()
 
 
-def _make_shard(
+def make_shard(
     writer: ShardedWriter, channels: Sequence[ChannelRecipe], job: ShardPlan, *, require_target: bool
 ) -> None:
     """Make one shard: read, condition, write. Runs in a worker."""

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 UNITS = "SNR^2"
 #: Size of a shard that is still comfortable to hold in memory.
 _SHARD_BYTES = 64 * 1024**2
-_LARGEST_SHARD = 64
+LARGEST_SHARD = 64
 
 
 @section
@@ -94,6 +94,7 @@ def make_spectrograms(
     batch_size: int = 8,
     selection: Mapping[str, object] | None = None,
     require_target: bool = True,
+    largest_shard: int = LARGEST_SHARD,
 ) -> SpectrogramSet:
     """Make the maps of an event set; a run that was cut off goes on at the missing shards.
 
@@ -108,6 +109,7 @@ def make_spectrograms(
         batch_size: Events of a shard transformed at a time.
         selection: How the channels were chosen; kept in the set's recipe.
         require_target: Leave out events whose target is not valid; if not, their target maps are zero and masked.
+        largest_shard: Events of a shard, at most: what a killed run loses.
 
     Returns:
         The spectrogram set. Events that are left out are listed in its manifest.
@@ -134,7 +136,7 @@ def make_spectrograms(
         units=UNITS,
         recipe=Recipe(events.recipe, asdict(settings), dict(selection or {})).to_dict(),
         event_ids=events.event_ids,
-        shard_size=max(1, min(_LARGEST_SHARD, _SHARD_BYTES // event_bytes)),
+        shard_size=max(1, min(largest_shard, _SHARD_BYTES // event_bytes)),
         inputs=events.manifest.fingerprint if require_target else f"{events.manifest.fingerprint} target optional",
     )
     pending = writer.pending()

@@ -16,9 +16,6 @@ from glitchflow_plugin.preprocessing.spectrograms import batch_maps, single_thre
 from glitchflow_plugin.signal.clusters import Spikes, find_spikes
 from glitchflow_plugin.signal.qtransform import QTransformSettings, axes
 
-#: Maps a shard, about: some seconds of work, which is what a killed scan loses.
-_SHARD_MAPS = 4096
-
 
 @dataclass(frozen=True)
 class SpikeSettings:
@@ -43,11 +40,13 @@ class BatchSettings:
         memory: What the series and maps of one process may take, work space included, MiB.
         max_events: Events transformed at a time, at most; None: as many as fit.
         max_channels: Channels transformed at a time, at most; None: as many as fit.
+        shard_maps: Maps a shard, about: some seconds of work, which is what a killed scan loses.
     """
 
     memory: float
     max_events: int | None = None
     max_channels: int | None = None
+    shard_maps: int = 4096
 
     def sizes(self, num_samples: int, map_size: int, num_channels: int) -> tuple[int, int]:
         """Events and channels of a batch, for series of `num_samples` and maps of `map_size` pixels."""
@@ -91,7 +90,7 @@ def event_spikes(
         recipe={"transform": asdict(settings.transform), "threshold": settings.threshold, "time": settings.time_only},
         inputs=events.manifest.fingerprint,
         event_ids=events.event_ids,
-        shard_size=max(1, _SHARD_MAPS // len(events.channels)),
+        shard_size=max(1, batch.shard_maps // len(events.channels)),
     )
     make = partial(_make_shard, events=events, settings=settings, store=store, batch=batch, device=str(device))
     map_shards(make, store.pending(), engine.on_device(device), "Annalisa-scan", left=store.pending)

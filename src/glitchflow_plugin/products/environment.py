@@ -8,21 +8,21 @@ from pathlib import Path
 
 from glitchflow_plugin import __version__
 
-#: The checkout, where this is one: src/glitchflow_plugin/products/environment.py
-_CHECKOUT = Path(__file__).resolve().parents[3]
+CHECKOUT = Path(__file__).resolve().parents[3]
+"""The checkout, where this is one: src/glitchflow_plugin/products/environment.py."""
 
 
-def git_commit() -> str | None:
+def git_commit(checkout: Path = CHECKOUT) -> str | None:
     """Commit of the checkout that the code runs from, with `+changes` where files differ from it.
 
     None for an installed package, also one that is installed somewhere inside another repository.
     """
-    if not (_CHECKOUT / ".git").exists() or not (_CHECKOUT / "src" / "glitchflow_plugin").is_dir():
+    if not (checkout / ".git").exists() or not (checkout / "src" / "glitchflow_plugin").is_dir():
         return None
-    commit = _git("rev-parse", "HEAD")
+    commit = _git(checkout, "rev-parse", "HEAD")
     if not commit:
         return None
-    return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    return commit + ("+changes" if _git(checkout, "status", "--porcelain", "--untracked-files=no") else "")
 
 
 def program() -> dict[str, str | None]:
@@ -48,10 +48,10 @@ def _packages() -> dict[str, str]:
     return dict(sorted((one for one in known if one[0]), key=lambda one: one[0].lower()))
 
 
-def _git(*arguments: str) -> str | None:
+def _git(checkout: Path, *arguments: str) -> str | None:
     try:
         answer = subprocess.run(  # noqa: S603  # fixed arguments
-            ["git", "-C", str(_CHECKOUT), *arguments],  # noqa: S607
+            ["git", "-C", str(checkout), *arguments],  # noqa: S607
             capture_output=True,
             text=True,
             timeout=20,

@@ -37,10 +37,23 @@ from glitchflow_plugin.signal.coincidence import (
 from glitchflow_plugin.signal.livetime import LiveTime
 from glitchflow_plugin.signal.significance import sum_tail
 
-#: Pairs of spikes times slides, and slides of events and channels, looked at together (memory: some 100 MB).
-_PAIRS, _SLIDES = 1 << 22, 1 << 21
-#: Channels whose tails are computed together.
-_CHANNELS = 64
+
+@dataclass(frozen=True)
+class Together:
+    """What is looked at together, which changes nothing but the memory that it takes (some 100 MB).
+
+    Attributes:
+        pairs: Pairs of spikes times slides.
+        slides: Slides of events and channels.
+        channels: Channels whose tails are computed.
+    """
+
+    pairs: int = 1 << 22
+    slides: int = 1 << 21
+    channels: int = 64
+
+
+AS_FITS = Together()
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +72,14 @@ class SlideStatistics:
 
 
 def slide_statistics(
-    reference: Spikes, witness: Spikes, live: LiveTime, tolerance: Tolerance, *, num_channels: int, num_slides: int
+    reference: Spikes,
+    witness: Spikes,
+    live: LiveTime,
+    tolerance: Tolerance,
+    *,
+    num_channels: int,
+    num_slides: int,
+    together: Together = AS_FITS,
 ) -> SlideStatistics:
     """Compare the shared spikes of each witness with those of its time slides.
 
@@ -70,13 +90,14 @@ def slide_statistics(
         tolerance: Largest distance of a pair.
         num_channels: Number of witnesses.
         num_slides: Slides of each event, no slide among them.
+        together: What is looked at together.
 
     Returns:
         Statistics by channel; a p-value of 1 where nothing is shared.
     """
     common = np.zeros((num_channels, num_slides), dtype=np.int64)
     cells, counts = [], []
-    for channel, shared in _shared_in_slides(reference, witness, live, tolerance, num_slides):
+    for channel, shared in _shared_in_slides(reference, witness, live, tolerance, num_slides, together=together):
         starts = np.flatnonzero(np.diff(channel, prepend=-1))
         common[channel[starts]] += np.add.reduceat(shared, starts, axis=0)
         cells.append(channel)
@@ -86,7 +107,7 @@ def slide_statistics(
     slid = common[:, far]
     as_good = (slid >= observed[:, None]).sum(axis=1)
     return SlideStatistics(
-        p_value=_tails(observed, cells, counts, num_slides),
+        p_value=_tails(observed, cells, counts, num_slides, together.channels),
         p_common=(1 + as_good) / (1 + far.sum()) if far.any() else np.full(num_channels, np.nan),
         chance=slid.mean(axis=1) if far.any() else np.full(num_channels, np.nan),
     )
@@ -101,7 +122,7 @@ def _far_slides(live: LiveTime, tolerance: Tolerance, num_slides: int) -> np.nda
 
 
 def _shared_in_slides(
-    reference: Spikes, witness: Spikes, live: LiveTime, tolerance: Tolerance, num_slides: int
+    reference: Spikes, witness: Spikes, live: LiveTime, tolerance: Tolerance, num_slides: int, *, together: Together
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Shared spikes of every slide of every event and channel in which both have spikes.
 
@@ -124,7 +145,7 @@ def _shared_in_slides(
     starts = np.flatnonzero(np.diff(witness.channel, prepend=-1) | np.diff(witness.event, prepend=-1))
     bounds = np.append(starts, len(witness))
     number = end[witness.event] - begin[witness.event]
-    for part in _blocks(np.add.reduceat(number, starts), num_slides):
+    for part in _blocks(np.add.reduceat(number, starts), num_slides, together):
         rows = np.arange(bounds[part.start], bounds[part.stop])
         right = np.repeat(rows, number[rows])
         left = counted_from(begin[witness.event[rows]], number[rows])
@@ -145,12 +166,12 @@ def _shared_in_slides(
         yield witness.channel[starts[part]], shared.reshape(-1, num_slides)
 
 
-def _blocks(pairs: np.ndarray, num_slides: int) -> list[slice]:
+def _blocks(pairs: np.ndarray, num_slides: int, together: Together) -> list[slice]:
     """Consecutive cells that are worked on together, given the pairs in each."""
-    most = max(1, _SLIDES // num_slides)
+    most = max(1, together.slides // num_slides)
     cuts, start, total = [0], 0, 0
     for cell, number in enumerate(pairs.tolist()):
-        if cell > start and (total + number > _PAIRS // num_slides or cell - start >= most):
+        if cell > start and (total + number > together.pairs // num_slides or cell - start >= most):
             cuts.append(cell)
             start, total = cell, 0
         total += number
@@ -168,7 +189,9 @@ def _matched(group: np.ndarray, left: np.ndarray, right: np.ndarray, num_groups:
     return shared
 
 
-def _tails(observed: np.ndarray, cells: list[np.ndarray], counts: list[np.ndarray], num_slides: int) -> np.ndarray:
+def _tails(
+    observed: np.ndarray, cells: list[np.ndarray], counts: list[np.ndarray], num_slides: int, at_once: int
+) -> np.ndarray:
     """Probability of at least the observed number, each event slid on its own, shape (channel,)."""
     p_values = np.ones(len(observed))
     if not cells:
@@ -183,8 +206,8 @@ def _tails(observed: np.ndarray, cells: list[np.ndarray], counts: list[np.ndarra
     # Channels with like numbers together, so that little is computed in vain.
     asked = np.flatnonzero(observed > 0)
     asked = asked[np.argsort(observed[asked], kind="stable")]
-    for start in range(0, len(asked), _CHANNELS):
-        some = asked[start : start + _CHANNELS]
+    for start in range(0, len(asked), at_once):
+        some = asked[start : start + at_once]
         padded = np.zeros((len(some), number[some].max(), most + 1))
         padded[:, :, 0] = 1.0
         row = np.repeat(np.arange(len(some)), number[some])

@@ -69,7 +69,7 @@ class Patience:
 patience = Patience()
 """Of this process."""
 #: Databases whose files were found where they say.
-_in_place: set[Path] = set()
+_in_place: set[tuple[Path, int]] = set()
 
 
 def ensure_experiment(tracking_uri: str, experiment: str, artifacts: Path | str = DEFAULT_ARTIFACTS) -> str:
@@ -285,7 +285,8 @@ def _refuse_moved(path: Path) -> None:
     Raises:
         RegistryError: It was.
     """
-    if path.absolute() in _in_place:
+    known = path.absolute(), path.stat().st_ino  # another database may come to the same place
+    if known in _in_place:
         return
     from glitchflow_plugin.tracking.relocation import moved  # noqa: PLC0415  # slow to import
 
@@ -294,7 +295,7 @@ def _refuse_moved(path: Path) -> None:
             f"the registry {path} was moved or copied: it expects its files in {move.old}, and they lie beside it, in "
             f"{move.new}. To go on with those: glitchflow models relocate --tracking-uri sqlite:///{path}"
         )
-    _in_place.add(path.absolute())
+    _in_place.add(known)
 
 
 def _unreachable(tracking_uri: str, error: BaseException) -> ConnectionFailedError:

@@ -164,7 +164,7 @@ def test_threads_and_the_size_of_the_workspace_change_no_bit(monkeypatch):
             assert torch.equal(q_transform(series, RATE, QTransformSettings()), plain)
     finally:
         torch.set_num_threads(threads)
-    monkeypatch.setattr(planes, "_WORKSPACE", 1)
+    monkeypatch.setattr(planes, "WORKSPACE", 1)
     assert torch.equal(q_transform(series, RATE, QTransformSettings()), plain)
 
 

@@ -20,7 +20,7 @@ from glitchflow_plugin.signal.qtransform.tiling import TileRow, padded_row
 Interpolation = Literal["spline", "bilinear", "bicubic"]
 #: What the series transformed at one time may take on a CPU, bytes: bounds the memory whatever the batch, and fits the
 #: caches.
-_WORKSPACE = 16 * 1024**2
+WORKSPACE = 16 * 1024**2
 #: The same on a GPU, where more is taken if it is free.
 _DEVICE_WORKSPACE = 1024**3
 #: Tiles of a row up to which a product with the weights of all, most of them zero, is faster than gathering those that
@@ -331,7 +331,7 @@ class Plane:
         tiles = max(group.num_rows * group.num_tiles for group in self.groups)
         # The largest group's tiles, and all rows at the map's columns.
         needed = number * (copies * 8 * tiles + 4 * len(self.frequencies) * self.num_times)
-        room = _WORKSPACE if device.type == "cpu" else _room(device, needed)
+        room = WORKSPACE if device.type == "cpu" else _room(device, needed)
         parts = min(number, max(1, math.ceil(needed / room)))
         edges = [number * part // max(parts, 1) for part in range(parts + 1)]
         return [slice(*pair) for pair in pairwise(edges)]
