@@ -1,8 +1,7 @@
 """Twins: a network with what leads from physical units to its own and back, and what calibrates it."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -12,6 +11,8 @@ from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.models.coupling import CouplingNet, Explanation
 from glitchflow_plugin.types.tensors import SeriesBatch, StrainSeries, StrainWindows, WindowBatch, host
 from glitchflow_plugin.verdict import TOLD_SNR2
+
+_Made = TypeVar("_Made")
 
 Energies: TypeAlias = Float[Tensor, "*pixels"]
 """Energies or scaled energies of any shape."""
@@ -24,7 +25,7 @@ SPOKEN_POWER = TOLD_SNR2
 #: Groups of references below which a p-value cannot reach 0.05.
 _FEWEST_REFERENCES = 19
 #: Sets of known features for which the way to distances is kept.
-_KEPT_METRICS = 8
+_KEPT = 32
 
 TRANSFORMS = ("sqrt", "log1p", "none")
 
@@ -172,7 +173,8 @@ class WaveformTwin(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
-        self._metrics: dict[bytes, _Metric] = {}
+        self._of: tuple[tuple[Tensor, int], ...] = ()
+        self._held: dict[tuple[bytes, object], Any] = {}
         self.register_buffer("levels", torch.arange(float(num_levels)))
         self.register_buffer("variance_noise", torch.ones(num_levels))
         self.register_buffer("variance_factor", torch.ones(num_levels))
@@ -351,13 +353,32 @@ class WaveformTwin(nn.Module):
         apart = strain is not None and self.summary_powers.shape[1] > 0
         power = summary.new_zeros(len(summary)) if strain is None else strain.square().sum(dim=(-2, -1))
         for known, rows in _patterns(summary):
-            seen = ~torch.isnan(self.summary_references[:, known]).any(dim=1)
             for said in (False, True):
-                own, alike = rows[(power[rows] >= SPOKEN_POWER) == said], seen & (self._spoke(known) == said)
-                among = alike if apart and self._num_groups(alike) >= _FEWEST_REFERENCES else seen
-                if len(own) and self._num_groups(among) >= _FEWEST_REFERENCES:
-                    p_values[own] = self._beyond(summary[own], known, among)
+                own = rows[(power[rows] >= SPOKEN_POWER) == said]
+                others = self._others(known, said if apart else None) if len(own) else None
+                if others is not None:
+                    beyond = others.distances[None, :] >= self._distances(summary[own], known)[:, None]
+                    p_values[own] = ((beyond / others.sizes).sum(dim=1) + 1) / (others.num_groups + 1)
         return p_values
+
+    def _others(self, known: Tensor, said: bool | None) -> "_Others | None":
+        """References with which events are compared of which some features are known; None where they are too few.
+
+        Args:
+            known: Those features.
+            said: Whether something is predicted of the events; None: that does not count.
+        """
+
+        def found() -> _Others | None:
+            seen = ~torch.isnan(self.summary_references[:, known]).any(dim=1)
+            alike = seen if said is None else seen & (self._spoke(known) == said)
+            for among in (alike, seen):
+                _, group, sizes = torch.unique(self.summary_groups[among], return_inverse=True, return_counts=True)
+                if len(sizes) >= _FEWEST_REFERENCES:
+                    return _Others(self._usual(known)[among], sizes.double()[group], len(sizes))
+            return None
+
+        return self._kept(known, said, found)
 
     def _spoke(self, known: Tensor) -> Tensor:
         """References of which something is predicted from the witnesses of some features, (reference,)."""
@@ -366,61 +387,53 @@ class WaveformTwin(nn.Module):
         present = torch.unique(known * parts // max(1, features))
         return self.summary_powers[:, present if parts else []].sum(dim=1) >= SPOKEN_POWER
 
-    def _num_groups(self, references: Tensor) -> int:
-        return len(torch.unique(self.summary_groups[references]))
-
-    def _beyond(self, summary: Tensor, known: Tensor, among: Tensor) -> Tensor:
-        """Share of groups of some references that are at least as far from the training events, (event,)."""
-        _, group, sizes = torch.unique(self.summary_groups[among], return_inverse=True, return_counts=True)
-        usual, own = self._usual(known)[among], self._distances(summary, known)
-        beyond = ((usual[None, :] >= own[:, None]) / sizes.double()[group]).sum(dim=1)
-        return (beyond + 1) / (len(sizes) + 1)
-
     def _distances(self, summary: Tensor, known: Tensor) -> Tensor:
         if not len(known):
             return summary.new_zeros(len(summary), dtype=torch.float64)
         away = (summary - self.summary_mean)[:, known].double()
-        return torch.linalg.solve_triangular(self._metric(known).root, away.T, upper=False).square().mean(dim=0)
+        return torch.linalg.solve_triangular(self._root(known), away.T, upper=False).square().mean(dim=0)
 
     def _usual(self, known: Tensor) -> Tensor:
         """Distances of the references by some features, (reference,); NaN where these are not known."""
-        metric = self._metric(known)
-        if metric.usual is None:
-            metric.usual = self._distances(self.summary_references, known)
-        return metric.usual
+        return self._kept(known, "usual", lambda: self._distances(self.summary_references, known))
 
-    def _metric(self, known: Tensor) -> "_Metric":
-        """What distances by some features need; kept, since of many events the same features are known."""
-        now = tuple(
-            (one, one._version) for one in (self.summary_mean, self.summary_covariance, self.summary_references)
-        )
-        key = host(known).tobytes()
-        kept = self._metrics.get(key)
-        if kept is None or any(one is not other or a != b for (one, a), (other, b) in zip(kept.of, now, strict=True)):
-            root = torch.linalg.cholesky(self.summary_covariance[known][:, known].double())
-            kept = _Metric(now, root)
-            self._metrics = {} if len(self._metrics) >= _KEPT_METRICS else self._metrics
-            self._metrics[key] = kept
-        return kept
+    def _root(self, known: Tensor) -> Tensor:
+        """Lower Cholesky factor of the covariance of some features, (feature, feature)."""
+        covariance = self.summary_covariance
+        return self._kept(known, "root", lambda: torch.linalg.cholesky(covariance[known][:, known].double()))
+
+    def _kept(self, known: Tensor, what: str | bool | None, make: Callable[[], _Made]) -> _Made:
+        """What follows from some features alone, kept, since of many events the same ones are known."""
+        told = self.summary_mean, self.summary_covariance, self.summary_references
+        told = *told, self.summary_groups, self.summary_powers
+        if not self._of or any(
+            one is not other or one._version != version for one, (other, version) in zip(told, self._of, strict=True)
+        ):
+            self._of, self._held = tuple((one, one._version) for one in told), {}
+        key = host(known).tobytes(), what
+        if key not in self._held:
+            made = make()
+            self._held = {} if len(self._held) >= _KEPT else self._held
+            self._held[key] = made
+        return self._held[key]
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels to other processes: without what can be computed anew."""
-        return self.__dict__ | {"_metrics": {}}
+        return self.__dict__ | {"_of": (), "_held": {}}
 
 
-@dataclass
-class _Metric:
-    """How far summaries of which some features are known lie from the training events.
+class _Others(NamedTuple):
+    """References with which events are compared.
 
     Attributes:
-        of: Mean, covariance and references that it was made of, each with its version.
-        root: Lower Cholesky factor of the covariance of these features, (feature, feature).
-        usual: Distances of the references, once they were asked for.
+        distances: Of each from the training events, (reference,).
+        sizes: Members of its group, (reference,).
+        num_groups: Number of groups.
     """
 
-    of: tuple[tuple[Tensor, int], ...]
-    root: Tensor
-    usual: Tensor | None = None
+    distances: Tensor
+    sizes: Tensor
+    num_groups: int
 
 
 class Explained(NamedTuple):

@@ -89,8 +89,10 @@ def usable_runs(series: Series, flat_size: int) -> list[tuple[int, int]]:
     >>> usable_runs(np.array([1.0, 2.0, np.nan, 3.0, 3.0, 3.0, 4.0]), 3)
     [(0, 2), (6, 7)]
     """
-    good = np.isfinite(series)
-    equal = raised_runs(series[1:] == series[:-1])
+    good, same = np.isfinite(series), series[1:] == series[:-1]
+    if len(series) and good.all() and not same.any():
+        return [(0, len(series))]
+    equal = raised_runs(same)
     for start, stop in equal[equal[:, 1] - equal[:, 0] + 1 >= flat_size]:
         good[start : stop + 1] = False
     return [(int(start), int(stop)) for start, stop in raised_runs(good)]
@@ -167,8 +169,9 @@ def filling(
     noise = _white_noise(name, span[0] - half, span[1] - span[0] + 2 * half, round(rate))
     if len(noise) > _SHORT_FILLING:
         return whiten(noise, taps)[0][half : len(noise) - half]
-    response = _fill_response(len(noise), rate, whitening.filter_length, (*band, settings.high))
-    return fourier.irfft(fourier.rfft(noise) * response, len(noise))[2 * half :]
+    length = fourier.next_fast_len(len(noise))
+    response = _fill_response(length, rate, whitening.filter_length, (*band, settings.high))
+    return fourier.irfft(fourier.rfft(noise, length) * response, length)[2 * half : len(noise)]
 
 
 @lru_cache(maxsize=16)
@@ -316,6 +319,11 @@ def _white_noise(name: str, first: int, size: int, rate: int) -> Series:
     """Noise of variance 1 that is the same for a channel and GPS second whatever is asked for with it."""
     seconds = range(first // rate, (first + size - 1) // rate + 1)
     seed = zlib.crc32(name.encode())
-    drawn = [np.random.default_rng([seed, second]).standard_normal(rate) for second in seconds]
     offset = first - seconds.start * rate
-    return np.concatenate(drawn)[offset : offset + size]
+    return np.concatenate([_white_second(seed, second, rate) for second in seconds])[offset : offset + size]
+
+
+@lru_cache(maxsize=512)
+def _white_second(seed: int, second: int, rate: int) -> Series:
+    """One GPS second of it, kept: what is filled second by second asks for each several times."""
+    return np.random.default_rng([seed, second]).standard_normal(rate)

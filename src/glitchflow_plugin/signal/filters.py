@@ -152,7 +152,7 @@ def resample(series: Series, sample_rate: float, new_rate: float, high: float) -
     """
     if sample_rate == new_rate:
         return np.asarray(series, dtype=np.float64), 0
-    up, down = _factors(sample_rate, new_rate)
+    up, down = resampling_factors(sample_rate, new_rate)
     _, taps = _resampling_filter(up, down, round(2 * high / min(sample_rate, new_rate), 6))
     resampled = signal.resample_poly(np.asarray(series, dtype=np.float64), up, down, window=taps)
     return resampled, resample_loss(sample_rate, new_rate, high)
@@ -166,7 +166,7 @@ def resample_loss(sample_rate: float, new_rate: float, high: float) -> int:
     """
     if sample_rate == new_rate:
         return 0
-    up, down = _factors(sample_rate, new_rate)
+    up, down = resampling_factors(sample_rate, new_rate)
     half, _ = _resampling_filter(up, down, round(2 * high / min(sample_rate, new_rate), 6))
     return math.ceil(half / down)
 
@@ -195,7 +195,15 @@ def shift_loss(high_share: float) -> int:
     return _half_size(1 - high_share) + 1
 
 
-def _factors(sample_rate: float, new_rate: float) -> tuple[int, int]:
+def resampling_factors(sample_rate: float, new_rate: float) -> tuple[int, int]:
+    """So many samples at the new rate (Hz) take as long as so many at the old one; no smaller numbers do.
+
+    Raises:
+        ValueError: As from `resample`.
+
+    >>> resampling_factors(16384.0, 1024.0), resampling_factors(1000.0, 1024.0)
+    ((1, 16), (128, 125))
+    """
     ratio = Fraction(new_rate / sample_rate).limit_denominator(_MAX_FACTOR)
     if not ratio or ratio.numerator > _MAX_FACTOR or abs(float(ratio) * sample_rate / new_rate - 1) > 1e-9:
         raise ValueError(f"{sample_rate!r} Hz and {new_rate!r} Hz have no common multiple; is the sample rate right?")

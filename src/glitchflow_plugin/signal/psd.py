@@ -107,6 +107,41 @@ def segment_powers(
     return np.square(spectra.real) + np.square(spectra.imag)
 
 
+class MovingPowers:
+    """`segment_powers` of stretches of one series, each later than the last: what is known of segments stays.
+
+    Args:
+        sample_rate: Hz.
+        fft_length: Length of a segment, s.
+        overlap: Overlap of neighbouring segments, s.
+
+    >>> noise, moving = np.random.default_rng(0).standard_normal(96), MovingPowers(16.0, 1.0, 0.75)
+    >>> held = [moving.of(noise[start : start + 64], start) for start in (0, 16)]
+    >>> bool((held[1] == segment_powers(noise[16:80], 16.0, 1.0, 0.75)).all())
+    True
+    """
+
+    def __init__(self, sample_rate: float, fft_length: float, overlap: float) -> None:
+        self._settings = sample_rate, fft_length, overlap
+        self._size, self._step = _sizes(*self._settings)
+        self._first, self._known = 0, np.zeros((0, self._size // 2 + 1))
+
+    def of(self, stretch: Series, first: int) -> Float[np.ndarray, "segment frequency"]:
+        """Of a stretch whose first sample has some number; the same number is always that of the same sample.
+
+        Args:
+            stretch: Shape (time,), float64.
+            first: Number of its first sample.
+        """
+        moved = first - self._first
+        on_grid = moved >= 0 and moved % self._step == 0
+        number = max((len(stretch) - self._size) // self._step + 1, 0)
+        known = self._known[moved // self._step :][:number] if on_grid else self._known[:0]
+        new = segment_powers(stretch[len(known) * self._step :], *self._settings)
+        self._first, self._known = first, np.concatenate([known, new])
+        return self._known
+
+
 def averaged(
     powers: Float[np.ndarray, "segment frequency"],
     sample_rate: float,

@@ -109,11 +109,12 @@ def run_forwards(
     loudest = np.abs(passed[-round(forwards.stride * own) :]).max()
     if loudest <= _ROUNDING * np.abs(recorded if whole else recorded[good]).max():
         return np.zeros(size), np.zeros(size, dtype=np.bool_)
-    # what the transform has carried round from the end lies farther back, where the taps reach before the start
-    strides = 1 + math.ceil(2 * forwards.delay / size)
-    series = filters.resample(passed[-strides * round(forwards.stride * own) :], own, rate, forwards.band[1])[0]
-    stop = strides * size - forwards.delay
-    found = series[stop - size : stop]
+    # what the transform has carried round from the end lies farther back, where the taps reach before the start;
+    # no more is resampled than the filter sees, from where both rates have a sample
+    up, down = filters.resampling_factors(own, rate)
+    steps = math.ceil(2 * forwards.delay / up)
+    last = passed[-(round(forwards.stride * own) + steps * down) :]
+    found = filters.resample(last, own, rate, forwards.band[1])[0][steps * up - forwards.delay :][:size]
     if whole:
         return found, np.ones(size, dtype=np.bool_)
     stop = round(len(recorded) / own * rate) - forwards.delay

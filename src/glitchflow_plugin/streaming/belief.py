@@ -156,6 +156,11 @@ def kept(stretches: Sequence[Stretch], first: int, size: int, rate: float) -> Se
     return _softened(taken, rate, RINGING)
 
 
+def kept_beside(rate: float) -> int:
+    """Samples beside a stretch up to which `kept` keeps something, at some rate, Hz."""
+    return round(RINGING * rate) + 2 * round(BELIEF_EDGE * rate) + 1
+
+
 def _stretches(trusted: Series, first: int, rate: float) -> Iterator[tuple[int, Series]]:
     """First sample and belief of each stretch; those of a long one give way to each other, and add up to it."""
     longest, edge = round(LONGEST * rate), round(BELIEF_EDGE * rate)

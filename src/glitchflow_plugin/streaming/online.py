@@ -323,10 +323,23 @@ class OnlineTwin:
             windows = self._windows_about(span, newest)
             forwards = self._channels[0].forwards
             assert forwards is not None  # noqa: S101  # there is strain
-            summed, stretches = summed_glitch(windows, outer, self.model, self.settings.stream, forwards.band)
+            # what is said now is read for this output, and, as what was said before, for the next one
+            edge = max(self._edge(one.sample_rate) for one in self._strains.values() if one is not None)
+            end = round((stop + self.settings.stream.stride) * self.model.rate)
+            read = round(span[0] * self.model.rate) - edge, end + edge
+            summed, stretches = summed_glitch(
+                windows, outer, self.model, self.settings.stream, forwards.band, read=read
+            )
             self._sums = {key: one for key, one in self._sums.items() if key == newest - self.settings.stream.stride}
             self._sums[newest] = _Sum(windows, outer, summed, stretches)
         return self._sums[newest]
+
+    def _edge(self, own_rate: float) -> int:
+        """Samples at the common rate beside those wanted that lead to some rate of the strain, Hz."""
+        forwards = self._channels[0].forwards
+        assert forwards is not None  # noqa: S101  # there is strain
+        rate = self.model.rate
+        return math.ceil(filters.resample_loss(rate, own_rate, forwards.band[1]) / own_rate * rate) + 1
 
     def _found(self, span: tuple[float, float], strain: Channel, seconds: dict[str, float]) -> Subtraction:
         stream, rate = self.settings.stream, self.model.rate
@@ -334,8 +347,7 @@ class OnlineTwin:
         assert forwards is not None and newest is not None  # noqa: S101, PT018  # there is strain
         with _timed(seconds, "belief"):
             before, now = self._sum(newest - stream.stride), self._sum(newest)
-            high = forwards.band[1]
-            edge = math.ceil(filters.resample_loss(rate, strain.sample_rate, high) / strain.sample_rate * rate) + 1
+            high, edge = forwards.band[1], self._edge(strain.sample_rate)
             begin, end = (round(one * rate) for one in span)
             first = begin - edge
             new, old = (_between(one, first, end + edge) for one in (now, before))

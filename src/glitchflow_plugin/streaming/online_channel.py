@@ -11,13 +11,16 @@ from glitchflow_plugin.preprocessing.channel_recipe import ChannelRecipe
 from glitchflow_plugin.signal import filters
 from glitchflow_plugin.signal.conditioning import ChannelRejectedError
 from glitchflow_plugin.signal.continuous import SpectrumSettings, filling, longest_run
-from glitchflow_plugin.signal.psd import Psd, welch_psd
+from glitchflow_plugin.signal.psd import MovingPowers, Psd, averaged
 from glitchflow_plugin.signal.running import Ending, Forwards, ending, run_forwards, whitened_ending
 from glitchflow_plugin.signal.slow import SHARE, slow_motion
 from glitchflow_plugin.types.arrays import Series
 
 _SLOW_MARGIN = 2.0
 """How far before a window slow motion is read, s."""
+
+_LEAST_SEGMENTS = 2
+"""Segments that a spectrum needs, as for `welch_psd`."""
 
 
 class OnlineChannel:
@@ -36,10 +39,11 @@ class OnlineChannel:
         self._spectrum, self._stride = spectrum, stride
         self._offset = place * stride % spectrum.stride
         self._newest = 0.0
-        self._raw = np.empty(0)
         self._rate = recipe.settings.sample_rate
-        self._series = np.zeros(round(self._history * self._rate))
-        self._usable = np.zeros(len(self._series), dtype=np.bool_)
+        size = round(self._history * self._rate)
+        self._raw, self._series = Latest(np.empty(0)), Latest(np.zeros(size))
+        self._usable = Latest(np.zeros(size, dtype=np.bool_))
+        self._powers = self._no_powers()
         self._endings: dict[float, Ending | None] = {}
         self._noise: dict[int, Series] = {}
 
@@ -72,12 +76,11 @@ class OnlineChannel:
         if self.forwards is not None:
             own = round(self._stride * self.forwards.own_rate)
             values = np.full(own, np.nan) if found is None else np.asarray(found.series, dtype=np.float64)
-            _append(self._raw, values)
-            new, usable = run_forwards(
-                self._raw[-(self.forwards.before + 1) * own :], self.forwards, self.recipe.settings
-            )
-        _append(self._series, new)
-        _append(self._usable, usable)
+            self._raw.append(values)
+            recorded = self._raw.held[-(self.forwards.before + 1) * own :]
+            new, usable = run_forwards(recorded, self.forwards, self.recipe.settings)
+        self._series.append(new)
+        self._usable.append(usable)
 
     def window(self, start: int, size: int) -> tuple[Series, Series] | None:
         """Whitening filter and whitened window; None where a part of what has come of it cannot be used.
@@ -89,18 +92,19 @@ class OnlineChannel:
         one = self._ending()
         if one is None or self.forwards is None:
             return None
-        first = round(self._newest * self._rate) - self.forwards.delay - len(self._series)
-        needed = self._usable[start - len(one.taps) // 2 - first : start + size + one.reach - first]
+        series, first = self._series.held, self._first
+        needed = self._usable.held[start - len(one.taps) // 2 - first : start + size + one.reach - first]
         if not len(needed) or not needed.all():
             return None
         settings = self.recipe.settings
-        found = whitened_ending(self._series, start - first, size, one, settings)
+        found = whitened_ending(series, start - first, size, one, settings)
         noise = self._filling(start, size, one.band)
         found = found if noise is None else found + noise
         if self.recipe.slow is not None:
-            began = self._newest - len(self._raw) / one.own_rate
+            raw = self._raw.held
+            began = self._newest - len(raw) / one.own_rate
             margin = round((start / self._rate - _SLOW_MARGIN - began) * one.own_rate)
-            recorded = self._raw[max(margin, 0) :]
+            recorded = raw[max(margin, 0) :]
             if not np.isfinite(recorded).all():
                 return None
             times = np.arange(start, start + size) / self._rate
@@ -110,10 +114,15 @@ class OnlineChannel:
 
     def usable(self, start: int, size: int) -> np.ndarray:
         """Where samples can be used, (size,), from GPS 0; those that the filters have not reached as the last one."""
-        delay = 0 if self.forwards is None else self.forwards.delay
-        first = start - (round(self._newest * self._rate) - delay - len(self._series))
-        held = self._usable[first : first + size]
+        first = start - self._first
+        held = self._usable.held[first : first + size]
         return np.pad(held, (0, size - len(held)), mode="edge") if len(held) else np.zeros(size, dtype=np.bool_)
+
+    @property
+    def _first(self) -> int:
+        """Number of the first sample of the series, from GPS 0."""
+        delay = 0 if self.forwards is None else self.forwards.delay
+        return round(self._newest * self._rate) - delay - len(self._series.held)
 
     def state(self) -> dict[str, np.ndarray]:
         """All that windows to come depend on."""
@@ -121,9 +130,9 @@ class OnlineChannel:
         return {
             "newest": np.array(self._newest),
             "rate": np.array(rate),
-            "raw": self._raw.copy(),
-            "series": self._series.copy(),
-            "usable": self._usable.copy(),
+            "raw": self._raw.held.copy(),
+            "series": self._series.held.copy(),
+            "usable": self._usable.held.copy(),
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
@@ -131,7 +140,7 @@ class OnlineChannel:
         self._newest = float(state["newest"])
         if state["rate"]:
             self._begin(float(state["rate"]))
-        self._raw, self._series, self._usable = (np.array(state[one]) for one in ("raw", "series", "usable"))
+        self._raw, self._series, self._usable = (Latest(state[one]) for one in ("raw", "series", "usable"))
 
     def _begin(self, own_rate: float) -> None:
         """Forget what came at another rate."""
@@ -144,9 +153,13 @@ class OnlineChannel:
         kept = self.forwards.before + 1
         if self.recipe.slow is not None:
             kept = max(kept, math.ceil((1.5 * whole.duration + _SLOW_MARGIN) / self._stride) + 1)
-        self._raw = np.full(round(kept * self._stride * own_rate), np.nan)
-        self._usable = np.zeros(len(self._series), dtype=np.bool_)
-        self._endings, self._noise = {}, {}
+        self._raw = Latest(np.full(round(kept * self._stride * own_rate), np.nan))
+        self._usable = Latest(np.zeros(len(self._series.held), dtype=np.bool_))
+        self._endings, self._noise, self._powers = {}, {}, self._no_powers()
+
+    def _no_powers(self) -> MovingPowers:
+        whitening = self.recipe.settings.whitening
+        return MovingPowers(self._rate, whitening.fft_length, whitening.overlap)
 
     def _filling(self, start: int, size: int, band: tuple[float, float]) -> Series | None:
         """As `filling`, made second by second and once for all windows that hold the second."""
@@ -185,21 +198,48 @@ class OnlineChannel:
             if given is not None:
                 power = filters.band_pass_power(given.frequencies, forwards.own_rate, *forwards.band, settings.order)
                 return ending(Psd(given.values * np.sqrt(power), given.spacing), forwards, settings)
-            stop = len(self._series) - round((self._newest - gps) * self._rate)
+            series, usable = self._series.held, self._usable.held
+            stop = len(series) - round((self._newest - gps) * self._rate)
             low = max(stop - round(self._spectrum.length * self._rate), 0)
-            start, stop = longest_run(self._usable, low, stop)
+            start, stop = longest_run(usable, low, stop)
             if stop - start < 0.9 * self._spectrum.stride * self._rate:
                 return None
-            whitening = settings.whitening
-            found = welch_psd(
-                self._series[start:stop], self._rate, whitening.fft_length, whitening.overlap, method=whitening.method
-            )
+            whitening, powers = settings.whitening, self._powers.of(series[start:stop], self._first + start)
+            if len(powers) < _LEAST_SEGMENTS:
+                return None
+            found = averaged(powers, self._rate, whitening.fft_length, whitening.overlap, method=whitening.method)
             return ending(found, forwards, settings)
         except ValueError:
             return None
 
 
-def _append(latest: np.ndarray, new: np.ndarray) -> None:
-    """Move what is known to the front by as much as comes behind it: no memory is asked for."""
-    latest[: -len(new)] = latest[len(new) :]
-    latest[-len(new) :] = new
+class Latest:
+    """The newest samples of something that runs on.
+
+    Args:
+        held: What is known at first; as many are held from then on.
+
+    >>> latest = Latest(np.array([1.0, 2.0, 3.0]))
+    >>> latest.append(np.array([4.0, 5.0]))
+    >>> latest.held
+    array([3., 4., 5.])
+    """
+
+    def __init__(self, held: np.ndarray) -> None:
+        self._size = self._stop = len(held)
+        # room behind it, so that not all is moved each time
+        self._memory = np.concatenate([held, np.zeros(len(held) // 4, dtype=held.dtype)])
+
+    @property
+    def held(self) -> np.ndarray:
+        """As many as at first; true until `append`."""
+        return self._memory[self._stop - self._size : self._stop]
+
+    def append(self, new: np.ndarray) -> None:
+        """Take in what comes behind them, at most as many as are held."""
+        if self._stop + len(new) > len(self._memory):
+            kept = self._size - len(new)
+            self._memory[:kept] = self._memory[self._stop - kept : self._stop]
+            self._stop = kept
+        self._memory[self._stop : self._stop + len(new)] = new
+        self._stop += len(new)

@@ -63,7 +63,7 @@ def window_columns(
 
 @dataclass(frozen=True, eq=False)
 class RememberedColumns:
-    """`window_columns` of each window by itself, made once for as long as somebody holds the window."""
+    """`window_columns` of each window, made once for as long as somebody holds the window."""
 
     _known: "WeakKeyDictionary[Window, Float[np.ndarray, '3 1 column']]" = field(default_factory=WeakKeyDictionary)
 
@@ -71,9 +71,10 @@ class RememberedColumns:
         self, windows: Sequence[Window], model: StreamModel, stride: float
     ) -> Float[np.ndarray, "3 window column"]:
         """As `window_columns`; one model alone may be asked about, with one stride."""
-        for one in windows:
-            if one not in self._known:
-                self._known[one] = window_columns([one], model, stride)
+        new = [one for one in windows if one not in self._known]
+        if new:
+            found = window_columns(new, model, stride)
+            self._known.update((one, found[:, row : row + 1]) for row, one in enumerate(new))
         return np.concatenate([self._known[one] for one in windows], axis=1)
 
 

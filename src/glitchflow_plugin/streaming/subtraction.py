@@ -20,7 +20,7 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.folder import SeenGain
 from glitchflow_plugin.signal import filters
 from glitchflow_plugin.signal.whitening import unwhitened
-from glitchflow_plugin.streaming.belief import Stretch, ask, belief, kept, of_octaves, snr_in_time
+from glitchflow_plugin.streaming.belief import Stretch, ask, belief, kept, kept_beside, of_octaves, snr_in_time
 from glitchflow_plugin.streaming.loop import seen_gains
 from glitchflow_plugin.streaming.ranks import MARGIN, ColumnsOf, predicted_energy, window_columns
 from glitchflow_plugin.streaming.windows import (
@@ -124,6 +124,8 @@ def summed_glitch(
     model: StreamModel,
     settings: StreamSettings,
     band: tuple[float, float],
+    *,
+    read: tuple[int, int] | None = None,
 ) -> tuple[Series, list[Stretch]]:
     """What is taken from the strain, (time,) at the common rate, and the stretches in which a prediction is believed.
 
@@ -133,11 +135,19 @@ def summed_glitch(
         model: Twin and recipes.
         settings: Stride and belief.
         band: What the strain delivers, Hz.
+        read: First and one past the last sample that somebody looks at, as `outer`, where these are not all. Where
+            nothing is believed so near that it could be taken away there, nobody is asked about the rest: the sum is
+            zero, and there are no stretches.
     """
     rate = model.rate
     weight = window_weight(round(model.duration * rate), rate, settings.stride)
     said = _joined(windows, outer, weight, "strain")
     trusted = belief(snr_in_time(said, rate), rate, settings.believed_snr)
+    if read is not None:
+        beside = kept_beside(rate)
+        near = trusted[max(read[0] - beside - outer[0], 0) : max(read[1] + beside - outer[0], 0)]
+        if not near.any():
+            return np.zeros(outer[1] - outer[0]), []
     stretches = ask(said, _joined(windows, outer, weight, "measured"), trusted, outer[0], rate)
     if not settings.agreement:
         stretches = [replace(one, octaves=np.ones_like(one.octaves), share=1.0) for one in stretches]
