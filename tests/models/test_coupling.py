@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import pytest
 import torch
@@ -299,3 +300,31 @@ def test_what_distances_need_is_made_anew_once_its_source_has_changed(net):
     assert twin.strangeness(summary).tolist() == pytest.approx([30 / 41])
     twin.keep(summary_references=torch.full((40, 12), 25.0))
     assert twin.strangeness(summary).tolist() == pytest.approx([1 / 41])
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_changed_filters_are_noticed_though_their_transforms_are_kept(net, mode):
+    witnesses, other = pulse(2), CouplingNet(3, **SMALL).eval()
+    with mode():
+        before = net(witnesses)
+        assert net(witnesses).equal(before)
+    with torch.no_grad():
+        net.filters.mul_(2.0)
+    with mode():
+        assert not net(witnesses).equal(before)
+        other.load_state_dict(net.state_dict())
+        assert net(witnesses).equal(other(witnesses))
+    net.filters = torch.nn.Parameter(0.5 * net.filters.detach())
+    with mode():
+        assert net(witnesses).equal(before)
+    # gradients after a time without
+    net(witnesses).square().sum().backward()
+    assert net.filters.grad is not None
+    assert net.filters.grad.abs().max() > 0
+
+
+def test_what_is_kept_of_a_network_does_not_travel(net):
+    size = len(pickle.dumps(net))
+    with torch.no_grad():
+        net(pulse(1))
+    assert len(pickle.dumps(net)) == size

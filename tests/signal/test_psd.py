@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy import signal as scipy_signal
 
-from glitchflow_plugin.signal.psd import Psd, median_bias, welch_psd
+from glitchflow_plugin.signal import psd
+from glitchflow_plugin.signal.psd import MovingPowers, Psd, median_bias, segment_powers, welch_psd
 
 
 @pytest.mark.parametrize("method", ["mean", "median"])
@@ -112,3 +113,35 @@ def test_median_bias_equals_scipys():
 def test_interpolation():
     psd = Psd(np.array([1.0, 3.0]), 10.0)
     np.testing.assert_allclose(psd.at(np.array([0.0, 5.0, 20.0])), [1.0, 2.0, 3.0])
+
+
+def test_what_is_known_of_segments_stays_the_same_and_anything_else_is_made_anew():
+    noise = np.random.default_rng(4).standard_normal(4096)
+    moving = MovingPowers(64.0, 1.0, 0.75)
+    # on the grid of segments, off it, shorter, too short, back, far away
+    for first, size in (
+        (0, 1024),
+        (256, 1024),
+        (272, 1100),
+        (275, 1100),
+        (323, 200),
+        (323, 40),
+        (16, 512),
+        (3000, 900),
+    ):
+        stretch = noise[first : first + size]
+        np.testing.assert_array_equal(moving.of(stretch, first), segment_powers(stretch, 64.0, 1.0, 0.75))
+
+
+def test_of_a_stretch_that_moves_on_only_what_is_new_is_transformed(monkeypatch):
+    noise, transformed = np.random.default_rng(4).standard_normal(4096), []
+    moving = MovingPowers(64.0, 1.0, 0.75)
+
+    def counted(new, *how):
+        transformed.append(len(new))
+        return segment_powers(new, *how)
+
+    monkeypatch.setattr(psd, "segment_powers", counted)
+    for first in (0, 256):
+        moving.of(noise[first : first + 1024], first)
+    assert transformed == [1024, 256 + 48]

@@ -7,10 +7,10 @@ from tests.streaming import _streams as data
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.signal import filters
 from glitchflow_plugin.signal.psd import Psd
-from glitchflow_plugin.streaming import ranks
+from glitchflow_plugin.streaming import online, ranks
 from glitchflow_plugin.streaming.online import OnlineSettings, OnlineTwin, Stride
 from glitchflow_plugin.streaming.ranks import window_columns, within_block
-from glitchflow_plugin.streaming.subtraction import subtract
+from glitchflow_plugin.streaming.subtraction import subtract, summed_glitch
 
 SPAN = (data.GPS, data.GPS + data.LENGTH)
 SETTINGS = replace(data.SETTINGS, spectrum=replace(data.SETTINGS.spectrum, length=16.0, stride=8.0))
@@ -179,6 +179,22 @@ def test_of_a_window_that_is_held_the_columns_are_made_once(run, monkeypatch):
         found = remembered(known, run[0].model, 1.0)
         np.testing.assert_array_equal(found, window_columns(known, run[0].model, 1.0))
     assert asked == [one.centre for one in windows]
+
+
+def test_whether_stretches_far_from_what_is_read_are_asked_about_makes_no_difference(recorded, run, monkeypatch):
+    asked = []
+
+    def all_of_them(*args, read):
+        asked.append(read)
+        return summed_glitch(*args)
+
+    monkeypatch.setattr(online, "summed_glitch", all_of_them)
+    _, outputs = _online(recorded, 1.0, last=44)
+    assert asked
+    for number, one in outputs.items():
+        if one.found is not None:
+            _same(one, run[1][number])
+    assert any(one.found.stretches for one in outputs.values() if one.found is not None)
 
 
 def test_warmed_up_it_says_the_same(recorded, run):

@@ -294,6 +294,13 @@ def test_what_was_never_seen_is_strange(twin):
     strange = made(8)[0][0]
     strange[:, 1, :3] += torch.tensor([8.0, 0.0, 0.0])
     assert float(twin.strangeness(twin.explain(strange).summary).max()) < 0.05
+    # references that lie elsewhere are compared with at once
+    twin.keep(summary_references=100 + twin.summary_references)
+    assert float(twin.strangeness(summary).min()) == 1.0
+    with torch.no_grad():
+        twin.summary_references -= 100
+    twin.keep(summary_groups=twin.summary_groups // 100)
+    assert twin.strangeness(summary).isnan().all()
 
 
 def test_twins_that_do_not_say_and_empty_data_are_refused(twin):

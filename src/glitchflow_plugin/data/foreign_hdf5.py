@@ -104,7 +104,10 @@ def number(item: h5py.Group | h5py.Dataset, name: str) -> np.floating | np.integ
     Raises:
         FormatError: It is anything else.
     """
-    value = _attribute(item, name)
+    return _number(_attribute(item, name), name)
+
+
+def _number(value: Any, name: str) -> np.floating | np.integer:
     if isinstance(value, bytes | str):
         try:
             value = np.float64(shown(value))
@@ -131,7 +134,7 @@ def gps(item: h5py.Group | h5py.Dataset, name: str, unit: float = 1.0) -> float:
         FormatError: It is no number, or stored in a type that does not resolve it.
     """
     text = _attribute(item, name)
-    value = number(item, name)
+    value = _number(text, name)
     if isinstance(text, bytes | str) and is_rounded(shown(text)):
         raise FormatError(
             f"{name}: the time {shown(text)[:40]} is rounded to whole seconds or worse; expected GPS seconds as float64"
@@ -164,7 +167,7 @@ def text_attribute(item: h5py.Group | h5py.Dataset, name: str) -> str:
     Raises:
         FormatError: It is damaged, or there are several texts.
     """
-    value = _attribute(item, name) if has(item, name) else ""
+    value = _attribute(item, name, missing="")
     value = value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value
     return shown(value) if isinstance(value, bytes | str) else ""
 
@@ -215,23 +218,27 @@ def has(item: h5py.Group | h5py.Dataset, *names: str) -> bool:
         return all(h5py.h5a.exists(item.id, name.encode()) for name in names)
 
 
-def _attribute(item: h5py.Group | h5py.Dataset, name: str) -> Any:
+def _attribute(item: h5py.Group | h5py.Dataset, name: str, missing: str | None = None) -> Any:
+    """An attribute of one value; `missing` (None: an error) where there is none."""
     with explained(f"{name} cannot be read"):
         try:
             found = h5py.h5a.open(item.id, name.encode())
         except KeyError:
             if has(item, name):
                 raise
+            if missing is not None:
+                return missing
             raise FormatError(f"lacks the attribute {name}") from None
         size = found.get_space().get_simple_extent_npoints()
         if size > 1:  # an attribute can be a bomb like a data set
             raise FormatError(f"{name}: expected one value, got {size}")
         dtype = found.dtype
-        if dtype.kind not in "iuf" or not size:
+        text = h5py.check_string_dtype(dtype)
+        if not size or not (dtype.kind in "iuf" or (text and text.length is None)):
             return item.attrs[name]
         value = np.empty(found.shape, dtype)
         found.read(value)
-        return value
+        return value.reshape(-1)[0] if text else value
 
 
 def _file(item: h5py.Group | h5py.Dataset) -> Path:

@@ -41,6 +41,10 @@ _SECONDS = {
 }
 """Length of what times may be counted in (`xunit`), s."""
 
+_STRING = h5py.string_dtype()
+_TEXT, _NUMBER, _ONE = h5py.h5t.py_create(_STRING, logical=True), h5py.h5t.IEEE_F64LE, h5py.h5s.create_simple(())
+"""How HDF5 stores a text and a number, and that it is one."""
+
 
 @apart
 def describe(path: Path | str) -> StoredFile:
@@ -119,19 +123,20 @@ def write(
         bits: By channel the names of its bits, for gwpy's `StateVector`.
     """
     with new_hdf5(path, seal=False) as file:
-        file.attrs.update(attributes or {})
+        _tell(file, attributes or {})
         for name, channel in channels.items():
             dataset = file.create_dataset(name, data=channel.series)
-            dataset.attrs.update(
-                name=name,
-                channel=name,
-                x0=np.float64(channel.t0),
-                dx=1 / channel.sample_rate,
-                xunit="s",
-                unit=channel.unit,
-            )
+            axis = {"x0": float(channel.t0), "dx": 1 / channel.sample_rate, "xunit": "s"}
+            _tell(dataset, {"name": name, "channel": name, **axis, "unit": channel.unit})
             if name in (bits or {}):
                 dataset.attrs["bits"] = np.array((bits or {})[name], dtype=h5py.string_dtype())
+
+
+def _tell(item: h5py.HLObject, told: Mapping[str, str | float]) -> None:
+    """Give a new item attributes, which it has none of yet: `item.attrs` would take four times as long to find out."""
+    for name, value in told.items():
+        kind, data = (_TEXT, np.array(value, _STRING)) if isinstance(value, str) else (_NUMBER, np.array(value))
+        h5py.h5a.create(item.id, name.encode(), kind, _ONE).write(data)
 
 
 def _series(file: h5py.File) -> list[tuple[str, str | None, h5py.Dataset | FormatError]]:
