@@ -1,11 +1,14 @@
 """Frames in, clean frames out: the same bytes whoever interrupts it, and what it says of what never came."""
 
+import ctypes
 import errno
 import json
 import os
 import resource
 import shutil
 import signal
+import struct
+import sys
 import time
 from dataclasses import asdict, replace
 
@@ -20,7 +23,8 @@ from glitchflow_plugin.cli import main
 from glitchflow_plugin.data import files
 from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.frame_intake import FrameIntake, IntakeSettings
-from glitchflow_plugin.errors import DataError
+from glitchflow_plugin.data.readers import hdf5
+from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.products.folder import (
     BlockRecord,
     SeenGain,
@@ -113,6 +117,13 @@ def test_the_whole_run_is_checked_at_once_while_it_goes_on(made, tmp_path, capsy
     assert "not written yet" in capsys.readouterr().out
     (first / "products.json").unlink()
     assert main(["products", str(folder)]) == 1
+
+
+def test_a_file_is_no_folder_of_products(made, capsys):
+    part = parts_of(made[0])[0]
+    path = next(part.glob("*.h5"))
+    assert main(["products", str(path)]) != 0
+    assert f"glitchflow products {part}" in capsys.readouterr().err
 
 
 def test_triggers_are_asked_about_in_the_whole_run(made):
@@ -281,6 +292,87 @@ def test_what_never_came_is_not_written_and_what_follows_is(frames, tmp_path):
     run = online(tmp_path / "run", source)
     starts = [one.start - data.GPS for part in parts_of(run.job.folder) for one in read_records(part)]
     assert starts == [*range(60), *range(68, 95)]
+
+
+def test_a_channel_that_lacks_at_the_end_holds_nothing_back(frames, tmp_path):
+    source, first = tmp_path / "frames", sorted(frames.glob("*.h5"))[0]
+    source.mkdir()
+    held = hdf5.read(first, list(data.RATES), data.GPS, data.GPS + 4)
+    for name in data.RATES:
+        seconds = 3 if name == data.OTHER else 4
+        one = replace(held[name], series=held[name].series[: round(seconds * data.RATES[name])])
+        hdf5.write(source / f"V-{name.split(':')[1]}-{data.GPS:.0f}-{seconds}.h5", {name: one})
+    run = online(tmp_path / "run", source)
+    assert run.made == 3
+    assert json.loads((tmp_path / "run" / STATUS_NAME).read_text())["frames"]["missing"] == 1
+    # what comes later goes on behind it
+    shutil.copy(sorted(frames.glob("*.h5"))[1], source)
+    assert online(tmp_path / "run", source).made == 4
+
+
+@pytest.mark.parametrize("length", [64, 8])
+def test_folders_of_another_length_are_refused_before_anything_is_made(made, frames, length):
+    folder = made[0]
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(ConfigurationError, match=rf"another length \(.*-64\).*is {2 * length} s. Set it back"):
+        online(folder, frames, checkpoint=16.0, folder_length=2 * length)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_what_the_first_file_needs_is_imported_before_frames_are_looked_for(tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr(online_run, "load_writers", lambda formats: order.append(tuple(formats)))
+    monkeypatch.setattr(FrameIntake, "next", lambda _: order.append("next"))
+    (tmp_path / "frames").mkdir()
+    watched(tmp_path / "run", tmp_path / "frames", idle=0.01)
+    assert order[:2] == [("hdf5",), "next"]
+
+
+def _without_permission(folder, frames):
+    """A run, of somebody who may not write where it is not allowed, whose folder cannot be written for a while."""
+    _obey_permissions()
+    folder.mkdir()
+    job, looks = _job(folder), iter(range(1000))
+
+    def ended():
+        number = next(looks)
+        if number == 6:
+            for path in (folder, *folder.glob("*-*"), *folder.glob("*-*/records")):
+                path.chmod(0o500)
+            with pytest.raises(PermissionError):
+                (folder / "mine").touch()
+        if number == 9:
+            for path in (folder, *folder.glob("*-*"), *folder.glob("*-*/records")):
+                path.chmod(0o700)
+        return False
+
+    intake = FrameIntake([frames], expected_channels(job), 1.0, IntakeSettings(poll=0.01, patience=0.2))
+    run = OnlineRun(job, OnlineTwin(job.model, SETTINGS), intake, OnlineRunSettings(idle=0.3, folder_length=64), ended)
+    run.run()
+    assert next(looks) > 9
+
+
+def _obey_permissions():
+    """Give up what lets the superuser write anywhere (capset(2), version 3): permissions hold from then on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, none = struct.pack("=Ii", 0x20080522, 0), struct.pack("=6I", *[0] * 6)
+    if libc.capset(header, none):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+def test_permission_that_is_taken_away_for_a_while_costs_no_byte(made, frames, tmp_path):
+    source = tmp_path / "frames"
+    source.mkdir()
+    for path in sorted(frames.glob("*.h5"))[:3]:
+        shutil.copy(path, source)
+    status = _warm.start(_without_permission, tmp_path / "run", source, output=tmp_path / "said").wait()
+    said = (tmp_path / "said").read_text()
+    assert status == 0, said[-2000:]
+    assert said.count("It is tried again until it can be done") == 1
+    assert len(sums(tmp_path / "run")) == 11
+    assert sums(tmp_path / "run").items() <= sums(made[0]).items()
 
 
 def _killed_at(number, folder, frames):

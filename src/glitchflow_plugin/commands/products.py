@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.products.clean_strain import STATE_BITS, channel_names
 from glitchflow_plugin.products.folder import MANIFEST_NAME, VETOES, Manifest, parts_of, read_manifest, total
 from glitchflow_plugin.types.intervals import union
@@ -19,7 +20,16 @@ def add_products(parser: argparse.ArgumentParser) -> None:
 
 
 def run_products(options: argparse.Namespace) -> int:
-    """Print what a folder holds, or each that a run has made, and what is wrong with it; status 1 if anything is."""
+    """Print what a folder holds, or each that a run has made, and what is wrong with it; status 1 if anything is.
+
+    Raises:
+        ConfigurationError: It is a file.
+    """
+    if options.folder.is_file():
+        raise ConfigurationError(
+            f"{options.folder} is a file; files are checked by what their folder says of all of them. Run: "
+            f"glitchflow products {options.folder.parent}"
+        )
     parts = parts_of(options.folder)
     number = 0
     for folder in parts or [options.folder]:

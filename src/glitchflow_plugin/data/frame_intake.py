@@ -171,6 +171,16 @@ class FrameIntake:
             return self.next()
         return self._hand_out(start, waited)
 
+    def rest(self) -> Arrived | None:
+        """At an end, what there is of the stride that is waited for: nothing later comes that would give the rest up.
+
+        None where nothing of it has come.
+        """
+        start = self.position
+        if start is None or not any(self._parts(name, start) for name in self.expected):
+            return None
+        return self._hand_out(start, self.idle())
+
     def _hand_out(self, start: float, waited: float) -> Arrived:
         stop = start + self.stride
         channels = {name: one for name in self.expected if (one := self._cut(name, start)) is not None}

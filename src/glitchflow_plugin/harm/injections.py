@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pydantic import Field
 
 from glitchflow_plugin.errors import ConfigurationError
-from glitchflow_plugin.settings import Count, CountOrNone, NotNegative, Positive, Range, Replicates, section
+from glitchflow_plugin.settings import Count, CountOrNone, Positive, Range, Replicates, section
 from glitchflow_plugin.signal.waveforms import Waveform, binary_duration, compact_binary, sine_gaussian
 
 Kind = Literal["binary", "sine_gaussian", "long"]
@@ -33,7 +33,7 @@ class HarmSettings:
 
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = KINDS
     passes: Count = 2
-    spacing: NotNegative = 2.0
+    spacing: Positive = 2.0
     snr: Range = (8.0, 40.0)
     lowest_frequency: Positive = 20.0
     long_frequency: Positive = 25.0

@@ -112,6 +112,19 @@ def state_vector(flags: Mapping[str, Bool[np.ndarray, " time"]], num_samples: in
     return state
 
 
+def load_writers(formats: Sequence[str]) -> None:
+    """Import what files of some formats need: the first one need not wait for it.
+
+    Args:
+        formats: Keys of `FORMATS`.
+
+    Raises:
+        MissingDependencyError: There is no frame library.
+    """
+    if "gwf" in formats:
+        frames.load_writer()
+
+
 def write_clean_strain(
     folder: Path, content: CleanStrain, formats: Sequence[str], provenance: Mapping[str, object]
 ) -> list[Path]:

@@ -20,7 +20,8 @@ import numpy as np
 
 from glitchflow_plugin.data.files import content_hash, new_hdf5, read_record, sealed_hdf5, write_json
 from glitchflow_plugin.data.frame_intake import Arrived, FrameIntake
-from glitchflow_plugin.errors import DataError, FormatError
+from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
+from glitchflow_plugin.products.clean_strain import load_writers
 from glitchflow_plugin.products.folder import (
     RECORDS,
     BlockRecord,
@@ -137,18 +138,23 @@ class OnlineRun:
         return {**told_of(self.job.provenance), "products": self.job.products.decisive()}
 
     def run(self) -> None:
-        """Work until the end that the settings name, or until somebody asks for one."""
+        """Work until the end that the settings name, or until somebody asks for one.
+
+        Raises:
+            ConfigurationError: The folder was begun with another length of its folders.
+        """
+        self._check_parts()
         self.twin.warm_up()
+        load_writers(self.job.products.formats)
         self._resume()
         while not self.ended():
             before = time.perf_counter()
             arrived = self.intake.next()
-            if arrived is None:
-                if self._over(None):
-                    break
+            if arrived is None and not self._over(None):
                 time.sleep(self.intake.settings.poll)
                 continue
-            if self._over(arrived.start):
+            arrived = self.intake.rest() if arrived is None else arrived
+            if arrived is None or self._over(arrived.start):
                 break
             self._take(arrived, time.perf_counter() - before)
         self._persist(self.keep)
@@ -284,6 +290,16 @@ class OnlineRun:
 
     # Going on
 
+    def _check_parts(self) -> None:
+        """Refuse folders of another length: which is the last one could no longer be told by their names."""
+        length = self.settings.folder_length
+        others = [part.name for part in parts_of(self.job.folder) if part.name != part_name(_gps_of(part), length)]
+        if others:
+            raise ConfigurationError(
+                f"{self.job.folder} was begun with folders of another length ({others[0]}), and "
+                f"online.run.folder_length is {length} s. Set it back, or give online.result another name."
+            )
+
     def _resume(self) -> None:
         """Find out where to go on, and feed the twin what decides about that."""
         self._done = last_written(self.job.folder)
@@ -338,6 +354,14 @@ def part_name(gps: float, length: int) -> str:
     '1399996416-4096'
     """
     return f"{math.floor(gps / length) * length}-{length}"
+
+
+def _gps_of(part: Path) -> float:
+    """GPS time at which a folder of products begins, s, as its name tells; NaN where it tells none."""
+    try:
+        return float(part.name.partition("-")[0])
+    except ValueError:
+        return math.nan
 
 
 def record_spans(folder: Path) -> list[tuple[float, float]]:

@@ -47,6 +47,17 @@ def require_backend() -> None:
         ) from error
 
 
+def load_writer() -> None:
+    """Import what `write` needs, which takes seconds.
+
+    Raises:
+        MissingDependencyError: There is no frame library.
+    """
+    require_backend()
+    import gwpy.io.gwf.lalframe
+    import gwpy.timeseries  # noqa: F401
+
+
 def describe(path: Path | str) -> StoredFile:
     """Span and channel names of a file; rates and units are known only after reading.
 
