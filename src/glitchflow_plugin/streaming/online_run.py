@@ -338,8 +338,9 @@ class OnlineRun:
         if kept is not None and kept.what == content_hash(self.what) and kept.until <= done:
             seen, self.stops, self._watched = kept.until, kept.stops, kept.watched
         for part in parts_of(self.job.folder):
-            for record in read_records(part, seen):
-                self._watch(record)
+            if _gps_of(part) + self.settings.folder_length > seen:
+                for record in read_records(part, seen):
+                    self._watch(record)
 
 
 def expected_channels(job: StreamJob) -> dict[str, str | None]:
