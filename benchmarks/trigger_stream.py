@@ -57,7 +57,11 @@ def make(folder: Path, days: int) -> None:
         known = true["time"].to_numpy()[place] == times
         kind = np.where(known, true["kind"].to_numpy()[place].astype(str), "")
         live = np.array([[low, high]], dtype=np.float64)
-        parts.append(label_times(times, strain["snr"].to_numpy(), kind, live, LabelSettings(seed=first)))
+        parts.append(
+            label_times(
+                times, strain["snr"].to_numpy(), kind, live, LabelSettings(times="strain", quiet=1.0, seed=first)
+            )
+        )
     columns = {
         name: np.concatenate([getattr(one, name) for one in parts]) for name in ("time", "glitch", "kind", "snr")
     }

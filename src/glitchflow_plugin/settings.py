@@ -106,6 +106,9 @@ FORMER: Mapping[str, Mapping[str, str]] = {
         "significance": "has been replaced by fdr, the largest false-discovery rate over all channels (1: no "
         "requirement). Write fdr in its place.",
     },
+    "triggers.classify.settings": {
+        "separation": "is now that of the labels that the model has learnt from. Remove it.",
+    },
 }
 """By section, keys that there were, most of them of the field's first pipeline, and what to do about them."""
 

@@ -10,6 +10,7 @@ from glitchflow_plugin.components.simulate_triggers import SimulateTriggers
 from glitchflow_plugin.components.split_triggers import SplitTriggers
 from glitchflow_plugin.data.triggers.formats import read_triggers, write_triggers
 from glitchflow_plugin.data.triggers.labelled import LabelledSet
+from glitchflow_plugin.data.triggers.labels import LabelSettings
 from glitchflow_plugin.data.triggers.live import LiveTime
 from glitchflow_plugin.data.triggers.store import LIVE_NAME, TRUTH_NAME, open_triggers
 from glitchflow_plugin.data.triggers.table import NANOSECONDS
@@ -17,7 +18,7 @@ from glitchflow_plugin.errors import ConfigurationError, FormatError
 from glitchflow_plugin.products.summary import read_summary
 
 DETECTOR = {"duration": 20_000.0, "num_distractors": 1}
-LABEL = {"block_length": 1000.0}
+LABEL = {"block_length": 1000.0, "times": "strain"}
 STRAIN = "V1:Hrec_hoft"
 
 
@@ -58,6 +59,21 @@ def test_a_simulation_is_labelled_and_divided_from_what_is_on_disk(store, tmp_pa
     told = read_summary(tmp_path / "labels")
     assert told.events.kept == times.glitch.sum()
     assert told.events.read == told.events.kept + sum(told.events.rejected.values())
+
+
+def test_times_of_witnesses_are_labelled_unless_others_are_wanted(store, tmp_path):
+    times = LabelTriggers({"block_length": 1000.0}, str(store), str(tmp_path)).execute().times()
+    table = open_triggers(store).to_table().to_pandas()
+    others = set(table.query("channel != @STRAIN")["time"])
+    assert set(times.time) <= others
+    told = read_summary(tmp_path).events
+    assert told.kept == times.glitch.sum() > 100
+    assert any("no time of witnesses within 0.1 s" in one for one in told.rejected)
+    # of a simulation each has the class and SNR of its glitch
+    truth = pq.read_table(store / "truth.parquet").to_pandas()
+    assert set(times.snr[times.kind != ""]) <= set(truth["snr"])
+    assert (times.kind[times.glitch] != "").mean() > 0.95
+    assert LabelledSet.open(tmp_path).record.labels == LabelSettings(block_length=1000.0)
 
 
 def test_only_live_time_is_labelled(store, tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 
 START, DURATION = 1_400_000_000, 40_000
 LIVE = np.array([[START, START + 15_000], [START + 20_000, START + DURATION]], dtype=float)
-GIVEN = LabelSettings(block_length=1000.0, separation=2.0)
+GIVEN = LabelSettings(times="strain", block_length=1000.0, separation=2.0, quiet=1.0)
 
 
 def labelled(seed=0, rate=0.02):
@@ -52,6 +54,51 @@ def test_a_clock_cannot_tell_and_weights_undo_the_balance(rate):
     )
     quiet_slots = (live & (near >= GIVEN.separation)).mean() * DURATION / GIVEN.separation
     assert times.weight[~times.glitch].sum() == pytest.approx(quiet_slots, rel=0.01)
+
+
+ASKED = LabelSettings(block_length=1000.0, coincidence=0.3)
+
+
+def witnessed(seed=0, **others):
+    """Times to ask at, some of them of the strain's triggers, with what is labelled of them."""
+    rng = np.random.default_rng(seed)
+    strain, _ = labelled(seed)
+    snr = rng.uniform(5, 20, len(strain))
+    own = strain[rng.random(len(strain)) < 0.7] + rng.integers(-5, 6, 1)[0] * NANOSECONDS // 20
+    asked = np.unique(np.concatenate([own, START * NANOSECONDS + rng.integers(0, DURATION, 3000) * NANOSECONDS]))
+    asked = asked[np.r_[True, np.diff(asked) > NANOSECONDS]]
+    kind = np.where(snr > 12, "loud", "faint")
+    return strain, snr, asked, label_times(strain, snr, kind, LIVE, replace(ASKED, **others), asked=asked)
+
+
+def test_times_of_witnesses_have_the_loudest_glitch_that_is_near_or_are_quiet():
+    strain, snr, asked, times = witnessed()
+    near = (np.abs(asked[:, None] - strain) <= 0.3 * NANOSECONDS) & (snr >= ASKED.snr)
+    seconds = asked / NANOSECONDS
+    live = ((seconds[:, None] >= LIVE[:, 0]) & (seconds[:, None] < LIVE[:, 1])).any(axis=1)
+    there = live & near.any(axis=1)
+    assert times.time[times.glitch].tolist() == asked[there].tolist()
+    np.testing.assert_array_equal(times.snr[times.glitch], np.where(near, snr, 0).max(axis=1)[there])
+    assert set(times.kind[times.glitch & (times.snr > 12)]) == {"loud"}
+    quiet = times.time[~times.glitch]
+    assert set(quiet) <= set(asked[live & ~there])
+    assert len(set(quiet)) == len(quiet) > 100
+    # each stands for others: as many as there are, whatever is drawn
+    assert times.weight[times.glitch].sum() == there.sum()
+    assert times.weight[~times.glitch].sum() == pytest.approx((live & ~there).sum())
+    every = witnessed(quiet=1e6)[-1]
+    assert (np.diff(every.time) > 0).all()
+    drawn_from = np.isin(asked // (1000 * NANOSECONDS), np.unique(times.group[times.glitch]))
+    assert len(every) == (live & drawn_from).sum()
+
+
+def test_glitches_that_no_witness_is_near_to_are_told():
+    strain, snr, _, _ = witnessed()
+    apart = strain[:-1][np.diff(strain) > NANOSECONDS] + NANOSECONDS // 2
+    with pytest.raises(DataError, match=r"found none of \d+ at \d+ times.*times=strain"):
+        label_times(strain, snr, np.full(len(snr), ""), LIVE, ASKED, asked=apart)
+    with pytest.raises(ConfigurationError, match=r"at most half the separation, 0\.5 s, got 0\.6 s"):
+        LabelSettings(coincidence=0.6)
 
 
 @settings(deadline=None, max_examples=20)

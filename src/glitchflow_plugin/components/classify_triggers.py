@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from itwinai.components import BaseComponent, monitor_exec
 from numpy.typing import NDArray
@@ -21,19 +20,19 @@ from glitchflow_plugin.data.readers.tables import gps_nanoseconds, time_columns
 from glitchflow_plugin.data.readers.trigger_files import table_columns, table_kind
 from glitchflow_plugin.data.results import claim, name_of_path, place
 from glitchflow_plugin.data.triggers.formats import trigger_parts
-from glitchflow_plugin.data.triggers.labels import loudest_of
+from glitchflow_plugin.data.triggers.labels import LabelSettings, loudest_times
 from glitchflow_plugin.data.triggers.live import LiveTime
 from glitchflow_plugin.data.triggers.store import MANIFEST_NAME, TriggerWriter, open_triggers, read_manifest
-from glitchflow_plugin.data.triggers.table import NANOSECONDS, in_order, without_bad_rows
+from glitchflow_plugin.data.triggers.table import NANOSECONDS, without_bad_rows
 from glitchflow_plugin.errors import ChannelMismatchError, NoEventsError
-from glitchflow_plugin.inference.classify_triggers import TRUST, classified
+from glitchflow_plugin.inference.classify_triggers import TRUST, classified, known_labels
 from glitchflow_plugin.models.triggers.bundle import TriggerModel
 from glitchflow_plugin.products.classified import write_classified
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
 from glitchflow_plugin.products.veto_flag import flag_name, veto_flag
 from glitchflow_plugin.products.veto_formats import write_flag
 from glitchflow_plugin.report.step import report
-from glitchflow_plugin.settings import Fraction, NotNegative, Positive, built, section
+from glitchflow_plugin.settings import Fraction, NotNegative, built, section
 from glitchflow_plugin.tracking.trigger_models import load_trigger_model
 from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.types.intervals import common, union
@@ -42,17 +41,21 @@ from glitchflow_plugin.types.plain import plain
 STORE = "triggers"
 """Store below a result, of triggers that came in files of others."""
 
-_CHOSEN_BY_TRIGGERS = (
-    "times were chosen by triggers of the witnesses: of such, glitch claims too much and false_alarm too little, since "
-    "the quiet times of the labels are drawn without regard to them (triggers.classify.times)"
-)
+_OTHER_TIMES = {
+    "strain": "times were chosen by triggers of the witnesses: of such, glitch claims too much and false_alarm too "
+    "little, since the model's labels are times of the strain, drawn without regard to other channels (label and train "
+    "with triggers.label.settings.times=witnesses)",
+    "witnesses": "times come from a table: glitch and false_alarm are right of times of the witnesses' loudest "
+    "triggers, which the model has learnt from, and may be wrong of others (label and train with "
+    "triggers.label.settings.times=strain)",
+}
+"""What is wrong where a model of labels of each kind is asked about times of the other."""
 
 
 @section
 class ClassifySettings:
     """What is asked and written; conf/triggers.yaml explains the keys."""
 
-    separation: Positive = 1.0
     false_alarm: Fraction = 0.01
     padding: NotNegative = 0.1
     vetoes: tuple[str, ...] = ("hdf5", "segwizard")
@@ -70,7 +73,7 @@ class ClassifyTriggers(BaseComponent):
         folder: Below it everything goes, in a folder named after triggers and model.
         table: Name of the table within files of others.
         channel: Channel of their triggers, where they do not tell it.
-        times: Table of the times that are asked about; None: the loudest triggers of the witnesses.
+        times: Table of the times that are asked about; None: the loudest triggers of the channels that the model knows.
         segments: Live time for the flag of vetoes; None: what lies beside a store.
         segments_flag: Name of the flag in such files where they hold several.
         series: Entries as in datasets.yaml: of what they hold, the page of the result has scans.
@@ -131,7 +134,8 @@ class ClassifyTriggers(BaseComponent):
                 f"{', '.join(sorted(channels)[:4]) or 'no trigger'}. Choose other triggers or another model."
             )
         triggers = open_triggers(store)
-        times = self._times(triggers, model.target)
+        labels = known_labels(model) or LabelSettings(times="strain")
+        times = self._times(triggers, model.channels, labels.separation)
         paths, told = write_classified(
             classified(model, triggers, times, self.device), self.place, text=self.settings.csv
         )
@@ -163,7 +167,7 @@ class ClassifyTriggers(BaseComponent):
                     *_named(unknown, "channels that the model does not know count as UNKNOWN"),
                     *_named(missing, "channels of the model have no trigger here"),
                     *live,
-                    *(() if self.times else (_CHOSEN_BY_TRIGGERS,)),
+                    *((_OTHER_TIMES[labels.times],) if (labels.times == "witnesses") == bool(self.times) else ()),
                 ),
                 details={
                     "kinds": dict(sorted(kinds.items())),
@@ -189,17 +193,14 @@ class ClassifyTriggers(BaseComponent):
                 writer.write(good)
         return self.place / STORE, dict(bad)
 
-    def _times(self, triggers: ds.Dataset, target: str) -> NDArray[np.int64]:
+    def _times(self, triggers: ds.Dataset, channels: Sequence[str], separation: float) -> NDArray[np.int64]:
         """Times that are asked about, rising, each once."""
         if self.times is not None:
             path = Path(self.times)
             columns = table_columns(path, table_kind(path, "auto"), None, lambda names: time_columns(names, path)[1])
             found = np.unique(gps_nanoseconds(columns, path))
         else:
-            witnesses: pa.Table = in_order(triggers.to_table(filter=pc.field("channel") != target))
-            time = witnesses["time"].to_numpy()
-            near = int(self.settings.separation * NANOSECONDS)
-            found = time[loudest_of(time, witnesses["snr"].to_numpy(), near)]
+            found = loudest_times(triggers, channels, separation)
         if not len(found):
             raise NoEventsError(f"{self.times or self.triggers} holds no time to ask about. Give other triggers.")
         return found

@@ -15,7 +15,7 @@ from glitchflow_plugin.data.files import sha256
 from glitchflow_plugin.data.readers.segments import as_given, read_segments
 from glitchflow_plugin.data.triggers.classes import classes_near, read_classes
 from glitchflow_plugin.data.triggers.labelled import Labelled, LabelledSet, chosen_target
-from glitchflow_plugin.data.triggers.labels import LabelSettings, label_times
+from glitchflow_plugin.data.triggers.labels import LabelSettings, label_times, loudest_times
 from glitchflow_plugin.data.triggers.live import LiveTime
 from glitchflow_plugin.data.triggers.store import TRUTH_NAME, open_triggers, read_manifest
 from glitchflow_plugin.data.triggers.table import in_order
@@ -26,7 +26,7 @@ from glitchflow_plugin.settings import built
 
 
 class LabelTriggers(BaseComponent):
-    """Label times by the triggers of the strain alone: no other channel is looked at.
+    """Label times by the triggers of the strain; other channels say at most which times these are.
 
     Args:
         settings: The keys of `label.settings` in triggers.yaml.
@@ -80,7 +80,11 @@ class LabelTriggers(BaseComponent):
         kinds = np.full(len(time), "", dtype="U1")
         if source is not None:
             kinds = classes_near(time, *read_classes(source), settings.class_within)
-        times = label_times(time, strain["snr"].to_numpy(), kinds, live, settings)
+        asked = None
+        if settings.times == "witnesses":
+            others = [one for one in manifest.channels if one != target]
+            asked = loudest_times(open_triggers(store), others, settings.separation)
+        times = label_times(time, strain["snr"].to_numpy(), kinds, live, settings, asked=asked)
         record = Labelled(
             str(store),
             manifest.fingerprint,
@@ -105,7 +109,7 @@ class LabelTriggers(BaseComponent):
                     "classes": str(source) if source else "none",
                     "live seconds": float(np.diff(live, axis=1).sum()),
                 },
-                events=_counts(strain["snr"].to_numpy(), int(times.glitch.sum()), settings.snr),
+                events=_counts(strain["snr"].to_numpy(), int(times.glitch.sum()), settings),
                 metrics={
                     "glitch_times": Metric(float(times.glitch.sum())),
                     "quiet_times": Metric(float((~times.glitch).sum())),
@@ -127,8 +131,11 @@ class LabelTriggers(BaseComponent):
         return truth if truth.is_file() else None
 
 
-def _counts(snr: NDArray[np.float64], glitches: int, least: float) -> EventCounts:
+def _counts(snr: NDArray[np.float64], glitches: int, settings: LabelSettings) -> EventCounts:
     """Triggers of the strain, and why those that are no glitch are none."""
-    faint = int((snr < least).sum())
-    reasons = {f"SNR below {least:g}": faint, "near a louder one, or without live time": len(snr) - faint - glitches}
+    faint = int((snr < settings.snr).sum())
+    rest = "near a louder one, or without live time"
+    if settings.times == "witnesses":
+        rest = f"no time of witnesses within {settings.coincidence:g} s, {rest}"
+    reasons = {f"SNR below {settings.snr:g}": faint, rest: len(snr) - faint - glitches}
     return EventCounts(len(snr), glitches, {reason: number for reason, number in reasons.items() if number})

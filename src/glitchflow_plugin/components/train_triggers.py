@@ -116,7 +116,7 @@ class TrainTriggers(BaseComponent):
             sets=self.sets,
             settings=self.contest,
             teach=self._teach,
-            separation=given.record.settings["label"]["separation"],
+            labels=given.record.labels,
             fingerprint=content_hash([given.record.times_sha256, vars(self.sets)]),
             device=self.device,
         )

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from scipy.special import entr, expit
 from torch import nn
 
+from glitchflow_plugin.data.triggers.labels import LabelSettings
 from glitchflow_plugin.data.triggers.sets import SetSettings, Vocabulary, trigger_sets
 from glitchflow_plugin.models.triggers.bundle import TriggerModel
+from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.false_alarm import FalseAlarm
 from glitchflow_plugin.signal.glitch_snr import GlitchSNR
 from glitchflow_plugin.signal.rank_calibration import RankCalibration, RankedGlitches, calibrate_ranks
@@ -28,6 +30,15 @@ RANKS = "ranks"
 
 TRUST = "trust"
 """Note of a model: how far its answers hold on times that it never saw."""
+
+LABELS = "labels"
+"""Note of a model: how the times were labelled that it has learnt from."""
+
+
+def known_labels(model: TriggerModel) -> LabelSettings | None:
+    """How the times of a model were labelled; None of models of before that was noted."""
+    note = model.notes.get(LABELS)
+    return None if note is None else built(LabelSettings, note, LABELS)
 
 
 def known_ranks(model: TriggerModel) -> RankCalibration | None:
@@ -74,12 +85,13 @@ def rows_of(
 ) -> pa.Table:
     """The table of some times.
 
-    `time` is in GPS ns. `glitch` is the probability that a slot of live time, of the length that labels were separated
-    by, has a glitch: log-odds that were learnt of drawn times, with the prior of live time added. `rank` is these
-    log-odds; `false_alarm` and `efficiency` are the shares of quiet times and of glitches of validation with at least
-    such a rank. `kind` is the likeliest class and `kind_X` the probability of class X, if it is a glitch; `snr` is the
-    SNR expected of it, with its interval from `snr_low` to `snr_high`. `entropy` is what is not known of the answer, be
-    it quiet or one of the classes, in bits: 0 where one is certain. What was `seen` follows.
+    `time` is in GPS ns. `glitch` is the probability that a glitch of the strain is near a time that is chosen as those
+    of the labels are: log-odds that were learnt of drawn times, with the prior of all such times added; of labels of
+    the kind `strain` these are the slots of live time that they were separated by. `rank` is these log-odds;
+    `false_alarm` and `efficiency` are the shares of quiet times and of glitches of validation with at least such a
+    rank. `kind` is the likeliest class and `kind_X` the probability of class X, if it is a glitch; `snr` is the SNR
+    expected of it, with its interval from `snr_low` to `snr_high`. `entropy` is what is not known of the answer, be it
+    quiet or one of the classes, in bits: 0 where one is certain. What was `seen` follows.
     """
     rank = host(told.glitch.double()) + model.log_prior
     glitch = expit(rank)

@@ -6,11 +6,18 @@ import pyarrow.parquet as pq
 import pytest
 from tests._triggers import teaching
 
-from glitchflow_plugin.data.triggers.labels import LabelSettings, TriggerSplitSettings, label_times, split_times
+from glitchflow_plugin.data.triggers.labels import (
+    LabelledTimes,
+    LabelSettings,
+    TriggerSplitSettings,
+    label_times,
+    loudest_times,
+    split_times,
+)
 from glitchflow_plugin.data.triggers.sets import SetSettings
 from glitchflow_plugin.data.triggers.store import TRUTH_NAME, open_triggers, read_manifest
 from glitchflow_plugin.errors import DataError
-from glitchflow_plugin.inference.classify_triggers import known_ranks
+from glitchflow_plugin.inference.classify_triggers import known_labels, known_ranks
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.simulation.trigger_level import TriggerLevelSettings, simulate_triggers
 from glitchflow_plugin.tracking.trigger_models import load_trigger_model
@@ -27,6 +34,7 @@ from glitchflow_plugin.training.triggers.run import (
 )
 
 DETECTOR = TriggerLevelSettings(duration=60_000.0, num_distractors=2)
+LABELS = LabelSettings(block_length=1024.0)
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +44,10 @@ def simulated(tmp_path_factory):
     simulate_triggers(DETECTOR, folder)
     truth = pq.read_table(folder / TRUTH_NAME).sort_by("time")
     live = np.array([[DETECTOR.gps_start, DETECTOR.gps_start + DETECTOR.duration]])
-    labels = LabelSettings(block_length=1024.0)
-    columns = (truth[name].to_numpy() for name in ("time", "snr"))
-    times = label_times(*columns, truth["kind"].to_numpy().astype(np.str_), live, labels)
-    return folder, split_times(times, labels.block_length, TriggerSplitSettings(reach=64.0))
+    time, snr, kind = (truth[name].to_numpy() for name in ("time", "snr", "kind"))
+    asked = loudest_times(open_triggers(folder), DETECTOR.channels[1:], LABELS.separation)
+    times = label_times(time, snr, kind.astype(np.str_), live, LABELS, asked=asked)
+    return folder, split_times(times, LABELS.block_length, TriggerSplitSettings(reach=64.0))
 
 
 def trained(simulated, entrants):
@@ -50,7 +58,7 @@ def trained(simulated, entrants):
         made = train_triggers(
             open_triggers(folder), read_manifest(folder).channels, times, DETECTOR.strain,
             sets=SetSettings(), settings=built(ContestSettings, settings, "contest"),
-            teach=teaching(Path(checkpoints), config, epochs=1), fingerprint="of the times",
+            teach=teaching(Path(checkpoints), config, epochs=1), labels=LABELS, fingerprint="of the times",
         )  # fmt: skip
     assert made is not None
     return made
@@ -88,15 +96,25 @@ def test_the_best_model_is_registered_and_gives_way_only_to_a_better_one(simulat
     claimed = ranks.false_alarm(scores[~test.glitch])
     assert (claimed <= 0.1).mean() < 0.16
     assert np.median(ranks.efficiency(scores[test.glitch])) == pytest.approx(0.5, abs=0.15)
+    # and as many glitches are expected as there are, of all times that those of the test stand for
+    told = 1 / (1 + np.exp(-scores - champion.log_prior))
+    assert test.weight @ told == pytest.approx(test.weight[test.glitch].sum(), rel=0.12)
+    assert known_labels(champion) == LABELS
     assert ranks.rate == pytest.approx(times.of("validation").glitch.sum() / times.of("validation").weight.sum())
 
 
-def test_the_prior_is_that_of_live_time(simulated):
-    teaching = simulated[1].of("training")
-    live = DETECTOR.duration * len(set(teaching.group)) / len(set(simulated[1].group))
-    drawn = np.log(teaching.glitch.mean() / (1 - teaching.glitch.mean()))
-    rate = teaching.glitch.sum() / live
-    assert drawn + log_prior(teaching) == pytest.approx(np.log(rate / (1 - rate)), abs=0.3)
+def test_the_prior_makes_as_many_expected_as_there_are():
+    glitch = np.array([True, True, False, False])
+    nothing = np.zeros(4)
+    times = LabelledTimes(
+        np.arange(4), glitch, np.full(4, ""), nothing, np.arange(4), np.where(glitch, 1.0, 9.0), np.full(4, "")
+    )
+    # what knows nothing says the rate, 2 in 20, whatever it claims
+    for claimed in (0.0, 3.0, -200.0):
+        assert claimed + log_prior(np.full(4, claimed), times) == pytest.approx(np.log(0.1 / 0.9))
+    scores = np.array([5.0, 1.0, -1.0, 2.0])
+    told = 1 / (1 + np.exp(-scores - log_prior(scores, times)))
+    assert times.weight @ told == pytest.approx(2.0)
 
 
 def test_a_part_without_times_is_told(simulated):

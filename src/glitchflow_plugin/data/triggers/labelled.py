@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glitchflow_plugin.data.files import read_record, sha256, write_json
-from glitchflow_plugin.data.triggers.labels import LabelledTimes
+from glitchflow_plugin.data.triggers.labels import LabelledTimes, LabelSettings
 from glitchflow_plugin.data.triggers.store import read_manifest
 from glitchflow_plugin.errors import ConfigurationError, FormatError
 
@@ -33,6 +33,11 @@ class Labelled:
     block_length: float
     times_sha256: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> LabelSettings:
+        """How they were labelled; records of before there was a choice are of times of the strain."""
+        return LabelSettings(**{"times": "strain", **self.settings["label"]})
 
     def write(self, folder: Path | str, times: LabelledTimes) -> "LabelledSet":
         """Write both into a folder, the record last."""

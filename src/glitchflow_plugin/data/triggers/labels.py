@@ -1,15 +1,22 @@
 """Times of which it is known whether the strain has a glitch, and their division into parts.
 
-Glitches are the strain's triggers above a threshold. Quiet times are drawn in each block of time in proportion to its
-glitches, away from every trigger of the strain: a clock cannot tell one from the other. The weight of a quiet time
-undoes that balance: it is the number of slots of live, quiet time that it stands for.
+Glitches are the strain's triggers above a threshold. What a model says is right of times that are chosen as those that
+it has learnt from, so there are two kinds: times of the loudest triggers of the witnesses, at which one can ask without
+a look at the strain, and times of the strain's own glitches, with quiet ones chosen without regard to witnesses.
+
+Quiet times are drawn in each block of time in proportion to its glitches: a clock cannot tell one from the other. The
+weight of a quiet time undoes that balance: it is the number of quiet times that it stands for.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
@@ -18,7 +25,7 @@ from glitchflow_plugin.data.files import atomic_path
 from glitchflow_plugin.data.triggers.table import NANOSECONDS
 from glitchflow_plugin.errors import ConfigurationError, DataError, FormatError
 from glitchflow_plugin.settings import CountOrNone, Fraction, Positive, section
-from glitchflow_plugin.types.intervals import holds, left_over, union
+from glitchflow_plugin.types.intervals import common, holds, left_over, union
 
 PARTS = ("training", "validation", "test")
 _COLUMNS = ("time", "glitch", "kind", "snr", "group", "weight", "part")
@@ -29,21 +36,34 @@ class LabelSettings:
     """What is a glitch, and what is quiet.
 
     Attributes:
+        times: `witnesses`: times of the loudest triggers of all other channels (`loudest_times`), with a glitch where
+            one is near and quiet where none is; `strain`: times of glitches, and quiet ones out of all live time.
         snr: Least SNR of a glitch in the strain.
-        separation: Of glitches this near (s) the loudest counts; a quiet time is at least this far from every trigger
-            of the strain, and stands for slots of this length.
+        separation: Of triggers this near (s) the loudest counts: those of witnesses, or the glitches of the kind
+            `strain`, whose quiet times are as far from every trigger of the strain, and stand for slots of this length.
+        coincidence: How near (s) a glitch is to the time of witnesses that it belongs to.
         quiet: Quiet times for each glitch.
         block_length: Of the blocks of GPS time, s.
         class_within: How near (s) a glitch of the table of classes is to the trigger that it gives its class.
         seed: Of the drawing.
     """
 
+    times: Literal["witnesses", "strain"] = "witnesses"
     snr: Positive = 8.0
     separation: Positive = 1.0
-    quiet: Positive = 1.0
+    coincidence: Positive = 0.1
+    quiet: Positive = 3.0
     block_length: Positive = 4096.0
     class_within: Positive = 0.1
     seed: CountOrNone = 0
+
+    def __post_init__(self) -> None:
+        """Refuse times that would share their glitches."""
+        if 2 * self.coincidence > self.separation:
+            raise ConfigurationError(
+                f"expected a coincidence of at most half the separation, {self.separation / 2:g} s, got "
+                f"{self.coincidence:g} s: a glitch would belong to two times."
+            )
 
 
 @section
@@ -124,14 +144,30 @@ class LabelledTimes:
             raise FormatError(f"{path} holds no labelled times ({error}). Label the triggers again.") from error
 
 
+def loudest_times(triggers: ds.Dataset, channels: Sequence[str], separation: float) -> Int[np.ndarray, " asked"]:
+    """Times of the triggers of some channels that no louder one of these is near to, rising, GPS ns.
+
+    Args:
+        triggers: As `open_triggers` gives them.
+        channels: All but the strain's own: at these times one can ask what it does.
+        separation: How near, s.
+    """
+    table = triggers.to_table(columns=["time", "snr"], filter=pc.field("channel").isin(list(channels)))
+    order = np.argsort(table["time"].to_numpy(), kind="stable")
+    time, snr = (table[name].to_numpy()[order] for name in ("time", "snr"))
+    return time[loudest_of(time, snr, int(separation * NANOSECONDS))]
+
+
 def label_times(
     time: Int[np.ndarray, " trigger"],
     snr: Float[np.ndarray, " trigger"],
     kind: NDArray[np.str_],
     live: Float[np.ndarray, "interval 2"],
     settings: LabelSettings,
+    *,
+    asked: Int[np.ndarray, " asked"] | None = None,
 ) -> LabelledTimes:
-    """Glitches among the strain's triggers, and quiet times away from all of them.
+    """Times with a glitch in the strain, and quiet ones beside them.
 
     Args:
         time: Of the strain's triggers, rising, GPS ns.
@@ -139,47 +175,124 @@ def label_times(
         kind: Their classes; "" unknown.
         live: Times with data, disjoint and rising, GPS s.
         settings: What is a glitch, and what is quiet.
+        asked: Of the kind `witnesses`: `loudest_times`.
 
     Raises:
-        DataError: No trigger is a glitch.
+        DataError: No trigger is a glitch, or none is near any time of witnesses.
     """
-    origin = int(live[0, 0])  # s relative to it: float64 rounds GPS ns
-    seconds = (time - origin * NANOSECONDS) / NANOSECONDS
-    able = (snr >= settings.snr) & holds(live - origin, seconds)
-    chosen = loudest_of(time, np.where(able, snr, -np.inf), int(settings.separation * NANOSECONDS))
-    if not len(chosen):
+    loud = np.flatnonzero((snr >= settings.snr) & _live(time, live))
+    if not len(loud):
         raise DataError(
             f"expected triggers of the strain with SNR >= {settings.snr:g} in {np.diff(live).sum():g} s of live time, "
             f"found none among {len(time)}, the loudest of {max(snr, default=0.0):.3g}. Lower the threshold, or give "
             "other segments."
         )
-    taken = union(np.stack([seconds - settings.separation, seconds + settings.separation], axis=1))
-    free = left_over(live - origin, taken)
-    blocks = _block(time[chosen], settings.block_length)
-    rng = np.random.default_rng(settings.seed)
-    drawn, weights, stood_for = [np.zeros(0)], [np.zeros(0)], 0.0
-    for block, number in zip(*np.unique(blocks, return_counts=True), strict=True):
-        edges = np.array([[block, block + 1]]) * settings.block_length - origin
-        own = left_over(free, np.array([[-np.inf, edges[0, 0]], [edges[0, 1], np.inf]]))
-        length = float(np.diff(own, axis=1).sum())
-        size = round(number * settings.quiet) if length > 0.0 else 0
-        drawn.append(_within(own, rng.uniform(0.0, length, size)))
-        weights.append(np.full(size, length / (settings.separation * max(size, 1))))
-        stood_for += length if size else 0.0
-    # they stand for the blocks of which none is drawn as well: else a block without a glitch would be no live time
-    scale = float(np.diff(free, axis=1).sum()) / stood_for if stood_for else 1.0
-    quiet = origin * NANOSECONDS + np.round(np.concatenate(drawn) * NANOSECONDS).astype(np.int64)
-    both = np.concatenate([time[chosen], quiet])
+    if settings.times == "strain":
+        glitch = loud[loudest_of(time[loud], snr[loud], int(settings.separation * NANOSECONDS))]
+        at, pool = time[glitch], _live_pool(time, live, settings)
+    else:
+        there = np.zeros(0, np.int64) if asked is None else asked[_live(asked, live)]
+        place, own = _loudest_near(there, time[loud], snr[loud], int(settings.coincidence * NANOSECONDS))
+        glitch, at, pool = loud[own], there[place], _asked_pool(np.delete(there, place), settings)
+    if not len(at):
+        raise DataError(
+            f"expected glitches of the strain within {settings.coincidence:g} s of the loudest triggers of other "
+            f"channels, found none of {len(loud)} at {len(there)} times. Give triggers of channels that see them, or "
+            "set triggers.label.settings.times=strain."
+        )
+    quiet, weight = _beside(_block(at, settings.block_length), pool, settings)
+    both = np.concatenate([at, quiet])
     order = np.argsort(both, kind="stable")
     return LabelledTimes(
         both,
-        np.arange(len(both)) < len(chosen),
-        np.concatenate([kind[chosen], np.full(len(quiet), "", dtype="U1")]),
-        np.concatenate([snr[chosen], np.full(len(quiet), np.nan)]),
+        np.arange(len(both)) < len(at),
+        np.concatenate([kind[glitch], np.full(len(quiet), "", dtype="U1")]),
+        np.concatenate([snr[glitch], np.full(len(quiet), np.nan)]),
         _block(both, settings.block_length),
-        np.concatenate([np.ones(len(chosen)), scale * np.concatenate(weights)]),
+        np.concatenate([np.ones(len(at)), weight]),
         np.full(len(both), "", dtype="U10"),
     )[order]
+
+
+_Draw = Callable[[int, np.random.Generator], NDArray[np.int64]]
+"""Draws so many quiet times, or all where there are fewer, GPS ns."""
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Quiet times to draw from.
+
+    Attributes:
+        number: How many there are in all.
+        within: How many in a block, and what draws among them.
+    """
+
+    number: float
+    within: Callable[[int], tuple[float, _Draw]]
+
+
+def _live_pool(time: NDArray[np.int64], live: NDArray[np.float64], settings: LabelSettings) -> _Pool:
+    """Slots of live time away from every trigger of the strain."""
+    origin, slot = int(live[0, 0]), settings.separation  # s relative to it: float64 rounds GPS ns
+    seconds = (time - origin * NANOSECONDS) / NANOSECONDS
+    free = left_over(live - origin, union(np.stack([seconds - slot, seconds + slot], axis=1)))
+
+    def within(block: int) -> tuple[float, _Draw]:
+        edges = np.array([block, block + 1]) * settings.block_length - origin
+        own = common(free, edges[None])
+        length = float(np.diff(own, axis=1).sum())
+
+        def draw(size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+            drawn = _along(own, rng.uniform(0.0, length, size))
+            return origin * NANOSECONDS + np.round(drawn * NANOSECONDS).astype(np.int64)
+
+        return length / slot, draw
+
+    return _Pool(float(np.diff(free, axis=1).sum()) / slot, within)
+
+
+def _asked_pool(quiet: NDArray[np.int64], settings: LabelSettings) -> _Pool:
+    """Times of witnesses without a glitch."""
+    blocks = _block(quiet, settings.block_length)
+
+    def within(block: int) -> tuple[float, _Draw]:
+        own = quiet[blocks == block]
+        return len(own), lambda size, rng: rng.permutation(own)[:size]
+
+    return _Pool(len(quiet), within)
+
+
+def _beside(
+    blocks: NDArray[np.int64], pool: _Pool, settings: LabelSettings
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Quiet times in the blocks of glitches, and for how many of the pool each stands."""
+    rng = np.random.default_rng(settings.seed)
+    drawn, weights, stood_for = [np.zeros(0, np.int64)], [np.zeros(0)], 0.0
+    for block, number in zip(*np.unique(blocks, return_counts=True), strict=True):
+        there, draw = pool.within(int(block))
+        times = draw(round(number * settings.quiet) if there else 0, rng)
+        drawn.append(times)
+        weights.append(np.full(len(times), there / max(len(times), 1)))
+        stood_for += there if len(times) else 0.0
+    # they stand for the blocks of which none is drawn as well: else rates of glitches would be too high
+    scale = pool.number / stood_for if stood_for else 1.0
+    return np.concatenate(drawn), scale * np.concatenate(weights)
+
+
+def _loudest_near(
+    asked: NDArray[np.int64], time: NDArray[np.int64], snr: NDArray[np.float64], near: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places of the times that triggers are near to (ns), and for each of these the place of the loudest."""
+    first, last = np.searchsorted(time, asked - near, "left"), np.searchsorted(time, asked + near, "right")
+    places = np.flatnonzero(last > first)
+    own = [low + int(snr[low:high].argmax()) for low, high in zip(first[places], last[places], strict=True)]
+    return places, np.array(own, dtype=np.int64)
+
+
+def _live(time: NDArray[np.int64], live: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether there are data at each time."""
+    origin = int(live[0, 0])
+    return holds(live - origin, (time - origin * NANOSECONDS) / NANOSECONDS)
 
 
 def split_times(times: LabelledTimes, block_length: float, settings: TriggerSplitSettings) -> LabelledTimes:
@@ -238,10 +351,10 @@ def loudest_of(time: NDArray[np.int64], snr: NDArray[np.float64], near: int) -> 
     return np.sort(np.array(kept, dtype=np.int64))
 
 
-def _within(intervals: NDArray[np.float64], along: NDArray[np.float64]) -> NDArray[np.float64]:
+def _along(intervals: NDArray[np.float64], far: NDArray[np.float64]) -> NDArray[np.float64]:
     """Times that lie so far along disjoint intervals."""
-    if not len(along):
-        return along
+    if not len(far):
+        return far
     before = np.concatenate([[0.0], np.cumsum(np.diff(intervals, axis=1))[:-1]])
-    place = np.searchsorted(before, along, "right") - 1
-    return intervals[place, 0] + along - before[place]
+    place = np.searchsorted(before, far, "right") - 1
+    return intervals[place, 0] + far - before[place]

@@ -29,7 +29,7 @@ class TriggerModel:
         kinds: Classes by index.
         sets: What a set held: arguments of `SetSettings`.
         half_width: Half the interval of ln(1 + SNR); infinite where it is not known.
-        log_prior: What is added to log-odds, so that they hold for all live time.
+        log_prior: What is added to log-odds, so that they hold for all times that the labelled ones stand for.
         metrics: Figures by name.
         notes: What else is told of it.
     """

@@ -1,7 +1,7 @@
 """From a store of triggers and labelled times to a judged model: the one that validation chooses."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,14 @@ import pyarrow.dataset as ds
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
 from torch.nn import functional
 
-from glitchflow_plugin.data.triggers.labels import LabelledTimes
+from glitchflow_plugin.data.triggers.labels import LabelledTimes, LabelSettings
 from glitchflow_plugin.data.triggers.sets import SetSettings, Vocabulary, trigger_sets
 from glitchflow_plugin.errors import DataError
-from glitchflow_plugin.inference.classify_triggers import RANKS, TRUST
+from glitchflow_plugin.inference.classify_triggers import LABELS, RANKS, TRUST
 from glitchflow_plugin.models.triggers.bundle import TriggerModel
 from glitchflow_plugin.signal.false_alarm import calibrate_false_alarm
 from glitchflow_plugin.signal.rank_calibration import RankedGlitches
@@ -73,7 +75,7 @@ def train_triggers(
     sets: SetSettings,
     settings: ContestSettings,
     teach: Teach,
-    separation: float = 1.0,
+    labels: LabelSettings,
     fingerprint: str = "",
     device: torch.device | str = "cpu",
 ) -> Trained | None:
@@ -87,7 +89,7 @@ def train_triggers(
         sets: What a set holds.
         settings: Who is taught, and how it is judged.
         teach: Teaches a network.
-        separation: Length of the slots of time that quiet times stand for, s.
+        labels: How they were labelled.
         fingerprint: Of the times.
         device: Where networks are judged.
 
@@ -126,17 +128,18 @@ def train_triggers(
         kinds,
         vars(sets),
         champion.half_width,
-        log_prior=log_prior(teaching),
         metrics={f"test_{name}": one.value for name, one in champion.figures.items()},
         notes={
             "dataset": fingerprint,
             "events": {"training": len(teaching), "validation": len(validation), "test": len(test)},
             "test": {"model": {name: one.to_dict() for name, one in champion.figures.items()}},
+            LABELS: asdict(labels),
         },
     )
     scores = glitch_scores(model, triggers, validation)
+    model = replace(model, log_prior=log_prior(scores, validation))
     trusted = trust(model, champion.told, test, replicates=settings.replicates, seed=settings.seed)
-    notes = {**model.notes, RANKS: rank_notes(scores, validation, separation), TRUST: trusted}
+    notes = {**model.notes, RANKS: rank_notes(scores, validation, labels.separation), TRUST: trusted}
     return Trained(result, replace(model, notes=notes), triggers, validation, scores)
 
 
@@ -220,7 +223,7 @@ def rank_notes(scores: NDArray[np.float64], times: LabelledTimes, separation: fl
     Args:
         scores: Log-odds of a glitch at each time.
         times: Those of validation.
-        separation: Length of the slots of time that they stand for, s.
+        separation: Length of the slots of time that they stand for, s, or that no two of them are nearer than.
     """
     quiet = ~times.glitch
     false_alarm = calibrate_false_alarm(scores[quiet, None], np.ones((int(quiet.sum()), 1), bool), times.group[quiet])
@@ -243,11 +246,22 @@ def labels_of(times: LabelledTimes, kinds: tuple[str, ...]) -> TriggerLabels:
     )
 
 
-def log_prior(times: LabelledTimes) -> float:
-    """What is added to log-odds that were learnt of drawn times, to hold for all live time."""
-    drawn = times.glitch.sum() / (~times.glitch).sum()
-    live = times.weight[times.glitch].sum() / times.weight[~times.glitch].sum()
-    return float(np.log(live / drawn))
+def log_prior(scores: NDArray[np.float64], times: LabelledTimes) -> float:
+    """What is added to log-odds so that as many glitches are expected as there are.
+
+    It undoes the balance of the drawing, and what a model claims too much or too little on the whole.
+
+    Args:
+        scores: Log-odds of a glitch at each time.
+        times: Those of validation, which stand for all others by their weights.
+    """
+    there = times.weight[times.glitch].sum()
+
+    def excess(offset: float) -> float:
+        return float(times.weight @ expit(scores + offset) - there)
+
+    most = float(np.abs(scores).max()) + 50.0  # where all are as good as certain
+    return float(brentq(excess, -most, most))  # pyright: ignore[reportArgumentType]  # a pair only with full_output
 
 
 def _joined(batches: Iterable[TriggerSets]) -> TriggerSets:
