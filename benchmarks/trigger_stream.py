@@ -89,7 +89,7 @@ def stream(folder: Path, workers: int, memory: float, stretch_rows: int) -> "Tri
         torch.full((len(times),), -1),
         torch.ones(len(times)),
     )
-    given = StreamSettings(workers=workers, memory=memory, stretch_rows=stretch_rows)
+    given = StreamSettings(memory=memory, stretch_rows=stretch_rows)
     return TriggerStream(
         folder / "store",
         times,
@@ -98,6 +98,7 @@ def stream(folder: Path, workers: int, memory: float, stretch_rows: int) -> "Tri
         target=target,
         sets=SetSettings(),
         settings=given,
+        workers=workers,
     )
 
 

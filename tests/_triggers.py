@@ -2,8 +2,11 @@
 
 import torch
 
-from glitchflow_plugin.training.triggers.learn import learn
-from glitchflow_plugin.training.triggers.learner import HeldSets
+from glitchflow_plugin.training.alone import teach_alone
+from glitchflow_plugin.training.processes import OneProcess
+from glitchflow_plugin.training.triggers.held import HeldRows
+from glitchflow_plugin.training.triggers.learn import Lesson
+from glitchflow_plugin.training.triggers.learner import set_batches
 from glitchflow_plugin.types.triggers import POINT_FEATURES, TriggerLabels, TriggerSets
 
 CHANNELS, GLOBALS, KINDS = 6, 3, 3
@@ -44,7 +47,7 @@ def coupled_sets(number, *, seed=0, rate=4.0):
 
 def coupled(number, seed=0):
     """The same in memory with their labels."""
-    return HeldSets(*coupled_sets(number, seed=seed))
+    return HeldRows(*coupled_sets(number, seed=seed))
 
 
 class Quiet:
@@ -62,6 +65,13 @@ class Quiet:
     def params(self, *_): ...
 
     def text(self, *_): ...
+
+
+def learn(learner, validation, config, *, epochs, checkpoints, tracker):
+    """Teach a network of triggers by the loop, in this process."""
+    batches = set_batches(learner.training, validation, config, seed=0, processes=OneProcess())
+    network, taken = teach_alone(learner, batches, config, epochs=epochs, checkpoints=checkpoints, tracker=tracker)
+    return Lesson(network, taken, 1.0)
 
 
 def teaching(folder, config, epochs=2):

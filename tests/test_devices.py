@@ -429,7 +429,7 @@ def test_a_network_of_triggers_is_taught_and_asked(cuda, name, tmp_path):
     ]
     assert there(taught[1].network.state_dict().values(), cuda)
     told = [
-        next(answers(one.network, coupled(16, 1).batches(), where))[0]
+        next(answers(one.network, coupled(16, 1).in_order(), where))[0]
         for one, where in zip(taught, ("cpu", cuda), strict=True)
     ]
     torch.testing.assert_close(told[0].glitch, told[1].glitch, rtol=1e-3, atol=1e-4)

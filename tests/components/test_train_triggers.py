@@ -1,6 +1,9 @@
 """Train and Classify of triggers: what was killed goes on, the champion is registered, and answers for any files."""
 
 import json
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pandas as pd
@@ -10,10 +13,7 @@ import torch
 from gwpy.segments import DataQualityFlag
 from mlflow import MlflowClient
 from scipy import stats
-from tests._triggers import CHANNELS, GLOBALS, KINDS, coupled
 
-from glitchflow_plugin.components._configuration import StrictConfiguration
-from glitchflow_plugin.components._trigger_trainer import TriggerTrainer
 from glitchflow_plugin.components.classify_triggers import ClassifyTriggers
 from glitchflow_plugin.components.label_triggers import LabelTriggers
 from glitchflow_plugin.components.simulate_triggers import SimulateTriggers
@@ -24,49 +24,9 @@ from glitchflow_plugin.data.triggers.table import NANOSECONDS
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError
 from glitchflow_plugin.products.summary import read_summary
 from glitchflow_plugin.training.triggers.learner import TriggerLearner
-from glitchflow_plugin.training.triggers.losses import TaskWeights
 
 STRAIN = "V1:Hrec_hoft"
-NETWORK = {"num_channels": CHANNELS, "num_globals": GLOBALS, "num_kinds": KINDS, "dim": 8, "heads": 2, "layers": 1}
 CONFIG = {"batch_size": 32, "optim_lr": 1e-3, "warmup_epochs": 1, "precision": "float32", "channels_last": False}
-
-
-class KilledError(Exception):
-    """In place of SIGKILL: nothing is written after it."""
-
-
-class Mortal(TriggerLearner):
-    """Ends the process in the middle of an epoch."""
-
-    steps = 0
-
-    def losses(self, *given):
-        Mortal.steps += 1
-        if Mortal.steps == 12:
-            raise KilledError
-        return super().losses(*given)
-
-
-def trainer(folder, kind=TriggerLearner, **others):
-    learner = kind("pointvit", NETWORK, TaskWeights(), coupled(256), "times")
-    given = {
-        "config": StrictConfiguration.checked(CONFIG), "registry": None, "epochs": 3, "strategy": None, "device": "cpu",
-        "random_seed": 5, "checkpoints": str(folder), "tensorboard": None, "resume": True, "checkpoint_minutes": 1e-9,
-        "max_minutes": None, "checkpoint_every": 1, "disable_tqdm": True, "run_name": "test", **others,
-    }  # fmt: skip
-    return TriggerTrainer(learner, **given)
-
-
-def test_what_was_killed_goes_on_at_the_same_batch_to_the_last_bit(tmp_path):
-    whole = trainer(tmp_path / "whole", checkpoint_minutes=None).taught(coupled(64, 1))
-    with pytest.raises(KilledError):
-        trainer(tmp_path / "cut", Mortal).taught(coupled(64, 1))
-    again = trainer(tmp_path / "cut").taught(coupled(64, 1))
-    for name, value in whole.network.state_dict().items():
-        assert torch.equal(value, again.network.state_dict()[name]), name
-    assert (whole.epochs, again.epochs) == (3, 2)
-    # what is finished is not learnt again
-    assert trainer(tmp_path / "cut").taught(coupled(64, 1)).epochs == 0
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +52,57 @@ def train(made, entrants, **others):
         "tensorboard": str(folder / "board"), **others,
     }  # fmt: skip
     return TrainTriggers(**given)
+
+
+def alone(made, folder, **others):
+    """One small network, tracked nowhere, with a checkpoint after each step."""
+    net = {"net": {"model": "pointvit", "dim": 8, "heads": 2, "layers": 1}}
+    given = {"registry": None, "epochs": 2, "checkpoint_minutes": 1e-9, "tensorboard": None, **others}
+    config = {**CONFIG, "batch_size": 200}
+    return train(made, net, folder=str(folder), config=config, stream={"memory": 0.01, "stretch_rows": 1000}, **given)
+
+
+def counted_steps(monkeypatch, most=None):
+    """Count the steps of networks, and be killed in the middle of one."""
+    steps, losses = [], TriggerLearner.losses
+
+    def counted(*given):
+        steps.append(len(given[-1]))
+        if len(steps) == most:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return losses(*given)
+
+    monkeypatch.setattr(TriggerLearner, "losses", counted)
+    return steps
+
+
+def killed(made, folder, most):
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        counted_steps(patch, most)
+        alone(made, folder).execute()
+
+
+def test_what_was_killed_goes_on_at_the_same_batch_to_the_last_bit(made, tmp_path, monkeypatch):
+    run = multiprocessing.get_context("fork").Process(target=killed, args=(made, tmp_path / "cut", 8))
+    run.start()
+    run.join()
+    assert run.exitcode == -signal.SIGKILL
+    steps = counted_steps(monkeypatch)
+    alone(made, tmp_path / "whole").execute()
+    whole = steps.copy()
+    steps.clear()
+    alone(made, tmp_path / "cut").execute()
+    assert steps == whole[7:], "seven steps were taken, the eighth was not"
+    assert len(whole) == 10
+    told = [json.loads((tmp_path / one / "leaderboard.json").read_text()) for one in ("whole", "cut")]
+    for one in told:
+        del one["checksum"], one["entrants"]["net"]["sets_per_second"]
+    assert told[0] == told[1]
+    # what is finished is not learnt again
+    steps.clear()
+    alone(made, tmp_path / "cut").execute()
+    assert steps == []
 
 
 @pytest.fixture(scope="module")

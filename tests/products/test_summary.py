@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -46,6 +47,11 @@ def test_table_shows_counts_interval_baseline_and_undefined():
         "undefined",
     ):
         assert part in text
+
+
+def test_counts_are_shown_to_their_last_digit():
+    summary = replace(make_summary(), metrics={"times": Metric(26641.0, 9999.7, 27000.4, {"before": 13378.0})})
+    assert "26641  [10000, 27000]  baseline: before 13378" in format_summary(summary)
 
 
 def test_a_step_without_events_shows_no_count_of_them():

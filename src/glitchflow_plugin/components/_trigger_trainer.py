@@ -13,7 +13,7 @@ from glitchflow_plugin.tracking.training_run import last_status
 from glitchflow_plugin.training.batches import WindowBatches
 from glitchflow_plugin.training.registration import provenance
 from glitchflow_plugin.training.triggers.learn import Lesson
-from glitchflow_plugin.training.triggers.learner import HeldSets, TriggerLearner, set_batches
+from glitchflow_plugin.training.triggers.learner import Examples, TriggerLearner, set_batches
 
 
 class TriggerTrainer(LoopTrainer):
@@ -33,7 +33,7 @@ class TriggerTrainer(LoopTrainer):
         if self.uses_ray:
             raise ConfigurationError("triggers.train.strategy: Ray trains twins alone. Use ddp with torchrun, or null.")
 
-    def taught(self, validation: HeldSets) -> Lesson | None:
+    def taught(self, validation: Examples) -> Lesson | None:
         """Teach it; None in all processes but the first."""
         started = perf_counter()
         if not self.train_on(self.learner.training, validation):
@@ -61,7 +61,7 @@ class TriggerTrainer(LoopTrainer):
         assert self.loop is not None  # noqa: S101
         self._begun = self.loop.state.epoch
 
-    def _make_batches(self, training: HeldSets, validation: HeldSets) -> WindowBatches:
+    def _make_batches(self, training: Examples, validation: Examples) -> WindowBatches:
         return set_batches(training, validation, self.config, seed=self.random_seed or 0, processes=self.processes)
 
     def _tell_run(self, tracker: ItwinaiTracker) -> None:

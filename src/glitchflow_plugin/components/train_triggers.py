@@ -15,7 +15,7 @@ from glitchflow_plugin.data.files import content_hash, write_json
 from glitchflow_plugin.data.names import check_name
 from glitchflow_plugin.data.triggers.labelled import LabelledSet
 from glitchflow_plugin.data.triggers.sets import SetSettings
-from glitchflow_plugin.data.triggers.store import open_triggers, read_manifest
+from glitchflow_plugin.data.triggers.stream import StreamSettings
 from glitchflow_plugin.inference.classify_triggers import TRUST
 from glitchflow_plugin.models.triggers.trees import TREES
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
@@ -26,7 +26,7 @@ from glitchflow_plugin.tracking.versions import ModelVersion
 from glitchflow_plugin.training.registration import RegistrySettings, provenance
 from glitchflow_plugin.training.triggers.contest import ContestSettings, Result
 from glitchflow_plugin.training.triggers.learn import Lesson
-from glitchflow_plugin.training.triggers.learner import HeldSets, TriggerLearner
+from glitchflow_plugin.training.triggers.learner import Examples, TriggerLearner
 from glitchflow_plugin.training.triggers.run import Trained, leaderboard, register_champion, train_triggers
 
 LEADERBOARD_NAME = "leaderboard.json"
@@ -40,6 +40,7 @@ class TrainTriggers(BaseComponent):
     Args:
         contest: The keys of `train.contest` in triggers.yaml.
         sets: The keys of `sets` there.
+        stream: The keys of `train.stream` there.
         times: Folder of labelled times in parts, used where none come from the step before.
         folder: Where the leaderboard and, below it, the checkpoints go.
         config: `train.config`: keys of training.config.
@@ -59,6 +60,7 @@ class TrainTriggers(BaseComponent):
         times: str,
         folder: str,
         registered_model: str,
+        stream: Mapping[str, Any] | None = None,
         config: Mapping[str, Any] | None = None,
         registry: Mapping[str, Any] | None = None,
         epochs: int = 30,
@@ -76,6 +78,7 @@ class TrainTriggers(BaseComponent):
         check_name(str(run_name), "run_name")
         self.contest = built(ContestSettings, {**contest, "seed": random_seed}, "triggers.train.contest")
         self.sets = built(SetSettings, sets, "triggers.sets")
+        self.stream = built(StreamSettings, stream, "triggers.train.stream")
         self.config = dict(config or {})
         for entrant in self.contest.asked.values():
             StrictConfiguration.checked({**self.config, **(entrant.get("config") or {})})
@@ -109,11 +112,11 @@ class TrainTriggers(BaseComponent):
         store = given.check_store()
         times = given.times()
         trained = train_triggers(
-            open_triggers(store),
-            read_manifest(store).channels,
+            store,
             times,
             given.record.target,
             sets=self.sets,
+            stream=self.stream,
             settings=self.contest,
             teach=self._teach,
             labels=given.record.labels,
@@ -151,7 +154,7 @@ class TrainTriggers(BaseComponent):
         return version
 
     def _teach(
-        self, name: str, learner: TriggerLearner, config: Mapping[str, Any], validation: HeldSets
+        self, name: str, learner: TriggerLearner, config: Mapping[str, Any], validation: Examples
     ) -> Lesson | None:
         checked = StrictConfiguration.checked({**self.config, **config})
         # what was learnt otherwise is not gone on with

@@ -181,6 +181,15 @@ def format_summary(summary: RunSummary, width: int = 110, place: Path | None = N
     return stream.getvalue()
 
 
+def number(value: float) -> str:
+    """A figure for readers, to four digits, and to the last before the point where a count may be meant.
+
+    >>> number(10997.0), number(0.98765), number(1e20)
+    ('10997', '0.9877', '1e+20')
+    """
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
 def _short(value: object, longest: int | None) -> str:
     text = "null" if value is None else str(value)
     return text if longest is None or len(text) <= longest else f"{text[:longest]}..."
@@ -189,10 +198,10 @@ def _short(value: object, longest: int | None) -> str:
 def _format_metric(metric: Metric) -> str:
     if metric.value is None:
         return "undefined"
-    text = f"{metric.value:.4g}"
+    text = number(metric.value)
     if metric.low is not None and metric.high is not None:
-        text += f"  [{metric.low:.4g}, {metric.high:.4g}]"
+        text += f"  [{number(metric.low)}, {number(metric.high)}]"
     known = {name: value for name, value in metric.baseline.items() if value is not None}
     if known:
-        text += "  baseline: " + ", ".join(f"{name} {value:.4g}" for name, value in known.items())
+        text += "  baseline: " + ", ".join(f"{name} {number(value)}" for name, value in known.items())
     return text

@@ -18,7 +18,7 @@ from glitchflow_plugin.plots.curves import Band
 from glitchflow_plugin.products.classified import STEM, TABLE_NAME
 from glitchflow_plugin.products.folder import MANIFEST_NAME, read_manifest
 from glitchflow_plugin.products.pictures import IMAGES
-from glitchflow_plugin.products.summary import Metric, RunSummary, read_summary
+from glitchflow_plugin.products.summary import Metric, RunSummary, number, read_summary
 from glitchflow_plugin.report.charts import Chart, curves, series
 from glitchflow_plugin.report.classified import classified_sections, trust_section
 from glitchflow_plugin.report.contest import contest_sections
@@ -166,11 +166,11 @@ def _is_place(output: object) -> bool:
 
 
 def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4g}"
+    return "undefined" if value is None else number(value)
 
 
 def _interval(one: Metric) -> str:
-    return "" if one.low is None or one.high is None else f"{one.low:.4g} to {one.high:.4g}"
+    return "" if one.low is None or one.high is None else f"{number(one.low)} to {number(one.high)}"
 
 
 def _rivals(one: Metric) -> str:

@@ -66,8 +66,9 @@ def examples() -> tuple[np.ndarray, TriggerLabels]:
     )
 
 
-def stream(store: Path, *, shuffle: bool = True, rank: int = 0, world_size: int = 1, **given: Any) -> TriggerStream:
-    given = {"batch_size": 16, "memory": 3.5e-4, "stretch_rows": 400, "seed": 3, **given}
+def stream(store: Path, **given: Any) -> TriggerStream:
+    settings = {"memory": 3.5e-4, "stretch_rows": 400}
+    settings |= {name: given.pop(name) for name in ("memory", "stretch_rows", "balance") if name in given}
     times, labels = examples()
     return TriggerStream(
         store,
@@ -76,10 +77,8 @@ def stream(store: Path, *, shuffle: bool = True, rank: int = 0, world_size: int 
         KNOWN,
         target=TARGET,
         sets=SETS,
-        settings=StreamSettings(**given),
-        shuffle=shuffle,
-        rank=rank,
-        world_size=world_size,
+        settings=StreamSettings(**settings),
+        **{"batch_size": 16, "seed": 3, **given},
     )
 
 
@@ -164,13 +163,22 @@ def test_sets_are_those_that_are_cut_from_the_whole_table(store: Path) -> None:
 @given(batch=st.integers(0, 18), epoch=st.integers(0, 3))
 def test_any_batch_begins_again(store: Path, batch: int, epoch: int) -> None:
     one = stream(store)
-    assert numbers(stream(store).resume(one.state(epoch, batch))) == numbers(one(epoch))[batch:]
+    assert numbers(stream(store)(epoch, 16 * batch)) == numbers(one(epoch))[batch:]
+    assert list(chain(*numbers(one(epoch)))) == one.numbers(epoch).tolist()
+
+
+def test_other_processes_go_on_at_any_place(store: Path) -> None:
+    rest = stream(store).numbers(1)[40:].tolist()
+    shares = [numbers(stream(store, batch_size=7, rank=rank, world_size=3)(1, 40)) for rank in range(3)]
+    batches = [rest[first : first + 21] for first in range(0, len(rest), 21)]
+    for rank, share in enumerate(shares):
+        assert share == [one[rank::3] or one[:1] for one in batches]
 
 
 def test_what_is_mixed_is_part_of_the_store_and_workers_change_nothing(store: Path) -> None:
     one = stream(store, memory=6e-4, stretch_rows=200)
     assert one.order.mixed > 1
-    assert numbers(stream(store, memory=6e-4, stretch_rows=200, workers=2)(1, 3)) == numbers(one(1))[3:]
+    assert numbers(stream(store, memory=6e-4, stretch_rows=200, workers=2)(1, 48)) == numbers(one(1))[3:]
     assert 1 < stream(store).order.mixed < DAYS
 
 
@@ -193,7 +201,7 @@ def test_a_process_without_an_example_takes_part_without_weight(store: Path) -> 
 
 
 def test_in_order_of_time_without_shuffling(store: Path) -> None:
-    assert list(chain(*numbers(stream(store, shuffle=False, balance=1.0)(5)))) == list(range(EXAMPLES))
+    assert list(chain(*numbers(stream(store, seed=None, balance=1.0)(5)))) == list(range(EXAMPLES))
 
 
 def test_weights_undo_a_balanced_sampling(store: Path) -> None:
@@ -222,20 +230,11 @@ def test_a_run_that_was_killed_goes_on_at_the_batch(store: Path, tmp_path: Path)
     assert run.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
     seen = [[int(one) for one in line.strip("[]").split(",")] for line in (tmp_path / "seen").read_text().splitlines()]
     assert len(seen) == 7
-    rest = numbers(stream(store).resume(stream(store).state(0, len(seen))))
+    rest = numbers(stream(store)(0, 16 * len(seen)))
     assert seen + rest == numbers(stream(store)(0))
 
 
 # what is wrong
-
-
-def test_another_order_is_not_gone_on_with(store: Path) -> None:
-    state = stream(store).state(0, 2)
-    others: list[dict[str, Any]] = [{"seed": 4}, {"batch_size": 8}, {"balance": 0.5}, {"memory": 4.5e-4}]
-    for other in others:
-        with pytest.raises(ConfigurationError, match="begin anew"):
-            stream(store, **other).resume(state)
-    assert len(numbers(stream(store).resume(state))) == 17
 
 
 def copy(store: Path, folder: Path) -> Path:

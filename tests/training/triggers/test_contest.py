@@ -9,8 +9,8 @@ from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.triggers.contest import ContestSettings, Parts, Sizes, contest
+from glitchflow_plugin.training.triggers.held import HeldRows
 from glitchflow_plugin.training.triggers.hold_out import hold_out
-from glitchflow_plugin.training.triggers.learner import HeldSets
 from glitchflow_plugin.types.triggers import UNKNOWN
 
 SIZES = Sizes(CHANNELS, GLOBALS, KINDS)
@@ -71,31 +71,36 @@ def test_where_another_process_goes_on_nothing_is_fitted_or_judged(monkeypatch):
 def counted(number, seed, channels=None):
     """Sets whose globals are the rates of the channels, as those of a store are."""
     held = coupled(number, seed)
-    channels = held.sets.channels if channels is None else channels
-    counts = torch.stack([(held.sets.mask & (channels == one)).sum(1) for one in range(1, CHANNELS)], dim=1)
+    channels = held.inputs.channels if channels is None else channels
+    counts = torch.stack([(held.inputs.mask & (channels == one)).sum(1) for one in range(1, CHANNELS)], dim=1)
     known = torch.ones_like(counts, dtype=torch.bool)
-    sets = replace(held.sets, channels=channels, globals_=counts.float().log1p(), globals_valid=known)
-    return HeldSets(sets, held.labels)
+    sets = replace(held.inputs, channels=channels, globals_=counts.float().log1p(), globals_valid=known)
+    return HeldRows(sets, held.labels)
+
+
+def taken(held, seed):
+    """The same with a trigger of each set held out."""
+    return HeldRows(*hold_out(*held[:], torch.rand(len(held), generator=torch.Generator().manual_seed(seed))))
 
 
 def test_the_channel_of_a_trigger_held_out_leaves_no_trace():
     held = counted(400, 0)
-    without = hold_out(held, seed=3)
-    able = (held.sets.mask & (held.sets.channels != UNKNOWN)).any(1)
-    gone = held.sets.mask & ~without.sets.mask
+    without = taken(held, 3)
+    able = (held.inputs.mask & (held.inputs.channels != UNKNOWN)).any(1)
+    gone = held.inputs.mask & ~without.inputs.mask
     assert torch.equal(gone.sum(1), able.long())
-    assert torch.equal(without.labels.channel[able], held.sets.channels[gone])
+    assert torch.equal(without.labels.channel[able], held.inputs.channels[gone])
     assert (without.labels.channel[~able] == -1).all()
     # whatever the channel of the one that was drawn: the inputs are the same to the last bit
-    renamed = torch.where(gone, held.sets.channels % (CHANNELS - 1) + 1, held.sets.channels)
-    other = hold_out(counted(400, 0, renamed), seed=3)
+    renamed = torch.where(gone, held.inputs.channels % (CHANNELS - 1) + 1, held.inputs.channels)
+    other = taken(counted(400, 0, renamed), 3)
     assert (other.labels.channel[able] != without.labels.channel[able]).all()
     for name in ("points", "channels", "mask", "globals_"):
-        assert torch.equal(getattr(without.sets, name), getattr(other.sets, name)), name
+        assert torch.equal(getattr(without.inputs, name), getattr(other.inputs, name)), name
 
 
 def test_the_channel_of_a_trigger_held_out_is_hardly_told(tmp_path):
-    three = (hold_out(counted(number, seed), seed) for number, seed in ((600, 1), (100, 2), (400, 3)))
+    three = (taken(counted(number, seed), seed) for number, seed in ((600, 1), (100, 2), (400, 3)))
     entrants = {"trees": {"model": "boosting", "max_iter": 20}}
     settings = built(ContestSettings, {"entrants": entrants, "tasks": {"channel": 1.0}, "replicates": 100}, "contest")
     sizes = Sizes(CHANNELS, CHANNELS - 1, KINDS)

@@ -3,14 +3,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests._triggers import CHANNELS, GLOBALS, KINDS, Quiet, coupled, coupled_sets
+from tests._triggers import CHANNELS, GLOBALS, KINDS, Quiet, coupled, coupled_sets, learn
 
 from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.models.triggers.build import build_network
 from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.steps import Stepper
-from glitchflow_plugin.training.triggers.learn import answers, learn
-from glitchflow_plugin.training.triggers.learner import HeldSets, TriggerLearner
+from glitchflow_plugin.training.triggers.held import HeldRows
+from glitchflow_plugin.training.triggers.learn import answers
+from glitchflow_plugin.training.triggers.learner import TriggerLearner
 from glitchflow_plugin.training.triggers.losses import TaskWeights, task_losses
 from glitchflow_plugin.types.triggers import TriggerAnswers, TriggerLabels
 
@@ -60,13 +61,13 @@ def test_a_label_that_is_not_known_gives_no_gradient():
 
 def loss_of(network, held):
     with torch.no_grad():
-        return float(task_losses(network(held.sets), held.labels, TaskWeights()).mean())
+        return float(task_losses(network(held.inputs), held.labels, TaskWeights()).mean())
 
 
 def test_it_learns_what_is_coupled(tmp_path):
     lesson, numbers = taught(tmp_path, coupled(600), coupled(200, 1), epochs=12, warmup_epochs=1)
     test = coupled(300, 2)
-    ((told, true),) = answers(lesson.network, test.batches(300))
+    ((told, true),) = answers(lesson.network, test.in_order(300))
     assert ((told.glitch > 0) == (true.glitch > 0)).float().mean() > 0.9
     losses = numbers["validation_loss"]
     assert loss_of(lesson.network, coupled(200, 1)) == pytest.approx(min(losses), rel=1e-4)
@@ -77,7 +78,7 @@ def test_it_learns_what_is_coupled(tmp_path):
 def test_it_ends_where_validation_gains_nothing_and_keeps_the_best(tmp_path):
     held = coupled(64)
     wrong = replace(held.labels, glitch=torch.randint(0, 2, (64,), generator=torch.Generator().manual_seed(1)).float())
-    validation = HeldSets(held.sets, wrong)
+    validation = HeldRows(held.inputs, wrong)
     lesson, numbers = taught(tmp_path, held, validation, epochs=40, optim_lr=2e-2, early_stopping=2)
     losses = numbers["validation_loss"]
     assert len(losses) == lesson.epochs == losses.index(min(losses)) + 3 < 40
@@ -87,7 +88,7 @@ def test_it_ends_where_validation_gains_nothing_and_keeps_the_best(tmp_path):
 def test_scaling_is_that_of_the_training_sets_alone():
     network = small()
     learner(held := coupled(100)).initialise(network)
-    points = held.sets.points[held.sets.mask]
+    points = held.inputs.points[held.inputs.mask]
     torch.testing.assert_close(network.scaling.point_mean, points.mean(0))
 
 
@@ -111,7 +112,7 @@ def test_where_memory_runs_out_the_step_stays_the_same():
 
 
 def test_parts_without_sets_and_a_rate_too_large_are_told(tmp_path):
-    empty = HeldSets(*coupled(1)[:0])
+    empty = HeldRows(*coupled(1)[:0])
     with pytest.raises(DataError, match="learn from, got none"):
         taught(tmp_path, empty, coupled(9), 1)
     with pytest.raises(DataError, match="validate with, got none"):

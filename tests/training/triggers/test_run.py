@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from tests._triggers import teaching
 
 from glitchflow_plugin.data.triggers.labels import (
@@ -14,8 +15,9 @@ from glitchflow_plugin.data.triggers.labels import (
     loudest_times,
     split_times,
 )
-from glitchflow_plugin.data.triggers.sets import SetSettings
-from glitchflow_plugin.data.triggers.store import TRUTH_NAME, open_triggers, read_manifest
+from glitchflow_plugin.data.triggers.sets import SetSettings, Vocabulary
+from glitchflow_plugin.data.triggers.store import TRUTH_NAME, open_triggers
+from glitchflow_plugin.data.triggers.stream import StreamSettings
 from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.inference.classify_triggers import known_labels, known_ranks
 from glitchflow_plugin.settings import built
@@ -24,14 +26,17 @@ from glitchflow_plugin.tracking.trigger_models import load_trigger_model
 from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.registration import RegistrySettings
 from glitchflow_plugin.training.triggers.contest import ContestSettings
+from glitchflow_plugin.training.triggers.learner import StoredSets
 from glitchflow_plugin.training.triggers.run import (
     glitch_losses,
     glitch_scores,
+    labels_of,
     leaderboard,
     log_prior,
     register_champion,
     train_triggers,
 )
+from glitchflow_plugin.types.triggers import TriggerLabels
 
 DETECTOR = TriggerLevelSettings(duration=60_000.0, num_distractors=2)
 LABELS = LabelSettings(block_length=1024.0)
@@ -56,8 +61,8 @@ def trained(simulated, entrants):
     config = TrainingConfiguration(batch_size=128, optim_lr=5e-4, precision="float32")
     with tempfile.TemporaryDirectory() as checkpoints:
         made = train_triggers(
-            open_triggers(folder), read_manifest(folder).channels, times, DETECTOR.strain,
-            sets=SetSettings(), settings=built(ContestSettings, settings, "contest"),
+            folder, times, DETECTOR.strain, sets=SetSettings(), stream=StreamSettings(),
+            settings=built(ContestSettings, settings, "contest"),
             teach=teaching(Path(checkpoints), config, epochs=1), labels=LABELS, fingerprint="of the times",
         )  # fmt: skip
     assert made is not None
@@ -101,6 +106,23 @@ def test_the_best_model_is_registered_and_gives_way_only_to_a_better_one(simulat
     assert test.weight @ told == pytest.approx(test.weight[test.glitch].sum(), rel=0.12)
     assert known_labels(champion) == LABELS
     assert ranks.rate == pytest.approx(times.of("validation").glitch.sum() / times.of("validation").weight.sum())
+
+
+def test_sets_of_a_store_are_the_same_in_any_batch_and_share(simulated):
+    folder, times = simulated
+    own = times.of("test")[np.arange(200)]
+    chances = torch.rand(len(own), generator=torch.Generator().manual_seed(3))
+    channels = Vocabulary(DETECTOR.channels[1:])
+    given = (folder, own.time, labels_of(own, ()), channels, DETECTOR.strain, SetSettings(), StreamSettings())
+    stored = StoredSets(*given, chances)
+    labels = TriggerLabels.joined([one for _, one in stored.in_order()])
+    assert (labels.channel >= 0).sum() > 100
+    told = [one for rank in range(3) for _, one in stored.in_order(7, rank=rank, world_size=3)]
+    order = np.concatenate([np.arange(rank, 200, 3) for rank in range(3)])
+    assert torch.equal(TriggerLabels.joined(told).channel, labels.channel[torch.from_numpy(order)])
+    epochs = stored.shuffled(16, seed=1)
+    later = [one.channel for _, one in epochs(2, 32)]
+    assert torch.equal(torch.cat(later), labels.channel[torch.from_numpy(epochs.numbers(2)[32:].copy())])
 
 
 def test_the_prior_makes_as_many_expected_as_there_are():

@@ -3,16 +3,21 @@ import math
 import pytest
 import torch
 from tests._series import CHANNELS, labelled_series, random_series
+from tests._triggers import Quiet
 
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.models.triggers.seriesae import SeriesAutoencoder, SeriesEncoder
+from glitchflow_plugin.training.alone import teach_alone
+from glitchflow_plugin.training.configuration import TrainingConfiguration
+from glitchflow_plugin.training.processes import OneProcess
+from glitchflow_plugin.training.triggers.held import HeldRows
+from glitchflow_plugin.training.triggers.learner import set_batches
 from glitchflow_plugin.training.triggers.losses import TaskWeights
 from glitchflow_plugin.training.triggers.series import (
+    ClassifierLearner,
+    SeriesLearner,
     SeriesLearning,
     classifier,
-    hidden_loss,
-    teach_classifier,
-    teach_series,
 )
 from glitchflow_plugin.training.triggers.series_losses import LOSSES, SeriesLoss, series_loss, sparsity_divergence
 
@@ -100,41 +105,56 @@ def encoder(kind="attention"):
     return SeriesEncoder(CHANNELS, dim=16, heads=2, layers=1, kind=kind)
 
 
+def taught(folder, learner, validation, epochs, **config):
+    given = {"batch_size": 32, "optim_lr": 5e-3, "precision": "float32", "channels_last": False, **config}
+    made = TrainingConfiguration(**given)
+    batches = set_batches(learner.training, validation, made, seed=0, processes=OneProcess())
+    network, _ = teach_alone(learner, batches, made, epochs=epochs, checkpoints=folder, tracker=(kept := Quiet()))
+    return network, kept.numbers["train_loss"]
+
+
+def held(number, seed=0):
+    series = random_series([40] * number, seed=seed)
+    return HeldRows(series, series)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["attention", "gru"])
-def test_what_is_hidden_is_told_after_teaching_better_than_by_the_mean(kind):
-    settings = SeriesLearning(epochs=20, rate=5e-3, warm_up_steps=10, loss=SeriesLoss("mse"))
-    batches = [random_series([40] * 32, seed=seed) for seed in range(4)]
-    network = SeriesAutoencoder(encoder(kind), CHANNELS, dim=16, heads=2)
-    losses = teach_series(network, lambda _: batches, settings)
+def test_what_is_hidden_is_told_after_teaching_better_than_by_the_mean(kind, tmp_path):
+    learner = SeriesLearner(
+        SeriesAutoencoder(encoder(kind), CHANNELS, dim=16, heads=2),
+        held(128),
+        SeriesLearning(loss=SeriesLoss("mse")),
+    )
+    network, losses = taught(tmp_path, learner, held(32, seed=5), 20, warmup_epochs=2)
     assert losses[-1] < losses[0]
+    others = random_series([40] * 64, seed=99)
     with torch.no_grad():
-        left = hidden_loss(network, random_series([40] * 64, seed=99), torch.Generator().manual_seed(1), settings)
+        left = learner.hidden_loss(network, others, others, torch.Generator().manual_seed(1))
     assert left < 0.5  # of a spread squared of 1: what the mean of each channel leaves
 
 
 @pytest.mark.parametrize("start", ["frozen", "fine_tuned", "scratch"])
-def test_a_classifier_learns_from_each_start_what_that_allows(start):
-    taught = encoder()
-    taught.scaling.fit([random_series([40] * 8)])
-    before = {name: one.clone() for name, one in taught.state_dict().items()}
-    network = classifier(taught, start, 2, dim=16, fresh=lambda: SeriesEncoder(CHANNELS, dim=16, heads=2, layers=1))
-    begun = {name: one.clone() for name, one in network.encoder.state_dict().items()}
+def test_a_classifier_learns_from_each_start_what_that_allows(start, tmp_path):
+    before_all = encoder()
+    before_all.scaling.fit([random_series([40] * 8)])
+    before = {name: one.clone() for name, one in before_all.state_dict().items()}
+    made = classifier(before_all, start, 2, dim=16, fresh=lambda: SeriesEncoder(CHANNELS, dim=16, heads=2, layers=1))
+    begun = {name: one.clone() for name, one in made.encoder.state_dict().items()}
     assert all(torch.equal(begun[name], one) for name, one in before.items()) is (start != "scratch")
-    series, labels = labelled_series(64)
-    batch = (series, labels)
-    settings = SeriesLearning(epochs=20, rate=5e-3, warm_up_steps=0)
-    losses = teach_classifier(network, lambda _: [batch], settings, TaskWeights(kind=0.0, log1p_snr=0.0))
+    training = HeldRows(*labelled_series(64))
+    learner = ClassifierLearner(made, training, TaskWeights(kind=0.0, log1p_snr=0.0))
+    network, losses = taught(tmp_path, learner, training, 20, batch_size=64)
     assert losses[-1] < losses[0]
     changed = [name for name, one in network.encoder.state_dict().items() if not torch.equal(one, begun[name])]
     assert (changed == []) is (start == "frozen")
     assert not any(name.startswith("scaling") for name in changed)
-    assert all(torch.equal(one, before[name]) for name, one in taught.state_dict().items())
+    assert all(torch.equal(one, before[name]) for name, one in before_all.state_dict().items())
 
 
-def test_nothing_to_learn_from_is_told():
+def test_nothing_to_learn_from_is_told(tmp_path):
     network = SeriesAutoencoder(encoder(), CHANNELS, dim=16, heads=2)
-    with pytest.raises(DataError, match="series to learn from"):
-        teach_series(network, lambda _: [], SeriesLearning())
+    with pytest.raises(DataError, match="learn from, got none"):
+        taught(tmp_path, SeriesLearner(network, HeldRows(*held(1)[:0])), held(1), 1)
     with pytest.raises(ConfigurationError, match="start out of"):
         classifier(network.encoder, "thawed", 2, dim=16, fresh=encoder)

@@ -1,15 +1,14 @@
 """Batches of sets of triggers and labels out of a store that is larger than memory.
 
 What an epoch holds, and in which order, depends on the store, the times and the settings alone: not on the number of
-loader workers, nor on that of processes that train together, which share each global batch. A batch is found again by
-three whole numbers (`StreamState`), after whatever ended a run.
+loader workers, nor on that of processes that train together, which share each global batch. Whatever ended a run, the
+number of the epoch and a place in it are all that finds the next batch again.
 """
 
-import hashlib
 import logging
 import math
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -20,13 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from glitchflow_plugin.data.files import content_hash
 from glitchflow_plugin.data.parent import clean_start, end_with_parent
 from glitchflow_plugin.data.triggers.epochs import StretchOrder, balanced, reading
 from glitchflow_plugin.data.triggers.sets import COLUMNS, Flat, Points, SetSettings, Vocabulary, check_asked
 from glitchflow_plugin.data.triggers.stretches import RowGroups
 from glitchflow_plugin.errors import ConfigurationError, DataError
-from glitchflow_plugin.settings import Count, CountOrNone, Positive, Share, section
+from glitchflow_plugin.settings import Count, Positive, Share, section
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.types.triggers import TriggerLabels, TriggerSets
 
@@ -43,42 +41,25 @@ class StreamSettings:
     """How sets of triggers are streamed.
 
     Attributes:
-        batch_size: Sets of a batch of one process.
         memory: GiB that triggers may take in all processes of the loader, half of it to mix, half to read; the
             interpreter and its libraries (about 0.4 GiB) come on top.
         stretch_rows: Triggers that are read at once, at least a row group of each file of that time: fewer mix more
             stretches in the same memory, more read less twice.
         balance: Of the labels quiet, unknown class and each class: at 0 each example comes once an epoch, at 1 each
             label as often as the others.
-        workers: Processes that read; 0: none beside this one.
-        seed: Of the orders.
     """
 
-    batch_size: Count = 128
     memory: Positive = 1.0
     stretch_rows: Count = 262_144
     balance: Share = 0.0
-    workers: int = 0
-    seed: CountOrNone = 0
 
 
-@dataclass(frozen=True)
-class StreamState:
-    """Where a stream stands.
-
-    Attributes:
-        epoch: Number of the epoch.
-        batch: Of the next batch in it.
-        order: Checksum of all that decides the order.
-    """
-
-    epoch: int
-    batch: int
-    order: int
+Change = Callable[[TriggerSets, TriggerLabels, Int[Tensor, " set"]], tuple[TriggerSets, TriggerLabels]]
+"""What is made of the sets and labels of some examples, whose numbers it is told."""
 
 
 class TriggerStream:
-    """Batches of an epoch after another; each call begins an epoch, or goes on in one.
+    """Batches of an epoch after another; each call begins an epoch, or goes on at a place in one.
 
     Args:
         store: Folder of the triggers.
@@ -88,7 +69,10 @@ class TriggerStream:
         target: Channel whose triggers are left out: they would tell the answer.
         sets: What a set holds.
         settings: How they are streamed.
-        shuffle: Visit them in another order each epoch; otherwise in order of time.
+        batch_size: Sets of a batch of one process.
+        seed: Of the orders, another one each epoch; None: in order of time.
+        workers: Processes that read; 0: none beside this one.
+        change: What is made of each batch.
         rank: This process among those that train together.
         world_size: How many these are.
 
@@ -111,14 +95,18 @@ class TriggerStream:
         target: str,
         sets: SetSettings,
         settings: StreamSettings,
-        shuffle: bool = True,
+        batch_size: int = 128,
+        seed: int | None = 0,
+        workers: int = 0,
+        change: Change | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         check_asked(times, vocabulary, target)
         if len(times) != len(labels):
             raise ConfigurationError(f"expected as many times of sets as labels, got {len(times)} and {len(labels)}.")
-        self.settings, self.rank, self.world_size = settings, rank, world_size
+        self.settings, self.batch_size, self.workers, self.change = settings, batch_size, workers, change
+        self.rank, self.world_size = rank, world_size
         groups = RowGroups.of(store)
         known = _known(times, groups.lost_spans, sets.reach)
         self.left_out = int(np.count_nonzero(~known))
@@ -132,27 +120,15 @@ class TriggerStream:
         self._stretches = _Stretches(groups, self.times, vocabulary, target, sets, settings.stretch_rows)
         mixed = self._mixed(max(self._stretches.rows))
         label = np.where(host(self.labels.glitch) > 0, host(self.labels.kind) + 1, -1)
-        often = balanced(label, settings.balance) if shuffle else None
-        self.order = StretchOrder(self._stretches.member, mixed, settings.seed if shuffle else None, often)
+        often = None if seed is None else balanced(label, settings.balance)
+        self.order = StretchOrder(self._stretches.member, mixed, seed, often)
         if often is not None:
             weights = self.labels.weights / torch.from_numpy(often).float()
             self.labels = replace(self.labels, weights=weights)
-        examples = hashlib.sha256(self.times.tobytes() + label.tobytes()).hexdigest()
-        told = [
-            groups.fingerprint,
-            examples,
-            self.left_out,
-            mixed,
-            settings.stretch_rows,
-            often is None,
-            self.order.seed,
-        ]
-        told += [settings.balance, settings.batch_size * world_size, target, vocabulary.channels, vars(sets)]
-        self._checksum = int(content_hash(told)[:15], 16)
 
     def _mixed(self, largest: float) -> int:
         """How many stretches are held: the number of workers is not asked, that the order does not depend on it."""
-        half, readers = self.settings.memory * 2**29, max(1, self.settings.workers)
+        half, readers = self.settings.memory * 2**29, max(1, self.workers)
         needed = readers * largest * _MAKING
         if half < needed:
             raise ConfigurationError(
@@ -164,36 +140,23 @@ class TriggerStream:
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        return math.ceil(len(self.times) / (self.settings.batch_size * self.world_size))
+        return math.ceil(len(self.times) / (self.batch_size * self.world_size))
 
-    def state(self, epoch: int, batch: int) -> StreamState:
-        """What finds a batch again."""
-        return StreamState(epoch, batch, self._checksum)
+    def numbers(self, epoch: int) -> Int[np.ndarray, " set"]:
+        """Numbers of all examples of an epoch, in the order in which all processes together visit them."""
+        return np.concatenate([step.examples for step in self.order.steps(epoch)])
 
-    def resume(self, state: StreamState) -> Iterator[tuple[TriggerSets, TriggerLabels]]:
-        """The rest of an epoch, from a batch on.
-
-        Raises:
-            ConfigurationError: The state is that of other triggers, times or settings.
-        """
-        if state.order != self._checksum:
-            raise ConfigurationError(
-                "expected the triggers, times and settings with which the stream was begun, got others. Bring these "
-                "back, or begin anew."
-            )
-        return self(state.epoch, state.batch)
-
-    def __call__(self, epoch: int, first: int = 0) -> Iterator[tuple[TriggerSets, TriggerLabels]]:
-        """The batches of an epoch, from one on, on the CPU.
+    def __call__(self, epoch: int, start: int = 0) -> Generator[tuple[TriggerSets, TriggerLabels]]:
+        """The batches of an epoch, from a place on at which the first begins, on the CPU.
 
         Where the last global batch has no example for this process, it takes part with one of weight 0.
 
         Raises:
             FormatError: A file is damaged.
         """
-        size = self.settings.batch_size
+        size = self.batch_size
         waiting: list[tuple[NDArray[np.int64], NDArray[np.float32], Flat]] = []
-        for piece in self._pieces(epoch, first * size * self.world_size):
+        for piece in self._pieces(epoch, start):
             waiting.append(piece)
             while sum(len(one[0]) for one in waiting) >= size:
                 numbers, counted, flat = _joined(waiting)
@@ -206,13 +169,15 @@ class TriggerStream:
     def _batch(
         self, numbers: NDArray[np.int64], counted: NDArray[np.float32], flat: Flat
     ) -> tuple[TriggerSets, TriggerLabels]:
-        labels = self.labels[torch.from_numpy(numbers)]
-        return flat.padded(), replace(labels, weights=labels.weights * torch.from_numpy(counted))
+        examples = torch.from_numpy(numbers)
+        labels = self.labels[examples]
+        labels = replace(labels, weights=labels.weights * torch.from_numpy(counted))
+        return (flat.padded(), labels) if self.change is None else self.change(flat.padded(), labels, examples)
 
     def _pieces(self, epoch: int, start: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], Flat]]:
         """Numbers, weights and sets of this process's examples, from a place of the epoch on."""
         steps, wanted = reading(self.order.steps(epoch, start))
-        arriving = iter(_loader(self._stretches, wanted, self.settings.workers))
+        arriving = iter(_loader(self._stretches, wanted, self.workers))
         held: dict[int, Points] = {}
         for step in steps:
             held = {name: points for name, points in held.items() if name in step.held}
@@ -220,18 +185,21 @@ class TriggerStream:
                 name, arrays = next(arriving)
                 held[name] = Points(*map(host, arrays))
             places = np.arange(step.first, step.first + len(step.examples))
-            own = (places >= start) & self._own(places)
-            counted = (places[own] % self.world_size == self.rank).astype(np.float32)
+            own = (places >= start) & self._own(places - start, len(self.times) - start)
+            counted = ((places[own] - start) % self.world_size == self.rank).astype(np.float32)
             numbers = step.examples[own]
             for at in range(0, len(numbers), _AT_ONCE):
                 some = numbers[at : at + _AT_ONCE]
                 yield some, counted[at : at + _AT_ONCE], self._stretches.sets(some, held)
 
-    def _own(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether this process visits the examples at some places: every `world_size`-th, and one where it has none."""
-        own = places % self.world_size == self.rank
-        last = (len(self) - 1) * self.settings.batch_size * self.world_size
-        return own if last + self.rank < len(self.times) else own | (places == last)
+    def _own(self, places: NDArray[np.int64], number: int) -> NDArray[np.bool_]:
+        """Whether this process visits the examples at some of so many places.
+
+        Those are every `world_size`-th, and one where the last batch has none for it.
+        """
+        own, size = places % self.world_size == self.rank, self.batch_size * self.world_size
+        last = (number - 1) // size * size
+        return own if last + self.rank < number else own | (places == last)
 
 
 @dataclass(eq=False)

@@ -202,14 +202,14 @@ class SeriesAutoencoder(nn.Module):
 
 
 def hide(
-    series: SeriesSets, share: float, generator: torch.Generator
+    series: SeriesSets, share: float, generator: torch.Generator | None
 ) -> tuple[SeriesSets, SeriesQueries, Bool[Tensor, "set sample"]]:
     """Draw which samples are hidden.
 
     Args:
-        series: All samples, on the CPU.
+        series: All samples.
         share: Probability of each to be hidden.
-        generator: Draws it.
+        generator: Draws it, on the CPU; None: the one that torch draws all by.
 
     Returns:
         The series with the others alone: what was hidden is padding, without its value; what is asked; and which
@@ -220,7 +220,8 @@ def hide(
     """
     if not 0 < share < 1:
         raise ConfigurationError(f"expected a share of samples to hide between 0 and 1, got {share}.")
-    hidden = (torch.rand(series.mask.shape, generator=generator) < share) & series.mask
+    drawn = torch.rand(series.mask.shape, generator=generator).to(series.mask.device)
+    hidden = (drawn < share) & series.mask
     left = {name: getattr(series, name).masked_fill(hidden, 0) for name in ("times", "values", "uncertainties")}
     shown = replace(series, channels=series.channels.masked_fill(hidden, 0), mask=series.mask & ~hidden, **left)
     return shown, SeriesQueries(series.times, series.channels, hidden), hidden

@@ -21,10 +21,9 @@ from glitchflow_plugin.settings import Fraction, Replicates, built, section
 from glitchflow_plugin.training.configuration import TrainingConfiguration
 from glitchflow_plugin.training.triggers.judge import conformal_half_width, figures_of, lead
 from glitchflow_plugin.training.triggers.learn import Teach, answers
-from glitchflow_plugin.training.triggers.learner import HeldSets, TriggerLearner
+from glitchflow_plugin.training.triggers.learner import Examples, TriggerLearner
 from glitchflow_plugin.training.triggers.losses import TaskWeights, task_losses
 from glitchflow_plugin.training.triggers.rivals import logistic, loudest
-from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.types.triggers import TriggerAnswers, TriggerLabels
 
 logger = logging.getLogger(__name__)
@@ -100,9 +99,9 @@ class Parts:
         times: Checksum of the times.
     """
 
-    training: HeldSets
-    validation: HeldSets
-    test: HeldSets
+    training: Examples
+    validation: Examples
+    test: Examples
     test_groups: Int[np.ndarray, " set"]
     times: str = ""
 
@@ -117,6 +116,7 @@ class Entrant:
         validation_loss: By which it was chosen.
         half_width: Half the interval of its ln(1 + SNR).
         told: Its answers on the test part.
+        true: The truth there.
         figures: On the test part.
         lead: The same, over the best of the trees on validation; empty for that one and without trees.
         training_rate: Sets a second while it was taught, passes over validation included; None: it went on from a
@@ -129,6 +129,7 @@ class Entrant:
     validation_loss: float
     half_width: float
     told: TriggerAnswers
+    true: TriggerLabels
     figures: Mapping[str, Estimate] = field(default_factory=dict)
     lead: Mapping[str, Estimate] = field(default_factory=dict)
     training_rate: float | None = None
@@ -169,7 +170,6 @@ def contest(
     Raises:
         Interrupted: A signal asked to end; nothing half-taught is judged.
     """
-    true = parts.test.labels
     drawn = {"replicates": settings.replicates, "seed": settings.seed}
     found: dict[str, Entrant] = {}
     elsewhere = False
@@ -178,7 +178,7 @@ def contest(
         if one["model"] in TREES:
             if elsewhere:  # trees are fitted by the process that goes on
                 continue
-            trees_in = trees_in or table(parts.training.batches(), sizes.num_channels)
+            trees_in = trees_in or table(parts.training.in_order(), sizes.num_channels)
             entrant = _searched(parts, trees_in, sizes, one, settings)
         else:
             entrant = _taught(name, one, parts, sizes=sizes, settings=settings, teach=teach, device=device)
@@ -193,15 +193,16 @@ def contest(
     best_tree = min(trees, key=lambda name: found[name].validation_loss, default=None)
     judged = {}
     for name, one in found.items():
-        own = figures_of(one.told, true, parts.test_groups, half_width=one.half_width, **drawn)
+        own = figures_of(one.told, one.true, parts.test_groups, half_width=one.half_width, **drawn)
         over = {}
         if best_tree is not None and name != best_tree:
             rival = found[best_tree]
             widths = (one.half_width, rival.half_width)
-            over = lead((one.told, rival.told), true, parts.test_groups, half_widths=widths, **drawn)
+            over = lead((one.told, rival.told), one.true, parts.test_groups, half_widths=widths, **drawn)
         judged[name] = replace(one, figures=own, lead=over)
     champion = min(judged, key=lambda name: judged[name].validation_loss)
-    return Result(judged, champion, _rivals(parts, sizes, drawn))
+    trees_in = trees_in or table(parts.training.in_order(), sizes.num_channels)
+    return Result(judged, champion, _rivals(trees_in, parts, sizes, drawn))
 
 
 def _arguments(entrant: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,7 +266,7 @@ def _asked(
     """What a model that was taught says of the other parts."""
     told, true = _told(model, parts.validation, device)
     started = time.perf_counter()
-    tested, _ = _told(model, parts.test, device)
+    tested, held_out = _told(model, parts.test, device)
     asked = time.perf_counter() - started
     return Entrant(
         model,
@@ -273,15 +274,16 @@ def _asked(
         _loss(told, true, settings.tasks),
         conformal_half_width(told, true, settings.coverage),
         tested,
+        held_out,
         training_rate=rate,
         inference_rate=len(tested) / asked,
     )
 
 
 def _told(
-    model: TriggerNetwork | TriggerTrees, held: HeldSets, device: torch.device | str
+    model: TriggerNetwork | TriggerTrees, examples: Examples, device: torch.device | str
 ) -> tuple[TriggerAnswers, TriggerLabels]:
-    told, true = zip(*answers(model, held.batches(), device), strict=True)
+    told, true = zip(*answers(model, examples.in_order(), device), strict=True)
     return TriggerAnswers.joined(told), TriggerLabels.joined(true)
 
 
@@ -289,16 +291,23 @@ def _loss(told: TriggerAnswers, true: TriggerLabels, tasks: TaskWeights) -> floa
     return float(task_losses(told, true, tasks).double().mean())
 
 
-def _rivals(parts: Parts, sizes: Sizes, drawn: Mapping[str, int]) -> dict[str, dict[str, Estimate]]:
-    known, true = logistic(parts.training.batches(), num_channels=sizes.num_channels), parts.test.labels
+def _rivals(
+    learnt_from: tuple[NDArray[np.float64], dict[str, NDArray[Any]]],
+    parts: Parts,
+    sizes: Sizes,
+    drawn: Mapping[str, int],
+) -> dict[str, dict[str, Estimate]]:
+    rivals = {"loudest": loudest, "logistic": logistic(*learnt_from, num_channels=sizes.num_channels)}
+    passed = [({name: one(sets) for name, one in rivals.items()}, labels) for sets, labels in parts.test.in_order()]
+    true = TriggerLabels.joined([labels for _, labels in passed])
     found = {}
-    for name, rival in (("loudest", loudest), ("logistic", known)):
-        scores = torch.from_numpy(np.concatenate([rival(sets) for sets, _ in parts.test.batches()]))
+    for name in rivals:
+        scores = torch.from_numpy(np.concatenate([told[name] for told, _ in passed]))
         nothing = torch.zeros(len(scores), 1)
         told = TriggerAnswers(scores, nothing, nothing[:, 0], nothing)
         every = figures_of(told, true, parts.test_groups, half_width=0.0, **drawn)
         found[name] = {key: value for key, value in every.items() if key == "auc" or key.startswith("efficiency")}
-    channels = host(parts.training.labels.channel)
+    channels = learnt_from[1]["channel"]
     if (channels >= 0).any():
         commonest = np.zeros((len(parts.test), sizes.num_channels), dtype=np.float32)
         commonest[:, np.bincount(channels[channels >= 0]).argmax()] = 1.0

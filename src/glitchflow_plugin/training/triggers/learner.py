@@ -1,61 +1,150 @@
 """What the loop of a training teaches where a network reads sets of triggers, and the batches that it is taught by."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from glitchflow_plugin.data.files import content_hash
-from glitchflow_plugin.data.parent import clean_start
-from glitchflow_plugin.data.window_dataset import BatchOrder, Share
-from glitchflow_plugin.data.window_order import WindowOrder, WindowPlaces
+from glitchflow_plugin.data.triggers.sets import SetSettings, Vocabulary
+from glitchflow_plugin.data.triggers.stream import StreamSettings, TriggerStream
+from glitchflow_plugin.data.window_dataset import BatchOrder
 from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.inference.metrics import weighted_auc
 from glitchflow_plugin.models.triggers.build import build_network
 from glitchflow_plugin.models.triggers.parts import TriggerNetwork
 from glitchflow_plugin.training.batches import WindowBatches
 from glitchflow_plugin.training.configuration import TrainingConfiguration
-from glitchflow_plugin.training.interruption import ignore_signals
 from glitchflow_plugin.training.processes import Processes
+from glitchflow_plugin.training.triggers.held import AT_ONCE
+from glitchflow_plugin.training.triggers.hold_out import hold_out
 from glitchflow_plugin.training.triggers.losses import TaskWeights, task_losses
 from glitchflow_plugin.types.tensors import host
 from glitchflow_plugin.types.triggers import TriggerAnswers, TriggerLabels, TriggerSets
 
-AT_ONCE = 256
-"""Sets that are judged at once."""
 
-
-@dataclass(frozen=True, eq=False)
-class HeldSets(Dataset[tuple[TriggerSets, TriggerLabels]]):
-    """Sets of triggers with what is true of them, in memory.
-
-    Attributes:
-        sets: The sets.
-        labels: Theirs.
-    """
-
-    sets: TriggerSets
-    labels: TriggerLabels
+class Examples(Protocol):
+    """Sets of triggers, or series, with what is true of them, wherever they are."""
 
     def __len__(self) -> int:
         """Number of sets."""
-        return len(self.labels)
+        ...
 
-    def __getitem__(self, rows: Any) -> tuple[TriggerSets, TriggerLabels]:
-        """Some of them."""
-        return self.sets[rows], self.labels[rows]
+    def in_order(
+        self, size: int = AT_ONCE, *, rank: int = 0, world_size: int = 1, workers: int = 0
+    ) -> Iterable[tuple[Any, Any]]:
+        """All in order of time, or this process's share of them, some at a time; as often as it is gone through."""
+        ...
 
-    def __getitems__(self, rows: Sequence[int]) -> tuple[TriggerSets, TriggerLabels]:
-        """Those of a batch, at once."""
-        return self[torch.as_tensor(rows)]
+    def shuffled(
+        self, size: int, *, seed: int | None, rank: int = 0, world_size: int = 1, workers: int = 0
+    ) -> "Epochs":
+        """Batches of this process, in another order each epoch; None: always in order of time."""
+        ...
 
-    def batches(self, size: int = AT_ONCE) -> Iterator[tuple[TriggerSets, TriggerLabels]]:
-        """All in order, some at a time."""
-        return (self[first : first + size] for first in range(0, len(self), size))
+
+class Epochs(Protocol):
+    """Batches of one of several processes that share each global batch."""
+
+    def numbers(self, epoch: int) -> Int[np.ndarray, " set"]:
+        """Numbers of all sets in the order in which all processes together visit them."""
+        ...
+
+    def __call__(self, epoch: int, start: int = 0) -> Generator[tuple[Any, Any]]:
+        """This process's batches from a place of the epoch on."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSets:
+    """Sets about the times of a part, made of a store whenever they are wanted: memory is bounded by `stream.memory`.
+
+    Attributes:
+        store: Folder of the triggers.
+        times: Rising, GPS ns.
+        labels: Theirs.
+        vocabulary: Channels by index.
+        target: Channel whose triggers are left out.
+        sets: What a set holds.
+        stream: How they are streamed.
+        chances: Of each, which of its triggers is held out; None: none is.
+    """
+
+    store: Path
+    times: Int[np.ndarray, " set"]
+    labels: TriggerLabels
+    vocabulary: Vocabulary
+    target: str
+    sets: SetSettings
+    stream: StreamSettings
+    chances: Float[Tensor, " set"] | None = None
+
+    def __len__(self) -> int:
+        """Number of sets."""
+        return len(self.times)
+
+    def in_order(
+        self, size: int = AT_ONCE, *, rank: int = 0, world_size: int = 1, workers: int = 0
+    ) -> Iterable[tuple[TriggerSets, TriggerLabels]]:
+        """As `Examples` says: each process has the times of its share read alone."""
+        return _Again(partial(self._streamed(slice(rank, None, world_size), size, seed=None, workers=workers), 0))
+
+    def shuffled(
+        self, size: int, *, seed: int | None, rank: int = 0, world_size: int = 1, workers: int = 0
+    ) -> TriggerStream:
+        """As `Examples` says."""
+        return self._streamed(slice(None), size, seed=seed, rank=rank, world_size=world_size, workers=workers)
+
+    def _streamed(self, rows: slice, size: int, **given: Any) -> TriggerStream:
+        chances = None if self.chances is None else self.chances[rows]
+        return TriggerStream(
+            self.store,
+            self.times[rows],
+            self.labels[rows],
+            self.vocabulary,
+            target=self.target,
+            sets=self.sets,
+            settings=self.stream,
+            batch_size=size,
+            change=None if chances is None else lambda sets, labels, rows: hold_out(sets, labels, chances[rows]),
+            **given,
+        )
+
+
+@dataclass(frozen=True)
+class _Again:
+    """Can be gone through as often as one likes."""
+
+    begin: Callable[[], Iterator[tuple[TriggerSets, TriggerLabels]]]
+
+    def __iter__(self) -> Iterator[tuple[TriggerSets, TriggerLabels]]:
+        return self.begin()
+
+
+class _Training:
+    """The batches of the epoch, and from the place on, that an order was set to; `close` ends one that is under way."""
+
+    def __init__(self, order: BatchOrder, epochs: Epochs) -> None:
+        self.order, self.epochs = order, epochs
+        self.running: Generator[tuple[Any, Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        self.running = self.epochs(self.order.epoch, self.order.start)
+        return self.running
+
+    def close(self) -> None:
+        """End an epoch in the middle, with its workers."""
+        if self.running is not None:
+            self.running.close()
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +200,7 @@ class TriggerLearner:
     name: str
     settings: Mapping[str, Any]
     tasks: TaskWeights
-    training: HeldSets
+    training: Examples
     times: str = ""
     witnesses: tuple[str, ...] = ()
 
@@ -122,7 +211,7 @@ class TriggerLearner:
     def initialise(self, network: nn.Module) -> None:
         """Fit the scaling to the training sets."""
         assert isinstance(network, TriggerNetwork)  # noqa: S101
-        network.scaling.fit(sets for sets, _ in self.training.batches())
+        network.scaling.fit(sets for sets, _ in self.training.in_order())
 
     def twin(self, network: nn.Module) -> nn.Module:
         """The network itself, which holds its scaling."""
@@ -157,13 +246,19 @@ class TriggerLearner:
         return {"times": self.times, "network": content_hash([self.name, dict(self.settings), vars(self.tasks)])}
 
 
+@dataclass(frozen=True, eq=False)
+class SetBatches(WindowBatches):
+    """Pairs of sets and labels."""
+
+    training: _Training  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def end_workers(self) -> None:
+        """End workers in the middle of an epoch."""
+        self.training.close()
+
+
 def set_batches(
-    training: HeldSets,
-    validation: HeldSets,
-    config: TrainingConfiguration,
-    *,
-    seed: int,
-    processes: Processes,
+    training: Examples, validation: Examples, config: TrainingConfiguration, *, seed: int, processes: Processes
 ) -> WindowBatches:
     """Batches of two parts for each of the processes that train together, in orders of seed and epoch alone.
 
@@ -173,26 +268,12 @@ def set_batches(
     for name, part in (("learn from", training), ("validate with", validation)):
         if not len(part):
             raise DataError(f"expected sets of triggers to {name}, got none. Give that part a share of the split.")
-    rows = np.arange(len(training))
-    places = WindowPlaces(rows, np.zeros_like(rows), host(training.labels.glitch) > 0, 0)  # all are in memory
-    windows = WindowOrder(places, shuffle=config.shuffle_train, seed=seed)
-    order = BatchOrder(windows, config.batch_size, rank=processes.rank, world_size=processes.size)
-    common: dict[str, Any] = {
-        "num_workers": config.num_workers_dataloader,
-        "collate_fn": _as_it_is,
-        "multiprocessing_context": clean_start() if config.num_workers_dataloader else None,
-        "worker_init_fn": ignore_signals,
-        # of its own: a loader draws a number whenever it starts, and a resumed run starts it once more
-        "generator": torch.Generator(),
+    own: dict[str, int] = {
+        "rank": processes.rank,
+        "world_size": processes.size,
+        "workers": config.num_workers_dataloader,
     }
-    share = Share(len(validation), rank=processes.rank, world_size=processes.size)
-    loaders: Any = (
-        DataLoader(training, batch_sampler=order, **common),
-        DataLoader(validation, batch_size=AT_ONCE, sampler=share, **common),
-    )
-    return WindowBatches(order, *loaders)
-
-
-def _as_it_is(batch: Any) -> Any:
-    """A batch is cut from the sets as one."""
-    return batch
+    epochs = training.shuffled(config.batch_size, seed=seed if config.shuffle_train else None, **own)
+    order = BatchOrder(epochs.numbers, config.batch_size, rank=processes.rank, world_size=processes.size)
+    judged: Any = validation.in_order(**own)
+    return SetBatches(order, _Training(order, epochs), judged)

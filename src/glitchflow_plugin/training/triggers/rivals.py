@@ -1,18 +1,20 @@
 """What a model of triggers has to beat: the loudest trigger alone, and logistic regression on the trees' features."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from glitchflow_plugin.models.triggers.trees import set_features, table
+from glitchflow_plugin.models.triggers.trees import set_features
 from glitchflow_plugin.types.tensors import host
-from glitchflow_plugin.types.triggers import POINT_FEATURES, TriggerLabels, TriggerSets
+from glitchflow_plugin.types.triggers import POINT_FEATURES, TriggerSets
 
 _LOG_SNR = POINT_FEATURES.index("log_snr")
 
@@ -25,12 +27,13 @@ def loudest(sets: TriggerSets) -> Float[np.ndarray, " set"]:
 
 
 def logistic(
-    batches: Iterable[tuple[TriggerSets, TriggerLabels]], *, num_channels: int
+    inputs: Float[np.ndarray, "set feature"], labels: Mapping[str, NDArray[Any]], *, num_channels: int
 ) -> Callable[[TriggerSets], Float[np.ndarray, " set"]]:
     """Logistic regression of glitch or not; what is missing gets the mean of the rest and a column that says so.
 
     Args:
-        batches: What to learn from.
+        inputs: What to learn from, by `table`.
+        labels: Of these, likewise.
         num_channels: Channels of the vocabulary, UNKNOWN included.
 
     Returns:
@@ -39,6 +42,5 @@ def logistic(
     model = make_pipeline(
         SimpleImputer(add_indicator=True, keep_empty_features=True), StandardScaler(), LogisticRegression(max_iter=1000)
     )
-    inputs, labels = table(batches, num_channels)
     model.fit(inputs, labels["glitch"], logisticregression__sample_weight=labels["weights"])
     return lambda others: model.decision_function(set_features(others, num_channels))

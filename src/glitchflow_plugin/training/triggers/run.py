@@ -1,7 +1,8 @@
 """From a store of triggers and labelled times to a judged model: the one that validation chooses."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from torch.nn import functional
 
 from glitchflow_plugin.data.triggers.labels import LabelledTimes, LabelSettings
 from glitchflow_plugin.data.triggers.sets import SetSettings, Vocabulary, trigger_sets
+from glitchflow_plugin.data.triggers.store import open_triggers, read_manifest
+from glitchflow_plugin.data.triggers.stream import StreamSettings
 from glitchflow_plugin.errors import DataError
 from glitchflow_plugin.inference.classify_triggers import LABELS, RANKS, TRUST
 from glitchflow_plugin.models.triggers.bundle import TriggerModel
@@ -25,12 +28,11 @@ from glitchflow_plugin.tracking.versions import Decision, ModelVersion, list_ver
 from glitchflow_plugin.training.mean_interval import mean_interval
 from glitchflow_plugin.training.registration import RegistrySettings
 from glitchflow_plugin.training.triggers.contest import ContestSettings, Parts, Result, Sizes, contest
-from glitchflow_plugin.training.triggers.hold_out import hold_out
 from glitchflow_plugin.training.triggers.learn import Teach, answers
-from glitchflow_plugin.training.triggers.learner import HeldSets
+from glitchflow_plugin.training.triggers.learner import StoredSets
 from glitchflow_plugin.training.triggers.trust import trust
 from glitchflow_plugin.types.tensors import host
-from glitchflow_plugin.types.triggers import TriggerLabels, TriggerSets
+from glitchflow_plugin.types.triggers import TriggerLabels
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,26 +69,26 @@ class Trained:
 
 
 def train_triggers(
-    triggers: ds.Dataset,
-    channels: Iterable[str],
+    store: Path,
     times: LabelledTimes,
     target: str,
     *,
     sets: SetSettings,
+    stream: StreamSettings,
     settings: ContestSettings,
     teach: Teach,
     labels: LabelSettings,
     fingerprint: str = "",
     device: torch.device | str = "cpu",
 ) -> Trained | None:
-    """Teach all entrants on times with labels, choose one and judge it. The sets of all times lie in memory.
+    """Teach all entrants on times with labels, choose one and judge it.
 
     Args:
-        triggers: As `open_triggers` gives them.
-        channels: Names in it.
+        store: Folder of the triggers.
         times: Each with its part.
         target: Channel whose triggers no model sees.
         sets: What a set holds.
+        stream: How sets are read, each time that they are wanted.
         settings: Who is taught, and how it is judged.
         teach: Teaches a network.
         labels: How they were labelled.
@@ -105,14 +107,24 @@ def train_triggers(
             raise DataError(f"expected times with and without a glitch in the part {part}, got {len(glitch)} times.")
     teaching, validation, test = (times.of(part) for part in ("training", "validation", "test"))
     kinds = tuple(sorted({str(one) for one in teaching.kind if one}))
-    vocabulary = Vocabulary(tuple(sorted(set(channels) - {target})), kinds)
+    triggers = open_triggers(store)
+    vocabulary = Vocabulary(tuple(sorted(set(read_manifest(store).channels) - {target})), kinds)
 
-    def held(own: LabelledTimes, seed: int) -> HeldSets:
-        found = HeldSets(_joined(trigger_sets(triggers, own.time, vocabulary, target, sets)), labels_of(own, kinds))
-        return hold_out(found, seed) if settings.tasks.channel else found
+    def stored(own: LabelledTimes, seed: int) -> StoredSets:
+        chances = torch.rand(len(own), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        return StoredSets(
+            store,
+            own.time,
+            labels_of(own, kinds),
+            vocabulary,
+            target,
+            sets,
+            stream,
+            chances if settings.tasks.channel else None,
+        )
 
     training, judging, testing = (
-        held(own, settings.seed + number) for number, own in enumerate((teaching, validation, test))
+        stored(own, settings.seed + number) for number, own in enumerate((teaching, validation, test))
     )
     parts = Parts(training, judging, testing, test.group, fingerprint)
     sizes = Sizes(vocabulary.num_channels, len(vocabulary.channels), max(1, len(kinds)))
@@ -262,17 +274,3 @@ def log_prior(scores: NDArray[np.float64], times: LabelledTimes) -> float:
 
     most = float(np.abs(scores).max()) + 50.0  # where all are as good as certain
     return float(brentq(excess, -most, most))  # pyright: ignore[reportArgumentType]  # a pair only with full_output
-
-
-def _joined(batches: Iterable[TriggerSets]) -> TriggerSets:
-    """All sets as one, padded to the largest."""
-    held = list(batches)
-    width = max(one.mask.shape[1] for one in held)
-
-    def padded(values: torch.Tensor) -> torch.Tensor:
-        return functional.pad(values, (*(0, 0) * (values.dim() - 2), 0, width - values.shape[1]))
-
-    wide = [
-        replace(one, **{name: padded(getattr(one, name)) for name in ("points", "channels", "mask")}) for one in held
-    ]
-    return TriggerSets.joined(wide)

@@ -1,166 +1,159 @@
-"""Teach a masked autoencoder of series, and make classifiers of its encoder."""
+"""What the loop of a training teaches of irregular series: a masked autoencoder, and classifiers of its encoder."""
 
 import copy
-import logging
-import math
 from collections.abc import Callable, Iterable
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from glitchflow_plugin.errors import ConfigurationError, DataError
+from glitchflow_plugin.errors import ConfigurationError
 from glitchflow_plugin.models.triggers.seriesae import SeriesAutoencoder, SeriesClassifier, SeriesEncoder, hide
-from glitchflow_plugin.settings import Count, CountOrNone, Fraction, NotNegative, Positive, section
-from glitchflow_plugin.training.steps import build_optimizer, warm_up
-from glitchflow_plugin.training.triggers.losses import TaskWeights, task_losses
+from glitchflow_plugin.settings import Fraction, section
+from glitchflow_plugin.training.triggers.held import HeldRows
+from glitchflow_plugin.training.triggers.learner import TriggerLearner
+from glitchflow_plugin.training.triggers.losses import TaskWeights
 from glitchflow_plugin.training.triggers.series_losses import SeriesLoss, series_loss
 from glitchflow_plugin.types.series import SeriesSets
-from glitchflow_plugin.types.triggers import TriggerLabels
-
-logger = logging.getLogger(__name__)
 
 Start = Literal["frozen", "fine_tuned", "scratch"]
 
 
 @section
 class SeriesLearning:
-    """How an autoencoder of series, or a classifier, is taught.
+    """What an autoencoder of series is asked.
 
     Attributes:
         hidden: Share of the samples that are hidden.
-        epochs: Passes over the series.
-        rate: Largest learning rate, of AdamW.
-        weight_decay: Its decay of weights.
-        warm_up_steps: Steps in which the rate rises to its full size.
-        gradient_clip: Largest norm of the gradient.
-        seed: Of what is hidden.
         loss: What is minimised.
     """
 
     hidden: Fraction = 0.3
-    epochs: Count = 10
-    rate: Positive = 1e-3
-    weight_decay: NotNegative = 0.01
-    warm_up_steps: CountOrNone = 50
-    gradient_clip: Positive = 1.0
-    seed: int = 0
     loss: SeriesLoss = field(default_factory=SeriesLoss)
 
 
-def teach_series(
-    network: SeriesAutoencoder,
-    batches: Callable[[int], Iterable[SeriesSets]],
-    settings: SeriesLearning,
-    device: torch.device | str = "cpu",
-) -> tuple[float, ...]:
-    """Teach an autoencoder to tell what it is not shown; what is hidden is drawn anew in each epoch.
+@dataclass(frozen=True, eq=False)
+class SeriesResults:
+    """How well hidden samples were told.
 
-    Args:
-        network: To be taught; changed. Its scaling is fitted to the first epoch's batches.
-        batches: From the number of an epoch to its batches.
-        settings: How.
-        device: Where.
-
-    Returns:
-        Mean loss by epoch.
-
-    Raises:
-        ConfigurationError: The loss is no longer finite.
-        DataError: There are no series.
-    """
-    network.encoder.scaling.fit(batches(0))
-    generator = torch.Generator().manual_seed(settings.seed)
-    return _taught(
-        network, batches, lambda series: hidden_loss(network, series, generator, settings, device), settings, device
-    )
-
-
-def teach_classifier(
-    network: SeriesClassifier,
-    batches: Callable[[int], Iterable[tuple[SeriesSets, TriggerLabels]]],
-    settings: SeriesLearning,
-    tasks: TaskWeights,
-    device: torch.device | str = "cpu",
-) -> tuple[float, ...]:
-    """Teach a classifier of series; its scaling stays as it is.
-
-    Args:
-        network: To be taught; changed.
-        batches: From the number of an epoch to its batches.
-        settings: How; of what is hidden and of the loss nothing is used.
-        tasks: Weights of the tasks.
-        device: Where.
-
-    Returns:
-        Mean loss by epoch.
-
-    Raises:
-        ConfigurationError: The loss is no longer finite.
-        DataError: There are no series.
+    Attributes:
+        loss_sum: Sum over the series of the loss of their batch.
+        number: Series.
     """
 
-    def loss(batch: tuple[SeriesSets, TriggerLabels]) -> torch.Tensor:
-        series, labels = batch
-        return task_losses(network(series.to(device)), labels.to(device), tasks).mean()
+    loss_sum: float
+    number: int
 
-    return _taught(network, batches, loss, settings, device)
+    @property
+    def loss(self) -> float:
+        """Mean loss."""
+        return self.loss_sum / self.number
 
+    @classmethod
+    def concatenate(cls, parts: "list[SeriesResults]") -> "SeriesResults":
+        """Join the results of several batches or processes."""
+        return cls(sum(one.loss_sum for one in parts), sum(one.number for one in parts))
 
-def _taught(
-    network: nn.Module,
-    batches: Callable[[int], Iterable[Any]],
-    loss_of: Callable[[Any], torch.Tensor],
-    settings: SeriesLearning,
-    device: torch.device | str,
-) -> tuple[float, ...]:
-    """Mean loss by epoch of a network that is in evaluation mode afterwards."""
-    network.to(device).train()
-    learnt = [one for one in network.parameters() if one.requires_grad]
-    optimizer = build_optimizer(learnt, "adamw", rate=settings.rate, weight_decay=settings.weight_decay)
-    means, steps = [], 0
-    for epoch in range(settings.epochs):
-        losses = []
-        for batch in batches(epoch):
-            warm_up(optimizer, settings.rate, steps, settings.warm_up_steps)
-            optimizer.zero_grad()
-            loss = loss_of(batch)
-            loss.backward()
-            nn.utils.clip_grad_norm_(learnt, settings.gradient_clip)
-            optimizer.step()
-            losses.append(float(loss.detach()))
-            steps += 1
-        if not losses:
-            raise DataError("expected series to learn from, got none.")
-        means.append(sum(losses) / len(losses))
-        if not math.isfinite(means[-1]):
-            raise ConfigurationError("the loss is no longer finite: set a smaller rate.")
-        logger.info("epoch %d: loss %.4f", epoch, means[-1])
-    network.eval()
-    return tuple(means)
+    def figures(self) -> dict[str, float]:
+        """The loss alone."""
+        return {"loss": self.loss}
 
 
-def hidden_loss(
-    network: SeriesAutoencoder,
-    series: SeriesSets,
-    generator: torch.Generator,
-    settings: SeriesLearning,
-    device: torch.device | str = "cpu",
-) -> torch.Tensor:
-    """Hide some samples, and tell how well the network tells them."""
-    shown, asked, hidden = hide(series, settings.hidden, generator)
-    all_of_it = series.to(device)
-    told, summary = network(shown.to(device), asked.to(device))
-    true = network.encoder.scaling(all_of_it)
-    return series_loss(
-        told,
-        true.values,
-        weights=all_of_it.weights,
-        hidden=hidden.to(device),
-        summary=summary,
-        settings=settings.loss,
-    )
+@dataclass(frozen=True, eq=False)
+class SeriesLearner:
+    """Teaches an autoencoder to tell what it is not shown; a `Learnable` of the loop.
+
+    What is hidden is drawn anew for each step, and the same for each judgement. Losses that are no mean over series, as
+    roots are, are those of a batch, or of the pieces that it is worked through in.
+
+    Attributes:
+        given: To be taught; changed.
+        training: Series twice, as what is seen and what is true; the scaling is fitted to them.
+        settings: What is asked.
+        witnesses: None that could be left out.
+    """
+
+    given: SeriesAutoencoder
+    training: HeldRows
+    settings: SeriesLearning = field(default_factory=SeriesLearning)
+    witnesses: tuple[str, ...] = ()
+
+    def network(self) -> SeriesAutoencoder:
+        """The one that was given."""
+        return self.given
+
+    def initialise(self, network: nn.Module) -> None:
+        """Fit the scaling to the training series."""
+        del network
+        self.given.encoder.scaling.fit(series for series, _ in self.training.in_order())
+
+    def twin(self, network: nn.Module) -> nn.Module:
+        """The network itself, which holds its scaling."""
+        return network
+
+    def losses(self, network: Callable[..., Any], twin: Any, witnesses: SeriesSets, strain: SeriesSets) -> Tensor:
+        """Loss of the batch, for each series; what the loop calls witnesses and strain are series."""
+        del twin
+        return self.hidden_loss(network, witnesses, strain, None).float().expand(len(witnesses))
+
+    def judge(
+        self,
+        predict: Callable[[SeriesSets], Any],
+        batches: Iterable[tuple[SeriesSets, SeriesSets]],
+        twin: nn.Module,
+        *,
+        device: torch.device,
+        threshold: float,
+    ) -> SeriesResults:
+        """Loss of what is hidden, always the same of a batch."""
+        del predict, threshold
+        generator, parts = torch.Generator().manual_seed(0), []
+        with torch.no_grad():
+            for series, true in batches:
+                loss = self.hidden_loss(twin, series.to(device), true.to(device), generator)
+                parts.append(SeriesResults(float(loss) * len(series), len(series)))
+        return SeriesResults.concatenate(parts)
+
+    def hidden_loss(
+        self, network: Callable[..., Any], series: SeriesSets, true: SeriesSets, generator: torch.Generator | None
+    ) -> Tensor:
+        """Hide some samples, drawn by a generator on the CPU or by the one of all, and say how well they are told."""
+        shown, asked, hidden = hide(series, self.settings.hidden, generator)
+        told, summary = network(shown, asked)
+        return series_loss(
+            told,
+            self.given.encoder.scaling(true).values,
+            weights=true.weights,
+            hidden=hidden,
+            summary=summary,
+            settings=self.settings.loss,
+        )
+
+    def origin(self) -> dict[str, str]:
+        """Nothing that could be compared."""
+        return {}
+
+
+class ClassifierLearner(TriggerLearner):
+    """Teaches a classifier of series; its scaling stays as it is.
+
+    Args:
+        given: To be taught; changed.
+        training: Series with their labels.
+        tasks: What each task counts for.
+    """
+
+    def __init__(self, given: SeriesClassifier, training: HeldRows, tasks: TaskWeights) -> None:
+        super().__init__("series", {}, tasks, training)
+        object.__setattr__(self, "given", given)
+
+    def network(self) -> Any:
+        """The one that was given."""
+        return self.given  # type: ignore[attr-defined]
+
+    def initialise(self, network: nn.Module) -> None:
+        """Leave all as it is."""
 
 
 def classifier(
