@@ -67,10 +67,12 @@ class Quiet:
     def text(self, *_): ...
 
 
-def learn(learner, validation, config, *, epochs, checkpoints, tracker):
+def learn(learner, validation, config, *, epochs, checkpoints, tracker, device="cpu"):
     """Teach a network of triggers by the loop, in this process."""
     batches = set_batches(learner.training, validation, config, seed=0, processes=OneProcess())
-    network, taken = teach_alone(learner, batches, config, epochs=epochs, checkpoints=checkpoints, tracker=tracker)
+    network, taken = teach_alone(
+        learner, batches, config, epochs=epochs, checkpoints=checkpoints, tracker=tracker, device=device
+    )
     return Lesson(network, taken, 1.0)
 
 

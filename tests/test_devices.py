@@ -16,7 +16,7 @@ import torch
 from tests._networks import NETWORKS
 from tests._pretended import CALLS, passes, pretended_cuda
 from tests._rehearsal import rehearse
-from tests._triggers import CHANNELS, GLOBALS, KINDS, Quiet, coupled
+from tests._triggers import CHANNELS, GLOBALS, KINDS, Quiet, coupled, learn
 from torch._subclasses import FakeTensorMode
 
 import glitchflow_plugin
@@ -57,7 +57,7 @@ from glitchflow_plugin.training.evaluation import ZeroTwin
 from glitchflow_plugin.training.gate import GateSettings
 from glitchflow_plugin.training.judged_events import gate_notes
 from glitchflow_plugin.training.run import make_gate
-from glitchflow_plugin.training.triggers.learn import answers, learn
+from glitchflow_plugin.training.triggers.learn import answers
 from glitchflow_plugin.training.triggers.learner import TriggerLearner
 from glitchflow_plugin.training.triggers.losses import TaskWeights
 from glitchflow_plugin.training.trust import trust
