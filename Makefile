@@ -24,9 +24,10 @@ DEMO_PIPELINES ?= simulate_pipeline preproc_pipeline training_pipeline inference
 DEMO_OVERRIDES ?= conf/profile=demo run_name=demo
 DEMO_SUMMARIES := annalisarun/demo/summary.json temp/demo/training/summary.json inference/demo stream/demo harm/demo
 
-# Two test processes of one thread each; every test that starts a pipeline starts processes of its own. A file stays in one
-# process, so that what its tests share (whole runs, servers) is made once; tests/conftest.py puts the longest first.
-TEST_JOBS ?= 2
+# Three test processes of one thread each for two cores: who tests servers, Ray or SLURM waits for other processes. A file
+# stays in one process, so that what its tests share (whole runs, servers) is made once; tests/conftest.py puts the longest
+# first.
+TEST_JOBS ?= 3
 PYTEST ?= OMP_NUM_THREADS=1 pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 # ROOM="signal models": the tests of these rooms alone; a room is a folder tests/ROOM, or a file tests/test_ROOM.py.
