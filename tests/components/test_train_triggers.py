@@ -1,7 +1,6 @@
 """Train and Classify of triggers: what was killed goes on, the champion is registered, and answers for any files."""
 
 import json
-import multiprocessing
 import os
 import signal
 
@@ -13,6 +12,7 @@ import torch
 from gwpy.segments import DataQualityFlag
 from mlflow import MlflowClient
 from scipy import stats
+from tests import _warm
 
 from glitchflow_plugin.components.classify_triggers import ClassifyTriggers
 from glitchflow_plugin.components.label_triggers import LabelTriggers
@@ -84,10 +84,8 @@ def killed(made, folder, most):
 
 
 def test_what_was_killed_goes_on_at_the_same_batch_to_the_last_bit(made, tmp_path, monkeypatch):
-    run = multiprocessing.get_context("fork").Process(target=killed, args=(made, tmp_path / "cut", 8))
-    run.start()
-    run.join()
-    assert run.exitcode == -signal.SIGKILL
+    run = _warm.start(killed, made, tmp_path / "cut", 8, output=tmp_path / "log")
+    assert run.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
     steps = counted_steps(monkeypatch)
     alone(made, tmp_path / "whole").execute()
     whole = steps.copy()

@@ -19,13 +19,13 @@ if __name__ == "__main__":
 LOADER = """
 import os, time
 from torch.utils.data import DataLoader
-from glitchflow_plugin.training.interruption import ignore_signals
+from glitchflow_plugin.data.parent import serve_quietly
 from tests.data.test_parent import linger
 class Slow:
     def __len__(self): return 8
     def __getitem__(self, row): return linger(row)
 if __name__ == "__main__":
-    list(DataLoader(Slow(), num_workers=2, worker_init_fn=ignore_signals))
+    list(DataLoader(Slow(), num_workers=2, worker_init_fn=serve_quietly))
 """
 STARTER = """
 import subprocess, sys

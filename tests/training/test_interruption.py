@@ -6,10 +6,11 @@ import threading
 
 import pytest
 
-from glitchflow_plugin.training.interruption import SIGNALS, Interrupted, stop_requests
+from glitchflow_plugin.data.parent import ENDING
+from glitchflow_plugin.training.interruption import Interrupted, stop_requests
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", ENDING)
 def test_a_signal_is_noticed_and_nothing_dies(number):
     before = signal.getsignal(number)
     with stop_requests() as request:

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
+ENDING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+"""What asks a run to end: its time is over or soon will be (`#SBATCH --signal=USR1@300`), Ctrl-C, a closed terminal."""
+
 _PAUSE = 1.0
 
 
@@ -23,6 +26,13 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     watch = _watch_starter if parent is None else parent.join
     threading.Thread(target=_outlive, args=(watch,), name="ends with its parent", daemon=True).start()
+
+
+def serve_quietly(_worker: int = 0) -> None:
+    """Let a loader worker ignore what asks all processes of a job to end; it ends with the one that it serves."""
+    end_with_parent()
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def clean_start() -> BaseContext:

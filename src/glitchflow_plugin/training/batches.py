@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from glitchflow_plugin.data.parent import clean_start
+from glitchflow_plugin.data.parent import clean_start, serve_quietly
 from glitchflow_plugin.data.window_dataset import BatchOrder, CachedEvents, Share, share_cache
 from glitchflow_plugin.data.window_order import WindowOrder, balancing_weights, read_labels
 from glitchflow_plugin.training.configuration import TrainingConfiguration
-from glitchflow_plugin.training.interruption import end_workers, ignore_signals
+from glitchflow_plugin.training.interruption import end_workers
 from glitchflow_plugin.training.processes import Processes
 
 #: A block of the shuffled order is this part of the cache, so that up to seven loader workers can hold it.
@@ -71,7 +71,7 @@ def window_batches(
         pin_memory=config.pin_gpu_memory or device.type == "cuda",
         persistent_workers=config.num_workers_dataloader > 0,
         multiprocessing_context=clean_start() if config.num_workers_dataloader else None,
-        worker_init_fn=ignore_signals,
+        worker_init_fn=serve_quietly,
         # of its own: a loader draws a number whenever it starts, and a resumed run starts it once more
         generator=torch.Generator(),
     )

@@ -8,11 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from glitchflow_plugin.data.parent import end_with_parent
+from glitchflow_plugin.data.parent import ENDING
 
-#: SIGTERM: the time is over; SIGUSR1: it will soon be (`#SBATCH --signal=USR1@300`); SIGINT: Ctrl-C; SIGHUP: the
-#: terminal is closed.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 #: nohup and shells that start something in the background ignore these on its behalf.
 _MAY_BE_IGNORED = (signal.SIGINT, signal.SIGHUP)
 
@@ -62,19 +59,12 @@ def stop_requests() -> Iterator[Request]:
             _say_no_more(terminals)
 
     ignored = [number for number in _MAY_BE_IGNORED if signal.getsignal(number) == signal.SIG_IGN]
-    before = {number: signal.signal(number, notice) for number in SIGNALS if number not in ignored}
+    before = {number: signal.signal(number, notice) for number in ENDING if number not in ignored}
     try:
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def ignore_signals(_worker: int = 0) -> None:
-    """Let a loader worker ignore the signals, which come to all processes of a job; it ends with the one it serves."""
-    end_with_parent()
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def end_workers(*loaders: Any) -> None:

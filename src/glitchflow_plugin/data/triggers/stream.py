@@ -7,7 +7,6 @@ number of the epoch and a place in it are all that finds the next batch again.
 
 import logging
 import math
-import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from glitchflow_plugin.data.parent import clean_start, end_with_parent
+from glitchflow_plugin.data.parent import clean_start, serve_quietly
 from glitchflow_plugin.data.triggers.epochs import StretchOrder, balanced, reading
 from glitchflow_plugin.data.triggers.sets import COLUMNS, Flat, Points, SetSettings, Vocabulary, check_asked
 from glitchflow_plugin.data.triggers.stretches import RowGroups
@@ -268,9 +267,7 @@ def _loader(stretches: _Stretches, wanted: Sequence[int], workers: int) -> Itera
 
 
 def _begin_worker(_number: int) -> None:
-    """Ctrl-C is for the process that waits for this one; without that one, end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    serve_quietly()
     torch.set_num_threads(1)
 
 
