@@ -13,7 +13,7 @@ run folders that conf/saveconf.yaml names.
 Environment variables:
   PYTHON                  the Python to use (3.11 or 3.12; default: the first one found)
   GLITCHFLOW_VENV         the environment to make (default: .venv beside this script)
-  GLITCHFLOW_EXTRAS       optional dependency groups (default: dev,docs,frames,onnx; empty: none)
+  GLITCHFLOW_EXTRAS       optional dependency groups (default: dev,docs,frames,onnx,ui; empty: none)
   GLITCHFLOW_MIN_FREE_GB  free disk space to ask for before installing (default: 10)
   UV                      the uv program to use (default: the one found, else installed)
 
@@ -49,7 +49,7 @@ unset VIRTUAL_ENV PYTHONPATH PYTHONHOME
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 cd "$root"
 venv="${GLITCHFLOW_VENV:-$root/.venv}"
-extras="${GLITCHFLOW_EXTRAS-dev,docs,frames,onnx}"
+extras="${GLITCHFLOW_EXTRAS-dev,docs,frames,onnx,ui}"
 min_free_gb="${GLITCHFLOW_MIN_FREE_GB:-10}"
 stamp="$venv/.glitchflow-setup"
 python="$venv/bin/python"

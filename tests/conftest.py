@@ -370,3 +370,18 @@ def make_coupled_trainer(coupled, tmp_path):
         return Trainer(**{**keywords, "config": config, **changes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, once a process."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    if found is None:
+        pytest.skip("there is no Chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()

@@ -118,7 +118,7 @@ def test_second_run_installs_nothing_until_the_pins_change(checkout, tmp_path, s
     installs = [line for line in calls.read_text(encoding="utf-8").splitlines() if line.startswith("pip install")]
     assert len(installs) == 1
     assert "--constraints constraints.txt" in installs[0]
-    assert installs[0].endswith(".[dev,docs,frames,onnx]")
+    assert installs[0].endswith(".[dev,docs,frames,onnx,ui]")
     for name in ("annalisarun", "datasets", "QTdatasets", "temp"):
         assert (checkout / name).is_dir()
         assert not (tmp_path / name).exists()

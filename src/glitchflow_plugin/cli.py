@@ -9,6 +9,7 @@ glitchflow report FOLDER    write the page of a run again, or with the scans of 
 glitchflow products FOLDER  what lies in a folder of clean strain, and whether it is whole
 glitchflow vetoes ...       what such a folder, or a flag, says of triggers and of a candidate
 glitchflow triggers ...     convert tables of triggers from and to the formats of others, and tell what is in them
+glitchflow ui               a page on this machine: drop files of triggers, and see what a registered model says of them
 glitchflow folders FOLDER   make the run folders that conf/saveconf.yaml names
 glitchflow models ...       list, compare, promote, roll back, export, upload, relocate; rename or drop what waits
 """
@@ -38,6 +39,7 @@ from glitchflow_plugin.commands.run_folder import (
 )
 from glitchflow_plugin.commands.show import run_show
 from glitchflow_plugin.commands.triggers import add_triggers
+from glitchflow_plugin.commands.ui import add_ui, run_ui
 from glitchflow_plugin.commands.vetoes import add_vetoes
 from glitchflow_plugin.errors import GlitchflowError
 from glitchflow_plugin.products.console import never_fail_on_output
@@ -111,6 +113,8 @@ def parser() -> argparse.ArgumentParser:
 
     add_triggers(commands.add_parser("triggers", help="convert tables of triggers, and tell what is in them"))
     add_vetoes(commands.add_parser("vetoes", help="what such a folder, or a flag, says of triggers and of a candidate"))
+
+    add_ui(add("ui", run_ui, "a page on this machine where a registered model is asked about files of triggers"))
 
     folders = add("folders", run_make_folders, "make the run folders that conf/saveconf.yaml names")
     folders.add_argument("folder", **here)

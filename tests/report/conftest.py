@@ -1,7 +1,5 @@
 """A run of a twin with hostile names, its page, and a browser to look at it."""
 
-import shutil
-
 import numpy as np
 import pytest
 
@@ -127,20 +125,6 @@ def page_file(run):
     from glitchflow_plugin.report.run import write_report
 
     return write_report(run)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    found = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
-    if found is None:
-        pytest.skip("there is no Chromium on this machine")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -66,15 +66,16 @@ def _registry_key(key: str, given: object, otherwise: str) -> str:
     return otherwise if value is None else str(value)
 
 
-def _uri(options: argparse.Namespace) -> str:
-    return _registry_key("tracking_uri", options.tracking_uri, "sqlite:///mlflow.db")
+def registry_uri(given: str | None) -> str:
+    """Address of the registry: as given, or of the configuration in this folder, or the usual one."""
+    return _registry_key("tracking_uri", given, "sqlite:///mlflow.db")
 
 
 def _list(options: argparse.Namespace) -> int:
     from glitchflow_plugin.tracking.runs import tidy
     from glitchflow_plugin.tracking.versions import list_versions, model_names
 
-    uri = _uri(options)
+    uri = registry_uri(options.tracking_uri)
     tidy(uri)
     names = [options.name] if options.name else model_names(uri)
     if not names:
@@ -95,7 +96,7 @@ def _list(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from glitchflow_plugin.tracking.versions import differences, find, read_description
 
-    uri = _uri(options)
+    uri = registry_uri(options.tracking_uri)
     found = []
     for text in options.versions:
         name, slash, version = text.rpartition("/")
@@ -125,7 +126,9 @@ def _compare(options: argparse.Namespace) -> int:
 def _promote(options: argparse.Namespace) -> int:
     from glitchflow_plugin.tracking.versions import promote
 
-    now = promote(options.name, options.version, _uri(options), alias=options.alias, reason=options.reason)
+    now = promote(
+        options.name, options.version, registry_uri(options.tracking_uri), alias=options.alias, reason=options.reason
+    )
     print(f"{now.name} version {now.version} is {options.alias} now. To undo: glitchflow models rollback {now.name}")
     return 0
 
@@ -133,7 +136,7 @@ def _promote(options: argparse.Namespace) -> int:
 def _rollback(options: argparse.Namespace) -> int:
     from glitchflow_plugin.tracking.versions import rollback
 
-    now = rollback(options.name, _uri(options), alias=options.alias, reason=options.reason)
+    now = rollback(options.name, registry_uri(options.tracking_uri), alias=options.alias, reason=options.reason)
     print(f"{now.name} version {now.version} is {options.alias} again.")
     return 0
 
@@ -142,7 +145,7 @@ def _export(options: argparse.Namespace) -> int:
     from glitchflow_plugin.data.files import atomic_path
     from glitchflow_plugin.tracking.export import export
 
-    content, version, told = export(options.name, options.version, _uri(options), options.format)
+    content, version, told = export(options.name, options.version, registry_uri(options.tracking_uri), options.format)
     path = options.out or Path(f"{version.name}-{version.version}.{options.format}")
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
@@ -181,7 +184,7 @@ def _relocate(options: argparse.Namespace) -> int:
     from glitchflow_plugin.tracking.relocation import relocate
     from glitchflow_plugin.tracking.versions import fetch, list_versions, model_names
 
-    uri, troubles = _uri(options), []
+    uri, troubles = registry_uri(options.tracking_uri), []
     for move in relocate(uri, options.artifacts):
         print(f"{move.old} is now {move.new}")
     for version in [version for name in model_names(uri) for version in list_versions(name, uri)]:

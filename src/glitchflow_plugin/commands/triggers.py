@@ -3,13 +3,13 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 
 from glitchflow_plugin.commands.printing import print_columns
-from glitchflow_plugin.data.triggers.formats import FORMATS, lost, read_triggers, trigger_parts, write_triggers
+from glitchflow_plugin.data.triggers.formats import FORMATS, good_parts, lost, read_triggers, write_triggers
 from glitchflow_plugin.data.triggers.overview import by_channel
 from glitchflow_plugin.data.triggers.store import TriggerWriter, read_manifest
 from glitchflow_plugin.data.triggers.table import SCHEMA, exact_seconds, without_bad_rows
@@ -37,7 +37,7 @@ def add_triggers(parser: argparse.ArgumentParser) -> None:
 def run_convert(options: argparse.Namespace) -> int:
     """Write the triggers, and tell what is left out."""
     bad: Counter[str] = Counter()
-    parts = _good_parts(options, bad)
+    parts = good_parts(options.source, bad, table=options.table, channel=options.channel)
     if options.to == "parquet":
         with TriggerWriter(options.out) as writer:
             for part in parts:
@@ -53,14 +53,6 @@ def run_convert(options: argparse.Namespace) -> int:
     if losses:
         print(f"{options.to} does not keep: {', '.join(losses)}", file=sys.stderr)
     return 0
-
-
-def _good_parts(options: argparse.Namespace, bad: "Counter[str]") -> Iterator[pa.Table]:
-    """The rows that are triggers, file by file; the others are counted."""
-    for part in trigger_parts(options.source, table=options.table, channel=options.channel):
-        good, fallen = without_bad_rows(part)
-        bad.update(fallen)
-        yield good
 
 
 def run_describe(options: argparse.Namespace) -> int:

@@ -19,13 +19,19 @@ from glitchflow_plugin.data.readers.segments import as_given, read_segments
 from glitchflow_plugin.data.readers.tables import gps_nanoseconds, time_columns
 from glitchflow_plugin.data.readers.trigger_files import table_columns, table_kind
 from glitchflow_plugin.data.results import claim, name_of_path, place
-from glitchflow_plugin.data.triggers.formats import trigger_parts
-from glitchflow_plugin.data.triggers.labels import LabelSettings, loudest_times
+from glitchflow_plugin.data.triggers.formats import store_triggers
+from glitchflow_plugin.data.triggers.labels import loudest_times
 from glitchflow_plugin.data.triggers.live import LiveTime
-from glitchflow_plugin.data.triggers.store import MANIFEST_NAME, TriggerWriter, open_triggers, read_manifest
-from glitchflow_plugin.data.triggers.table import NANOSECONDS, without_bad_rows
-from glitchflow_plugin.errors import ChannelMismatchError, NoEventsError
-from glitchflow_plugin.inference.classify_triggers import TRUST, classified, known_labels
+from glitchflow_plugin.data.triggers.store import MANIFEST_NAME, open_triggers, read_manifest
+from glitchflow_plugin.data.triggers.table import NANOSECONDS
+from glitchflow_plugin.errors import NoEventsError
+from glitchflow_plugin.inference.classify_triggers import (
+    OTHER_TIMES,
+    TRUST,
+    classified,
+    known_labels,
+    unknown_channels,
+)
 from glitchflow_plugin.models.triggers.bundle import TriggerModel
 from glitchflow_plugin.products.classified import write_classified
 from glitchflow_plugin.products.summary import EventCounts, Metric, RunSummary, now
@@ -40,16 +46,6 @@ from glitchflow_plugin.types.plain import plain
 
 STORE = "triggers"
 """Store below a result, of triggers that came in files of others."""
-
-_OTHER_TIMES = {
-    "strain": "times were chosen by triggers of the witnesses: of such, glitch claims too much and false_alarm too "
-    "little, since the model's labels are times of the strain, drawn without regard to other channels (label and train "
-    "with triggers.label.settings.times=witnesses)",
-    "witnesses": "times come from a table: glitch and false_alarm are right of times of the witnesses' loudest "
-    "triggers, which the model has learnt from, and may be wrong of others (label and train with "
-    "triggers.label.settings.times=strain)",
-}
-"""What is wrong where a model of labels of each kind is asked about times of the other."""
 
 
 @section
@@ -126,15 +122,9 @@ class ClassifyTriggers(BaseComponent):
         claim(self.place, self.what, replace=True, section="triggers.classify")
         store, bad = self._store()
         channels = read_manifest(store).channels
-        unknown = {name: count for name, count in channels.items() if name not in (*model.channels, model.target)}
-        if not set(channels) & set(model.channels):
-            raise ChannelMismatchError(
-                f"{self.triggers} holds none of the {len(model.channels)} channels that {version.name} version "
-                f"{version.version} knows, such as {', '.join(model.channels[:4])}, but "
-                f"{', '.join(sorted(channels)[:4]) or 'no trigger'}. Choose other triggers or another model."
-            )
+        unknown = unknown_channels(model, channels, f"{version.name} version {version.version}", str(self.triggers))
         triggers = open_triggers(store)
-        labels = known_labels(model) or LabelSettings(times="strain")
+        labels = known_labels(model)
         times = self._times(triggers, model.channels, labels.separation)
         paths, told = write_classified(
             classified(model, triggers, times, self.device), self.place, text=self.settings.csv
@@ -167,7 +157,7 @@ class ClassifyTriggers(BaseComponent):
                     *_named(unknown, "channels that the model does not know count as UNKNOWN"),
                     *_named(missing, "channels of the model have no trigger here"),
                     *live,
-                    *((_OTHER_TIMES[labels.times],) if (labels.times == "witnesses") == bool(self.times) else ()),
+                    *((OTHER_TIMES[labels.times],) if (labels.times == "witnesses") == bool(self.times) else ()),
                 ),
                 details={
                     "kinds": dict(sorted(kinds.items())),
@@ -185,13 +175,8 @@ class ClassifyTriggers(BaseComponent):
         given = Path(self.triggers)
         if (given / MANIFEST_NAME).is_file():
             return given, {}
-        bad: Counter[str] = Counter()
-        with TriggerWriter(self.place / STORE, {"source": str(self.triggers)}) as writer:
-            for part in trigger_parts(self.triggers, table=self.table, channel=self.channel):
-                good, fallen = without_bad_rows(part)
-                bad.update(fallen)
-                writer.write(good)
-        return self.place / STORE, dict(bad)
+        bad = store_triggers(self.triggers, self.place / STORE, table=self.table, channel=self.channel)
+        return self.place / STORE, bad
 
     def _times(self, triggers: ds.Dataset, channels: Sequence[str], separation: float) -> NDArray[np.int64]:
         """Times that are asked about, rising, each once."""

@@ -14,6 +14,7 @@ from torch import nn
 
 from glitchflow_plugin.data.triggers.labels import LabelSettings
 from glitchflow_plugin.data.triggers.sets import SetSettings, Vocabulary, trigger_sets
+from glitchflow_plugin.errors import ChannelMismatchError
 from glitchflow_plugin.models.triggers.bundle import TriggerModel
 from glitchflow_plugin.settings import built
 from glitchflow_plugin.signal.false_alarm import FalseAlarm
@@ -35,10 +36,21 @@ LABELS = "labels"
 """Note of a model: how the times were labelled that it has learnt from."""
 
 
-def known_labels(model: TriggerModel) -> LabelSettings | None:
-    """How the times of a model were labelled; None of models of before that was noted."""
+OTHER_TIMES = {
+    "strain": "times were chosen by triggers of the witnesses: of such, glitch claims too much and false_alarm too "
+    "little, since the model's labels are times of the strain, drawn without regard to other channels (label and train "
+    "with triggers.label.settings.times=witnesses)",
+    "witnesses": "times come from a table: glitch and false_alarm are right of times of the witnesses' loudest "
+    "triggers, which the model has learnt from, and may be wrong of others (label and train with "
+    "triggers.label.settings.times=strain)",
+}
+"""What is wrong where a model of labels of each kind is asked about times of the other."""
+
+
+def known_labels(model: TriggerModel) -> LabelSettings:
+    """How the times of a model were labelled; of models of before that was noted, as all were then."""
     note = model.notes.get(LABELS)
-    return None if note is None else built(LabelSettings, note, LABELS)
+    return LabelSettings(times="strain") if note is None else built(LabelSettings, note, LABELS)
 
 
 def known_ranks(model: TriggerModel) -> RankCalibration | None:
@@ -49,6 +61,27 @@ def known_ranks(model: TriggerModel) -> RankCalibration | None:
     seen, false_alarm = RankedGlitches.from_dict(note["glitches"]), FalseAlarm.from_dict(note["false_alarm"])
     as_they_were = GlitchSNR(lowest=float(seen.snr.min()), exponent=None)
     return calibrate_ranks(seen, false_alarm, as_they_were).at_rate(note["rate"])
+
+
+def unknown_channels(model: TriggerModel, channels: Mapping[str, int], who: str, source: str) -> dict[str, int]:
+    """Channels that the model does not know, with their triggers.
+
+    Args:
+        model: The model.
+        channels: Triggers by channel.
+        who: What the model is called.
+        source: What the triggers are called.
+
+    Raises:
+        ChannelMismatchError: It knows none of them.
+    """
+    if not set(channels) & set(model.channels):
+        raise ChannelMismatchError(
+            f"{source} holds none of the {len(model.channels)} channels that {who} knows, such as "
+            f"{', '.join(model.channels[:4])}, but {', '.join(sorted(channels)[:4]) or 'no trigger'}. Choose other "
+            "triggers or another model."
+        )
+    return {name: count for name, count in channels.items() if name not in (*model.channels, model.target)}
 
 
 def classified(

@@ -1,6 +1,6 @@
 """Tables of what a model says of times, on disk: Parquet, and text whose times are as exact."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,6 +33,38 @@ def said(table: pd.DataFrame) -> NDArray[np.object_]:
     """
     kind = table["kind"].to_numpy(dtype=object) if "kind" in table else GLITCH
     return np.where(table["glitch"].to_numpy() < 0.5, QUIET, kind)
+
+
+HEADINGS: Mapping[str, str] = {
+    "gps": "GPS [s]",
+    "said": "said",
+    "entropy": "entropy [bit]",
+    "glitch": "glitch",
+    "false_alarm": "false alarm",
+    "share": "class share",
+    "snr": "SNR expected",
+    "snr_low": "from",
+    "snr_high": "to",
+    "channel": "loudest channel",
+    "triggers": "triggers",
+    "unknown_triggers": "of unknown channels",
+}
+"""Columns of the tables of times and their headings, as far as they are there."""
+
+EXPLAINED = (
+    "glitch: probability of one in the strain; where it is below 0.5, the time is said to be quiet. false alarm: share "
+    "of quiet times that rank as high. class share: probability of the likeliest class, if it is a glitch. loudest "
+    "channel: that of the loudest trigger about the time. entropy: what is not known of the answer, quiet or one of "
+    "the classes; 0 where one is certain."
+)
+"""What these columns are."""
+
+
+def readable(told: pd.DataFrame) -> pd.DataFrame:
+    """A classified table with the other columns of `HEADINGS`: what is `said`, the `share` of its class, and `gps`."""
+    shares = [name for name in told if str(name).startswith("kind_")]
+    largest = told[shares].max(axis=1) if shares else np.nan
+    return told.assign(said=said(told), share=largest, gps=[exact_seconds(one) for one in told["time"]])
 
 
 def write_classified(tables: Iterable[pa.Table], folder: Path | str, *, text: bool) -> tuple[list[Path], pa.Table]:

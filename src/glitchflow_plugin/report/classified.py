@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from glitchflow_plugin.data.triggers.table import exact_seconds
 from glitchflow_plugin.errors import GlitchflowError
 from glitchflow_plugin.plots.curves import Band
 from glitchflow_plugin.preprocessing.omega import channels_at, scan_windows
-from glitchflow_plugin.products.classified import QUIET, said
+from glitchflow_plugin.products.classified import EXPLAINED, HEADINGS, QUIET, readable
 from glitchflow_plugin.report.charts import Chart, curves
 from glitchflow_plugin.report.events import event_name
 from glitchflow_plugin.report.markup import rendered
@@ -30,29 +29,6 @@ _MOST = 10_000
 
 _QUEUE = 50
 """Uncertain times that are listed."""
-
-_COLUMNS: Mapping[str, str] = {
-    "gps": "GPS [s]",
-    "said": "said",
-    "entropy": "entropy [bit]",
-    "glitch": "glitch",
-    "false_alarm": "false alarm",
-    "share": "class share",
-    "snr": "SNR expected",
-    "snr_low": "from",
-    "snr_high": "to",
-    "channel": "loudest channel",
-    "triggers": "triggers",
-    "unknown_triggers": "of unknown channels",
-}
-"""Columns of the tables of times and their headings, as far as they are there."""
-
-_WHAT = (
-    "glitch: probability of one in the strain; where it is below 0.5, the time is said to be quiet. false alarm: share "
-    "of quiet times that rank as high. class share: probability of the likeliest class, if it is a glitch. loudest "
-    "channel: that of the loudest trigger about the time. entropy: what is not known of the answer, quiet or one of "
-    "the classes; 0 where one is certain."
-)
 
 
 @dataclass(frozen=True)
@@ -84,7 +60,7 @@ def classified_sections(
         folder: Of the result; relative paths of the series count from a folder above it.
         scans: Times with scans, at most.
     """
-    told = told.assign(said=said(told), share=_largest_share(told), gps=[exact_seconds(one) for one in told["time"]])
+    told = readable(told)
     queue = told.sort_values("entropy", ascending=False, kind="stable").head(_QUEUE)
     at_hand = _at_hand(series, folder)
     asked = _examples(told, queue, scans) if at_hand else []
@@ -92,7 +68,7 @@ def classified_sections(
     links = {one.row: event_name(one.row) for one in shown}
     listed = told if len(told) <= _MOST else told.nlargest(_MOST, "rank").sort_values("time")
     cut = f" The {_MOST} of the highest ranks of {len(told)}; the files have all." if len(listed) < len(told) else ""
-    caption = f"Times by GPS.{cut} {_WHAT}"
+    caption = f"Times by GPS.{cut} {EXPLAINED}"
     lead = (
         f"{len(shown)} of {len(told)} times have scans in this page: their GPS times are links. A click on a heading "
         "sorts, the fields below a table filter its columns."
@@ -166,18 +142,12 @@ def _counts(told: pd.DataFrame) -> Table:
 
 
 def _times(name: str, rows: pd.DataFrame, links: Mapping[int, str], caption: str, *, leaves: bool = False) -> Table:
-    content = rows[[one for one in _COLUMNS if one in rows]].copy()
+    content = rows[[one for one in HEADINGS if one in rows]].copy()
     content["gps"] = [
         Markup('<a href="#{}">{}</a>').format(links[row], time) if row in links else time
         for row, time in zip(rows.index, rows["gps"], strict=True)
     ]
-    return table(name, content.rename(columns=dict(_COLUMNS)), caption, links=("GPS [s]",), leaves=leaves)
-
-
-def _largest_share(told: pd.DataFrame) -> np.ndarray:
-    """Probability of the likeliest class, if it is a glitch."""
-    shares = [name for name in told if str(name).startswith("kind_")]
-    return told[shares].max(axis=1).to_numpy() if shares else np.full(len(told), np.nan)
+    return table(name, content.rename(columns=dict(HEADINGS)), caption, links=("GPS [s]",), leaves=leaves)
 
 
 def _examples(told: pd.DataFrame, queue: pd.DataFrame, scans: int) -> list[int]:
@@ -212,7 +182,7 @@ def _scanned(
             why = why or str(error)
             continue
         scans = channel_scans(event_name(row), at, scan_windows(at, WINDOWS), range(len(at.channels)))
-        facts = {heading: _fact(time[name]) for name, heading in _COLUMNS.items() if name in time and name != "gps"}
+        facts = {heading: _fact(time[name]) for name, heading in HEADINGS.items() if name in time and name != "gps"}
         found.append(Example(row, time["gps"], facts, scans))
     return found, why
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from mlflow.models import Model
 
+from glitchflow_plugin.models.triggers.build import NETWORKS
 from glitchflow_plugin.models.triggers.bundle import NETWORK_FILE, TREES_FILE, TriggerModel, trigger_model
+from glitchflow_plugin.models.triggers.trees import TREES
 from glitchflow_plugin.tracking.connection import DEFAULT_TRACKING_URI
 from glitchflow_plugin.tracking.registry import register_files
 from glitchflow_plugin.tracking.versions import (
@@ -17,6 +19,8 @@ from glitchflow_plugin.tracking.versions import (
     ModelVersion,
     fetch,
     find,
+    list_versions,
+    model_names,
     parse_description,
 )
 
@@ -50,6 +54,21 @@ def register_trigger_model(model: TriggerModel, name: str, tracking_uri: str, **
         # MLflow's note of what is in a folder; without flavours, since its loaders run what they find
         Model(metadata={"target": model.target}).save(str(folder / "MLmodel"))
         return register_files(folder, content, name, tracking_uri, **where)
+
+
+def trigger_versions(tracking_uri: str = DEFAULT_TRACKING_URI) -> list[ModelVersion]:
+    """All registered versions of models of triggers, champions first, then the newest.
+
+    Args:
+        tracking_uri: Address of the registry.
+
+    Raises:
+        RegistryError: There is no registry.
+        ConnectionFailedError: The server cannot be reached.
+    """
+    every = [one for name in model_names(tracking_uri) for one in list_versions(name, tracking_uri)]
+    found = [one for one in every if one.tags.get("network") in (*NETWORKS, *TREES)]
+    return sorted(found, key=lambda one: (CHAMPION not in one.aliases, -one.created))
 
 
 def load_trigger_model(

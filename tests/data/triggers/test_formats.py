@@ -1,5 +1,6 @@
 """Every format gives back what it can hold, tells what it cannot, and is read by gwpy as the searches read it."""
 
+from collections import Counter
 from pathlib import Path
 
 import gwpy
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from glitchflow_plugin.cli import main
 from glitchflow_plugin.data.readers.trigger_files import times_in_order
 from glitchflow_plugin.data.readers.triggers import TriggerSettings, read_table
-from glitchflow_plugin.data.triggers.formats import FORMATS, lost, read_triggers, write_triggers
+from glitchflow_plugin.data.triggers.formats import FORMATS, good_parts, lost, read_triggers, write_triggers
 from glitchflow_plugin.data.triggers.store import open_triggers
 from glitchflow_plugin.data.triggers.table import POINT_COLUMNS, in_order, trigger_table
 from glitchflow_plugin.errors import FormatError
@@ -172,3 +173,10 @@ def test_parquet_gets_columns_with_vetoes(tmp_path: Path, some: pa.Table) -> Non
     assert found.drop_columns(["decision"]).equals(pq.read_table(file))
     with pytest.raises(FormatError, match="already"):
         add_columns(tmp_path / "vetoed.parquet", tmp_path / "x.parquet", {"decision": np.zeros(25)})
+
+
+def test_a_row_with_an_empty_field_is_no_trigger_and_the_others_are_read(tmp_path):
+    (tmp_path / "some.csv").write_text("time,frequency,snr,channel\n1,10,8,A\n2,,8,A\n3,10,,A\n4,10,8,\n")
+    bad = Counter()
+    assert [len(one) for one in good_parts(tmp_path / "some.csv", bad)] == [1]
+    assert bad == {"frequency is no possible number": 1, "snr is no possible number": 1, "channel is no name": 1}

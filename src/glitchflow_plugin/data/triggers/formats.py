@@ -5,6 +5,7 @@ are one here.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,14 @@ from glitchflow_plugin.data.files import atomic_path, new_hdf5
 from glitchflow_plugin.data.readers.tables import peak_nanoseconds
 from glitchflow_plugin.data.readers.trigger_files import table_columns, table_kind, trigger_files
 from glitchflow_plugin.data.triggers.store import MANIFEST_NAME, ROW_GROUP, TriggerWriter, open_triggers
-from glitchflow_plugin.data.triggers.table import NANOSECONDS, POINT_COLUMNS, SCHEMA, exact_seconds, trigger_table
+from glitchflow_plugin.data.triggers.table import (
+    NANOSECONDS,
+    POINT_COLUMNS,
+    SCHEMA,
+    exact_seconds,
+    trigger_table,
+    without_bad_rows,
+)
 from glitchflow_plugin.errors import ConfigurationError, FormatError, nearest
 
 ALIASES = {
@@ -86,6 +94,53 @@ def trigger_parts(path: Path | str, *, table: str | None = None, channel: str | 
         return
     for one in trigger_files(str(path)):
         yield _read_file(one, table, channel)
+
+
+def good_parts(
+    path: Path | str, bad: Counter[str], *, table: str | None = None, channel: str | None = None
+) -> Iterator[pa.Table]:
+    """The rows of `trigger_parts` that are triggers; the others are counted by what is wrong with them.
+
+    Args:
+        path: As there, as are `table` and `channel`.
+        bad: The counts.
+        table: Name of the table within the files.
+        channel: Their channel, where the files do not tell it.
+
+    Raises:
+        FormatError: As there.
+    """
+    for part in trigger_parts(path, table=table, channel=channel):
+        good, fallen = without_bad_rows(part)
+        bad.update(fallen)
+        yield good
+
+
+def store_triggers(
+    path: Path | str,
+    folder: Path | str,
+    *,
+    source: str | None = None,
+    table: str | None = None,
+    channel: str | None = None,
+) -> dict[str, int]:
+    """Write triggers of files of others as a store; by reason, how many rows are none and are left out.
+
+    Args:
+        path: As for `read_triggers`, as are `table` and `channel`.
+        folder: The store.
+        source: What the store says that they come from; None: the path.
+        table: Name of the table within the files.
+        channel: Their channel, where the files do not tell it.
+
+    Raises:
+        FormatError: As there.
+    """
+    bad = Counter[str]()
+    with TriggerWriter(Path(folder), {"source": source or str(path)}) as writer:
+        for part in good_parts(path, bad, table=table, channel=channel):
+            writer.write(part)
+    return dict(bad)
 
 
 def _read_file(path: Path, table: str | None, channel: str | None) -> pa.Table:

@@ -64,7 +64,7 @@ REQUIRED = tuple(field.name for field in SCHEMA if not field.nullable)
 
 
 def trigger_table(columns: Mapping[str, ArrayLike]) -> pa.Table:
-    """The table out of arrays; NaN and columns that are left out become null.
+    """The table out of arrays; NaN and columns that are left out become null where they may be.
 
     Args:
         columns: By name as in `SCHEMA`, shape (trigger,); `time` in whole ns.
@@ -82,7 +82,7 @@ def trigger_table(columns: Mapping[str, ArrayLike]) -> pa.Table:
     for field in SCHEMA:
         values = columns.get(field.name)
         try:
-            made.append(pa.nulls(rows, field.type) if values is None else _array(values, field.type))
+            made.append(pa.nulls(rows, field.type) if values is None else _array(values, field))
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise FormatError(f"triggers: the column {field.name} cannot become {field.type} ({error}).") from error
     lengths = {field.name: len(array) for field, array in zip(SCHEMA, made, strict=True) if len(array) != rows}
@@ -91,9 +91,10 @@ def trigger_table(columns: Mapping[str, ArrayLike]) -> pa.Table:
     return checked(pa.table(made, schema=SCHEMA), "triggers")
 
 
-def _array(values: ArrayLike, kind: pa.DataType) -> pa.Array:
+def _array(values: ArrayLike, field: pa.Field) -> pa.Array:
+    kind = field.type
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):
-        return pa.array(np.asarray(values), kind, from_pandas=True)
+        return pa.array(np.asarray(values), kind, from_pandas=field.nullable)
     texts = pa.array(np.asarray(values, dtype=object), pa.string(), from_pandas=True)
     return texts.dictionary_encode() if pa.types.is_dictionary(kind) else texts
 
