@@ -1,10 +1,11 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glitchflow_plugin.data.triggers.labelled import Labelled
 from glitchflow_plugin.data.triggers.labels import (
     PARTS,
     LabelledTimes,
@@ -99,6 +100,14 @@ def test_glitches_that_no_witness_is_near_to_are_told():
         label_times(strain, snr, np.full(len(snr), ""), LIVE, ASKED, asked=apart)
     with pytest.raises(ConfigurationError, match=r"at most half the separation, 0\.5 s, got 0\.6 s"):
         LabelSettings(coincidence=0.6)
+    assert LabelSettings(times="strain", separation=0.1).coincidence == 0.1, "of no effect"
+
+
+def test_records_of_before_there_was_a_choice_are_of_times_of_the_strain():
+    before = Labelled("store", "", "L1:STRAIN", 4096.0, settings={"label": {"snr": 8.0, "separation": 0.1}})
+    assert before.labels == LabelSettings(times="strain", snr=8.0, separation=0.1)
+    now = asdict(LabelSettings(snr=7.0))
+    assert replace(before, settings={"label": now}).labels == LabelSettings(snr=7.0)
 
 
 @settings(deadline=None, max_examples=20)

@@ -59,7 +59,7 @@ class LabelSettings:
 
     def __post_init__(self) -> None:
         """Refuse times that would share their glitches."""
-        if 2 * self.coincidence > self.separation:
+        if self.times == "witnesses" and 2 * self.coincidence > self.separation:
             raise ConfigurationError(
                 f"expected a coincidence of at most half the separation, {self.separation / 2:g} s, got "
                 f"{self.coincidence:g} s: a glitch would belong to two times."
