@@ -1,6 +1,7 @@
 """All pipelines as a user runs them: `glitchflow init`, then `itwinai exec-pipeline`; small, and real throughout."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import yaml
 from tests import _warm
 from tests._configuration import section
 
-from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME
+from glitchflow_plugin.data.event_files import TRUTH_FILE_NAME, list_event_files, read_event, write_event
 from glitchflow_plugin.data.readers.continuous import span_in_name
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.truth_file import read_truth
@@ -236,3 +237,30 @@ def test_frames_are_cleaned_as_they_appear(run):
     assert sum(one.seconds["ANALYSED"] for one in blocks) > 5
     assert read_summary(folder).metrics["strides"].value == 24
     assert list(flaws(part)) == []
+
+
+def test_retraining_sees_what_has_changed_and_ends_in_a_version_that_was_judged(run):
+    """The latest events: one witness has turned round, another one is loud where the strain is not."""
+    turned, loud = "V1:ASC-ACT_DRIVE", "V1:PSL-POWER_MON"
+    buffer, draw = run / "datasets/latest", np.random.default_rng(0)
+    for path in list_event_files(run / "datasets/small/training"):
+        event = read_event(path)
+        seen, beside = event.channels[turned], event.channels[loud]
+        bursts = np.where(draw.random(len(beside.series)) < 1e-3, 100 * beside.series.std(), 0.0)
+        changed = {turned: replace(seen, series=-seen.series), loud: replace(beside, series=beside.series + bursts)}
+        write_event(buffer / path.name, replace(event, channels={**event.channels, **changed}))
+    few = ("retrain.min_events=48", "registry.gate.min_groups=5")
+    execute(run, "+pipe_key=retrain_pipeline", f"retrain.buffer={buffer}", *few)
+    status = json.loads((run / "temp/small/retrain/status.json").read_text())
+    assert (status["state"], status["decision"]) == ("done", "train"), status["reason"]
+    assert f"drifted: {loud}" in status["reason"]
+    assert f"coupling changed: {turned}" in status["reason"]
+    # what the champion kept of its validation is compared with what it says of these events
+    assert status["coupling"][turned]["now"]["value"] < 0 < status["coupling"][turned]["training"]["value"]
+    trained = status["trained"]
+    assert trained["version"] == 2
+    assert "version 1" in trained["reason"]
+    assert status["champion"] == (2 if trained["promoted"] else 1)
+    summary = read_summary(run / "temp/small/retrain")
+    assert summary.metrics["trained"].value == 1
+    assert summary.outputs["champion"] == f"{'yes' if trained['promoted'] else 'no'}: {trained['reason']}"
