@@ -117,11 +117,12 @@ def main() -> None:
     parser.add_argument("--witnesses", type=int, default=10)
     parser.add_argument("--seconds", type=int, default=3600)
     parser.add_argument("--limit", type=float, default=math.inf, help="end after so many seconds by the clock")
+    parser.add_argument("--threads", type=int, default=1, help="of the network and of maps")
     parser.add_argument("--processor", action="store_true", help="stages in processor time, not by the clock")
     options = parser.parse_args()
     if options.processor:
         by_processor_time()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     memory, spent = Path("/dev/shm"), Spent()
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as place:
         frames, out = Path(place) / "frames", Path(place) / "out"
@@ -142,7 +143,10 @@ def main() -> None:
         run.run()
         reading = spent.reading()
         shutil.rmtree(out)
-    print(f"{run.made} strides of {settings.stream.stride:g} s, {options.witnesses} witnesses")
+    print(
+        f"{run.made} strides of {settings.stream.stride:g} s, {options.witnesses} witnesses, "
+        f"{options.threads} thread(s)"
+    )
     print(f"load of the machine {os.getloadavg()[1]:.1f} on {os.cpu_count()} processors")
     print("processor time by stage" if options.processor else "by the clock")
     print("stage          p50 ms   p99 ms   max ms")
@@ -156,7 +160,12 @@ def main() -> None:
     )
     print(f"; and {1e3 * reading:.1f} ms of the process that reads")
     print(f"real-time factor: {settings.stream.stride / mean:.1f} on a processor of its own", end=", ")
-    print(f"{run.made * settings.stream.stride / (time.perf_counter() - begun):.1f} by the clock, frames made included")
+    if not options.processor:
+        spent_on = [list(run.latency.seconds[one]) for one in ("all", "keeping") if one in run.latency.seconds]
+        each = sum(sum(one) for one in spent_on) / len(spent_on[0])
+        print(f"{settings.stream.stride / each:.1f} by the clock of the strides", end=", ")
+    whole = run.made * settings.stream.stride / (time.perf_counter() - begun)
+    print(f"{whole:.1f} by that of all, frames made included")
     print(f"memory after each {WARM} strides, MiB:", *(f"{one:.0f}" for one in spent.resident))
 
 

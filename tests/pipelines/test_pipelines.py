@@ -15,6 +15,7 @@ from glitchflow_plugin.data.readers.continuous import span_in_name
 from glitchflow_plugin.data.sharded import EventSet, SpectrogramSet
 from glitchflow_plugin.data.truth_file import read_truth
 from glitchflow_plugin.inference.trivial import TRIVIAL
+from glitchflow_plugin.inference.what_if import UNCHANGED
 from glitchflow_plugin.products.folder import parts_of, read_manifest
 from glitchflow_plugin.products.folder_check import flaws
 from glitchflow_plugin.products.summary import read_summary
@@ -205,6 +206,34 @@ def test_misspelt_keys_and_missing_models_fail_before_any_work(run):
     assert "treshold" in execute(run, "+pipe_key=preproc_pipeline", "+scan.treshold=3", code=1)
     said = execute(run, "+pipe_key=inference_pipeline", "inference.model.name=nobody", code=1)
     assert "glitchflow-small" in said
+
+
+def test_signals_are_put_into_the_stream_before_and_after_cleaning(run):
+    execute(run, "+pipe_key=harm_pipeline", "harm.settings.kinds=[sine_gaussian]", "harm.settings.replicates=100")
+    folder = only(run / "harm/small", "1400200192-1400200240-v1*")
+    table = pd.read_csv(folder / "injections.csv")
+    assert len(table) > 2
+    assert table["gps"].between(1400200192, 1400200240).all()
+    # a network of two epochs or not: what it takes is what the strain agrees with
+    assert (table["snr_after"] / table["snr_before"] - 1).abs().median() < 0.01
+    assert read_summary(folder).metrics["lost_quiet"].value == 0
+    assert (folder / "images/recovered.png").exists()
+
+
+def test_a_twin_is_asked_about_silent_witnesses(run):
+    few = {"sweep_events": 1, "gains": "[0, 1]", "delays": "[0]", "examples": 0, "attribution.permutations": 4}
+    few |= {"attribution.replicates": 0, "transfer.frequencies": 2, "transfer.amplitudes": "[30]"}
+    silent = 'what_if.settings.interventions=[{channels: "*", action: silence}]'
+    asked = [f"what_if.settings.{key}={value}" for key, value in few.items()]
+    execute(run, "+pipe_key=what_if_pipeline", "+pipe_steps=[What-if]", silent, *asked)
+    folder = only(run / "what_if/small", "*-v1*")
+    cases = pd.read_csv(folder / "cases.csv")
+    assert set(cases["event_id"]) == set(read_truth(run / "datasets/small/inference" / TRUTH_FILE_NAME).events)
+    assert cases["snr_unchanged"].max() > 0
+    # a twin says nothing of its own
+    (silenced,) = set(cases["case"]) - {UNCHANGED}
+    assert (cases["snr"][cases["case"] == silenced] == 0).all()
+    assert {"attribution.csv", "sweep.csv", "transfer.csv"} <= {path.name for path in folder.iterdir()}
 
 
 def test_one_command_makes_the_leaderboard_and_keeps_what_is_there(run):

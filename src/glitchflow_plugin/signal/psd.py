@@ -116,7 +116,7 @@ class MovingPowers:
         overlap: Overlap of neighbouring segments, s.
 
     >>> noise, moving = np.random.default_rng(0).standard_normal(96), MovingPowers(16.0, 1.0, 0.75)
-    >>> held = [moving.of(noise[start : start + 64], start) for start in (0, 16)]
+    >>> held = [moving.of(noise[start : start + 64], start).copy() for start in (0, 16)]
     >>> bool((held[1] == segment_powers(noise[16:80], 16.0, 1.0, 0.75)).all())
     True
     """
@@ -124,7 +124,8 @@ class MovingPowers:
     def __init__(self, sample_rate: float, fft_length: float, overlap: float) -> None:
         self._settings = sample_rate, fft_length, overlap
         self._size, self._step = _sizes(*self._settings)
-        self._first, self._known = 0, np.zeros((0, self._size // 2 + 1))
+        self._first = self._number = 0
+        self._memory = np.zeros((0, self._size // 2 + 1))
 
     def of(self, stretch: Series, first: int) -> Float[np.ndarray, "segment frequency"]:
         """Of a stretch whose first sample has some number; the same number is always that of the same sample.
@@ -132,14 +133,22 @@ class MovingPowers:
         Args:
             stretch: Shape (time,), float64.
             first: Number of its first sample.
+
+        Returns:
+            As `segment_powers`; true until the next call.
         """
         moved = first - self._first
-        on_grid = moved >= 0 and moved % self._step == 0
         number = max((len(stretch) - self._size) // self._step + 1, 0)
-        known = self._known[moved // self._step :][:number] if on_grid else self._known[:0]
-        new = segment_powers(stretch[len(known) * self._step :], *self._settings)
-        self._first, self._known = first, np.concatenate([known, new])
-        return self._known
+        over = moved // self._step if moved >= 0 and moved % self._step == 0 else self._number
+        kept = min(max(self._number - over, 0), number)
+        held = self._memory[over : over + kept]
+        if number > len(self._memory):
+            self._memory = np.zeros((number, self._size // 2 + 1))
+        # in place: to ask for so much memory each time takes longer than to fill it
+        self._memory[:kept] = held
+        self._memory[kept:number] = segment_powers(stretch[kept * self._step :], *self._settings)
+        self._first, self._number = first, number
+        return self._memory[:number]
 
 
 def averaged(
