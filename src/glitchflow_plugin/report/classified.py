@@ -122,8 +122,8 @@ def _reliability(found: pd.DataFrame) -> Chart:
     ends, none = np.array([0.0, 1.0]), np.full(2, np.nan)
     content = {"the model": (claimed, band), "as claimed": (ends, Band(ends, none, none))}
     caption = (
-        "Share of held-out times with a glitch, against the probability that is claimed where as many are quiet as are "
-        "not, as among these; the column glitch follows from it by the rate of glitches."
+        "Share of held-out times with a glitch, against the probability that is claimed of times drawn as these are; "
+        "the column glitch follows from it by the rate among all times."
     )
     return curves("chart-reliability", caption, content, ("claimed probability", "share of glitches"), marked=True)
 
