@@ -46,7 +46,7 @@ def page(browser, address):
     """The page once it asks for files; whatever it asks of another machine, and whatever goes wrong in it, fails."""
     troubles = []
     page = browser.new_page(viewport={"width": 1440, "height": 900})
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(180_000)
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on("request", lambda asked: troubles.append(asked.url) if not local(asked.url, address) else None)
     page.goto(address)
