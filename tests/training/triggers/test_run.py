@@ -24,9 +24,10 @@ from glitchflow_plugin.settings import built
 from glitchflow_plugin.simulation.trigger_level import TriggerLevelSettings, simulate_triggers
 from glitchflow_plugin.tracking.trigger_models import load_trigger_model
 from glitchflow_plugin.training.configuration import TrainingConfiguration
+from glitchflow_plugin.training.processes import OneProcess
 from glitchflow_plugin.training.registration import RegistrySettings
 from glitchflow_plugin.training.triggers.contest import ContestSettings
-from glitchflow_plugin.training.triggers.learner import StoredSets
+from glitchflow_plugin.training.triggers.learner import StoredSets, set_batches
 from glitchflow_plugin.training.triggers.run import (
     glitch_losses,
     glitch_scores,
@@ -123,6 +124,13 @@ def test_sets_of_a_store_are_the_same_in_any_batch_and_share(simulated):
     epochs = stored.shuffled(16, seed=1)
     later = [one.channel for _, one in epochs(2, 32)]
     assert torch.equal(torch.cat(later), labels.channel[torch.from_numpy(epochs.numbers(2)[32:].copy())])
+    # both are ended in the middle, since workers would outlive them
+    batches = set_batches(stored, stored, TrainingConfiguration(batch_size=16), seed=0, processes=OneProcess())
+    under_way = [iter(batches.training), iter(StoredSets(*given).in_order(16)), iter(batches.validation)]
+    for one in under_way:
+        next(one)
+    batches.end_workers()
+    assert [next(one, None) is None for one in under_way] == [True, False, True]
 
 
 def test_the_prior_makes_as_many_expected_as_there_are():

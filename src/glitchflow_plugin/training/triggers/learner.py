@@ -93,7 +93,7 @@ class StoredSets:
         self, size: int = AT_ONCE, *, rank: int = 0, world_size: int = 1, workers: int = 0
     ) -> Iterable[tuple[TriggerSets, TriggerLabels]]:
         """As `Examples` says: each process has the times of its share read alone."""
-        return _Again(partial(self._streamed(slice(rank, None, world_size), size, seed=None, workers=workers), 0))
+        return _Passes(partial(self._streamed(slice(rank, None, world_size), size, seed=None, workers=workers), 0))
 
     def shuffled(
         self, size: int, *, seed: int | None, rank: int = 0, world_size: int = 1, workers: int = 0
@@ -117,34 +117,32 @@ class StoredSets:
         )
 
 
-@dataclass(frozen=True)
-class _Again:
-    """Can be gone through as often as one likes."""
+class _Passes:
+    """Batches to go through as often as one likes; `close` ends a pass that is under way, with its workers."""
 
-    begin: Callable[[], Iterator[tuple[TriggerSets, TriggerLabels]]]
-
-    def __iter__(self) -> Iterator[tuple[TriggerSets, TriggerLabels]]:
-        return self.begin()
-
-
-class _Training:
-    """The batches of the epoch, and from the place on, that an order was set to; `close` ends one that is under way."""
-
-    def __init__(self, order: BatchOrder, epochs: Epochs) -> None:
-        self.order, self.epochs = order, epochs
-        self.running: Generator[tuple[Any, Any]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.order)
+    def __init__(self, begin: Callable[[], Generator[tuple[Any, Any]]]) -> None:
+        self._begin = begin
+        self._running: Generator[tuple[Any, Any]] | None = None
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        self.running = self.epochs(self.order.epoch, self.order.start)
-        return self.running
+        self._running = self._begin()
+        return self._running
 
     def close(self) -> None:
-        """End an epoch in the middle, with its workers."""
-        if self.running is not None:
-            self.running.close()
+        """End it in the middle."""
+        if self._running is not None:
+            self._running.close()
+
+
+class _Training(_Passes):
+    """The batches of the epoch, and from the place on, that an order was set to."""
+
+    def __init__(self, order: BatchOrder, epochs: Epochs) -> None:
+        super().__init__(lambda: epochs(order.epoch, order.start))
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._order)
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,11 +248,11 @@ class TriggerLearner:
 class SetBatches(WindowBatches):
     """Pairs of sets and labels."""
 
-    training: _Training  # pyright: ignore[reportIncompatibleVariableOverride]
-
     def end_workers(self) -> None:
-        """End workers in the middle of an epoch."""
-        self.training.close()
+        """End workers in the middle of an epoch or of a validation."""
+        for one in (self.training, self.validation):
+            if isinstance(one, _Passes):
+                one.close()
 
 
 def set_batches(
@@ -275,5 +273,5 @@ def set_batches(
     }
     epochs = training.shuffled(config.batch_size, seed=seed if config.shuffle_train else None, **own)
     order = BatchOrder(epochs.numbers, config.batch_size, rank=processes.rank, world_size=processes.size)
-    judged: Any = validation.in_order(**own)
-    return SetBatches(order, _Training(order, epochs), judged)
+    loaders: Any = (_Training(order, epochs), validation.in_order(**own))
+    return SetBatches(order, *loaders)
