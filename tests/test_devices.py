@@ -253,7 +253,7 @@ def test_every_network_is_on_one_device(name, training):
 def judged(trainer):
     return trainer.learner.judge(
         trainer.twin,
-        trainer.trained_twin.batches("validation"),
+        trainer.best_twin().batches("validation"),
         trainer.twin,
         device=torch.device(trainer.device),
         threshold=16.0,
@@ -278,15 +278,15 @@ def test_a_training_from_the_first_step_to_the_gate(cuda, make_coupled_trainer, 
     np.testing.assert_allclose(found.statistics.total_cleaned, expected.statistics.total_cleaned, rtol=2e-3)
 
     learner, twin = trainer.learner, trainer.twin
-    baseline = learner.baseline(twin, trainer.trained_twin.batches)
+    baseline = learner.baseline(twin, trainer.best_twin().batches)
     bundle = learner.bundle(twin, baseline, {}, {})
     # what is stored leaves the device, and the twin does not
     again = replace(bundle, twin=load_twin(pack_twin(bundle)), baseline=load_twin(pack_baseline(bundle)))
     assert there([*twin.parameters(), *baseline.twin.parameters()], cuda)
     settings = GateSettings(min_groups=5, min_quiet=1, injections=2)
-    challenger, champion = (make_gate(trainer.trained_twin, one, settings).decide() for one in (bundle, again))
+    challenger, champion = (make_gate(trainer.best_twin(), one, settings).decide() for one in (bundle, again))
     assert challenger.figures == pytest.approx(champion.figures, rel=1e-4, abs=1e-6)
-    make_gate(trainer.trained_twin, bundle, settings).decide(replace(again, notes=gate_notes(trainer.training_set)))
+    make_gate(trainer.best_twin(), bundle, settings).decide(replace(again, notes=gate_notes(trainer.training_set)))
 
 
 @pytest.mark.parametrize("name", ["coupling", "unet"])
@@ -311,7 +311,7 @@ def make_bundle(make_coupled_trainer):
         trainer.execute()
         twin = trainer.twin
         return trainer.learner.bundle(
-            twin, trainer.learner.baseline(twin, trainer.trained_twin.batches), {}, {}
+            twin, trainer.learner.baseline(twin, trainer.best_twin().batches), {}, {}
         ), trainer
 
     return make

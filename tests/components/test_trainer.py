@@ -524,15 +524,15 @@ def test_witnesses_in_another_order_are_sorted_for_the_champion(make_trainer, tr
     trainer = make_trainer()
     trainer.execute()
     rival = type("B", (), {"representation": "raw", "ridge": 0.1, "twin": None})()
-    bundle = describe(trainer.trained_twin, Conditions("test", 2, 1), {}, rival, {})
+    bundle = describe(trainer.best_twin(), Conditions("test", 2, 1), {}, rival, {})
     orders = {0: ("GUIDE", "BYSTANDER"), 1: ("BYSTANDER", "GUIDE")}
     twins = [replace(bundle, twin=Takes(row), witnesses=names) for row, names in orders.items()]
     settings = GateSettings(min_groups=5, min_quiet=1, injections=0)
-    one, other = (make_gate(trainer.trained_twin, twin, settings).decide().figures for twin in twins)
+    one, other = (make_gate(trainer.best_twin(), twin, settings).decide().figures for twin in twins)
     assert one["gate_events"] == len(training_set.split.gate)
     assert one == other
     turned = replace(twins[0], witnesses=orders[1])
-    assert make_gate(trainer.trained_twin, turned, settings).decide().figures["gate_loss"] != one["gate_loss"]
+    assert make_gate(trainer.best_twin(), turned, settings).decide().figures["gate_loss"] != one["gate_loss"]
 
 
 def test_a_diverged_training_says_so(make_trainer):

@@ -106,7 +106,7 @@ def test_a_network_trained_here_says_the_same_on_the_cpu(cuda, make_coupled_trai
     trainer.execute()
     twin = trainer.twin
     assert all(each.is_cuda for each in (*twin.parameters(), *twin.buffers()))
-    bundle = trainer.learner.bundle(twin, trainer.learner.baseline(twin, trainer.trained_twin.batches), {}, {})
+    bundle = trainer.learner.bundle(twin, trainer.learner.baseline(twin, trainer.best_twin().batches), {}, {})
     maps, settings = training_set.open_spectrograms(), InferenceSettings(batch_events=5, replicates=0)
     made = [
         run_inference(bundle, maps, tmp_path / device, settings, events=events, device=device, progress=False)

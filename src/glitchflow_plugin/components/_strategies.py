@@ -126,7 +126,11 @@ def choose_strategy(name: str | None, *, device: str, backend: str, timeout: flo
         logger.info("torchrun started one process: nothing to distribute")
         return NonDistributedStrategy()
     if name != "horovod" and ray_cluster_is_running():
-        return RayDDPStrategy() if name == "ddp" else RayDeepSpeedStrategy(backend=choose_backend(backend))
+        return (
+            RayDDPStrategy()
+            if name == "ddp"
+            else RayDeepSpeedStrategy(backend=choose_backend(backend, gpus=torch.cuda.is_available()))
+        )
     ray = "" if name == "horovod" else " nor is a Ray cluster running"
     start = "horovodrun -np 2 itwinai exec-pipeline ... training.strategy=horovod"
     message = (
@@ -150,5 +154,5 @@ def _several(name: str, *, device: str, backend: str, timeout: float) -> TorchDi
         message = f"strategy {name} cannot start: {', '.join(missing)} not set. Start with: {_HOW.format(name)}"
         raise ConfigurationError(message)
     if name == "deepspeed":
-        return GradientsOnlyDeepSpeedStrategy(backend=choose_backend(backend))
-    return TimeLimitedDDPStrategy(choose_backend(backend), timeout)
+        return GradientsOnlyDeepSpeedStrategy(backend=choose_backend(backend, gpus=torch.cuda.is_available()))
+    return TimeLimitedDDPStrategy(choose_backend(backend, gpus=torch.cuda.is_available()), timeout)

@@ -151,16 +151,16 @@ class SeveralProcesses:
             loss.backward()
 
 
-def choose_backend(chosen: str) -> Backend:
+def choose_backend(chosen: str, *, gpus: bool) -> Backend:
     """What processes talk through: by the device, unless the user says otherwise.
 
     Args:
         chosen: `auto`, `nccl`, `gloo` or `mpi`.
+        gpus: Whether there are some.
 
     Raises:
         ConfigurationError: nccl without GPUs, or a backend that this torch was built without.
     """
-    gpus = torch.cuda.is_available()
     backend: Any = ("nccl" if gpus else "gloo") if chosen == "auto" else chosen
     if backend == "nccl" and not gpus:
         message = "dist_backend: nccl needs GPUs and there are none. Use auto or gloo."
