@@ -323,6 +323,17 @@ def test_changed_filters_are_noticed_though_their_transforms_are_kept(net, mode)
     assert net.filters.grad.abs().max() > 0
 
 
+def test_filters_that_are_set_while_learning_are_noticed(net):
+    """That changes no version of a parameter; nor does moving it, for which tests/test_devices.py looks."""
+    witnesses = pulse(2)
+    with torch.no_grad():
+        before = net(witnesses)
+        net.train()
+        net.filters.data.mul_(2.0)
+        net.eval()
+        assert not net(witnesses).equal(before)
+
+
 def test_what_is_kept_of_a_network_does_not_travel(net):
     size = len(pickle.dumps(net))
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """The coupling network: what each witness sees, cleaned of its own noise, through a learnt law into the strain."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -174,7 +174,7 @@ class CouplingNet(nn.Module):
         }
         _check(sizes, heads, channel_dropout, filter_rate)
         self.in_channels, self.filter_size, self.heads = in_channels, filter_size, heads
-        self._transformed: tuple[tuple[int, Tensor, int], Tensor] | None = None
+        self._transformed: tuple[Tensor, int, int, Tensor] | None = None
         self.channel_dropout, self.fitted_start = channel_dropout, fitted_start
         self.relative_rates = {} if filter_rate == 1.0 else {"filters": filter_rate}
         self.transform = ShortTimeFourier(frame_size)
@@ -377,21 +377,28 @@ class CouplingNet(nn.Module):
         return arrived[..., self.filter_size // 2 : self.filter_size // 2 + num_samples]
 
     def _responses(self, size: int) -> Tensor:
-        """Transforms of the filters, (witness, law, frequency); kept for as long as nobody learns or changes them."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        """Transforms of the filters, (witness, law, frequency); kept for as long as nobody learns or moves them."""
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return torch.fft.rfft(self.filters, n=size)
-        now = size, self.filters, self.filters._version
-        if self._transformed is None or not _same(self._transformed[0], now):
-            self._transformed = now, torch.fft.rfft(self.filters, n=size)
-        return self._transformed[1]
+        now = self.filters, self.filters._version, size
+        kept = self._transformed
+        if kept is None or kept[0] is not now[0] or kept[1:3] != now[1:]:
+            self._transformed = kept = (*now, torch.fft.rfft(self.filters, n=size))
+        return kept[3]
+
+    def train(self, mode: bool = True) -> "CouplingNet":
+        """As of any module; what was kept of the filters is forgotten, since they may be learnt."""
+        self._transformed = None
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CouplingNet":
+        # another device or precision: the version of a parameter does not tell of it
+        self._transformed = None
+        return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels to other processes: without what can be computed anew."""
         return self.__dict__ | {"_transformed": None}
-
-
-def _same(one: tuple[int, Tensor, int], other: tuple[int, Tensor, int]) -> bool:
-    return one[0] == other[0] and one[1] is other[1] and one[2] == other[2]
 
 
 def _summary(seen: Seen) -> Tensor:
