@@ -152,7 +152,7 @@ def main() -> None:
     print("stage          p50 ms   p99 ms   max ms")
     for stage, told in run.latency.told().items():
         print(f"{stage:13}" + "".join(f"{1e3 * told[key]:9.1f}" for key in ("p50", "p99", "max")))
-    own = np.array(spent.seconds[WARM:])
+    own = np.array(spent.seconds[WARM:] or spent.seconds)
     mean = float(own.mean()) + reading
     p50, p99, most = (1e3 * float(one) for one in np.quantile(own, (0.5, 0.99, 1.0)))
     print(
