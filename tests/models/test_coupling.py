@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save
 
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.inference.predict import predict_strain
 from glitchflow_plugin.models.build import build_model, representation
 from glitchflow_plugin.models.coupling import CouplingNet
 from glitchflow_plugin.models.twins import WaveformTwin
@@ -339,3 +340,17 @@ def test_what_is_kept_of_a_network_does_not_travel(net):
     with torch.no_grad():
         net(pulse(1))
     assert len(pickle.dumps(net)) == size
+
+
+def test_one_prediction_after_the_other_transforms_the_filters_once(net, monkeypatch):
+    transformed, rfft = [], torch.fft.rfft
+
+    def counted(series, *args, **kwargs):
+        transformed.append(series is net.filters)
+        return rfft(series, *args, **kwargs)
+
+    monkeypatch.setattr(torch.fft, "rfft", counted)
+    twin, witnesses = WaveformTwin(net).eval(), pulse(1)
+    first, second = (predict_strain(twin, witnesses)[0] for _ in range(2))
+    assert sum(transformed) == 1
+    assert first.equal(second)

@@ -387,8 +387,9 @@ class CouplingNet(nn.Module):
         return kept[3]
 
     def train(self, mode: bool = True) -> "CouplingNet":
-        """As of any module; what was kept of the filters is forgotten, since they may be learnt."""
-        self._transformed = None
+        """As of any module; what was kept of the filters is forgotten where they may be learnt."""
+        # not where it is told to evaluate once more, as each prediction does
+        self._transformed = None if mode else self._transformed
         return super().train(mode)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CouplingNet":
