@@ -31,19 +31,14 @@ CONFIG = {
 }
 
 
-#: Arguments of a Trainer that a TwinTrainer chooses.
-GIVEN = ("registry", "pictures_every")
-
-
 @pytest.fixture
 def training_set(make_training_set):
     return make_training_set(16)
 
 
 @pytest.fixture
-def make_trainer(training_set, tmp_path):
-    # the figures at the end take most of the time and are not of interest here: a TwinTrainer makes none
-    def make(checkpoints="checkpoints", config=None, **changes):
+def arguments_of(training_set, tmp_path):
+    def arguments(checkpoints="checkpoints", config=None, **changes):
         keywords = {
             "folder": str(training_set.folder),
             "model": {"name": "unet", "base": 2, "depth": 1, "attention_heads": 1},
@@ -54,7 +49,16 @@ def make_trainer(training_set, tmp_path):
             "device": "cpu",
             "disable_tqdm": True,
         }
-        return TwinTrainer(**{**keywords, **changes})
+        return {**keywords, **changes}
+
+    return arguments
+
+
+@pytest.fixture
+def make_trainer(arguments_of):
+    # the figures at the end take most of the time and are not of interest here: a TwinTrainer makes none
+    def make(*which, **changes):
+        return TwinTrainer(**arguments_of(*which, **changes))
 
     return make
 
@@ -355,11 +359,10 @@ def train_slowly(arguments, threads):
 
 
 @pytest.mark.slow
-def test_what_is_killed_and_started_again_ends_as_if_it_never_was(make_trainer, tmp_path):
+def test_what_is_killed_and_started_again_ends_as_if_it_never_was(make_trainer, arguments_of, tmp_path):
     make_trainer("whole", epochs=4).execute()
     parts = tmp_path / "parts"
-    described = make_trainer("parts", epochs=4, resume=True, checkpoint_minutes=1e-6).to_dict()
-    arguments = {key: value for key, value in described.items() if key not in ("_target_", "name", *GIVEN)}
+    arguments = arguments_of("parts", epochs=4, resume=True, checkpoint_minutes=1e-6)
     log = tmp_path / "said.txt"
 
     def steps():
