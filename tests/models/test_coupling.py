@@ -335,6 +335,20 @@ def test_filters_that_are_set_while_learning_are_noticed(net):
         assert not net(witnesses).equal(before)
 
 
+def test_filters_that_a_fused_optimiser_has_taught_are_noticed(net):
+    """It changes parameters without counting it as a change."""
+    witnesses, other = pulse(2), CouplingNet(3, **SMALL).eval()
+    optimiser = torch.optim.AdamW(net.parameters(), lr=0.1, fused=True)
+    with torch.no_grad():
+        net(witnesses)
+    net.train()(witnesses).square().sum().backward()
+    optimiser.step()
+    net.eval()
+    other.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        assert net(witnesses).equal(other(witnesses))
+
+
 def test_what_is_kept_of_a_network_does_not_travel(net):
     size = len(pickle.dumps(net))
     with torch.no_grad():
