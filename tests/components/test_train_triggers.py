@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ from glitchflow_plugin.components.simulate_triggers import SimulateTriggers
 from glitchflow_plugin.components.split_triggers import SplitTriggers
 from glitchflow_plugin.components.train_triggers import TrainTriggers
 from glitchflow_plugin.data.triggers.formats import read_triggers, write_triggers
+from glitchflow_plugin.data.triggers.labelled import LabelledSet
+from glitchflow_plugin.data.triggers.store import read_manifest
 from glitchflow_plugin.data.triggers.table import NANOSECONDS
 from glitchflow_plugin.errors import ChannelMismatchError, ConfigurationError, FormatError
 from glitchflow_plugin.products.summary import read_summary
@@ -101,6 +104,20 @@ def test_what_was_killed_goes_on_at_the_same_batch_to_the_last_bit(made, tmp_pat
     steps.clear()
     alone(made, tmp_path / "cut").execute()
     assert steps == []
+
+
+def test_what_was_learnt_of_other_triggers_is_not_gone_on_with(made, tmp_path, monkeypatch):
+    """The same times, as where only a witness has other triggers than before."""
+    split, store = LabelledSet.open(made[0] / "split"), tmp_path / "store"
+    SimulateTriggers({"duration": 24_000.0, "num_distractors": 1, "seed": 5}, str(store)).execute()
+    other = replace(split.record, store=str(store), fingerprint=read_manifest(store).fingerprint)
+    other.write(tmp_path / "split", split.times())
+    steps = counted_steps(monkeypatch)
+    alone(made, tmp_path / "training", epochs=1).execute()
+    taken = len(steps)
+    assert taken > 0
+    alone(made, tmp_path / "training", epochs=1, times=str(tmp_path / "split")).execute()
+    assert len(steps) == 2 * taken
 
 
 @pytest.fixture(scope="module")

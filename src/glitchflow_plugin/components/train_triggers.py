@@ -120,7 +120,7 @@ class TrainTriggers(BaseComponent):
             settings=self.contest,
             teach=self._teach,
             labels=given.record.labels,
-            fingerprint=content_hash([given.record.times_sha256, vars(self.sets)]),
+            fingerprint=content_hash([given.record.fingerprint, given.record.times_sha256, vars(self.sets)]),
             device=self.device,
         )
         if trained is None:

@@ -96,7 +96,7 @@ class Parts:
         validation: Ends the teaching, chooses settings and champion, and gives the width of intervals.
         test: Chooses nothing.
         test_groups: What varies independently in the test part, in its order.
-        times: Checksum of the times.
+        times: Checksum of triggers, times and sets.
     """
 
     training: Examples

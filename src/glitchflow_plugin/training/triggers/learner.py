@@ -192,7 +192,7 @@ class TriggerLearner:
         settings: Its arguments.
         tasks: What each task counts for.
         training: What it learns from, by which its scaling is fitted.
-        times: Checksum of the times and their parts.
+        times: Checksum of triggers, times with their parts, and sets.
     """
 
     name: str

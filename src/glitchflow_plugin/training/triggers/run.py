@@ -92,7 +92,7 @@ def train_triggers(
         settings: Who is taught, and how it is judged.
         teach: Teaches a network.
         labels: How they were labelled.
-        fingerprint: Of the times.
+        fingerprint: Of triggers, times and sets.
         device: Where networks are judged.
 
     Returns:
