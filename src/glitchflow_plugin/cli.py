@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """All commands with their arguments."""
     parser = argparse.ArgumentParser(
         prog="glitchflow", description="Helpers around the pipelines, which `itwinai exec-pipeline` runs."
     )

@@ -14,18 +14,6 @@ from glitchflow_plugin.data.readers.tables import LATEST
 from glitchflow_plugin.errors import FormatError
 
 NANOSECONDS = 1_000_000_000
-
-
-def exact_seconds(nanoseconds: int) -> str:
-    """GPS ns as s with nine decimals: float64 would round them.
-
-    >>> exact_seconds(1400000000000000001)
-    '1400000000.000000001'
-    """
-    whole, rest = divmod(nanoseconds, NANOSECONDS)
-    return f"{whole}.{rest:09d}"
-
-
 """In a second."""
 
 POINT_COLUMNS = ("frequency", "snr", "q", "duration", "bandwidth", "amplitude")
@@ -61,6 +49,16 @@ SCHEMA = pa.schema(
 
 REQUIRED = tuple(field.name for field in SCHEMA if not field.nullable)
 """Columns without which a row is no trigger."""
+
+
+def exact_seconds(nanoseconds: int) -> str:
+    """GPS ns as s with nine decimals: float64 would round them.
+
+    >>> exact_seconds(1400000000000000001)
+    '1400000000.000000001'
+    """
+    whole, rest = divmod(nanoseconds, NANOSECONDS)
+    return f"{whole}.{rest:09d}"
 
 
 def trigger_table(columns: Mapping[str, ArrayLike]) -> pa.Table:
