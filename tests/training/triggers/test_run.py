@@ -147,6 +147,16 @@ def test_the_prior_makes_as_many_expected_as_there_are():
     assert times.weight @ told == pytest.approx(2.0)
 
 
+def test_how_many_quiet_times_a_model_was_shown_decides_nothing_against_another():
+    glitch = np.array([True, True, False, False, False, False])
+    nothing = np.zeros(6)
+    times = LabelledTimes(np.arange(6), glitch, np.full(6, ""), nothing, np.arange(6), nothing + 5.0, np.full(6, ""))
+    scores = np.array([5.0, 0.5, -1.0, 2.0, -2.0, -3.0])
+    # of three times as many quiet times it learns log-odds that are lower by ln 3
+    assert glitch_losses(scores - np.log(3.0), times) == pytest.approx(glitch_losses(scores, times))
+    assert glitch_losses(-scores, times).mean() > glitch_losses(scores, times).mean()
+
+
 def test_a_part_without_times_is_told(simulated):
     folder, times = simulated
     with pytest.raises(DataError, match="in the part training, got 0 times"):

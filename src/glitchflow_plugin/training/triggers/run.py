@@ -224,9 +224,18 @@ def glitch_scores(model: TriggerModel, triggers: ds.Dataset, times: LabelledTime
 
 
 def glitch_losses(scores: Float[np.ndarray, " time"], times: LabelledTimes) -> Float[np.ndarray, " time"]:
-    """Cross-entropy of glitch or not at each time, by which models of any vocabulary can be compared."""
-    true = torch.from_numpy(times.glitch.astype(np.float64))
-    return host(functional.binary_cross_entropy_with_logits(torch.from_numpy(scores), true, reduction="none"))
+    """Cross-entropy of glitch or not at each time, by which models of any vocabulary can be compared.
+
+    As many glitches are expected as there are among the times: how many quiet ones a model was shown for each decides
+    nothing.
+
+    Args:
+        scores: Log-odds of a glitch at each time, as they were learnt.
+        times: With and without a glitch.
+    """
+    shift = log_prior(scores, replace(times, weight=np.ones(len(times))))
+    told, true = torch.from_numpy(scores + shift), torch.from_numpy(times.glitch.astype(np.float64))
+    return host(functional.binary_cross_entropy_with_logits(told, true, reduction="none"))
 
 
 def rank_notes(scores: NDArray[np.float64], times: LabelledTimes, separation: float) -> dict[str, Any]:
