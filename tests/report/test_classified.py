@@ -91,6 +91,15 @@ def test_a_phone_shows_classified_times(visit, classified_page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_series_that_a_pattern_names_are_at_hand(tmp_path):
+    hdf5.write(tmp_path / "V-TEST-1264000000-24.hdf5", recorded())
+    answers(3).to_parquet(tmp_path / "classified.parquet")
+    entry = {key: value for key, value in DATASET.items() if key != "target"}
+    details = {"series": [{**entry, "path": str(tmp_path / "V-*.hdf5")}]}
+    write_summary(tmp_path, summary("Classify", inputs={"target": "V1:STRAIN"}, details=details))
+    assert "1 of 3 times have scans in this page" in write_report(tmp_path).read_text()
+
+
 def test_of_very_many_times_the_page_lists_those_of_the_highest_ranks(tmp_path):
     told = answers(10_100)
     told.to_parquet(tmp_path / "classified.parquet")

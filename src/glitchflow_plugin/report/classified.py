@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from glitchflow_plugin.data.readers.continuous import matches
 from glitchflow_plugin.errors import GlitchflowError
 from glitchflow_plugin.plots.curves import Band
 from glitchflow_plugin.preprocessing.omega import channels_at, scan_windows
@@ -163,7 +164,8 @@ def _at_hand(series: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str
     places = [Path(), *folder.resolve().parents]
     found = []
     for entry in series:
-        path = next((at / entry["path"] for at in places if entry.get("path") and (at / entry["path"]).exists()), None)
+        paths = [at / entry["path"] for at in places] if entry.get("path") else []
+        path = next((one for one in paths if one.exists() or matches(one)), None)
         found += [] if path is None else [{**entry, "path": str(path)}]
     return found
 

@@ -89,7 +89,7 @@ def list_files(path: Path | str, suffixes: tuple[str, ...]) -> list[Path]:
     elif path.is_file():
         found = [path]
     elif any(character in str(path) for character in "*?["):
-        found = _matches(path)
+        found = matches(path)
     else:
         found = []
     if not found:
@@ -100,7 +100,7 @@ def list_files(path: Path | str, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(set(found))
 
 
-def _matches(pattern: Path) -> list[Path]:
+def matches(pattern: Path) -> list[Path]:
     """Files that a pattern matches; `[1]` in the name of a folder that exists is no pattern but a name."""
     folder = next(parent for parent in pattern.parents if parent.is_dir())
     rest = str(pattern.relative_to(folder))
