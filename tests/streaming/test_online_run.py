@@ -26,6 +26,7 @@ from glitchflow_plugin.data.frame_intake import FrameIntake, IntakeSettings
 from glitchflow_plugin.data.readers import hdf5
 from glitchflow_plugin.errors import ConfigurationError, DataError
 from glitchflow_plugin.products.folder import (
+    RECORDS,
     BlockRecord,
     SeenGain,
     parts_of,
@@ -314,9 +315,15 @@ def test_a_channel_that_lacks_at_the_end_holds_nothing_back(frames, tmp_path):
 def test_folders_of_another_length_are_refused_before_anything_is_made(made, frames, length):
     folder = made[0]
     before = sorted(folder.rglob("*"))
-    with pytest.raises(ConfigurationError, match=rf"another length \(.*-64\).*is {2 * length} s. Set it back"):
+    with pytest.raises(ConfigurationError, match=rf"expected folders of {2 * length} s .* got .*-64. Set it back"):
         online(folder, frames, checkpoint=16.0, folder_length=2 * length)
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_folder_of_another_name_is_refused_with_words(tmp_path, frames):
+    (tmp_path / "run" / "kept-aside" / RECORDS).mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match=r"got kept-aside.*take that folder elsewhere"):
+        online(tmp_path / "run", frames)
 
 
 def test_what_the_first_file_needs_is_imported_before_frames_are_looked_for(tmp_path, monkeypatch):

@@ -141,7 +141,7 @@ class OnlineRun:
         """Work until the end that the settings name, or until somebody asks for one.
 
         Raises:
-            ConfigurationError: The folder was begun with another length of its folders.
+            ConfigurationError: The folder holds others than those that this run makes.
         """
         self._check_parts()
         self.twin.warm_up()
@@ -291,14 +291,15 @@ class OnlineRun:
     # Going on
 
     def _check_parts(self) -> None:
-        """Refuse folders of another length: which is the last one could no longer be told by their names."""
+        """Refuse folders of other names: which is the last one could no longer be told by these."""
         length = self.settings.folder_length
-        others = [part.name for part in parts_of(self.job.folder) if part.name != part_name(_gps_of(part), length)]
-        if others:
-            raise ConfigurationError(
-                f"{self.job.folder} was begun with folders of another length ({others[0]}), and "
-                f"online.run.folder_length is {length} s. Set it back, or give online.result another name."
-            )
+        for part in parts_of(self.job.folder):
+            gps = _gps_of(part)
+            if math.isnan(gps) or part.name != part_name(gps, length):
+                raise ConfigurationError(
+                    f"expected folders of {length} s (online.run.folder_length) in {self.job.folder}, got {part.name}. "
+                    "Set it back, take that folder elsewhere, or give online.result another name."
+                )
 
     def _resume(self) -> None:
         """Find out where to go on, and feed the twin what decides about that."""
