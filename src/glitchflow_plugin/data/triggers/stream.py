@@ -132,8 +132,8 @@ class TriggerStream:
         if half < needed:
             raise ConfigurationError(
                 f"expected {2 * needed / 2**30:.3g} GiB of memory, half of it to read {readers} stretches of "
-                f"{largest:.0f} triggers, got memory: {self.settings.memory:g}. Raise memory, or lower workers or "
-                "stretch_rows."
+                f"{largest:.0f} triggers, got memory: {self.settings.memory:g}. Raise memory, or lower workers "
+                "(num_workers_dataloader) or stretch_rows."
             )
         return int(half // (largest * _HELD))
 
