@@ -7,6 +7,7 @@ from tests.report.conftest import HOSTILE, flaws
 from tests.report.test_omega import DATASET, GLITCH, recorded
 
 from glitchflow_plugin.data.readers import hdf5
+from glitchflow_plugin.errors import FormatError
 from glitchflow_plugin.products.summary import RunSummary, write_summary
 from glitchflow_plugin.report.run import write_report
 
@@ -98,6 +99,13 @@ def test_series_that_a_pattern_names_are_at_hand(tmp_path):
     details = {"series": [{**entry, "path": str(tmp_path / "V-*.hdf5")}]}
     write_summary(tmp_path, summary("Classify", inputs={"target": "V1:STRAIN"}, details=details))
     assert "1 of 3 times have scans in this page" in write_report(tmp_path).read_text()
+
+
+def test_a_table_of_an_earlier_version_says_what_it_lacks(tmp_path):
+    answers(3).drop(columns="entropy").to_parquet(tmp_path / "classified.parquet")
+    write_summary(tmp_path, summary("Classify", inputs={"target": "V1:STRAIN"}))
+    with pytest.raises(FormatError, match="got no entropy: an earlier version wrote it"):
+        write_report(tmp_path)
 
 
 def test_of_very_many_times_the_page_lists_those_of_the_highest_ranks(tmp_path):

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from glitchflow_plugin.commands.models import registry_uri
 from glitchflow_plugin.errors import ConfigurationError, MissingDependencyError
+from glitchflow_plugin.ui import REGISTRY_VARIABLE
 
 _ADDRESS = "127.0.0.1"
 
@@ -47,8 +48,7 @@ def run_ui(options: argparse.Namespace) -> int:
         "client.showErrorDetails": "none",
     }
     words = [f"--{name}={value}" for name, value in settings.items()]
-    # an address may hold a password, which other users would read in a command line
-    environment = {**os.environ, "GLITCHFLOW_UI_REGISTRY": registry_uri(options.tracking_uri)}
+    environment = {**os.environ, REGISTRY_VARIABLE: registry_uri(options.tracking_uri)}
     command = [sys.executable, "-m", "streamlit", "run", str(page), *words]
     print(f"http://{_ADDRESS}:{options.port} (Ctrl-C ends it)", flush=True)
     os.execve(command[0], command, environment)  # noqa: S606  # our own words; in our place, so that what ends us ends it

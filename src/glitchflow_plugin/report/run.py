@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from glitchflow_plugin.data.ranking_file import RESULTS_NAME, ChannelRanking, read_ranking
 from glitchflow_plugin.data.sharded import SpectrogramSet
-from glitchflow_plugin.errors import GlitchflowError
+from glitchflow_plugin.errors import FormatError, GlitchflowError
 from glitchflow_plugin.inference.figures import LABELS, VETO_LABELS
 from glitchflow_plugin.plots.curves import Band
 from glitchflow_plugin.products.classified import STEM, TABLE_NAME
@@ -241,6 +241,11 @@ def _events(folder: Path, summary: RunSummary, scans: int) -> tuple[list[Section
 def _classified(folder: Path, summary: RunSummary, scans: int) -> tuple[list[Section], list[Markup]]:
     """Sections on the times that a model of triggers was asked about, and the part of the page of each with scans."""
     told, series = pd.read_parquet(folder / TABLE_NAME), summary.details.get("series")
+    if lacking := sorted({"channel", "entropy"}.difference(told)):
+        raise FormatError(
+            f"{folder / TABLE_NAME}: expected the columns channel and entropy, got no {' and no '.join(lacking)}: an "
+            "earlier version wrote it. Run Classify again."
+        )
     listed = series if isinstance(series, list) else []
     return classified_sections(told, str(summary.inputs["target"]), listed, folder, scans)
 

@@ -16,10 +16,8 @@ from glitchflow_plugin.plots.style import GREY
 from glitchflow_plugin.products.classified import EXPLAINED, HEADINGS, QUIET
 from glitchflow_plugin.tracking.trigger_models import load_trigger_model, trigger_versions
 from glitchflow_plugin.tracking.versions import ModelVersion
+from glitchflow_plugin.ui import REGISTRY_VARIABLE
 from glitchflow_plugin.ui.answers import Answered, Dropped, answers, chosen
-
-TRACKING_URI = "GLITCHFLOW_UI_REGISTRY"
-"""Variable of the environment that holds the address of the registry."""
 
 _DRAWN = 5000
 """Times that are drawn at most."""
@@ -30,7 +28,7 @@ def main() -> None:
     st.set_page_config(page_title="Triggers: what a model says", layout="wide")
     st.title("What a registered model says of triggers")
     try:
-        _page(os.environ[TRACKING_URI])
+        _page(os.environ[REGISTRY_VARIABLE])
     except GlitchflowError as error:
         st.error(str(error))
 

@@ -1,5 +1,6 @@
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -131,6 +132,11 @@ def test_sets_of_a_store_are_the_same_in_any_batch_and_share(simulated):
         next(one)
     batches.end_workers()
     assert [next(one, None) is None for one in under_way] == [True, False, True]
+    # in all of them: those that have some would wait for the one that has none
+    few, many = StoredSets(*(one[:3] if position in (1, 2) else one for position, one in enumerate(given))), stored
+    for pair in ((few, many), (many, few)):
+        with pytest.raises(DataError, match="got 3 for 4"):
+            set_batches(*pair, TrainingConfiguration(batch_size=16), seed=0, processes=SimpleNamespace(rank=0, size=4))
 
 
 def test_the_prior_makes_as_many_expected_as_there_are():

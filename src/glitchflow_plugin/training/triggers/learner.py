@@ -261,11 +261,14 @@ def set_batches(
     """Batches of two parts for each of the processes that train together, in orders of seed and epoch alone.
 
     Raises:
-        DataError: A part is empty.
+        DataError: A part has no set for some process, which the others would wait for.
     """
     for name, part in (("learn from", training), ("validate with", validation)):
-        if not len(part):
-            raise DataError(f"expected sets of triggers to {name}, got none. Give that part a share of the split.")
+        if len(part) < processes.size:
+            raise DataError(
+                f"expected one set of triggers or more to {name} for each process, got {len(part)} for "
+                f"{processes.size}. Give that part a larger share of the split, or start fewer processes."
+            )
     own: dict[str, int] = {
         "rank": processes.rank,
         "world_size": processes.size,

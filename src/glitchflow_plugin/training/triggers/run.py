@@ -250,7 +250,6 @@ def rank_notes(scores: NDArray[np.float64], times: LabelledTimes, separation: fl
     false_alarm = calibrate_false_alarm(scores[quiet, None], np.ones((int(quiet.sum()), 1), bool), times.group[quiet])
     own = times[times.glitch]
     seen = RankedGlitches.of(scores[times.glitch], own.snr, own.group, separation)
-    # of times that are drawn as many are quiet as are not
     live = times.weight.sum() * separation
     return {"false_alarm": false_alarm.to_dict(), "glitches": seen.to_dict(), "rate": len(own) / live}
 
