@@ -50,7 +50,7 @@ def test_triggers_of_a_real_search_become_labels_and_sets(tmp_path):
     (channel,) = set(table["channel"].to_pylist())
     loud = float(np.quantile(table["snr"].to_numpy(), 0.9))
     labelled = LabelTriggers(
-        {"snr": loud, "separation": 0.05, "block_length": 2.0},
+        {"times": "strain", "snr": loud, "separation": 0.05, "block_length": 2.0},
         str(tmp_path / "store"),
         str(tmp_path / "labels"),
         target=channel,

@@ -5,6 +5,7 @@ from sklearn.metrics import f1_score, r2_score, roc_auc_score
 from tests._triggers import CHANNELS, coupled_sets, random_sets
 
 from glitchflow_plugin.errors import ConfigurationError
+from glitchflow_plugin.models.triggers.trees import table
 from glitchflow_plugin.training.triggers.judge import conformal_half_width, efficiency, figures_of, lead
 from glitchflow_plugin.training.triggers.rivals import logistic, loudest
 from glitchflow_plugin.types.triggers import TriggerAnswers, TriggerLabels
@@ -76,7 +77,7 @@ def test_an_interval_of_validation_holds_its_share_of_the_test():
 
 def test_rivals_know_what_they_can():
     sets, labels = coupled_sets(400, seed=1)
-    known = logistic([coupled_sets(400)], num_channels=CHANNELS)(sets)
+    known = logistic(*table([coupled_sets(400)], CHANNELS), num_channels=CHANNELS)(sets)
     assert roc_auc_score(labels.glitch, known) > 0.9
     assert roc_auc_score(labels.glitch, loudest(sets)) > 0.9
     nothing = random_sets([2, 0])
