@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from glitchflow_plugin.commands.models import registry_uri
 from glitchflow_plugin.errors import ConfigurationError, MissingDependencyError
-from glitchflow_plugin.ui import REGISTRY_VARIABLE
+from glitchflow_plugin.ui.environment import REGISTRY_VARIABLE
 
 _ADDRESS = "127.0.0.1"
 

@@ -264,9 +264,11 @@ def set_batches(
         DataError: A part has no set for some process, which the others would wait for.
     """
     for name, part in (("learn from", training), ("validate with", validation)):
+        if not len(part):
+            raise DataError(f"expected sets of triggers to {name}, got none. Give that part a share of the split.")
         if len(part) < processes.size:
             raise DataError(
-                f"expected one set of triggers or more to {name} for each process, got {len(part)} for "
+                f"expected sets of triggers to {name} for each process, got {len(part)} for "
                 f"{processes.size}. Give that part a larger share of the split, or start fewer processes."
             )
     own: dict[str, int] = {
