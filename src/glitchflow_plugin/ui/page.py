@@ -16,8 +16,8 @@ from glitchflow_plugin.plots.style import GREY
 from glitchflow_plugin.products.classified import EXPLAINED, HEADINGS, QUIET
 from glitchflow_plugin.tracking.trigger_models import load_trigger_model, trigger_versions
 from glitchflow_plugin.tracking.versions import ModelVersion
-from glitchflow_plugin.ui.environment import REGISTRY_VARIABLE
 from glitchflow_plugin.ui.answers import Answered, Dropped, answers, chosen
+from glitchflow_plugin.ui.environment import REGISTRY_VARIABLE
 
 _DRAWN = 5000
 """Times that are drawn at most."""
