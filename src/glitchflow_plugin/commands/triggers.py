@@ -9,9 +9,16 @@ from pathlib import Path
 import pyarrow as pa
 
 from glitchflow_plugin.commands.printing import print_columns
-from glitchflow_plugin.data.triggers.formats import FORMATS, good_parts, lost, read_triggers, write_triggers
+from glitchflow_plugin.data.triggers.formats import (
+    FORMATS,
+    good_parts,
+    lost,
+    read_triggers,
+    store_triggers,
+    write_triggers,
+)
 from glitchflow_plugin.data.triggers.overview import by_channel
-from glitchflow_plugin.data.triggers.store import TriggerWriter, read_manifest
+from glitchflow_plugin.data.triggers.store import read_manifest
 from glitchflow_plugin.data.triggers.table import SCHEMA, exact_seconds, without_bad_rows
 
 _SHOWN = 20
@@ -36,15 +43,13 @@ def add_triggers(parser: argparse.ArgumentParser) -> None:
 
 def run_convert(options: argparse.Namespace) -> int:
     """Write the triggers, and tell what is left out."""
-    bad: Counter[str] = Counter()
-    parts = good_parts(options.source, bad, table=options.table, channel=options.channel)
+    bad, losses, named = Counter[str](), (), {"table": options.table, "channel": options.channel}
     if options.to == "parquet":
-        with TriggerWriter(options.out) as writer:
-            for part in parts:
-                writer.write(part)
-        told, losses = read_manifest(options.out), ()
+        bad.update(store_triggers(options.source, options.out, **named))
+        told = read_manifest(options.out)
         rows, files = told.rows, len(told.files)
     else:
+        parts = good_parts(options.source, bad, **named)
         table = pa.concat_tables([SCHEMA.empty_table(), *parts]).unify_dictionaries()
         rows, files = len(table), len(write_triggers(table, options.out, options.to))
         losses = lost(table, options.to)

@@ -175,7 +175,8 @@ class ClassifyTriggers(BaseComponent):
         given = Path(self.triggers)
         if (given / MANIFEST_NAME).is_file():
             return given, {}
-        bad = store_triggers(self.triggers, self.place / STORE, table=self.table, channel=self.channel)
+        recipe = {"source": str(self.triggers)}
+        bad = store_triggers(self.triggers, self.place / STORE, recipe=recipe, table=self.table, channel=self.channel)
         return self.place / STORE, bad
 
     def _times(self, triggers: ds.Dataset, channels: Sequence[str], separation: float) -> NDArray[np.int64]:

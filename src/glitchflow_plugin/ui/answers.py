@@ -14,7 +14,7 @@ from glitchflow_plugin.data.triggers.store import open_triggers, read_manifest
 from glitchflow_plugin.errors import DataError, GlitchflowError, NoEventsError
 from glitchflow_plugin.inference.classify_triggers import classified, known_labels, unknown_channels
 from glitchflow_plugin.models.triggers.bundle import TriggerModel
-from glitchflow_plugin.products.classified import readable, write_classified
+from glitchflow_plugin.products.classified import TABLE_NAME, readable, write_classified
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def answers(model: TriggerModel, who: str, dropped: Sequence[Dropped], *, channe
 
 def _answers(model: TriggerModel, who: str, given: Path, called: str, channel: str | None) -> Answered:
     store, result = given.parent / "store", given.parent / "result"
-    bad = store_triggers(given, store, source=called, channel=channel)
+    bad = store_triggers(given, store, recipe={"source": called}, channel=channel)
     channels = read_manifest(store).channels
     unknown = unknown_channels(model, channels, who, called)
     triggers = open_triggers(store)
@@ -90,7 +90,7 @@ def _answers(model: TriggerModel, who: str, given: Path, called: str, channel: s
         raise NoEventsError(f"{called} holds no time to ask about. Give other triggers.")
     paths, _ = write_classified(classified(model, triggers, times), result, text=True)
     files = {path.suffix[1:]: path.read_bytes() for path in paths}
-    return Answered(readable(pd.read_parquet(result / "classified.parquet")), files, channels, unknown, bad)
+    return Answered(readable(pd.read_parquet(result / TABLE_NAME)), files, channels, unknown, bad)
 
 
 def chosen(

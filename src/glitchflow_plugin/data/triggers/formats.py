@@ -120,7 +120,7 @@ def store_triggers(
     path: Path | str,
     folder: Path | str,
     *,
-    source: str | None = None,
+    recipe: Mapping[str, object] | None = None,
     table: str | None = None,
     channel: str | None = None,
 ) -> dict[str, int]:
@@ -129,7 +129,7 @@ def store_triggers(
     Args:
         path: As for `read_triggers`, as are `table` and `channel`.
         folder: The store.
-        source: What the store says that they come from; None: the path.
+        recipe: How they were made, as the store's manifest keeps it.
         table: Name of the table within the files.
         channel: Their channel, where the files do not tell it.
 
@@ -137,7 +137,7 @@ def store_triggers(
         FormatError: As there.
     """
     bad = Counter[str]()
-    with TriggerWriter(Path(folder), {"source": source or str(path)}) as writer:
+    with TriggerWriter(Path(folder), recipe or {}) as writer:
         for part in good_parts(path, bad, table=table, channel=channel):
             writer.write(part)
     return dict(bad)
