@@ -1,6 +1,6 @@
 """Times that a model of triggers was asked about: their table, how many of what, and which deserve a look."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from glitchflow_plugin.errors import GlitchflowError
 from glitchflow_plugin.plots.curves import Band
 from glitchflow_plugin.preprocessing.omega import channels_at, scan_windows
 from glitchflow_plugin.products.classified import EXPLAINED, HEADINGS, QUIET, readable
+from glitchflow_plugin.products.summary import number
 from glitchflow_plugin.report.charts import Chart, curves
-from glitchflow_plugin.report.events import event_name
-from glitchflow_plugin.report.markup import rendered
+from glitchflow_plugin.report.events import event_name, event_part
 from glitchflow_plugin.report.omega import channel_scans
 from glitchflow_plugin.report.page import Section
 from glitchflow_plugin.report.scans import WINDOWS
@@ -86,7 +86,12 @@ def classified_sections(
             "A look at these by eye teaches most: of their answers the entropy is the largest.",
         ),
     ]
-    return sections, list(_parts(shown))
+    rows = [one.row for one in shown]
+    parts = [
+        event_part(rows, place, title=f"GPS {one.gps}", facts=one.facts, scans=one.scans)
+        for place, one in enumerate(shown)
+    ]
+    return sections, parts
 
 
 def trust_section(trust: Mapping[str, Any]) -> Section:
@@ -190,19 +195,4 @@ def _scanned(
 
 
 def _fact(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _parts(shown: Sequence[Example]) -> Iterator[Markup]:
-    names = [event_name(one.row) for one in shown]
-    for place, one in enumerate(shown):
-        yield rendered(
-            "event.html",
-            name=names[place],
-            title=f"GPS {one.gps}",
-            before=names[place - 1] if place else "",
-            after=names[place + 1] if place + 1 < len(shown) else "",
-            facts=rendered("facts.html", facts=one.facts),
-            scans=one.scans,
-            scale="",
-        )
+    return number(value) if isinstance(value, float) else str(value)

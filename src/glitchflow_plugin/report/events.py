@@ -149,16 +149,33 @@ def event_parts(events: pd.DataFrame, chosen: Sequence[int], maps: RunMaps) -> I
         verdict = events.iloc[row]
         scans, colours = _scans(row, verdict, measured, made, maps)
         about = f"GPS {float(verdict['gps_event']):.3f}"
-        yield rendered(
-            "event.html",
-            name=event_name(row),
-            title=about if str(verdict["event_id"]).startswith(about[4:]) else f"{about}, {verdict['event_id']}",
-            before=event_name(chosen[place - 1]) if place else "",
-            after=event_name(chosen[place + 1]) if place + 1 < len(chosen) else "",
-            facts=rendered("facts.html", facts=_facts(verdict, said[row])),
-            scans=scans,
-            scale=colours,
-        )
+        title = about if str(verdict["event_id"]).startswith(about[4:]) else f"{about}, {verdict['event_id']}"
+        yield event_part(chosen, place, title=title, facts=_facts(verdict, said[row]), scans=scans, colours=colours)
+
+
+def event_part(
+    shown: Sequence[int], place: int, *, title: str, facts: Mapping[str, str], scans: Markup, colours: str = ""
+) -> Markup:
+    """The part of the page for one event, with links to those before and after it.
+
+    Args:
+        shown: Rows of all that have such a part, in the order in which one walks through them.
+        place: Of this one among them.
+        title: What it is called.
+        facts: What is said of it.
+        scans: Its scans.
+        colours: Their scale, if they do not hold it.
+    """
+    return rendered(
+        "event.html",
+        name=event_name(shown[place]),
+        title=title,
+        before=event_name(shown[place - 1]) if place else "",
+        after=event_name(shown[place + 1]) if place + 1 < len(shown) else "",
+        facts=rendered("facts.html", facts=facts),
+        scans=scans,
+        scale=colours,
+    )
 
 
 def explaining(
