@@ -16,6 +16,9 @@ PsdMethod = Literal["median", "mean", "median-mean"]
 PSD_METHODS: tuple[str, ...] = get_args(PsdMethod)
 """How `welch_psd` averages the segments."""
 
+LEAST_SEGMENTS = 2
+"""Segments that a spectrum needs."""
+
 
 @dataclass(frozen=True, eq=False)
 class Psd:
@@ -79,8 +82,10 @@ def welch_psd(
     left_out = np.clip(np.reshape([] if exclude is None else exclude, (-1, 2)), 0, None).astype(int)
     stretches = [series[a:b] for a, b in zip([0, *left_out[:, 1]], [*left_out[:, 0], len(series)], strict=True)]
     powers = np.concatenate([segment_powers(one, sample_rate, fft_length, overlap) for one in stretches])
-    if len(powers) < 2:
-        raise ValueError(f"{len(powers)} segment(s) of {fft_length:g} s beside the event; a spectrum needs at least 2")
+    if len(powers) < LEAST_SEGMENTS:
+        raise ValueError(
+            f"{len(powers)} segment(s) of {fft_length:g} s beside the event; a spectrum needs at least {LEAST_SEGMENTS}"
+        )
     return averaged(powers, sample_rate, fft_length, overlap, method=method)
 
 

@@ -11,16 +11,13 @@ from glitchflow_plugin.preprocessing.channel_recipe import ChannelRecipe
 from glitchflow_plugin.signal import filters
 from glitchflow_plugin.signal.conditioning import ChannelRejectedError
 from glitchflow_plugin.signal.continuous import SpectrumSettings, filling, longest_run
-from glitchflow_plugin.signal.psd import MovingPowers, Psd, averaged
+from glitchflow_plugin.signal.psd import LEAST_SEGMENTS, MovingPowers, Psd, averaged
 from glitchflow_plugin.signal.running import Ending, Forwards, ending, run_forwards, whitened_ending
 from glitchflow_plugin.signal.slow import SHARE, slow_motion
 from glitchflow_plugin.types.arrays import Series
 
 _SLOW_MARGIN = 2.0
 """How far before a window slow motion is read, s."""
-
-_LEAST_SEGMENTS = 2
-"""Segments that a spectrum needs, as for `welch_psd`."""
 
 
 class OnlineChannel:
@@ -205,7 +202,7 @@ class OnlineChannel:
             if stop - start < 0.9 * self._spectrum.stride * self._rate:
                 return None
             whitening, powers = settings.whitening, self._powers.of(series[start:stop], self._first + start)
-            if len(powers) < _LEAST_SEGMENTS:
+            if len(powers) < LEAST_SEGMENTS:
                 return None
             found = averaged(powers, self._rate, whitening.fft_length, whitening.overlap, method=whitening.method)
             return ending(found, forwards, settings)
