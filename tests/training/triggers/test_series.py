@@ -143,7 +143,7 @@ def test_a_classifier_learns_from_each_start_what_that_allows(start, tmp_path):
     begun = {name: one.clone() for name, one in made.encoder.state_dict().items()}
     assert all(torch.equal(begun[name], one) for name, one in before.items()) is (start != "scratch")
     training = HeldRows(*labelled_series(64))
-    learner = ClassifierLearner(made, training, TaskWeights(kind=0.0, log1p_snr=0.0))
+    learner = ClassifierLearner("series", {}, TaskWeights(kind=0.0, log1p_snr=0.0), training, given=made)
     network, losses = taught(tmp_path, learner, training, 20, batch_size=64)
     assert losses[-1] < losses[0]
     changed = [name for name, one in network.encoder.state_dict().items() if not torch.equal(one, begun[name])]

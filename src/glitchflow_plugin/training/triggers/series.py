@@ -13,7 +13,6 @@ from glitchflow_plugin.models.triggers.seriesae import SeriesAutoencoder, Series
 from glitchflow_plugin.settings import Fraction, section
 from glitchflow_plugin.training.triggers.held import HeldRows
 from glitchflow_plugin.training.triggers.learner import TriggerLearner
-from glitchflow_plugin.training.triggers.losses import TaskWeights
 from glitchflow_plugin.training.triggers.series_losses import SeriesLoss, series_loss
 from glitchflow_plugin.types.series import SeriesSets
 
@@ -135,22 +134,19 @@ class SeriesLearner:
         return {}
 
 
+@dataclass(frozen=True, eq=False)
 class ClassifierLearner(TriggerLearner):
     """Teaches a classifier of series; its scaling stays as it is.
 
-    Args:
-        given: To be taught; changed.
-        training: Series with their labels.
-        tasks: What each task counts for.
+    Attributes:
+        given: To be taught; changed. Name and settings are not asked.
     """
 
-    def __init__(self, given: SeriesClassifier, training: HeldRows, tasks: TaskWeights) -> None:
-        super().__init__("series", {}, tasks, training)
-        object.__setattr__(self, "given", given)
+    given: SeriesClassifier = field(kw_only=True)
 
     def network(self) -> Any:
         """The one that was given."""
-        return self.given  # type: ignore[attr-defined]
+        return self.given
 
     def initialise(self, network: nn.Module) -> None:
         """Leave all as it is."""
