@@ -126,11 +126,7 @@ def choose_strategy(name: str | None, *, device: str, backend: str, timeout: flo
         logger.info("torchrun started one process: nothing to distribute")
         return NonDistributedStrategy()
     if name != "horovod" and ray_cluster_is_running():
-        return (
-            RayDDPStrategy()
-            if name == "ddp"
-            else RayDeepSpeedStrategy(backend=choose_backend(backend, gpus=torch.cuda.is_available()))
-        )
+        return RayDDPStrategy() if name == "ddp" else RayDeepSpeedStrategy(backend=_backend(backend))
     ray = "" if name == "horovod" else " nor is a Ray cluster running"
     start = "horovodrun -np 2 itwinai exec-pipeline ... training.strategy=horovod"
     message = (
@@ -138,6 +134,10 @@ def choose_strategy(name: str | None, *, device: str, backend: str, timeout: flo
         f"{start if name == 'horovod' else _HOW.format(name)}; or set training.strategy=null for one process."
     )
     raise ConfigurationError(message)
+
+
+def _backend(chosen: str) -> Backend:
+    return choose_backend(chosen, gpus=torch.cuda.is_available())
 
 
 def _several(name: str, *, device: str, backend: str, timeout: float) -> TorchDistributedStrategy:
@@ -154,5 +154,5 @@ def _several(name: str, *, device: str, backend: str, timeout: float) -> TorchDi
         message = f"strategy {name} cannot start: {', '.join(missing)} not set. Start with: {_HOW.format(name)}"
         raise ConfigurationError(message)
     if name == "deepspeed":
-        return GradientsOnlyDeepSpeedStrategy(backend=choose_backend(backend, gpus=torch.cuda.is_available()))
-    return TimeLimitedDDPStrategy(choose_backend(backend, gpus=torch.cuda.is_available()), timeout)
+        return GradientsOnlyDeepSpeedStrategy(backend=_backend(backend))
+    return TimeLimitedDDPStrategy(_backend(backend), timeout)
